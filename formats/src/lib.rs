@@ -13,6 +13,11 @@
 //! | [`digest`] | `sha256:…`, `sha512:…` | OCI image-spec §descriptor |
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
 //! | [`reason`] | reason codes and exit codes | – |
+//! | [`ustar`] | tar headers of bundles | POSIX.1-2017 pax |
+//! | [`release`] | release index, component manifest, image config, target summary | own, over OCI |
+//! | [`channel`] | channel document | own |
+//! | [`chunks`] | chunk list, seekable table | own; zstd `contrib/seekable_format` |
+//! | [`version`] | release versions and their order | UAPI.10 |
 //!
 //! ```
 //! use formats::digest::Digest;
@@ -20,6 +25,11 @@
 //! assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
 //! ```
 
+pub mod channel;
+pub mod chunks;
 pub mod digest;
 pub mod oci;
 pub mod reason;
+pub mod release;
+pub mod ustar;
+pub mod version;

@@ -373,7 +373,9 @@ fn size<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not a repository name.
-    #[error("{0:?} is not a repository name (lower-case letters, digits, single . _ - and / inside)")]
+    #[error(
+        "{0:?} is not a repository name (lower-case letters, digits, single . _ - and / inside)"
+    )]
     Repository(String),
     /// Not a tag.
     #[error("{0:?} is not a tag (letters, digits, . _ -, at most 128, not starting with . or -)")]
@@ -465,9 +467,8 @@ mod tests {
 
     #[test]
     fn the_same_facts_give_the_same_bytes() {
-        let layer = Descriptor::of(media_type::CHUNKS, b"x")
-            .annotated("b", "2")
-            .annotated("a", "1");
+        let layer =
+            Descriptor::of(media_type::CHUNKS, b"x").annotated("b", "2").annotated("a", "1");
         let manifest = Manifest::artifact(media_type::IMAGE, Descriptor::empty(), vec![layer]);
         let bytes = manifest.to_bytes();
         assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
@@ -521,9 +522,10 @@ mod tests {
             assert!(good.parse::<RepositoryName>().is_ok(), "{good}");
         }
         let long = "a".repeat(256);
-        for bad in
-            ["", "/", "a/", "/a", "a//b", "..", "a/../b", "A", "a..b", "a___b", "-a", "a-", "a b", "a\0", &long]
-        {
+        for bad in [
+            "", "/", "a/", "/a", "a//b", "..", "a/../b", "A", "a..b", "a___b", "-a", "a-", "a b",
+            "a\0", &long,
+        ] {
             assert!(bad.parse::<RepositoryName>().is_err(), "{bad:?}");
         }
         for good in ["latest", "1.0.0", "_x", "sha256-0a"] {

@@ -1,0 +1,495 @@
+//! The chunk list of an image: what makes every range of it verifiable on its own.
+//!
+//! An image is a sequence of chunks. An *encoding* of it is one blob: zstd frames in order, each
+//! holding one or more whole chunks, then the zstd seekable table, so that `zstd -d` restores the
+//! image. One list serves several encodings (small frames for reuse, large ones for full
+//! installs). The list's own digest is in the signed component manifest, so each of its hashes is
+//! signed.
+//!
+//! All numbers are little-endian. There is no padding, and nothing follows the last frame.
+//!
+//! | offset | size | meaning |
+//! |---|---|---|
+//! | 0 | 8 | `RKLCHNK1` |
+//! | 8 | 8 | length of the image in bytes |
+//! | 16 | 4 | number of chunks *n* |
+//! | 20 | 4 | number of encodings, 1 to 4 |
+//! | 24 | 36 × *n* | chunks: 4 bytes length (bit 31 set: the chunk is all zeros), 32 bytes SHA-256 (zeros for a zero chunk) |
+//! | … | 48 | per encoding: 32 bytes SHA-256 of the blob, 8 bytes its length, 4 bytes number of frames *m*, 4 bytes zero |
+//! | … | 40 × *m* | frames of that encoding: 4 bytes compressed length, 4 bytes number of chunks, 32 bytes SHA-256 of the compressed frame |
+//!
+//! A parsed list keeps its bytes and reads entries from them, so it costs its own size in memory
+//! and nothing more.
+
+use crate::digest::Sha256;
+
+/// First bytes of a chunk list.
+pub const MAGIC: &[u8; 8] = b"RKLCHNK1";
+/// 1 MiB: four times the largest chunk we cut; bounds a worker's buffer.
+pub const DATA_CHUNK_LIMIT: u32 = 1 << 20;
+/// 16 MiB: bounds the raw length of one zero frame for readers that do decompress it.
+pub const ZERO_CHUNK_LIMIT: u32 = 16 << 20;
+/// 64 MiB: bounds the raw length of one frame.
+pub const FRAME_LIMIT: u64 = 64 << 20;
+/// 64 MiB of list describe about 50 GiB of incompressible data in 64 KiB chunks.
+pub const LIST_LIMIT: u64 = 64 << 20;
+
+const HEADER: usize = 24;
+const CHUNK: usize = 36;
+const ENCODING: usize = 48;
+const FRAME: usize = 40;
+const ZERO_FLAG: u32 = 1 << 31;
+
+/// Why bytes are not a chunk list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkListError {
+    /// Not the magic of a chunk list.
+    #[error("chunk list: not a chunk list")]
+    Magic,
+    /// Shorter or longer than its counts say, or over [`LIST_LIMIT`].
+    #[error("chunk list: {0} bytes are not the length its counts give")]
+    Length(u64),
+    /// A chunk of length zero, over the limit, or a zero chunk with a hash.
+    #[error("chunk list: chunk {0} has an impossible length or hash")]
+    Chunk(u32),
+    /// The chunks do not add up to the image.
+    #[error("chunk list: the chunks add up to {found} bytes, the image has {expected}")]
+    ImageSize {
+        /// Sum of the chunks.
+        found: u64,
+        /// Length in the header.
+        expected: u64,
+    },
+    /// No encoding or more than four.
+    #[error("chunk list: {0} encodings, 1 to 4 are possible")]
+    Encodings(u32),
+    /// A frame with no chunk, no bytes, or too many.
+    #[error("chunk list: frame {frame} of encoding {encoding} is impossible")]
+    Frame {
+        /// Index of the encoding.
+        encoding: u32,
+        /// Index of the frame.
+        frame: u32,
+    },
+    /// The frames of an encoding do not cover all chunks or do not add up to its blob.
+    #[error("chunk list: the frames of encoding {0} do not add up")]
+    Coverage(u32),
+}
+
+/// What a chunk holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Zero bytes only: never fetched.
+    Zero,
+    /// Data with this SHA-256.
+    Data(Sha256),
+}
+
+/// One chunk of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its place in the list.
+    pub index: u32,
+    /// Offset in the image, bytes.
+    pub offset: u64,
+    /// Length in bytes, never zero.
+    pub len: u32,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// One frame of an encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Offset in the blob, bytes.
+    pub offset: u64,
+    /// Compressed length in bytes.
+    pub len: u32,
+    /// Index of the first chunk it holds.
+    pub first_chunk: u32,
+    /// How many chunks it holds, at least one.
+    pub chunks: u32,
+    /// SHA-256 of the compressed frame.
+    pub sha256: Sha256,
+}
+
+/// One blob that holds the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoding {
+    /// SHA-256 of the blob.
+    pub blob: Sha256,
+    /// Length of the blob in bytes, seekable table included.
+    pub blob_size: u64,
+    /// Number of frames.
+    pub frames: u32,
+    /// Where its frames begin in the list's bytes.
+    table: usize,
+}
+
+/// A parsed chunk list: every count, sum and limit holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkList {
+    bytes: Vec<u8>,
+    raw_size: u64,
+    chunks: u32,
+    encodings: Vec<Encoding>,
+}
+
+impl ChunkList {
+    /// Parses a list completely.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, ChunkListError> {
+        let length = bytes.len() as u64;
+        let wrong_length = ChunkListError::Length(length);
+        if bytes.get(..8) != Some(MAGIC) {
+            return Err(ChunkListError::Magic);
+        }
+        if length > LIST_LIMIT {
+            return Err(wrong_length);
+        }
+        let raw_size = u64_at(&bytes, 8).ok_or(wrong_length.clone())?;
+        let chunks = u32_at(&bytes, 16).ok_or(wrong_length.clone())?;
+        let encoding_count = u32_at(&bytes, 20).ok_or(wrong_length.clone())?;
+        if !(1..=4).contains(&encoding_count) {
+            return Err(ChunkListError::Encodings(encoding_count));
+        }
+        let mut at = HEADER + CHUNK * chunks as usize;
+        if at > bytes.len() {
+            return Err(wrong_length);
+        }
+        let mut list = ChunkList { bytes, raw_size, chunks, encodings: Vec::new() };
+        list.check_chunks()?;
+        for number in 0..encoding_count {
+            let encoding = list.encoding_at(at).ok_or(wrong_length.clone())?;
+            list.check_frames(number, &encoding)?;
+            at = encoding.table + FRAME * encoding.frames as usize;
+            list.encodings.push(encoding);
+        }
+        if at == list.bytes.len() { Ok(list) } else { Err(wrong_length) }
+    }
+
+    /// Length of the image in bytes.
+    pub fn raw_size(&self) -> u64 {
+        self.raw_size
+    }
+
+    /// Number of chunks.
+    pub fn chunk_count(&self) -> u32 {
+        self.chunks
+    }
+
+    /// The bytes of the list, as received.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The blobs that hold the image; at least one.
+    pub fn encodings(&self) -> &[Encoding] {
+        &self.encodings
+    }
+
+    /// The chunks in the order of the image.
+    pub fn chunks(&self) -> impl Iterator<Item = Chunk> + '_ {
+        let mut offset = 0u64;
+        (0..self.chunks).map_while(move |index| {
+            let (len, content) = self.entry(index)?;
+            let chunk = Chunk { index, offset, len, content };
+            offset += u64::from(len);
+            Some(chunk)
+        })
+    }
+
+    /// The frames of one encoding in the order of its blob.
+    pub fn frames<'a>(&'a self, encoding: &'a Encoding) -> impl Iterator<Item = Frame> + 'a {
+        let (mut offset, mut first_chunk) = (0u64, 0u32);
+        (0..encoding.frames).map_while(move |index| {
+            let at = encoding.table + FRAME * index as usize;
+            let len = u32_at(&self.bytes, at)?;
+            let chunks = u32_at(&self.bytes, at + 4)?;
+            let frame =
+                Frame { offset, len, first_chunk, chunks, sha256: hash_at(&self.bytes, at + 8)? };
+            // Sums were checked against the totals when the list was parsed.
+            offset = offset.saturating_add(u64::from(len));
+            first_chunk = first_chunk.saturating_add(chunks);
+            Some(frame)
+        })
+    }
+
+    /// Length and content of a chunk.
+    pub fn entry(&self, index: u32) -> Option<(u32, Content)> {
+        if index >= self.chunks {
+            return None;
+        }
+        let at = HEADER + CHUNK * index as usize;
+        let word = u32_at(&self.bytes, at)?;
+        let hash = hash_at(&self.bytes, at + 4)?;
+        let content = if word & ZERO_FLAG != 0 { Content::Zero } else { Content::Data(hash) };
+        Some((word & !ZERO_FLAG, content))
+    }
+
+    fn check_chunks(&self) -> Result<(), ChunkListError> {
+        let mut sum = 0u64;
+        for index in 0..self.chunks {
+            let refused = ChunkListError::Chunk(index);
+            let (len, content) = self.entry(index).ok_or(refused.clone())?;
+            let limit = match content {
+                Content::Zero => ZERO_CHUNK_LIMIT,
+                Content::Data(_) => DATA_CHUNK_LIMIT,
+            };
+            let hash = hash_at(&self.bytes, HEADER + CHUNK * index as usize + 4);
+            let hash_fits = content != Content::Zero || hash == Some(Sha256([0; 32]));
+            if len == 0 || len > limit || !hash_fits {
+                return Err(refused);
+            }
+            sum += u64::from(len);
+        }
+        if sum == self.raw_size {
+            Ok(())
+        } else {
+            Err(ChunkListError::ImageSize { found: sum, expected: self.raw_size })
+        }
+    }
+
+    fn encoding_at(&self, at: usize) -> Option<Encoding> {
+        let encoding = Encoding {
+            blob: hash_at(&self.bytes, at)?,
+            blob_size: u64_at(&self.bytes, at + 32)?,
+            frames: u32_at(&self.bytes, at + 40)?,
+            table: at + ENCODING,
+        };
+        let reserved = u32_at(&self.bytes, at + 44)?;
+        let end = encoding.table + FRAME * encoding.frames as usize;
+        (reserved == 0 && end <= self.bytes.len()).then_some(encoding)
+    }
+
+    fn check_frames(&self, number: u32, encoding: &Encoding) -> Result<(), ChunkListError> {
+        let (mut size, mut covered) = (0u64, 0u32);
+        for (index, frame) in (0u32..).zip(self.frames(encoding)) {
+            let refused = ChunkListError::Frame { encoding: number, frame: index };
+            let end = covered.checked_add(frame.chunks).ok_or(refused.clone())?;
+            if frame.len == 0 || frame.chunks == 0 || end > self.chunks {
+                return Err(refused);
+            }
+            let raw: u64 = (covered..end)
+                .map(|chunk| self.entry(chunk).map_or(0, |(len, _)| u64::from(len)))
+                .sum();
+            if raw > FRAME_LIMIT {
+                return Err(refused);
+            }
+            size += u64::from(frame.len);
+            covered = end;
+        }
+        let table = seekable_table_len(encoding.frames);
+        if covered == self.chunks && size.checked_add(table) == Some(encoding.blob_size) {
+            Ok(())
+        } else {
+            Err(ChunkListError::Coverage(number))
+        }
+    }
+}
+
+/// Length in bytes of the zstd seekable table of that many frames, without checksums: 8 bytes
+/// skippable-frame header, 8 per frame, 9 footer (zstd `contrib/seekable_format` v0.1.1).
+pub fn seekable_table_len(frames: u32) -> u64 {
+    17 + 8 * u64::from(frames)
+}
+
+/// The zstd seekable table: for each frame its compressed and its raw length.
+pub fn seekable_table(frames: &[(u32, u32)]) -> Vec<u8> {
+    let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+    let mut out = Vec::new();
+    out.extend_from_slice(&0x184D_2A5Eu32.to_le_bytes());
+    let body = u32::try_from(seekable_table_len(count) - 8).unwrap_or(u32::MAX);
+    out.extend_from_slice(&body.to_le_bytes());
+    for (compressed, raw) in frames {
+        out.extend_from_slice(&compressed.to_le_bytes());
+        out.extend_from_slice(&raw.to_le_bytes());
+    }
+    out.extend_from_slice(&count.to_le_bytes());
+    out.push(0);
+    out.extend_from_slice(&0x8F92_EAB1u32.to_le_bytes());
+    out
+}
+
+/// Collects chunks, then encodings, and writes the list.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    raw_size: u64,
+    chunks: Vec<u8>,
+    count: u32,
+    encodings: Vec<u8>,
+    encoding_count: u32,
+}
+
+/// One frame of an encoding to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameEntry {
+    /// Compressed length in bytes.
+    pub len: u32,
+    /// How many chunks it holds.
+    pub chunks: u32,
+    /// SHA-256 of the compressed frame.
+    pub sha256: Sha256,
+}
+
+impl Builder {
+    /// Adds the next chunk of the image.
+    pub fn chunk(&mut self, len: u32, content: Content) {
+        let (word, hash) = match content {
+            Content::Zero => (len | ZERO_FLAG, Sha256([0; 32])),
+            Content::Data(hash) => (len, hash),
+        };
+        self.chunks.extend_from_slice(&word.to_le_bytes());
+        self.chunks.extend_from_slice(&hash.0);
+        self.raw_size += u64::from(len);
+        self.count += 1;
+    }
+
+    /// Adds a blob that holds all chunks.
+    pub fn encoding(&mut self, blob: Sha256, blob_size: u64, frames: &[FrameEntry]) {
+        let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        self.encodings.extend_from_slice(&blob.0);
+        self.encodings.extend_from_slice(&blob_size.to_le_bytes());
+        self.encodings.extend_from_slice(&count.to_le_bytes());
+        self.encodings.extend_from_slice(&[0; 4]);
+        for frame in frames {
+            self.encodings.extend_from_slice(&frame.len.to_le_bytes());
+            self.encodings.extend_from_slice(&frame.chunks.to_le_bytes());
+            self.encodings.extend_from_slice(&frame.sha256.0);
+        }
+        self.encoding_count += 1;
+    }
+
+    /// The finished list; parsed again, so that nothing is published that a node would refuse.
+    pub fn finish(self) -> Result<ChunkList, ChunkListError> {
+        let mut bytes = Vec::with_capacity(HEADER + self.chunks.len() + self.encodings.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&self.raw_size.to_le_bytes());
+        bytes.extend_from_slice(&self.count.to_le_bytes());
+        bytes.extend_from_slice(&self.encoding_count.to_le_bytes());
+        bytes.extend_from_slice(&self.chunks);
+        bytes.extend_from_slice(&self.encodings);
+        ChunkList::parse(bytes)
+    }
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    array_at(bytes, at).map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    array_at(bytes, at).map(u64::from_le_bytes)
+}
+
+fn hash_at(bytes: &[u8], at: usize) -> Option<Sha256> {
+    array_at(bytes, at).map(Sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Two data chunks around a zero run; one frame per chunk, and one frame for all.
+    fn sample() -> ChunkList {
+        let mut builder = Builder::default();
+        builder.chunk(5, Content::Data(Sha256::of(b"first")));
+        builder.chunk(4096, Content::Zero);
+        builder.chunk(6, Content::Data(Sha256::of(b"second")));
+        let frame = |len, chunks| FrameEntry { len, chunks, sha256: Sha256::of(&[len as u8]) };
+        let small = [frame(10, 1), frame(11, 1), frame(12, 1)];
+        builder.encoding(Sha256::of(b"small"), 33 + seekable_table_len(3), &small);
+        builder.encoding(Sha256::of(b"solid"), 20 + seekable_table_len(1), &[frame(20, 3)]);
+        builder.finish().unwrap()
+    }
+
+    #[test]
+    fn offsets_follow_from_lengths() {
+        let list = sample();
+        let offsets: Vec<u64> = list.chunks().map(|chunk| chunk.offset).collect();
+        assert_eq!(offsets, [0, 5, 4101]);
+        assert_eq!(list.raw_size(), 4107);
+        let frames: Vec<_> = list
+            .frames(&list.encodings()[0])
+            .map(|frame| (frame.offset, frame.len, frame.first_chunk, frame.chunks))
+            .collect();
+        assert_eq!(frames, [(0, 10, 0, 1), (10, 11, 1, 1), (21, 12, 2, 1)]);
+        assert_eq!(list.frames(&list.encodings()[1]).count(), 1);
+    }
+
+    #[test]
+    fn an_empty_image_has_no_chunks() {
+        let mut builder = Builder::default();
+        builder.encoding(Sha256::of(b""), seekable_table_len(0), &[]);
+        let list = builder.finish().unwrap();
+        assert_eq!((list.raw_size(), list.chunk_count(), list.chunks().count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn impossible_lists_are_refused() {
+        let good = sample().as_bytes().to_vec();
+        let change = |at: usize, bytes: &[u8]| {
+            let mut bad = good.clone();
+            bad[at..at + bytes.len()].copy_from_slice(bytes);
+            ChunkList::parse(bad)
+        };
+        let first_encoding = HEADER + 3 * CHUNK;
+        let first_frame = first_encoding + ENCODING;
+        let rows: &[(&str, Result<ChunkList, ChunkListError>)] = &[
+            ("magic", change(0, b"X")),
+            ("raw size", change(8, &1u64.to_le_bytes())),
+            ("chunk count", change(16, &u32::MAX.to_le_bytes())),
+            ("no encoding", change(20, &0u32.to_le_bytes())),
+            ("five encodings", change(20, &5u32.to_le_bytes())),
+            ("empty chunk", change(HEADER, &0u32.to_le_bytes())),
+            ("huge chunk", change(HEADER, &(DATA_CHUNK_LIMIT + 1).to_le_bytes())),
+            ("zero chunk with a hash", change(HEADER + CHUNK + 4, &[1])),
+            ("blob size", change(first_encoding + 32, &1u64.to_le_bytes())),
+            ("frame count", change(first_encoding + 40, &u32::MAX.to_le_bytes())),
+            ("reserved", change(first_encoding + 44, &[1])),
+            ("empty frame", change(first_frame, &0u32.to_le_bytes())),
+            ("frame without chunks", change(first_frame + 4, &0u32.to_le_bytes())),
+            ("frame with too many chunks", change(first_frame + 4, &u32::MAX.to_le_bytes())),
+            ("trailing byte", ChunkList::parse([&good[..], &[0]].concat())),
+        ];
+        for (name, result) in rows {
+            assert!(result.is_err(), "{name} was accepted");
+        }
+        for end in 0..good.len() {
+            assert!(ChunkList::parse(good[..end].to_vec()).is_err(), "cut at {end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lists_round_trip(lens in prop::collection::vec((1u32..=DATA_CHUNK_LIMIT, any::<bool>()), 0..40)) {
+            let mut builder = Builder::default();
+            let mut frames = Vec::new();
+            for (len, zero) in &lens {
+                let hash = Sha256::of(&len.to_le_bytes());
+                builder.chunk(*len, if *zero { Content::Zero } else { Content::Data(hash) });
+                frames.push(FrameEntry { len: *len, chunks: 1, sha256: hash });
+            }
+            let size: u64 = lens.iter().map(|(len, _)| u64::from(*len)).sum();
+            let blob = size + seekable_table_len(frames.len() as u32);
+            builder.encoding(Sha256::of(b"blob"), blob, &frames);
+            let list = builder.finish().unwrap();
+            prop_assert_eq!(list.raw_size(), size);
+            let again = ChunkList::parse(list.as_bytes().to_vec()).unwrap();
+            prop_assert_eq!(&again, &list);
+            let found: Vec<_> = again.chunks().map(|c| (c.len, c.content == Content::Zero)).collect();
+            prop_assert_eq!(found, lens);
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400), magic in any::<bool>()) {
+            if magic && bytes.len() >= 8 {
+                bytes[..8].copy_from_slice(MAGIC);
+            }
+            let _ = ChunkList::parse(bytes);
+        }
+    }
+}
