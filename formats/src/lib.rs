@@ -17,6 +17,7 @@
 //! | [`release`] | release index, component manifest, image config, target summary | own, over OCI |
 //! | [`channel`] | channel document | own |
 //! | [`chunks`] | chunk list, seekable table | own; zstd `contrib/seekable_format` |
+//! | [`boot_record`] | boot record, journal, floor, history of a node | own |
 //! | [`version`] | release versions and their order | UAPI.10 |
 //!
 //! ```
@@ -25,6 +26,7 @@
 //! assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
 //! ```
 
+pub mod boot_record;
 pub mod channel;
 pub mod chunks;
 pub mod digest;
