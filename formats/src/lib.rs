@@ -11,6 +11,7 @@
 //! | module | layout | source |
 //! |---|---|---|
 //! | [`digest`] | `sha256:…`, `sha512:…` | OCI image-spec §descriptor |
+//! | [`json`] | strict JSON values, OLPC canonical JSON | OLPC wiki; TUF 1.0.34 §4.1 |
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
 //! | [`reason`] | reason codes and exit codes | – |
 //! | [`ustar`] | tar headers of bundles | POSIX.1-2017 pax |
@@ -30,6 +31,7 @@ pub mod boot_record;
 pub mod channel;
 pub mod chunks;
 pub mod digest;
+pub mod json;
 pub mod oci;
 pub mod reason;
 pub mod release;
