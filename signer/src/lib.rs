@@ -1,1 +1,3 @@
-//! To be written.
+//! Keys, ceremonies, building and publishing releases. (Documentation follows with the commands.)
+
+pub mod image;

@@ -1,0 +1,91 @@
+//! Image files to component artifacts: cut, compressed, hashed in one pass.
+//!
+//! ```text
+//!           ┌─ reader ─┐  bounded   ┌─ workers ─┐   in order   ┌──── writer ────┐
+//!  file ──► │ read,    │ ─ pieces ► │ sha256,   │ ─ frames ──► │ sha256 of raw  │ ──► blob
+//!           │ cut      │            │ zstd      │              │ and of blob    │     chunk list
+//!           └──────────┘            └───────────┘              └────────────────┘
+//! ```
+//!
+//! The reader queues each piece twice: for whichever worker is free, and, as a promise of the
+//! result, for the writer. The writer keeps the promises in the order of the image, so the number
+//! of threads changes nothing in the bytes. Both queues are bounded; memory does not depend on the
+//! size of the image.
+
+mod build;
+pub mod cut;
+mod source;
+
+pub use build::{BuiltImage, Options, build};
+pub use source::Source;
+
+use std::io;
+use std::path::PathBuf;
+
+use formats::chunks::ChunkListError;
+use formats::reason::Reason;
+
+/// Why an image could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file is missing or cannot be opened.
+    #[error("open image {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory, socket or pipe: its length is not known beforehand.
+    #[error("image {path} is neither a file nor a block device")]
+    Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Reading failed in the middle.
+    #[error("read image at byte {offset}")]
+    Read {
+        /// Bytes read so far.
+        offset: u64,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file grew or shrank while it was read: the result would be nobody's image.
+    #[error(
+        "the image changed while it was read: {found} bytes instead of {expected}; run again when nothing writes to it"
+    )]
+    Changed {
+        /// Length when it was opened.
+        expected: u64,
+        /// Bytes read.
+        found: u64,
+    },
+    /// The blob could not be written.
+    #[error("write image blob")]
+    Write(#[source] io::Error),
+    /// zstd refused.
+    #[error("compress chunk {chunk}")]
+    Compress {
+        /// Number of the chunk.
+        chunk: usize,
+        /// What zstd said.
+        #[source]
+        source: io::Error,
+    },
+    /// Too large for one chunk list.
+    #[error(transparent)]
+    ChunkList(#[from] ChunkListError),
+}
+
+impl ImageError {
+    /// The stable code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ImageError::Write(_) => Reason::StoreIo,
+            ImageError::ChunkList(_) => Reason::MetaLimit,
+            _ => Reason::Config,
+        }
+    }
+}
