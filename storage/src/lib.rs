@@ -1,1 +1,29 @@
-//! To be written.
+//! Everything durable: files and directories, OCI image layouts, block devices.
+//!
+//! This crate performs; it decides nothing about updates. Each operation states what a crash in
+//! its middle leaves behind, and that sentence is its contract.
+//!
+//! ```text
+//!  formats (bytes ↔ types) ──► storage (bytes ↔ medium) ──► directory, tar, block device
+//! ```
+//!
+//! It refuses to follow symbolic links, to create what should be there already, and to wait for
+//! what is not a file.
+//!
+//! | module | keeps |
+//! |---|---|
+//! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
+//!
+//! ```
+//! use storage::layout::{Layout, LayoutDir};
+//! let dir = tempfile::tempdir()?;
+//! let layout = LayoutDir::create(&dir.path().join("repository"))?;
+//! let digest = layout.put_blob(b"racklet")?;
+//! assert_eq!(layout.read_blob(&digest, 100)?, b"racklet");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod directory;
+pub mod layout;
+
+pub use directory::{FileError, open_regular};

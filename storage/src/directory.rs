@@ -1,0 +1,280 @@
+//! Directories held open: every file below one is opened relative to its descriptor, never through
+//! a symbolic link, and only if it is a regular file.
+//!
+//! A path is walked once, when the directory is opened. Renaming, mounting over or replacing any
+//! part of it afterwards moves nothing under our hands.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Why a file or directory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is a symbolic link, which is never followed.
+    #[error("{} is a symbolic link; give the real path", .0.display())]
+    Symlink(PathBuf),
+    /// It is a directory, pipe, socket or device where a regular file must be.
+    #[error("{} is not a regular file", .0.display())]
+    NotRegular(PathBuf),
+    /// It is something else where a directory must be.
+    #[error("{} is not a directory", .0.display())]
+    NotDirectory(PathBuf),
+    /// The operating system refused.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was tried: `open`, `write`, `sync`, …
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl FileError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        FileError::Io { action, path: path.to_owned(), source: source.into() }
+    }
+
+    /// Whether there is nothing of that name.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, FileError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Opens a regular file for reading: once, without following a final symbolic link, and without
+/// waiting for a writer when the name turns out to be a pipe.
+pub fn open_regular(path: &Path) -> Result<File, FileError> {
+    open_regular_at(fs::CWD, path.as_os_str(), path, OFlags::RDONLY)
+}
+
+pub(crate) fn open_regular_at(
+    at: impl std::os::fd::AsFd,
+    name: &OsStr,
+    shown: &Path,
+    access: OFlags,
+) -> Result<File, FileError> {
+    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = match fs::openat(at, name, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::LOOP) => return Err(FileError::Symlink(shown.to_owned())),
+        // A socket or a device without a driver; a directory opened for writing.
+        Err(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => {
+            return Err(FileError::NotRegular(shown.to_owned()));
+        }
+        Err(errno) => return Err(FileError::io("open", shown, errno)),
+    };
+    let stat = fs::fstat(&fd).map_err(|errno| FileError::io("stat", shown, errno))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(FileError::NotRegular(shown.to_owned()));
+    }
+    Ok(File::from(fd))
+}
+
+/// A directory held open.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    fd: OwnedFd,
+    /// For messages only.
+    path: PathBuf,
+}
+
+/// An exclusive lock, given back when dropped or when the process dies.
+#[derive(Debug)]
+pub(crate) struct Locked(#[expect(dead_code, reason = "holds the lock by being open")] OwnedFd);
+
+impl Directory {
+    /// Opens a directory; a final symbolic link is refused.
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
+        Self::open_at(fs::CWD, path.as_os_str(), path)
+    }
+
+    fn open_at(at: impl std::os::fd::AsFd, name: &OsStr, shown: &Path) -> Result<Self, FileError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match fs::openat(&at, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Directory { fd, path: shown.to_owned() }),
+            // With O_DIRECTORY a symbolic link, too, is "not a directory".
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let stat = fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
+                let link = stat.is_ok_and(|s| FileType::from_raw_mode(s.st_mode).is_symlink());
+                let error = if link { FileError::Symlink } else { FileError::NotDirectory };
+                Err(error(shown.to_owned()))
+            }
+            Err(errno) => Err(FileError::io("open", shown, errno)),
+        }
+    }
+
+    /// The path it was opened by, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of an entry, for messages.
+    pub(crate) fn shown(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The descriptor.
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// A directory inside, if there is one.
+    pub(crate) fn subdirectory(&self, name: &str) -> Result<Option<Directory>, FileError> {
+        found(Self::open_at(&self.fd, OsStr::new(name), &self.shown(name)))
+    }
+
+    /// A directory inside, made durable when it was not there.
+    pub(crate) fn subdirectory_or_create(
+        &self,
+        name: &str,
+        mode: Mode,
+    ) -> Result<Directory, FileError> {
+        if let Some(there) = self.subdirectory(name)? {
+            return Ok(there);
+        }
+        match fs::mkdirat(&self.fd, name, mode) {
+            Ok(()) => self.sync()?,
+            // Somebody else was faster.
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(FileError::io("create directory", &self.shown(name), errno)),
+        }
+        Self::open_at(&self.fd, OsStr::new(name), &self.shown(name))
+    }
+
+    /// A regular file inside, opened for reading, if there is one.
+    pub(crate) fn open_file(&self, name: &str) -> Result<Option<File>, FileError> {
+        let file = open_regular_at(&self.fd, OsStr::new(name), &self.shown(name), OFlags::RDONLY);
+        found(file)
+    }
+
+    /// A new file under a name that no other process uses, locked for as long as it is open.
+    pub(crate) fn create_temporary(&self, mode: Mode) -> Result<(String, File), FileError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        loop {
+            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{TEMPORARY}{}-{count}", std::process::id());
+            let failed = |errno: Errno| FileError::io("create", &self.shown(&name), errno);
+            let fd = match fs::openat(&self.fd, name.as_str(), flags, mode) {
+                Ok(fd) => fd,
+                // Left behind by an earlier process of this id.
+                Err(Errno::EXIST) => continue,
+                Err(errno) => return Err(failed(errno)),
+            };
+            // The lock tells `remove_stale` that its owner lives. Between the two calls above
+            // and below the file can be taken for a stale one and lose its name.
+            match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if fs::fstat(&fd).map_err(failed)?.st_nlink != 0 => {
+                    return Ok((name, File::from(fd)));
+                }
+                Ok(()) | Err(Errno::WOULDBLOCK) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+    }
+
+    /// Removes temporary files whose owner is gone.
+    pub(crate) fn remove_stale(&self) -> Result<(), FileError> {
+        for name in self.names()? {
+            if !name.starts_with(TEMPORARY) {
+                continue;
+            }
+            let Ok(Some(file)) = self.open_file(&name) else { continue };
+            if fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                self.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces a file's content: temporary file, write, sync, rename, sync of the directory.
+    ///
+    /// After a crash the name holds the old bytes or the new ones, whole; a temporary file may be
+    /// left. An error says that the name holds one of the two as well.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
+        let (temporary, mut file) = self.create_temporary(mode)?;
+        let shown = self.shown(name);
+        let written = file
+            .write_all(bytes)
+            .map_err(|error| FileError::io("write", &shown, error))
+            .and_then(|()| file.sync_all().map_err(|error| FileError::io("sync", &shown, error)))
+            .and_then(|()| self.rename(&temporary, self, name));
+        if let Err(error) = written {
+            // The first error is the one to tell; what stays is removed by `remove_stale`.
+            let _ = self.remove(&temporary);
+            return Err(error);
+        }
+        self.sync()
+    }
+
+    /// Moves a file, replacing what has the new name. Durable after [`Directory::sync`] of `to`.
+    pub(crate) fn rename(&self, from: &str, to: &Directory, name: &str) -> Result<(), FileError> {
+        fs::renameat(&self.fd, from, &to.fd, name)
+            .map_err(|errno| FileError::io("rename to", &to.shown(name), errno))
+    }
+
+    /// Removes a file; whether there was one.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool, FileError> {
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(FileError::io("remove", &self.shown(name), errno)),
+        }
+    }
+
+    /// The names inside, sorted; names that are not UTF-8 are left out, none of ours is.
+    pub(crate) fn names(&self) -> Result<Vec<String>, FileError> {
+        let failed = |errno: Errno| FileError::io("list", &self.path, errno);
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.fd).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if let Some(name) = name.to_str().filter(|name| !matches!(*name, "." | "..")) {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Makes renames, new names and removals inside durable.
+    pub(crate) fn sync(&self) -> Result<(), FileError> {
+        fs::fsync(&self.fd).map_err(|errno| FileError::io("sync", &self.path, errno))
+    }
+
+    /// Waits for the lock on the directory itself.
+    pub(crate) fn lock(&self) -> Result<Locked, FileError> {
+        // A descriptor of its own: the lock belongs to the open file description.
+        let own = Self::open_at(&self.fd, OsStr::new("."), &self.path)?;
+        loop {
+            match fs::flock(&own.fd, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Locked(own.fd)),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(FileError::io("lock", &self.path, errno)),
+            }
+        }
+    }
+}
+
+/// How names of temporary files begin.
+const TEMPORARY: &str = ".tmp-";
+
+/// Nothing of that name is an answer, not an error.
+fn found<T>(result: Result<T, FileError>) -> Result<Option<T>, FileError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,222 @@
+//! A layout in one tar file, read in place: nothing is ever extracted.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use formats::digest::Digest;
+use formats::oci::Index;
+use formats::ustar::{BLOCK, Header, Kind, padding};
+
+use super::blob::{Blob, read_failed};
+use super::{INDEX_LIMIT, Layout, LayoutError, check_layout_file};
+use crate::directory::{FileError, open_regular};
+
+/// 65,536 entries: a repository of ten years of daily refreshes; bounds time and memory.
+pub const ENTRY_LIMIT: usize = 1 << 16;
+
+/// 1 MiB: more than any tar's blocking factor; bounds what a sparse file makes us read.
+const END_LIMIT: u64 = 1 << 20;
+
+/// An OCI image layout in a tar file (`oci-archive:`).
+///
+/// Opening walks the headers and notes where each blob lies. The form is strict, see
+/// [`formats::ustar`]: in addition there are no two entries of one name, all padding is zero, two
+/// blocks of zeros end the archive, and only zeros follow. Entries that no layout has are passed
+/// over and never read.
+#[derive(Debug)]
+pub struct Archive {
+    file: Arc<File>,
+    path: Arc<PathBuf>,
+    index: Arc<Index>,
+    blobs: BTreeMap<Digest, Extent>,
+}
+
+/// Where content lies in the file, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    offset: u64,
+    len: u64,
+}
+
+impl Archive {
+    /// Opens and indexes a tar. The file is opened once, must be a regular file and not a symbolic
+    /// link, and is held open.
+    pub fn open(path: &Path) -> Result<Self, LayoutError> {
+        Self::from_file(open_regular(path).map_err(LayoutError::opening)?, path)
+    }
+
+    /// Indexes a tar that is open already; `path` is for messages.
+    pub fn from_file(file: File, path: &Path) -> Result<Self, LayoutError> {
+        let walked = Walk::new(&file, path)?.run()?;
+        let small = |name: &str, why, limit| {
+            let missing = || LayoutError::NotLayout(path.display().to_string(), why);
+            let extent = walked.other.get(name).copied().ok_or_else(missing)?;
+            read_small(&file, path, extent, limit)
+        };
+        check_layout_file(path, &small("oci-layout", "there is no oci-layout", 4096)?)?;
+        let index = small("index.json", "there is no index.json", INDEX_LIMIT)?;
+        let index = Arc::new(Index::parse_layout(&index)?);
+        let blobs = walked.blobs;
+        let (file, path) = (Arc::new(file), Arc::new(path.to_owned()));
+        Ok(Archive { file, path, index, blobs })
+    }
+
+    /// Where it is, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Layout for Archive {
+    fn index(&self) -> Result<Arc<Index>, LayoutError> {
+        Ok(Arc::clone(&self.index))
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, LayoutError> {
+        let blob = |extent: &Extent| {
+            let (file, path) = (Arc::clone(&self.file), Arc::clone(&self.path));
+            Blob::new(digest.clone(), file, path, extent.offset, extent.len)
+        };
+        Ok(self.blobs.get(digest).map(blob))
+    }
+}
+
+/// One pass over the headers.
+struct Walk<'a> {
+    file: &'a File,
+    path: &'a Path,
+    /// Length of the file in bytes.
+    len: u64,
+    /// Where the next header begins.
+    at: u64,
+    entries: usize,
+    blobs: BTreeMap<Digest, Extent>,
+    /// Directories and every file that is no blob.
+    other: BTreeMap<String, Extent>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(file: &'a File, path: &'a Path) -> Result<Self, LayoutError> {
+        let len = file.metadata().map_err(|error| read_failed(path, error))?.len();
+        let (blobs, other) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Walk { file, path, len, at: 0, entries: 0, blobs, other })
+    }
+
+    fn run(mut self) -> Result<Self, LayoutError> {
+        while let Some(header) = self.header()? {
+            self.entries += 1;
+            if self.entries > ENTRY_LIMIT {
+                return Err(LayoutError::TooManyEntries);
+            }
+            self.entry(header)?;
+        }
+        self.end()?;
+        Ok(self)
+    }
+
+    fn header(&mut self) -> Result<Option<Header>, LayoutError> {
+        let block = self.block()?;
+        let offset = self.at;
+        let header = Header::parse(&block).map_err(|source| LayoutError::Tar { offset, source })?;
+        self.at += BLOCK as u64;
+        Ok(header)
+    }
+
+    fn entry(&mut self, header: Header) -> Result<(), LayoutError> {
+        let extent = Extent { offset: self.at, len: header.size };
+        // Both far below 2^63: the file's length and 8 GiB.
+        let content_end = self.at + header.size;
+        let padding = padding(header.size);
+        if content_end + padding > self.len {
+            return Err(self.shape("an entry reaches past the end of the file"));
+        }
+        let mut filler = [0; BLOCK];
+        let filler = &mut filler[..usize::try_from(padding).unwrap_or(BLOCK)];
+        self.read(filler, content_end)?;
+        if filler.iter().any(|byte| *byte != 0) {
+            return Err(self.shape("padding is not zero"));
+        }
+        self.at = content_end + padding;
+
+        let digest = (header.kind == Kind::File).then(|| digest_of_path(&header.name)).flatten();
+        let before = match digest {
+            Some(digest) => self.blobs.insert(digest, extent),
+            None => {
+                if self.other.len() >= OTHER_LIMIT {
+                    return Err(LayoutError::TooManyEntries);
+                }
+                self.other.insert(header.name.clone(), extent)
+            }
+        };
+        match before {
+            Some(_) => Err(LayoutError::Duplicate(header.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The second block of zeros, and nothing but zeros after it.
+    fn end(&mut self) -> Result<(), LayoutError> {
+        if self.len - self.at > END_LIMIT {
+            return Err(self.shape("far more follows than the end of a tar"));
+        }
+        if self.block()?.iter().any(|byte| *byte != 0) {
+            return Err(self.shape("the end marker is one block only"));
+        }
+        let mut rest = vec![0; usize::try_from(self.len - self.at).unwrap_or(0)];
+        self.read(&mut rest, self.at)?;
+        match rest.iter().position(|byte| *byte != 0) {
+            Some(at) => {
+                self.at += at as u64;
+                Err(self.shape("something follows the end marker"))
+            }
+            None if rest.len() % BLOCK != 0 => Err(self.shape("the last block is cut off")),
+            None => Ok(()),
+        }
+    }
+
+    fn block(&self) -> Result<[u8; BLOCK], LayoutError> {
+        let mut block = [0; BLOCK];
+        if self.len - self.at < BLOCK as u64 {
+            return Err(self.shape("the file ends without an end marker"));
+        }
+        self.read(&mut block, self.at)?;
+        Ok(block)
+    }
+
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<(), LayoutError> {
+        read_exact(self.file, self.path, buf, offset)
+    }
+
+    fn shape(&self, what: &'static str) -> LayoutError {
+        LayoutError::Shape { offset: self.at, what }
+    }
+}
+
+/// 1,024 entries beside the blobs; a layout has four, tools add a few.
+const OTHER_LIMIT: usize = 1024;
+
+/// `blobs/<algorithm>/<hex>`.
+fn digest_of_path(path: &str) -> Option<Digest> {
+    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+fn read_small(file: &File, path: &Path, at: Extent, limit: u64) -> Result<Vec<u8>, LayoutError> {
+    let len = usize::try_from(at.len).ok().filter(|_| at.len <= limit);
+    let mut bytes = vec![0; len.ok_or(LayoutError::IndexTooLarge(at.len))?];
+    read_exact(file, path, &mut bytes, at.offset)?;
+    Ok(bytes)
+}
+
+fn read_exact(file: &File, path: &Path, buf: &mut [u8], offset: u64) -> Result<(), LayoutError> {
+    file.read_exact_at(buf, offset).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            LayoutError::Shape { offset, what: "the file became shorter while it was read" }
+        }
+        _ => LayoutError::Read(FileError::io("read", path, error)),
+    })
+}

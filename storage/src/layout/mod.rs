@@ -1,0 +1,247 @@
+//! OCI image layouts (image-spec §"OCI Image Layout") as a directory or as one tar file.
+//!
+//! ```text
+//!  oci-layout               {"imageLayoutVersion":"1.0.0"}
+//!  index.json               tags: descriptors annotated org.opencontainers.image.ref.name
+//!  blobs/<algorithm>/<hex>  everything else, by digest
+//!  .tmp/                    unfinished blobs (ours; other tools ignore it)
+//! ```
+//!
+//! [`LayoutDir`] reads and writes a directory, [`Archive`] reads a tar in place, and
+//! [`Archive::write`] makes one. Nothing here trusts what it reads: names are digests, whole blobs
+//! are hashed before they are given out, and parts of blobs ([`Blob::read_at`]) are for callers
+//! that check them against a signed digest themselves.
+
+mod archive;
+mod archive_writer;
+mod blob;
+mod dir;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use formats::digest::Digest;
+use formats::oci::{Descriptor, Index, OciError, annotation};
+use formats::reason::Reason;
+use formats::ustar::UstarError;
+
+pub use archive::{Archive, ENTRY_LIMIT};
+pub use blob::Blob;
+pub use dir::LayoutDir;
+pub use writer::BlobWriter;
+
+use crate::directory::FileError;
+
+/// 8 MiB: some 30,000 tags; bounds what a foreign `index.json` makes us hold.
+pub const INDEX_LIMIT: u64 = 8 << 20;
+
+/// The content of `oci-layout`.
+pub(crate) const LAYOUT_FILE: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// Why an image layout cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// The medium cannot be read.
+    #[error("read image layout")]
+    Read(#[source] FileError),
+    /// The medium cannot be written; what was there before still is.
+    #[error("write image layout")]
+    Write(#[source] FileError),
+    /// A symbolic link, pipe, device or directory where a file must be.
+    #[error(transparent)]
+    Refused(FileError),
+    /// `oci-layout` or `index.json` is missing, or `oci-layout` is of another version.
+    #[error("{0} is not an OCI image layout of version 1: {1}")]
+    NotLayout(String, &'static str),
+    /// `index.json` is malformed.
+    #[error(transparent)]
+    Document(#[from] OciError),
+    /// `index.json` is above [`INDEX_LIMIT`].
+    #[error("index.json has {0} bytes, more than {INDEX_LIMIT}")]
+    IndexTooLarge(u64),
+    /// Two entries of `index.json` give one reference to different digests.
+    #[error("reference {0:?} stands for two digests in index.json")]
+    AmbiguousReference(String),
+    /// No blob of that digest.
+    #[error("blob {0} is not in the layout; it is incomplete, copy it again")]
+    MissingBlob(Digest),
+    /// A blob is longer than what the caller takes.
+    #[error("blob {digest} has {len} bytes, more than the expected {max}")]
+    BlobTooLong {
+        /// Which blob.
+        digest: Digest,
+        /// Its length in bytes.
+        len: u64,
+        /// The most that was asked for.
+        max: u64,
+    },
+    /// A blob's bytes do not have the digest it is named after.
+    #[error("blob {named} has the content of {found}; copy it again")]
+    BlobDigest {
+        /// The digest asked for.
+        named: Digest,
+        /// The digest of the bytes.
+        found: Digest,
+    },
+    /// A part of a blob past its end.
+    #[error("blob {digest} ends before byte {end}")]
+    BlobRange {
+        /// Which blob.
+        digest: Digest,
+        /// Where the wanted part ends.
+        end: u64,
+    },
+    /// A tar header is not of the form we take.
+    #[error("bundle at byte {offset}")]
+    Tar {
+        /// Where the header begins.
+        offset: u64,
+        /// What is wrong with it.
+        #[source]
+        source: UstarError,
+    },
+    /// The tar is cut off, has an entry past its end or anything after its end marker.
+    #[error("bundle is damaged at byte {offset}: {what}")]
+    Shape {
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// One name twice.
+    #[error("bundle holds {0:?} twice")]
+    Duplicate(String),
+    /// More entries than [`ENTRY_LIMIT`].
+    #[error("bundle has more than {ENTRY_LIMIT} entries")]
+    TooManyEntries,
+    /// A blob that has no place in a tar.
+    #[error("blob {digest} cannot be put into a tar")]
+    NotForTar {
+        /// Which blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: UstarError,
+    },
+}
+
+impl LayoutError {
+    /// An error of opening: what is not a file is refused, the rest is a failure to read.
+    pub(crate) fn opening(error: FileError) -> Self {
+        match error {
+            FileError::Io { .. } => LayoutError::Read(error),
+            _ => LayoutError::Refused(error),
+        }
+    }
+
+    /// The stable reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            LayoutError::Read(_) => Reason::Unreachable,
+            LayoutError::Write(_) => Reason::StoreIo,
+            LayoutError::Refused(_) => Reason::PathRefused,
+            LayoutError::Tar { source: UstarError::Name(_), .. } => Reason::PathRefused,
+            LayoutError::BlobDigest { .. } => Reason::HashMismatch,
+            LayoutError::BlobTooLong { .. } | LayoutError::BlobRange { .. } => {
+                Reason::LengthMismatch
+            }
+            LayoutError::IndexTooLarge(_) | LayoutError::TooManyEntries => Reason::MetaLimit,
+            LayoutError::NotLayout(..)
+            | LayoutError::Document(_)
+            | LayoutError::AmbiguousReference(_)
+            | LayoutError::MissingBlob(_)
+            | LayoutError::Tar { .. }
+            | LayoutError::Shape { .. }
+            | LayoutError::Duplicate(_)
+            | LayoutError::NotForTar { .. } => Reason::BundleFormat,
+        }
+    }
+}
+
+/// Anything that holds an image layout and can be read.
+pub trait Layout: Send + Sync {
+    /// `index.json` as it stands now.
+    fn index(&self) -> Result<Arc<Index>, LayoutError>;
+
+    /// The blob of that digest, opened; `None` when there is none. Its bytes are not checked.
+    fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, LayoutError>;
+
+    /// The descriptor a reference (`tuf:latest`, `racklet/demo:1.1.0`) stands for.
+    fn resolve(&self, reference: &str) -> Result<Option<Descriptor>, LayoutError> {
+        let index = self.index()?;
+        let mut named =
+            index.manifests.iter().filter(|entry| reference_of(entry) == Some(reference));
+        let Some(first) = named.next() else { return Ok(None) };
+        if named.any(|other| other.digest != first.digest) {
+            return Err(LayoutError::AmbiguousReference(reference.to_owned()));
+        }
+        Ok(Some(first.clone()))
+    }
+
+    /// All references and what they stand for, in the order of `index.json`.
+    fn refs(&self) -> Result<Vec<(String, Descriptor)>, LayoutError> {
+        let index = self.index()?;
+        let named = index.manifests.iter();
+        Ok(named
+            .filter_map(|entry| Some((reference_of(entry)?.to_owned(), entry.clone())))
+            .collect())
+    }
+
+    /// A blob's length in bytes; `None` when there is no such blob.
+    fn blob_len(&self, digest: &Digest) -> Result<Option<u64>, LayoutError> {
+        Ok(self.open_blob(digest)?.map(|blob| blob.len()))
+    }
+
+    /// A whole blob of at most `max` bytes, verified against its digest.
+    fn read_blob(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, LayoutError> {
+        let blob = self.open_blob(digest)?;
+        blob.ok_or_else(|| LayoutError::MissingBlob(digest.clone()))?.read_verified(max)
+    }
+
+    /// Fills `buf` from a blob's bytes at `offset`. They are **not** verified.
+    fn read_blob_at(
+        &self,
+        digest: &Digest,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<(), LayoutError> {
+        let blob = self.open_blob(digest)?;
+        blob.ok_or_else(|| LayoutError::MissingBlob(digest.clone()))?.read_at(buf, offset)
+    }
+}
+
+/// Opens a layout for reading: a directory, or else a tar file.
+pub fn open(path: &Path) -> Result<Box<dyn Layout>, LayoutError> {
+    if path.is_dir() {
+        Ok(Box::new(LayoutDir::open(path)?))
+    } else {
+        Ok(Box::new(Archive::open(path)?))
+    }
+}
+
+/// The reference an entry of `index.json` has.
+pub fn reference_of(entry: &Descriptor) -> Option<&str> {
+    entry.annotation(annotation::REF_NAME)
+}
+
+/// Refuses an `oci-layout` of another version.
+pub(crate) fn check_layout_file(shown: &Path, bytes: &[u8]) -> Result<(), LayoutError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct LayoutFile {
+        image_layout_version: String,
+    }
+    let refuse = |why| LayoutError::NotLayout(shown.display().to_string(), why);
+    let file: LayoutFile = serde_json::from_slice(bytes)
+        .map_err(|_| refuse("oci-layout has no imageLayoutVersion"))?;
+    // 1.0.0 is the only version there is; a later 1.x may add to it but not change it.
+    if file.image_layout_version.starts_with("1.") {
+        Ok(())
+    } else {
+        Err(refuse("oci-layout is of another version"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
