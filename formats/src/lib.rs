@@ -14,6 +14,7 @@
 //! | [`json`] | strict JSON values, OLPC canonical JSON | OLPC wiki; TUF 1.0.34 §4.1 |
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
 //! | [`reason`] | reason codes and exit codes | – |
+//! | [`reference`] | `docker://…`, `oci:…`, `oci-archive:…` | containers-transports(5) |
 //! | [`ustar`] | tar headers of bundles | POSIX.1-2017 pax |
 //! | [`release`] | release index, component manifest, image config, target summary | own, over OCI |
 //! | [`channel`] | channel document | own |
@@ -34,6 +35,7 @@ pub mod digest;
 pub mod json;
 pub mod oci;
 pub mod reason;
+pub mod reference;
 pub mod release;
 pub mod ustar;
 pub mod version;
