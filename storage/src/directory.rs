@@ -80,9 +80,10 @@ pub(crate) fn open_regular_at(
     Ok(File::from(fd))
 }
 
-/// A directory held open.
+/// A directory held open. Names inside are single path components, given by callers, never by
+/// strangers.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub struct Directory {
     fd: OwnedFd,
     /// For messages only.
     path: PathBuf,
@@ -94,7 +95,7 @@ pub(crate) struct Locked(#[expect(dead_code, reason = "holds the lock by being o
 
 impl Directory {
     /// Opens a directory; a final symbolic link is refused.
-    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
+    pub fn open(path: &Path) -> Result<Self, FileError> {
         Self::open_at(fs::CWD, path.as_os_str(), path)
     }
 
@@ -114,12 +115,12 @@ impl Directory {
     }
 
     /// The path it was opened by, for messages.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The path of an entry, for messages.
-    pub(crate) fn shown(&self, name: &str) -> PathBuf {
+    pub fn shown(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
@@ -129,12 +130,12 @@ impl Directory {
     }
 
     /// A directory inside, if there is one.
-    pub(crate) fn subdirectory(&self, name: &str) -> Result<Option<Directory>, FileError> {
+    pub fn subdirectory(&self, name: &str) -> Result<Option<Directory>, FileError> {
         found(Self::open_at(&self.fd, OsStr::new(name), &self.shown(name)))
     }
 
     /// A directory inside, made durable when it was not there.
-    pub(crate) fn subdirectory_or_create(
+    pub fn subdirectory_or_create(
         &self,
         name: &str,
         mode: Mode,
@@ -152,7 +153,7 @@ impl Directory {
     }
 
     /// A regular file inside, opened for reading, if there is one.
-    pub(crate) fn open_file(&self, name: &str) -> Result<Option<File>, FileError> {
+    pub fn open_file(&self, name: &str) -> Result<Option<File>, FileError> {
         let file = open_regular_at(&self.fd, OsStr::new(name), &self.shown(name), OFlags::RDONLY);
         found(file)
     }
@@ -185,7 +186,7 @@ impl Directory {
     }
 
     /// Removes temporary files whose owner is gone.
-    pub(crate) fn remove_stale(&self) -> Result<(), FileError> {
+    pub fn remove_stale(&self) -> Result<(), FileError> {
         for name in self.names()? {
             if !name.starts_with(TEMPORARY) {
                 continue;
@@ -202,7 +203,7 @@ impl Directory {
     ///
     /// After a crash the name holds the old bytes or the new ones, whole; a temporary file may be
     /// left. An error says that the name holds one of the two as well.
-    pub(crate) fn replace(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
+    pub fn replace(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
         let (temporary, mut file) = self.create_temporary(mode)?;
         let shown = self.shown(name);
         let written = file
@@ -225,7 +226,7 @@ impl Directory {
     }
 
     /// Removes a file; whether there was one.
-    pub(crate) fn remove(&self, name: &str) -> Result<bool, FileError> {
+    pub fn remove(&self, name: &str) -> Result<bool, FileError> {
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -234,7 +235,7 @@ impl Directory {
     }
 
     /// The names inside, sorted; names that are not UTF-8 are left out, none of ours is.
-    pub(crate) fn names(&self) -> Result<Vec<String>, FileError> {
+    pub fn names(&self) -> Result<Vec<String>, FileError> {
         let failed = |errno: Errno| FileError::io("list", &self.path, errno);
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.fd).map_err(failed)? {
@@ -249,7 +250,7 @@ impl Directory {
     }
 
     /// Makes renames, new names and removals inside durable.
-    pub(crate) fn sync(&self) -> Result<(), FileError> {
+    pub fn sync(&self) -> Result<(), FileError> {
         fs::fsync(&self.fd).map_err(|errno| FileError::io("sync", &self.path, errno))
     }
 

@@ -12,7 +12,9 @@
 //!
 //! | module | keeps |
 //! |---|---|
+//! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
+//! | [`sim`] | nothing: simulated media, power cuts and faults for tests |
 //!
 //! ```
 //! use storage::layout::{Layout, LayoutDir};
@@ -23,7 +25,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod block;
 mod directory;
 pub mod layout;
+pub mod sim;
 
-pub use directory::{FileError, open_regular};
+pub use directory::{Directory, FileError, open_regular};
