@@ -1,1 +1,59 @@
-fn main() {}
+//! The project's own commands.
+//!
+//! ```text
+//! cargo xtask setup    install the Debian and Python packages the other commands call
+//! cargo xtask test     format, lints, docs, licences, purity, every test: what CI runs
+//! cargo xtask images   build the real Debian images and firmware blobs (cached)
+//! cargo xtask demo     one release through everything, on a real Debian image
+//! ```
+//!
+//! Nothing here is shipped. What is shipped is driven only through its command line, as an
+//! operator would, so that the demo is also a test of the contract.
+
+mod cmd;
+mod debian;
+mod demo;
+mod firmware;
+mod paths;
+mod setup;
+mod show;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the other commands call; without root, print the one command to run.
+    Setup(setup::Options),
+    /// Everything CI runs, ending in one line `N passed, N failed`.
+    Test(suite::Options),
+    /// Build (or find in the cache) the images and firmware blobs of the demo.
+    Images(debian::Options),
+    /// Carry releases through signer, repo-server and update-agent, and check every step.
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Task::Setup(options) => setup::run(&options),
+        Task::Test(options) => suite::run(&options),
+        Task::Images(options) => debian::run(&options),
+        Task::Demo(options) => demo::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

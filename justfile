@@ -1,0 +1,29 @@
+# `just check` is what CI runs. Logic lives in xtask, not here.
+
+# Format, lints, docs, licences, purity, all tests.
+check:
+    cargo xtask test
+
+# The inner loop: no docs, no release build, unit tests only.
+quick:
+    cargo xtask test --quick
+
+# The simulators: attacks, power cuts, whole updates.
+sim:
+    cargo test --package racklet-tests
+
+# Property tests of every parser, with many more cases than in `check`.
+fuzz-smoke:
+    PROPTEST_CASES=20000 cargo test --release --package formats
+
+# One release through everything, on a real Debian image.
+demo *ARGS:
+    cargo xtask demo {{ARGS}}
+
+# Make keys-example again, with its own recipe.
+keys:
+    sh keys-example/make.sh
+
+# Debian and Python packages that the other recipes call.
+setup:
+    cargo xtask setup

@@ -1,0 +1,193 @@
+//! Real root file systems for the demo and the benchmarks, cached by recipe.
+//!
+//! ```text
+//! v1 = debootstrap of the suite's `main` alone      (an installation that has aged)
+//! v2 = v1 after `apt-get upgrade` with updates and security; only the newest kernel
+//! v3 = v2 with a web server configuration that its health check refuses
+//! ```
+//! Each is an ext4 image of 1 GiB with a fixed UUID, hash seed and clock. Mirrors and proxies are
+//! those of the machine's own apt and stand in no file of the image. Without root or network a
+//! smaller tree of this machine's own programs takes the place; [`Images::origin`] says so.
+
+mod fallback;
+mod image;
+mod sources;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cmd::{Cmd, which};
+use crate::{firmware, paths, show};
+
+/// Older than the newest, so that it always has security updates.
+const SUITE: &str = "bookworm";
+
+/// What a small server carries; together about 600 MiB, half of it touched by security updates.
+const PACKAGES: &[&str] = &[
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "iproute2",
+    "nftables",
+    "openssh-server",
+    "ca-certificates",
+    "curl",
+    "vim",
+    "git",
+    "python3",
+    "nginx-light",
+    "containerd",
+    "e2fsprogs",
+    "gdisk",
+    "openssl",
+];
+
+const TREE_SH: &str = include_str!("tree.sh");
+const HEALTH_SH: &str = include_str!("health.sh");
+const IMAGE_RS: &str = include_str!("image.rs");
+
+/// Options of `cargo xtask images`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Do not build Debian; use the smaller tree made of this machine's own files.
+    #[arg(long)]
+    pub(crate) fallback: bool,
+    /// Build again although the cache has them.
+    #[arg(long)]
+    pub(crate) rebuild: bool,
+}
+
+/// Three successive OS images, all the same size.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Images {
+    /// What they are made of, for people.
+    pub(crate) origin: String,
+    /// Whether they are Debian systems whose health check runs in a chroot.
+    pub(crate) debian: bool,
+    /// Size of each image in bytes.
+    pub(crate) size: u64,
+    /// Bytes in use in v1 and v2.
+    pub(crate) used: [u64; 2],
+    /// How many packages differ between v1 and v2.
+    pub(crate) upgraded: usize,
+    /// Seconds the build took.
+    pub(crate) built_in: u64,
+    #[serde(skip)]
+    dir: PathBuf,
+}
+
+impl Images {
+    /// The image of `v1`, `v2` or `v3`.
+    pub(crate) fn path(&self, version: &str) -> PathBuf {
+        self.dir.join(format!("{version}.ext4"))
+    }
+
+    /// What the images are, in one sentence.
+    pub(crate) fn sentence(&self) -> String {
+        format!(
+            "{}: images of {}, {} and {} in use, {} packages differ, built in {}",
+            self.origin,
+            show::bytes(self.size),
+            show::bytes(self.used[0]),
+            show::bytes(self.used[1]),
+            self.upgraded,
+            show::time(Duration::from_secs(self.built_in)),
+        )
+    }
+}
+
+/// `cargo xtask images`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let images = images(options)?;
+    println!("{}", images.sentence());
+    for version in ["v1", "v2", "v3"] {
+        println!("  {version}  {}", images.path(version).display());
+    }
+    for (number, blob) in firmware::blobs()?.iter().enumerate() {
+        println!("  firmware v{}  {}", number + 1, blob.display());
+    }
+    Ok(())
+}
+
+/// Finds the images in the cache or builds them: Debian where that is possible.
+pub(crate) fn images(options: &Options) -> Result<Images> {
+    if options.fallback {
+        return fallback_images(options.rebuild, "asked for with --fallback");
+    }
+    let missing: Vec<&str> =
+        ["debootstrap", "mke2fs", "unshare"].into_iter().filter(|p| which(p).is_none()).collect();
+    if !paths::is_root() {
+        return fallback_images(options.rebuild, "debootstrap and chroot need root");
+    }
+    if !missing.is_empty() {
+        bail!("{} not installed: run `cargo xtask setup`", missing.join(", "));
+    }
+    let arch = Cmd::new("dpkg").arg("--print-architecture").read()?;
+    let key = recipe(&[&packages(&arch), TREE_SH, HEALTH_SH, IMAGE_RS]);
+    let dir = paths::cache().join("debian").join(format!("{SUITE}-{arch}-{key}"));
+    let built = cached(&dir, options.rebuild, |work| {
+        let sources = sources::of_host(SUITE)?;
+        eprintln!("building Debian {SUITE} images (a few minutes, once) …");
+        image::build(work, SUITE, &packages(&arch), &sources)
+    });
+    match built {
+        Ok(images) => Ok(images),
+        // The reason is kept: a broken recipe must not pass for a missing network.
+        Err(error) => {
+            eprintln!("cannot build Debian: {error:#}");
+            fallback_images(options.rebuild, "Debian could not be built, see above")
+        }
+    }
+}
+
+fn fallback_images(rebuild: bool, why: &str) -> Result<Images> {
+    eprintln!("NOTE: not a Debian system but a smaller tree of this machine's files ({why})");
+    let dir = paths::cache().join("debian").join(format!("files-{}", recipe(&[fallback::SOURCE])));
+    cached(&dir, rebuild, fallback::build)
+}
+
+/// Runs `build` in a fresh folder that takes its final name only when everything is in it.
+fn cached(
+    dir: &Path,
+    rebuild: bool,
+    build: impl FnOnce(&Path) -> Result<Images>,
+) -> Result<Images> {
+    let facts = dir.join("facts.json");
+    if rebuild || !facts.is_file() {
+        let work = dir.with_extension("part");
+        for old in [&work, &dir.to_path_buf()] {
+            if old.exists() {
+                fs::remove_dir_all(old).with_context(|| format!("remove {}", old.display()))?;
+            }
+        }
+        fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
+        let started = Instant::now();
+        let mut images = build(&work)?;
+        images.built_in = started.elapsed().as_secs();
+        fs::write(work.join("facts.json"), serde_json::to_string_pretty(&images)?)?;
+        fs::rename(&work, dir)?;
+    }
+    let text = fs::read_to_string(&facts).with_context(|| format!("read {}", facts.display()))?;
+    let images: Images = serde_json::from_str(&text)?;
+    Ok(Images { dir: dir.to_path_buf(), ..images })
+}
+
+fn packages(arch: &str) -> String {
+    let kernel = format!("linux-image-cloud-{arch}");
+    PACKAGES.iter().copied().chain([kernel.as_str()]).collect::<Vec<_>>().join(",")
+}
+
+/// Names a cache folder: changes when anything that shapes the images does.
+fn recipe(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}

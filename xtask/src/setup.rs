@@ -1,0 +1,99 @@
+//! Installs what the other commands call: Debian packages, and Python clients as witnesses.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::cmd::{Cmd, which};
+use crate::paths;
+
+/// Package, a program of it, why. Never a `qemu-system-*` here: Debian's removes a `qemu-utils`
+/// from backports, so VM tests unpack theirs into a private folder.
+const PACKAGES: &[(&str, &str, &str)] = &[
+    ("gcc", "cc", "links Rust programs; compiles ring and zstd"),
+    ("libc6-dev", "/usr/include/stdio.h", "C headers for the same"),
+    ("git", "git", "what is committed; the tests clone"),
+    ("debootstrap", "debootstrap", "real root file systems"),
+    ("e2fsprogs", "mke2fs", "ext4 images without mounting: mke2fs -d, debugfs, e2fsck"),
+    ("gdisk", "sgdisk", "makes the demo's disks; witness of our partition tables"),
+    ("cgpt", "cgpt", "ChromeOS' own reader of the boot attributes"),
+    ("skopeo", "skopeo", "mirrors repositories; witness of our OCI layouts"),
+    ("docker-registry", "docker-registry", "a registry by other people"),
+    ("zstd", "zstd", "witness of image blobs"),
+    ("python3-venv", "/usr/share/doc/python3-venv", "python-tuf and oras, as witnesses"),
+    ("time", "/usr/bin/time", "peak memory in the demo's summary"),
+    ("util-linux", "unshare", "namespaces for building images and mounting slots"),
+    ("coreutils", "sha256sum", "witness of what is in a slot"),
+    ("openssl", "openssl", "witness of keys and certificates"),
+    ("curl", "curl", "a foreign HTTP client"),
+];
+
+/// Witnesses from PyPI, pinned: what they read today they must read tomorrow.
+const PYTHON: &[&str] = &["tuf==7.0.1", "securesystemslib[crypto]==1.6.0", "oras==0.2.43"];
+
+/// Options of `cargo xtask setup`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only say what is missing (exit 1 when something is).
+    #[arg(long)]
+    check: bool,
+    /// Leave Python alone.
+    #[arg(long)]
+    no_python: bool,
+}
+
+/// `cargo xtask setup`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let missing = missing();
+    for (package, _, why) in PACKAGES.iter().filter(|(name, ..)| missing.contains(name)) {
+        println!("missing: {package} ({why})");
+    }
+    let install = ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
+    if !missing.is_empty() {
+        let words = [&install[..], &missing].concat().join(" ");
+        if options.check || !paths::is_root() {
+            bail!("run as root: apt-get update && apt-get {words}");
+        }
+        // Lists may be absent or older than the archive; both end in a package not found.
+        Cmd::new("apt-get").args(["-q", "update"]).watch()?;
+        Cmd::new("apt-get")
+            .args(["-q"])
+            .args(install)
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .watch()?;
+    }
+    if !options.no_python {
+        python(options.check)?;
+    }
+    println!("setup: everything is there");
+    Ok(())
+}
+
+fn missing() -> Vec<&'static str> {
+    let absent = |file: &str| match file.strip_prefix('/') {
+        Some(_) => !PathBuf::from(file).exists(),
+        None => which(file).is_none(),
+    };
+    PACKAGES.iter().filter(|(_, file, _)| absent(file)).map(|(name, ..)| *name).collect()
+}
+
+/// `.cache/venv` with exactly [`PYTHON`]; a stamp file says which, so that a change reinstalls.
+fn python(check: bool) -> Result<()> {
+    let venv = paths::cache().join("venv");
+    let stamp = venv.join("racklet-pins");
+    let wanted = PYTHON.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    if check {
+        bail!("Python witnesses missing: run cargo xtask setup");
+    }
+    Cmd::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).run()?;
+    Cmd::new(venv.join("bin/pip"))
+        .args(["install", "--quiet", "--no-input", "--disable-pip-version-check"])
+        .args(PYTHON)
+        .watch()?;
+    std::fs::write(stamp, wanted)?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Everything CI runs: `cargo xtask test`.
+//!
+//! Each step runs even when an earlier one failed, so that one run tells everything; a failing
+//! step shows its whole output. The last line is `N passed, N failed`: the tests of all binaries,
+//! and one for each step that is not tests.
+
+mod deny;
+mod keys;
+mod purity;
+mod release;
+mod spdx;
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::cmd::{Cmd, Finished};
+use crate::{paths, show};
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The inner loop: no docs, no release build, unit tests only. Not what CI runs.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// What one step found.
+struct Outcome {
+    passed: u64,
+    failed: u64,
+    /// Shown in full when something failed.
+    output: String,
+}
+
+/// `cargo xtask test`: fails when any step did.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let (mut passed, mut failed) = (0, 0);
+    for (name, only_in_full, step) in STEPS {
+        if options.quick && *only_in_full {
+            continue;
+        }
+        println!("== {name}");
+        let started = Instant::now();
+        let outcome = step(options.quick).unwrap_or_else(|error| Outcome {
+            passed: 0,
+            failed: 1,
+            output: format!("{error:#}\n"),
+        });
+        passed += outcome.passed;
+        failed += outcome.failed;
+        let word = if outcome.failed == 0 { "ok" } else { "FAILED" };
+        if outcome.failed > 0 {
+            print!("{}", outcome.output);
+        }
+        println!("   {word}, {}", show::time(started.elapsed()));
+    }
+    println!("{passed} passed, {failed} failed");
+    // The line above says it; a second message after it would hide it from those who read the end.
+    if failed > 0 { std::process::exit(1) } else { Ok(()) }
+}
+
+type Step = fn(quick: bool) -> Result<Outcome>;
+
+/// Name, whether `--quick` leaves it out, and what it does; cheapest first.
+const STEPS: &[(&str, bool, Step)] = &[
+    ("format", false, |_| cargo(&["fmt", "--all", "--check"])),
+    ("lock file committed and complete", false, |_| lock_file()),
+    ("licences, sources, bans", false, |_| findings(deny::check()?)),
+    ("the pure crates do no I/O", false, |_| findings(purity::check()?)),
+    ("no example key in anything packaged", false, |_| findings(keys::check()?)),
+    ("clippy", false, |_| {
+        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    }),
+    ("docs", true, |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
+    ("tests", false, tests),
+    ("release programs hold no fault injection", true, |_| findings(release::check()?)),
+];
+
+/// `cargo` as CI must see it: no colour, no snapshot updates, warnings in docs denied.
+fn cargo_cmd(args: &[&str]) -> Cmd {
+    Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(args)
+        .current_dir(&paths::root())
+        .env("CI", "true")
+        .env("INSTA_UPDATE", "no")
+        .env("CARGO_TERM_COLOR", "never")
+        .env("RUSTDOCFLAGS", "-D warnings")
+}
+
+fn cargo(args: &[&str]) -> Result<Outcome> {
+    Ok(one(cargo_cmd(args).finish()?))
+}
+
+/// A command counts as one: passed when it exits 0.
+fn one(done: Finished) -> Outcome {
+    let good = u64::from(done.code == 0);
+    Outcome { passed: good, failed: 1 - good, output: done.output() }
+}
+
+/// A list of faults counts as one: passed when it is empty.
+fn findings(faults: Vec<String>) -> Result<Outcome> {
+    let good = u64::from(faults.is_empty());
+    Ok(Outcome {
+        passed: good,
+        failed: 1 - good,
+        output: faults.iter().map(|f| format!("{f}\n")).collect(),
+    })
+}
+
+fn lock_file() -> Result<Outcome> {
+    let tracked = Cmd::new("git")
+        .args(["ls-files", "--error-unmatch", "Cargo.lock"])
+        .current_dir(&paths::root())
+        .finish()?;
+    if tracked.code != 0 {
+        return Ok(one(tracked));
+    }
+    let mut done = cargo_cmd(&["metadata", "--locked", "--format-version", "1"]).finish()?;
+    done.stdout.clear();
+    Ok(one(done))
+}
+
+fn tests(quick: bool) -> Result<Outcome> {
+    let mut args = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
+    if quick {
+        args.extend(["--lib", "--bins"]);
+    }
+    let done = cargo_cmd(&args).finish()?;
+    let (passed, mut failed) = results(&done.stdout);
+    // A crate that does not build, or a test binary that dies, prints no result line.
+    if done.code != 0 && failed == 0 {
+        failed = 1;
+    }
+    Ok(Outcome { passed, failed, output: done.output() })
+}
+
+/// Sums libtest's `test result: ok. 3 passed; 0 failed; …` lines.
+fn results(stdout: &str) -> (u64, u64) {
+    let count = |line: &str, word: &str| {
+        let before = line.split(word).next()?.trim_end();
+        before.rsplit(' ').next()?.parse::<u64>().ok()
+    };
+    let lines = stdout.lines().filter(|line| line.starts_with("test result: "));
+    lines.fold((0, 0), |(passed, failed), line| {
+        (passed + count(line, "passed;").unwrap_or(0), failed + count(line, "failed;").unwrap_or(0))
+    })
+}
+
+/// Files git knows, relative to the workspace root.
+fn tracked_files() -> Result<Vec<String>> {
+    let text = Cmd::new("git").arg("ls-files").current_dir(&paths::root()).read()?;
+    Ok(text.lines().map(str::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::results;
+
+    #[test]
+    fn result_lines_of_all_binaries_are_summed() {
+        let text = "running 2 tests\n\
+            test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out\n\
+            test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured\n\
+            a test that prints 7 passed; 7 failed; is not a result\n";
+        assert_eq!(results(text), (15, 2));
+    }
+}

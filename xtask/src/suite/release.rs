@@ -1,0 +1,74 @@
+//! Programs built for release contain no switch that makes them fail or weakens a check.
+//!
+//! Fault injection exists only behind the feature `fail`, and everything behind it is reached
+//! through an environment variable whose name starts with [`MARKER`]: a binary without that string
+//! has no such code.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::{cargo_cmd, tracked_files};
+use crate::paths;
+
+/// Start of the name of every fault-injection switch. Written in two parts, so that this file is
+/// not a finding of its own.
+const MARKER: &str = concat!("RACKLET_", "FAIL");
+
+/// What is shipped.
+const PROGRAMS: [&str; 3] = ["signer", "repo-server", "update-agent"];
+
+/// Builds the shipped programs as for a release and looks into them; one line for each breach.
+pub(super) fn check() -> Result<Vec<String>> {
+    let mut faults = sources()?;
+    let mut build = vec!["build", "--release", "--locked", "--bins"];
+    build.extend(PROGRAMS.iter().flat_map(|program| ["-p", program]));
+    cargo_cmd(&build).run()?;
+    for program in PROGRAMS {
+        let path = paths::target().join("release").join(program);
+        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        if contains(&bytes, MARKER.as_bytes()) {
+            faults.push(format!("release program {program} contains {MARKER}"));
+        }
+    }
+    Ok(faults)
+}
+
+/// A crate with a `fail` feature must use the marker: otherwise looking for it proves nothing.
+fn sources() -> Result<Vec<String>> {
+    let files = tracked_files()?;
+    let read = |file: &str| fs::read_to_string(paths::root().join(file)).unwrap_or_default();
+    let mut faults = Vec::new();
+    for program in PROGRAMS {
+        let gated = |file: &&String| {
+            file.starts_with(&format!("{program}/src/"))
+                && read(file).contains("feature = \"fail\"")
+        };
+        let manifest: toml::Table = toml::from_str(&read(&format!("{program}/Cargo.toml")))?;
+        let features = manifest.get("features").and_then(toml::Value::as_table);
+        let Some(features) = features.filter(|features| features.contains_key("fail")) else {
+            continue;
+        };
+        let default = features.get("default").and_then(toml::Value::as_array);
+        if default.is_some_and(|list| list.iter().any(|item| item.as_str() == Some("fail"))) {
+            faults.push(format!("{program}: fault injection is a default feature"));
+        }
+        if !files.iter().filter(gated).any(|file| read(file).contains(MARKER)) {
+            faults.push(format!("{program}: feature `fail` is not reached through {MARKER}…"));
+        }
+    }
+    Ok(faults)
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_marker_in_a_binary_is_found() {
+        assert!(super::contains(b"\0xRACKLET_FAIL_AT\0", b"RACKLET_FAIL"));
+        assert!(!super::contains(b"\0RACKLET_FA\0IL", b"RACKLET_FAIL"));
+    }
+}
