@@ -135,11 +135,7 @@ impl Directory {
     }
 
     /// A directory inside, made durable when it was not there.
-    pub fn subdirectory_or_create(
-        &self,
-        name: &str,
-        mode: Mode,
-    ) -> Result<Directory, FileError> {
+    pub fn subdirectory_or_create(&self, name: &str, mode: Mode) -> Result<Directory, FileError> {
         if let Some(there) = self.subdirectory(name)? {
             return Ok(there);
         }
