@@ -1,3 +1,5 @@
 //! Keys, ceremonies, building and publishing releases. (Documentation follows with the commands.)
 
 pub mod image;
+pub mod progress;
+pub mod repository;

@@ -215,7 +215,8 @@ mod tests {
     #[test]
     fn pieces_are_the_image_and_keep_their_sizes() {
         let k = 1024;
-        let cases: Vec<(&str, Vec<u8>, Option<Vec<u64>>)> = vec![
+        type Row = (&'static str, Vec<u8>, Option<Vec<u64>>);
+        let cases: Vec<Row> = vec![
             ("empty", vec![], Some(vec![])),
             ("one byte", vec![7], Some(vec![1])),
             ("one zero", vec![0], Some(vec![1])),
@@ -241,7 +242,7 @@ mod tests {
                     Piece::Data(_) => DATA_MAX as u64,
                     Piece::Zeros(_) => ZERO_CHUNK_MAX,
                 };
-                assert!(piece.len() >= 1 && piece.len() <= limit, "{name}: {}", piece.len());
+                assert!(!piece.is_empty() && piece.len() <= limit, "{name}: {}", piece.len());
             }
             if let Some(lengths) = lengths {
                 assert_eq!(cut.iter().map(Piece::len).collect::<Vec<_>>(), lengths, "{name}");

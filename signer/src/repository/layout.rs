@@ -1,0 +1,214 @@
+//! Repositories in an OCI image layout: a directory, or a tar for reading.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use formats::digest::Digest;
+use formats::oci::{
+    Descriptor, MANIFEST_LIMIT, Manifest, RepositoryName, Tag, annotation, media_type,
+};
+use formats::reference::Reference;
+use storage::layout::{Archive, BlobWriter, Layout, LayoutDir, LayoutError};
+
+use super::{BlobSink, Expect, Registry, RegistryError};
+use crate::progress::Progress;
+
+/// A layout whose references read `[ns/]repository:tag`.
+pub struct LayoutRepository {
+    reference: Reference,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Opened for writing.
+    Writable(LayoutDir),
+    /// Opened for reading.
+    ReadOnly(Box<dyn Layout>),
+}
+
+impl LayoutRepository {
+    /// Opens a directory for writing; makes it when it is missing, but not its parents.
+    pub fn create(reference: Reference) -> Result<Self, RegistryError> {
+        let kind = Kind::Writable(LayoutDir::create(path_of(&reference))?);
+        Ok(LayoutRepository { reference, kind })
+    }
+
+    /// Opens a directory or a tar for reading.
+    pub fn open(reference: Reference) -> Result<Self, RegistryError> {
+        let path = path_of(&reference);
+        let layout: Box<dyn Layout> = match &reference {
+            Reference::Archive { .. } => Box::new(Archive::open(path)?),
+            _ => Box::new(LayoutDir::open(path)?),
+        };
+        Ok(LayoutRepository { kind: Kind::ReadOnly(layout), reference })
+    }
+
+    /// The layout itself.
+    pub fn layout(&self) -> &dyn Layout {
+        match &self.kind {
+            Kind::Writable(dir) => dir,
+            Kind::ReadOnly(layout) => layout.as_ref(),
+        }
+    }
+
+    fn writable(&self) -> Result<&LayoutDir, RegistryError> {
+        match &self.kind {
+            Kind::Writable(dir) => Ok(dir),
+            Kind::ReadOnly(_) => Err(RegistryError::ReadOnly(self.reference.to_string())),
+        }
+    }
+
+    /// The one TUF state of a layout whose references were shortened on the way: `skopeo copy`
+    /// into a layout without naming a reference writes `latest` or nothing.
+    fn only_tuf_state(&self) -> Result<Option<Vec<u8>>, RegistryError> {
+        let mut found: Option<(Digest, Vec<u8>)> = None;
+        for (name, descriptor) in self.layout().refs()? {
+            if name != "latest" && !name.ends_with("/tuf:latest") {
+                continue;
+            }
+            let bytes = self.layout().read_blob(&descriptor.digest, MANIFEST_LIMIT)?;
+            let is_state = Manifest::parse(&bytes).is_ok_and(|manifest| {
+                manifest.artifact_type.as_deref() == Some(media_type::TUF_STATE)
+            });
+            match &found {
+                _ if !is_state => {}
+                Some((digest, _)) if *digest != descriptor.digest => {
+                    return Err(LayoutError::AmbiguousReference("tuf:latest".to_owned()).into());
+                }
+                _ => found = Some((descriptor.digest, bytes)),
+            }
+        }
+        Ok(found.map(|(_, bytes)| bytes))
+    }
+}
+
+fn path_of(reference: &Reference) -> &Path {
+    match reference {
+        Reference::Layout { path, .. } | Reference::Archive { path, .. } => path,
+        Reference::Registry { authority, .. } => Path::new(authority),
+    }
+}
+
+fn full_name(repository: &RepositoryName, tag: &Tag) -> String {
+    format!("{repository}:{tag}")
+}
+
+impl Registry for LayoutRepository {
+    fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    fn tagged(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Vec<u8>>, RegistryError> {
+        let name = full_name(repository, tag);
+        match self.layout().resolve(&name)? {
+            Some(found) => Ok(Some(self.layout().read_blob(&found.digest, MANIFEST_LIMIT)?)),
+            None if name == "tuf:latest" && matches!(self.kind, Kind::ReadOnly(_)) => {
+                self.only_tuf_state()
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn manifest(
+        &self,
+        _repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Vec<u8>, RegistryError> {
+        match self.layout().read_blob(digest, MANIFEST_LIMIT) {
+            Err(LayoutError::MissingBlob(digest)) => {
+                Err(RegistryError::Missing { what: "manifest", digest })
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn has_blob(
+        &self,
+        _repository: &RepositoryName,
+        blob: &Descriptor,
+    ) -> Result<bool, RegistryError> {
+        Ok(self.layout().blob_len(&blob.digest)? == Some(blob.size))
+    }
+
+    fn open_blob(
+        &self,
+        _repository: &RepositoryName,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn Read + '_>, RegistryError> {
+        match self.layout().open_blob(&blob.digest)? {
+            Some(found) => Ok(Box::new(found.reader())),
+            None => Err(RegistryError::Missing { what: "blob", digest: blob.digest.clone() }),
+        }
+    }
+
+    fn begin_blob(
+        &self,
+        _repository: &RepositoryName,
+    ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
+        Ok(Box::new(LayoutSink(self.writable()?.blob_writer()?)))
+    }
+
+    fn put_manifest(
+        &self,
+        _repository: &RepositoryName,
+        manifest: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        let stored = self.writable()?.put_blob(bytes)?;
+        debug_assert_eq!(stored, manifest.digest);
+        Ok(())
+    }
+
+    fn set_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        manifest: &Descriptor,
+        _bytes: &[u8],
+        expect: Expect<'_>,
+    ) -> Result<(), RegistryError> {
+        let name = full_name(repository, tag);
+        self.writable()?.update_refs(|refs| {
+            let found = refs.get(&name).map(|found| &found.digest);
+            if !expect.allows(found, &manifest.digest) {
+                let (repository, tag) = (repository.clone(), tag.clone());
+                return Err(RegistryError::Moved { repository, tag });
+            }
+            let mut plain = manifest.clone();
+            plain.annotations.retain(|key, _| key != annotation::REF_NAME);
+            refs.insert(name.clone(), plain);
+            Ok(())
+        })
+    }
+}
+
+struct LayoutSink(BlobWriter);
+
+impl Write for LayoutSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl BlobSink for LayoutSink {
+    fn finish(
+        self: Box<Self>,
+        blob: &Descriptor,
+        _progress: &Progress,
+    ) -> Result<(), RegistryError> {
+        self.0.commit(Some(&blob.digest))?;
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> RegistryError {
+        RegistryError::Spool { path: ".tmp".into(), source }
+    }
+}

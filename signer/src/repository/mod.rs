@@ -1,0 +1,312 @@
+//! Where a repository lies, and the few things that are done to it.
+//!
+//! ```text
+//!  docker://host/ns     ─► RegistryClient (oci-client)      ┐
+//!  oci:DIR[:ns]         ─► LayoutRepository (storage)       ├─ dyn Registry
+//!  oci-archive:FILE.tar ─► LayoutRepository, read only      ┘
+//! ```
+//!
+//! A repository is never trusted: documents are hashed before they are handed out, and what is
+//! above them is the caller's to verify. Publishing is a sequence of calls that ends with
+//! [`Registry::set_tag`] of `tuf:latest`; before that call no reader sees any of it.
+
+mod client;
+mod layout;
+
+pub use client::{ClientOptions, RegistryClient};
+pub use layout::LayoutRepository;
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use formats::digest::Digest;
+use formats::oci::{Descriptor, NameError, RepositoryName, Tag};
+use formats::reason::Reason;
+use formats::reference::Reference;
+use storage::layout::LayoutError;
+
+use crate::progress::Progress;
+
+/// Why a repository could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// An image layout could not be read or written.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A product or namespace that is no repository name, or a version that is no tag.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A registry answered with an error or not at all.
+    #[error("{action} at {registry}: {message}")]
+    Client {
+        /// What was asked for.
+        action: String,
+        /// `host:port`.
+        registry: String,
+        /// The registry's or the network's words.
+        message: String,
+        /// What kind of failure it was.
+        reason: Reason,
+    },
+    /// A document that another one refers to is not there.
+    #[error("{what} {digest} is not in the repository; it is incomplete, publish or copy it again")]
+    Missing {
+        /// What kind of document.
+        what: &'static str,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A document's bytes do not have the digest it was asked for by.
+    #[error("{what} {digest} has other bytes than its digest says; copy it again")]
+    Digest {
+        /// What kind of document.
+        what: &'static str,
+        /// The digest asked for.
+        digest: Digest,
+    },
+    /// A document is longer than its kind can be.
+    #[error("{what} {digest} has {size} bytes, more than {limit}")]
+    TooLarge {
+        /// What kind of document.
+        what: &'static str,
+        /// Its digest.
+        digest: Digest,
+        /// Its length in bytes.
+        size: u64,
+        /// The most it may have.
+        limit: u64,
+    },
+    /// A blob stream broke off.
+    #[error("read blob {digest}")]
+    Stream {
+        /// Which blob.
+        digest: Digest,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// A blob could not be collected before it was uploaded.
+    #[error("write a temporary file in {path}; set TMPDIR to a place with room")]
+    Spool {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else published in between.
+    #[error(
+        "{repository}:{tag} was moved by somebody else meanwhile; nothing became visible, run again"
+    )]
+    Moved {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+    },
+    /// The transport cannot be written.
+    #[error("{0} can only be read; publish to an oci: directory or a registry")]
+    ReadOnly(String),
+    /// `--plain-http` for another machine.
+    #[error("{0} is not this machine: --plain-http is for loopback addresses only")]
+    PlainHttp(String),
+    /// The file of a token or certificate cannot be used.
+    #[error("{what} {path}: {why}")]
+    Credential {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        why: String,
+        /// What kind of failure it is.
+        reason: Reason,
+    },
+}
+
+impl RegistryError {
+    /// The stable code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            RegistryError::Layout(error) => error.reason(),
+            RegistryError::Client { reason, .. } | RegistryError::Credential { reason, .. } => {
+                *reason
+            }
+            RegistryError::Missing { .. } => Reason::BundleFormat,
+            RegistryError::Digest { .. } => Reason::HashMismatch,
+            RegistryError::TooLarge { .. } => Reason::MetaLimit,
+            RegistryError::Stream { .. } => Reason::Unreachable,
+            RegistryError::Spool { .. } => Reason::StoreIo,
+            RegistryError::Moved { .. } => Reason::Busy,
+            RegistryError::Name(_) | RegistryError::ReadOnly(_) | RegistryError::PlainHttp(_) => {
+                Reason::Config
+            }
+        }
+    }
+}
+
+/// What a tag must stand for when it is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect<'a> {
+    /// Nothing: the tag is new.
+    Absent,
+    /// This, as it was read before.
+    Digest(&'a Digest),
+    /// Nothing or already what it is moved to: tags that never change their meaning.
+    AbsentOrSame,
+}
+
+impl Expect<'_> {
+    /// Whether a tag that stands for `found` may be moved to `new`.
+    fn allows(self, found: Option<&Digest>, new: &Digest) -> bool {
+        match (self, found) {
+            (Expect::Absent, found) => found.is_none(),
+            (Expect::Digest(expected), found) => found == Some(expected),
+            (Expect::AbsentOrSame, None) => true,
+            (Expect::AbsentOrSame, Some(found)) => found == new,
+        }
+    }
+}
+
+/// A place that holds repositories: blobs and manifests by digest, manifests by tag.
+///
+/// Crash behaviour: after any call, or in the middle of one, every blob and manifest is there
+/// whole or not at all, and every tag stands for its old or its new manifest.
+pub trait Registry {
+    /// How it is named on command lines.
+    fn reference(&self) -> &Reference;
+
+    /// The manifest a tag stands for, as received; `None` when there is no such tag or repository.
+    fn tagged(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Vec<u8>>, RegistryError>;
+
+    /// The manifest of that digest, verified.
+    fn manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Vec<u8>, RegistryError>;
+
+    /// Whether a blob is there. Says nothing about its bytes.
+    fn has_blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Descriptor,
+    ) -> Result<bool, RegistryError>;
+
+    /// The bytes of a blob as they come, **not** verified; the caller hashes and bounds them.
+    fn open_blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn Read + '_>, RegistryError>;
+
+    /// Begins a blob whose digest is not known yet.
+    fn begin_blob(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Box<dyn BlobSink + '_>, RegistryError>;
+
+    /// Stores a manifest under its digest. What it refers to must be there.
+    fn put_manifest(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError>;
+
+    /// Makes a tag stand for a stored manifest, if it stands for what is expected.
+    ///
+    /// In a directory this is atomic. The distribution API has no conditional PUT, so at a
+    /// registry two publishers within the same second may both succeed; the later one's state is
+    /// then what readers see, whole.
+    fn set_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        manifest: &Descriptor,
+        bytes: &[u8],
+        expect: Expect<'_>,
+    ) -> Result<(), RegistryError>;
+
+    /// The bytes of a small blob, verified; at most `limit` bytes.
+    fn blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Descriptor,
+        what: &'static str,
+        limit: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let digest = blob.digest.clone();
+        if blob.size > limit {
+            return Err(RegistryError::TooLarge { what, digest, size: blob.size, limit });
+        }
+        let mut bytes = Vec::new();
+        self.open_blob(repository, blob)?
+            .take(blob.size + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| RegistryError::Stream { digest: digest.clone(), source })?;
+        if bytes.len() as u64 == blob.size && digest.matches(&bytes) {
+            Ok(bytes)
+        } else {
+            Err(RegistryError::Digest { what, digest })
+        }
+    }
+
+    /// Stores a small blob unless it is there.
+    fn put_blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        if self.has_blob(repository, blob)? {
+            return Ok(());
+        }
+        let mut sink = self.begin_blob(repository)?;
+        sink.write_all(bytes).map_err(|error| sink.failed(error))?;
+        sink.finish(blob, &Progress::default())
+    }
+}
+
+/// A blob on its way. Dropped unfinished, nothing of it remains.
+pub trait BlobSink: Write {
+    /// Stores the blob durably under its digest, which must be that of the bytes written.
+    fn finish(self: Box<Self>, blob: &Descriptor, progress: &Progress)
+    -> Result<(), RegistryError>;
+
+    /// The error of a failed write.
+    fn failed(&self, source: io::Error) -> RegistryError;
+}
+
+/// What a repository is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading: also of archives, and of layouts whose references other tools shortened.
+    Read,
+    /// Publishing: a directory is made when it is missing.
+    Write,
+}
+
+/// Opens a repository.
+pub fn open(
+    reference: &Reference,
+    access: Access,
+    options: &ClientOptions,
+) -> Result<Box<dyn Registry>, RegistryError> {
+    match (reference, access) {
+        (Reference::Registry { .. }, _) => {
+            Ok(Box::new(RegistryClient::connect(reference.clone(), options)?))
+        }
+        (Reference::Layout { .. }, Access::Write) => {
+            Ok(Box::new(LayoutRepository::create(reference.clone())?))
+        }
+        (Reference::Archive { .. }, Access::Write) => {
+            Err(RegistryError::ReadOnly(reference.to_string()))
+        }
+        (_, Access::Read) => Ok(Box::new(LayoutRepository::open(reference.clone())?)),
+    }
+}
