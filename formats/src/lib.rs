@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | [`digest`] | `sha256:…`, `sha512:…` | OCI image-spec §descriptor |
 //! | [`json`] | strict JSON values, OLPC canonical JSON | OLPC wiki; TUF 1.0.34 §4.1 |
+//! | [`tuf`] | TUF metadata, keys, signatures, thresholds | TUF 1.0.34; TAP 15 |
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
 //! | [`reason`] | reason codes and exit codes | – |
 //! | [`reference`] | `docker://…`, `oci:…`, `oci-archive:…` | containers-transports(5) |
@@ -37,5 +38,6 @@ pub mod oci;
 pub mod reason;
 pub mod reference;
 pub mod release;
+pub mod tuf;
 pub mod ustar;
 pub mod version;

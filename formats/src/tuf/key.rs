@@ -1,0 +1,274 @@
+//! Keys: the object that is hashed to the key id, and the public key inside it.
+//!
+//! | keytype | scheme | public | |
+//! |---|---|---|---|
+//! | `ed25519` | `ed25519` | 64 hex digits | ours; RFC 8032, verified strictly |
+//! | `ecdsa`, `ecdsa-sha2-nistp256` | `ecdsa-sha2-nistp256` | PEM | verify only |
+//! | `rsa` | `rsassa-pss-sha256` | PEM, 2048 to 8192 bits | verify only |
+//! | anything else, or a key not of its type | | | counts zero signatures (TUF §4.2) |
+
+use std::fmt;
+use std::str::FromStr;
+
+use ed25519_dalek::VerifyingKey;
+use ring::signature::{ECDSA_P256_SHA256_ASN1, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
+
+use super::TufError;
+use super::fields::Fields;
+use super::spki::{self, Spki};
+use crate::digest::{DigestError, Sha256, unhex};
+use crate::json::Value;
+
+/// SHA-256 over the canonical form of the whole key object (TUF §4.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub Sha256);
+
+impl FromStr for KeyId {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        Sha256::from_hex(text).map(KeyId)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A key as metadata carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    id: KeyId,
+    value: Value,
+    public: PublicKey,
+}
+
+/// What verifies signatures. Equal values are the same key material, whatever the key objects
+/// around them look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublicKey {
+    /// A canonical point of large order.
+    Ed25519(VerifyingKey),
+    /// An uncompressed point, `04 ‖ x ‖ y`.
+    EcdsaP256(Box<[u8; 65]>),
+    /// The DER of an `RSAPublicKey` of 2048 to 8192 bits, for PSS with SHA-256.
+    RsaPss(Vec<u8>),
+    /// A type, scheme or form this reader does not know. Verifies nothing.
+    Unknown,
+}
+
+impl Key {
+    /// The key object of an ed25519 public key, without any further member.
+    ///
+    /// Errors: [`TufError::KeyInvalid`] for bytes that are no point, or a weak one.
+    pub fn ed25519(public: &[u8; 32]) -> Result<Self, TufError> {
+        Key::read(&Value::object([
+            ("keytype", Value::from("ed25519")),
+            ("scheme", Value::from("ed25519")),
+            ("keyval", Value::object([("public", Value::from(crate::digest::hex(public)))])),
+        ]))
+    }
+
+    /// Reads a key object. Members that are not known stay, and are part of the key id.
+    ///
+    /// Errors: [`TufError::Format`], and [`TufError::KeyInvalid`] for a key that nobody should
+    /// trust: a small-order or non-canonical ed25519 point, RSA below 2048 or above 8192 bits.
+    pub fn read(value: &Value) -> Result<Self, TufError> {
+        let id = KeyId(Sha256::of(&value.canonical()));
+        let fields = Fields::of(value, format!("key {id}"))?;
+        let (keytype, scheme) = (fields.text("keytype")?, fields.text("scheme")?);
+        let keyval = fields.object("keyval")?;
+        let public = match (keytype, scheme) {
+            ("ed25519", "ed25519") => ed25519(keyval.text("public")?),
+            ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => {
+                Ok(ecdsa(keyval.text("public")?))
+            }
+            ("rsa", "rsassa-pss-sha256") => rsa(keyval.text("public")?),
+            _ => Ok(PublicKey::Unknown),
+        };
+        let public = public.map_err(|problem| TufError::KeyInvalid { keyid: id, problem })?;
+        Ok(Key { id, value: value.clone(), public })
+    }
+
+    /// Its key id.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// What verifies its signatures.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The key object as it was read.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+}
+
+fn ed25519(text: &str) -> Result<PublicKey, &'static str> {
+    let bytes = unhex(text).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let Some(bytes) = bytes else { return Ok(PublicKey::Unknown) };
+    if !is_canonical(&bytes) {
+        return Err("is not the canonical encoding of an ed25519 point");
+    }
+    let key = VerifyingKey::from_bytes(&bytes).map_err(|_| "is not an ed25519 point")?;
+    // With a small-order key one signature verifies for many messages.
+    if key.is_weak() {
+        return Err("is an ed25519 point of small order");
+    }
+    Ok(PublicKey::Ed25519(key))
+}
+
+/// Whether the y coordinate is below p = 2^255 - 19: `from_bytes` reduces it, so that a point
+/// would have two encodings and count as two keys.
+fn is_canonical(bytes: &[u8; 32]) -> bool {
+    let [first, middle @ .., last] = bytes;
+    !(*first >= 0xed && middle.iter().all(|byte| *byte == 0xff) && last & 0x7f == 0x7f)
+}
+
+fn ecdsa(text: &str) -> PublicKey {
+    match spki::from_pem(text) {
+        Some(Spki::P256(point)) => PublicKey::EcdsaP256(Box::new(point)),
+        _ => PublicKey::Unknown,
+    }
+}
+
+fn rsa(text: &str) -> Result<PublicKey, &'static str> {
+    match spki::from_pem(text) {
+        Some(Spki::Rsa { bits: ..2048, .. }) => Err("is RSA of less than 2048 bits"),
+        Some(Spki::Rsa { bits: 8193.., .. }) => Err("is RSA of more than 8192 bits"),
+        Some(Spki::Rsa { der, .. }) => Ok(PublicKey::RsaPss(der)),
+        _ => Ok(PublicKey::Unknown),
+    }
+}
+
+impl PublicKey {
+    /// Whether `signature` is this key's over `message`. Never for [`PublicKey::Unknown`].
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            PublicKey::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
+            PublicKey::EcdsaP256(point) => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point.as_slice())
+                    .verify(message, signature)
+                    .is_ok()
+            }
+            PublicKey::RsaPss(der) => UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, der)
+                .verify(message, signature)
+                .is_ok(),
+            PublicKey::Unknown => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::{Signer as _, SigningKey};
+
+    use super::*;
+    use crate::reason::Reason;
+
+    fn object(keytype: &str, scheme: &str, public: &str) -> Value {
+        Value::object([
+            ("keytype", Value::from(keytype)),
+            ("scheme", Value::from(scheme)),
+            ("keyval", Value::object([("public", Value::from(public))])),
+        ])
+    }
+
+    #[test]
+    fn unknown_members_are_kept_and_change_the_key_id() {
+        let public = SigningKey::from_bytes(&[1; 32]).verifying_key().to_bytes();
+        let plain = Key::ed25519(&public).unwrap();
+        let mut members = plain.value().as_object().unwrap().clone();
+        members.insert("x-owner".into(), Value::from("@ada"));
+        let marked = Key::read(&Value::Object(members)).unwrap();
+        assert_ne!(plain.id(), marked.id());
+        assert_eq!(plain.public(), marked.public());
+        assert_eq!(Key::read(marked.value()), Ok(marked));
+    }
+
+    #[test]
+    fn case_40_a_key_that_is_not_of_its_type_verifies_nothing() {
+        let signing = SigningKey::from_bytes(&[1; 32]);
+        let hex = crate::digest::hex(signing.verifying_key().as_bytes());
+        let signature = signing.sign(b"m").to_bytes();
+        let good = Key::read(&object("ed25519", "ed25519", &hex)).unwrap();
+        assert!(good.public().verifies(b"m", &signature));
+        for (keytype, scheme, public) in [
+            ("ecdsa", "ecdsa-sha2-nistp256", hex.as_str()),
+            ("rsa", "rsassa-pss-sha256", &hex),
+            ("rsa", "rsassa-pkcs1v15-sha256", &hex),
+            ("ed25519", "ed25519ph", &hex),
+            ("ed25519", "ed25519", &hex.to_uppercase()),
+            ("ed25519", "ed25519", "-----BEGIN PUBLIC KEY-----"),
+            ("ed25519", "ed25519", ""),
+            ("sphincs", "sphincs-shake-128s", "??"),
+        ] {
+            let key = Key::read(&object(keytype, scheme, public)).unwrap();
+            assert_eq!(key.public(), &PublicKey::Unknown, "{keytype} {scheme} {public}");
+            assert!(!key.public().verifies(b"m", &signature));
+        }
+    }
+
+    /// The eight points of small order, and encodings above p: constructed from the curve's
+    /// definition (RFC 8032 §5.1): y = 0, ±1 and the order-8 points' y.
+    #[test]
+    fn case_42_weak_and_ambiguous_points_are_refused() {
+        let order_8 = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a";
+        let other_8 = "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05";
+        let mut points: Vec<[u8; 32]> =
+            [order_8, other_8].iter().map(|hex| unhex(hex).unwrap().try_into().unwrap()).collect();
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        let mut one = [0; 32];
+        one[0] = 1;
+        points.extend([[0; 32], one, minus_one]);
+        // p itself (an encoding of 0), p + 1 (of 1), and the largest.
+        for first in [0xed, 0xee, 0xff] {
+            let mut above = [0xff; 32];
+            (above[0], above[31]) = (first, 0x7f);
+            points.push(above);
+        }
+        for point in points {
+            for sign in [0, 0x80] {
+                let mut point = point;
+                point[31] |= sign;
+                let hex = crate::digest::hex(&point);
+                let error = Key::read(&object("ed25519", "ed25519", &hex)).expect_err(&hex);
+                assert_eq!(error.reason(), Reason::KeyInvalid, "{hex}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn case_41_a_signature_has_one_form() {
+        let signing = SigningKey::from_bytes(&[2; 32]);
+        let public = Key::ed25519(signing.verifying_key().as_bytes()).unwrap();
+        let good = signing.sign(b"m").to_bytes();
+        assert!(public.public().verifies(b"m", &good));
+        // S + L, with L = 2^252 + 27742317777372353535851937790883648493, little-endian.
+        let order = unhex("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010")
+            .expect("hexadecimal");
+        let mut high = good;
+        let mut carry = 0u16;
+        for (byte, add) in high[32..].iter_mut().zip(order) {
+            carry += u16::from(*byte) + u16::from(add);
+            *byte = carry as u8;
+            carry >>= 8;
+        }
+        assert!(!public.public().verifies(b"m", &high));
+        for bad in [&good[..63], &[], &[good.as_slice(), &[0]].concat()] {
+            assert!(!public.public().verifies(b"m", bad));
+        }
+    }
+}
