@@ -1,1 +1,5 @@
-//! To be written.
+//! The agent on each node: verifies, writes the inactive slot, tries it, confirms or reverts.
+
+pub mod health;
+pub mod http;
+pub mod source;

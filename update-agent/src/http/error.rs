@@ -1,0 +1,168 @@
+//! Why an exchange over HTTP failed, and whether trying again can help.
+
+use std::time::Duration;
+
+use formats::reason::Reason;
+use http::StatusCode;
+
+/// Why an exchange failed. Texts name the origin, never a credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HttpError {
+    /// The URL is not one we would ever ask.
+    #[error("{url:?} is not an http or https URL: {why}")]
+    Url {
+        /// The URL, shortened.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Plain HTTP to another machine without `plain_http = true`.
+    #[error(
+        "{origin} is plain HTTP on another machine: use https, or set plain_http = true if every \
+         router on the way may see and delay what this node fetches"
+    )]
+    PlainHttp {
+        /// Where the request would have gone.
+        origin: String,
+    },
+    /// A file of the configuration (CA, token) or the system's roots cannot be used.
+    #[error("{what}: {why}")]
+    Setup {
+        /// Which file or store.
+        what: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// A file that holds a secret is open to other users.
+    #[error("{path} is readable by other users: chmod 600 it and replace the token in it")]
+    InsecureFile {
+        /// The file.
+        path: String,
+    },
+    /// No connection.
+    #[error("cannot reach {origin}: {why}")]
+    Unreachable {
+        /// Where to.
+        origin: String,
+        /// What the system said.
+        why: String,
+    },
+    /// The connection ended before the answer did.
+    #[error("{origin} ended the connection in the middle of an answer: {why}")]
+    Broken {
+        /// Where to.
+        origin: String,
+        /// How it ended.
+        why: String,
+    },
+    /// Nothing came in time.
+    #[error("{origin}: no {phase} within {after:?}")]
+    Timeout {
+        /// Where to.
+        origin: String,
+        /// What was waited for (`connection`, `TLS handshake`, `answer`, `more bytes`).
+        phase: &'static str,
+        /// For how long.
+        after: Duration,
+    },
+    /// Bytes came, but more slowly than the minimum rate.
+    #[error("{origin} sent {bytes} bytes in {window:?}, below the minimum of {min_rate} bytes/s")]
+    TooSlow {
+        /// Where from.
+        origin: String,
+        /// What came in the window.
+        bytes: u64,
+        /// The window.
+        window: Duration,
+        /// The configured minimum.
+        min_rate: u64,
+    },
+    /// TLS could not be established; a retry will not help.
+    #[error("TLS with {origin}: {why}")]
+    Tls {
+        /// With whom.
+        origin: String,
+        /// What is wrong and what to check.
+        why: String,
+    },
+    /// A redirect, or a token server, that must not be followed.
+    #[error("{from} sends us to {to}, which is refused: {why}")]
+    Redirect {
+        /// Who sent it.
+        from: String,
+        /// Where to.
+        to: String,
+        /// Which rule forbids it.
+        why: &'static str,
+    },
+    /// An answer with an error status.
+    #[error("{url} answers {status}{hint}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The status.
+        status: StatusCode,
+        /// What to do, starting with `: `, or nothing.
+        hint: &'static str,
+        /// When the server wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// An answer that breaks HTTP or a rule of this client.
+    #[error("{origin} does not answer as HTTP asks: {why}")]
+    Protocol {
+        /// Who.
+        origin: String,
+        /// Which rule.
+        why: String,
+    },
+    /// The body is longer or shorter than what was signed or announced.
+    #[error(
+        "{url} has {found} bytes where {expected} belong: the copy there is not the signed one"
+    )]
+    Length {
+        /// What was asked for.
+        url: String,
+        /// How many bytes belong there (at most, when only a limit is known).
+        expected: u64,
+        /// How many there are (at least).
+        found: u64,
+    },
+}
+
+impl HttpError {
+    /// The stable reason code.
+    pub fn reason(&self) -> Reason {
+        match self {
+            HttpError::Url { .. } | HttpError::PlainHttp { .. } | HttpError::Setup { .. } => {
+                Reason::Config
+            }
+            HttpError::InsecureFile { .. } => Reason::InsecurePerms,
+            HttpError::Unreachable { .. } | HttpError::Broken { .. } => Reason::Unreachable,
+            HttpError::Timeout { .. } => Reason::Timeout,
+            HttpError::TooSlow { .. } => Reason::TooSlow,
+            HttpError::Tls { .. } => Reason::Tls,
+            HttpError::Redirect { .. } => Reason::RedirectRefused,
+            HttpError::Status { .. } | HttpError::Protocol { .. } => Reason::HttpStatus,
+            HttpError::Length { .. } => Reason::LengthMismatch,
+        }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            HttpError::Unreachable { .. }
+            | HttpError::Broken { .. }
+            | HttpError::Timeout { .. } => true,
+            HttpError::Status { status, .. } => matches!(status.as_u16(), 408 | 429 | 500..=504),
+            _ => false,
+        }
+    }
+
+    /// How long the server asks us to stay away.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            HttpError::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A repository in an OCI image layout: a directory, or a tar read in place.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use formats::digest::Digest;
+use formats::oci::{Descriptor, MANIFEST_LIMIT, Manifest, media_type};
+use formats::reference::Namespace;
+use storage::layout::{Layout, LayoutError};
+
+use super::error::check_limit;
+use super::{FetchError, Sink, Source, TufState};
+
+/// 256 KiB: the piece a sink is given.
+const PIECE: usize = 256 << 10;
+
+/// An image layout.
+pub struct LayoutSource {
+    layout: Box<dyn Layout>,
+    namespace: Namespace,
+    place: String,
+}
+
+impl LayoutSource {
+    /// Opens a directory or a tar.
+    pub fn open(path: &Path, namespace: Namespace) -> Result<Self, FetchError> {
+        if !path.exists() {
+            return Err(FetchError::NoSuchPlace(path.to_path_buf()));
+        }
+        let transport = if path.is_dir() { "oci" } else { "oci-archive" };
+        let separator = if namespace.as_str().is_empty() { "" } else { ":" };
+        let place = format!("{transport}:{}{separator}{}", path.display(), namespace.as_str());
+        Ok(LayoutSource { layout: storage::layout::open(path)?, namespace, place })
+    }
+
+    /// The descriptor of the TUF state: the reference `[ns/]tuf:latest`, or else the only reference
+    /// that other tools may have made of it.
+    fn state(&self) -> Result<Descriptor, FetchError> {
+        let wanted = format!("{}:latest", self.namespace.repository("tuf")?);
+        if let Some(found) = self.layout.resolve(&wanted)? {
+            return Ok(found);
+        }
+        let mut states: BTreeMap<Digest, (String, Descriptor)> = BTreeMap::new();
+        for (name, descriptor) in self.layout.refs()? {
+            let fits =
+                matches!(name.as_str(), "latest" | "tuf:latest") || name.ends_with("/tuf:latest");
+            if fits && self.is_state(&descriptor)? {
+                states.insert(descriptor.digest.clone(), (name, descriptor));
+            }
+        }
+        let place = self.place.clone();
+        match states.len() {
+            0 => Err(FetchError::NoState { place, wanted }),
+            1 => {
+                let (_, descriptor) =
+                    states.into_values().next().expect("a map of one has a first value");
+                Ok(descriptor)
+            }
+            _ => {
+                let names: Vec<String> = states.into_values().map(|(name, _)| name).collect();
+                Err(FetchError::ManyStates { place, found: names.join(", ") })
+            }
+        }
+    }
+
+    fn is_state(&self, descriptor: &Descriptor) -> Result<bool, FetchError> {
+        let bytes = self.layout.read_blob(&descriptor.digest, MANIFEST_LIMIT)?;
+        let parsed = Manifest::parse(&bytes);
+        Ok(parsed.is_ok_and(|m| m.artifact_type.as_deref() == Some(media_type::TUF_STATE)))
+    }
+
+    fn whole(&self, blob: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError> {
+        let what = format!("blob {} of {}", blob.digest, self.place);
+        check_limit(&what, blob.size, max)?;
+        let opened = self.open_blob(&blob.digest)?;
+        let found = opened.len();
+        if found != blob.size {
+            return Err(FetchError::Length { what, expected: blob.size, found });
+        }
+        Ok(opened.read_verified(max)?)
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<storage::layout::Blob, FetchError> {
+        let blob = self.layout.open_blob(digest)?;
+        Ok(blob.ok_or_else(|| LayoutError::MissingBlob(digest.clone()))?)
+    }
+}
+
+impl Source for LayoutSource {
+    fn describe(&self) -> String {
+        self.place.clone()
+    }
+
+    fn tuf_state(&self, known: Option<&str>) -> Result<TufState, FetchError> {
+        let state = self.state()?;
+        let etag = state.digest.to_string();
+        if known == Some(etag.as_str()) {
+            return Ok(TufState::Unchanged);
+        }
+        let bytes = self.whole(&state, MANIFEST_LIMIT)?;
+        TufState::parse(&format!("TUF state in {}", self.place), &bytes, etag)
+    }
+
+    fn tuf_file(&self, file: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.whole(file, max)
+    }
+
+    fn manifest(&self, _product: &str, digest: &Digest, max: u64) -> Result<Vec<u8>, FetchError> {
+        Ok(self.open_blob(digest)?.read_verified(max)?)
+    }
+
+    fn blob(&self, _product: &str, blob: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.whole(blob, max)
+    }
+
+    fn ranges(
+        &self,
+        _product: &str,
+        blob: &Descriptor,
+        ranges: &[Range<u64>],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), FetchError> {
+        // Opened once: what is verified is read from the same file (S13).
+        let opened = self.open_blob(&blob.digest)?;
+        let mut buffer = vec![0; PIECE];
+        for range in ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let left = usize::try_from(range.end - at).unwrap_or(PIECE).min(PIECE);
+                let piece = &mut buffer[..left];
+                opened.read_at(piece, at)?;
+                if sink(at, piece).is_break() {
+                    return Ok(());
+                }
+                at += left as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes_fetched(&self) -> u64 {
+        0
+    }
+}

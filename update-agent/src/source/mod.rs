@@ -1,0 +1,266 @@
+//! Where an update's bytes come from: a registry, a directory or a bundle.
+//!
+//! Nothing a [`Source`] returns is trusted. Whole objects are compared with the digest they were
+//! asked for by; parts of blobs ([`Source::ranges`]) are for a caller that checks each part against
+//! a signed digest. Tags are used once, for [`Source::tuf_state`]; everything else is asked for by
+//! digest, so a tag that moves in between changes nothing (`threats.md` case 95).
+//!
+//! ```text
+//!  docker://host/ns  ──► RegistrySource ─┐
+//!  oci:DIR           ──► LayoutSource   ─┼─► Source ──► trust, stage
+//!  oci-archive:FILE  ──► LayoutSource   ─┘
+//! ```
+
+mod error;
+mod layout;
+mod registry;
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+
+use formats::digest::Digest;
+use formats::oci::{Descriptor, Manifest, annotation, media_type};
+use formats::reference::{Namespace, Reference, ReferenceError};
+use serde::Deserialize;
+
+pub use self::error::FetchError;
+pub use self::layout::LayoutSource;
+pub use self::registry::RegistrySource;
+
+use crate::http::{Credential, Limits, Options, Origin, Scheme, Url};
+
+/// Takes a piece of a blob and its offset; breaks to get no more.
+pub type Sink<'a> = dyn FnMut(u64, &[u8]) -> ControlFlow<()> + 'a;
+
+/// A repository that can be read. Shared between threads; every call blocks.
+pub trait Source: Send + Sync {
+    /// Which repository this is, without credentials.
+    fn describe(&self) -> String;
+
+    /// The files of the newest TUF state, or that it still is the one `known` was given out for.
+    ///
+    /// `known` is the opaque `etag` of an earlier answer of this source. One request at most.
+    fn tuf_state(&self, known: Option<&str>) -> Result<TufState, FetchError>;
+
+    /// A file of a TUF state, of at most `max` bytes, with the descriptor's digest.
+    fn tuf_file(&self, file: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError>;
+
+    /// A manifest or index of a product, of at most `max` bytes, with that digest.
+    fn manifest(&self, product: &str, digest: &Digest, max: u64) -> Result<Vec<u8>, FetchError>;
+
+    /// A whole blob of a product, of at most `max` bytes, with the descriptor's size and digest.
+    fn blob(&self, product: &str, blob: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError>;
+
+    /// Gives `sink` the bytes of ascending, disjoint ranges of one blob, in order and each once, in
+    /// pieces of at most 256 KiB that never straddle two ranges.
+    ///
+    /// The bytes are **not** verified. Returns `Ok` early when the sink breaks.
+    fn ranges(
+        &self,
+        product: &str,
+        blob: &Descriptor,
+        ranges: &[Range<u64>],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), FetchError>;
+
+    /// Bytes of bodies received over the network so far; 0 for directories and bundles.
+    fn bytes_fetched(&self) -> u64;
+}
+
+/// What [`Source::tuf_state`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TufState {
+    /// The same state as before.
+    Unchanged,
+    /// Another state, or the first one seen.
+    Changed {
+        /// What to ask with next time.
+        etag: Option<String>,
+        /// Descriptors by TUF file name (`1.root.json`, `timestamp.json`, `targets/NAME`).
+        files: BTreeMap<String, Descriptor>,
+    },
+}
+
+impl TufState {
+    /// Reads the manifest of a TUF state. Layers without a file name are left out.
+    pub(crate) fn parse(what: &str, bytes: &[u8], etag: String) -> Result<Self, FetchError> {
+        let manifest = Manifest::parse(bytes).map_err(FetchError::document(what))?;
+        let form = |why: String| FetchError::Form { what: what.to_owned(), why };
+        match manifest.artifact_type.as_deref() {
+            None | Some(media_type::TUF_STATE) => {}
+            Some(other) => return Err(form(format!("artifactType {other:?} is no TUF state"))),
+        }
+        let mut files = BTreeMap::new();
+        for layer in manifest.layers {
+            let Some(name) = layer.annotation(annotation::TUF_FILENAME).map(str::to_owned) else {
+                continue;
+            };
+            if files.insert(name.clone(), layer).is_some() {
+                return Err(form(format!("the file {name:?} is in it twice")));
+            }
+        }
+        Ok(TufState::Changed { etag: Some(etag), files })
+    }
+}
+
+/// `[[source]]` of the configuration.
+///
+/// ```
+/// let source: update_agent::source::SourceConfig = toml::from_str(
+///     "url = 'docker://127.0.0.1:5443/racklet'\nca = '/etc/update-agent/ca.pem'",
+/// ).unwrap();
+/// assert!(source.token_file.is_none());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// `docker://HOST[:PORT][/NS]`, `oci:DIR[:NS]`, `oci-archive:FILE.tar[:NS]`, or the path of an
+    /// existing directory or tar.
+    pub url: String,
+    /// PEM file of the only CAs to trust for this source; the system's when absent.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// File with `user:password` or a token, closed to other users.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// A token server on another host that may be shown the credential.
+    #[serde(default)]
+    pub token_host: Option<String>,
+    /// HTTP instead of HTTPS.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+impl SourceConfig {
+    /// The source at a place, with everything else as it is by default.
+    pub fn at(url: &str) -> Self {
+        let (ca, token_file, token_host) = (None, None, None);
+        SourceConfig { url: url.to_owned(), ca, token_file, token_host, plain_http: false }
+    }
+}
+
+/// Opens a source. A registry is not contacted yet; a layout must be there.
+pub fn open(config: &SourceConfig, limits: Limits) -> Result<Box<dyn Source>, FetchError> {
+    let reference = parse_place(&config.url)?;
+    match &reference {
+        Reference::Registry { authority, namespace } => {
+            let scheme = if config.plain_http { Scheme::Http } else { Scheme::Https };
+            let origin = origin_of(scheme, authority)?;
+            let credential = match &config.token_file {
+                Some(path) => Some((origin.clone(), Credential::from_file(path)?)),
+                None => None,
+            };
+            let options = Options {
+                ca: config.ca.clone(),
+                plain_http: config.plain_http,
+                credential,
+                token_host: config.token_host.clone(),
+                limits,
+                seed: None,
+            };
+            Ok(Box::new(RegistrySource::new(origin, namespace.clone(), options)?))
+        }
+        Reference::Layout { path, .. } | Reference::Archive { path, .. } => {
+            Ok(Box::new(LayoutSource::open(path, reference.namespace().clone())?))
+        }
+    }
+}
+
+fn origin_of(scheme: Scheme, authority: &str) -> Result<Origin, FetchError> {
+    let prefix = if scheme == Scheme::Https { "https" } else { "http" };
+    Ok(Url::parse(&format!("{prefix}://{authority}/"))?.origin().clone())
+}
+
+/// A reference, or the path of something that exists.
+fn parse_place(text: &str) -> Result<Reference, FetchError> {
+    let error = match text.parse() {
+        Ok(reference) => return Ok(reference),
+        Err(error) => error,
+    };
+    let path = Path::new(text);
+    if !matches!(error, ReferenceError::Transport(_)) {
+        return Err(error.into());
+    }
+    let (path, namespace) = (path.to_path_buf(), Namespace::default());
+    if path.is_dir() {
+        Ok(Reference::Layout { path, namespace })
+    } else if path.exists() {
+        Ok(Reference::Archive { path, namespace })
+    } else if text.contains('/') || text.ends_with(".tar") {
+        Err(FetchError::NoSuchPlace(path))
+    } else {
+        Err(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::reason::Reason;
+
+    use super::*;
+
+    fn reason(text: &str) -> Reason {
+        match open(&SourceConfig::at(text), Limits::default()) {
+            Ok(source) => panic!("{text} opened as {}", source.describe()),
+            Err(error) => error.reason(),
+        }
+    }
+
+    #[test]
+    fn places_that_cannot_be_opened_say_why() {
+        assert_eq!(reason("nonsense"), Reason::Usage);
+        assert_eq!(reason("docker://user:secret@host/x"), Reason::Usage);
+        assert_eq!(reason("https://host/x"), Reason::Unreachable, "a path that is not there");
+        assert_eq!(reason("/no/such/bundle.tar"), Reason::Unreachable);
+        assert_eq!(reason("oci-archive:/no/such/bundle.tar"), Reason::Unreachable);
+    }
+
+    #[test]
+    fn registries_are_described_without_secrets() {
+        let source = open(&SourceConfig::at("docker://Host:5000/ns"), Limits::default()).unwrap();
+        assert_eq!(source.describe(), "docker://host:5000/ns");
+        assert_eq!(source.bytes_fetched(), 0);
+    }
+
+    #[test]
+    fn a_secret_is_never_sent_in_the_clear() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "secret\n").unwrap();
+        let open = |url: &str, plain_http| {
+            let token_file = Some(file.clone());
+            let config = SourceConfig { plain_http, token_file, ..SourceConfig::at(url) };
+            open(&config, Limits::default()).map(|source| source.describe())
+        };
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let shared = open("docker://host/ns", false).unwrap_err();
+        assert_eq!(shared.reason(), Reason::InsecurePerms, "{shared}");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(open("docker://host/ns", false).is_ok());
+        assert!(open("docker://127.0.0.1:1/ns", true).is_ok(), "loopback");
+        let clear = open("docker://host/ns", true).unwrap_err();
+        assert_eq!(clear.reason(), Reason::Config, "{clear}");
+        assert!(!clear.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn one_file_name_stands_for_one_layer() {
+        let layer = |bytes: &[u8]| {
+            Descriptor::of(media_type::TUF_METADATA, bytes)
+                .annotated(annotation::TUF_FILENAME, "timestamp.json")
+        };
+        let state = |layers| {
+            let manifest = Manifest::artifact(media_type::TUF_STATE, Descriptor::empty(), layers);
+            TufState::parse("tuf:latest", &manifest.to_bytes(), "e".to_owned())
+        };
+        let other = Descriptor::of("text/plain", b"readme");
+        let Ok(TufState::Changed { files, .. }) = state(vec![layer(b"1"), other]) else {
+            panic!("a good state")
+        };
+        assert_eq!(files.into_keys().collect::<Vec<_>>(), ["timestamp.json"]);
+        let twice = state(vec![layer(b"1"), layer(b"2")]).unwrap_err();
+        assert_eq!(twice.reason(), Reason::BundleFormat, "{twice}");
+    }
+}
