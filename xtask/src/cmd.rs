@@ -61,6 +61,17 @@ impl Cmd {
         self
     }
 
+    /// The same command as the argument of `wrapper` (say, `time -o FILE`).
+    pub(crate) fn under(self, wrapper: &str, options: &[&str], file: &Path) -> Self {
+        let mut command = Command::new(wrapper);
+        command.args(options).arg(file).arg(self.command.get_program());
+        command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        Self { command, input: self.input }
+    }
+
     /// Runs to the end, capturing both streams; any exit code is an answer.
     pub(crate) fn finish(mut self) -> Result<Finished> {
         let shown = self.to_string();

@@ -42,6 +42,13 @@ pub(crate) struct Options {
     no_python: bool,
 }
 
+impl Options {
+    /// Debian packages only.
+    pub(crate) fn without_python() -> Self {
+        Self { check: false, no_python: true }
+    }
+}
+
 /// `cargo xtask setup`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let missing = missing();

@@ -73,7 +73,7 @@ pub(crate) struct Images {
     pub(crate) size: u64,
     /// Bytes in use in v1 and v2.
     pub(crate) used: [u64; 2],
-    /// How many packages differ between v1 and v2.
+    /// How many packages (or files, without Debian) differ between v1 and v2.
     pub(crate) upgraded: usize,
     /// Seconds the build took.
     pub(crate) built_in: u64,
@@ -90,12 +90,13 @@ impl Images {
     /// What the images are, in one sentence.
     pub(crate) fn sentence(&self) -> String {
         format!(
-            "{}: images of {}, {} and {} in use, {} packages differ, built in {}",
+            "{}: images of {}, {} and {} in use, {} {} differ, built in {}",
             self.origin,
             show::bytes(self.size),
             show::bytes(self.used[0]),
             show::bytes(self.used[1]),
             self.upgraded,
+            if self.debian { "packages" } else { "files" },
             show::time(Duration::from_secs(self.built_in)),
         )
     }

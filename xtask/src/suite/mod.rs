@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// The inner loop: no docs, no release build, unit tests only. Not what CI runs.
     #[arg(long)]
     quick: bool,
+    /// Only the steps whose name contains this.
+    #[arg(long, value_name = "WORD")]
+    only: Option<String>,
 }
 
 /// What one step found.
@@ -37,7 +40,8 @@ struct Outcome {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let (mut passed, mut failed) = (0, 0);
     for (name, only_in_full, step) in STEPS {
-        if options.quick && *only_in_full {
+        let wanted = options.only.as_ref().is_none_or(|word| name.contains(word.as_str()));
+        if !wanted || (options.quick && *only_in_full) {
             continue;
         }
         println!("== {name}");
