@@ -27,8 +27,9 @@ trap 'rm -f "$work/health"; rmdir "$work"' EXIT
 if [ "$kind" = chroot ]; then
     unshare --mount sh -eu -c '
         mount -t ext4 -o "loop,ro,noload,offset=$2,sizelimit=$3" "$1" "$4"
-        mount -t tmpfs tmpfs "$4/run"
-        mount -t tmpfs tmpfs "$4/var/log"
+        for writable in run var/log var/lib/nginx; do
+            mount -t tmpfs tmpfs "$4/$writable"
+        done
         chroot "$4" env -i PATH=/usr/sbin:/usr/bin LC_ALL=C.UTF-8 /usr/lib/racklet/health
     ' - "$disk" "$offset" "$size" "$work"
 else
