@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | [`digest`] | `sha256:…`, `sha512:…` | OCI image-spec §descriptor |
 //! | [`example_keys`] | the published keys of `keys-example/` | own |
+//! | [`example_keys`] | the published keys of `keys-example/` | own |
 //! | [`json`] | strict JSON values, OLPC canonical JSON | OLPC wiki; TUF 1.0.34 §4.1 |
 //! | [`tuf`] | TUF metadata, keys, signatures, thresholds | TUF 1.0.34; TAP 15 |
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
@@ -36,6 +37,7 @@ pub mod boot_record;
 pub mod channel;
 pub mod chunks;
 pub mod digest;
+pub mod example_keys;
 pub mod example_keys;
 pub mod gpt;
 pub mod gpt_attrs;
