@@ -1,5 +1,6 @@
 //! Keys, ceremonies, building and publishing releases. (Documentation follows with the commands.)
 
 pub mod image;
+pub mod key;
 pub mod progress;
 pub mod repository;

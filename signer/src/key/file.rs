@@ -1,0 +1,207 @@
+//! Key files on disk.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use formats::tuf::Key;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use super::{DocumentError, KeyError, PUBLIC_ENDING, SECRET_ENDING, SecretKey};
+
+/// 16 KiB: forty times a key file; bounds what a wrong path makes us read.
+const FILE_LIMIT: u64 = 16 << 10;
+
+/// Writes `DIR/NAME.key` (0600) and `DIR/NAME.pub`, making DIR (0700) when it is missing.
+///
+/// Neither file may exist. Both are synced; after a crash between them the secret key is there
+/// and [`write_public`] makes the other.
+pub fn create(directory: &Path, name: &str, key: &SecretKey) -> Result<(), KeyError> {
+    let (secret, public) = (ending(name, SECRET_ENDING), ending(name, PUBLIC_ENDING));
+    let shown = directory.join(&secret);
+    match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(write_error(directory)(error.into())),
+    }
+    let dir = open_directory(directory).map_err(|error| write_error(directory)(error.into()))?;
+    if exists(&dir, &public).map_err(write_error(&shown))? {
+        return Err(KeyError::Exists { path: directory.join(&public) });
+    }
+    write_new(&dir, &secret, 0o600, &key.to_bytes()).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => KeyError::Exists { path: shown.clone() },
+        _ => write_error(&shown)(error),
+    })?;
+    write_public(directory, name, &key.key()?)
+}
+
+/// Writes `DIR/NAME.pub`, which must not exist.
+pub fn write_public(directory: &Path, name: &str, key: &Key) -> Result<(), KeyError> {
+    let file = ending(name, PUBLIC_ENDING);
+    let shown = directory.join(&file);
+    let mut bytes = key.value().to_bytes();
+    bytes.push(b'\n');
+    let dir = open_directory(directory).map_err(|error| write_error(directory)(error.into()))?;
+    write_new(&dir, &file, 0o644, &bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => KeyError::Exists { path: shown.clone() },
+        _ => write_error(&shown)(error),
+    })
+}
+
+/// Reads a secret key. Refuses symbolic links, files of other users, and files that the group or
+/// others can read or write: checked on the open file, so that no exchange in between helps.
+pub fn read(path: &Path) -> Result<SecretKey, KeyError> {
+    let file = open_file(path)?;
+    let stat = rustix::fs::fstat(&file).map_err(|error| read_error(path)(error.into()))?;
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    if mode.intersects(Mode::RWXG | Mode::RWXO) {
+        let why = format!("open to others (mode {:03o})", stat.st_mode & 0o777);
+        return Err(KeyError::Permissions { path: path.to_owned(), why });
+    }
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        let why = format!("owned by user {}", stat.st_uid);
+        return Err(KeyError::Permissions { path: path.to_owned(), why });
+    }
+    let bytes = Zeroizing::new(read_limited(file, path)?);
+    SecretKey::parse(&bytes).map_err(|source| KeyError::Document { path: path.to_owned(), source })
+}
+
+/// Reads a public key file: a TUF key object as it stands in root metadata (TUF §4.3).
+pub fn read_public(path: &Path) -> Result<Key, KeyError> {
+    let bytes = read_limited(open_file(path)?, path)?;
+    let document = |why: String| KeyError::Document {
+        path: path.to_owned(),
+        source: DocumentError::Public(why),
+    };
+    let value = formats::json::Value::parse(&bytes).map_err(|error| document(error.to_string()))?;
+    Key::read(&value).map_err(|error| document(error.to_string()))
+}
+
+fn open_file(path: &Path) -> Result<File, KeyError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| read_error(path)(error.into()))?;
+    let stat = rustix::fs::fstat(&file).map_err(|error| read_error(path)(error.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let why = "not a regular file".to_owned();
+        return Err(KeyError::Permissions { path: path.to_owned(), why });
+    }
+    Ok(file.into())
+}
+
+fn read_limited(file: File, path: &Path) -> Result<Vec<u8>, KeyError> {
+    let mut bytes = Vec::with_capacity(FILE_LIMIT as usize);
+    file.take(FILE_LIMIT).read_to_end(&mut bytes).map_err(read_error(path))?;
+    Ok(bytes)
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn exists(dir: &OwnedFd, name: &str) -> io::Result<bool> {
+    match rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A new file that has its mode from its first moment on, synced with its directory entry. A
+/// failed write leaves nothing.
+fn write_new(dir: &OwnedFd, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file: File =
+        rustix::fs::openat(dir.as_fd(), name, flags, Mode::from_raw_mode(mode))?.into();
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| Ok(rustix::fs::fsync(dir)?));
+    if written.is_err() {
+        // Half a key is no key; if this fails too, reading it will.
+        let _ = rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty());
+    }
+    written
+}
+
+fn ending(name: &str, ending: &str) -> String {
+    format!("{name}.{ending}")
+}
+
+fn read_error(path: &Path) -> impl Fn(io::Error) -> KeyError + use<> {
+    let path: PathBuf = path.to_owned();
+    move |source| KeyError::Read { path: path.clone(), source }
+}
+
+fn write_error(path: &Path) -> impl Fn(io::Error) -> KeyError + use<> {
+    let path: PathBuf = path.to_owned();
+    move |source| KeyError::Write { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn chmod(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_key_is_private_from_its_first_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        let key = SecretKey::from_seed(&[3; 32]);
+        create(&keys, "root", &key).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&keys), 0o700);
+        assert_eq!(mode(&keys.join("root.key")), 0o600);
+        assert_eq!(read(&keys.join("root.key")).unwrap().public(), key.public());
+        assert_eq!(read_public(&keys.join("root.pub")).unwrap(), key.key().unwrap());
+    }
+
+    #[test]
+    fn nothing_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = SecretKey::from_seed(&[3; 32]);
+        create(dir.path(), "root", &key).unwrap();
+        let again = create(dir.path(), "root", &SecretKey::from_seed(&[4; 32]));
+        assert!(matches!(again, Err(KeyError::Exists { .. })), "{again:?}");
+        std::fs::remove_file(dir.path().join("root.pub")).unwrap();
+        let again = create(dir.path(), "root", &SecretKey::from_seed(&[4; 32]));
+        assert!(matches!(again, Err(KeyError::Exists { .. })), "{again:?}");
+        assert_eq!(read(&dir.path().join("root.key")).unwrap().public(), key.public());
+    }
+
+    #[test]
+    fn what_others_can_reach_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path(), "root", &SecretKey::from_seed(&[3; 32])).unwrap();
+        let path = dir.path().join("root.key");
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o601, 0o644] {
+            chmod(&path, mode);
+            let error = read(&path).expect_err("a loose mode was accepted");
+            assert_eq!(error.reason().code(), "insecure_perms", "{mode:o}");
+        }
+        chmod(&path, 0o400);
+        assert!(read(&path).is_ok());
+        let link = dir.path().join("link.key");
+        symlink(&path, &link).unwrap();
+        assert!(matches!(read(&link), Err(KeyError::Read { .. })));
+        assert!(matches!(read(dir.path()), Err(KeyError::Permissions { .. })));
+    }
+
+    #[test]
+    fn a_public_key_file_is_a_tuf_key() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("empty", ""), ("text", "ssh-ed25519 AAAA"), ("secret", r#"{"type":"racklet-key-1"}"#)]
+        {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            assert!(matches!(read_public(&path), Err(KeyError::Document { .. })), "{name}");
+        }
+    }
+}
