@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
+//! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
 //! | [`sim`] | nothing: simulated media, power cuts and faults for tests |
 //!
 //! ```
@@ -28,6 +29,7 @@
 pub mod block;
 mod directory;
 pub mod layout;
+pub mod partition_table;
 pub mod sim;
 
 pub use directory::{Directory, FileError, open_regular};

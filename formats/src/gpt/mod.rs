@@ -355,6 +355,11 @@ impl CopyRead {
     pub fn parse(geometry: Geometry, header: Header, array: &[u8]) -> Self {
         CopyRead { table: Table::parse(geometry, header.clone(), array), header: Some(header) }
     }
+
+    /// Its header, if that is valid.
+    pub fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
+    }
 }
 
 /// The table to use, and what has to be rewritten from it.
