@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::cmd::{Cmd, which};
 use crate::paths;
 
-/// Package, a program of it, why. Never a `qemu-system-*` here: Debian's removes a `qemu-utils`
+/// Package, a program or file of it (none: ask dpkg), why. Never a `qemu-system-*` here: Debian's removes a `qemu-utils`
 /// from backports, so VM tests unpack theirs into a private folder.
 const PACKAGES: &[(&str, &str, &str)] = &[
     ("gcc", "cc", "links Rust programs; compiles ring and zstd"),
@@ -20,7 +20,7 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("skopeo", "skopeo", "mirrors repositories; witness of our OCI layouts"),
     ("docker-registry", "docker-registry", "a registry by other people"),
     ("zstd", "zstd", "witness of image blobs"),
-    ("python3-venv", "/usr/share/doc/python3-venv", "python-tuf and oras, as witnesses"),
+    ("python3-venv", "", "python-tuf and oras, as witnesses"),
     ("time", "/usr/bin/time", "peak memory in the demo's summary"),
     ("util-linux", "unshare", "namespaces for building images and mounting slots"),
     ("coreutils", "sha256sum", "witness of what is in a slot"),
@@ -78,11 +78,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn missing() -> Vec<&'static str> {
-    let absent = |file: &str| match file.strip_prefix('/') {
-        Some(_) => !PathBuf::from(file).exists(),
-        None => which(file).is_none(),
+    // A program may come from elsewhere than its package; only where there is none dpkg decides.
+    let there = |name: &str, file: &str| match file.chars().next() {
+        Some('/') => PathBuf::from(file).exists(),
+        Some(_) => which(file).is_some(),
+        None => Cmd::new("dpkg-query")
+            .args(["-Wf", "${Status}", name])
+            .finish()
+            .is_ok_and(|done| done.stdout.ends_with(" installed")),
     };
-    PACKAGES.iter().filter(|(_, file, _)| absent(file)).map(|(name, ..)| *name).collect()
+    PACKAGES.iter().filter(|(name, file, _)| !there(name, file)).map(|(name, ..)| *name).collect()
 }
 
 /// `.cache/venv` with exactly [`PYTHON`]; a stamp file says which, so that a change reinstalls.

@@ -66,7 +66,9 @@ impl Rig {
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
         let names = ["127.0.0.1".to_string(), "localhost".to_string()];
-        let server = CertificateParams::new(names)?.signed_by(&key, &ca)?;
+        let mut server = CertificateParams::new(names)?;
+        server.use_authority_key_identifier_extension = true;
+        let server = server.signed_by(&key, &ca)?;
         self.secret("ca.pem", &ca.pem())?;
         self.secret("server.pem", &server.pem())?;
         self.secret("server.key", &key.serialize_pem())?;
@@ -155,5 +157,25 @@ impl Drop for Server {
         // After `stop` both calls find nothing to do.
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openssl_accepts_the_certificates_for_loopback() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let rig = Rig::create(Some(&dir.path().join("rig"))).expect("a fresh folder");
+        rig.credentials().expect("certificates are made");
+        let done = Cmd::new("openssl")
+            .args(["verify", "-x509_strict", "-verify_ip", "127.0.0.1", "-CAfile"])
+            .args([rig.path("ca.pem"), rig.path("server.pem")])
+            .finish()
+            .expect("openssl is installed: cargo xtask setup");
+        assert_eq!(done.code, 0, "{}", done.output());
+        let mode = fs::metadata(rig.path("server.key")).expect("the key is there").permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
     }
 }
