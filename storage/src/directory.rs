@@ -91,7 +91,7 @@ pub struct Directory {
 
 /// An exclusive lock, given back when dropped or when the process dies.
 #[derive(Debug)]
-pub(crate) struct Locked(#[expect(dead_code, reason = "holds the lock by being open")] OwnedFd);
+pub struct Locked(#[expect(dead_code, reason = "holds the lock by being open")] OwnedFd);
 
 impl Directory {
     /// Opens a directory; a final symbolic link is refused.
@@ -155,7 +155,7 @@ impl Directory {
     }
 
     /// A new file under a name that no other process uses, locked for as long as it is open.
-    pub(crate) fn create_temporary(&self, mode: Mode) -> Result<(String, File), FileError> {
+    pub fn create_temporary(&self, mode: Mode) -> Result<(String, File), FileError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -216,7 +216,7 @@ impl Directory {
     }
 
     /// Moves a file, replacing what has the new name. Durable after [`Directory::sync`] of `to`.
-    pub(crate) fn rename(&self, from: &str, to: &Directory, name: &str) -> Result<(), FileError> {
+    pub fn rename(&self, from: &str, to: &Directory, name: &str) -> Result<(), FileError> {
         fs::renameat(&self.fd, from, &to.fd, name)
             .map_err(|errno| FileError::io("rename to", &to.shown(name), errno))
     }
@@ -251,7 +251,7 @@ impl Directory {
     }
 
     /// Waits for the lock on the directory itself.
-    pub(crate) fn lock(&self) -> Result<Locked, FileError> {
+    pub fn lock(&self) -> Result<Locked, FileError> {
         // A descriptor of its own: the lock belongs to the open file description.
         let own = Self::open_at(&self.fd, OsStr::new("."), &self.path)?;
         loop {
