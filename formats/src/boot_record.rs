@@ -232,6 +232,9 @@ pub struct BootRecord {
     /// Releases that failed, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
+    /// Whether the boot loader was seen to spend a try, or not to, at the last trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counting: Option<bool>,
 }
 
 /// How much of a component's image is written and flushed.
@@ -381,6 +384,7 @@ mod tests {
                 reason: Reason::Unhealthy,
                 detail: "web: connection refused".to_owned(),
             }],
+            counting: Some(true),
         }
     }
 

@@ -106,6 +106,8 @@ reasons! {
     NotPending = "not_pending", Boot;
     /// The health checks of a trial did not pass.
     Unhealthy = "unhealthy", Boot;
+    /// An operator gave the slot up.
+    Operator = "operator", Boot;
     /// This release failed on this node before; a newer one or `--retry` is needed.
     FailedBefore = "failed_before", Boot;
     /// The release or its roll-out is held, or not yet this node's turn.

@@ -1,1 +1,25 @@
-//! To be written.
+//! The decisions of the update agent, pure: no I/O, no clock, no randomness.
+//!
+//! Facts, time and random numbers come in as arguments, decisions go out as values, so every one
+//! of them can be enumerated. The manifest lists nothing that could touch the world, and
+//! `clippy.toml` in this folder bans the standard library's ways to do so.
+//!
+//! ```text
+//!  metadata bytes ─► trust ─► signed targets ─► policy ─► Install / DeferUntil / Refuse
+//!  Install ─► update (effects, one at a time) ─► boot flags ─► boot loader ─► probation ─► confirm
+//! ```
+//!
+//! ```
+//! use formats::boot_record::{PerSlot, Slot};
+//! use update_core::boot::{Flags, FlagEdit, select};
+//!
+//! let flags = PerSlot { a: Flags { priority: 1, tries: 0, successful: true }, b: Flags::CLEARED };
+//! let next = FlagEdit::Activate { slot: Slot::B, tries: 3 }.apply(flags);
+//! let choice = select(next).expect("slot A is still bootable");
+//! assert_eq!((choice.slot, choice.flags.b.tries), (Slot::B, 2));
+//! ```
+
+pub mod boot;
+pub mod image;
+pub mod probation;
+pub mod update;

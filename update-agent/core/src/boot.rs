@@ -1,0 +1,186 @@
+//! Boot flags of the two slots, and what a boot loader makes of them.
+//!
+//! The flags are those of ChromeOS and Bottlerocket GPT entries; every backend maps its own record
+//! to them. The chooser that boots (`update-agent boot-select`) and the models in the tests call
+//! these same functions.
+//!
+//! | priority | successful | tries | the slot is |
+//! |---|---|---|---|
+//! | 0 | – | – | never booted |
+//! | > 0 | yes | – | booted, spends nothing |
+//! | > 0 | no | > 0 | booted, one try is spent first |
+//! | > 0 | no | 0 | not booted: its tries are used up |
+//!
+//! Of the bootable slots the one with the highest priority is chosen; A before B on a tie.
+
+use formats::boot_record::{PerSlot, Slot};
+
+/// The flags of one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Flags {
+    /// 0 to 15; 0 is never booted.
+    pub priority: u8,
+    /// 0 to 15 boots that are left to an unconfirmed slot.
+    pub tries: u8,
+    /// Confirmed once; spends no tries.
+    pub successful: bool,
+}
+
+impl Flags {
+    /// Not bootable.
+    pub const CLEARED: Flags = Flags { priority: 0, tries: 0, successful: false };
+
+    /// Whether a boot loader may choose the slot.
+    pub fn bootable(self) -> bool {
+        self.priority > 0 && (self.successful || self.tries > 0)
+    }
+
+    /// Whether the slot is bootable and confirmed.
+    pub fn confirmed(self) -> bool {
+        self.priority > 0 && self.successful
+    }
+}
+
+/// The flags of both slots.
+pub type BootFlags = PerSlot<Flags>;
+
+/// What a boot loader does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Selection {
+    /// The slot it boots.
+    pub slot: Slot,
+    /// The flags it writes before it does.
+    pub flags: BootFlags,
+}
+
+/// The slot the boot loader picks, and the try it spends. `None` when neither is bootable.
+pub fn select(flags: BootFlags) -> Option<Selection> {
+    let slot = Slot::BOTH
+        .into_iter()
+        .filter(|slot| flags.of(*slot).bootable())
+        .min_by_key(|slot| (u8::MAX - flags.of(*slot).priority, *slot))?;
+    let mut after = flags;
+    let chosen = after.of_mut(slot);
+    if !chosen.successful {
+        chosen.tries = chosen.tries.saturating_sub(1);
+    }
+    Some(Selection { slot, flags: after })
+}
+
+/// A change of the flags. Each is one write of the boot record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FlagEdit {
+    /// The slot is no longer bootable.
+    Clear(Slot),
+    /// The slot becomes next, with that many tries; the other one is the fallback.
+    Activate {
+        /// The slot.
+        slot: Slot,
+        /// 1 to 15.
+        tries: u8,
+    },
+    /// The slot works: it spends no more tries.
+    Confirm(Slot),
+    /// The slot becomes next as it is; it must be confirmed.
+    Prefer(Slot),
+}
+
+impl FlagEdit {
+    /// The flags after the change.
+    pub fn apply(self, flags: BootFlags) -> BootFlags {
+        let mut after = flags;
+        match self {
+            FlagEdit::Clear(slot) => *after.of_mut(slot) = Flags::CLEARED,
+            FlagEdit::Activate { slot, tries } => {
+                *after.of_mut(slot) =
+                    Flags { priority: 2, tries: tries.clamp(1, 15), successful: false };
+                demote(after.of_mut(slot.other()));
+            }
+            FlagEdit::Confirm(slot) => {
+                let own = after.of_mut(slot);
+                *own = Flags { priority: own.priority.max(1), tries: 0, successful: true };
+            }
+            FlagEdit::Prefer(slot) => {
+                after.of_mut(slot).priority = 2;
+                demote(after.of_mut(slot.other()));
+            }
+        }
+        after
+    }
+}
+
+fn demote(flags: &mut Flags) {
+    flags.priority = flags.priority.min(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(priority: u8, tries: u8, successful: bool) -> Flags {
+        Flags { priority, tries, successful }
+    }
+
+    #[test]
+    fn the_table_of_choices() {
+        let confirmed = |priority| flags(priority, 0, true);
+        let rows = [
+            ("both confirmed, B higher", confirmed(1), confirmed(2), Some((Slot::B, 0))),
+            ("both confirmed, tie", confirmed(1), confirmed(1), Some((Slot::A, 0))),
+            ("B on trial", confirmed(1), flags(2, 3, false), Some((Slot::B, 2))),
+            ("B's last try", confirmed(1), flags(2, 1, false), Some((Slot::B, 0))),
+            ("B used up", confirmed(1), flags(2, 0, false), Some((Slot::A, 0))),
+            ("B cleared", confirmed(1), Flags::CLEARED, Some((Slot::A, 0))),
+            ("tries without priority", confirmed(1), flags(0, 3, false), Some((Slot::A, 0))),
+            ("neither", Flags::CLEARED, flags(2, 0, false), None),
+        ];
+        for (name, a, b, expected) in rows {
+            let found = select(PerSlot { a, b });
+            let short = found.map(|s| (s.slot, s.flags.of(s.slot).tries));
+            assert_eq!(short, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_confirmed_slot_never_spends_tries() {
+        for priority in 1..=15 {
+            for tries in 0..=15 {
+                let before = PerSlot { a: flags(priority, tries, true), b: Flags::CLEARED };
+                assert_eq!(select(before).map(|s| s.flags), Some(before));
+            }
+        }
+    }
+
+    #[test]
+    fn tries_run_out_after_exactly_that_many_boots() {
+        let old = flags(2, 0, true);
+        for tries in 1..=15 {
+            let start = PerSlot { a: old, b: Flags::CLEARED };
+            let mut now = FlagEdit::Activate { slot: Slot::B, tries }.apply(start);
+            for _ in 0..tries {
+                let choice = select(now).unwrap();
+                assert_eq!(choice.slot, Slot::B);
+                now = choice.flags;
+            }
+            assert_eq!(select(now).unwrap().slot, Slot::A, "one further boot reaches the old slot");
+        }
+    }
+
+    #[test]
+    fn edits_leave_the_other_slot_bootable() {
+        for other in [flags(1, 0, true), flags(15, 0, true), flags(2, 1, false)] {
+            for slot in Slot::BOTH {
+                let mut before = PerSlot { a: Flags::CLEARED, b: Flags::CLEARED };
+                *before.of_mut(slot.other()) = other;
+                for edit in [
+                    FlagEdit::Clear(slot),
+                    FlagEdit::Activate { slot, tries: 3 },
+                    FlagEdit::Confirm(slot),
+                    FlagEdit::Prefer(slot),
+                ] {
+                    assert!(edit.apply(before).of(slot.other()).bootable(), "{edit:?}");
+                }
+            }
+        }
+    }
+}

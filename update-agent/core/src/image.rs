@@ -1,0 +1,238 @@
+//! Proof that bytes are what was signed.
+//!
+//! Bytes do not pass through the update machine. The driver reads them, in any order and on any
+//! number of threads, and hands each piece to [`check`]. A piece that fits gives a token that
+//! nothing else can make; all tokens of an image give a [`ReadImage`]; the images of all components
+//! give a [`StagedSlot`], without which no slot can be made next.
+
+use formats::boot_record::{ReleaseId, Slot, SlotComponent, SlotContent};
+use formats::chunks::{Chunk, ChunkList, Content};
+use formats::digest::Sha256;
+
+/// One chunk was read from the device and is what the signed list says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CheckedChunk {
+    index: u32,
+    list: Sha256,
+}
+
+/// A chunk that was read back is not what was signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadBackError {
+    /// Its bytes differ.
+    #[error("chunk {index} at byte {offset} differs from the signed one")]
+    Differs {
+        /// Its place in the list.
+        index: u32,
+        /// Its offset in the image.
+        offset: u64,
+    },
+    /// Not all chunks were read.
+    #[error("{missing} of {all} chunks were not read back")]
+    Incomplete {
+        /// How many.
+        missing: u32,
+        /// Of how many.
+        all: u32,
+    },
+    /// The images are not those of the release.
+    #[error("the images read back are not the components to be staged")]
+    Components,
+}
+
+/// Whether `bytes` are this chunk.
+pub fn chunk_matches(chunk: &Chunk, bytes: &[u8]) -> bool {
+    bytes.len() as u64 == u64::from(chunk.len)
+        && match chunk.content {
+            Content::Zero => is_zero(bytes),
+            Content::Data(hash) => Sha256::of(bytes) == hash,
+        }
+}
+
+/// Whether all bytes are zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    // Words first: the compiler makes wide compares of it.
+    let (head, words, tail) = (bytes.len() % 16, bytes.chunks_exact(16), bytes);
+    words.clone().all(|word| word == [0u8; 16])
+        && tail.get(tail.len() - head..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+}
+
+/// Checks a chunk that was read back.
+pub fn check(list: Sha256, chunk: &Chunk, bytes: &[u8]) -> Result<CheckedChunk, ReadBackError> {
+    if chunk_matches(chunk, bytes) {
+        Ok(CheckedChunk { index: chunk.index, list })
+    } else {
+        Err(ReadBackError::Differs { index: chunk.index, offset: chunk.offset })
+    }
+}
+
+/// Counts the chunks of one image that were read back.
+#[derive(Debug)]
+pub struct Tally {
+    list: Sha256,
+    seen: Vec<bool>,
+    missing: u32,
+}
+
+/// Every chunk of one image was read back and is what was signed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReadImage {
+    list: Sha256,
+}
+
+impl Tally {
+    /// Nothing was read yet.
+    pub fn new(list: &ChunkList) -> Self {
+        let count = list.chunk_count();
+        Tally {
+            list: Sha256::of(list.as_bytes()),
+            seen: vec![false; count as usize],
+            missing: count,
+        }
+    }
+
+    /// The digest of the list; [`check`] needs it.
+    pub fn list(&self) -> Sha256 {
+        self.list
+    }
+
+    /// Takes one proof. One of another list counts for nothing.
+    pub fn take(&mut self, chunk: CheckedChunk) {
+        if chunk.list != self.list {
+            return;
+        }
+        if let Some(seen @ false) = self.seen.get_mut(chunk.index as usize) {
+            *seen = true;
+            self.missing -= 1;
+        }
+    }
+
+    /// The proof for the whole image.
+    pub fn finish(self) -> Result<ReadImage, ReadBackError> {
+        if self.missing == 0 {
+            Ok(ReadImage { list: self.list })
+        } else {
+            let all = u32::try_from(self.seen.len()).unwrap_or(u32::MAX);
+            Err(ReadBackError::Incomplete { missing: self.missing, all })
+        }
+    }
+}
+
+/// The slot holds exactly this release: all components were flushed, read back and matched.
+/// Made only by [`StagedSlot::new`], used up by the update machine.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StagedSlot {
+    slot: Slot,
+    content: SlotContent,
+}
+
+impl StagedSlot {
+    /// Puts the proofs of all components together; one proof per component, in order.
+    pub fn new(
+        slot: Slot,
+        release: ReleaseId,
+        components: Vec<SlotComponent>,
+        images: Vec<ReadImage>,
+    ) -> Result<Self, ReadBackError> {
+        let same = components.len() == images.len()
+            && !components.is_empty()
+            && components
+                .iter()
+                .zip(&images)
+                .all(|(component, image)| component.chunks.as_sha256() == Some(image.list));
+        if same {
+            let content = SlotContent { release, components, confirmed: false };
+            Ok(StagedSlot { slot, content })
+        } else {
+            Err(ReadBackError::Components)
+        }
+    }
+
+    /// Which slot.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// What it holds.
+    pub fn into_content(self) -> SlotContent {
+        self.content
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use formats::chunks::{Builder, FrameEntry, seekable_table_len};
+    use formats::digest::Digest;
+    use formats::version::Version;
+
+    pub(crate) fn list(parts: &[&[u8]]) -> ChunkList {
+        let mut builder = Builder::default();
+        let mut frames = Vec::new();
+        for part in parts {
+            let content =
+                if is_zero(part) { Content::Zero } else { Content::Data(Sha256::of(part)) };
+            builder.chunk(part.len() as u32, content);
+            frames.push(FrameEntry { len: 1, chunks: 1, sha256: Sha256::of(part) });
+        }
+        let count = frames.len() as u32;
+        let size = u64::from(count) + seekable_table_len(count);
+        builder.encoding(Sha256::of(b"blob"), size, &frames);
+        builder.finish().unwrap()
+    }
+
+    pub(crate) fn staged(slot: Slot, release: ReleaseId) -> StagedSlot {
+        let list = list(&[b"one"]);
+        let mut tally = Tally::new(&list);
+        let chunk = list.chunks().next().unwrap();
+        tally.take(check(tally.list(), &chunk, b"one").unwrap());
+        let component = SlotComponent {
+            name: "os".parse().unwrap(),
+            manifest: Digest::sha256_of(b"m"),
+            chunks: tally.list().into(),
+            raw_size: 3,
+        };
+        StagedSlot::new(slot, release, vec![component], vec![tally.finish().unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn only_all_signed_chunks_make_an_image() {
+        let list = list(&[b"one", &[0; 100], b"two"]);
+        let chunks: Vec<_> = list.chunks().collect();
+        let mut tally = Tally::new(&list);
+        tally.take(check(tally.list(), &chunks[0], b"one").unwrap());
+        tally.take(check(tally.list(), &chunks[0], b"one").unwrap());
+        tally.take(check(tally.list(), &chunks[2], b"two").unwrap());
+        // A proof of another list counts for nothing.
+        tally.take(check(Sha256::of(b"other"), &chunks[1], &[0; 100]).unwrap());
+        assert_eq!(tally.finish(), Err(ReadBackError::Incomplete { missing: 1, all: 3 }));
+    }
+
+    #[test]
+    fn any_flipped_bit_is_seen() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let zeros = vec![0u8; 100];
+        let list = list(&[&bytes, &zeros]);
+        for (chunk, good) in list.chunks().zip([bytes, zeros]) {
+            assert!(chunk_matches(&chunk, &good));
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(!chunk_matches(&chunk, &bad), "bit {bit}");
+            }
+            assert!(!chunk_matches(&chunk, &good[1..]), "short");
+        }
+    }
+
+    #[test]
+    fn components_and_proofs_must_fit() {
+        let version: Version = "1".parse().unwrap();
+        let release =
+            ReleaseId { index: Sha256::of(b"i"), version: version.into(), security_version: 0 };
+        assert_eq!(
+            StagedSlot::new(Slot::B, release.clone(), vec![], vec![]),
+            Err(ReadBackError::Components)
+        );
+        assert_eq!(staged(Slot::B, release).slot(), Slot::B);
+    }
+}

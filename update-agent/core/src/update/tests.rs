@@ -1,0 +1,140 @@
+//! Single stories of the machine; `explore.rs` has all of them.
+
+use super::*;
+use crate::boot::Flags;
+use formats::boot_record::PerSlot;
+use formats::digest::Sha256;
+use formats::version::Version;
+
+fn release(version: &str) -> ReleaseId {
+    let parsed: Version = version.parse().unwrap();
+    ReleaseId { index: Sha256::of(version.as_bytes()), version: parsed.into(), security_version: 2 }
+}
+
+fn node() -> Node {
+    Node {
+        record: BootRecord::default(),
+        flags: PerSlot { a: Flags { priority: 1, tries: 0, successful: true }, b: Flags::CLEARED },
+        booted: Slot::A,
+        boot_id: "1".to_owned(),
+        floor: 0,
+    }
+}
+
+fn on_trial(tries_left: u8, failed: Option<&str>) -> Node {
+    let mut node = node();
+    node.flags.b = Flags { priority: 2, tries: tries_left, successful: false };
+    node.booted = Slot::B;
+    node.boot_id = "2".to_owned();
+    node.record.update = Some(Update {
+        slot: Slot::B,
+        release: release("2"),
+        phase: Phase::Trial {
+            boot_id: "1".to_owned(),
+            since: 0,
+            tries: 3,
+            failed: failed.map(str::to_owned),
+        },
+    });
+    node
+}
+
+fn apply() -> Task {
+    Task::Apply { release: release("2"), tries: 3, activate: true }
+}
+
+#[test]
+fn where_a_node_stands() {
+    let mut waiting = on_trial(3, None);
+    waiting.booted = Slot::A;
+    waiting.boot_id = "1".to_owned();
+    let mut ignored = waiting.clone();
+    ignored.boot_id = "2".to_owned();
+    let mut never_made_next = ignored.clone();
+    never_made_next.flags.b = Flags::CLEARED;
+    let mut used_up = ignored.clone();
+    used_up.flags.b.tries = 0;
+    let mut told = used_up.clone();
+    told.record.update = on_trial(0, Some("web: refused")).record.update;
+    let mut confirmed = on_trial(2, None);
+    confirmed.flags.b.successful = true;
+
+    let lost = |reason, detail: &str| Standing::Lost { reason, detail: detail.to_owned() };
+    let rows = [
+        ("no update", node(), Standing::Idle),
+        ("first trial boot", on_trial(2, None), Standing::OnTrial { tries_left: 2, counted: true }),
+        (
+            "no try was spent",
+            on_trial(3, None),
+            Standing::OnTrial { tries_left: 3, counted: false },
+        ),
+        ("same boot", waiting, Standing::AwaitingReboot),
+        (
+            "the boot loader ignores the flags",
+            ignored,
+            lost(
+                Reason::CountingInactive,
+                "slot b was next, but slot a booted and no try was spent: the boot loader does \
+                 not read these flags",
+            ),
+        ),
+        ("cut before the flags", never_made_next, Standing::Staged),
+        (
+            "tries used up in silence",
+            used_up,
+            lost(
+                Reason::Unhealthy,
+                "3 trial boots ended before the agent could say why (crash, hang or power cut)",
+            ),
+        ),
+        ("tries used up, reason known", told, lost(Reason::Unhealthy, "web: refused")),
+        ("confirmed, not recorded", confirmed, Standing::ConfirmUnfinished),
+    ];
+    for (name, node, expected) in rows {
+        assert_eq!(stand(&node), expected, "{name}");
+    }
+}
+
+#[test]
+fn what_is_refused_and_why() {
+    let mut unconfirmed = node();
+    unconfirmed.flags.a = Flags { priority: 1, tries: 2, successful: false };
+    let mut not_counting = node();
+    not_counting.record.counting = Some(false);
+    let mut next = on_trial(3, None);
+    next.booted = Slot::A;
+    next.boot_id = "1".to_owned();
+    let rows = [
+        ("update during a trial", on_trial(2, None), apply(), Reason::TrialActive),
+        ("nothing to revert to", unconfirmed, apply(), Reason::BootRecord),
+        ("counting inactive", not_counting, apply(), Reason::CountingInactive),
+        ("below the floor", Node { floor: 3, ..node() }, apply(), Reason::SecverFloor),
+        ("same release is next", next, apply(), Reason::UpToDate),
+        ("confirm without trial", node(), Task::Confirm, Reason::NotPending),
+        ("probe without trial", node(), Task::Probe, Reason::NotPending),
+        ("revert to nothing", node(), Task::Revert { detail: String::new() }, Reason::BootRecord),
+        ("adopt during a trial", on_trial(2, None), Task::Adopt, Reason::TrialActive),
+    ];
+    for (name, node, task, reason) in rows {
+        assert_eq!(begin(node, task).unwrap_err().reason(), reason, "{name}");
+    }
+}
+
+#[test]
+fn a_failed_effect_ends_the_task() {
+    let (mut state, mut effect) = begin(node(), apply()).unwrap();
+    while !matches!(effect, Effect::WriteSlot { .. }) {
+        (state, effect) = step(state, Event::Done, 0);
+    }
+    let failed = Event::Failed { reason: Reason::SlotIo, detail: "EIO".to_owned() };
+    let (_, effect) = step(state, failed, 0);
+    let outcome = Outcome::Failed { reason: Reason::SlotIo, detail: "EIO".to_owned() };
+    assert_eq!(effect, Effect::Finish(outcome));
+}
+
+#[test]
+fn an_answer_nobody_asked_for_changes_nothing() {
+    let (state, _) = begin(node(), apply()).unwrap();
+    let (_, effect) = step(state, Event::Health(Ok(())), 0);
+    assert!(matches!(effect, Effect::Finish(Outcome::Failed { reason: Reason::BootRecord, .. })));
+}
