@@ -450,12 +450,12 @@ fn case_53_a_signed_value_may_be_spelled_freely() {
 fn case_68_69_every_known_hash_must_match_in_full() {
     let bytes = b"the bytes";
     let sha256 = crate::digest::Sha256::of(bytes).to_hex();
-    let sha512 = crate::digest::Algorithm::Sha512.hasher();
-    let mut sha512 = sha512;
+    let mut sha512 = crate::digest::Algorithm::Sha512.hasher();
     sha512.update(bytes);
     let sha512 = sha512.finish().hex();
     let twelve = format!("{}{}", &sha256[..12], "0".repeat(52));
-    let rows: &[(&str, &[(&str, &str)], Option<Reason>)] = &[
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<Reason>);
+    let rows: &[Row<'_>] = &[
         ("sha256", &[("sha256", &sha256)], None),
         ("sha512", &[("sha512", &sha512)], None),
         ("both", &[("sha256", &sha256), ("sha512", &sha512)], None),
@@ -488,7 +488,6 @@ fn names_find_their_delegated_roles_in_order() {
     let names = |name| {
         delegations.covering(name).iter().map(|d| d.role.name().to_owned()).collect::<Vec<_>>()
     };
-    // sha256("demo/8") begins with a6, sha256("x/y") does not begin with 0f or a.
     for name in ["demo/1.0", "x/y"] {
         let hash = crate::digest::Sha256::of(name.as_bytes()).to_hex();
         let second = hash.starts_with("0f") || hash.starts_with('a');
