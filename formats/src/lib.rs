@@ -12,7 +12,6 @@
 //! |---|---|---|
 //! | [`digest`] | `sha256:…`, `sha512:…` | OCI image-spec §descriptor |
 //! | [`example_keys`] | the published keys of `keys-example/` | own |
-//! | [`example_keys`] | the published keys of `keys-example/` | own |
 //! | [`json`] | strict JSON values, OLPC canonical JSON | OLPC wiki; TUF 1.0.34 §4.1 |
 //! | [`tuf`] | TUF metadata, keys, signatures, thresholds | TUF 1.0.34; TAP 15 |
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
@@ -20,6 +19,7 @@
 //! | [`reference`] | `docker://…`, `oci:…`, `oci-archive:…` | containers-transports(5) |
 //! | [`gpt`] | partition tables | UEFI 2.10 §5.3 |
 //! | [`gpt_attrs`] | slot bits 48–56 of a partition | ChromeOS, Bottlerocket |
+//! | [`record`] | sealed records: sequence, payload, checksum | own |
 //! | [`ustar`] | tar headers of bundles | POSIX.1-2017 pax |
 //! | [`release`] | release index, component manifest, image config, target summary | own, over OCI |
 //! | [`channel`] | channel document | own |
@@ -38,12 +38,12 @@ pub mod channel;
 pub mod chunks;
 pub mod digest;
 pub mod example_keys;
-pub mod example_keys;
 pub mod gpt;
 pub mod gpt_attrs;
 pub mod json;
 pub mod oci;
 pub mod reason;
+pub mod record;
 pub mod reference;
 pub mod release;
 pub mod tuf;
