@@ -6,7 +6,7 @@ use super::fields::{Fields, int};
 use super::names::shown;
 use super::pattern::pattern_matches;
 use super::threshold::{Keys, RoleKeys, keys_to_value, read_keys};
-use super::{Envelope, Role, TufError};
+use super::{Role, TufError};
 use crate::digest::Sha256;
 use crate::json::{Object, Value};
 
@@ -104,16 +104,6 @@ impl Delegations {
                 vec![Delegated { role, keys: &bins.keys, terminating: true }]
             }
         }
-    }
-
-    /// Whether enough keys that *this* delegator names signed `envelope` of `role`.
-    pub fn verify(
-        &self,
-        role: &Role,
-        keys: &RoleKeys,
-        envelope: &Envelope,
-    ) -> Result<(), TufError> {
-        keys.verify(&self.keys, role, envelope)
     }
 
     pub(super) fn read(value: &Value, at: String) -> Result<Self, TufError> {

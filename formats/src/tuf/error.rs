@@ -1,6 +1,6 @@
 //! Why bytes are not trusted metadata.
 
-use super::{KeyId, Role, UnixTime};
+use super::{KeyId, Role};
 use crate::json::JsonError;
 use crate::reason::Reason;
 
@@ -113,16 +113,6 @@ pub enum TufError {
         /// Why.
         problem: &'static str,
     },
-    /// Metadata past its expiry.
-    #[error("{role} version {version} expired at {expires}")]
-    Expired {
-        /// Whose metadata.
-        role: Role,
-        /// Its version.
-        version: u64,
-        /// When it ended.
-        expires: UnixTime,
-    },
 }
 
 impl TufError {
@@ -142,7 +132,6 @@ impl TufError {
             TufError::Length { .. } => Reason::LengthMismatch,
             TufError::Hash { .. } | TufError::NoUsableHash { .. } => Reason::HashMismatch,
             TufError::PathRefused { .. } => Reason::PathRefused,
-            TufError::Expired { .. } => Reason::Expired,
         }
     }
 }

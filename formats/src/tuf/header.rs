@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, int};
 use super::names::shown;
-use super::{Role, TufError, UnixTime};
+use super::{TufError, UnixTime};
 use crate::json::{Object, Value};
 
 /// The specification our own metadata names. Any 1.x is read.
@@ -25,12 +25,9 @@ impl Header {
         Header { spec_version: SPEC_VERSION.to_owned(), version, expires }
     }
 
-    /// Refuses metadata that `now` is not before the expiry of (TUF §5.3.10, §5.4.4 …).
-    pub fn check_expiry(&self, role: &Role, now: UnixTime) -> Result<(), TufError> {
-        if now < self.expires {
-            return Ok(());
-        }
-        Err(TufError::Expired { role: role.clone(), version: self.version, expires: self.expires })
+    /// Whether it may still be relied on: `now` is before its expiry (TUF §5.3.10, §5.4.4 …).
+    pub fn is_alive(&self, now: UnixTime) -> bool {
+        now < self.expires
     }
 
     pub(super) const MEMBERS: [&'static str; 4] = ["_type", "expires", "spec_version", "version"];

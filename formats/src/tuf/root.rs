@@ -67,6 +67,18 @@ impl Root {
         self.role(role).expect(NO_ROLE).verify(&self.keys, role, envelope)
     }
 
+    /// The file that holds version `version` of a role's metadata in this repository. Root files
+    /// always carry their version and timestamps never; the others do when
+    /// [`Root::consistent_snapshot`] is on (TUF §6.2).
+    pub fn file_name(&self, role: &Role, version: u64) -> String {
+        let versioned = match role {
+            Role::Root => true,
+            Role::Timestamp => false,
+            _ => self.consistent_snapshot,
+        };
+        role.file_name(versioned.then_some(version))
+    }
+
     /// The key ids that may sign for the root role itself, in order.
     pub fn root_key_ids(&self) -> &[KeyId] {
         self.role(&Role::Root).map_or(&[], |role| &role.keyids)

@@ -22,4 +22,5 @@
 pub mod boot;
 pub mod image;
 pub mod probation;
+pub mod trust;
 pub mod update;

@@ -1,0 +1,466 @@
+//! The top-level update: root chain, timestamp, snapshot, targets (TUF §5.3–5.6).
+
+use std::sync::Arc;
+
+use formats::tuf::{
+    Envelope, KeyId, MetaFile, Metadata, Role, Root, Snapshot, Targets, Timestamp, TufError,
+    UnixTime,
+};
+
+use super::clock::KNOWN_TIME_STEP;
+use super::error::refused;
+use super::verified::{Verified, Wanted, check_version};
+use super::{Clock, Limits, Reply, Search, Step, Stored, TrustError, Workflow, start_time};
+
+/// New roots per write of the state.
+const ROOTS_PER_PERSIST: usize = 32;
+
+/// One update of the top-level metadata. Drive it with [`Workflow`].
+#[derive(Debug)]
+pub struct Refresh {
+    limits: Limits,
+    /// Fixed for the whole update (TUF §5.1).
+    now: UnixTime,
+    stored: Stored,
+    root: Verified<Root>,
+    timestamp: Option<Verified<Timestamp>>,
+    snapshot: Option<Verified<Snapshot>>,
+    targets: Option<Verified<Targets>>,
+    at: At,
+    asked: Option<Wanted>,
+    reply: Option<Reply>,
+    unsaved: Unsaved,
+    failed: Option<TrustError>,
+}
+
+/// Where an update is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Root { walked: usize },
+    Timestamp,
+    Snapshot,
+    Targets,
+    Finish,
+    Done,
+}
+
+/// What of the state has not been given out as [`Step::Persist`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsaved {
+    Nothing,
+    /// May wait for more of them.
+    Roots(usize),
+    /// Must go out before anything relies on it.
+    Now,
+}
+
+impl Refresh {
+    /// Begins an update from what is stored and from the root this node was given. The newer
+    /// root of the two counts; a first run stores the given one.
+    ///
+    /// Asks for nothing yet. Errors: [`TrustError::ShippedRoot`], [`TrustError::StoredRoot`],
+    /// [`TrustError::RootConflict`], [`TrustError::ClockUntrusted`].
+    pub fn begin(
+        stored: Stored,
+        shipped_root: &[u8],
+        clock: Clock,
+        limits: Limits,
+    ) -> Result<Self, TrustError> {
+        let now = start_time(clock, stored.known_time)?;
+        let shipped = self_signed_root(shipped_root.into())
+            .map_err(|source| TrustError::ShippedRoot { source })?;
+        let known = match &stored.root {
+            Some(bytes) => Some(
+                self_signed_root(bytes.clone())
+                    .map_err(|source| TrustError::StoredRoot { source })?,
+            ),
+            None => None,
+        };
+        let mut refresh = Refresh {
+            limits,
+            now,
+            root: known.clone().unwrap_or_else(|| shipped.clone()),
+            stored,
+            timestamp: None,
+            snapshot: None,
+            targets: None,
+            at: At::Root { walked: 0 },
+            asked: None,
+            reply: None,
+            unsaved: Unsaved::Nothing,
+            failed: None,
+        };
+        match known {
+            Some(known) if known.version() > shipped.version() => {}
+            Some(known) if known.version() == shipped.version() => {
+                if known.document != shipped.document {
+                    return Err(TrustError::RootConflict { version: known.version() });
+                }
+            }
+            // Delivered with the system, as trusted as its predecessor was.
+            _ => refresh.replace_root(shipped),
+        }
+        Ok(refresh)
+    }
+
+    /// The time everything is judged by.
+    pub fn now(&self) -> UnixTime {
+        self.now
+    }
+
+    fn replace_root(&mut self, newer: Verified<Root>) {
+        let revokes = |role| self.root.document.revokes_key_of(&role, &newer.document);
+        if revokes(Role::Timestamp) || revokes(Role::Snapshot) {
+            // TUF §5.3.11: whoever had the key may have pushed the versions out of reach.
+            self.stored.timestamp = None;
+            self.stored.snapshot = None;
+        }
+        self.stored.root = Some(newer.bytes.clone());
+        self.root = newer;
+        self.unsaved = match self.unsaved {
+            Unsaved::Nothing => Unsaved::Roots(1),
+            Unsaved::Roots(n) => Unsaved::Roots(n + 1),
+            Unsaved::Now => Unsaved::Now,
+        };
+    }
+
+    /// Takes the answer, if it is there; otherwise says what to ask for.
+    fn answer(&mut self) -> Option<(Wanted, Reply)> {
+        let reply = self.reply.take()?;
+        Some((self.asked.take()?, reply))
+    }
+
+    fn ask<T>(&mut self, wanted: Wanted) -> Step<T> {
+        let step = Step::Fetch(wanted.fetch.clone());
+        self.asked = Some(wanted);
+        step
+    }
+
+    /// One transition; `None` if the next one can follow at once.
+    fn advance(&mut self) -> Result<Option<Step<TrustedSet>>, TrustError> {
+        match self.at {
+            At::Root { walked } => self.walk_root(walked),
+            At::Timestamp => self.update_timestamp(),
+            At::Snapshot => self.update_snapshot(),
+            At::Targets => self.update_targets(),
+            At::Finish => Ok(self.finish()),
+            At::Done => unreachable!("`next` is not called after `Done`"),
+        }
+    }
+
+    fn walk_root(&mut self, walked: usize) -> Result<Option<Step<TrustedSet>>, TrustError> {
+        let Some((wanted, reply)) = self.answer() else {
+            let file = Role::Root.file_name(Some(self.root.version() + 1));
+            return Ok(Some(self.ask(Wanted::unlisted(file, self.limits.root_len, true))));
+        };
+        if let Some(bytes) = wanted.bytes(reply)? {
+            if walked == self.limits.roots {
+                return Err(TrustError::RootChain { limit: self.limits.roots });
+            }
+            let newer = next_root(&self.root.document, &wanted.fetch.file_name, bytes)?;
+            self.replace_root(newer);
+            self.at = At::Root { walked: walked + 1 };
+            return Ok(None);
+        }
+        if let Unsaved::Roots(_) = self.unsaved {
+            self.unsaved = Unsaved::Now;
+        }
+        // Only the last root's expiry counts (TUF §5.3.10).
+        self.root.check_expiry(&Role::Root, self.now)?;
+        self.load_stored();
+        self.at = At::Timestamp;
+        Ok(None)
+    }
+
+    /// What is stored and still signed by keys of the newest root. Expiry is not looked at:
+    /// expired metadata still says what was seen.
+    fn load_stored(&mut self) {
+        let root = &self.root.document;
+        self.timestamp = load(&self.stored.timestamp, &|e| root.verify(&Role::Timestamp, e));
+        self.snapshot = load(&self.stored.snapshot, &|e| root.verify(&Role::Snapshot, e));
+        self.targets = load(&self.stored.targets, &|e| root.verify(&Role::Targets, e));
+    }
+
+    fn update_timestamp(&mut self) -> Result<Option<Step<TrustedSet>>, TrustError> {
+        let Some((wanted, reply)) = self.answer() else {
+            let file = Role::Timestamp.file_name(None);
+            return Ok(Some(self.ask(Wanted::unlisted(file, self.limits.timestamp_len, false))));
+        };
+        let root = &self.root.document;
+        let bytes = wanted.required(reply)?;
+        let newer = Verified::<Timestamp>::read(bytes, &|e| root.verify(&Role::Timestamp, e))
+            .map_err(refused(&wanted.fetch.file_name))?;
+        self.at = At::Snapshot;
+        if let Some(known) = &self.timestamp {
+            not_older(&Role::Timestamp, newer.version(), known.version())?;
+            if newer.version() == known.version() {
+                // No news, whatever else it says (TUF §5.4.3.1). A frozen repository shows
+                // by the expiry of the one already known.
+                known.check_expiry(&Role::Timestamp, self.now)?;
+                return Ok(None);
+            }
+            let (offered, trusted) = (&newer.document.snapshot, &known.document.snapshot);
+            not_older(&Role::Snapshot, offered.version, trusted.version)?;
+        }
+        newer.check_expiry(&Role::Timestamp, self.now)?;
+        self.stored.timestamp = Some(newer.bytes.clone());
+        self.timestamp = Some(newer);
+        self.unsaved = Unsaved::Now;
+        Ok(None)
+    }
+
+    fn update_snapshot(&mut self) -> Result<Option<Step<TrustedSet>>, TrustError> {
+        let listed = self.timestamp().document.snapshot.clone();
+        let role = Role::Snapshot;
+        if let Some(known) = self.snapshot.as_ref().filter(|known| is_listed(known, &listed)) {
+            known.check_expiry(&role, self.now)?;
+            self.at = At::Targets;
+            return Ok(None);
+        }
+        let Some((wanted, reply)) = self.answer() else {
+            let file = self.root.document.file_name(&role, listed.version);
+            let wanted = Wanted::listed(file, &listed, self.limits.snapshot_len)?;
+            return Ok(Some(self.ask(wanted)));
+        };
+        let root = &self.root.document;
+        let bytes = wanted.required(reply)?;
+        let newer = Verified::<Snapshot>::read_listed(
+            &role,
+            &wanted.fetch.file_name,
+            &listed,
+            bytes,
+            &|e| root.verify(&Role::Snapshot, e),
+        )?;
+        if let Some(known) = &self.snapshot {
+            not_older(&role, newer.version(), known.version())?;
+            nothing_went_back(&known.document, &newer.document)?;
+        }
+        newer.check_expiry(&role, self.now)?;
+        self.stored.snapshot = Some(newer.bytes.clone());
+        self.snapshot = Some(newer);
+        self.unsaved = Unsaved::Now;
+        self.at = At::Targets;
+        Ok(None)
+    }
+
+    fn update_targets(&mut self) -> Result<Option<Step<TrustedSet>>, TrustError> {
+        let role = Role::Targets;
+        let listed = self.snapshot().document.role(&role).expect(LISTS_TARGETS).clone();
+        if let Some(known) = self.targets.as_ref().filter(|known| is_listed(known, &listed)) {
+            known.check_expiry(&role, self.now)?;
+            self.at = At::Finish;
+            return Ok(None);
+        }
+        let Some((wanted, reply)) = self.answer() else {
+            let file = self.root.document.file_name(&role, listed.version);
+            let wanted = Wanted::listed(file, &listed, self.limits.targets_len)?;
+            return Ok(Some(self.ask(wanted)));
+        };
+        let root = &self.root.document;
+        let bytes = wanted.required(reply)?;
+        let newer = Verified::<Targets>::read_listed(
+            &role,
+            &wanted.fetch.file_name,
+            &listed,
+            bytes,
+            &|e| root.verify(&Role::Targets, e),
+        )?;
+        newer.check_expiry(&role, self.now)?;
+        self.stored.targets = Some(newer.bytes.clone());
+        self.targets = Some(newer);
+        self.unsaved = Unsaved::Now;
+        self.at = At::Finish;
+        Ok(None)
+    }
+
+    /// Everything is verified and alive at `now`, which therefore has happened.
+    fn finish(&mut self) -> Option<Step<TrustedSet>> {
+        let snapshot = &self.snapshot.as_ref().expect(IN_ORDER).document;
+        let roles = self.stored.delegated.len();
+        self.stored
+            .delegated
+            .retain(|name, _| snapshot.role(&Role::Delegated(name.clone())).is_some());
+        let step = self.stored.known_time.plus(KNOWN_TIME_STEP) <= self.now;
+        if step || roles != self.stored.delegated.len() {
+            self.stored.known_time = self.stored.known_time.max(self.now);
+            self.unsaved = Unsaved::Now;
+            return None;
+        }
+        self.at = At::Done;
+        Some(Step::Done(TrustedSet {
+            limits: self.limits,
+            now: self.now,
+            stored: std::mem::take(&mut self.stored),
+            root: self.root.document.clone(),
+            timestamp: self.timestamp.take().expect(IN_ORDER).document,
+            snapshot: self.snapshot.take().expect(IN_ORDER).document,
+            targets: self.targets.take().expect(IN_ORDER).document,
+        }))
+    }
+
+    fn timestamp(&self) -> &Verified<Timestamp> {
+        self.timestamp.as_ref().expect(IN_ORDER)
+    }
+
+    fn snapshot(&self) -> &Verified<Snapshot> {
+        self.snapshot.as_ref().expect(IN_ORDER)
+    }
+
+    fn due(&self) -> bool {
+        match self.unsaved {
+            Unsaved::Nothing => false,
+            Unsaved::Roots(n) => n >= ROOTS_PER_PERSIST || self.failed.is_some(),
+            Unsaved::Now => true,
+        }
+    }
+}
+
+const IN_ORDER: &str = "each step of the update ends with its document verified";
+const LISTS_TARGETS: &str = "a snapshot without targets.json is not parsed";
+
+impl Workflow for Refresh {
+    type Output = TrustedSet;
+
+    fn next(&mut self) -> Result<Step<TrustedSet>, TrustError> {
+        loop {
+            if self.due() {
+                self.unsaved = Unsaved::Nothing;
+                return Ok(Step::Persist(self.stored.clone()));
+            }
+            if let Some(error) = &self.failed {
+                return Err(error.clone());
+            }
+            match self.advance() {
+                Ok(Some(step)) => return Ok(step),
+                Ok(None) => {}
+                Err(error) => self.failed = Some(error),
+            }
+        }
+    }
+
+    fn respond(&mut self, reply: Reply) {
+        self.reply = Some(reply);
+    }
+}
+
+fn self_signed_root(bytes: Arc<[u8]>) -> Result<Verified<Root>, TufError> {
+    let envelope = Envelope::parse(&bytes)?;
+    let document = Root::parse(envelope.signed())?;
+    document.verify(&Role::Root, &envelope)?;
+    Ok(Verified { bytes, document })
+}
+
+/// The successor of `old`: signed by the keys of both, of exactly the next version (TUF
+/// §5.3.4, §5.3.5).
+fn next_root(old: &Root, file: &str, bytes: Arc<[u8]>) -> Result<Verified<Root>, TrustError> {
+    let newer = Verified::<Root>::read(bytes.clone(), &|e| old.verify(&Role::Root, e))
+        .map_err(refused(file))?;
+    self_signed_root(bytes).map_err(refused(file))?;
+    check_version(&Role::Root, newer.version(), old.header.version + 1)?;
+    Ok(newer)
+}
+
+fn load<T: Metadata>(
+    stored: &Option<Arc<[u8]>>,
+    signed: super::verified::Signed<'_>,
+) -> Option<Verified<T>> {
+    Verified::read(stored.clone()?, signed).ok()
+}
+
+/// Whether a stored document is exactly the listed one, so that it need not be fetched.
+fn is_listed<T: Metadata>(known: &Verified<T>, listed: &MetaFile) -> bool {
+    known.version() == listed.version && listed.check("", &known.bytes).is_ok()
+}
+
+fn not_older(role: &Role, offered: u64, trusted: u64) -> Result<(), TrustError> {
+    if offered < trusted {
+        return Err(TrustError::Rollback { role: role.clone(), offered, trusted });
+    }
+    Ok(())
+}
+
+/// No role of the old snapshot is gone from the new one or older in it (TUF §5.5.5).
+fn nothing_went_back(old: &Snapshot, new: &Snapshot) -> Result<(), TrustError> {
+    for (file, known) in &old.meta {
+        let Some(offered) = new.meta.get(file) else {
+            return Err(TrustError::RoleRemoved { file: file.clone(), trusted: known.version });
+        };
+        let role = match file.strip_suffix(".json") {
+            Some("targets") => Role::Targets,
+            name => Role::Delegated(name.unwrap_or(file).to_owned()),
+        };
+        not_older(&role, offered.version, known.version)?;
+    }
+    Ok(())
+}
+
+/// Top-level metadata that was verified together, and is alive at [`TrustedSet::now`].
+///
+/// Made by [`Refresh`] alone.
+#[derive(Debug)]
+pub struct TrustedSet {
+    pub(super) limits: Limits,
+    pub(super) now: UnixTime,
+    pub(super) stored: Stored,
+    root: Root,
+    timestamp: Timestamp,
+    pub(super) snapshot: Snapshot,
+    pub(super) targets: Targets,
+}
+
+impl TrustedSet {
+    /// The time it was judged by.
+    pub fn now(&self) -> UnixTime {
+        self.now
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The key ids that may sign for the root role: what example keys are recognised by.
+    pub fn root_key_ids(&self) -> &[KeyId] {
+        self.root.root_key_ids()
+    }
+
+    /// The timestamp.
+    pub fn timestamp(&self) -> &Timestamp {
+        &self.timestamp
+    }
+
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The top-level targets.
+    pub fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// The state as it was last persisted.
+    pub fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    /// The document that expires first, and when.
+    pub fn first_expiry(&self) -> (Role, UnixTime) {
+        let headers = [
+            (Role::Timestamp, &self.timestamp.header),
+            (Role::Snapshot, &self.snapshot.header),
+            (Role::Targets, &self.targets.header),
+        ];
+        headers.iter().fold((Role::Root, self.root.header.expires), |first, (role, header)| {
+            if header.expires < first.1 { (role.clone(), header.expires) } else { first }
+        })
+    }
+
+    /// Begins the search for a target, through delegations. Drive it with [`Workflow`]; it may
+    /// fetch delegated roles, and keeps them in [`TrustedSet::stored`].
+    ///
+    /// Errors: [`TrustError::Name`] for a name that may not be asked for.
+    pub fn find_target(&mut self, name: &str) -> Result<Search<'_>, TrustError> {
+        Search::begin(self, name)
+    }
+}
