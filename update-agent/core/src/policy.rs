@@ -1,0 +1,547 @@
+//! May this node install that release now? Facts in, a named decision out.
+//!
+//! The rules are asked in a fixed order, and every answer is kept, so that `explain` can show which
+//! rule decided and which ones passed:
+//!
+//! | rule | passes when | otherwise |
+//! |---|---|---|
+//! | `newer` | the offer is newer than what runs | up to date, or `version_rollback` |
+//! | `floor` | its security version is not below the floor | `secver_floor` |
+//! | `hardware` | every component of this node is there for its hardware | `hw_mismatch` |
+//! | `size` | every image fits its slot | `slot_size` |
+//! | `failed-before` | it did not fail here, or a retry is asked for | `failed_before` |
+//! | `hold` | the channel is not held | deferred |
+//! | `wave` | this node's wave has begun | deferred until it does |
+//! | `window` | a maintenance window is open, or the release is urgent | deferred until one opens |
+//!
+//! An operator who names a version skips the last three; nothing skips the others.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use formats::boot_record::{BootRecord, ReleaseId};
+use formats::channel::{Channel, Urgency, Wave, Window};
+use formats::digest::Sha256;
+use formats::reason::Reason;
+use formats::release::{ComponentName, ComponentSummary, Summary};
+use formats::version::Version;
+
+/// What the node knows of itself.
+#[derive(Debug, Clone)]
+pub struct NodeFacts<'a> {
+    /// Unix seconds.
+    pub now: u64,
+    /// Hardware ids of this node.
+    pub hardware: &'a [String],
+    /// Capacity in bytes of the inactive slot's partition of each component.
+    pub capacity: &'a BTreeMap<ComponentName, u64>,
+    /// The release that runs, if this agent installed it.
+    pub installed: Option<&'a ReleaseId>,
+    /// The version that runs, by its own word, when the agent did not install it.
+    pub installed_version: Option<&'a Version>,
+    /// Security versions below it are refused.
+    pub floor: u64,
+    /// What failed here before.
+    pub record: &'a BootRecord,
+    /// 1 to 100: the share of all nodes at which this one's wave begins.
+    pub wave: u8,
+}
+
+/// What is offered to the node.
+#[derive(Debug, Clone)]
+pub struct Offered<'a> {
+    /// SHA-256 of the release index, as signed.
+    pub index: Sha256,
+    /// What the signed target says.
+    pub summary: &'a Summary,
+    /// The channel it comes from; none when an operator named the version.
+    pub channel: Option<&'a Channel>,
+    /// Whether an operator asked to try a failed release again.
+    pub retry: bool,
+}
+
+/// What to do with the offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Install these components.
+    Install(Vec<ComponentSummary>),
+    /// This very release runs already.
+    UpToDate,
+    /// Later: at that time, or when the channel changes.
+    DeferUntil(Option<u64>),
+    /// Never, and why.
+    Refuse(Reason),
+}
+
+/// One rule's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// Whether it passed.
+    pub passed: bool,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// The decision and the answers that led to it; the last answer is the one that decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// What to do.
+    pub decision: Decision,
+    /// Answers in the order of the rules.
+    pub answers: Vec<Answer>,
+}
+
+impl Decided {
+    /// Why it was decided so, in words.
+    pub fn why(&self) -> &str {
+        self.answers.last().map_or("", |answer| answer.why.as_str())
+    }
+}
+
+type Verdict = Result<String, (Decision, String)>;
+
+/// Decides.
+pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
+    let mut answers = Vec::new();
+    let mut chosen = Vec::new();
+    let rules: [(&'static str, &mut dyn FnMut() -> Verdict); 8] = [
+        ("newer", &mut || newer(node, offered)),
+        ("floor", &mut || floor(node, offered)),
+        ("hardware", &mut || {
+            let (components, why) = hardware(node, offered)?;
+            chosen = components;
+            Ok(why)
+        }),
+        ("size", &mut || size(node, offered)),
+        ("failed-before", &mut || failed_before(node, offered)),
+        ("hold", &mut || hold(offered)),
+        ("wave", &mut || wave(node, offered)),
+        ("window", &mut || window(node, offered)),
+    ];
+    for (rule, ask) in rules {
+        match ask() {
+            Ok(why) => answers.push(Answer { rule, passed: true, why }),
+            Err((decision, why)) => {
+                answers.push(Answer { rule, passed: false, why });
+                return Decided { decision, answers };
+            }
+        }
+    }
+    Decided { decision: Decision::Install(chosen), answers }
+}
+
+fn refuse(reason: Reason, why: String) -> (Decision, String) {
+    (Decision::Refuse(reason), why)
+}
+
+fn newer(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
+    let version = &offered.summary.version;
+    if let Some(installed) = node.installed
+        && installed.index == offered.index
+    {
+        return Err((Decision::UpToDate, format!("{version} is what runs")));
+    }
+    let runs = match (node.installed, node.installed_version) {
+        (Some(installed), _) => installed.version.version(),
+        (None, Some(version)) => version.clone(),
+        (None, None) => return Ok(format!("{version}; what runs is not known to the agent")),
+    };
+    match version.compare(&runs) {
+        Ordering::Greater => Ok(format!("{version} is newer than {runs}, which runs")),
+        Ordering::Less => Err(refuse(
+            Reason::VersionRollback,
+            format!("{version} is older than {runs}, which runs"),
+        )),
+        Ordering::Equal if node.installed.is_none() => {
+            Err((Decision::UpToDate, format!("{version} is what runs, by its own word")))
+        }
+        Ordering::Equal => Err(refuse(
+            Reason::VersionRollback,
+            format!(
+                "{version} is the version that runs, with other content: publish it as a newer version"
+            ),
+        )),
+    }
+}
+
+fn floor(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
+    let (offers, floor) = (offered.summary.security_version, node.floor);
+    if offers < floor {
+        let why = format!("security version {offers} is below this node's floor {floor}");
+        return Err(refuse(Reason::SecverFloor, why));
+    }
+    Ok(format!("security version {offers}, floor {floor}"))
+}
+
+fn hardware(
+    node: &NodeFacts<'_>,
+    offered: &Offered<'_>,
+) -> Result<(Vec<ComponentSummary>, String), (Decision, String)> {
+    let fits = |component: &&ComponentSummary| {
+        component.compatible.iter().any(|id| node.hardware.contains(id))
+    };
+    let mut chosen = Vec::new();
+    for name in node.capacity.keys() {
+        let of_name = offered.summary.components.iter().filter(|found| found.name == *name);
+        let mut fitting = of_name.filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(component), None) => chosen.push(component.clone()),
+            (None, _) => {
+                let why = format!(
+                    "no {name} for {} in {}; this release is for other hardware",
+                    list(node.hardware),
+                    offered.summary.version
+                );
+                return Err(refuse(Reason::HwMismatch, why));
+            }
+            (Some(_), Some(_)) => {
+                let why = format!("two {name} images fit {}", list(node.hardware));
+                return Err(refuse(Reason::HwMismatch, why));
+            }
+        }
+    }
+    let names: Vec<String> = chosen.iter().map(|component| component.name.to_string()).collect();
+    Ok((chosen, format!("{} for {}", list(&names), list(node.hardware))))
+}
+
+fn size(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
+    let (chosen, _) = hardware(node, offered)?;
+    for component in &chosen {
+        let capacity = node.capacity.get(&component.name).copied().unwrap_or(0);
+        if component.raw_size > capacity {
+            let why = format!(
+                "{} is {} bytes, its slot has {capacity}",
+                component.name, component.raw_size
+            );
+            return Err(refuse(Reason::SlotSize, why));
+        }
+    }
+    Ok("every image fits its slot".to_owned())
+}
+
+fn failed_before(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
+    match node.record.failure_of(offered.index) {
+        Some(failure) if !offered.retry => Err(refuse(
+            Reason::FailedBefore,
+            format!(
+                "{} failed on this node: {}; publish a newer release, or use --retry",
+                failure.release.version, failure.detail
+            ),
+        )),
+        Some(_) => Ok("it failed here before; a retry was asked for".to_owned()),
+        None => Ok("it did not fail here before".to_owned()),
+    }
+}
+
+fn hold(offered: &Offered<'_>) -> Verdict {
+    match offered.channel {
+        Some(channel) if channel.hold => Err((
+            Decision::DeferUntil(None),
+            format!("channel {} is held by its maintainers", channel.channel),
+        )),
+        Some(channel) => Ok(format!("channel {} is not held", channel.channel)),
+        None => Ok("the version was named by an operator".to_owned()),
+    }
+}
+
+fn wave(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
+    let waves: &[Wave] = offered.channel.map_or(&[], |channel| &channel.waves);
+    let Some(last) = waves.last() else { return Ok("no waves".to_owned()) };
+    match waves.iter().find(|wave| node.wave <= wave.percent) {
+        Some(own) if own.start <= node.now => {
+            Ok(format!("this node's wave ({} %) has begun", own.percent))
+        }
+        Some(own) => Err((
+            Decision::DeferUntil(Some(own.start)),
+            format!("this node's wave ({} %) begins later", own.percent),
+        )),
+        None => Err((
+            Decision::DeferUntil(None),
+            format!("the roll-out stops at {} % and this node is at {} %", last.percent, node.wave),
+        )),
+    }
+}
+
+fn window(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
+    let Some(channel) = offered.channel else { return Ok("no windows".to_owned()) };
+    if channel.urgency == Urgency::Security {
+        return Ok("a security release does not wait for a window".to_owned());
+    }
+    if channel.windows.is_empty() {
+        return Ok("no windows".to_owned());
+    }
+    let next = channel.windows.iter().map(|window| opens(*window, node.now)).min();
+    match next {
+        Some(at) if at <= node.now => Ok("a maintenance window is open".to_owned()),
+        at => Err((Decision::DeferUntil(at), "no maintenance window is open".to_owned())),
+    }
+}
+
+/// When a daily window is open next: `now` while it is.
+fn opens(window: Window, now: u64) -> u64 {
+    const DAY: u64 = 86_400;
+    let (from, length) = (u64::from(window.from) * 60, u64::from(window.minutes) * 60);
+    let midnight = now - now % DAY;
+    let today = midnight + from;
+    let open_since = |start: u64| start <= now && now < start + length;
+    let yesterday_open = today.checked_sub(DAY).is_some_and(open_since);
+    if open_since(today) || yesterday_open {
+        now
+    } else if now < today {
+        today
+    } else {
+        today + DAY
+    }
+}
+
+fn list(words: &[String]) -> String {
+    if words.is_empty() { "(none)".to_owned() } else { words.join(", ") }
+}
+
+/// The share of all nodes at which this node's wave begins, 1 to 100: from a stable id of the node,
+/// so that it keeps its place, and the release, so that not always the same nodes go first.
+pub fn wave_of(node_id: &str, release: Sha256) -> u8 {
+    let hash = Sha256::of(&[node_id.as_bytes(), &release.0].concat());
+    let number = u16::from_be_bytes([hash.0[0], hash.0[1]]);
+    u8::try_from(u32::from(number) * 100 / 65_536).unwrap_or(99) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use formats::boot_record::Failure;
+    use formats::digest::Digest;
+
+    struct Case {
+        installed: Option<(&'static str, u64)>,
+        own_word: Option<&'static str>,
+        floor: u64,
+        hardware: &'static str,
+        capacity: u64,
+        failed: bool,
+        retry: bool,
+        now: u64,
+        wave: u8,
+        channel: Option<Channel>,
+    }
+
+    fn base() -> Case {
+        Case {
+            installed: Some(("1.0", 1)),
+            own_word: None,
+            floor: 1,
+            hardware: "cu-v1",
+            capacity: 100,
+            failed: false,
+            retry: false,
+            now: 1_800_000_000,
+            wave: 50,
+            channel: Some(Channel::new("demo", "stable")),
+        }
+    }
+
+    fn id(version: &str, security_version: u64) -> ReleaseId {
+        let parsed: Version = version.parse().unwrap();
+        ReleaseId {
+            index: Sha256::of(version.as_bytes()),
+            version: parsed.into(),
+            security_version,
+        }
+    }
+
+    fn run(case: &Case) -> Decided {
+        let summary = Summary {
+            version: "1.1".parse().unwrap(),
+            security_version: 2,
+            components: vec![ComponentSummary {
+                name: "os".parse().unwrap(),
+                compatible: vec!["cu-v1".to_owned()],
+                manifest: Digest::sha256_of(b"m"),
+                raw_size: 100,
+            }],
+        };
+        let installed = case.installed.map(|(version, sv)| id(version, sv));
+        let own_word = case.own_word.map(|version| version.parse().unwrap());
+        let mut record = BootRecord::default();
+        if case.failed {
+            let detail = "web: refused".to_owned();
+            record.remember(Failure {
+                release: id("1.1", 2),
+                at: 0,
+                reason: Reason::Unhealthy,
+                detail,
+            });
+        }
+        decide(
+            &NodeFacts {
+                now: case.now,
+                hardware: &[case.hardware.to_owned()],
+                capacity: &BTreeMap::from([("os".parse().unwrap(), case.capacity)]),
+                installed: installed.as_ref(),
+                installed_version: own_word.as_ref(),
+                floor: case.floor,
+                record: &record,
+                wave: case.wave,
+            },
+            &Offered {
+                index: Sha256::of(b"1.1"),
+                summary: &summary,
+                channel: case.channel.as_ref(),
+                retry: case.retry,
+            },
+        )
+    }
+
+    fn channel(edit: impl FnOnce(&mut Channel)) -> Option<Channel> {
+        let mut channel = Channel::new("demo", "stable");
+        edit(&mut channel);
+        Some(channel)
+    }
+
+    #[test]
+    fn the_table_of_decisions() {
+        let day = 86_400;
+        let midnight = 1_800_000_000 / day * day;
+        let waves = vec![
+            Wave { start: 1_700_000_000, percent: 10 },
+            Wave { start: 1_900_000_000, percent: 60 },
+        ];
+        let held = || channel(|c| c.hold = true);
+        let night = || channel(|c| c.windows = vec![Window { from: 23 * 60, minutes: 120 }]);
+        let rows: Vec<(&str, Case, &str, Decision)> = vec![
+            (
+                "same release",
+                Case { installed: Some(("1.1", 2)), ..base() },
+                "newer",
+                Decision::UpToDate,
+            ),
+            (
+                "older than what runs",
+                Case { installed: Some(("1.2", 2)), ..base() },
+                "newer",
+                Decision::Refuse(Reason::VersionRollback),
+            ),
+            (
+                "same version, other content",
+                Case { installed: Some(("1.01", 2)), ..base() },
+                "newer",
+                Decision::Refuse(Reason::VersionRollback),
+            ),
+            (
+                "older than its own word",
+                Case { installed: None, own_word: Some("2"), ..base() },
+                "newer",
+                Decision::Refuse(Reason::VersionRollback),
+            ),
+            (
+                "its own word, same",
+                Case { installed: None, own_word: Some("1.1"), ..base() },
+                "newer",
+                Decision::UpToDate,
+            ),
+            (
+                "below the floor",
+                Case { floor: 3, ..base() },
+                "floor",
+                Decision::Refuse(Reason::SecverFloor),
+            ),
+            (
+                "below the floor, named",
+                Case { floor: 3, channel: None, retry: true, ..base() },
+                "floor",
+                Decision::Refuse(Reason::SecverFloor),
+            ),
+            (
+                "other hardware",
+                Case { hardware: "cu-v2", ..base() },
+                "hardware",
+                Decision::Refuse(Reason::HwMismatch),
+            ),
+            (
+                "one byte too small",
+                Case { capacity: 99, ..base() },
+                "size",
+                Decision::Refuse(Reason::SlotSize),
+            ),
+            (
+                "failed before",
+                Case { failed: true, ..base() },
+                "failed-before",
+                Decision::Refuse(Reason::FailedBefore),
+            ),
+            ("held", Case { channel: held(), ..base() }, "hold", Decision::DeferUntil(None)),
+            (
+                "wave to come",
+                Case { channel: channel(|c| c.waves.clone_from(&waves)), ..base() },
+                "wave",
+                Decision::DeferUntil(Some(1_900_000_000)),
+            ),
+            (
+                "beyond the last wave",
+                Case { wave: 61, channel: channel(|c| c.waves.clone_from(&waves)), ..base() },
+                "wave",
+                Decision::DeferUntil(None),
+            ),
+            (
+                "before the window",
+                Case { now: midnight + 10 * 3600, channel: night(), ..base() },
+                "window",
+                Decision::DeferUntil(Some(midnight + 23 * 3600)),
+            ),
+            (
+                "after the window",
+                Case { now: midnight + 3600, channel: night(), ..base() },
+                "window",
+                Decision::DeferUntil(Some(midnight + 23 * 3600)),
+            ),
+        ];
+        for (name, case, rule, decision) in rows {
+            let decided = run(&case);
+            assert_eq!(decided.decision, decision, "{name}: {decided:?}");
+            let last = decided.answers.last().unwrap();
+            assert_eq!((last.rule, last.passed), (rule, false), "{name}");
+        }
+        let installs: Vec<(&str, Case)> = vec![
+            ("newer", base()),
+            ("unknown system", Case { installed: None, ..base() }),
+            ("exactly the slot's size", Case { capacity: 100, ..base() }),
+            ("retry", Case { failed: true, retry: true, ..base() }),
+            ("held but named", Case { channel: None, ..base() }),
+            (
+                "wave begun",
+                Case { wave: 10, channel: channel(|c| c.waves.clone_from(&waves)), ..base() },
+            ),
+            ("window over midnight", Case { now: midnight + 1800, channel: night(), ..base() }),
+            ("window just open", Case { now: midnight + 23 * 3600, channel: night(), ..base() }),
+            (
+                "urgent outside the window",
+                Case {
+                    now: midnight + 3600,
+                    channel: channel(|c| {
+                        c.windows = vec![Window { from: 23 * 60, minutes: 120 }];
+                        c.urgency = Urgency::Security;
+                    }),
+                    ..base()
+                },
+            ),
+        ];
+        for (name, case) in installs {
+            let decided = run(&case);
+            assert!(matches!(decided.decision, Decision::Install(_)), "{name}: {decided:?}");
+            assert_eq!(decided.answers.len(), 8, "{name}");
+        }
+    }
+
+    #[test]
+    fn waves_spread_nodes_evenly() {
+        let mut counts = [0u32; 101];
+        for node in 0..10_000 {
+            let wave = wave_of(&format!("node-{node}"), Sha256::of(b"release"));
+            assert!((1..=100).contains(&wave));
+            counts[usize::from(wave)] += 1;
+        }
+        assert!(counts[1..].iter().all(|count| (50..=160).contains(count)), "{counts:?}");
+    }
+}
