@@ -1,1 +1,48 @@
-//! To be written.
+//! An embedded OCI registry that also shows its content as a classic TUF repository.
+//!
+//! ```text
+//!   signer, skopeo, oras ──push──►  /v2/…        ┐
+//!   update-agent ──────────pull──►  /v2/…        ├─► route ─► auth ─► handle ─► store ─► DIR
+//!   python-tuf, go-tuf ────pull──►  /metadata,   ┘   pure     pure                       an OCI image
+//!                                   /targets                                             layout
+//! ```
+//!
+//! It serves the OCI distribution API 1.1 in full and stores bytes exactly as they came. It decides
+//! nothing about trust and holds no signing key: whoever breaks in here can delay and withhold,
+//! and nothing else. It refuses to serve a byte under a digest it does not have, to build a path
+//! from a name it did not parse, to follow a symbolic link in its storage, and to talk plain HTTP
+//! to a network unless told so.
+//!
+//! | module | does | I/O |
+//! |---|---|---|
+//! | [`route`] | method, path, query → [`route::Route`] | no |
+//! | [`auth`] | token → allowed, 401, 403, 405 | reads token files once |
+//! | [`range`] | `Range` → bytes | no |
+//! | [`store`] | image layout, links, what is visible where | yes |
+//! | [`tuf_tree`] | TUF file names → digests | through [`store`] |
+//! | [`serve`] | sockets, TLS, timeouts, limits, shutdown | yes |
+//!
+//! ```
+//! let dir = tempfile::tempdir()?;
+//! let server = repo_server::start(repo_server::Config::new(dir.path().join("repository")))?;
+//! assert!(server.url().starts_with("http://127.0.0.1:"));
+//! server.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod auth;
+mod body;
+pub mod config;
+pub mod error;
+mod handle;
+mod progress;
+pub mod range;
+pub mod route;
+pub mod serve;
+pub mod store;
+mod tls;
+pub mod tuf_tree;
+
+pub use config::{Config, Limits, TlsFiles};
+pub use error::ServerError;
+pub use serve::{Running, Server, start};

@@ -1,0 +1,120 @@
+//! How a server is set up: what `repo-server serve` takes, as a type, for embedding too.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything a server needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The storage directory: an OCI image layout.
+    pub dir: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Certificate and key; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// Allow plain HTTP on an address that is not loopback.
+    pub insecure_http: bool,
+    /// Change nothing in `dir`.
+    pub read_only: bool,
+    /// Tokens that may push. Without, nobody may.
+    pub push_tokens: Option<PathBuf>,
+    /// Tokens that may pull. Without, everybody may.
+    pub pull_tokens: Option<PathBuf>,
+    /// Let push tokens delete tags, manifests and blobs.
+    pub allow_delete: bool,
+    /// The namespace whose `tuf` repository `/metadata` and `/targets` show.
+    pub namespace: Option<String>,
+    /// Bounds on what clients may use up.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Plain HTTP on a free loopback port, pull only, default limits.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Config {
+            dir: dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
+            insecure_http: false,
+            read_only: false,
+            push_tokens: None,
+            pull_tokens: None,
+            allow_delete: false,
+            namespace: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// PEM files of a TLS server.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The server's certificate, then its chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// Clients must present a certificate that one of these signed.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Bounds on what one client, and all of them, may use up.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Time for a TLS handshake.
+    pub handshake: Duration,
+    /// Time for a request's head, from the first byte or from the end of the answer before.
+    pub head: Duration,
+    /// Bytes of a request's head; 431 above.
+    pub head_bytes: u32,
+    /// Header fields of a request; 431 above.
+    pub headers: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// A connection without a request is closed after this.
+    pub idle: Duration,
+    /// A body of which nothing moves for this long ends its connection.
+    pub stall: Duration,
+    /// Over this long, a connection that carries a body must reach [`Limits::min_rate`].
+    pub rate_window: Duration,
+    /// Bytes per second.
+    pub min_rate: u64,
+    /// No further request on a connection older than this.
+    pub max_age: Duration,
+    /// Time for requests under way when the server stops.
+    pub drain: Duration,
+    /// Uploads being received at once; 429 above.
+    pub uploads: usize,
+    /// Upload sessions open at once; 429 above.
+    pub sessions: usize,
+    /// An upload session nobody touched for this long is thrown away.
+    pub session_expiry: Duration,
+    /// The largest blob; 413 above.
+    pub blob_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 4096,
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(15),
+            head_bytes: 32 << 10,
+            headers: 64,
+            streams: 64,
+            idle: Duration::from_secs(75),
+            stall: Duration::from_secs(120),
+            rate_window: Duration::from_secs(30),
+            min_rate: 4 << 10,
+            max_age: Duration::from_secs(3600),
+            drain: Duration::from_secs(30),
+            uploads: 64,
+            sessions: 1024,
+            session_expiry: Duration::from_secs(3600),
+            // 64 GiB: an image for the largest disk a slot has today.
+            blob_bytes: 64 << 30,
+        }
+    }
+}

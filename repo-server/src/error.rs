@@ -1,0 +1,203 @@
+//! What can go wrong: for the client ([`ApiError`]) and for the operator ([`ServerError`]).
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use formats::reason::Reason;
+use http::StatusCode;
+
+/// The error codes of distribution-spec §"Error Codes"; no others may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the specification's")]
+pub enum Code {
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    SizeInvalid,
+    Unauthorized,
+    Denied,
+    Unsupported,
+    TooManyRequests,
+}
+
+impl Code {
+    /// The word as it stands in the JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::BlobUnknown => "BLOB_UNKNOWN",
+            Code::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Code::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Code::DigestInvalid => "DIGEST_INVALID",
+            Code::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Code::ManifestInvalid => "MANIFEST_INVALID",
+            Code::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Code::NameInvalid => "NAME_INVALID",
+            Code::NameUnknown => "NAME_UNKNOWN",
+            Code::SizeInvalid => "SIZE_INVALID",
+            Code::Unauthorized => "UNAUTHORIZED",
+            Code::Denied => "DENIED",
+            Code::Unsupported => "UNSUPPORTED",
+            Code::TooManyRequests => "TOOMANYREQUESTS",
+        }
+    }
+}
+
+/// The answer to a request that cannot be served: status, code and a sentence for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The registry's code.
+    pub code: Code,
+    /// What is wrong; never holds a path of the server or a secret.
+    pub message: String,
+    /// Methods for `Allow`, with status 405.
+    pub allow: Option<&'static str>,
+    /// Where an upload stands (`Location`, `Range`), with status 416.
+    pub upload: Option<(String, u64)>,
+    /// The whole length for `Content-Range: bytes */n`, with status 416.
+    pub length: Option<u64>,
+}
+
+impl ApiError {
+    /// An error without further headers.
+    pub fn new(status: StatusCode, code: Code, message: impl fmt::Display) -> Self {
+        let message = message.to_string();
+        ApiError { status, code, message, allow: None, upload: None, length: None }
+    }
+
+    /// 400 with a code.
+    pub fn bad(code: Code, message: impl fmt::Display) -> Self {
+        ApiError::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 404 with a code.
+    pub fn missing(code: Code, message: impl fmt::Display) -> Self {
+        ApiError::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    /// 405 with the methods that would work.
+    pub fn method(allow: &'static str) -> Self {
+        let text = format!("this resource knows only {allow}");
+        let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, text);
+        ApiError { allow: Some(allow), ..error }
+    }
+
+    /// 500 without details: those go to the log, not to a stranger.
+    pub fn internal() -> Self {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Code::Unsupported,
+            "the server could not read or write its storage; its log says why",
+        )
+    }
+
+    /// The JSON body of distribution-spec §"Error Codes".
+    pub fn body(&self) -> Vec<u8> {
+        let errors = serde_json::json!({
+            "errors": [{ "code": self.code.as_str(), "message": self.message }]
+        });
+        errors.to_string().into_bytes()
+    }
+}
+
+/// Why the server does not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A file or directory of the server could not be read or written.
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The storage directory is not an OCI image layout, or a damaged one.
+    #[error("{}: {why}; restore it from a backup or start with an empty directory", path.display())]
+    Store {
+        /// The file concerned.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address asked for.
+        address: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Plain HTTP was asked for on an address that others can reach.
+    #[error(
+        "{0} is not a loopback address: give --tls-cert and --tls-key, or --insecure-http if \
+         something in front of this server speaks TLS"
+    )]
+    PlainHttp(std::net::SocketAddr),
+    /// A certificate or key cannot be used.
+    #[error("{}: {why}", path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A token file that others could read or change.
+    #[error("{}: mode {mode:o} lets others read or change it; chmod 600 it", path.display())]
+    Perms {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another setting that makes no sense.
+    #[error("{0}")]
+    Config(String),
+}
+
+impl ServerError {
+    pub(crate) fn io(
+        doing: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| ServerError::Io { doing, path, source }
+    }
+
+    /// The stable reason code.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ServerError::Io { .. } => Reason::StoreIo,
+            ServerError::Store { .. } => Reason::StoreCorrupt,
+            ServerError::Perms { .. } => Reason::InsecurePerms,
+            ServerError::Listen { .. }
+            | ServerError::PlainHttp(_)
+            | ServerError::Tls { .. }
+            | ServerError::Config(_) => Reason::Config,
+        }
+    }
+
+    /// What the operator can do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            ServerError::Io { .. } => "check free space, mount state and owner of that path",
+            ServerError::Store { .. } => {
+                "every blob is checked before it is served; no data is lost"
+            }
+            ServerError::Perms { .. } => "only the server's user may read a token file",
+            ServerError::Listen { .. } => "is another server on that port?",
+            ServerError::PlainHttp(_) => "tokens and updates need TLS on a network",
+            ServerError::Tls { .. } => "PEM files: the chain with the server's certificate first",
+            ServerError::Config(_) => "see repo-server serve --help",
+        }
+    }
+}

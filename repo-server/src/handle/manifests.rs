@@ -1,0 +1,152 @@
+//! end-3, end-7 and end-9: manifests, byte for byte as they were pushed.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use formats::digest::Digest;
+use formats::oci::{MANIFEST_LIMIT, RepositoryName, Tag};
+use http::{HeaderName, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use super::reply::{self, Keep};
+use super::{App, Asked, blocking, uploads};
+use crate::body::Body;
+use crate::error::{ApiError, Code};
+use crate::progress::RequestOpen;
+use crate::route::Reference;
+
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+/// `GET` and `HEAD` of a manifest.
+pub(super) async fn read(
+    app: &Arc<App>,
+    asked: &Asked,
+    name: RepositoryName,
+    reference: Reference,
+) -> Result<Response<Body>, ApiError> {
+    let keep = match &reference {
+        Reference::Tag(_) => Keep::Ask,
+        Reference::Digest(_) => Keep::ForEver,
+    };
+    let text = format!("{name} has no manifest {reference}");
+    let known = asked.headers.clone();
+    let found = blocking(app, move |store| {
+        let Some((digest, visible)) = store.resolve(&name, &reference)? else { return Ok(None) };
+        // A poll when nothing changed ends here, without reading the manifest.
+        if reply::is_known(&known, &digest) {
+            return Ok(Some((digest, visible.media_type, None)));
+        }
+        let bytes = store.document(&digest)?;
+        Ok(bytes.map(|bytes| (digest, visible.media_type, Some(bytes))))
+    })
+    .await?;
+    match found {
+        None => Err(ApiError::missing(Code::ManifestUnknown, text)),
+        Some((digest, _, None)) => Ok(reply::not_modified(&digest, keep)),
+        Some((digest, media_type, Some(bytes))) => {
+            let mut response = reply::bytes(&media_type, bytes);
+            reply::name_by(response.headers_mut(), &digest, keep);
+            Ok(response)
+        }
+    }
+}
+
+/// `PUT` of a manifest, with any further tags.
+pub(super) async fn put(
+    app: &Arc<App>,
+    asked: &Asked,
+    name: RepositoryName,
+    reference: Reference,
+    tags: Vec<Tag>,
+    body: Incoming,
+    open: &RequestOpen,
+) -> Result<Response<Body>, ApiError> {
+    let content_type = content_type(asked)?;
+    let _permit = uploads::permit(app)?;
+    let bytes = read_document(body, open).await?;
+    let (to, at, also) = (name.clone(), reference.clone(), tags.clone());
+    let (digest, facts) = blocking(app, move |store| {
+        store.put_manifest(&to, &at, &also, content_type.as_deref(), &bytes)
+    })
+    .await?;
+    let mut response = reply::empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    let location = format!("/v2/{name}/manifests/{digest}");
+    headers.insert(header::LOCATION, reply::value(&location));
+    headers.insert(reply::CONTENT_DIGEST, reply::value(&digest.to_string()));
+    if let Some(subject) = &facts.subject {
+        headers.insert(OCI_SUBJECT, reply::value(&subject.to_string()));
+    }
+    for tag in tags {
+        headers.append(OCI_TAG, reply::value(tag.as_str()));
+    }
+    Ok(response)
+}
+
+/// The media type of the request, without parameters.
+fn content_type(asked: &Asked) -> Result<Option<String>, ApiError> {
+    let Some(value) = asked.headers.get(header::CONTENT_TYPE) else { return Ok(None) };
+    let bad = || ApiError::bad(Code::ManifestInvalid, "Content-Type is not a media type");
+    let text = value.to_str().map_err(|_| bad())?;
+    let text = text.split_once(';').map_or(text, |(before, _)| before).trim();
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+/".contains(&byte);
+    if !text.is_empty() && text.len() <= 255 && text.bytes().all(good) {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(bad())
+    }
+}
+
+async fn read_document(mut body: Incoming, open: &RequestOpen) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let text = format!("a manifest has at most {MANIFEST_LIMIT} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, text)
+    };
+    if body.size_hint().lower() > MANIFEST_LIMIT {
+        return Err(too_large());
+    }
+    let moving = open.progress().body();
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| uploads::cut_off())?;
+        moving.moved();
+        let Ok(data) = frame.into_data() else { continue };
+        bytes.extend_from_slice(&data);
+        if bytes.len() as u64 > MANIFEST_LIMIT {
+            return Err(too_large());
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+/// `DELETE` of a tag.
+pub(super) async fn delete_tag(
+    app: &Arc<App>,
+    name: RepositoryName,
+    tag: Tag,
+) -> Result<Response<Body>, ApiError> {
+    let text = format!("{name} has no tag {tag}");
+    let deleted = blocking(app, move |store| store.delete_tag(&name, &tag)).await?;
+    accepted(deleted, text)
+}
+
+/// `DELETE` of a manifest.
+pub(super) async fn delete(
+    app: &Arc<App>,
+    name: RepositoryName,
+    digest: Digest,
+) -> Result<Response<Body>, ApiError> {
+    let text = format!("{name} has no manifest {digest}");
+    let deleted = blocking(app, move |store| store.delete_manifest(&name, &digest)).await?;
+    accepted(deleted, text)
+}
+
+fn accepted(deleted: bool, text: String) -> Result<Response<Body>, ApiError> {
+    if deleted {
+        Ok(reply::empty(StatusCode::ACCEPTED))
+    } else {
+        Err(ApiError::missing(Code::ManifestUnknown, text))
+    }
+}

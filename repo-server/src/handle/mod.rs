@@ -1,0 +1,199 @@
+//! A request to its answer: route, right, storage, response.
+//!
+//! ```text
+//!  request ─► route (pure) ─► auth (pure) ─► blobs │ uploads │ manifests │ lists │ tuf ─► response
+//!                                            └────────── store, on blocking threads ──────────┘
+//! ```
+//!
+//! [`handle`] always answers. What went wrong inside is logged in full and told to the client in
+//! one sentence.
+
+mod blobs;
+mod lists;
+mod manifests;
+mod reply;
+mod tuf;
+pub(crate) mod uploads;
+
+use std::io;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use storage::FileError;
+use storage::layout::LayoutError;
+use tokio::sync::Semaphore;
+
+use crate::auth::Access;
+use crate::body::Body;
+use crate::config::Limits;
+use crate::error::{ApiError, Code};
+use crate::progress::RequestOpen;
+use crate::route::{Reference, Route, Start, Step, route};
+use crate::store::facts::FactsError;
+use crate::store::{Store, StoreError, chain};
+use crate::tuf_tree::TufTree;
+
+use self::uploads::Uploads;
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) store: Arc<Store>,
+    pub(crate) access: Access,
+    pub(crate) limits: Limits,
+    pub(crate) uploads: Uploads,
+    pub(crate) tuf: TufTree,
+    pub(crate) read_only: bool,
+    /// Bodies being received.
+    pub(crate) receiving: Arc<Semaphore>,
+    /// Large blobs being hashed before they are first served: few, or disks only seek.
+    pub(crate) verifying: Semaphore,
+}
+
+/// What of a request's head the handlers look at.
+struct Asked {
+    method: Method,
+    headers: HeaderMap,
+}
+
+/// Answers one request.
+pub(crate) async fn handle(
+    app: &Arc<App>,
+    request: Request<Incoming>,
+    open: RequestOpen,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let asked = Asked { method: head.method, headers: head.headers };
+    let is_head = asked.method == Method::HEAD;
+    let answered = answer(app, &asked, head.uri.path(), head.uri.query(), body, &open).await;
+    let mut response = answered.unwrap_or_else(|error| reply::error(&error));
+    reply::finish(&mut response, head.uri.path());
+    if is_head { response.map(|_| Body::empty()) } else { response.map(|body| body.held(open)) }
+}
+
+async fn answer(
+    app: &Arc<App>,
+    asked: &Asked,
+    path: &str,
+    query: Option<&str>,
+    body: Incoming,
+    open: &RequestOpen,
+) -> Result<Response<Body>, ApiError> {
+    // Two framings for one body are how requests are smuggled past a proxy (RFC 9112 §6.1).
+    if asked.headers.contains_key(header::TRANSFER_ENCODING)
+        && asked.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        return Err(ApiError::bad(Code::SizeInvalid, "both Content-Length and Transfer-Encoding"));
+    }
+    let route = route(&asked.method, path, query)?;
+    let credential = asked.headers.get(header::AUTHORIZATION);
+    app.access.check(route.right(), credential.map(|value| value.as_bytes()))?;
+    let pushes = matches!(asked.method, Method::POST | Method::PUT | Method::PATCH);
+    if pushes {
+        refuse_encoding(&asked.headers)?;
+    }
+    let app = Arc::clone(app);
+    match route {
+        Route::Ping => Ok(reply::json(&serde_json::json!({}))),
+        Route::Health => Ok(lists::health(&app)),
+        Route::Blob(name, digest) => blobs::read(&app, asked, &name, &digest).await,
+        Route::DeleteBlob(name, digest) => blobs::delete(&app, name, digest).await,
+        Route::Manifest(name, reference) => manifests::read(&app, asked, name, reference).await,
+        Route::PutManifest(name, reference, tags) => {
+            manifests::put(&app, asked, name, reference, tags, body, open).await
+        }
+        Route::DeleteManifest(name, reference) => match reference {
+            Reference::Tag(tag) => manifests::delete_tag(&app, name, tag).await,
+            Reference::Digest(digest) => manifests::delete(&app, name, digest).await,
+        },
+        Route::StartUpload(name, start) => match start {
+            Start::Session(algorithm) => uploads::start(&app, name, algorithm).await,
+            Start::Whole(digest) => uploads::whole(&app, asked, name, digest, body, open).await,
+            Start::Mount(digest, from) => uploads::mount(&app, name, digest, from).await,
+        },
+        Route::Upload(name, id, step) => {
+            let session = app.uploads.find(&name, &id)?;
+            match step {
+                Step::Append => uploads::append(&app, asked, session, body, open).await,
+                Step::Finish(digest) => {
+                    uploads::finish(&app, asked, session, digest, body, open).await
+                }
+                Step::Status => Ok(uploads::status(&session)),
+                Step::Cancel => uploads::cancel(&app, session).await,
+            }
+        }
+        Route::Tags { name, n, last } => lists::tags(&app, name, n, last).await,
+        Route::Referrers { name, digest, artifact_type } => {
+            lists::referrers(&app, name, digest, artifact_type).await
+        }
+        Route::Metadata(file) => tuf::metadata(&app, asked, file).await,
+        Route::Target { dir, hash, name } => tuf::target(&app, asked, dir, hash, name).await,
+    }
+}
+
+/// Pushed bytes are stored as they are; a body that has to be unpacked first is not taken.
+fn refuse_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Code::Unsupported,
+            "send the bytes themselves, without Content-Encoding",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Runs storage work where it may block.
+async fn blocking<T: Send + 'static>(
+    app: &Arc<App>,
+    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let store = Arc::clone(&app.store);
+    match tokio::task::spawn_blocking(move || work(&store)).await {
+        Ok(done) => done.map_err(|error| ApiError::from(&error)),
+        Err(panic) => {
+            tracing::error!(%panic, "storage");
+            Err(ApiError::internal())
+        }
+    }
+}
+
+impl From<&StoreError> for ApiError {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Layout(LayoutError::BlobDigest { .. }) | StoreError::Digest { .. } => {
+                ApiError::bad(Code::DigestInvalid, error)
+            }
+            StoreError::Manifest(FactsError::TooLarge) => {
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, error)
+            }
+            StoreError::Manifest(_) => ApiError::bad(Code::ManifestInvalid, error),
+            StoreError::Incomplete(_) => ApiError::bad(Code::ManifestBlobUnknown, error),
+            StoreError::Needed(_) => ApiError::bad(Code::Denied, error),
+            StoreError::ReadOnly => ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error),
+            StoreError::Layout(LayoutError::Write(FileError::Io { source, .. }))
+            | StoreError::Link(FileError::Io { source, .. })
+            | StoreError::Blob(source)
+                if is_full(source) =>
+            {
+                tracing::error!(error = %chain(error), "storage is full");
+                let text = "the server's storage is full";
+                ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
+            }
+            StoreError::Layout(LayoutError::IndexTooLarge(_)) => {
+                tracing::error!(error = %chain(error), "no room for another tag");
+                let text = "the server has no room for another tag; delete old ones";
+                ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
+            }
+            StoreError::Layout(_) | StoreError::Link(_) | StoreError::Blob(_) => {
+                tracing::error!(error = %chain(error), "storage");
+                ApiError::internal()
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,254 @@
+//! `repo-server`: the command line.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use formats::reason::Exit;
+use repo_server::store::Store;
+use repo_server::{Config, Limits, Server, ServerError, TlsFiles};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Embedded OCI registry and classic TUF tree of Racklet Update.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print one JSON object on stdout instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a repository over HTTPS.
+    Serve(Box<Serve>),
+    /// Read every blob and compare it with its digest.
+    Scrub {
+        /// The repository: an OCI image layout.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// The repository: an OCI image layout, made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443")]
+    listen: SocketAddr,
+    /// The server's certificate and its chain (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Only clients with a certificate signed by one of these (PEM) may connect.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+    /// Plain HTTP on any address: something in front of this server speaks TLS.
+    #[arg(long)]
+    insecure_http: bool,
+    /// Tokens that may push, one per line, or sha256:<hex> of one. Without, nobody may push.
+    #[arg(long, value_name = "FILE")]
+    push_token_file: Option<PathBuf>,
+    /// Tokens that may pull. Without, everybody may pull.
+    #[arg(long, value_name = "FILE")]
+    pull_token_file: Option<PathBuf>,
+    /// Change nothing in DIR.
+    #[arg(long)]
+    read_only: bool,
+    /// Let push tokens delete tags, manifests and blobs.
+    #[arg(long)]
+    allow_delete: bool,
+    /// Show the TUF state of this namespace under /metadata and /targets.
+    #[arg(long, value_name = "NS")]
+    namespace: Option<String>,
+    /// The largest blob, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().blob_bytes)]
+    max_blob: u64,
+    /// Connections at once; further ones wait.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+    /// Uploads being received at once; further ones are told to come back.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().uploads)]
+    max_uploads: usize,
+    /// Seconds after which an upload nobody touches is thrown away.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    upload_expiry: u64,
+    /// Bytes per second below which a transfer is cut off.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().min_rate)]
+    min_rate: u64,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What is logged, in the form of tracing-subscriber: `warn`, `info,access=off`, …
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "REPO_SERVER_LOG")]
+    log: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Serve {
+    fn config(&self) -> Config {
+        let tls = self.tls_cert.clone().zip(self.tls_key.clone());
+        Config {
+            dir: self.dir.clone(),
+            listen: self.listen,
+            tls: tls.map(|(certificate, key)| TlsFiles {
+                certificate,
+                key,
+                client_ca: self.client_ca.clone(),
+            }),
+            insecure_http: self.insecure_http,
+            read_only: self.read_only,
+            push_tokens: self.push_token_file.clone(),
+            pull_tokens: self.pull_token_file.clone(),
+            allow_delete: self.allow_delete,
+            namespace: self.namespace.clone(),
+            limits: Limits {
+                blob_bytes: self.max_blob,
+                connections: self.max_connections,
+                uploads: self.max_uploads,
+                session_expiry: Duration::from_secs(self.upload_expiry),
+                min_rate: self.min_rate,
+                ..Limits::default()
+            },
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Command::Serve(args) => serve(args, cli.json),
+        Command::Scrub { dir } => scrub(dir, cli.json),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                *shell,
+                &mut Cli::command(),
+                "repo-server",
+                &mut std::io::stdout(),
+            );
+            Ok(Exit::Done)
+        }
+    };
+    match done {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => {
+            let reason = error.reason();
+            let message = chain(&error);
+            if cli.json {
+                print_json(&serde_json::json!({
+                    "ok": false,
+                    "code": reason.code(),
+                    "message": message,
+                    "hint": error.hint(),
+                }));
+            }
+            eprintln!("error[{reason}]: {message}");
+            eprintln!("  hint: {}", error.hint());
+            ExitCode::from(reason.exit().code())
+        }
+    }
+}
+
+fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
+    start_log(args)?;
+    let failed = |source| ServerError::Listen { address: args.listen.to_string(), source };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let server = Server::bind(args.config()).await?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        eprintln!("listening on {}", server.url());
+        if json {
+            print_json(&serde_json::json!({ "ok": true, "url": server.url() }));
+        }
+        // Nobody listens when systemd did not start us.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        server
+            .run(async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+                tracing::info!("stopping");
+            })
+            .await;
+        Ok(Exit::Done)
+    })
+}
+
+fn start_log(args: &Serve) -> Result<(), ServerError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
+        .map_err(|error| ServerError::Config(format!("--log {}: {error}", args.log)))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn scrub(dir: &std::path::Path, json: bool) -> Result<Exit, ServerError> {
+    let store = Store::open(dir, true)?;
+    let show = std::io::stderr().is_terminal() && !json;
+    let checked = store.scrub(|digest, len| {
+        if show {
+            eprint!("\r{digest} {:>8} MiB", len >> 20);
+        }
+    });
+    if show {
+        eprintln!();
+    }
+    let (read, rotten) =
+        checked.map_err(|error| ServerError::Store { path: dir.to_owned(), why: chain(&error) })?;
+    if json {
+        let rotten: Vec<_> = rotten
+            .iter()
+            .map(|(digest, why)| serde_json::json!({ "digest": digest, "why": why }))
+            .collect();
+        print_json(&serde_json::json!({ "ok": rotten.is_empty(), "read": read, "rotten": rotten }));
+    } else {
+        for (digest, why) in &rotten {
+            println!("{digest}: {why}");
+        }
+        println!("{read} blobs read, {} damaged", rotten.len());
+    }
+    // Damaged blobs are content that a client would refuse.
+    Ok(if rotten.is_empty() { Exit::Done } else { Exit::Content })
+}
+
+fn print_json(value: &serde_json::Value) {
+    // A closed pipe is the reader's choice.
+    let _ = writeln!(std::io::stdout(), "{value}");
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,105 @@
+//! What is remembered of blobs: which files were hashed and matched, and small ones' bytes.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use formats::digest::Digest;
+use storage::layout::Blob;
+
+/// Tells one state of a file from another: inode, length, modification and change time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(u64, u64, (i64, i64), (i64, i64));
+
+impl Stamp {
+    /// The stamp of an open blob's file.
+    pub fn of(blob: &Blob) -> io::Result<Self> {
+        let stat = blob.file().0.metadata()?;
+        let (modified, changed) =
+            ((stat.mtime(), stat.mtime_nsec()), (stat.ctime(), stat.ctime_nsec()));
+        Ok(Stamp(stat.ino(), stat.size(), modified, changed))
+    }
+}
+
+/// Blobs whose bytes had their digest when last read whole.
+///
+/// Nothing is believed across a restart: a file is hashed before it is first served, and again
+/// when it is another file than the one hashed.
+#[derive(Debug, Default)]
+pub struct Verified(Mutex<HashMap<Digest, Stamp>>);
+
+impl Verified {
+    /// Whether this very state of the file was verified.
+    pub fn holds(&self, digest: &Digest, stamp: Stamp) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(&stamp)
+    }
+
+    /// Remembers a verified file.
+    pub fn insert(&self, digest: Digest, stamp: Stamp) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+    }
+}
+
+/// 64 KiB: TUF metadata, manifests and channel documents, what every poll asks for.
+pub const SMALL: u64 = 64 << 10;
+
+/// 8 MiB: some thousand small documents; bounds memory.
+const CACHED: usize = 8 << 20;
+
+/// Verified bytes of small blobs, first in, first out. A digest names its bytes for ever, so
+/// nothing here can be out of date; whether a repository still shows them is asked elsewhere.
+#[derive(Debug, Default)]
+pub struct SmallBlobs(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: HashMap<Digest, Bytes>,
+    order: VecDeque<Digest>,
+    total: usize,
+}
+
+impl SmallBlobs {
+    /// The bytes, when they are kept.
+    pub fn find(&self, digest: &Digest) -> Option<Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.get(digest).cloned()
+    }
+
+    /// Keeps verified bytes; larger ones than [`SMALL`] are not kept.
+    pub fn keep(&self, digest: Digest, bytes: &Bytes) {
+        if bytes.len() as u64 > SMALL {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.bytes.insert(digest.clone(), bytes.clone()).is_none() {
+            kept.order.push_back(digest);
+            kept.total += bytes.len();
+        }
+        while kept.total > CACHED {
+            let Some(oldest) = kept.order.pop_front() else { break };
+            if let Some(bytes) = kept.bytes.remove(&oldest) {
+                kept.total -= bytes.len();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_stays_within_its_bound() {
+        let cache = SmallBlobs::default();
+        for i in 0..1000_u32 {
+            let bytes = Bytes::from(vec![0; SMALL as usize]);
+            cache.keep(Digest::sha256_of(&i.to_le_bytes()), &bytes);
+        }
+        let kept = cache.0.lock().unwrap();
+        assert!(kept.total <= CACHED && kept.bytes.len() == kept.order.len());
+        drop(kept);
+        assert!(cache.find(&Digest::sha256_of(&999_u32.to_le_bytes())).is_some());
+        assert!(cache.find(&Digest::sha256_of(&0_u32.to_le_bytes())).is_none());
+    }
+}

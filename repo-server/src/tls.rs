@@ -1,0 +1,62 @@
+//! The server's side of TLS: 1.3 and 1.2 through rustls with ring, HTTP/2 and HTTP/1.1 by ALPN.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::TlsFiles;
+use crate::error::ServerError;
+
+/// The ALPN name of HTTP/2.
+pub(crate) const H2: &[u8] = b"h2";
+
+/// Reads certificate and key and makes what accepts connections.
+pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
+    let wrong = |path: &Path, why: &dyn std::fmt::Display| ServerError::Tls {
+        path: path.to_owned(),
+        why: why.to_string(),
+    };
+    let chain = certificates(&files.certificate)?;
+    let key =
+        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong(&files.key, &error))?;
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(&files.certificate, &error))?;
+    let builder = match &files.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| wrong(path, &error))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| wrong(path, &error))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config =
+        builder.with_single_cert(chain, key).map_err(|error| wrong(&files.certificate, &error))?;
+    config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = ring::Ticketer::new().map_err(|error| wrong(&files.key, &error))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServerError> {
+    let wrong = |why: String| ServerError::Tls { path: path.to_owned(), why };
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(|certificates| certificates.collect());
+    match found {
+        Ok(found) if found.is_empty() => Err(wrong("there is no certificate in it".to_owned())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}

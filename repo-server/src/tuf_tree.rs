@@ -1,0 +1,164 @@
+//! A classic TUF repository, found in OCI: which bytes `/metadata/<file>` and
+//! `/targets/<dir>/<sha256>.<name>` stand for.
+//!
+//! | asked for | is |
+//! |---|---|
+//! | `/metadata/<file>` | the layer of `[ns/]tuf:latest` whose `tuf.io/filename` is `<file>` |
+//! | `/targets/<dir>/<sha256>.<name>` | the manifest of `[ns/]<dir>` with that digest, else the blob of `[ns/]tuf` with it |
+//!
+//! Names only select; bytes are found by digest and checked like every other blob.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use formats::digest::{Digest, Sha256};
+use formats::oci::{Manifest, RepositoryName, Tag, annotation, media_type};
+
+use crate::route::Reference;
+use crate::store::{Store, StoreError};
+
+/// States before the current one that `/metadata` still knows: clients that began a refresh some
+/// publications ago can finish it.
+const OLDER_STATES: usize = 32;
+
+/// More than one repository could be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("several namespaces have a TUF repository ({0}); start the server with --namespace")]
+pub struct Ambiguous(String);
+
+type Files = Arc<BTreeMap<String, Digest>>;
+
+/// The TUF tree of one server.
+#[derive(Debug)]
+pub struct TufTree {
+    namespace: Option<String>,
+    /// File names of states read before, by the state manifest's digest.
+    states: Mutex<HashMap<Digest, Files>>,
+}
+
+impl TufTree {
+    /// The tree of `[namespace/]tuf`, or of the only `tuf` repository there is.
+    pub fn new(namespace: Option<String>) -> Self {
+        TufTree { namespace, states: Mutex::new(HashMap::new()) }
+    }
+
+    /// The metadata file of that name. Blocks.
+    pub fn metadata(
+        &self,
+        store: &Store,
+        file: &str,
+    ) -> Result<Result<Option<Digest>, Ambiguous>, StoreError> {
+        store.refresh()?;
+        let tuf = match self.repository(store) {
+            Ok(Some((tuf, _))) => tuf,
+            Ok(None) => return Ok(Ok(None)),
+            Err(error) => return Ok(Err(error)),
+        };
+        let older = match file {
+            // It has no version in its name: only the current one is right.
+            "timestamp.json" => 0,
+            _ => OLDER_STATES,
+        };
+        for state in states(store, &tuf, older) {
+            if let Some(found) = self.files(store, &tuf, &state)?.get(file) {
+                return Ok(Ok(Some(found.clone())));
+            }
+        }
+        Ok(Ok(None))
+    }
+
+    /// The target with that hash. Blocks.
+    pub fn target(
+        &self,
+        store: &Store,
+        dir: &str,
+        hash: Sha256,
+    ) -> Result<Result<Option<Digest>, Ambiguous>, StoreError> {
+        store.refresh()?;
+        let (tuf, prefix) = match self.repository(store) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(Ok(None)),
+            Err(error) => return Ok(Err(error)),
+        };
+        let digest = Digest::from(hash);
+        let product = format!("{prefix}{dir}").parse::<RepositoryName>();
+        if let Ok(product) = product
+            && store.with(&product, |it| it.manifests.contains_key(&digest)) == Some(true)
+        {
+            return Ok(Ok(Some(digest)));
+        }
+        let shown = store.with(&tuf, |it| it.blobs.contains(&digest)) == Some(true);
+        Ok(Ok(shown.then_some(digest)))
+    }
+
+    /// The TUF repository, and what its namespace puts in front of others.
+    fn repository(&self, store: &Store) -> Result<Option<(RepositoryName, String)>, Ambiguous> {
+        if let Some(namespace) = &self.namespace {
+            let prefix = match namespace.as_str() {
+                "" => String::new(),
+                namespace => format!("{namespace}/"),
+            };
+            return Ok(format!("{prefix}tuf").parse().ok().map(|name| (name, prefix)));
+        }
+        let mut found = store.repositories().into_iter().filter_map(|(name, tags)| {
+            let prefix = name
+                .as_str()
+                .strip_suffix("tuf")
+                .filter(|prefix| tags > 0 && (prefix.is_empty() || prefix.ends_with('/')))?;
+            let prefix = prefix.to_owned();
+            Some((name, prefix))
+        });
+        let first = found.next();
+        let others: Vec<_> = found.map(|(name, _)| name.to_string()).collect();
+        match (&first, others.is_empty()) {
+            (Some((name, _)), false) => Err(Ambiguous(format!("{name}, {}", others.join(", ")))),
+            _ => Ok(first),
+        }
+    }
+
+    fn files(
+        &self,
+        store: &Store,
+        tuf: &RepositoryName,
+        state: &Reference,
+    ) -> Result<Files, StoreError> {
+        let Some((digest, _)) = store.resolve(tuf, state)? else { return Ok(Files::default()) };
+        let known = |states: &Mutex<HashMap<Digest, Files>>| {
+            states.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
+        };
+        if let Some(files) = known(&self.states) {
+            return Ok(files);
+        }
+        let manifest = store.document(&digest)?.and_then(|bytes| Manifest::parse(&bytes).ok());
+        let layers = manifest.map(|manifest| manifest.layers).unwrap_or_default();
+        let files = layers.into_iter().filter(|layer| layer.media_type == media_type::TUF_METADATA);
+        let files: Files = Arc::new(
+            files
+                .filter_map(|layer| {
+                    let name = layer.annotation(annotation::TUF_FILENAME)?.to_owned();
+                    Some((name, layer.digest))
+                })
+                .collect(),
+        );
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        if states.len() > 4 * OLDER_STATES {
+            states.clear();
+        }
+        states.insert(digest, Arc::clone(&files));
+        Ok(files)
+    }
+}
+
+/// `latest`, then `ts-<n>` from the newest down.
+fn states(store: &Store, tuf: &RepositoryName, older: usize) -> Vec<Reference> {
+    let tags = store.with(tuf, |it| it.tags.keys().cloned().collect::<Vec<Tag>>());
+    let mut numbered: Vec<(u64, Tag)> = tags
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|tag| Some((tag.as_str().strip_prefix("ts-")?.parse().ok()?, tag)))
+        .collect();
+    numbered.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
+    let latest = "latest".parse().expect("is a tag by the grammar");
+    let older = numbered.into_iter().take(older).map(|(_, tag)| tag);
+    std::iter::once(latest).chain(older).map(Reference::Tag).collect()
+}
