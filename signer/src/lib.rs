@@ -2,5 +2,7 @@
 
 pub mod image;
 pub mod key;
+pub mod plan;
 pub mod progress;
 pub mod repository;
+pub mod state;

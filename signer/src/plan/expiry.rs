@@ -1,0 +1,141 @@
+//! How long signatures last.
+//!
+//! Each role's metadata carries its own period, so that every later signature of it lasts as long
+//! without anybody repeating a flag, on whichever machine it is made. The member is signed like
+//! all others and ignored by nodes.
+
+use std::collections::BTreeMap;
+
+use formats::json::{Object, Value};
+use formats::tuf::{Role, UnixTime};
+
+/// Member of signed metadata: seconds from signing to expiry (tuf-on-ci keeps the like in
+/// `x-tuf-on-ci-expiry-period`).
+pub const PERIOD_MEMBER: &str = "x-racklet-expiry-period";
+
+const DAY: u64 = 86_400;
+/// 10 years: longer than hardware is supported, and a typing error beyond it.
+const LONGEST: u64 = 3650 * DAY;
+/// 30 days: a thief of the network could keep a node from newer releases for so long.
+const LONGEST_TIMESTAMP: u64 = 30 * DAY;
+
+/// A period outside of what is reasonable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExpiryError {
+    /// Not a duration.
+    #[error("{0:?} is not a duration: write 45s, 30m, 12h, 7d, 2w or 1y")]
+    Duration(String),
+    /// Not `ROLE=DURATION`.
+    #[error("{0:?} is not ROLE=DURATION with ROLE one of root, targets, snapshot, timestamp")]
+    Role(String),
+    /// Nothing, or more than nodes should be asked to rely on.
+    #[error("{role} metadata must last from 1 second to {limit_days} days, not {seconds} seconds")]
+    Period {
+        /// The role.
+        role: Role,
+        /// What was asked for.
+        seconds: u64,
+        /// What is accepted.
+        limit_days: u64,
+    },
+}
+
+/// Periods of the top-level roles, where they are not those of the metadata before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Expiry(BTreeMap<Role, u64>);
+
+impl Expiry {
+    /// Reads `ROLE=DURATION` arguments.
+    pub fn parse<S: AsRef<str>>(arguments: &[S]) -> Result<Self, ExpiryError> {
+        let mut periods = BTreeMap::new();
+        for argument in arguments.iter().map(AsRef::as_ref) {
+            let refused = || ExpiryError::Role(argument.chars().take(80).collect());
+            let (role, duration) = argument.split_once('=').ok_or_else(refused)?;
+            let role = Role::TOP_LEVEL.into_iter().find(|known| known.name() == role);
+            let role = role.ok_or_else(refused)?;
+            let seconds = parse_duration(duration)?;
+            let limit = if role == Role::Timestamp { LONGEST_TIMESTAMP } else { LONGEST };
+            if seconds == 0 || seconds > limit {
+                let limit_days = limit / DAY;
+                return Err(ExpiryError::Period { role, seconds, limit_days });
+            }
+            periods.insert(role, seconds);
+        }
+        Ok(Expiry(periods))
+    }
+
+    /// When metadata of that role ends if it is signed `now`, on top of metadata with these
+    /// further members; notes the period among them.
+    pub fn apply(&self, role: &Role, now: UnixTime, members: &mut Object) -> UnixTime {
+        let before = members.get(PERIOD_MEMBER).and_then(Value::as_int);
+        let before = before.and_then(|seconds| u64::try_from(seconds).ok());
+        let given = self.0.get(role).copied().or(before).unwrap_or(default_period(role));
+        let seconds = i64::try_from(given.min(LONGEST)).unwrap_or_default();
+        members.insert(PERIOD_MEMBER.to_owned(), Value::Int(seconds));
+        now.plus(seconds)
+    }
+}
+
+fn default_period(role: &Role) -> u64 {
+    match role {
+        Role::Root => 365 * DAY,
+        Role::Targets | Role::Delegated(_) => 90 * DAY,
+        Role::Snapshot => 7 * DAY,
+        Role::Timestamp => DAY,
+    }
+}
+
+/// Seconds of `45s`, `30m`, `12h`, `7d`, `2w` or `1y` (365 days).
+pub fn parse_duration(text: &str) -> Result<u64, ExpiryError> {
+    let refused = || ExpiryError::Duration(text.chars().take(40).collect());
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => DAY,
+        Some('w') => 7 * DAY,
+        Some('y') => 365 * DAY,
+        _ => return Err(refused()),
+    };
+    let digits = text.get(..text.len() - 1).unwrap_or_default();
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(refused());
+    }
+    digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).ok_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in
+            [("45s", 45), ("30m", 1800), ("12h", 43_200), ("7d", 604_800), ("1y", 31_536_000)]
+        {
+            assert_eq!(parse_duration(text), Ok(seconds));
+        }
+        for text in ["", "d", "7", "-7d", "7 d", "1.5d", "7é", "99999999999999999999d", "+7d"] {
+            assert!(parse_duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn case_190_unreasonable_periods_are_refused() {
+        for text in ["timestamp=31d", "root=11y", "snapshot=0s", "mirror=1d", "root", "root="] {
+            assert!(Expiry::parse(&[text]).is_err(), "{text}");
+        }
+        assert!(Expiry::parse(&["timestamp=30d", "root=10y"]).is_ok());
+    }
+
+    #[test]
+    fn a_period_lasts_until_it_is_changed() {
+        let now = UnixTime::from_secs(1_000_000);
+        let mut members = Object::new();
+        let given = Expiry::parse(&["snapshot=2d"]).unwrap();
+        assert_eq!(given.apply(&Role::Snapshot, now, &mut members), now.plus(2 * 86_400));
+        let silent = Expiry::default();
+        assert_eq!(silent.apply(&Role::Snapshot, now, &mut members), now.plus(2 * 86_400));
+        assert_eq!(silent.apply(&Role::Timestamp, now, &mut Object::new()), now.plus(86_400));
+    }
+}
