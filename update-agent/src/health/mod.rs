@@ -1,1 +1,347 @@
-//! Health checks.
+//! Whether the system that booted on trial works: checks, repeated until it has proven itself.
+//!
+//! ```text
+//!  [health] ──► run: a round of all checks at once ──► update_core::probation ──► HealthReport
+//!                     ▲                                        │ Continue
+//!                     └──────────── between (waits) ◄──────────┘
+//! ```
+//!
+//! A check is an HTTP request (2xx), a TCP connection, a command (exit status 0) or a systemd unit
+//! (active). Each has its own timeout, and none outlives the deadline of the whole. Without checks
+//! a trial proves nothing, so an empty list is refused unless `accept_no_checks` says otherwise.
+
+mod command;
+mod period;
+mod probe;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use formats::reason::Reason;
+use serde::{Deserialize, Serialize};
+use update_core::probation::{Probation, Round, Rules, Verdict};
+
+pub use self::period::{deserialize_period, parse_period};
+
+use crate::http::Url;
+
+/// 64: they run at the same time, one thread each.
+const CHECKS_LIMIT: usize = 64;
+
+/// `[health]` of the configuration.
+///
+/// ```
+/// let health: update_agent::health::HealthConfig = toml::from_str("
+///     deadline = '5m'
+///     [[check]]
+///     name = 'web'
+///     http = 'http://127.0.0.1:8080/healthz'
+///     timeout = '10s'
+/// ").unwrap();
+/// health.usable().unwrap();
+/// assert_eq!(health.passes, 3);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthConfig {
+    /// From the start of the checks until the trial has failed.
+    #[serde(default = "five_minutes", deserialize_with = "deserialize_period")]
+    pub deadline: Duration,
+    /// Between two rounds.
+    #[serde(default = "five_seconds", deserialize_with = "deserialize_period")]
+    pub interval: Duration,
+    /// Good rounds in a row that prove the trial.
+    #[serde(default = "three")]
+    pub passes: u32,
+    /// Confirm trials without any check.
+    #[serde(default)]
+    pub accept_no_checks: bool,
+    /// The checks.
+    #[serde(default, rename = "check")]
+    pub checks: Vec<Check>,
+}
+
+fn five_minutes() -> Duration {
+    Duration::from_secs(300)
+}
+
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn three() -> u32 {
+    3
+}
+
+impl Default for HealthConfig {
+    /// No checks, and none accepted: [`HealthConfig::usable`] refuses it.
+    fn default() -> Self {
+        HealthConfig {
+            deadline: five_minutes(),
+            interval: five_seconds(),
+            passes: three(),
+            accept_no_checks: false,
+            checks: Vec::new(),
+        }
+    }
+}
+
+impl HealthConfig {
+    /// Refuses what could never prove anything, or never pass. Worth asking before an update.
+    pub fn usable(&self) -> Result<(), HealthError> {
+        if self.checks.is_empty() && !self.accept_no_checks {
+            return Err(HealthError::NoChecks);
+        }
+        if self.checks.len() > CHECKS_LIMIT {
+            return Err(HealthError::TooMany);
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.checks.iter().find(|check| !names.insert(&check.name)) {
+            return Err(HealthError::Duplicate(twice.name.clone()));
+        }
+        if !self.rules().can_pass() {
+            return Err(HealthError::Impossible {
+                passes: self.passes,
+                interval: self.interval,
+                deadline: self.deadline,
+            });
+        }
+        Ok(())
+    }
+
+    fn rules(&self) -> Rules {
+        Rules { passes: self.passes, deadline: self.deadline, interval: self.interval }
+    }
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawCheck")]
+pub struct Check {
+    /// How reports call it.
+    pub name: String,
+    /// What it does.
+    pub probe: Probe,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// What a check does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// `GET`; passes with a 2xx. Redirects are not followed.
+    Http {
+        /// What to ask for.
+        url: Url,
+        /// PEM file of the only CAs to trust; the system's when absent.
+        ca: Option<PathBuf>,
+    },
+    /// Connects.
+    Tcp {
+        /// Name or address, IPv6 without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// Runs a program without a shell; passes with exit status 0.
+    Command(Vec<String>),
+    /// Asks systemd; passes when the unit is active.
+    Unit(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCheck {
+    name: String,
+    http: Option<String>,
+    ca: Option<PathBuf>,
+    tcp: Option<String>,
+    command: Option<Vec<String>>,
+    unit: Option<String>,
+    #[serde(default = "ten_seconds", deserialize_with = "deserialize_period")]
+    timeout: Duration,
+}
+
+impl TryFrom<RawCheck> for Check {
+    type Error = String;
+
+    fn try_from(raw: RawCheck) -> Result<Self, String> {
+        let RawCheck { name, http, ca, tcp, command, unit, timeout } = raw;
+        let wrong = |why: &str| format!("health check {name:?}: {why}");
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return Err(wrong("the name is empty or not printable"));
+        }
+        if timeout.is_zero() {
+            return Err(wrong("a timeout of 0 never passes"));
+        }
+        if ca.is_some() && http.is_none() {
+            return Err(wrong("`ca` belongs to an http check"));
+        }
+        let probe = match (http, tcp, command, unit) {
+            (Some(url), None, None, None) => {
+                let url = Url::parse(&url).map_err(|error| wrong(&error.to_string()))?;
+                Probe::Http { url, ca }
+            }
+            (None, Some(place), None, None) => {
+                let (host, port) = place
+                    .rsplit_once(':')
+                    .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+                    .filter(|(host, port)| !host.is_empty() && *port != 0)
+                    .ok_or_else(|| wrong("tcp is HOST:PORT"))?;
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                Probe::Tcp { host, port }
+            }
+            (None, None, Some(argv), None) => {
+                if argv.first().is_none_or(String::is_empty) {
+                    return Err(wrong("the command names no program"));
+                }
+                if argv.iter().any(|argument| argument.contains('\0')) {
+                    return Err(wrong("an argument holds a NUL byte"));
+                }
+                Probe::Command(argv)
+            }
+            (None, None, None, Some(unit)) => {
+                let plain = |b: u8| b.is_ascii_alphanumeric() || b":_.\\-@".contains(&b);
+                if unit.is_empty() || unit.starts_with('-') || !unit.bytes().all(plain) {
+                    return Err(wrong("that is no name of a systemd unit"));
+                }
+                Probe::Unit(unit)
+            }
+            _ => return Err(wrong("give exactly one of http, tcp, command, unit")),
+        };
+        Ok(Check { name, probe, timeout })
+    }
+}
+
+/// Why the checks were not run to an end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HealthError {
+    /// An empty list.
+    #[error(
+        "no health check is configured, so a broken release would be confirmed: add \
+         [[health.check]], or set health.accept_no_checks = true to take that risk"
+    )]
+    NoChecks,
+    /// More than 64 checks.
+    #[error("more than {CHECKS_LIMIT} health checks: join some into one command")]
+    TooMany,
+    /// Two checks with one name.
+    #[error("two health checks are called {0:?}")]
+    Duplicate(String),
+    /// The rules can never be met.
+    #[error(
+        "{passes} passes, {interval:?} apart, never fit before a deadline of {deadline:?}: raise \
+         health.deadline or lower health.passes or health.interval"
+    )]
+    Impossible {
+        /// Passes needed.
+        passes: u32,
+        /// Between two rounds.
+        interval: Duration,
+        /// For all.
+        deadline: Duration,
+    },
+    /// The caller stopped it.
+    #[error("the health checks were interrupted; the trial is undecided and goes on")]
+    Interrupted,
+}
+
+impl HealthError {
+    /// The stable reason code.
+    pub fn reason(&self) -> Reason {
+        match self {
+            HealthError::Interrupted => Reason::Unhealthy,
+            _ => Reason::Config,
+        }
+    }
+}
+
+/// What the checks showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthReport {
+    /// Whether the trial is proven. Between rounds: not yet.
+    pub passed: bool,
+    /// Rounds run.
+    pub rounds: u32,
+    /// What failed in the last round that was not good; empty when none ever failed.
+    pub failures: Vec<Failure>,
+}
+
+/// A check that did not pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Its name.
+    pub check: String,
+    /// Why, in one line of printable text.
+    pub why: String,
+}
+
+/// Runs rounds until the trial has passed or failed.
+///
+/// `between` is called after every round but the last, with what is known so far; it waits as long
+/// as it is told, or breaks to give up, which decides nothing.
+pub fn run(
+    config: &HealthConfig,
+    between: &mut dyn FnMut(&HealthReport, Duration) -> ControlFlow<()>,
+) -> Result<HealthReport, HealthError> {
+    config.usable()?;
+    let mut report = HealthReport { passed: false, rounds: 0, failures: Vec::new() };
+    if config.checks.is_empty() {
+        return Ok(HealthReport { passed: true, ..report });
+    }
+    let start = Instant::now();
+    let mut probation = Probation::new(config.rules());
+    loop {
+        let left = config.deadline.saturating_sub(start.elapsed());
+        let failures = run_round(&config.checks, left);
+        let round = Round { ended: start.elapsed(), passed: failures.is_empty() };
+        let (next, verdict) = probation.after(round);
+        probation = next;
+        report.rounds = probation.rounds();
+        if !failures.is_empty() {
+            report.failures = failures;
+        }
+        match verdict {
+            Verdict::Passed => {
+                return Ok(HealthReport { passed: true, failures: Vec::new(), ..report });
+            }
+            Verdict::Failed => return Ok(report),
+            Verdict::Continue(wait) => {
+                if between(&report, wait).is_break() {
+                    return Err(HealthError::Interrupted);
+                }
+            }
+        }
+    }
+}
+
+/// All checks at once; the failures in the order of the configuration.
+fn run_round(checks: &[Check], left: Duration) -> Vec<Failure> {
+    thread::scope(|scope| {
+        let running: Vec<_> = checks
+            .iter()
+            .map(|check| scope.spawn(|| probe::run(&check.probe, check.timeout.min(left))))
+            .collect();
+        let ended = running.into_iter().map(|thread| {
+            // A check that panics is a defect of ours, and no proof of health.
+            thread.join().unwrap_or_else(|_| Err("the check itself crashed".to_owned()))
+        });
+        checks
+            .iter()
+            .zip(ended)
+            .filter_map(|(check, result)| {
+                Some(Failure { check: check.name.clone(), why: result.err()? })
+            })
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests;

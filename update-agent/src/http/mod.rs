@@ -74,7 +74,7 @@ pub struct Limits {
     pub min_rate: u64,
     /// How long the average is taken. A body shorter than one window is bounded by `idle` alone.
     pub rate_window: Duration,
-    /// Redirects followed for one request.
+    /// Redirects followed for one request; with 0 a redirect is an answer like any other.
     pub redirects: usize,
     /// Trying again.
     pub retry: RetryPolicy,
@@ -202,6 +202,19 @@ impl Client {
         self.block_on(self.exchange(get))
     }
 
+    /// The status of an answer that comes within `limit`, however the time is spent.
+    pub fn status(&self, url: &Url, limit: Duration) -> Result<StatusCode, HttpError> {
+        let get = Get::new(url);
+        let exchange = async { timeout(limit, self.exchange(&get)).await };
+        match self.block_on(exchange) {
+            Ok(answer) => Ok(answer?.status()),
+            Err(_) => {
+                let origin = url.origin().to_string();
+                Err(HttpError::Timeout { origin, phase: "answer", after: limit })
+            }
+        }
+    }
+
     /// Opens a TCP connection and closes it again, within [`Limits::connect`].
     pub fn reach(&self, host: &str, port: u16) -> Result<(), HttpError> {
         let origin = Origin::new(Scheme::Http, host, Some(port));
@@ -218,7 +231,7 @@ impl Client {
     }
 
     fn sleep(&self, delay: Duration) {
-        self.block_on(tokio::time::sleep(delay));
+        self.block_on(async { tokio::time::sleep(delay).await });
     }
 
     fn block_on<F: Future>(&self, future: F) -> F::Output {
@@ -244,7 +257,8 @@ impl Client {
                 }
                 continue;
             }
-            if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+            let redirected = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !redirected || self.options.limits.redirects == 0 {
                 return answer.plain();
             }
             let next = self.redirect(&answer, &seen)?;

@@ -45,7 +45,8 @@ mod tests {
     fn every_window_must_reach_the_floor() {
         let s = Duration::from_secs;
         // (name, arrivals of (seconds waited, bytes), index of the arrival that is too slow)
-        let rows: &[(&str, &[(u64, u64)], Option<usize>)] = &[
+        type Row = (&'static str, &'static [(u64, u64)], Option<usize>);
+        let rows: &[Row] = &[
             ("fast", &[(1, 5000), (9, 5000), (10, 10_000)], None),
             ("exactly the floor", &[(10, 10_000)], None),
             ("one byte below", &[(10, 9_999)], Some(0)),

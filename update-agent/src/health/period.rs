@@ -1,0 +1,85 @@
+//! Spans of time as people write them: `250ms`, `5s`, `1h30m`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// 366 days: longer is a slip of the pen.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
+/// Parses whole numbers with the units `ms`, `s`, `m`, `h`, `d`, each at most once, largest first.
+///
+/// ```
+/// use update_agent::health::parse_period;
+/// assert_eq!(parse_period("1h30m").unwrap().as_secs(), 5400);
+/// assert!(parse_period("90").is_err());
+/// ```
+pub fn parse_period(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a span of time such as 250ms, 5s, 10m or 1h30m");
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    let mut units =
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1_u64)]
+            .into_iter();
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = rest.split_at(digits);
+        let letters =
+            after.len() - after.trim_start_matches(|c: char| c.is_ascii_lowercase()).len();
+        let (unit, after) = after.split_at(letters);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let (_, millis) = units.find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        let part = number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
+        rest = after;
+    }
+    if text.is_empty() || total > LONGEST {
+        return Err(wrong());
+    }
+    Ok(total)
+}
+
+/// [`parse_period`] for `#[serde(deserialize_with = …)]`.
+pub fn deserialize_period<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(d)?;
+    parse_period(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_written() {
+        for (text, millis) in [
+            ("0s", 0),
+            ("250ms", 250),
+            ("5s", 5000),
+            ("1m", 60_000),
+            ("1h30m", 5_400_000),
+            ("1d1ms", 86_400_001),
+        ] {
+            assert_eq!(parse_period(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "+5s",
+            "5 s",
+            "5S",
+            "5sec",
+            "30m1h",
+            "5s5s",
+            "1.5h",
+            "367d",
+            "99999999999999999999s",
+            "18446744073709551615d",
+            "5s\u{0}",
+            "٥s",
+        ] {
+            assert!(parse_period(bad).is_err(), "{bad:?}");
+        }
+    }
+}
