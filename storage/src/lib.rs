@@ -13,8 +13,12 @@
 //! | module | keeps |
 //! |---|---|
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
+//! | [`files`] | a private directory of small files, each replaced whole |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
+//! | [`private`] | configuration, trust roots and keys that others must not change or read |
+//! | [`record`] | checksummed records in two copies |
+//! | [`lock`] | one agent at a time |
 //! | [`sim`] | nothing: simulated media, power cuts and faults for tests |
 //!
 //! ```
@@ -28,8 +32,12 @@
 
 pub mod block;
 mod directory;
+pub mod files;
 pub mod layout;
+pub mod lock;
 pub mod partition_table;
+pub mod private;
+pub mod record;
 pub mod sim;
 
 pub use directory::{Directory, FileError, open_regular};

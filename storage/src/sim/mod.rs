@@ -4,8 +4,10 @@
 //! told to, and can be "switched off" after any operation.
 
 mod disk;
+mod files;
 
 pub use disk::{Disk, Fault, Loss, Operation};
+pub use files::{FilesFault, Interrupted, MemFiles};
 
 /// SplitMix64: reproducible from a printed seed, and nothing more.
 pub(crate) fn next_random(state: &mut u64) -> u64 {

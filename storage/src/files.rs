@@ -1,0 +1,199 @@
+//! A directory of small private files, each replaced whole.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use formats::reason::Reason;
+use formats::record::RecordError;
+use rustix::fs::Mode;
+
+use crate::directory::{Directory, FileError};
+use crate::private;
+
+/// Why durable state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused: disk full, read-only, failing. What was there before still is.
+    #[error("state was not kept; free some space or check the file system")]
+    Write(#[source] FileError),
+    /// A file or directory cannot be read.
+    #[error(transparent)]
+    Read(FileError),
+    /// Others could change or read a file or directory that must be private.
+    #[error("{} {why}", path.display())]
+    InsecurePerms {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// Neither copy of a record is whole.
+    #[error("both copies of {name} are damaged ({first}; {second}); see `doctor`")]
+    Corrupt {
+        /// Which record.
+        name: String,
+        /// What is wrong with the first copy.
+        first: RecordError,
+        /// What is wrong with the second copy.
+        second: RecordError,
+    },
+    /// A file is above what may be in it, or a payload above what a record holds.
+    #[error("{name} has more than {max} bytes")]
+    TooLarge {
+        /// Which file or record.
+        name: String,
+        /// The limit in bytes.
+        max: u64,
+    },
+    /// A name that is no plain file name.
+    #[error("{0:?} cannot be the name of a state file")]
+    Name(String),
+    /// Another agent holds the lock.
+    #[error("another agent{} is at work on {}", holder.map_or(String::new(), |pid| format!(" (process {pid})")), path.display())]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+        /// What the holder wrote into it.
+        holder: Option<u32>,
+    },
+}
+
+impl StoreError {
+    /// The stable reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            StoreError::Write(_) | StoreError::Read(_) => Reason::StoreIo,
+            StoreError::InsecurePerms { .. } => Reason::InsecurePerms,
+            StoreError::Corrupt { .. } | StoreError::TooLarge { .. } => Reason::StoreCorrupt,
+            StoreError::Name(_) => Reason::PathRefused,
+            StoreError::Busy { .. } => Reason::Busy,
+        }
+    }
+}
+
+/// Named files that are read and replaced as a whole.
+///
+/// A name has 1 to 200 bytes, no `/`, and does not begin with a dot.
+pub trait Files: Send + Sync {
+    /// All bytes of a file of at most `max` bytes; `None` when there is none.
+    fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Replaces a file's bytes, durably.
+    ///
+    /// A crash in the middle leaves the old bytes (or no file) or the new ones, whole. An error
+    /// leaves one of the two as well, and a disk that is full the old ones.
+    fn write_atomic(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Removes a file, durably, if it is there. A crash leaves it there or not.
+    fn remove(&self, name: &str) -> Result<(), StoreError>;
+
+    /// All names, sorted.
+    fn list(&self) -> Result<Vec<String>, StoreError>;
+}
+
+const DIR_MODE: Mode = Mode::from_bits_truncate(0o700);
+const FILE_MODE: Mode = Mode::from_bits_truncate(0o600);
+
+/// A directory of the system, mode 0700, its files 0600.
+///
+/// Refused when anybody but root and the own user could change it, one of its parents, or a file
+/// that is read. Held open: replacing a part of its path later changes nothing.
+#[derive(Debug)]
+pub struct FsDir(Directory);
+
+impl FsDir {
+    /// Opens a directory that exists.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        private::check_parents(path)?;
+        Self::checked(Directory::open(path).map_err(StoreError::Read)?)
+    }
+
+    /// Opens a directory, making it (not its parents) when it is missing, and removes what killed
+    /// writers left in it.
+    pub fn create(path: &Path) -> Result<Self, StoreError> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::Write(FileError::io("create directory", path, error)));
+            }
+            _ => {}
+        }
+        let opened = Self::open(path)?;
+        // A read-only state directory is still read: `status` has to work on it.
+        let _ = opened.0.remove_stale();
+        Ok(opened)
+    }
+
+    /// A directory inside, made when it is missing.
+    pub fn subdirectory(&self, name: &str) -> Result<FsDir, StoreError> {
+        check_name(name)?;
+        let inside = self.0.subdirectory_or_create(name, DIR_MODE).map_err(StoreError::Write)?;
+        Self::checked(inside)
+    }
+
+    fn checked(directory: Directory) -> Result<Self, StoreError> {
+        private::check_owned(directory.fd(), directory.path())?;
+        Ok(FsDir(directory))
+    }
+
+    /// Where it is, for messages.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0
+    }
+}
+
+impl Files for FsDir {
+    fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        check_name(name)?;
+        let Some(file) = self.0.open_file(name).map_err(StoreError::Read)? else {
+            return Ok(None);
+        };
+        let path = self.0.shown(name);
+        private::check_owned(&file, &path)?;
+        read_at_most(&file, &path, max).map(Some)
+    }
+
+    fn write_atomic(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_name(name)?;
+        self.0.replace(name, bytes, FILE_MODE).map_err(StoreError::Write)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        check_name(name)?;
+        if self.0.remove(name).map_err(StoreError::Write)? {
+            self.0.sync().map_err(StoreError::Write)?;
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = self.0.names().map_err(StoreError::Read)?;
+        names.retain(|name| check_name(name).is_ok());
+        Ok(names)
+    }
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
+    let plain = |c: char| c != '/' && !c.is_control();
+    if (1..=200).contains(&name.len()) && !name.starts_with('.') && name.chars().all(plain) {
+        Ok(())
+    } else {
+        Err(StoreError::Name(name.chars().take(64).collect()))
+    }
+}
+
+pub(crate) fn read_at_most(file: &File, path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    file.take(max.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| StoreError::Read(FileError::io("read", path, error)))?;
+    if bytes.len() as u64 > max {
+        return Err(StoreError::TooLarge { name: path.display().to_string(), max });
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,50 @@
+//! One agent at a time: an exclusive lock on an open descriptor.
+//!
+//! The kernel gives the lock back when its holder ends, however it ends, so a killed agent blocks
+//! nobody. The process id in the file is for messages; nothing is decided by it.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+
+use rustix::fs::{self, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::directory::FileError;
+use crate::files::{FsDir, StoreError};
+use crate::private;
+
+/// The lock on a state directory (file `lock`), held until dropped.
+#[derive(Debug)]
+pub struct StateLock {
+    _file: File,
+}
+
+impl StateLock {
+    /// Takes the lock, or says at once who has it.
+    pub fn acquire(state: &FsDir) -> Result<Self, StoreError> {
+        let directory = state.directory();
+        let path = directory.shown("lock");
+        let failed = |action, errno: Errno| StoreError::Write(FileError::io(action, &path, errno));
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = fs::openat(directory.fd(), "lock", flags, Mode::from_bits_truncate(0o600))
+            .map_err(|errno| failed("open", errno))?;
+        private::check_owned(&fd, &path)?;
+        let mut file = File::from(fd);
+        loop {
+            match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    let mut text = String::new();
+                    let _ = (&file).take(20).read_to_string(&mut text);
+                    return Err(StoreError::Busy { path, holder: text.trim().parse().ok() });
+                }
+                Err(errno) => return Err(failed("lock", errno)),
+            }
+        }
+        // Only for the message above: a full disk must not keep an agent from working.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(StateLock { _file: file })
+    }
+}

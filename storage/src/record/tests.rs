@@ -1,0 +1,140 @@
+use formats::reason::Reason;
+
+use super::*;
+use crate::sim::{FilesFault, Interrupted, MemFiles};
+
+fn payload(files: &MemFiles, name: &str) -> Option<Vec<u8>> {
+    read(files, name).unwrap().map(|found| found.record.payload)
+}
+
+fn written(count: usize) -> MemFiles {
+    let files = MemFiles::new();
+    for nth in 0..count {
+        write(&files, "boot", format!("state {nth}").as_bytes()).unwrap();
+    }
+    files
+}
+
+fn damage(files: &MemFiles, name: &str) {
+    files.write_atomic(name, b"racklet\0 but torn").unwrap();
+}
+
+#[test]
+fn the_newest_is_read() {
+    let files = MemFiles::new();
+    assert_eq!(read(&files, "boot").unwrap(), None);
+    for nth in 1..6u64 {
+        let bytes = nth.to_le_bytes();
+        assert_eq!(write(&files, "boot", &bytes).unwrap(), nth);
+        let found = read(&files, "boot").unwrap().unwrap();
+        assert_eq!((found.record.sequence, found.record.payload), (nth, bytes.to_vec()));
+        assert_eq!(found.damaged, None);
+    }
+    assert_eq!(files.list().unwrap(), ["boot.0", "boot.1"]);
+}
+
+#[test]
+fn every_cut_leaves_the_old_or_the_new_record() {
+    // Torn writes as well, which `Files` promises not to leave.
+    for before in 0..4 {
+        let old = payload(&written(before), "boot");
+        let len = written(before + 1).read("boot.0", 1000).unwrap().unwrap().len();
+        let torn = (0..=len).map(Interrupted::Torn);
+        for cut in [Interrupted::Before, Interrupted::After].into_iter().chain(torn) {
+            let name = format!("after {before} writes, {cut:?}");
+            let files = written(before).with_fault(FilesFault::CutDuring(before));
+            let error = write(&files, "boot", b"state X").unwrap_err();
+            assert_eq!(error.reason(), Reason::StoreIo);
+            let found = files.after_power_loss(cut);
+            let after = match read(&found, "boot") {
+                Ok(found) => found.map(|found| found.record.payload),
+                // The first record ever, torn: there is nothing to fall back to, and it is said.
+                Err(error) if before == 0 => {
+                    assert_eq!(error.reason(), Reason::StoreCorrupt, "{name}");
+                    remove(&found, "boot").unwrap();
+                    None
+                }
+                Err(error) => panic!("{name}: {error}"),
+            };
+            assert!(after == old || after.as_deref() == Some(b"state X"), "{name}: {after:?}");
+            write(&found, "boot", b"next").unwrap();
+            assert_eq!(payload(&found, "boot").as_deref(), Some(&b"next"[..]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_uses_one_copy_is_caught_by_the_sweep() {
+    let files = written(1).with_fault(FilesFault::CutDuring(1));
+    let record = Record { sequence: 2, payload: b"state X".to_vec() };
+    files.write_atomic("boot.0", &record.to_bytes().unwrap()).unwrap_err();
+    let found = files.after_power_loss(Interrupted::Torn(40));
+    assert_eq!(read(&found, "boot").unwrap_err().reason(), Reason::StoreCorrupt);
+}
+
+#[test]
+fn a_damaged_copy_is_told_and_mended() {
+    for (bad, wanted) in [("boot.0", "state 3"), ("boot.1", "state 2")] {
+        // Four writes: 0 and 2 in the first copy, 1 and 3 in the second.
+        let files = written(4);
+        damage(&files, bad);
+        let found = read(&files, "boot").unwrap().unwrap();
+        assert_eq!(found.record.payload, wanted.as_bytes(), "{bad}");
+        assert!(found.damaged.is_some(), "{bad}");
+        let intact = if bad == "boot.0" { "boot.1" } else { "boot.0" };
+        let before = files.read(intact, 1000).unwrap();
+        write(&files, "boot", b"mended").unwrap();
+        assert_eq!(files.read(intact, 1000).unwrap(), before, "{bad}: the good copy was touched");
+        assert_eq!(read(&files, "boot").unwrap().unwrap().damaged, None, "{bad}");
+    }
+}
+
+#[test]
+fn two_damaged_copies_are_not_overwritten_silently() {
+    let files = written(2);
+    damage(&files, "boot.0");
+    damage(&files, "boot.1");
+    let operations = files.operations();
+    for error in [read(&files, "boot").unwrap_err(), write(&files, "boot", b"x").unwrap_err()] {
+        assert_eq!(error.reason(), Reason::StoreCorrupt);
+    }
+    assert_eq!(files.operations(), operations);
+    // On purpose it works.
+    remove(&files, "boot").unwrap();
+    assert_eq!(write(&files, "boot", b"x").unwrap(), 1);
+}
+
+#[test]
+fn a_removed_record_does_not_come_back_older() {
+    for count in 1..4 {
+        let newest = payload(&written(count), "boot");
+        for during in 0..2 {
+            for cut in [Interrupted::Before, Interrupted::After] {
+                let files = written(count).with_fault(FilesFault::CutDuring(count + during));
+                remove(&files, "boot").unwrap_err();
+                let after = payload(&files.after_power_loss(cut), "boot");
+                assert!(after.is_none() || after == newest, "{count} {during} {cut:?}: {after:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_the_old_record() {
+    for count in 0..3 {
+        let files = written(count).with_fault(FilesFault::FullAt(count));
+        let error = write(&files, "boot", b"new").unwrap_err();
+        assert_eq!(error.reason(), Reason::StoreIo);
+        assert_eq!(payload(&files, "boot"), payload(&written(count), "boot"));
+        write(&files, "boot", b"new").unwrap();
+        assert_eq!(payload(&files, "boot").as_deref(), Some(&b"new"[..]));
+    }
+}
+
+#[test]
+fn a_payload_above_the_limit_is_refused() {
+    let files = MemFiles::new();
+    let error = write(&files, "boot", &vec![0; PAYLOAD_LIMIT + 1]).unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { .. }));
+    assert_eq!(files.operations(), 0);
+}
