@@ -2,4 +2,6 @@
 
 pub mod health;
 pub mod http;
+pub mod progress;
 pub mod source;
+pub mod stage;

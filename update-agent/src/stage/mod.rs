@@ -1,0 +1,1 @@
+//! Staging: writing an image to a slot and reading it back.
