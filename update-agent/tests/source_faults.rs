@@ -1,5 +1,7 @@
 //! A registry that lies, breaks off, drips and changes its mind (`threats.md` §2.6).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod source_server;
 
 use std::ops::{ControlFlow, Range};

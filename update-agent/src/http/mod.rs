@@ -15,126 +15,45 @@
 //! and bodies longer than the caller's limit. Only closed single ranges are asked for, and
 //! `Accept-Ranges` is not consulted (`field.md` §5, trap 1).
 
+mod answer;
 mod auth;
 mod connect;
 mod download;
 mod error;
+mod options;
 mod range;
 mod rate;
+mod request;
 mod retry;
 mod tls;
 mod url;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use http::{StatusCode, header};
 use rustls::ClientConfig;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+pub use self::answer::Answer;
 pub use self::auth::Credential;
 pub use self::download::{Remote, Small};
 pub use self::error::HttpError;
+pub use self::options::{Limits, Options};
 pub use self::range::coalesce;
+pub use self::request::Get;
 pub use self::retry::RetryPolicy;
 pub use self::url::{Distance, Origin, Scheme, Url};
 
 use self::auth::Challenge;
-use self::connect::{Connection, Pool, Via};
-use self::rate::RateFloor;
+use self::connect::{Pool, Via};
 use self::retry::Retry;
-
-/// 16 KiB: what is read of a redirect's or refusal's body so that the connection can be kept.
-const DRAIN: u64 = 16 << 10;
 
 /// 64 KiB: the largest answer of a token server.
 const TOKEN_ANSWER: u64 = 64 << 10;
-
-/// Times and rates. Each is measured by a real timer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Name resolution and TCP, over all addresses of the host.
-    pub connect: Duration,
-    /// TLS and the HTTP preface.
-    pub handshake: Duration,
-    /// From the request to the complete head of the answer.
-    pub first_byte: Duration,
-    /// Between two pieces of a body.
-    pub idle: Duration,
-    /// Bytes per second that a body must reach on average in every `rate_window`.
-    pub min_rate: u64,
-    /// How long the average is taken. A body shorter than one window is bounded by `idle` alone.
-    pub rate_window: Duration,
-    /// Redirects followed for one request; with 0 a redirect is an answer like any other.
-    pub redirects: usize,
-    /// Trying again.
-    pub retry: RetryPolicy,
-}
-
-impl Default for Limits {
-    /// For nodes behind slow lines: 1 KiB/s over half a minute.
-    fn default() -> Self {
-        Limits {
-            connect: Duration::from_secs(10),
-            handshake: Duration::from_secs(10),
-            first_byte: Duration::from_secs(30),
-            idle: Duration::from_secs(30),
-            min_rate: 1024,
-            rate_window: Duration::from_secs(30),
-            redirects: 5,
-            retry: RetryPolicy::default(),
-        }
-    }
-}
-
-/// How a client connects and to whom it shows what.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// PEM file of the only CAs to trust; the system's when absent.
-    pub ca: Option<PathBuf>,
-    /// Plain HTTP to hosts other than this one.
-    pub plain_http: bool,
-    /// A credential and the only origin that gets it.
-    pub credential: Option<(Origin, Credential)>,
-    /// A host that may receive the credential over HTTPS when the origin names it as its token
-    /// server.
-    pub token_host: Option<String>,
-    /// Times and rates.
-    pub limits: Limits,
-    /// Seed of the jitter; random when absent.
-    pub seed: Option<u64>,
-}
-
-/// One request.
-#[derive(Debug, Clone)]
-pub struct Get<'a> {
-    /// What to ask for.
-    pub url: &'a Url,
-    /// Media types to accept; none sends no `Accept`.
-    pub accept: &'a [&'a str],
-    /// The entity tag we have.
-    pub if_none_match: Option<&'a str>,
-    /// The bytes wanted, first and last.
-    pub range: Option<RangeInclusive<u64>>,
-    /// What to ask a token server for, for instance `repository:ns/tuf:pull`.
-    pub scope: &'a str,
-}
-
-impl<'a> Get<'a> {
-    /// A request for all of a resource.
-    pub fn new(url: &'a Url) -> Self {
-        Get { url, accept: &[], if_none_match: None, range: None, scope: "" }
-    }
-}
 
 /// The client. Connections are kept and reused between calls; it may be shared between threads.
 pub struct Client {
@@ -247,7 +166,7 @@ impl Client {
         loop {
             let authorization = self.authorization(url.origin(), get.scope);
             let answer = self.send(&url, get, authorization, via.as_ref()).await?;
-            let distance = answer.connection.as_ref().map_or(Distance::Public, |c| c.distance);
+            let distance = answer.distance();
             let status = answer.status();
             if status == StatusCode::UNAUTHORIZED && url.origin() == home && !token_asked {
                 token_asked = true;
@@ -369,10 +288,10 @@ impl Client {
             if let Some(via) = via {
                 via.check(origin, connection.distance)?;
             }
-            let request = build(url, get, authorization.as_deref(), connection.is_http2())?;
+            let request = get.build(url, authorization.as_deref(), connection.is_http2())?;
             let after = self.options.limits.first_byte;
             match timeout(after, connection.send(request)).await {
-                Ok(Ok(response)) => return Ok(self.answer(url, response, connection)),
+                Ok(Ok(response)) => return Ok(Answer::new(self, url, response, connection)),
                 Ok(Err(error)) => match connect::from_hyper(origin, &error) {
                     HttpError::Broken { .. } if connection.reused => {}
                     error => return Err(error),
@@ -382,24 +301,6 @@ impl Client {
                     return Err(HttpError::Timeout { origin, phase: "answer", after });
                 }
             }
-        }
-    }
-
-    fn answer(
-        &self,
-        url: &Url,
-        response: http::Response<Incoming>,
-        connection: Connection,
-    ) -> Answer<'_> {
-        let (parts, body) = response.into_parts();
-        let limits = &self.options.limits;
-        Answer {
-            client: self,
-            url: url.clone(),
-            parts,
-            body,
-            connection: Some(connection),
-            floor: RateFloor::new(limits.min_rate, limits.rate_window),
         }
     }
 
@@ -427,152 +328,4 @@ impl Drop for Client {
 
 fn token_key(origin: &Origin, scope: &str) -> String {
     format!("{origin} {scope}")
-}
-
-/// The request's bytes: no `Accept-Encoding`, one closed range at most.
-fn build(
-    url: &Url,
-    get: &Get<'_>,
-    authorization: Option<&str>,
-    http2: bool,
-) -> Result<Request<Empty<Bytes>>, HttpError> {
-    const AGENT: &str = concat!("update-agent/", env!("CARGO_PKG_VERSION"));
-    let mut request =
-        Request::get(if http2 { format!("{}{}", url.origin, url.path) } else { url.path.clone() });
-    if !http2 {
-        request = request.header(header::HOST, url.origin.authority());
-    }
-    request = request.header(header::USER_AGENT, AGENT);
-    if !get.accept.is_empty() {
-        request = request.header(header::ACCEPT, get.accept.join(", "));
-    }
-    if let Some(tag) = get.if_none_match {
-        request = request.header(header::IF_NONE_MATCH, tag);
-    }
-    if let Some(range) = &get.range {
-        let value = format!("bytes={}-{}", range.start(), range.end());
-        request = request.header(header::RANGE, value);
-    }
-    let unfit = |_| HttpError::Url { url: url.to_string(), why: "it does not fit a request" };
-    if let Some(secret) = authorization {
-        let mut value = HeaderValue::from_str(secret).map_err(|error| unfit(error.into()))?;
-        value.set_sensitive(true);
-        request = request.header(header::AUTHORIZATION, value);
-    }
-    request.body(Empty::new()).map_err(unfit)
-}
-
-/// The head of an answer, and its body piece by piece.
-///
-/// Dropping it before the end closes an HTTP/1.1 connection; reading to the end keeps it.
-pub struct Answer<'c> {
-    client: &'c Client,
-    url: Url,
-    parts: http::response::Parts,
-    body: Incoming,
-    connection: Option<Connection>,
-    floor: RateFloor,
-}
-
-impl Answer<'_> {
-    /// The status.
-    pub fn status(&self) -> StatusCode {
-        self.parts.status
-    }
-
-    /// A header's value, if it is there and visible ASCII.
-    pub fn header(&self, name: HeaderName) -> Option<&str> {
-        header_text(&self.parts.headers, name)
-    }
-
-    /// The announced length of the body, if one number is announced.
-    pub fn content_length(&self) -> Option<u64> {
-        self.header(header::CONTENT_LENGTH)?.parse().ok()
-    }
-
-    /// The next piece of the body, at most 64 KiB; `None` at its end.
-    pub fn read(&mut self) -> Result<Option<Bytes>, HttpError> {
-        self.client.block_on(self.piece())
-    }
-
-    /// This answer as an error: its status, and what to do about it.
-    pub fn refusal(&self) -> HttpError {
-        let status = self.status();
-        HttpError::Status {
-            url: self.url.to_string(),
-            status,
-            hint: match status.as_u16() {
-                401 => ": name a file with a valid token (token_file), or allow anonymous pulls",
-                403 => ": the token does not allow this repository",
-                404 => ": nothing of that name is published there",
-                429 | 500..=599 => ": try again later",
-                _ => "",
-            },
-            retry_after: self.header(header::RETRY_AFTER).and_then(retry::parse_retry_after),
-        }
-    }
-
-    /// The error of a body longer than `limit`.
-    fn too_long(&self, limit: u64) -> HttpError {
-        let found = self.content_length().unwrap_or(0).max(limit.saturating_add(1));
-        HttpError::Length { url: self.url.to_string(), expected: limit, found }
-    }
-
-    /// Refuses an encoded body: its bytes would not be the ones that were signed.
-    fn plain(self) -> Result<Self, HttpError> {
-        let encodings = self.parts.headers.get_all(header::CONTENT_ENCODING);
-        match encodings.iter().find(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            None => Ok(self),
-            Some(value) => Err(HttpError::Protocol {
-                origin: self.url.origin().to_string(),
-                why: format!("Content-Encoding {value:?}, which nobody asked for"),
-            }),
-        }
-    }
-
-    async fn piece(&mut self) -> Result<Option<Bytes>, HttpError> {
-        let limits = &self.client.options.limits;
-        let origin = || self.url.origin().to_string();
-        loop {
-            let start = Instant::now();
-            let frame = timeout(limits.idle, self.body.frame()).await.map_err(|_| {
-                HttpError::Timeout { origin: origin(), phase: "more bytes", after: limits.idle }
-            })?;
-            let Some(frame) = frame else {
-                if let Some(connection) = self.connection.take() {
-                    self.client.pool.put(self.url.origin(), connection);
-                }
-                return Ok(None);
-            };
-            let frame = frame.map_err(|error| connect::from_hyper(self.url.origin(), &error))?;
-            // Trailers mean nothing to us.
-            let Ok(data) = frame.into_data() else { continue };
-            let count = data.len() as u64;
-            self.client.fetched.fetch_add(count, Ordering::Relaxed);
-            self.floor.record(start.elapsed(), count).map_err(|bytes| HttpError::TooSlow {
-                origin: origin(),
-                bytes,
-                window: limits.rate_window,
-                min_rate: limits.min_rate,
-            })?;
-            if !data.is_empty() {
-                return Ok(Some(data));
-            }
-        }
-    }
-
-    /// Reads a short body to its end so that the connection can be kept; gives up on a long one.
-    async fn drain(mut self) {
-        let mut left = DRAIN;
-        while let Ok(Some(piece)) = self.piece().await {
-            match left.checked_sub(piece.len() as u64) {
-                Some(rest) => left = rest,
-                None => return,
-            }
-        }
-    }
-}
-
-fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
 }

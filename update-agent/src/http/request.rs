@@ -1,0 +1,69 @@
+//! One request.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use http::Request;
+use http::header::{self, HeaderValue};
+use http_body_util::Empty;
+
+use super::{HttpError, Url};
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Get<'a> {
+    /// What to ask for.
+    pub url: &'a Url,
+    /// Media types to accept; none sends no `Accept`.
+    pub accept: &'a [&'a str],
+    /// The entity tag we have.
+    pub if_none_match: Option<&'a str>,
+    /// The bytes wanted, first and last.
+    pub range: Option<RangeInclusive<u64>>,
+    /// What to ask a token server for, for instance `repository:ns/tuf:pull`.
+    pub scope: &'a str,
+}
+
+impl<'a> Get<'a> {
+    /// A request for all of a resource.
+    pub fn new(url: &'a Url) -> Self {
+        Get { url, accept: &[], if_none_match: None, range: None, scope: "" }
+    }
+
+    /// The request's bytes for this URL, which a redirect may have made another one than ours: no
+    /// `Accept-Encoding`, one closed range at most.
+    pub(super) fn build(
+        &self,
+        url: &Url,
+        authorization: Option<&str>,
+        http2: bool,
+    ) -> Result<Request<Empty<Bytes>>, HttpError> {
+        const AGENT: &str = concat!("update-agent/", env!("CARGO_PKG_VERSION"));
+        let mut request = Request::get(if http2 {
+            format!("{}{}", url.origin, url.path)
+        } else {
+            url.path.clone()
+        });
+        if !http2 {
+            request = request.header(header::HOST, url.origin.authority());
+        }
+        request = request.header(header::USER_AGENT, AGENT);
+        if !self.accept.is_empty() {
+            request = request.header(header::ACCEPT, self.accept.join(", "));
+        }
+        if let Some(tag) = self.if_none_match {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        if let Some(range) = &self.range {
+            let value = format!("bytes={}-{}", range.start(), range.end());
+            request = request.header(header::RANGE, value);
+        }
+        let unfit = |_| HttpError::Url { url: url.to_string(), why: "it does not fit a request" };
+        if let Some(secret) = authorization {
+            let mut value = HeaderValue::from_str(secret).map_err(|error| unfit(error.into()))?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        request.body(Empty::new()).map_err(unfit)
+    }
+}

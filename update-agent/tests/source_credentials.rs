@@ -1,0 +1,371 @@
+//! Redirects, tokens and TLS: who is followed and who is shown what (`threats.md` 92, 100, 101).
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod source_server;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use formats::digest::Digest;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use source_server::{Reply, Seen, Server, code, descriptor, noise, quick, state};
+use update_agent::source::{Source, SourceConfig, open};
+
+const MAX: u64 = 1 << 20;
+
+/// A folder with a token file and a CA.
+struct Secrets {
+    dir: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Secrets {
+    fn new(token: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = Secrets { dir, issuer };
+        fs::write(secrets.ca(), secrets.issuer.pem()).unwrap();
+        fs::write(secrets.token(), token).unwrap();
+        fs::set_permissions(secrets.token(), fs::Permissions::from_mode(0o600)).unwrap();
+        secrets
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    fn token(&self) -> PathBuf {
+        self.dir.path().join("token")
+    }
+
+    /// A server's TLS configuration for `name`.
+    fn tls(&self, name: &str, alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    fn https(&self, server: &Server) -> SourceConfig {
+        SourceConfig { ca: Some(self.ca()), plain_http: false, ..server.config() }
+    }
+}
+
+fn source(config: &SourceConfig) -> Box<dyn Source> {
+    open(config, quick()).unwrap()
+}
+
+fn with_token(server: &Server, secrets: &Secrets) -> Box<dyn Source> {
+    source(&SourceConfig { token_file: Some(secrets.token()), ..server.config() })
+}
+
+#[test]
+fn case_92_a_redirect_is_followed_without_the_credential() {
+    let blob = noise(1000);
+    let served = blob.clone();
+    let storage = Server::start(move |seen| Reply::blob(seen, &served));
+    let location = storage.url("/bucket/object?signature=x");
+    let registry = Server::start(move |_| Reply::redirect(&location));
+    let source = with_token(&registry, &Secrets::new("user:secret"));
+    assert_eq!(source.blob("demo", &descriptor(&blob), MAX).unwrap(), blob);
+    let [asked] = &registry.seen()[..] else { panic!("one request") };
+    assert_eq!(asked.header("authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
+    let [moved] = &storage.seen()[..] else { panic!("one request") };
+    assert_eq!(moved.header("authorization"), None, "another port is another origin");
+    assert_eq!(moved.path, "/bucket/object?signature=x");
+}
+
+#[test]
+fn case_92_a_redirect_on_the_same_origin_keeps_the_credential() {
+    let blob = noise(1000);
+    let served = blob.clone();
+    let registry = Server::start(move |seen| match seen.path.as_str() {
+        "/moved" => Reply::blob(seen, &served),
+        _ => Reply::redirect("/moved"),
+    });
+    let source = with_token(&registry, &Secrets::new("secret-token"));
+    assert_eq!(source.blob("demo", &descriptor(&blob), MAX).unwrap(), blob);
+    let sent: Vec<_> =
+        registry.seen().iter().map(|s| s.header("authorization").map(str::to_owned)).collect();
+    assert_eq!(sent, vec![Some("Bearer secret-token".to_owned()); 2]);
+    assert!(registry.seen().iter().all(|seen| seen.connection == 0), "the connection is kept");
+}
+
+#[test]
+fn case_92_a_cut_redirected_download_is_resumed_through_the_registry() {
+    let blob = noise(1000);
+    let served = blob.clone();
+    let storage = Server::start(move |seen| match seen.nth {
+        0 => Reply::blob(seen, &served).cut(400),
+        _ => Reply::blob(seen, &served),
+    });
+    let location = storage.url("/object");
+    let registry = Server::start(move |_| Reply::redirect(&location));
+    assert_eq!(registry.source().blob("demo", &descriptor(&blob), MAX).unwrap(), blob);
+    assert_eq!(storage.seen()[1].range(), Some((400, 999)));
+    assert_eq!(registry.seen().len(), 2, "signed locations expire: they are asked for anew");
+}
+
+#[test]
+fn case_92_loops_chains_and_other_schemes_are_refused() {
+    let looping = Server::start(|seen| match seen.path.as_str() {
+        "/a" => Reply::redirect("/b"),
+        _ => Reply::redirect("/a"),
+    });
+    assert_eq!(code(looping.source().tuf_state(None)), "redirect_refused");
+    assert_eq!(looping.seen().len(), 3);
+
+    let chain = Server::start(|seen| Reply::redirect(&format!("/hop{}", seen.nth)));
+    assert_eq!(code(chain.source().tuf_state(None)), "redirect_refused");
+    assert_eq!(chain.seen().len(), 6, "the first request and five redirects");
+
+    for location in [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/",
+        "http://user:pw@127.0.0.1/",
+        "gopher://x",
+        "http://",
+    ] {
+        let server = Server::start(move |_| Reply::redirect(location));
+        assert_eq!(code(server.source().tuf_state(None)), "redirect_refused", "{location}");
+    }
+    let nowhere = Server::start(|_| Reply::status("302 Found"));
+    assert_eq!(code(nowhere.source().tuf_state(None)), "http_status");
+}
+
+#[test]
+fn case_92_a_redirect_never_leaves_tls() {
+    let secrets = Secrets::new("x");
+    let plain = Server::start(|_| Reply::ok(b"{}"));
+    let location = plain.url("/object");
+    let registry =
+        Server::start_tls(secrets.tls("127.0.0.1", &[]), move |_| Reply::redirect(&location));
+    let source = source(&secrets.https(&registry));
+    assert_eq!(code(source.blob("demo", &descriptor(b"{}"), MAX)), "redirect_refused");
+    assert!(plain.seen().is_empty());
+}
+
+/// A registry that wants a token for the repository `ns/demo`, and its own token server.
+fn guarded(seen: &Seen, realm: &str, blob: &[u8]) -> Reply {
+    if seen.path.starts_with("/token") {
+        return Reply::ok(br#"{"token":"short-lived"}"#);
+    }
+    match seen.header("authorization") {
+        Some("Bearer short-lived") => Reply::blob(seen, blob),
+        _ => {
+            let challenge =
+                format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"reg\"\r\n");
+            Reply::with("401 Unauthorized", &challenge, b"{\"errors\":[]}")
+        }
+    }
+}
+
+#[test]
+fn case_100_a_token_is_asked_for_at_the_same_origin_and_kept() {
+    let blob = noise(1000);
+    let served = blob.clone();
+    let registry = Server::start(move |seen| {
+        let host = seen.header("host").unwrap();
+        guarded(seen, &format!("http://{host}/token"), &served)
+    });
+    let source = with_token(&registry, &Secrets::new("user:secret"));
+    for _ in 0..2 {
+        assert_eq!(source.blob("demo", &descriptor(&blob), MAX).unwrap(), blob);
+    }
+    let seen = registry.seen();
+    let paths: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();
+    let path = source_server::digest_path(&blob);
+    let token = "/token?service=reg&scope=repository:ns/demo:pull";
+    assert_eq!(paths, [path.as_str(), token, &path, &path]);
+    assert_eq!(seen[1].header("authorization"), Some("Basic dXNlcjpzZWNyZXQ="));
+    assert_eq!(seen[3].header("authorization"), Some("Bearer short-lived"));
+}
+
+#[test]
+fn case_100_a_foreign_realm_gets_nothing() {
+    let evil = Server::start(|_| Reply::ok(br#"{"token":"x"}"#));
+    let realm = evil.url("/token");
+    let registry = Server::start(move |seen| guarded(seen, &realm, b""));
+    let secrets = Secrets::new("user:secret");
+    let blob = descriptor(b"x");
+    assert_eq!(code(with_token(&registry, &secrets).blob("demo", &blob, MAX)), "redirect_refused");
+    assert_eq!(code(registry.source().blob("demo", &blob, MAX)), "redirect_refused", "without TLS");
+    assert!(evil.seen().is_empty());
+}
+
+#[test]
+fn case_101_a_token_that_expires_in_mid_blob_is_renewed() {
+    let blob = noise(100_000);
+    let served = blob.clone();
+    let registry = Server::start(move |seen| {
+        let host = seen.header("host").unwrap();
+        let realm = format!("http://{host}/token");
+        match (seen.path.starts_with("/token"), seen.range(), seen.header("authorization")) {
+            (true, ..) => Reply::ok(format!(r#"{{"token":"t{}"}}"#, seen.nth).as_bytes()),
+            (_, None, Some("Bearer t1")) => Reply::blob(seen, &served).cut(60_000),
+            // The first token has run out by now.
+            (_, Some(_), Some("Bearer t4")) => Reply::blob(seen, &served),
+            _ => guarded(seen, &realm, b""),
+        }
+    });
+    assert_eq!(registry.source().blob("demo", &descriptor(&blob), MAX).unwrap(), blob);
+    let seen = registry.seen();
+    assert_eq!(seen.len(), 6, "401, token, cut; 401, token, rest");
+    assert_eq!(seen[5].range(), Some((60_000, 99_999)));
+}
+
+#[test]
+fn case_101_a_401_that_stays_fails_closed() {
+    let always = Server::start(|seen| {
+        let host = seen.header("host").unwrap();
+        match seen.path.starts_with("/token") {
+            true => Reply::ok(br#"{"token":"x"}"#),
+            false => guarded(seen, &format!("http://{host}/token"), b""),
+        }
+    });
+    assert_eq!(code(always.source().blob("demo", &descriptor(b"x"), MAX)), "http_status");
+    assert_eq!(always.seen().len(), 3);
+
+    let basic = Server::start(|_| {
+        Reply::with("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", b"")
+    });
+    let source = with_token(&basic, &Secrets::new("user:wrong"));
+    assert_eq!(code(source.tuf_state(None)), "http_status");
+    assert_eq!(basic.seen().len(), 1);
+
+    for answer in ["{}", r#"{"token":"a\r\nX-Evil: 1"}"#, "not json"] {
+        let server = Server::start(move |seen| {
+            let host = seen.header("host").unwrap();
+            match seen.path.starts_with("/token") {
+                true => Reply::ok(answer.as_bytes()),
+                false => guarded(seen, &format!("http://{host}/token"), b""),
+            }
+        });
+        assert_eq!(code(server.source().tuf_state(None)), "http_status", "{answer}");
+    }
+}
+
+#[test]
+fn tls_is_verified_against_the_configured_ca_only() {
+    let secrets = Secrets::new("x");
+    let tuf = state(&[("timestamp.json", b"{}")]);
+    let good =
+        Server::start_tls(secrets.tls("127.0.0.1", &[b"http/1.1"]), move |_| Reply::ok(&tuf));
+    assert!(source(&secrets.https(&good)).tuf_state(None).is_ok());
+
+    let stranger = Secrets::new("x");
+    assert_eq!(code(source(&stranger.https(&good)).tuf_state(None)), "tls", "another CA");
+
+    let other = Server::start_tls(secrets.tls("localhost", &[]), |_| Reply::ok(b"{}"));
+    assert_eq!(code(source(&secrets.https(&other)).tuf_state(None)), "tls", "another name");
+
+    let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = plain.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = plain.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        // Closing with unread bytes would reset the connection and lose what was written.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let config = SourceConfig { url: format!("docker://{address}"), ..secrets.https(&good) };
+    assert_eq!(code(source(&config).tuf_state(None)), "tls", "no TLS there");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_ca_file_that_is_none_is_a_mistake_of_the_configuration() {
+    let secrets = Secrets::new("x");
+    let server = Server::start(|_| Reply::ok(b""));
+    for (name, content) in [
+        ("empty", ""),
+        ("no PEM", "hello"),
+        ("broken", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"),
+    ] {
+        fs::write(secrets.ca(), content).unwrap();
+        let result = open(&secrets.https(&server), quick()).map(|source| source.describe());
+        assert_eq!(code(result), "config", "{name}");
+    }
+}
+
+#[test]
+fn http_2_is_used_where_it_is_offered() {
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let secrets = Secrets::new("x");
+    let blob = noise(3_000_000);
+    let served = bytes::Bytes::from(blob.clone());
+    let tls = secrets.tls("127.0.0.1", &[b"h2", b"http/1.1"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = std::thread::spawn(move || {
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+            // One connection must do for everything.
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = acceptor.accept(stream).await.unwrap();
+            let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                assert_eq!(request.version(), http::Version::HTTP_2);
+                let range = request.headers().get("range").map(|value| value.to_str().unwrap());
+                let reply =
+                    match range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) {
+                        Some((first, last)) => {
+                            let last: usize = last.parse().unwrap();
+                            let part = served.slice(first.parse().unwrap()..=last);
+                            let span = format!("bytes {first}-{last}/{}", served.len());
+                            http::Response::builder()
+                                .status(206)
+                                .header("content-range", span)
+                                .body(Full::new(part))
+                        }
+                        None => http::Response::builder().body(Full::new(served.clone())),
+                    };
+                async move { reply }
+            });
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+        })
+    });
+    let config = SourceConfig {
+        ca: Some(secrets.ca()),
+        ..SourceConfig::at(&format!("docker://{address}/ns"))
+    };
+    let source = source(&config);
+    let whole = descriptor(&blob);
+    assert!(source.blob("demo", &whole, 4 << 20).unwrap() == blob);
+    let mut got = Vec::new();
+    source
+        .ranges("demo", &whole, &[10..20, 1_000_000..1_500_000], &mut |_, bytes| {
+            got.extend_from_slice(bytes);
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(got == [&blob[10..20], &blob[1_000_000..1_500_000]].concat());
+    assert_eq!(code(source.manifest("demo", &Digest::sha256_of(b""), 10)), "length_mismatch");
+    assert!(source.blob("demo", &whole, 4 << 20).unwrap() == blob, "the connection still serves");
+    drop(source);
+    // The connection ends with the client; how is no matter.
+    let _ = server.join().unwrap();
+}
