@@ -15,7 +15,7 @@ mod lint;
 mod sign;
 
 pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, parse_duration};
-pub use lint::check_release;
+pub use lint::{Proposal, check_release};
 pub use sign::{first_root, first_state, sign_draft};
 
 use std::collections::BTreeMap;
@@ -230,7 +230,7 @@ pub fn decide(state: &State, change: &Change, now: UnixTime) -> Result<Decision,
             return Ok(Decision::Sign(Draft { targets: None, channels: BTreeMap::new() }));
         }
         Change::Publish { release, channel } => {
-            check_release(state, &release.product, &release.summary)?;
+            check_release(state, &Proposal::of(&release.product, &release.summary))?;
             draft.publish(release)?;
             if let Some(channel) = channel {
                 let version = Some(release.summary.version.clone());

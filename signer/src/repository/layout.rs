@@ -174,7 +174,7 @@ impl Registry for LayoutRepository {
         let name = full_name(repository, tag);
         self.writable()?.update_refs(|refs| {
             let found = refs.get(&name).map(|found| &found.digest);
-            if !expect.allows(found, &manifest.digest) {
+            if !expect.allows(found) {
                 let (repository, tag) = (repository.clone(), tag.clone());
                 return Err(RegistryError::Moved { repository, tag });
             }

@@ -152,18 +152,17 @@ pub enum Expect<'a> {
     Absent,
     /// This, as it was read before.
     Digest(&'a Digest),
-    /// Nothing or already what it is moved to: tags that never change their meaning.
-    AbsentOrSame,
+    /// Anything: what it stands for was never visible, or is the same.
+    Anything,
 }
 
 impl Expect<'_> {
-    /// Whether a tag that stands for `found` may be moved to `new`.
-    fn allows(self, found: Option<&Digest>, new: &Digest) -> bool {
+    /// Whether a tag that stands for `found` may be moved.
+    fn allows(self, found: Option<&Digest>) -> bool {
         match (self, found) {
             (Expect::Absent, found) => found.is_none(),
             (Expect::Digest(expected), found) => found == Some(expected),
-            (Expect::AbsentOrSame, None) => true,
-            (Expect::AbsentOrSame, Some(found)) => found == new,
+            (Expect::Anything, _) => true,
         }
     }
 }

@@ -1,0 +1,133 @@
+//! Why a command failed: the stage's error, its stable code, and what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+use formats::reason::Reason;
+use formats::release::ReleaseError;
+
+use crate::image::ImageError;
+use crate::key::KeyError;
+use crate::plan::{ExpiryError, PlanError};
+use crate::published::PublishedError;
+use crate::repository::RegistryError;
+use crate::state::StateError;
+use crate::verify::VerifyError;
+
+/// The failure of a command.
+#[derive(Debug, thiserror::Error)]
+pub enum SignerError {
+    /// Building an image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Keys.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Reaching the repository.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Its metadata.
+    #[error(transparent)]
+    Published(#[from] PublishedError),
+    /// Signing.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Its content.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// A trust root.
+    #[error("trust root {path}")]
+    TrustRoot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: StateError,
+    },
+    /// A release document cannot be made of what was given.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// A file of the operator's cannot be read or written.
+    #[error("{action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The repository or key directory is in use.
+    #[error("{0}")]
+    Exists(String),
+    /// Arguments that do not fit together.
+    #[error("{0}")]
+    Usage(String),
+    /// A trust root with a published key.
+    #[error("{path} trusts the example key of the {role} role ({keyid}), which everybody has")]
+    ExampleKey {
+        /// The file.
+        path: PathBuf,
+        /// The role.
+        role: &'static str,
+        /// The key's id.
+        keyid: String,
+    },
+    /// Something ends too soon.
+    #[error("{0}")]
+    Expires(String),
+}
+
+impl From<ExpiryError> for SignerError {
+    fn from(error: ExpiryError) -> Self {
+        match error {
+            ExpiryError::Period { .. } => SignerError::Plan(PlanError::Expiry(error)),
+            _ => SignerError::Usage(error.to_string()),
+        }
+    }
+}
+
+impl SignerError {
+    /// The stable code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            SignerError::Image(error) => error.reason(),
+            SignerError::Key(error) => error.reason(),
+            SignerError::Registry(error) => error.reason(),
+            SignerError::Published(error) => error.reason(),
+            SignerError::Plan(error) => error.reason(),
+            SignerError::Verify(error) => error.reason(),
+            SignerError::TrustRoot { source, .. } => source.reason(),
+            SignerError::Release(_) => Reason::BundleFormat,
+            SignerError::File { .. } | SignerError::Exists(_) => Reason::Config,
+            SignerError::Usage(_) => Reason::Usage,
+            SignerError::ExampleKey { .. } => Reason::ExampleKey,
+            SignerError::Expires(_) => Reason::Expired,
+        }
+    }
+
+    /// What to do next, for those who do not know the codes.
+    pub fn hint(&self) -> &'static str {
+        match self.reason() {
+            Reason::Busy => "run the command again: it starts from what is published now",
+            Reason::SigThreshold => {
+                "the keys at hand are not those of this repository, or too few of them"
+            }
+            Reason::Expired => "renew it: `signer refresh`, or for targets and root sign again",
+            Reason::VersionRollback => "publish under a new, higher version",
+            Reason::SecverFloor => "give at least the security version that is published",
+            Reason::InsecurePerms => "chmod 600 the file; replace a key others may have read",
+            Reason::ExampleKey => "make fresh keys with `signer init`",
+            Reason::Unreachable | Reason::Timeout | Reason::Tls | Reason::HttpStatus => {
+                "check address, --ca and --token-file; nothing became visible, run again"
+            }
+            Reason::HashMismatch | Reason::LengthMismatch | Reason::BundleFormat => {
+                "the copy is damaged or incomplete: copy or publish it again"
+            }
+            Reason::TargetNotFound => "`signer inspect REF` shows what there is",
+            Reason::StoreIo => "make room or mount it writable; nothing became visible, run again",
+            _ => "",
+        }
+    }
+}

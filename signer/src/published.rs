@@ -1,0 +1,202 @@
+//! The TUF state in a repository: one manifest under `tuf:latest`, one layer per file.
+//!
+//! ```text
+//! [ns/]tuf:latest      artifactType application/vnd.racklet.tuf.v1, empty config
+//!      :ts-<version>   the same manifest, for audits and as a root for garbage collection
+//!   layers             1.root.json … N.root.json, timestamp.json, S.snapshot.json, T.targets.json,
+//!                      <v>.<role>.json, targets/<product>/channels/<name>.json
+//! ```
+//!
+//! A reader sees one manifest, so it sees one state: moving `latest` is the moment of publishing.
+
+use std::collections::BTreeMap;
+
+use formats::digest::Digest;
+use formats::oci::{
+    Descriptor, EMPTY_CONFIG, Manifest, OciError, RepositoryName, Tag, annotation, media_type,
+};
+use formats::reason::Reason;
+use update_core::trust::Limits;
+
+use crate::repository::{Expect, Registry, RegistryError};
+use crate::state::{DOCUMENT_PREFIX, State, StateError};
+
+/// Name of the repository that holds the metadata, below the namespace.
+pub const TUF_REPOSITORY: &str = "tuf";
+/// The tag readers poll.
+pub const LATEST: &str = "latest";
+
+/// Why the state of a repository cannot be read or moved.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishedError {
+    /// The repository failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// What `tuf:latest` stands for is no manifest.
+    #[error("tuf:latest")]
+    Manifest(#[from] OciError),
+    /// It is a manifest of something else.
+    #[error("tuf:latest of {0} is not a TUF state; is it the right repository?")]
+    OtherArtifact(String),
+    /// Two layers of one name.
+    #[error("tuf:latest holds {0:?} twice")]
+    Twice(String),
+    /// The metadata are not trustworthy.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// There is nothing yet.
+    #[error("{0} holds no repository yet; make one with `signer init`")]
+    Nothing(String),
+}
+
+impl PublishedError {
+    /// The stable code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            PublishedError::Registry(error) => error.reason(),
+            PublishedError::State(error) => error.reason(),
+            PublishedError::Manifest(_)
+            | PublishedError::OtherArtifact(_)
+            | PublishedError::Twice(_) => Reason::BundleFormat,
+            PublishedError::Nothing(_) => Reason::TargetNotFound,
+        }
+    }
+}
+
+/// The files of a TUF state, verified only against the manifest's digests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// Digest of the manifest `tuf:latest` stood for.
+    pub manifest: Digest,
+    /// Contents by TUF file name.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// Reads the files of the newest state; `None` when there is no repository yet.
+pub fn fetch(registry: &dyn Registry) -> Result<Option<Files>, PublishedError> {
+    let repository = tuf_repository(registry)?;
+    let Some(bytes) = registry.tagged(&repository, &tag(LATEST)?)? else { return Ok(None) };
+    let manifest = Manifest::parse(&bytes)?;
+    if manifest.artifact_type.as_deref() != Some(media_type::TUF_STATE) {
+        return Err(PublishedError::OtherArtifact(registry.reference().to_string()));
+    }
+    let mut files = BTreeMap::new();
+    for layer in &manifest.layers {
+        let Some(name) = layer.annotation(annotation::TUF_FILENAME) else { continue };
+        let bytes = registry.blob(&repository, layer, "metadata file", limit_of(name))?;
+        if files.insert(name.to_owned(), bytes).is_some() {
+            return Err(PublishedError::Twice(name.chars().take(80).collect()));
+        }
+    }
+    Ok(Some(Files { manifest: Digest::sha256_of(&bytes), files }))
+}
+
+/// What is published, verified from a trust root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Digest of the manifest `tuf:latest` stood for.
+    pub manifest: Digest,
+    /// The metadata.
+    pub state: State,
+}
+
+/// Reads and verifies the newest state. Without a trust root it is only consistent in itself.
+pub fn load(
+    registry: &dyn Registry,
+    trust_root: Option<&[u8]>,
+) -> Result<Published, PublishedError> {
+    let nothing = || PublishedError::Nothing(registry.reference().to_string());
+    let Files { manifest, files } = fetch(registry)?.ok_or_else(nothing)?;
+    Ok(Published { manifest, state: State::verify(&files, trust_root)? })
+}
+
+/// A release index to be tagged right before the state that lists it becomes visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseTag {
+    /// Its repository.
+    pub repository: RepositoryName,
+    /// Its version.
+    pub tag: Tag,
+    /// The index's descriptor.
+    pub descriptor: Descriptor,
+    /// The index's bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Stores a state and makes it the newest, in this order: layers, manifest, release tag, `ts-N`,
+/// `latest`. Gives the manifest's digest.
+///
+/// Readers see the old state until the last step. `previous` is what `latest` stood for when the
+/// state was planned; if it stands for something else now, nothing becomes visible.
+pub fn publish(
+    registry: &dyn Registry,
+    previous: Option<&Digest>,
+    state: &State,
+    release: Option<&ReleaseTag>,
+) -> Result<Digest, PublishedError> {
+    let repository = tuf_repository(registry)?;
+    let latest = tag(LATEST)?;
+    let config = Descriptor::empty();
+    registry.put_blob(&repository, &config, EMPTY_CONFIG)?;
+    let mut layers = Vec::new();
+    for (name, bytes) in state.files() {
+        let layer = layer_of(&name, bytes);
+        registry.put_blob(&repository, &layer, bytes)?;
+        layers.push(layer);
+    }
+    let bytes = Manifest::artifact(media_type::TUF_STATE, config, layers).to_bytes();
+    let manifest = Descriptor::of(media_type::MANIFEST, &bytes);
+    registry.put_manifest(&repository, &manifest, &bytes)?;
+
+    // Somebody who published meanwhile is noticed before any tag of theirs is moved.
+    let there = registry.tagged(&repository, &latest)?.map(|bytes| Digest::sha256_of(&bytes));
+    if there.as_ref() != previous {
+        return Err(RegistryError::Moved { repository, tag: latest }.into());
+    }
+    if let Some(ReleaseTag { repository, tag, descriptor, bytes }) = release {
+        // What an interrupted run left here was never visible.
+        registry.set_tag(repository, tag, descriptor, bytes, Expect::Anything)?;
+    }
+    let alias = tag(&format!("ts-{}", state.timestamp.data.header.version))?;
+    registry.set_tag(&repository, &alias, &manifest, &bytes, Expect::Anything)?;
+    let expect = previous.map_or(Expect::Absent, Expect::Digest);
+    registry.set_tag(&repository, &latest, &manifest, &bytes, expect)?;
+    Ok(manifest.digest)
+}
+
+/// The repository of the metadata.
+pub fn tuf_repository(registry: &dyn Registry) -> Result<RepositoryName, RegistryError> {
+    Ok(registry.reference().namespace().repository(TUF_REPOSITORY)?)
+}
+
+/// The repository of a product's releases.
+pub fn product_repository(
+    registry: &dyn Registry,
+    product: &str,
+) -> Result<RepositoryName, RegistryError> {
+    Ok(registry.reference().namespace().repository(product)?)
+}
+
+pub(crate) fn tag(text: &str) -> Result<Tag, RegistryError> {
+    Ok(text.parse::<Tag>()?)
+}
+
+fn layer_of(name: &str, bytes: &[u8]) -> Descriptor {
+    let is_document = name.starts_with(DOCUMENT_PREFIX);
+    let kind = if is_document { media_type::CHANNEL } else { media_type::TUF_METADATA };
+    Descriptor::of(kind, bytes)
+        .annotated(annotation::TUF_FILENAME, name)
+        .annotated(annotation::TITLE, name)
+}
+
+/// The largest a file of that name may be: what nodes would take.
+fn limit_of(name: &str) -> u64 {
+    let limits = Limits::default();
+    match name {
+        "timestamp.json" => limits.timestamp_len,
+        name if name.starts_with(DOCUMENT_PREFIX) => formats::channel::CHANNEL_LIMIT,
+        name if name.ends_with(".root.json") => limits.root_len,
+        name if name.ends_with(".snapshot.json") => limits.snapshot_len,
+        _ => limits.targets_len,
+    }
+}
