@@ -91,7 +91,14 @@ pub struct Directory {
 
 /// An exclusive lock, given back when dropped or when the process dies.
 #[derive(Debug)]
-pub struct Locked(#[expect(dead_code, reason = "holds the lock by being open")] OwnedFd);
+pub struct Locked(OwnedFd);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // A child process that is just being started may still have a copy of the descriptor.
+        let _ = fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl Directory {
     /// Opens a directory; a final symbolic link is refused.

@@ -197,3 +197,6 @@ pub(crate) fn read_at_most(file: &File, path: &Path, max: u64) -> Result<Vec<u8>
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

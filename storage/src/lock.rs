@@ -16,7 +16,7 @@ use crate::private;
 /// The lock on a state directory (file `lock`), held until dropped.
 #[derive(Debug)]
 pub struct StateLock {
-    _file: File,
+    file: File,
 }
 
 impl StateLock {
@@ -45,6 +45,14 @@ impl StateLock {
         }
         // Only for the message above: a full disk must not keep an agent from working.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(StateLock { _file: file })
+        Ok(StateLock { file })
+    }
+}
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // Said outright: closing alone would leave the lock to a child process that is just being
+        // started and has not closed its copy yet. An error means that there is no lock.
+        let _ = fs::flock(&self.file, FlockOperation::Unlock);
     }
 }

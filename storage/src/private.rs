@@ -4,7 +4,7 @@
 //! to the own user and to be writable by nobody else, except where the sticky bit keeps others
 //! from replacing what is not theirs (`/tmp`).
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
