@@ -15,7 +15,7 @@ use crate::private;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused: disk full, read-only, failing. What was there before still is.
-    #[error("state was not kept; free some space or check the file system")]
+    #[error("could not be written; free some space or check the file system")]
     Write(#[source] FileError),
     /// A file or directory cannot be read.
     #[error(transparent)]

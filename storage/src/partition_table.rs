@@ -10,7 +10,9 @@
 //! which one is what a boot loader that prefers the primary copy finds as well.
 
 use formats::gpt::header::Header;
-use formats::gpt::{Choice, Copy, CopyRead, Geometry, GptError, Image, NoTable, Table, choose};
+use formats::gpt::{
+    Choice, CopyRead, Geometry, GptError, Image, NoTable, Table, TableCopy, choose,
+};
 use formats::reason::Reason;
 
 use crate::block::{BlockDevice, DeviceError};
@@ -45,7 +47,7 @@ pub enum TableError {
         /// Which disk.
         device: String,
         /// Which copy.
-        copy: Copy,
+        copy: TableCopy,
     },
     /// The disk failed.
     #[error(transparent)]
@@ -69,11 +71,11 @@ impl TableError {
 /// differs; [`repair`] and [`write`] make it good.
 pub fn load(device: &dyn BlockDevice) -> Result<Choice, TableError> {
     let geometry = geometry(device)?;
-    let primary = read_copy(device, geometry, Copy::Primary, 1)?;
+    let primary = read_copy(device, geometry, TableCopy::Primary, 1)?;
     // A disk that an image was copied to may be longer than the image: the primary header knows
     // where its backup lies.
     let backup_lba = primary.header().map_or(geometry.last_lba(), Header::backup_lba);
-    let backup = read_copy(device, geometry, Copy::Backup, backup_lba)?;
+    let backup = read_copy(device, geometry, TableCopy::Backup, backup_lba)?;
     choose(primary, backup)
         .map_err(|source| TableError::NoTable { device: device.describe(), source })
 }
@@ -99,15 +101,15 @@ pub fn write(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError> 
     if !same_partitions(&old.table, table) {
         return Err(TableError::Changed(device.describe()));
     }
-    if old.repair == Some(Copy::Primary) {
+    if old.repair == Some(TableCopy::Primary) {
         // The backup is the only good copy: it must not be touched before the primary is good.
-        put(device, &old.table, Copy::Primary)?;
+        put(device, &old.table, TableCopy::Primary)?;
     }
     if old.repair.is_none() && old.table.same_content(table) {
         return Ok(());
     }
-    put(device, table, Copy::Backup)?;
-    put(device, table, Copy::Primary)?;
+    put(device, table, TableCopy::Backup)?;
+    put(device, table, TableCopy::Primary)?;
     check(device, table)
 }
 
@@ -121,8 +123,8 @@ pub fn format(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError>
         return Err(TableError::Unfit { device: device.describe(), source });
     }
     device.write_at(&formats::gpt::protective_mbr(geometry), 0)?;
-    put(device, table, Copy::Backup)?;
-    put(device, table, Copy::Primary)?;
+    put(device, table, TableCopy::Backup)?;
+    put(device, table, TableCopy::Primary)?;
     check(device, table)
 }
 
@@ -135,7 +137,7 @@ fn geometry(device: &dyn BlockDevice) -> Result<Geometry, TableError> {
 fn read_copy(
     device: &dyn BlockDevice,
     geometry: Geometry,
-    copy: Copy,
+    copy: TableCopy,
     lba: u64,
 ) -> Result<CopyRead, TableError> {
     let mut sector = vec![0; geometry.sector_size as usize];
@@ -155,7 +157,7 @@ fn read_copy(
 }
 
 /// Writes one copy, array first, and makes it durable.
-fn put(device: &dyn BlockDevice, table: &Table, copy: Copy) -> Result<(), DeviceError> {
+fn put(device: &dyn BlockDevice, table: &Table, copy: TableCopy) -> Result<(), DeviceError> {
     let Image { array_offset, array, header_offset, header } = table.image(copy);
     device.write_at(&array, array_offset)?;
     device.write_at(&header, header_offset)?;
@@ -164,7 +166,7 @@ fn put(device: &dyn BlockDevice, table: &Table, copy: Copy) -> Result<(), Device
 
 /// Reads both copies back from the medium.
 fn check(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError> {
-    for copy in [Copy::Backup, Copy::Primary] {
+    for copy in [TableCopy::Backup, TableCopy::Primary] {
         let image = table.image(copy);
         let parts = [(image.array_offset, image.array), (image.header_offset, image.header)];
         for (offset, wanted) in parts {
@@ -182,7 +184,7 @@ fn check(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError> {
 /// Whether two tables differ in nothing but attributes and labels.
 fn same_partitions(one: &Table, other: &Table) -> bool {
     let places = |table: &Table| {
-        let place = |part: formats::gpt::entry::Partition| {
+        let place = |part: formats::gpt::Partition| {
             (part.number, part.type_guid, part.guid, part.first_lba, part.last_lba)
         };
         table.partitions().map(place).collect::<Vec<_>>()

@@ -22,7 +22,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{ARRAY_LIMIT, Copy, ENTRY_COUNT_LIMIT, Geometry, GptError, Guid, entry};
+use super::{ARRAY_LIMIT, ENTRY_COUNT_LIMIT, Geometry, GptError, Guid, TableCopy, entry};
 
 /// Bytes of the fields that have a meaning.
 pub const SIZE: usize = 92;
@@ -37,14 +37,14 @@ const PRIMARY_LBA: u64 = 1;
 pub struct Header {
     /// `header size` bytes, at least [`SIZE`].
     bytes: Vec<u8>,
-    copy: Copy,
+    copy: TableCopy,
 }
 
 impl Header {
     /// Parses a header read from `lba`. `sector` is the whole sector.
     pub fn parse(
         geometry: Geometry,
-        copy: Copy,
+        copy: TableCopy,
         lba: u64,
         sector: &[u8],
     ) -> Result<Self, GptError> {
@@ -93,8 +93,8 @@ impl Header {
         // Numbers up to 2^64 from the disk: no sum may overflow.
         let array_end = array_lba.checked_add(geometry.sectors_of(self.array_len()));
         let (after, until) = match self.copy {
-            Copy::Primary => (PRIMARY_LBA, first),
-            Copy::Backup => (last, backup),
+            TableCopy::Primary => (PRIMARY_LBA, first),
+            TableCopy::Backup => (last, backup),
         };
         let placed = array_lba > after && array_end.is_some_and(|end| end <= until);
         expect("entry array LBA", array_lba, placed)?;
@@ -103,7 +103,7 @@ impl Header {
         expect("first usable LBA", first, PRIMARY_LBA + 1 + sectors <= first)?;
         expect("last usable LBA", last, backup - last > sectors)?;
         let other = self.u64(32);
-        expect("other LBA", other, self.copy == Copy::Primary || other == PRIMARY_LBA)
+        expect("other LBA", other, self.copy == TableCopy::Primary || other == PRIMARY_LBA)
     }
 
     pub(super) fn create(
@@ -112,7 +112,7 @@ impl Header {
         usable: RangeInclusive<u64>,
         entry_count: u32,
     ) -> Self {
-        let mut header = Header { bytes: vec![0; SIZE], copy: Copy::Primary };
+        let mut header = Header { bytes: vec![0; SIZE], copy: TableCopy::Primary };
         header.bytes[..8].copy_from_slice(SIGNATURE);
         header.put(8, &REVISION.to_le_bytes());
         header.put(12, &(SIZE as u32).to_le_bytes());
@@ -128,7 +128,7 @@ impl Header {
     }
 
     /// Which copy it is the header of.
-    pub fn copy(&self) -> Copy {
+    pub fn copy(&self) -> TableCopy {
         self.copy
     }
 
@@ -140,8 +140,8 @@ impl Header {
     /// Where the backup header lies.
     pub fn backup_lba(&self) -> u64 {
         match self.copy {
-            Copy::Primary => self.u64(32),
-            Copy::Backup => self.lba(),
+            TableCopy::Primary => self.u64(32),
+            TableCopy::Backup => self.lba(),
         }
     }
 
@@ -181,18 +181,18 @@ impl Header {
 
     /// The usual place of a copy's array of `sectors`: directly behind the primary header, or
     /// directly before the backup header. There is room: `check` or `create` saw to it.
-    pub(super) fn usual_array_lba(&self, copy: Copy, sectors: u64) -> u64 {
+    pub(super) fn usual_array_lba(&self, copy: TableCopy, sectors: u64) -> u64 {
         match copy {
-            Copy::Primary => PRIMARY_LBA + 1,
-            Copy::Backup => self.backup_lba().saturating_sub(sectors),
+            TableCopy::Primary => PRIMARY_LBA + 1,
+            TableCopy::Backup => self.backup_lba().saturating_sub(sectors),
         }
     }
 
     /// The header of one copy, for an array at that place with that checksum.
-    pub(super) fn placed(&self, copy: Copy, array: u64, array_crc: u32) -> Header {
+    pub(super) fn placed(&self, copy: TableCopy, array: u64, array_crc: u32) -> Header {
         let (own, other) = match copy {
-            Copy::Primary => (PRIMARY_LBA, self.backup_lba()),
-            Copy::Backup => (self.backup_lba(), PRIMARY_LBA),
+            TableCopy::Primary => (PRIMARY_LBA, self.backup_lba()),
+            TableCopy::Backup => (self.backup_lba(), PRIMARY_LBA),
         };
         let mut header = Header { bytes: self.bytes.clone(), copy };
         header.put(24, &own.to_le_bytes());

@@ -18,7 +18,7 @@ pub mod entry;
 mod guid;
 pub mod header;
 
-use entry::Partition;
+pub use entry::Partition;
 pub use guid::{Guid, GuidError};
 use header::Header;
 
@@ -117,7 +117,7 @@ impl Geometry {
 
 /// One of the two copies of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Copy {
+pub enum TableCopy {
     /// At the start of the disk; wins when it is valid.
     Primary,
     /// At the end of the disk.
@@ -258,7 +258,7 @@ impl Table {
 
     /// The bytes of one copy. An array goes where its copy has it, as far as that could be read;
     /// else where every tool puts it, directly behind the primary or before the backup header.
-    pub fn image(&self, copy: Copy) -> Image {
+    pub fn image(&self, copy: TableCopy) -> Image {
         let geometry = self.geometry;
         let mut array = self.entries.clone();
         let array_crc = crc32fast::hash(&array);
@@ -368,7 +368,7 @@ pub struct Choice {
     /// The winner.
     pub table: Table,
     /// The copy that is invalid or differs.
-    pub repair: Option<Copy>,
+    pub repair: Option<TableCopy>,
 }
 
 /// Neither copy is valid.
@@ -386,11 +386,11 @@ pub struct NoTable {
 pub fn choose(primary: CopyRead, backup: CopyRead) -> Result<Choice, NoTable> {
     let (mut table, loser, repair) = match (primary.table, backup.table) {
         (Ok(table), Ok(other)) => {
-            let repair = (!table.same_content(&other)).then_some(Copy::Backup);
+            let repair = (!table.same_content(&other)).then_some(TableCopy::Backup);
             (table, backup.header, repair)
         }
-        (Ok(table), Err(_)) => (table, backup.header, Some(Copy::Backup)),
-        (Err(_), Ok(table)) => (table, primary.header, Some(Copy::Primary)),
+        (Ok(table), Err(_)) => (table, backup.header, Some(TableCopy::Backup)),
+        (Err(_), Ok(table)) => (table, primary.header, Some(TableCopy::Primary)),
         (Err(primary), Err(backup)) => return Err(NoTable { primary, backup }),
     };
     // Firmware may lie where a tool would put an array: keep to the place the header names, if it

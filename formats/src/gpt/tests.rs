@@ -28,7 +28,7 @@ fn table(sector_size: u32) -> Table {
 /// Reads one copy back, with `edit` applied to its header fields and the sums made right again.
 fn reread(
     table: &Table,
-    copy: Copy,
+    copy: TableCopy,
     edit: impl FnOnce(&mut [u8], &mut [u8]),
 ) -> Result<Table, GptError> {
     let geometry = table.geometry();
@@ -56,11 +56,19 @@ fn resum(header: &mut [u8]) {
 fn both_copies_read_back_on_every_sector_size() {
     for sector_size in [512, 4096] {
         let table = table(sector_size);
-        let primary = reread(&table, Copy::Primary, |_, _| {}).unwrap();
-        let backup = reread(&table, Copy::Backup, |_, _| {}).unwrap();
+        let primary = reread(&table, TableCopy::Primary, |_, _| {}).unwrap();
+        let backup = reread(&table, TableCopy::Backup, |_, _| {}).unwrap();
         assert!(primary.same_content(&backup) && primary.same_content(&table), "{sector_size}");
-        assert_eq!(primary.image(Copy::Backup), backup.image(Copy::Backup), "{sector_size}");
-        assert_eq!(primary.image(Copy::Primary), backup.image(Copy::Primary), "{sector_size}");
+        assert_eq!(
+            primary.image(TableCopy::Backup),
+            backup.image(TableCopy::Backup),
+            "{sector_size}"
+        );
+        assert_eq!(
+            primary.image(TableCopy::Primary),
+            backup.image(TableCopy::Primary),
+            "{sector_size}"
+        );
         let root_b = primary.find("root-b").unwrap();
         assert_eq!(root_b.len(table.geometry()), 8 << 20);
         assert_eq!(root_b.offset(table.geometry()) % (1 << 20), 0);
@@ -71,45 +79,45 @@ fn both_copies_read_back_on_every_sector_size() {
 fn hostile_header_fields_are_refused() {
     let last = geometry(512).last_lba();
     // Name, copy, offset, value (little-endian, 4 or 8 bytes), field blamed.
-    let rows: &[(&str, Copy, usize, u64, usize, &str)] = &[
-        ("revision 2", Copy::Primary, 8, 0x0002_0000, 4, "revision"),
-        ("header size 91", Copy::Primary, 12, 91, 4, "header size"),
-        ("header size 0", Copy::Primary, 12, 0, 4, "header size"),
-        ("header size 513", Copy::Primary, 12, 513, 4, "header size"),
-        ("header size 2^32-1", Copy::Primary, 12, 0xffff_ffff, 4, "header size"),
-        ("elsewhere", Copy::Primary, 24, 2, 8, "own LBA"),
-        ("backup elsewhere", Copy::Backup, 24, last - 1, 8, "own LBA"),
-        ("backup in usable range", Copy::Primary, 32, 100, 8, "backup LBA"),
-        ("backup past the disk", Copy::Primary, 32, last + 1, 8, "backup LBA"),
-        ("backup at 2^64-1", Copy::Primary, 32, u64::MAX, 8, "backup LBA"),
-        ("backup of another primary", Copy::Backup, 32, 2, 8, "other LBA"),
-        ("first usable 0", Copy::Primary, 40, 0, 8, "first usable LBA"),
-        ("first usable 1", Copy::Backup, 40, 1, 8, "first usable LBA"),
-        ("first usable inside array", Copy::Primary, 40, 33, 8, "entry array LBA"),
-        ("no room for the primary", Copy::Backup, 40, 33, 8, "first usable LBA"),
-        ("first after last", Copy::Primary, 40, last - 32, 8, "first usable LBA"),
-        ("last usable past the disk", Copy::Primary, 48, last, 8, "last usable LBA"),
-        ("last usable 2^64-1", Copy::Primary, 48, u64::MAX, 8, "last usable LBA"),
-        ("no room for the backup", Copy::Primary, 48, last - 32, 8, "last usable LBA"),
-        ("array over the header", Copy::Primary, 72, 1, 8, "entry array LBA"),
-        ("array over the MBR", Copy::Primary, 72, 0, 8, "entry array LBA"),
-        ("array in a partition", Copy::Primary, 72, 3, 8, "entry array LBA"),
-        ("array at 2^64-1", Copy::Primary, 72, u64::MAX, 8, "entry array LBA"),
-        ("backup array over its header", Copy::Backup, 72, last - 31, 8, "entry array LBA"),
-        ("backup array in a partition", Copy::Backup, 72, 100, 8, "entry array LBA"),
-        ("no entries", Copy::Primary, 80, 0, 4, "number of entries"),
-        ("1025 entries", Copy::Primary, 80, 1025, 4, "number of entries"),
-        ("2^31 entries", Copy::Primary, 80, 1 << 31, 4, "number of entries"),
-        ("2^32-1 entries", Copy::Primary, 80, 0xffff_ffff, 4, "number of entries"),
-        ("entry size 0", Copy::Primary, 84, 0, 4, "entry size"),
-        ("entry size 64", Copy::Primary, 84, 64, 4, "entry size"),
-        ("entry size 129", Copy::Primary, 84, 129, 4, "entry size"),
-        ("entry size 384", Copy::Primary, 84, 384, 4, "entry size"),
-        ("entry size 8192", Copy::Primary, 84, 8192, 4, "entry size"),
-        ("entry size 2^31", Copy::Primary, 84, 1 << 31, 4, "entry size"),
-        ("entry size 2^32-1", Copy::Primary, 84, 0xffff_ffff, 4, "entry size"),
-        ("array grown over partitions", Copy::Primary, 84, 256, 4, "entry array LBA"),
-        ("more entries than room", Copy::Backup, 80, 129, 4, "entry array LBA"),
+    let rows: &[(&str, TableCopy, usize, u64, usize, &str)] = &[
+        ("revision 2", TableCopy::Primary, 8, 0x0002_0000, 4, "revision"),
+        ("header size 91", TableCopy::Primary, 12, 91, 4, "header size"),
+        ("header size 0", TableCopy::Primary, 12, 0, 4, "header size"),
+        ("header size 513", TableCopy::Primary, 12, 513, 4, "header size"),
+        ("header size 2^32-1", TableCopy::Primary, 12, 0xffff_ffff, 4, "header size"),
+        ("elsewhere", TableCopy::Primary, 24, 2, 8, "own LBA"),
+        ("backup elsewhere", TableCopy::Backup, 24, last - 1, 8, "own LBA"),
+        ("backup in usable range", TableCopy::Primary, 32, 100, 8, "backup LBA"),
+        ("backup past the disk", TableCopy::Primary, 32, last + 1, 8, "backup LBA"),
+        ("backup at 2^64-1", TableCopy::Primary, 32, u64::MAX, 8, "backup LBA"),
+        ("backup of another primary", TableCopy::Backup, 32, 2, 8, "other LBA"),
+        ("first usable 0", TableCopy::Primary, 40, 0, 8, "first usable LBA"),
+        ("first usable 1", TableCopy::Backup, 40, 1, 8, "first usable LBA"),
+        ("first usable inside array", TableCopy::Primary, 40, 33, 8, "entry array LBA"),
+        ("no room for the primary", TableCopy::Backup, 40, 33, 8, "first usable LBA"),
+        ("first after last", TableCopy::Primary, 40, last - 32, 8, "first usable LBA"),
+        ("last usable past the disk", TableCopy::Primary, 48, last, 8, "last usable LBA"),
+        ("last usable 2^64-1", TableCopy::Primary, 48, u64::MAX, 8, "last usable LBA"),
+        ("no room for the backup", TableCopy::Primary, 48, last - 32, 8, "last usable LBA"),
+        ("array over the header", TableCopy::Primary, 72, 1, 8, "entry array LBA"),
+        ("array over the MBR", TableCopy::Primary, 72, 0, 8, "entry array LBA"),
+        ("array in a partition", TableCopy::Primary, 72, 3, 8, "entry array LBA"),
+        ("array at 2^64-1", TableCopy::Primary, 72, u64::MAX, 8, "entry array LBA"),
+        ("backup array over its header", TableCopy::Backup, 72, last - 31, 8, "entry array LBA"),
+        ("backup array in a partition", TableCopy::Backup, 72, 100, 8, "entry array LBA"),
+        ("no entries", TableCopy::Primary, 80, 0, 4, "number of entries"),
+        ("1025 entries", TableCopy::Primary, 80, 1025, 4, "number of entries"),
+        ("2^31 entries", TableCopy::Primary, 80, 1 << 31, 4, "number of entries"),
+        ("2^32-1 entries", TableCopy::Primary, 80, 0xffff_ffff, 4, "number of entries"),
+        ("entry size 0", TableCopy::Primary, 84, 0, 4, "entry size"),
+        ("entry size 64", TableCopy::Primary, 84, 64, 4, "entry size"),
+        ("entry size 129", TableCopy::Primary, 84, 129, 4, "entry size"),
+        ("entry size 384", TableCopy::Primary, 84, 384, 4, "entry size"),
+        ("entry size 8192", TableCopy::Primary, 84, 8192, 4, "entry size"),
+        ("entry size 2^31", TableCopy::Primary, 84, 1 << 31, 4, "entry size"),
+        ("entry size 2^32-1", TableCopy::Primary, 84, 0xffff_ffff, 4, "entry size"),
+        ("array grown over partitions", TableCopy::Primary, 84, 256, 4, "entry array LBA"),
+        ("more entries than room", TableCopy::Backup, 80, 129, 4, "entry array LBA"),
     ];
     for (name, copy, at, value, size, field) in rows {
         let found = reread(&table(512), *copy, |header, _| {
@@ -146,7 +154,7 @@ fn hostile_entries_are_refused() {
         ),
     ];
     for (name, edit, wanted) in rows {
-        for copy in [Copy::Primary, Copy::Backup] {
+        for copy in [TableCopy::Primary, TableCopy::Backup] {
             let found = reread(&table(512), copy, |_, array| {
                 edit(&mut |at, value| word(array, at, value));
             });
@@ -159,12 +167,12 @@ fn hostile_entries_are_refused() {
 #[test]
 fn wrong_checksums_are_refused() {
     let table = table(512);
-    let Image { header, array, .. } = table.image(Copy::Primary);
-    let good = Header::parse(table.geometry(), Copy::Primary, 1, &header).unwrap();
+    let Image { header, array, .. } = table.image(TableCopy::Primary);
+    let good = Header::parse(table.geometry(), TableCopy::Primary, 1, &header).unwrap();
     for bit in 0..92 * 8 {
         let mut torn = header.clone();
         torn[bit / 8] ^= 1 << (bit % 8);
-        let found = Header::parse(table.geometry(), Copy::Primary, 1, &torn);
+        let found = Header::parse(table.geometry(), TableCopy::Primary, 1, &torn);
         assert!(found.is_err(), "bit {bit} of the header");
     }
     for at in [0, 47, 128, array.len() - 1] {
@@ -188,7 +196,7 @@ fn a_valid_primary_wins_and_the_loser_is_repaired() {
         CopyRead::parse(table.geometry(), header, &array)
     };
     let none = || CopyRead::invalid(GptError::Signature);
-    let (p, b) = (Copy::Primary, Copy::Backup);
+    let (p, b) = (TableCopy::Primary, TableCopy::Backup);
     let rows = [
         ("equal", read(&old, p, true), read(&old, b, true), Some((&old, None))),
         ("backup is newer", read(&old, p, true), read(&new, b, true), Some((&old, Some(b)))),
@@ -217,23 +225,23 @@ fn an_array_elsewhere_stays_where_it_is() {
     // As `sgdisk -j 1000` makes it, to leave room for a boot loader behind the header.
     let table = table(512);
     let moved = |lba: u64| {
-        let mut header = table.image(Copy::Primary).header;
+        let mut header = table.image(TableCopy::Primary).header;
         header[40..48].copy_from_slice(&(lba + 32).to_le_bytes());
         header[72..80].copy_from_slice(&lba.to_le_bytes());
         resum(&mut header);
-        Header::parse(table.geometry(), Copy::Primary, 1, &header).unwrap()
+        Header::parse(table.geometry(), TableCopy::Primary, 1, &header).unwrap()
     };
     let array = &table.entries;
     let primary = Table::parse(table.geometry(), moved(1000), array).unwrap();
-    assert_eq!(primary.image(Copy::Primary).array_offset, 1000 * 512);
-    let Image { header, header_offset, .. } = primary.image(Copy::Backup);
+    assert_eq!(primary.image(TableCopy::Primary).array_offset, 1000 * 512);
+    let Image { header, header_offset, .. } = primary.image(TableCopy::Backup);
     let backup =
-        Header::parse(table.geometry(), Copy::Backup, header_offset >> 9, &header).unwrap();
+        Header::parse(table.geometry(), TableCopy::Backup, header_offset >> 9, &header).unwrap();
     let backup = CopyRead::parse(table.geometry(), backup, array);
     let torn = CopyRead::parse(table.geometry(), moved(1000), &vec![0; array.len()]);
     let choice = choose(torn, backup).unwrap();
-    assert_eq!(choice.repair, Some(Copy::Primary));
-    assert_eq!(choice.table.image(Copy::Primary).array_offset, 1000 * 512);
+    assert_eq!(choice.repair, Some(TableCopy::Primary));
+    assert_eq!(choice.table.image(TableCopy::Primary).array_offset, 1000 * 512);
 }
 
 #[test]
@@ -258,7 +266,8 @@ fn ambiguous_partitions_are_not_found() {
 fn only_the_asked_bits_change() {
     let table = table(512);
     let changed = table.with_attributes(&[(2, u64::MAX)]).unwrap();
-    let (before, after) = (table.image(Copy::Primary).array, changed.image(Copy::Primary).array);
+    let (before, after) =
+        (table.image(TableCopy::Primary).array, changed.image(TableCopy::Primary).array);
     let differ: Vec<usize> = (0..before.len()).filter(|at| before[*at] != after[*at]).collect();
     assert_eq!(differ, (128 + 48..128 + 56).collect::<Vec<_>>());
     assert_eq!(table.with_attributes(&[(4, 0)]), Err(GptError::NoNumber(4)));
@@ -281,7 +290,7 @@ proptest! {
         words in proptest::collection::vec((0..11usize, any::<u64>()), 0..3),
         backup: bool,
     ) {
-        let copy = if backup { Copy::Backup } else { Copy::Primary };
+        let copy = if backup { TableCopy::Backup } else { TableCopy::Primary };
         let _ = reread(&table(512), copy, |header, _| {
             for (at, byte) in edits {
                 header[at] = byte;
@@ -295,13 +304,13 @@ proptest! {
 
     #[test]
     fn no_array_panics(edits in proptest::collection::vec((0..16384usize, any::<u8>()), 0..40)) {
-        let parsed = reread(&table(512), Copy::Primary, |_, array| {
+        let parsed = reread(&table(512), TableCopy::Primary, |_, array| {
             for (at, byte) in edits {
                 array[at] = byte;
             }
         });
         if let Ok(table) = parsed {
-            let again = reread(&table, Copy::Backup, |_, _| {}).unwrap();
+            let again = reread(&table, TableCopy::Backup, |_, _| {}).unwrap();
             prop_assert!(again.same_content(&table));
         }
     }
@@ -310,7 +319,7 @@ proptest! {
     fn labels_and_bits_read_back(label in "\\PC{1,18}", attributes: u64) {
         let new = NewPartition { attributes, ..partition(&label, 1, 4096) };
         let table = Table::create(geometry(4096), guid(9), &[new]).unwrap();
-        let found = reread(&table, Copy::Backup, |_, _| {}).unwrap().partition(1).unwrap();
+        let found = reread(&table, TableCopy::Backup, |_, _| {}).unwrap().partition(1).unwrap();
         prop_assert_eq!(found.label(), Some(label.as_str()));
         prop_assert_eq!(found.attributes, attributes);
     }

@@ -64,7 +64,9 @@ fn kernel_partition(
                 by: format!("the kernel knows partition {number} at another place; reboot first"),
             });
         }
-        return Ok(Some(Path::new("/dev").join(entry.file_name())));
+        // sysfs writes `!` for a `/` in the name of a node.
+        let node = entry.file_name().to_string_lossy().replace('!', "/");
+        return Ok(Some(Path::new("/dev").join(node)));
     }
     Ok(None)
 }

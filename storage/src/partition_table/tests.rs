@@ -46,8 +46,8 @@ fn starts(sector_size: u32) -> Vec<(&'static str, Disk)> {
         damage(&mut content);
         Disk::with_content(content, sector_size)
     };
-    let (primary, backup) = (table.image(Copy::Primary), table.image(Copy::Backup));
-    let other = activated(&table).image(Copy::Backup);
+    let (primary, backup) = (table.image(TableCopy::Primary), table.image(TableCopy::Backup));
+    let other = activated(&table).image(TableCopy::Backup);
     vec![
         ("both good", with(&|_| {})),
         ("primary array torn", with(&|disk| disk[primary.array_offset as usize] ^= 1)),
@@ -107,7 +107,7 @@ fn a_writer_that_forgets_the_flush_is_caught_by_the_sweep() {
     let disk = simulated(512);
     let old = load(&disk).unwrap().table;
     let new = activated(&old);
-    for copy in [Copy::Backup, Copy::Primary] {
+    for copy in [TableCopy::Backup, TableCopy::Primary] {
         let image = new.image(copy);
         disk.write_at(&image.array, image.array_offset).unwrap();
     }
@@ -308,7 +308,7 @@ fn a_moved_main_table_stays_where_sgdisk_put_it() {
     let table = load(&device).unwrap().table;
     write(&device, &table.with_attributes(&[(1, A.put_into(0))]).unwrap()).unwrap();
     device.write_at(&[0xff; 16], 1000 * 512).unwrap();
-    assert_eq!(repair(&device).unwrap().repair, Some(Copy::Primary));
+    assert_eq!(repair(&device).unwrap().repair, Some(TableCopy::Primary));
     let mut firmware = [0; 4096];
     device.read_at(&mut firmware, 1024).unwrap();
     assert_eq!(firmware, [0xab; 4096]);
