@@ -1,0 +1,139 @@
+//! The program itself: what it prints, how it ends, what a `kill -9` leaves.
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::{TOKEN, exchange, noise};
+use formats::digest::Digest;
+
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(temp: &Path, more: &[&str]) -> Self {
+        let tokens = temp.join("tokens");
+        common::write_private(&tokens, TOKEN);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_repo-server"));
+        command.arg("serve").arg("--dir").arg(temp.join("repository"));
+        command.args(["--listen", "127.0.0.1:0", "--log", "info"]);
+        command.arg("--push-token-file").arg(&tokens).args(more);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        let address = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
+        // Keep reading, or a full pipe stops the server.
+        std::thread::spawn(move || lines.for_each(drop));
+        Server { child, address }
+    }
+
+    fn push(&self, method: &str, target: &str, body: &[u8]) -> common::Reply {
+        let bearer = format!("Authorization: Bearer {TOKEN}");
+        exchange(self.address, method, target, &[&bearer], body)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn it_ends_politely() {
+    use rustix::process::Signal;
+    for signal in [Signal::TERM, Signal::INT] {
+        let temp = tempfile::tempdir().unwrap();
+        let mut server = Server::start(temp.path(), &["--log-format", "json"]);
+        let bytes = noise(200_000);
+        let digest = Digest::sha256_of(&bytes);
+        // A request under way when the signal comes is finished.
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let head = format!(
+            "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\n\
+             Authorization: Bearer {TOKEN}\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+            bytes.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        answer.read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 100"), "{line}");
+        server.signal(signal);
+        // No new ones, once the listener is gone.
+        while TcpStream::connect(server.address).is_ok() {
+            std::thread::yield_now();
+        }
+        stream.write_all(&bytes).unwrap();
+        let statuses: Vec<String> = answer.lines().map_while(Result::ok).collect();
+        assert!(statuses.iter().any(|line| line.starts_with("HTTP/1.1 201")), "{statuses:?}");
+        assert!(server.child.wait().unwrap().success());
+    }
+}
+
+/// 215: whatever a killed server was doing, what it shows afterwards is whole.
+#[test]
+fn kill_9_in_mid_upload_leaves_nothing_visible() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::start(temp.path(), &[]);
+    let bytes = noise(3 << 20);
+    let digest = Digest::sha256_of(&bytes);
+    let reply = server.push("POST", "/v2/a/blobs/uploads/", &[]).expect(202);
+    let location = reply.header("location").unwrap().to_owned();
+    server.push("PATCH", &location, &bytes[..1 << 20]).expect(202);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let head = format!(
+        "PATCH {location} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n",
+        2 << 20
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&bytes[1 << 20..2 << 20]).unwrap();
+    server.signal(rustix::process::Signal::KILL);
+    drop(server);
+    let leftovers = || std::fs::read_dir(temp.path().join("repository/.tmp")).unwrap().count();
+    assert_eq!(leftovers(), 1);
+
+    let server = Server::start(temp.path(), &[]);
+    assert_eq!(leftovers(), 0, "the next start tidies up");
+    exchange(server.address, "GET", &format!("/v2/a/blobs/{digest}"), &[], &[]).expect(404);
+    server.push("POST", &format!("/v2/a/blobs/uploads/?digest={digest}"), &bytes).expect(201);
+}
+
+#[test]
+fn errors_are_words_and_numbers() {
+    let temp = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_repo-server")).args(args).output().unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or(serde_json::Value::Null);
+        (output.status.code(), json, String::from_utf8(output.stderr).unwrap())
+    };
+    let dir = temp.path().join("repository");
+    let dir = dir.to_str().unwrap();
+    let (code, json, text) = run(&["serve", "--dir", dir, "--listen", "0.0.0.0:0", "--json"]);
+    assert_eq!((code, &json["code"]), (Some(23), &"config".into()));
+    assert!(text.starts_with("error[config]: 0.0.0.0:0 is not a loopback address"), "{text}");
+    assert_eq!(run(&["serve"]).0, Some(2));
+
+    let (code, json, _) = run(&["scrub", "--dir", dir, "--json"]);
+    assert_eq!((code, &json["ok"]), (Some(23), &false.into()), "no such directory: {json}");
+    let layout = storage::layout::LayoutDir::create(Path::new(dir)).unwrap();
+    let digest = storage::layout::LayoutDir::put_blob(&layout, b"content").unwrap();
+    let (code, json, _) = run(&["scrub", "--dir", dir, "--json"]);
+    assert_eq!((code, json["read"].as_u64()), (Some(0), Some(1)), "{json}");
+    std::fs::write(Path::new(dir).join("blobs/sha256").join(digest.hex()), b"rotten!").unwrap();
+    let (code, json, _) = run(&["scrub", "--dir", dir, "--json"]);
+    assert_eq!(code, Some(15));
+    assert_eq!(json["rotten"][0]["digest"], digest.to_string());
+}

@@ -1,0 +1,368 @@
+//! Clients, disks and neighbours that mean harm (threats §2.15). Numbers are its rows.
+
+mod common;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use common::{Fixture, TOKEN, noise, parse, raw};
+use formats::digest::Digest;
+
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// 204, 205: names and ids never become paths.
+#[test]
+fn hostile_names() {
+    let server = Fixture::new();
+    server.push_artifact("a", "v1", &[b"layer"]);
+    let before = common::tree(server.temp.path());
+    for target in [
+        "/v2/../a/manifests/v1",
+        "/v2/a/../a/manifests/v1",
+        "/v2/%2e%2e%2fa/manifests/v1",
+        "/v2/..%2f..%2fetc/manifests/passwd",
+        "/v2//a/manifests/v1",
+        "/v2/a%00/manifests/v1",
+        "/v2/A/manifests/v1",
+        "/v2/_manifests/manifests/v1",
+        "/v2/a/_blobs/manifests/v1",
+        "/v2/a/manifests/..%2f..%2ftokens",
+        "/v2/a/manifests/.",
+        "/v2/a/blobs/sha256:../../../tokens",
+        "/v2/a/blobs/sha256:%2e%2e%2f%2e%2e%2ftokens",
+        "/v2/a/blobs/uploads/..%2f..%2f..%2ftokens",
+        "/v2/a/blobs/uploads/00000000-0000-0000-0000-000000000000",
+        "/metadata/..%2f..%2ftokens",
+        "/metadata/../../tokens",
+        "/targets/../../tokens",
+        "/targets/..%2f..%2ftokens",
+        "/../tokens",
+    ] {
+        for method in ["GET", "PUT", "DELETE"] {
+            let status = server.push(method, target, &[], b"x").status;
+            assert!((400..500).contains(&status), "{method} {target}: {status}");
+        }
+    }
+    let long = format!("/v2/{}/manifests/v1", "a".repeat(300));
+    server.get(&long).expect_error(400, "NAME_INVALID");
+    assert_eq!(common::tree(server.temp.path()), before);
+}
+
+/// 215: bytes that rot or were torn never leave under a digest they do not have.
+#[test]
+fn rotten_blobs_are_not_served() {
+    let server = Fixture::new();
+    let (small, large) = (noise(1000), noise(300_000));
+    let manifest = server.push_artifact("a", "v1", &[&small, &large]);
+    let mut victims = vec![];
+    for bytes in [&small, &large] {
+        let digest = Digest::sha256_of(bytes);
+        server.get(&format!("/v2/a/blobs/{digest}")).expect(200);
+        victims.push((digest, bytes.clone()));
+    }
+    // Bits flip while nobody looks.
+    let server = server.restarted(|config| {
+        let dir = config.dir.clone();
+        for (digest, bytes) in &victims {
+            let mut rotten = bytes.clone();
+            let middle = rotten.len() / 2;
+            rotten[middle] ^= 1;
+            std::fs::write(dir.join("blobs/sha256").join(digest.hex()), rotten).unwrap();
+        }
+    });
+    for (digest, bytes) in &victims {
+        let target = format!("/v2/a/blobs/{digest}");
+        for method in ["HEAD", "GET"] {
+            server.ask(method, &target, &["Range: bytes=0-9"], &[]).expect(404);
+        }
+        // Who pushes it again heals it.
+        server.push_blob("a", bytes);
+        assert_eq!(&server.get(&target).expect(200).body, bytes);
+        // A torn file is noticed by its length, while the server runs.
+        let path = server.blob_path(digest);
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let reply = server.get(&target);
+        let unharmed = reply.status == 200 && reply.body == *bytes;
+        assert!(reply.status == 404 || unharmed, "{}", reply.status);
+        std::fs::write(&path, bytes).unwrap();
+    }
+    // A rotten manifest takes its tag with it.
+    let server = server.restarted(|config| {
+        let path = config.dir.join("blobs/sha256").join(manifest.hex());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.push(b' ');
+        std::fs::write(&path, bytes).unwrap();
+    });
+    server.get("/v2/a/manifests/v1").expect_error(404, "MANIFEST_UNKNOWN");
+}
+
+/// 216: links and foreign files in the storage are not followed and not served.
+#[test]
+fn planted_files_are_not_served() {
+    let server = Fixture::new();
+    let secret = b"a secret of the machine".to_vec();
+    let outside = server.temp.path().join("secret");
+    std::fs::write(&outside, &secret).unwrap();
+    // The right bytes, but through a link: still not ours.
+    let digest = server.push_blob("a", &secret);
+    let path = server.blob_path(&digest);
+    std::fs::remove_file(&path).unwrap();
+    symlink(&outside, &path).unwrap();
+    let server = server.restarted(|_| {});
+    server.get(&format!("/v2/a/blobs/{digest}")).expect_error(404, "BLOB_UNKNOWN");
+    // A pipe does not make the server wait.
+    std::fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    server.get(&format!("/v2/a/blobs/{digest}")).expect_error(404, "BLOB_UNKNOWN");
+    // Bytes without a link are in no repository.
+    let orphan = Digest::sha256_of(b"orphan");
+    std::fs::write(server.blob_path(&orphan), b"orphan").unwrap();
+    server.get(&format!("/v2/a/blobs/{orphan}")).expect(404);
+    server.push("POST", &format!("/v2/b/blobs/uploads/?mount={orphan}"), &[], &[]).expect(202);
+}
+
+/// 214: what would have to be unpacked is not taken.
+#[test]
+fn encoded_bodies_are_refused() {
+    let server = Fixture::new();
+    let location = server.start_upload("a");
+    let digest = Digest::sha256_of(b"x");
+    for encoding in ["gzip", "zstd", "br", "deflate, gzip"] {
+        let header = format!("Content-Encoding: {encoding}");
+        for (method, target) in [
+            ("PATCH", location.clone()),
+            ("PUT", format!("{location}?digest={digest}")),
+            ("POST", format!("/v2/a/blobs/uploads/?digest={digest}")),
+            ("PUT", "/v2/a/manifests/v1".to_owned()),
+        ] {
+            server.push(method, &target, &[&header], b"x").expect_error(415, "UNSUPPORTED");
+        }
+    }
+    let identity = "Content-Encoding: identity";
+    server.push("PUT", &format!("{location}?digest={digest}"), &[identity], b"x").expect(201);
+}
+
+/// 207, 205: sizes are bounded, before and while bytes come.
+#[test]
+fn blobs_have_a_size_limit() {
+    let server = Fixture::with(|config| config.limits.blob_bytes = 100_000);
+    let digest = server.push_blob("a", &noise(100_000));
+    let location = server.start_upload("a");
+    server.push("PATCH", &location, &[], &noise(100_001)).expect_error(413, "SIZE_INVALID");
+    server.push("PATCH", &location, &[], &noise(60_000)).expect(202);
+    server.push("PATCH", &location, &[], &noise(60_000)).expect_error(413, "SIZE_INVALID");
+    // A stream without an announced length is cut off, and its session is gone.
+    let mut chunked = format!("{:x}\r\n", 60_000).into_bytes();
+    chunked.extend_from_slice(&noise(60_000));
+    chunked.extend_from_slice(b"\r\n0\r\n\r\n");
+    server.push("PATCH", &location, &["Transfer-Encoding: chunked"], &chunked).expect(413);
+    server.push("GET", &location, &[], &[]).expect(404);
+    server.get(&format!("/v2/a/blobs/{digest}")).expect(200);
+    assert_eq!(std::fs::read_dir(server.dir().join(".tmp")).unwrap().count(), 0);
+}
+
+/// 205: abandoned sessions are bounded in number and in time.
+#[test]
+fn abandoned_uploads_end() {
+    let server = Fixture::with(|config| {
+        config.limits.sessions = 5;
+        config.limits.session_expiry = MOMENT;
+    });
+    let locations: Vec<_> = (0..5).map(|_| server.start_upload("a")).collect();
+    server.push("PATCH", &locations[0], &[], b"bytes").expect(202);
+    let reply = server.push("POST", "/v2/a/blobs/uploads/", &[], &[]);
+    let reply = reply.expect_error(429, "TOOMANYREQUESTS");
+    assert!(reply.header("retry-after").is_some());
+    until(|| std::fs::read_dir(server.dir().join(".tmp")).unwrap().count() == 0);
+    server.push("GET", &locations[0], &[], &[]).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    server.start_upload("a");
+}
+
+/// 208: heads have a size.
+#[test]
+fn header_floods() {
+    let server = Fixture::new();
+    let ask = |headers: &str| {
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        parse(&raw(server.address(), request.as_bytes()), "GET").unwrap().status
+    };
+    assert_eq!(ask("Connection: close\r\n"), 200);
+    assert_eq!(ask(&format!("Cookie: {}\r\n", "x".repeat(1 << 20))), 431);
+    assert_eq!(ask(&"X: y\r\n".repeat(10_000)), 431);
+    let uri = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
+    let status = parse(&raw(server.address(), uri.as_bytes()), "GET").unwrap().status;
+    assert!(matches!(status, 414 | 431), "{status}");
+    server.get("/healthz").expect(200);
+}
+
+/// 212: one body, one framing.
+#[test]
+fn smuggling() {
+    let server = Fixture::new();
+    let second = "GET /v2/smuggled/tags/list HTTP/1.1\r\nHost: x\r\n\r\n";
+    for framing in [
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: +5\r\n",
+        "Content-Length: -1\r\n",
+        "Content-Length: 5, 6\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "X: a\r\n b\r\n",
+        "X : a\r\n",
+    ] {
+        let request = format!(
+            "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n0\r\n\r\n{second}"
+        );
+        let reply = raw(server.address(), request.as_bytes());
+        let text = String::from_utf8_lossy(&reply);
+        let status = parse(&reply, "GET").map(|_| &text[9..12]);
+        // Refused, or taken as one request by the rule of RFC 9112 §6.3 (then without credentials).
+        assert!(matches!(status, Some("400" | "401")) || reply.is_empty(), "{framing:?}: {text}");
+        if status == Some("400") {
+            assert!(
+                !text.contains("smuggled"),
+                "{framing:?} lets a second request through: {text}"
+            );
+        }
+    }
+}
+
+/// 209: nobody holds a connection for nothing. Each is closed by its own rule.
+#[test]
+fn slow_clients_are_let_go() {
+    let server = Fixture::with(|config| {
+        config.limits.head = MOMENT;
+        config.limits.idle = MOMENT;
+        config.limits.stall = 2 * MOMENT;
+        config.limits.rate_window = 2 * MOMENT;
+        config.limits.min_rate = 1 << 20;
+    });
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let location = server.start_upload("a");
+    let head =
+        format!("PATCH {location} HTTP/1.1\r\nHost: x\r\n{bearer}\r\nContent-Length: 9999999");
+    for (name, said) in [
+        ("never a byte", String::new()),
+        ("half a head", "GET /healthz HTTP/1.1\r\nHost".to_owned()),
+        ("idle after a request", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
+        ("half a body", format!("{head}\r\n\r\nsome bytes")),
+    ] {
+        let begun = Instant::now();
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        wait_for_close(&mut stream, name, &[]);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{name}");
+    }
+    // A body that trickles moves all the time, and is still too slow.
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.write_all(format!("{head}\r\n\r\n").as_bytes()).unwrap();
+    wait_for_close(&mut stream, "trickling body", b"x");
+    // A reader that takes nothing.
+    let large = server.push_blob("a", &noise(32 << 20));
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    write!(stream, "GET /v2/a/blobs/{large} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    std::thread::sleep(6 * MOMENT);
+    let mut got = Vec::new();
+    let _ = stream.read_to_end(&mut got);
+    assert!(got.len() < 32 << 20, "a reader that stalled was waited for");
+    server.get("/healthz").expect(200);
+}
+
+/// Reads until the server closes, now and then sending `trickle`.
+fn wait_for_close(stream: &mut TcpStream, name: &str, trickle: &[u8]) {
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let begun = Instant::now();
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return,
+        }
+        if !trickle.is_empty() && stream.write_all(trickle).is_err() {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{name}: still open");
+    }
+}
+
+/// 205: a client that dies in mid-upload leaves nothing anybody sees, and can go on.
+#[test]
+fn a_broken_upload_is_invisible_and_resumable() {
+    let server = Fixture::new();
+    let bytes = noise(1 << 20);
+    let digest = Digest::sha256_of(&bytes);
+    let location = server.start_upload("a");
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let head = format!(
+        "PATCH {location} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n",
+        bytes.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&bytes[..700_000]).unwrap();
+    drop(stream);
+    server.get(&format!("/v2/a/blobs/{digest}")).expect(404);
+    let stored = || -> Option<usize> {
+        let reply = server.push("GET", &location, &[], &[]).expect(204);
+        reply.header("range")?.strip_prefix("0-")?.parse().ok()
+    };
+    until(|| stored() == Some(699_999));
+    let rest = format!("Content-Range: 700000-{}", bytes.len() - 1);
+    server
+        .push("PUT", &format!("{location}?digest={digest}"), &[&rest], &bytes[700_000..])
+        .expect(201);
+    assert_eq!(server.get(&format!("/v2/a/blobs/{digest}")).expect(200).body, bytes);
+}
+
+/// 218 in small: more clients than places; each gets its turn.
+#[test]
+fn more_connections_than_places() {
+    let server = Fixture::with(|config| {
+        config.limits.connections = 2;
+        config.limits.head = MOMENT;
+    });
+    let squatters: Vec<_> =
+        (0..10).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    server.get("/healthz").expect(200);
+    drop(squatters);
+}
+
+/// One writer per directory; readers as many as like.
+#[test]
+fn two_servers_do_not_write_one_directory() {
+    let server = Fixture::new();
+    let mut config = common::config(&server.temp, |_| {});
+    let error = repo_server::start(config.clone()).unwrap_err();
+    assert_eq!(error.reason(), formats::reason::Reason::Config);
+    config.read_only = true;
+    let reader = repo_server::start(config).unwrap();
+    let digest = server.push_artifact("a", "v1", &[b"layer"]);
+    // The other process's tag is seen at once.
+    let reply = common::exchange(reader.local_addr(), "GET", "/v2/a/manifests/v1", &[], &[]);
+    assert_eq!(
+        reply.expect(200).header("docker-content-digest"),
+        Some(digest.to_string().as_str())
+    );
+}
+
+/// Waits for a condition that another thread brings about.
+#[track_caller]
+fn until(condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "did not come true");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,211 @@
+//! TLS: versions, ALPN, client certificates, handshakes that never end (threats 210).
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Fixture, noise};
+use formats::reason::Reason;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use repo_server::{Config, TlsFiles};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
+
+/// A CA, a server certificate for 127.0.0.1 and a client certificate, in files.
+struct Keys {
+    ca: CertificateDer<'static>,
+    client: (CertificateDer<'static>, PrivateKeyDer<'static>),
+    files: TlsFiles,
+}
+
+fn keys(dir: &Path) -> Keys {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::from_params(&params, &ca_key);
+    let issue = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &issuer).unwrap(), key)
+    };
+    let (server, server_key) = issue("127.0.0.1");
+    let (client, client_key) = issue("node-1");
+    let files = TlsFiles {
+        certificate: dir.join("server.pem"),
+        key: dir.join("server.key"),
+        client_ca: Some(dir.join("ca.pem")),
+    };
+    std::fs::write(&files.certificate, server.pem()).unwrap();
+    common::write_private(&files.key, &server_key.serialize_pem());
+    std::fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
+    let client_key = PrivateKeyDer::try_from(client_key.serialize_der()).unwrap();
+    Keys { ca: ca.der().clone(), client: (client.der().clone(), client_key), files }
+}
+
+fn client(
+    keys: &Keys,
+    versions: &[&'static SupportedProtocolVersion],
+    with_certificate: bool,
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(keys.ca.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+    if with_certificate {
+        let (certificate, key) = &keys.client;
+        builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).unwrap()
+    } else {
+        builder.with_no_client_auth()
+    }
+}
+
+/// One HTTP/1.1 request over TLS; the answer, or why there is none.
+fn ask(server: &Fixture, config: ClientConfig) -> Result<String, String> {
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(server.address()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).map_err(|error| error.to_string())?;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    if answer.is_empty() {
+        return Err(read.map_or_else(|error| error.to_string(), |_| "closed".to_owned()));
+    }
+    Ok(String::from_utf8(answer).unwrap())
+}
+
+fn fixture(change: impl FnOnce(&mut Config)) -> (Fixture, Keys) {
+    let temp = tempfile::tempdir().unwrap();
+    let keys = keys(temp.path());
+    let tls = TlsFiles { client_ca: None, ..keys.files.clone() };
+    let config = common::config(&temp, |config| {
+        config.tls = Some(tls);
+        change(config);
+    });
+    let server = repo_server::start(config).unwrap();
+    (Fixture { temp, server }, keys)
+}
+
+#[test]
+fn both_versions_of_tls_work() {
+    let (server, keys) = fixture(|_| {});
+    assert!(server.server.url().starts_with("https://127.0.0.1:"));
+    for version in [&version::TLS13, &version::TLS12] {
+        let answer = ask(&server, client(&keys, &[version], false)).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // Plain HTTP to the TLS port is no HTTP at all.
+    let plain = common::raw(server.address(), b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(!plain.starts_with(b"HTTP/"), "{plain:?}");
+}
+
+#[test]
+fn client_certificates_when_asked_for() {
+    let (server, keys) = fixture(|config| {
+        let tls = config.tls.as_mut().unwrap();
+        tls.client_ca = Some(tls.certificate.with_file_name("ca.pem"));
+    });
+    let good = ask(&server, client(&keys, &[&version::TLS13], true)).unwrap();
+    assert!(good.starts_with("HTTP/1.1 200"));
+    assert!(ask(&server, client(&keys, &[&version::TLS13], false)).is_err());
+    let stranger_dir = tempfile::tempdir().unwrap();
+    let stranger = self::keys(stranger_dir.path());
+    let other = Keys { client: stranger.client, ..keys };
+    assert!(ask(&server, client(&other, &[&version::TLS13], true)).is_err());
+}
+
+#[test]
+fn http_2_by_alpn() {
+    let (server, keys) = fixture(|_| {});
+    let mut config = client(&keys, &[&version::TLS13], false);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let stream = connector.connect(name, socket).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let mut ask = async |method: &str, target: &str| {
+            let uri = format!("https://127.0.0.1{target}");
+            let request = http::Request::builder().method(method).uri(uri);
+            let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+            let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+            (head, body.collect().await.unwrap().to_bytes())
+        };
+        let (head, body) = ask("GET", "/healthz").await;
+        assert_eq!(head.status, 200);
+        assert!(body.starts_with(b"{"));
+        let (head, _) = ask("GET", "/v2/a/manifests/v1").await;
+        assert_eq!(head.status, 404);
+        let (head, body) = ask("HEAD", "/healthz").await;
+        assert_eq!((head.status.as_u16(), body.len()), (200, 0));
+        assert!(head.headers.contains_key("content-length"));
+        let (head, _) = ask("POST", "/v2/a/blobs/uploads/").await;
+        assert_eq!(head.status, 401);
+    });
+}
+
+#[test]
+fn handshakes_that_never_end() {
+    let (server, keys) = fixture(|config| config.limits.handshake = Duration::from_millis(200));
+    // A ClientHello that stops in the middle, one that never begins, one that trickles, and noise.
+    let hello = [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03];
+    for (name, bytes) in [("half", &hello[..]), ("nothing", &[]), ("noise", &noise(4096))] {
+        let begun = Instant::now();
+        common::raw(server.address(), bytes);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{name}");
+    }
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    while stream.write_all(&hello[..1]).is_ok() && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "a trickling hello");
+    assert!(ask(&server, client(&keys, &[&version::TLS13], false)).is_ok());
+}
+
+#[test]
+fn what_cannot_be_served_safely_is_not_started() {
+    let temp = tempfile::tempdir().unwrap();
+    let refused = |change: &dyn Fn(&mut Config)| {
+        repo_server::start(common::config(&temp, change)).unwrap_err()
+    };
+    let error = refused(&|config| config.listen = "0.0.0.0:0".parse().unwrap());
+    assert!(error.to_string().contains("--insecure-http"), "{error}");
+    let keys = keys(temp.path());
+    let empty = temp.path().join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    for files in [
+        TlsFiles { certificate: empty.clone(), ..keys.files.clone() },
+        TlsFiles { key: empty.clone(), ..keys.files.clone() },
+        TlsFiles { key: temp.path().join("none"), ..keys.files.clone() },
+        TlsFiles { client_ca: Some(empty), ..keys.files.clone() },
+        TlsFiles { certificate: temp.path().join("ca.pem"), ..keys.files },
+    ] {
+        let error = refused(&|config| config.tls = Some(files.clone()));
+        assert_eq!(error.reason(), Reason::Config, "{error}");
+    }
+    let tokens = temp.path().join("readable");
+    std::fs::write(&tokens, common::TOKEN).unwrap();
+    let error = refused(&|config| config.push_tokens = Some(tokens.clone()));
+    assert_eq!(error.reason(), Reason::InsecurePerms);
+    let file = temp.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    refused(&|config| config.dir = file.clone());
+}
