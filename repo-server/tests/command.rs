@@ -1,4 +1,5 @@
 //! The program itself: what it prints, how it ends, what a `kill -9` leaves.
+#![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! OCI distribution-spec 1.1, endpoint by endpoint (§"Endpoints"), against a real server.
+#![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
 
 mod common;
 

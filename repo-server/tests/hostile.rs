@@ -1,4 +1,5 @@
 //! Clients, disks and neighbours that mean harm (threats §2.15). Numbers are its rows.
+#![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
 
 mod common;
 

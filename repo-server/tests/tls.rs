@@ -1,4 +1,5 @@
 //! TLS: versions, ALPN, client certificates, handshakes that never end (threats 210).
+#![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `/metadata` and `/targets` (TUF §6.2), and repositories that somebody else writes.
+#![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
 
 mod common;
 

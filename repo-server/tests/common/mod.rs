@@ -1,6 +1,5 @@
 //! A real server on a loopback port, and a client that writes exactly the bytes it is told to.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
-#![allow(clippy::unwrap_used, reason = "these are tests, though not by name")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
