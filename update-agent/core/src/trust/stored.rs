@@ -23,6 +23,7 @@
 //! keeps the record adds checksum, sequence number and a second copy.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use formats::reason::Reason;
@@ -40,7 +41,7 @@ const KEPT_BYTES: usize = 16 << 20;
 ///
 /// Every file in it was verified when it came, and is verified again, with the keys of the day,
 /// when it is used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The newest root; its chain is not needed any more.
     pub root: Option<Arc<[u8]>>,
@@ -66,6 +67,18 @@ impl Default for Stored {
             delegated: BTreeMap::new(),
             known_time: UnixTime::EPOCH,
         }
+    }
+}
+
+impl fmt::Debug for Stored {
+    /// Lengths instead of files, which are long and numbers to the reader.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Stored");
+        for role in Role::TOP_LEVEL {
+            out.field(role.name(), &self.file(&role).map(|bytes| bytes.len()));
+        }
+        let delegated: Vec<_> = self.delegated.iter().map(|(n, b)| (n, b.len())).collect();
+        out.field("delegated", &delegated).field("known_time", &self.known_time).finish()
     }
 }
 

@@ -1,0 +1,127 @@
+//! §2.5: clocks.
+
+use formats::reason::Reason;
+use formats::tuf::{Role, UnixTime};
+use racklet_tests::forge::{DAY, Forge, NOW, Node};
+use update_core::trust::TrustError;
+
+use crate::{ALL, recovers, refuses, settled};
+
+#[test]
+fn case_82_no_clock() {
+    // Known time is stored: 1970 is not believed, and not taken for "not expired" either.
+    let (repo, mut node) = settled();
+    node.clock.system = UnixTime::EPOCH;
+    node.requests.clear();
+    let error = refuses(&mut node, &repo, Reason::ClockUntrusted, ALL);
+    assert_eq!(error, TrustError::ClockUntrusted { clock: UnixTime::EPOCH, known: NOW });
+    assert!(node.requests.is_empty(), "nothing is asked for");
+    // A first run: the build time is known.
+    let mut fresh = Node::of(&repo);
+    fresh.clock.system = UnixTime::EPOCH;
+    fresh.clock.build = NOW.plus(-100 * DAY);
+    refuses(&mut fresh, &repo, Reason::ClockUntrusted, ALL);
+    fresh.clock.system = NOW;
+    recovers(&mut fresh, &repo);
+}
+
+#[test]
+fn case_83_the_clock_steps_back() {
+    let (repo, mut node) = settled();
+    node.clock.system = NOW.plus(-DAY);
+    refuses(&mut node, &repo, Reason::ClockUntrusted, ALL);
+    node.clock.system = NOW.plus(-5 * 60);
+    let set = node.refresh(&repo).unwrap();
+    assert_eq!(set.now(), NOW, "a small step is tolerated, and known time counts");
+    node.clock.system = NOW.plus(-5 * 60 - 1);
+    refuses(&mut node, &repo, Reason::ClockUntrusted, ALL);
+    node.clock.system = NOW.plus(1);
+    recovers(&mut node, &repo);
+}
+
+#[test]
+fn case_84_a_spoofed_jump_forward_does_not_stick() {
+    let (repo, mut node) = settled();
+    for year in ["2106-02-07T06:28:16Z", "9999-12-31T23:59:59Z"] {
+        node.clock.system = UnixTime::parse(year).unwrap();
+        refuses(&mut node, &repo, Reason::Expired, ALL);
+    }
+    node.clock.system = NOW.plus(60);
+    recovers(&mut node, &repo);
+    // A jump within the life of everything moves known time, by less than that life.
+    node.clock.system = NOW.plus(DAY - 1);
+    recovers(&mut node, &repo);
+    assert_eq!(node.stored.known_time, NOW.plus(DAY - 1));
+    node.clock.system = NOW.plus(60);
+    refuses(&mut node, &repo, Reason::ClockUntrusted, ALL);
+    node.clock.system = NOW.plus(DAY - 1);
+    recovers(&mut node, &repo);
+}
+
+#[test]
+fn case_84_only_a_complete_update_moves_known_time() {
+    let (mut repo, mut node) = settled();
+    repo.publish(&[Role::Targets]);
+    repo.served.remove("3.targets.json");
+    node.clock.system = NOW.plus(DAY / 2);
+    node.refresh(&repo).unwrap_err();
+    assert_eq!(node.stored.known_time, NOW);
+}
+
+#[test]
+fn case_85_the_start_time_holds_for_the_whole_run() {
+    let (mut repo, mut node) = settled();
+    node.clock.system = NOW.plus(DAY - 1);
+    repo.publish(&[Role::Targets]);
+    // The machine is given the time once; however long the fetches take, it judges by that.
+    let set = node.refresh(&repo).unwrap();
+    assert_eq!(set.now(), NOW.plus(DAY - 1));
+    node.clock.system = NOW.plus(DAY);
+    let error = refuses(&mut node, &repo, Reason::Expired, ALL);
+    assert!(error.to_string().contains("timestamp version 3 expired at 2030-01-02T00:00:00Z"));
+}
+
+#[test]
+fn case_86_years_that_broke_others() {
+    for year in ["2038-01-19T03:14:07Z", "2106-02-07T06:28:15Z", "2262-04-11T23:47:16Z"] {
+        let last = UnixTime::parse(year).unwrap();
+        let mut repo = Forge::new();
+        for role in Role::TOP_LEVEL {
+            repo.header(&role).expires = last.plus(1);
+        }
+        let root = repo.file_of(&Role::Root);
+        repo.publish(&[Role::Targets]);
+        let mut node = Node::of(&repo);
+        node.shipped_root = root;
+        node.clock.system = last;
+        recovers(&mut node, &repo);
+        assert_eq!(node.stored.known_time, last);
+        node.clock.system = last.plus(1);
+        refuses(&mut node, &repo, Reason::Expired, ALL);
+    }
+}
+
+/// Known time alone is written once an hour, not at every poll.
+#[test]
+fn polling_spares_the_flash() {
+    let (repo, mut node) = settled();
+    node.persisted.clear();
+    for minute in 0..120 {
+        node.clock.system = NOW.plus(minute * 60);
+        recovers(&mut node, &repo);
+    }
+    assert_eq!(node.persisted.len(), 1);
+}
+
+/// A node that was off until everything expired catches up once the repository is fresh.
+#[test]
+fn an_expired_node_catches_up() {
+    let (mut repo, mut node) = settled();
+    let later = NOW.plus(3 * 365 * DAY);
+    for role in Role::TOP_LEVEL {
+        repo.header(&role).expires = later.plus(DAY);
+    }
+    repo.publish(&[Role::Root, Role::Targets]);
+    node.clock.system = later;
+    recovers(&mut node, &repo);
+}
