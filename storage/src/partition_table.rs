@@ -6,7 +6,7 @@
 //!          └──────────── at every moment one copy is valid on the medium ────────────┘  ─► read back
 //! ```
 //!
-//! After a cut anywhere in [`write`] the next [`load`] finds the old table or the new one, whole;
+//! After a cut anywhere in [`write()`] the next [`load`] finds the old table or the new one, whole;
 //! which one is what a boot loader that prefers the primary copy finds as well.
 
 use formats::gpt::header::Header;
@@ -68,7 +68,7 @@ impl TableError {
 }
 
 /// Reads the table, without writing anything. [`Choice::repair`] names a copy that is invalid or
-/// differs; [`repair`] and [`write`] make it good.
+/// differs; [`repair`] and [`write()`] make it good.
 pub fn load(device: &dyn BlockDevice) -> Result<Choice, TableError> {
     let geometry = geometry(device)?;
     let primary = read_copy(device, geometry, TableCopy::Primary, 1)?;
