@@ -1,5 +1,7 @@
 //! Keys, ceremonies, building and publishing releases. (Documentation follows with the commands.)
 
+pub mod cli;
+pub mod commands;
 pub mod error;
 pub mod image;
 pub mod key;

@@ -43,8 +43,7 @@ impl LayoutRepository {
         Ok(LayoutRepository { kind: Kind::ReadOnly(layout), reference })
     }
 
-    /// The layout itself.
-    pub fn layout(&self) -> &dyn Layout {
+    fn inner(&self) -> &dyn Layout {
         match &self.kind {
             Kind::Writable(dir) => dir,
             Kind::ReadOnly(layout) => layout.as_ref(),
@@ -62,11 +61,11 @@ impl LayoutRepository {
     /// into a layout without naming a reference writes `latest` or nothing.
     fn only_tuf_state(&self) -> Result<Option<Vec<u8>>, RegistryError> {
         let mut found: Option<(Digest, Vec<u8>)> = None;
-        for (name, descriptor) in self.layout().refs()? {
+        for (name, descriptor) in self.inner().refs()? {
             if name != "latest" && !name.ends_with("/tuf:latest") {
                 continue;
             }
-            let bytes = self.layout().read_blob(&descriptor.digest, MANIFEST_LIMIT)?;
+            let bytes = self.inner().read_blob(&descriptor.digest, MANIFEST_LIMIT)?;
             let is_state = Manifest::parse(&bytes).is_ok_and(|manifest| {
                 manifest.artifact_type.as_deref() == Some(media_type::TUF_STATE)
             });
@@ -98,14 +97,18 @@ impl Registry for LayoutRepository {
         &self.reference
     }
 
+    fn layout(&self) -> Option<&dyn Layout> {
+        Some(self.inner())
+    }
+
     fn tagged(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
     ) -> Result<Option<Vec<u8>>, RegistryError> {
         let name = full_name(repository, tag);
-        match self.layout().resolve(&name)? {
-            Some(found) => Ok(Some(self.layout().read_blob(&found.digest, MANIFEST_LIMIT)?)),
+        match self.inner().resolve(&name)? {
+            Some(found) => Ok(Some(self.inner().read_blob(&found.digest, MANIFEST_LIMIT)?)),
             None if name == "tuf:latest" && matches!(self.kind, Kind::ReadOnly(_)) => {
                 self.only_tuf_state()
             }
@@ -118,7 +121,7 @@ impl Registry for LayoutRepository {
         _repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Vec<u8>, RegistryError> {
-        match self.layout().read_blob(digest, MANIFEST_LIMIT) {
+        match self.inner().read_blob(digest, MANIFEST_LIMIT) {
             Err(LayoutError::MissingBlob(digest)) => {
                 Err(RegistryError::Missing { what: "manifest", digest })
             }
@@ -131,7 +134,7 @@ impl Registry for LayoutRepository {
         _repository: &RepositoryName,
         blob: &Descriptor,
     ) -> Result<bool, RegistryError> {
-        Ok(self.layout().blob_len(&blob.digest)? == Some(blob.size))
+        Ok(self.inner().blob_len(&blob.digest)? == Some(blob.size))
     }
 
     fn open_blob(
@@ -139,7 +142,7 @@ impl Registry for LayoutRepository {
         _repository: &RepositoryName,
         blob: &Descriptor,
     ) -> Result<Box<dyn Read + '_>, RegistryError> {
-        match self.layout().open_blob(&blob.digest)? {
+        match self.inner().open_blob(&blob.digest)? {
             Some(found) => Ok(Box::new(found.reader())),
             None => Err(RegistryError::Missing { what: "blob", digest: blob.digest.clone() }),
         }

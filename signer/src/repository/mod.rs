@@ -23,7 +23,7 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, NameError, RepositoryName, Tag};
 use formats::reason::Reason;
 use formats::reference::Reference;
-use storage::layout::LayoutError;
+use storage::layout::{Layout, LayoutError};
 
 use crate::progress::Progress;
 
@@ -174,6 +174,11 @@ impl Expect<'_> {
 pub trait Registry {
     /// How it is named on command lines.
     fn reference(&self) -> &Reference;
+
+    /// The image layout behind it, if it is one.
+    fn layout(&self) -> Option<&dyn Layout> {
+        None
+    }
 
     /// The manifest a tag stands for, as received; `None` when there is no such tag or repository.
     fn tagged(

@@ -1,0 +1,339 @@
+//! The arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use formats::channel::Urgency;
+use formats::version::Version;
+
+use crate::commands::ComponentInput;
+use crate::error::SignerError;
+use crate::repository::ClientOptions;
+
+/// Keys, releases and channels of a Racklet Update repository.
+///
+/// A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading,
+/// oci-archive:FILE.tar[:NS].
+#[derive(Debug, Parser)]
+#[command(name = "signer", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Arguments {
+    /// One JSON object on stdout instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bars
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make keys, a trust root and a first repository
+    Init {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        keys: KeysArgs,
+        /// How many root keys must sign
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        root_threshold: u32,
+        /// Public keys of the root role; their secret halves lie beside them
+        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
+        root_keys: Vec<PathBuf>,
+        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+        expires: Vec<String>,
+    },
+    /// Make and list keys
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Build, upload and sign a release; it becomes visible as a whole or not at all
+    Publish {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        keys: KeysArgs,
+        #[command(flatten)]
+        release: ReleaseArgs,
+        /// Let this channel offer it
+        #[arg(long, value_name = "CHANNEL")]
+        channel: Option<String>,
+        /// zstd level
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+        level: i32,
+        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+        expires: Vec<String>,
+    },
+    /// Change what a channel offers; moves no image
+    Channel {
+        #[command(subcommand)]
+        command: ChannelCommand,
+    },
+    /// Renew snapshot and timestamp, from a timer
+    Refresh {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        keys: KeysArgs,
+        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+        expires: Vec<String>,
+    },
+    /// Write one release with all its metadata to a directory or tar
+    Bundle {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+        /// The product
+        #[arg(long)]
+        product: String,
+        /// The release
+        #[arg(long, conflicts_with = "channel")]
+        version: Option<Version>,
+        /// The release this channel offers
+        #[arg(long)]
+        channel: Option<String>,
+        /// FILE.tar, or a directory
+        #[arg(long, short, value_name = "FILE.tar|DIR")]
+        output: PathBuf,
+    },
+    /// Show what is in a repository or bundle
+    Inspect {
+        /// The repository
+        #[arg(value_name = "REF")]
+        reference: String,
+        #[command(flatten)]
+        registry: RegistryArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Verify a repository or bundle as nodes do, and every byte of its images
+    Verify {
+        /// The repository
+        #[arg(value_name = "REF")]
+        reference: String,
+        #[command(flatten)]
+        registry: RegistryArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+    },
+    /// Show what expires when, releases and channels
+    Status {
+        /// The repository
+        #[arg(value_name = "REF")]
+        reference: String,
+        #[command(flatten)]
+        registry: RegistryArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+        /// Fail with `expired` (exit 11) if a role ends within that many days
+        #[arg(long, value_name = "DAYS")]
+        expires_within: Option<u32>,
+    },
+    /// Refuse a trust root that must not be shipped
+    PackageRoot {
+        /// The trust root
+        #[arg(long, value_name = "ROOT")]
+        check: PathBuf,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const EXPIRES: &str = "How long signatures of a role last from now on (7d, 12h, 1y); at first root \
+                       1y, targets 90d, snapshot 7d, timestamp 1d";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a key: NAME.key (secret, 0600) and NAME.pub
+    New {
+        /// Where, without an ending
+        #[arg(long, value_name = "DIR/NAME")]
+        out: PathBuf,
+    },
+    /// List the keys of a directory and what they sign for
+    List {
+        #[command(flatten)]
+        keys: KeysArgs,
+    },
+    /// Write the published example keys; for demonstrations only
+    Example {
+        /// Where
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ChannelCommand {
+    /// Set what a channel offers and how
+    Set {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        keys: KeysArgs,
+        #[command(flatten)]
+        set: SetArgs,
+        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+        expires: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RepoArgs {
+    /// The repository
+    #[arg(long, value_name = "REF")]
+    pub(super) repo: String,
+    #[command(flatten)]
+    pub(super) registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RegistryArgs {
+    /// Trust only these certificates (PEM) instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// File with a bearer token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// HTTP without TLS, on this machine only
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl RegistryArgs {
+    pub(super) fn options(&self) -> ClientOptions {
+        ClientOptions {
+            ca: self.ca.clone(),
+            token_file: self.token_file.clone(),
+            plain_http: self.plain_http,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeysArgs {
+    /// Directory with the keys and root.json
+    #[arg(long, value_name = "DIR")]
+    pub(super) keys: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TrustArgs {
+    /// Trust root to verify against
+    #[arg(long, value_name = "FILE")]
+    pub(super) root: Option<PathBuf>,
+    /// Directory with root.json to verify against
+    #[arg(long, value_name = "DIR", conflicts_with = "root")]
+    pub(super) keys: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReleaseArgs {
+    /// The product
+    #[arg(long)]
+    pub(super) product: String,
+    /// The version
+    #[arg(long)]
+    pub(super) version: Version,
+    /// A component's image and the hardware ids it is for
+    #[arg(long, value_name = "NAME=FILE[,hw=ID…]", required = true)]
+    pub(super) component: Vec<String>,
+    /// Hardware id of every component that names none
+    #[arg(long, value_name = "ID")]
+    pub(super) hw: Vec<String>,
+    /// Raise it when older releases must never run again; else that of the release before
+    #[arg(long, value_name = "N")]
+    pub(super) security_version: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetArgs {
+    /// The product
+    #[arg(long)]
+    pub(super) product: String,
+    /// The channel
+    #[arg(long)]
+    pub(super) channel: String,
+    /// The release it offers
+    #[arg(long, value_name = "VERSION")]
+    pub(super) release: Option<Version>,
+    /// How urgent it is
+    #[arg(long)]
+    pub(super) urgency: Option<UrgencyArg>,
+    /// Nobody installs until --no-hold
+    #[arg(long, conflicts_with = "no_hold")]
+    pub(super) hold: bool,
+    /// Go on
+    #[arg(long)]
+    pub(super) no_hold: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum UrgencyArg {
+    /// Waves and maintenance windows apply
+    Normal,
+    /// Maintenance windows do not apply
+    Security,
+}
+
+impl From<UrgencyArg> for Urgency {
+    fn from(urgency: UrgencyArg) -> Self {
+        match urgency {
+            UrgencyArg::Normal => Urgency::Normal,
+            UrgencyArg::Security => Urgency::Security,
+        }
+    }
+}
+
+/// Reads `NAME=FILE[,hw=ID…]`; a component without ids gets `all`.
+pub(super) fn components(
+    arguments: Vec<String>,
+    all: &[String],
+) -> Result<Vec<ComponentInput>, SignerError> {
+    let mut components = Vec::new();
+    for argument in arguments {
+        let wrong = |why: String| SignerError::Usage(format!("--component {argument:?}: {why}"));
+        let (name, rest) = argument
+            .split_once('=')
+            .ok_or_else(|| wrong("is not NAME=FILE[,hw=ID…]".to_owned()))?;
+        let name = name.parse().map_err(|error| wrong(format!("{error}")))?;
+        let mut parts = rest.split(",hw=");
+        let path = PathBuf::from(parts.next().unwrap_or_default());
+        let mut compatible: Vec<String> = parts.map(str::to_owned).collect();
+        if compatible.is_empty() {
+            compatible = all.to_vec();
+        }
+        components.push(ComponentInput { name, path, compatible });
+    }
+    Ok(components)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn components_are_read() {
+        let read = |text: &str| components(vec![text.to_owned()], &["all".to_owned()]);
+        let own = &read("os=/a,b/x.img,hw=cu-v1,hw=cu-v2").unwrap()[0];
+        assert_eq!(own.path, PathBuf::from("/a,b/x.img"));
+        assert_eq!(own.compatible, ["cu-v1", "cu-v2"]);
+        assert_eq!(read("os=x").unwrap()[0].compatible, ["all"]);
+        for wrong in ["", "os", "OS=x", "=x"] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Reports and errors on their way out.
+
+use std::error::Error;
+use std::io::Write;
+
+use serde_json::{Map, Value, json};
+
+use super::warn_of_example_keys;
+use crate::commands::Report;
+use crate::error::SignerError;
+
+/// Prints a report.
+pub(super) fn success(report: &impl Report, json: bool) {
+    warn_of_example_keys(report);
+    if json {
+        let mut object = members(report);
+        object.insert("ok".to_owned(), Value::Bool(true));
+        line(&Value::Object(object).to_string());
+    } else {
+        line(&report.text());
+    }
+}
+
+/// Prints an error.
+pub(super) fn failure(error: &SignerError, json: bool) {
+    let reason = error.reason();
+    eprintln!("error[{reason}]: {}", chain(error));
+    if !error.hint().is_empty() {
+        eprintln!("  hint: {}", error.hint());
+    }
+    if json {
+        line(&failure_object(error).to_string());
+    }
+}
+
+/// Prints both what there is and what is wrong with it; in JSON as one object.
+pub(super) fn report_with_failure(report: &impl Report, error: &SignerError, json: bool) {
+    if !json {
+        success(report, json);
+        return failure(error, json);
+    }
+    warn_of_example_keys(report);
+    let mut object = members(report);
+    if let Value::Object(failure) = failure_object(error) {
+        object.extend(failure);
+    }
+    eprintln!("error[{}]: {}", error.reason(), chain(error));
+    line(&Value::Object(object).to_string());
+}
+
+fn members(report: &impl Report) -> Map<String, Value> {
+    match serde_json::to_value(report) {
+        Ok(Value::Object(object)) => object,
+        _ => unreachable!("a report is a struct of texts, numbers and lists"),
+    }
+}
+
+fn failure_object(error: &SignerError) -> Value {
+    json!({
+        "ok": false,
+        "code": error.reason().code(),
+        "message": chain(error),
+        "hint": error.hint(),
+    })
+}
+
+/// The error and its causes, each once.
+fn chain(error: &SignerError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// A line on stdout. A reader that went away is no failure of what was done.
+fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

@@ -1,0 +1,163 @@
+//! `inspect`: everything that is in a repository or bundle, as a tree.
+
+use formats::tuf::UnixTime;
+use serde::Serialize;
+
+use super::status::{ChannelStatus, RoleStatus, channels, roles};
+use super::{Report, bytes, has_example_key};
+use crate::error::SignerError;
+use crate::published::{self, Published, PublishedError};
+use crate::repository::Registry;
+use crate::verify::{Release, read_release};
+
+/// What is in a repository.
+#[derive(Debug, Serialize)]
+pub struct InspectReport {
+    repository: String,
+    /// Digest of the manifest of the TUF state.
+    pub state: String,
+    root_versions: Vec<u64>,
+    roles: Vec<RoleStatus>,
+    channels: Vec<ChannelStatus>,
+    releases: Vec<ReleaseTree>,
+    example_keys: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ReleaseTree {
+    target: String,
+    security_version: u64,
+    index: String,
+    index_size: u64,
+    /// Why its documents cannot be read: a bundle may hold fewer releases than are signed.
+    missing: Option<String>,
+    components: Vec<ComponentTree>,
+}
+
+#[derive(Debug, Serialize)]
+struct ComponentTree {
+    name: String,
+    compatible: Vec<String>,
+    manifest: String,
+    raw_size: u64,
+    raw_sha256: String,
+    chunking: String,
+    images: Vec<Blob>,
+    chunks: Blob,
+}
+
+#[derive(Debug, Serialize)]
+struct Blob {
+    digest: String,
+    size: u64,
+}
+
+impl Report for InspectReport {
+    fn text(&self) -> String {
+        let mut text = format!("{}\n├─ tuf:latest {}", self.repository, self.state);
+        for role in &self.roles {
+            text.push_str(&format!("\n│  ├─ {}", role.line()));
+        }
+        for channel in &self.channels {
+            text.push_str(&format!("\n│  ├─ {}", channel.line()));
+        }
+        for release in &self.releases {
+            text.push_str(&format!(
+                "\n├─ {} security version {}, index {}",
+                release.target, release.security_version, release.index
+            ));
+            if release.missing.is_some() {
+                text.push_str(" (signed, but not in here)");
+            }
+            for component in &release.components {
+                text.push_str(&format!(
+                    "\n│  ├─ {} for {}: {}, manifest {}",
+                    component.name,
+                    component.compatible.join(", "),
+                    bytes(component.raw_size),
+                    component.manifest
+                ));
+                for image in &component.images {
+                    text.push_str(&format!(
+                        "\n│  │  ├─ image {} {}",
+                        bytes(image.size),
+                        image.digest
+                    ));
+                }
+                let chunks = &component.chunks;
+                text.push_str(&format!(
+                    "\n│  │  └─ chunks {} {}",
+                    bytes(chunks.size),
+                    chunks.digest
+                ));
+            }
+        }
+        text
+    }
+
+    fn example_keys(&self) -> bool {
+        self.example_keys
+    }
+}
+
+/// Reads the documents of a repository. Signatures and digests are verified, in itself when no
+/// trust root is given; blobs are not read: that is what `verify` is for.
+pub fn inspect(
+    registry: &dyn Registry,
+    trust_root: Option<&[u8]>,
+    now: UnixTime,
+) -> Result<InspectReport, SignerError> {
+    let Published { manifest, state } = published::load(registry, trust_root)?;
+    let mut releases = Vec::new();
+    for listed in state.releases().map_err(PublishedError::from)? {
+        let mut tree = ReleaseTree {
+            target: listed.target.clone(),
+            security_version: listed.summary.security_version,
+            index: String::new(),
+            index_size: 0,
+            missing: None,
+            components: Vec::new(),
+        };
+        match read_release(registry, &state, &listed) {
+            Ok(release) => {
+                tree.index = release.index.to_string();
+                tree.index_size = release.index_size;
+                tree.components = components(&release);
+            }
+            Err(error) => {
+                let signed = state.targets.data.targets.get(&listed.target);
+                let hash = signed.and_then(|file| file.hashes.as_sha256());
+                tree.index = hash.map(|hash| format!("sha256:{hash}")).unwrap_or_default();
+                tree.missing = Some(error.to_string());
+            }
+        }
+        releases.push(tree);
+    }
+    Ok(InspectReport {
+        repository: registry.reference().to_string(),
+        state: manifest.to_string(),
+        root_versions: state.roots.keys().copied().collect(),
+        roles: roles(&state, now),
+        channels: channels(&state),
+        releases,
+        example_keys: has_example_key(&state.root),
+    })
+}
+
+fn components(release: &Release) -> Vec<ComponentTree> {
+    let blob = |descriptor: &formats::oci::Descriptor| Blob {
+        digest: descriptor.digest.to_string(),
+        size: descriptor.size,
+    };
+    let rows = release.components.iter().map(|component| ComponentTree {
+        name: component.listed.name.to_string(),
+        compatible: component.listed.compatible.clone(),
+        manifest: component.listed.manifest.digest.to_string(),
+        raw_size: component.config.raw_size,
+        raw_sha256: component.config.raw_sha256.to_string(),
+        chunking: component.config.chunking.clone(),
+        images: component.manifest.images.iter().map(blob).collect(),
+        chunks: blob(&component.manifest.chunks),
+    });
+    rows.collect()
+}

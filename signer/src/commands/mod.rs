@@ -1,0 +1,95 @@
+//! What the commands do, one function each: collaborators and a request in, a report out.
+//!
+//! A report is data: `--json` prints it as one object, otherwise [`Report::text`] is shown.
+
+mod bundle;
+mod change;
+mod init;
+mod inspect;
+mod key;
+mod package;
+mod publish;
+mod status;
+mod verify;
+
+pub use bundle::{BundleReport, BundleRequest, Selection, bundle};
+pub use change::{ChangeReport, ChannelRequest, refresh, set_channel};
+pub use init::{InitReport, InitRequest, init};
+pub use inspect::{InspectReport, inspect};
+pub use key::{KeyReport, KeysReport, example, list, new};
+pub use package::{PackageReport, check_package_root};
+pub use publish::{ComponentInput, PublishReport, PublishRequest, publish};
+pub use status::{StatusReport, status};
+pub use verify::{VerifyReport, verify};
+
+use std::path::Path;
+
+use formats::example_keys;
+use formats::tuf::{Root, UnixTime};
+use serde::Serialize;
+
+use crate::error::SignerError;
+use crate::state::self_signed;
+
+/// Name of the trust root beside the keys.
+pub const ROOT_FILE: &str = "root.json";
+
+/// What a command has to say.
+pub trait Report: Serialize {
+    /// For people; ends without a line break.
+    fn text(&self) -> String;
+
+    /// Whether the repository trusts published keys, which is to be said loudly.
+    fn example_keys(&self) -> bool {
+        false
+    }
+}
+
+/// A file of the operator's.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, SignerError> {
+    std::fs::read(path).map_err(|source| SignerError::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads a trust root and checks that its own keys signed it.
+pub fn read_trust_root(path: &Path) -> Result<Vec<u8>, SignerError> {
+    let bytes = read_file(path)?;
+    self_signed(&bytes, ROOT_FILE)
+        .map_err(|source| SignerError::TrustRoot { path: path.to_owned(), source })?;
+    Ok(bytes)
+}
+
+/// Whether any role of a root may be signed for with a published key.
+pub fn has_example_key(root: &Root) -> bool {
+    first_example_key(root).is_some()
+}
+
+/// The first published key that a root lists, by key id or by its public half.
+pub(crate) fn first_example_key(root: &Root) -> Option<example_keys::ExampleKey> {
+    root.keys.values().find_map(|key| {
+        let id = key.id().to_string();
+        let public = key.value().get("keyval").and_then(|value| value.get("public"));
+        let public = public.and_then(|public| public.as_str()).unwrap_or_default();
+        example_keys::ALL.into_iter().find(|known| known.keyid == id || known.public == public)
+    })
+}
+
+/// A time as reports write it.
+fn time(time: UnixTime) -> String {
+    time.to_string()
+}
+
+/// Bytes for people.
+fn bytes(count: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} bytes") } else { format!("{value:.1} {}", units[unit]) }
+}

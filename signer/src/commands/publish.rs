@@ -1,0 +1,279 @@
+//! `publish`: build, upload, sign; the tag that makes it visible moves last.
+
+use std::path::PathBuf;
+
+use formats::oci::{Descriptor, RepositoryName, media_type};
+use formats::release::{
+    ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent,
+    ReleaseIndex, Summary, target_name,
+};
+use formats::tuf::UnixTime;
+use formats::version::Version;
+use serde::Serialize;
+
+use super::{Report, bytes, has_example_key, time};
+use crate::error::SignerError;
+use crate::image::{self, Source};
+use crate::key::KeyStore;
+use crate::plan::{
+    Change, Decision, Expiry, NewRelease, Proposal, check_release, decide, sign_draft,
+};
+use crate::progress::Show;
+use crate::published::{self, Published, ReleaseTag, product_repository};
+use crate::repository::Registry;
+
+/// One image of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentInput {
+    /// Which component.
+    pub name: ComponentName,
+    /// The image: a file or a block device.
+    pub path: PathBuf,
+    /// Hardware ids it is for.
+    pub compatible: Vec<String>,
+}
+
+/// What is published.
+#[derive(Debug, Clone)]
+pub struct PublishRequest {
+    /// The product.
+    pub product: String,
+    /// The version.
+    pub version: Version,
+    /// The images.
+    pub components: Vec<ComponentInput>,
+    /// The security version; absent: that of the releases before, at first 1.
+    pub security_version: Option<u64>,
+    /// The channel that offers it from now on.
+    pub channel: Option<String>,
+    /// How images are built.
+    pub options: image::Options,
+    /// Periods that are to change.
+    pub expiry: Expiry,
+}
+
+/// What was published.
+#[derive(Debug, Serialize)]
+pub struct PublishReport {
+    changed: bool,
+    target: String,
+    /// Digest of the release index.
+    pub index: String,
+    /// Digest of the manifest of the TUF state that is public now.
+    pub state: String,
+    security_version: u64,
+    channel: Option<String>,
+    components: Vec<ComponentReport>,
+    timestamp_version: u64,
+    timestamp_expires: String,
+    example_keys: bool,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ComponentReport {
+    name: String,
+    compatible: Vec<String>,
+    manifest: String,
+    raw_size: u64,
+    blob_size: u64,
+    chunks: u32,
+}
+
+impl Report for PublishReport {
+    fn text(&self) -> String {
+        let verb = if self.changed { "published" } else { "already published, unchanged:" };
+        let mut text = format!("{verb} {} ({})", self.target, self.index);
+        for component in &self.components {
+            text.push_str(&format!(
+                "\n  {:10} {} in {} chunks, {} to download, for {}",
+                component.name,
+                bytes(component.raw_size),
+                component.chunks,
+                bytes(component.blob_size),
+                component.compatible.join(", "),
+            ));
+        }
+        if let Some(channel) = &self.channel {
+            text.push_str(&format!("\noffered by channel {channel}"));
+        }
+        text.push_str(&format!(
+            "\ntimestamp version {}, expires {}",
+            self.timestamp_version, self.timestamp_expires
+        ));
+        text
+    }
+
+    fn example_keys(&self) -> bool {
+        self.example_keys
+    }
+}
+
+/// Publishes a release, all or nothing.
+///
+/// Killed at any moment, readers see the state before or the one after, never a mixture, and the
+/// next run completes. The same images, version and second give the same digests everywhere.
+pub fn publish(
+    registry: &dyn Registry,
+    keys: &KeyStore,
+    trust_root: &[u8],
+    request: &PublishRequest,
+    now: UnixTime,
+    show: Show,
+) -> Result<PublishReport, SignerError> {
+    let before = published::load(registry, Some(trust_root))?;
+    let (components, security_version) = check_request(&before, request)?;
+    let repository = product_repository(registry, &request.product)?;
+    let tag = published::tag(request.version.as_str())?;
+    // All files are opened before the first is built: a missing one should not cost an hour.
+    let mut sources = Vec::new();
+    for component in &components {
+        sources.push(Source::open(&component.path)?);
+    }
+    let (mut indexed, mut summaries, mut reports) = (Vec::new(), Vec::new(), Vec::new());
+    for (component, source) in components.iter().zip(sources) {
+        let upload = Upload { registry, repository: &repository, request, show, security_version };
+        let (listed, summary, report) = upload.component(component, source)?;
+        indexed.push(listed);
+        summaries.push(summary);
+        reports.push(report);
+    }
+    let index = ReleaseIndex { components: indexed }.to_bytes();
+    let index_descriptor = Descriptor::of(media_type::INDEX, &index);
+    registry.put_manifest(&repository, &index_descriptor, &index)?;
+
+    let version = request.version.clone();
+    let summary = Summary { version, security_version, components: summaries };
+    let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
+    let change = Change::Publish { release, channel: request.channel.clone() };
+    let (state, manifest, changed) = match decide(&before.state, &change, now)? {
+        Decision::Unchanged => (before.state, before.manifest, false),
+        Decision::Sign(draft) => {
+            let next = sign_draft(&before.state, draft, keys, &request.expiry, now)?;
+            let descriptor = index_descriptor.clone();
+            let release = ReleaseTag { repository, tag, descriptor, bytes: index };
+            let manifest =
+                published::publish(registry, Some(&before.manifest), &next, Some(&release))?;
+            (next, manifest, true)
+        }
+    };
+    Ok(PublishReport {
+        changed,
+        target: target_name(&request.product, &request.version),
+        index: index_descriptor.digest.to_string(),
+        state: manifest.to_string(),
+        security_version,
+        channel: request.channel.clone(),
+        components: reports,
+        timestamp_version: state.timestamp.data.header.version,
+        timestamp_expires: time(state.timestamp.data.header.expires),
+        example_keys: has_example_key(&state.root),
+    })
+}
+
+/// Components in their published order and the security version, after everything that can be
+/// refused without building anything.
+fn check_request(
+    before: &Published,
+    request: &PublishRequest,
+) -> Result<(Vec<ComponentInput>, u64), SignerError> {
+    let mut components = request.components.clone();
+    for component in &mut components {
+        component.compatible.sort();
+        component.compatible.dedup();
+    }
+    // The order of arguments has no meaning, so it must not change the digest.
+    components.sort_by(|a, b| (&a.name, &a.compatible).cmp(&(&b.name, &b.compatible)));
+    let highest = before
+        .state
+        .releases()
+        .map_err(crate::plan::PlanError::from)?
+        .into_iter()
+        .filter(|release| release.product == request.product)
+        .map(|release| release.summary.security_version)
+        .max();
+    let security_version = request.security_version.or(highest).unwrap_or(1);
+    let proposal = Proposal {
+        product: &request.product,
+        version: &request.version,
+        security_version,
+        components: components
+            .iter()
+            .map(|component| (component.name.as_str(), component.compatible.as_slice()))
+            .collect(),
+    };
+    check_release(&before.state, &proposal)?;
+    if components.is_empty() {
+        return Err(SignerError::Usage("a release has at least one --component".to_owned()));
+    }
+    Ok((components, security_version))
+}
+
+struct Upload<'a> {
+    registry: &'a dyn Registry,
+    repository: &'a RepositoryName,
+    request: &'a PublishRequest,
+    show: Show,
+    security_version: u64,
+}
+
+impl Upload<'_> {
+    /// Builds one image straight into the repository, then stores its documents.
+    fn component(
+        &self,
+        input: &ComponentInput,
+        mut source: Source,
+    ) -> Result<(IndexedComponent, ComponentSummary, ComponentReport), SignerError> {
+        let Upload { registry, repository, request, .. } = *self;
+        let len = source.len();
+        let mut sink = registry.begin_blob(repository)?;
+        let bar = self.show.begin(&format!("building {}", input.name), len);
+        let add = |count| bar.add(count);
+        let built = image::build(&mut source, len, &mut sink, &request.options, &add)?;
+        bar.done();
+        let blob = Descriptor::new(media_type::IMAGE_BLOB, built.blob_sha256, built.blob_size);
+        let bar = self.show.begin(&format!("uploading {}", input.name), built.blob_size);
+        sink.finish(&blob, &bar)?;
+        bar.done();
+
+        let config = ImageConfig {
+            component: input.name.clone(),
+            version: request.version.clone(),
+            security_version: self.security_version,
+            compatible: input.compatible.clone(),
+            raw_size: built.raw_size,
+            raw_sha256: built.raw_sha256,
+            chunking: request.options.describe(),
+        }
+        .to_bytes();
+        let config_descriptor = Descriptor::of(media_type::IMAGE_CONFIG, &config);
+        registry.put_blob(repository, &config_descriptor, &config)?;
+        let chunks = Descriptor::of(media_type::CHUNKS, built.chunks.as_bytes());
+        registry.put_blob(repository, &chunks, built.chunks.as_bytes())?;
+        let documents =
+            ComponentManifest { config: config_descriptor, images: vec![blob.clone()], chunks };
+        let manifest = documents.to_bytes(input.name.as_str());
+        let descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
+        registry.put_manifest(repository, &descriptor, &manifest)?;
+
+        let report = ComponentReport {
+            name: input.name.to_string(),
+            compatible: input.compatible.clone(),
+            manifest: descriptor.digest.to_string(),
+            raw_size: built.raw_size,
+            blob_size: built.blob_size,
+            chunks: built.chunks.chunk_count(),
+        };
+        let summary = ComponentSummary {
+            name: input.name.clone(),
+            compatible: input.compatible.clone(),
+            manifest: descriptor.digest.clone(),
+            raw_size: built.raw_size,
+        };
+        let listed = IndexedComponent {
+            name: input.name.clone(),
+            compatible: input.compatible.clone(),
+            manifest: descriptor,
+        };
+        Ok((listed, summary, report))
+    }
+}

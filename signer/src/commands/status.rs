@@ -1,0 +1,187 @@
+//! `status`: what expires when, which releases and channels there are.
+
+use formats::release::Summary;
+use formats::tuf::{Metadata, Role, UnixTime};
+use serde::Serialize;
+
+use super::{Report, has_example_key, time};
+use crate::error::SignerError;
+use crate::published::{self, Published};
+use crate::repository::Registry;
+use crate::state::State;
+
+const DAY: i64 = 86_400;
+
+/// The state of a repository.
+#[derive(Debug, Serialize)]
+pub struct StatusReport {
+    repository: String,
+    anchored: bool,
+    roles: Vec<RoleStatus>,
+    releases: Vec<ReleaseStatus>,
+    channels: Vec<ChannelStatus>,
+    example_keys: bool,
+}
+
+/// One top-level role.
+#[derive(Debug, Serialize)]
+pub(super) struct RoleStatus {
+    pub(super) role: String,
+    pub(super) version: u64,
+    pub(super) expires: String,
+    pub(super) expired: bool,
+    /// Whole days left; negative when it has expired.
+    pub(super) days_left: i64,
+    pub(super) threshold: u32,
+    pub(super) keyids: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReleaseStatus {
+    target: String,
+    security_version: u64,
+    components: Vec<String>,
+}
+
+/// One channel.
+#[derive(Debug, Serialize)]
+pub(super) struct ChannelStatus {
+    pub(super) channel: String,
+    pub(super) release: Option<String>,
+    pub(super) urgency: String,
+    pub(super) hold: bool,
+}
+
+impl Report for StatusReport {
+    fn text(&self) -> String {
+        let mut text = self.repository.clone();
+        for role in &self.roles {
+            text.push_str(&format!("\n  {}", role.line()));
+        }
+        for release in &self.releases {
+            text.push_str(&format!(
+                "\n  release {} (security version {}): {}",
+                release.target,
+                release.security_version,
+                release.components.join(", ")
+            ));
+        }
+        for channel in &self.channels {
+            text.push_str(&format!("\n  {}", channel.line()));
+        }
+        text
+    }
+
+    fn example_keys(&self) -> bool {
+        self.example_keys
+    }
+}
+
+impl RoleStatus {
+    pub(super) fn line(&self) -> String {
+        let left = if self.expired {
+            "EXPIRED".to_owned()
+        } else {
+            format!("{} days left", self.days_left)
+        };
+        format!(
+            "{:9} version {:<4} expires {} ({left}), {} of {} keys",
+            self.role,
+            self.version,
+            self.expires,
+            self.threshold,
+            self.keyids.len()
+        )
+    }
+}
+
+impl ChannelStatus {
+    pub(super) fn line(&self) -> String {
+        let offer = self.release.as_deref().unwrap_or("nothing");
+        let hold = if self.hold { ", HELD" } else { "" };
+        format!("channel {} offers {offer} ({}{hold})", self.channel, self.urgency)
+    }
+}
+
+/// Reads and verifies a repository's metadata, and fails with `expired` when a role ends within
+/// that many days.
+pub fn status(
+    registry: &dyn Registry,
+    trust_root: Option<&[u8]>,
+    expires_within: Option<i64>,
+    now: UnixTime,
+) -> Result<(StatusReport, Option<SignerError>), SignerError> {
+    let Published { state, .. } = published::load(registry, trust_root)?;
+    let roles = roles(&state, now);
+    let releases = state.releases().map_err(published::PublishedError::from)?;
+    let report = StatusReport {
+        repository: registry.reference().to_string(),
+        anchored: trust_root.is_some(),
+        releases: releases
+            .iter()
+            .map(|release| ReleaseStatus {
+                target: release.target.clone(),
+                security_version: release.summary.security_version,
+                components: component_names(&release.summary),
+            })
+            .collect(),
+        channels: channels(&state),
+        example_keys: has_example_key(&state.root),
+        roles,
+    };
+    let limit = expires_within.map(|days| now.plus(days.saturating_mul(DAY)));
+    let soon: Vec<&str> = report
+        .roles
+        .iter()
+        .zip(headers(&state))
+        .filter(|(_, (_, _, expires))| limit.is_some_and(|limit| *expires <= limit))
+        .map(|(role, _)| role.role.as_str())
+        .collect();
+    let late = (!soon.is_empty()).then(|| {
+        let days = expires_within.unwrap_or_default();
+        SignerError::Expires(format!("{} expires within {days} days", soon.join(", ")))
+    });
+    Ok((report, late))
+}
+
+fn headers(state: &State) -> [(Role, u64, UnixTime); 4] {
+    let row = |role, header: &formats::tuf::Header| (role, header.version, header.expires);
+    [
+        row(Role::Root, state.root.header()),
+        row(Role::Targets, state.targets.data.header()),
+        row(Role::Snapshot, state.snapshot.data.header()),
+        row(Role::Timestamp, state.timestamp.data.header()),
+    ]
+}
+
+pub(super) fn roles(state: &State, now: UnixTime) -> Vec<RoleStatus> {
+    let rows = headers(state).into_iter().map(|(role, version, expires)| {
+        let keys = state.root.role(&role);
+        RoleStatus {
+            role: role.name().to_owned(),
+            version,
+            expires: time(expires),
+            expired: now >= expires,
+            days_left: (expires.secs() - now.secs()).div_euclid(DAY),
+            threshold: keys.map_or(0, |keys| keys.threshold),
+            keyids: keys
+                .map(|keys| keys.keyids.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
+        }
+    });
+    rows.collect()
+}
+
+pub(super) fn channels(state: &State) -> Vec<ChannelStatus> {
+    let rows = state.channels.values().map(|channel| ChannelStatus {
+        channel: format!("{}/{}", channel.data.product, channel.data.channel),
+        release: channel.data.release.as_ref().map(|offer| offer.version.to_string()),
+        urgency: format!("{:?}", channel.data.urgency).to_lowercase(),
+        hold: channel.data.hold,
+    });
+    rows.collect()
+}
+
+fn component_names(summary: &Summary) -> Vec<String> {
+    summary.components.iter().map(|component| component.name.to_string()).collect()
+}

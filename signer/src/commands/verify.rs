@@ -1,0 +1,98 @@
+//! `verify`: is a repository or bundle right, to the last byte?
+
+use formats::tuf::UnixTime;
+use serde::Serialize;
+
+use super::{Report, bytes, has_example_key, time};
+use crate::error::SignerError;
+use crate::progress::Show;
+use crate::published::{self, PublishedError};
+use crate::repository::Registry;
+use crate::state::State;
+use crate::verify::{Verified, verify_content, verify_metadata};
+
+/// What was verified.
+#[derive(Debug, Serialize)]
+pub struct VerifyReport {
+    repository: String,
+    /// Digest of the manifest of the TUF state.
+    pub state: String,
+    /// Whether it was verified from a given trust root.
+    anchored: bool,
+    root_version: u64,
+    timestamp_version: u64,
+    snapshot_version: u64,
+    targets_version: u64,
+    first_expiry: String,
+    first_expiry_role: String,
+    #[serde(flatten)]
+    content: Verified,
+    example_keys: bool,
+}
+
+impl Report for VerifyReport {
+    fn text(&self) -> String {
+        let content = &self.content;
+        let mut text = format!(
+            "{} is right: root {}, timestamp {}, snapshot {}, targets {}\n\
+             {} releases with {} components, {} channels; {} chunks, {} of images in {} of blobs\n\
+             {} expires first, {}",
+            self.repository,
+            self.root_version,
+            self.timestamp_version,
+            self.snapshot_version,
+            self.targets_version,
+            content.releases,
+            content.components,
+            content.channels,
+            content.chunks,
+            bytes(content.image_bytes),
+            bytes(content.blob_bytes),
+            self.first_expiry_role,
+            self.first_expiry,
+        );
+        if !self.anchored {
+            text.push_str(
+                "\nno trust root was given: it is right in itself, by whoever made it \
+                 (--root FILE or --keys DIR)",
+            );
+        }
+        text
+    }
+
+    fn example_keys(&self) -> bool {
+        self.example_keys
+    }
+}
+
+/// Runs the nodes' workflow and reads everything below it.
+///
+/// Without a trust root the oldest root of the repository is believed; the report says so.
+pub fn verify(
+    registry: &dyn Registry,
+    trust_root: Option<&[u8]>,
+    now: UnixTime,
+    show: Show,
+) -> Result<VerifyReport, SignerError> {
+    let nothing = || PublishedError::Nothing(registry.reference().to_string());
+    let found = published::fetch(registry)?.ok_or_else(nothing)?;
+    let state = State::verify(&found.files, trust_root).map_err(PublishedError::from)?;
+    let oldest = state.roots.values().next().map(Vec::as_slice).unwrap_or_default();
+    let trusted = verify_metadata(&found.files, trust_root.unwrap_or(oldest), now)?;
+    let progress = |label: &str, len| show.begin(label, len);
+    let content = verify_content(registry, &state, &progress)?;
+    let (role, expires) = trusted.first_expiry();
+    Ok(VerifyReport {
+        repository: registry.reference().to_string(),
+        state: found.manifest.to_string(),
+        anchored: trust_root.is_some(),
+        root_version: state.root.header.version,
+        timestamp_version: state.timestamp.data.header.version,
+        snapshot_version: state.snapshot.data.header.version,
+        targets_version: state.targets.data.header.version,
+        first_expiry: time(expires),
+        first_expiry_role: role.to_string(),
+        content,
+        example_keys: has_example_key(&state.root),
+    })
+}
