@@ -146,7 +146,8 @@ fn with_delegation(how: fn(&mut formats::json::Object)) -> (Forge, Node) {
 
 #[test]
 fn case_36_77_78_delegations_of_odd_form() {
-    let rows: [(&str, fn(&mut formats::json::Object)); 9] = [
+    type Change = fn(&mut formats::json::Object);
+    let rows: [(&str, Change); 9] = [
         ("77: both", |r| {
             drop(r.insert("path_hash_prefixes".into(), vec![Value::from("00")].into()))
         }),

@@ -307,7 +307,8 @@ fn case_68_69_hashes_nobody_can_check_and_hashes_that_differ() {
         "0000000000000000000000000000000000000000000000000000000000000000",
         "0000000000000000000000000000000000000000000000000000000000000000"
     );
-    let rows: [(&str, &'static [(&str, &str)], Option<Reason>); 8] = [
+    type Hashes = &'static [(&'static str, &'static str)];
+    let rows: [(&str, Hashes, Option<Reason>); 8] = [
         ("only md5", &[("md5", "00")], Some(Reason::HashMismatch)),
         ("empty", &[], Some(Reason::MetaFormat)),
         ("63 digits", &[("sha256", SHORT)], Some(Reason::MetaFormat)),
