@@ -162,6 +162,46 @@ fn http_2_by_alpn() {
     });
 }
 
+/// Over HTTP/2 no header timeout helps: the connection's own rules must.
+#[test]
+fn quiet_http_2_connections_are_let_go() {
+    let (server, keys) = fixture(|config| {
+        config.limits.head = Duration::from_millis(300);
+        config.limits.idle = Duration::from_millis(300);
+    });
+    let mut config = client(&keys, &[&version::TLS13], false);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let connect = async || {
+            let socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+            let name = ServerName::try_from("127.0.0.1").unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
+            connector.connect(name, socket).await.unwrap()
+        };
+        let patience = Duration::from_secs(10);
+        // Not even a preface.
+        let mut silent = connect().await;
+        let mut got = Vec::new();
+        let closed = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut got);
+        assert!(tokio::time::timeout(patience, closed).await.is_ok(), "no preface");
+        // One request, then only the answers to pings, which this client gives by itself.
+        for requests in [0, 1] {
+            let io = TokioIo::new(connect().await);
+            let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+            let (mut sender, connection) = handshake.await.unwrap();
+            let ended = tokio::spawn(connection);
+            for _ in 0..requests {
+                let request = http::Request::get("https://127.0.0.1/healthz");
+                let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+                assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+            }
+            assert!(tokio::time::timeout(patience, ended).await.is_ok(), "{requests} requests");
+        }
+    });
+}
+
 #[test]
 fn handshakes_that_never_end() {
     let (server, keys) = fixture(|config| config.limits.handshake = Duration::from_millis(200));
