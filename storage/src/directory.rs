@@ -106,6 +106,23 @@ impl Directory {
         Self::open_at(fs::CWD, path.as_os_str(), path)
     }
 
+    /// Makes a directory (not its parents) durably when there is nothing of that name, and opens it.
+    pub fn open_or_create(path: &Path, mode: Mode) -> Result<Self, FileError> {
+        match fs::mkdir(path, mode) {
+            Ok(()) => {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = parent.unwrap_or(Path::new("."));
+                // The parent may be reached through a link: it is the operator's own path.
+                File::open(parent)
+                    .and_then(|parent| parent.sync_all())
+                    .map_err(|error| FileError::io("sync", parent, error))?;
+            }
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(FileError::io("create directory", path, errno)),
+        }
+        Self::open(path)
+    }
+
     fn open_at(at: impl std::os::fd::AsFd, name: &OsStr, shown: &Path) -> Result<Self, FileError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match fs::openat(&at, name, flags, Mode::empty()) {

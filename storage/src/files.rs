@@ -112,14 +112,9 @@ impl FsDir {
     /// Opens a directory, making it (not its parents) when it is missing, and removes what killed
     /// writers left in it.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        match std::fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::Write(FileError::io("create directory", path, error)));
-            }
-            _ => {}
-        }
-        let opened = Self::open(path)?;
+        private::check_parents(path)?;
+        let directory = Directory::open_or_create(path, DIR_MODE).map_err(StoreError::Write)?;
+        let opened = Self::checked(directory)?;
         // A read-only state directory is still read: `status` has to work on it.
         let _ = opened.0.remove_stale();
         Ok(opened)

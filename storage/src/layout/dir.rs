@@ -61,13 +61,11 @@ impl LayoutDir {
     /// Opens a layout for writing, making the directory (not its parents), `oci-layout` and an
     /// empty `index.json` where they are missing, and removing what killed writers left.
     pub fn create(path: &Path) -> Result<Self, LayoutError> {
-        match std::fs::create_dir(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(LayoutError::Write(FileError::io("create directory", path, error)));
-            }
-            _ => {}
-        }
-        let inner = Inner::new(Directory::open(path).map_err(LayoutError::opening)?);
+        let root = Directory::open_or_create(path, DIR_MODE).map_err(|error| match error {
+            FileError::Io { .. } => LayoutError::Write(error),
+            _ => LayoutError::Refused(error),
+        })?;
+        let inner = Inner::new(root);
         {
             let _lock = inner.root.lock().map_err(LayoutError::Write)?;
             let put = |name: &str, bytes: &[u8]| match inner.root.open_file(name) {
