@@ -157,11 +157,15 @@ pub fn publish(
         // What an interrupted run left here was never visible.
         registry.set_tag(repository, tag, descriptor, bytes, Expect::Anything)?;
     }
-    let alias = tag(&format!("ts-{}", state.timestamp.data.header.version))?;
-    registry.set_tag(&repository, &alias, &manifest, &bytes, Expect::Anything)?;
+    registry.set_tag(&repository, &alias(state)?, &manifest, &bytes, Expect::Anything)?;
     let expect = previous.map_or(Expect::Absent, Expect::Digest);
     registry.set_tag(&repository, &latest, &manifest, &bytes, expect)?;
     Ok(manifest.digest)
+}
+
+/// The tag that only ever stands for this state: `ts-<timestamp version>`.
+pub fn alias(state: &State) -> Result<Tag, RegistryError> {
+    tag(&format!("ts-{}", state.timestamp.data.header.version))
 }
 
 /// The repository of the metadata.

@@ -1,16 +1,19 @@
 //! `channel set` and `refresh`: changes that move no image.
 
 use formats::channel::Urgency;
+use formats::release::channel_target_name;
 use formats::tuf::UnixTime;
 use formats::version::Version;
 use serde::Serialize;
 
+use super::status::ChannelStatus;
 use super::{Report, has_example_key, time};
 use crate::error::SignerError;
 use crate::key::KeyStore;
 use crate::plan::{Change, Decision, Expiry, decide, sign_draft};
 use crate::published;
 use crate::repository::Registry;
+use crate::state::State;
 
 /// What a channel is to say from now on; absent fields stay as they are.
 #[derive(Debug, Clone)]
@@ -68,16 +71,17 @@ pub fn set_channel(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<ChangeReport, SignerError> {
-    let what = match &request.release {
-        Some(release) => format!("{}/{} offers {release}", request.product, request.channel),
-        None => format!("{}/{}", request.product, request.channel),
-    };
     let change = Change::SetChannel {
         product: request.product.clone(),
         channel: request.channel.clone(),
         release: request.release.clone(),
         urgency: request.urgency,
         hold: request.hold,
+    };
+    let target = channel_target_name(&request.product, &request.channel);
+    let what = |state: &State| {
+        let channel = state.channels.get(&target);
+        channel.map(|channel| ChannelStatus::of(&channel.data).line()).unwrap_or_default()
     };
     apply(registry, keys, trust_root, &change, what, expiry, now)
 }
@@ -90,7 +94,7 @@ pub fn refresh(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<ChangeReport, SignerError> {
-    let what = "snapshot and timestamp renewed".to_owned();
+    let what = |_: &State| "snapshot and timestamp renewed".to_owned();
     apply(registry, keys, trust_root, &Change::Refresh, what, expiry, now)
 }
 
@@ -99,7 +103,7 @@ fn apply(
     keys: &KeyStore,
     trust_root: &[u8],
     change: &Change,
-    what: String,
+    what: impl Fn(&State) -> String,
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<ChangeReport, SignerError> {
@@ -114,7 +118,7 @@ fn apply(
     };
     Ok(ChangeReport {
         changed,
-        what,
+        what: what(&state),
         state: manifest.to_string(),
         targets_version: state.targets.data.header.version,
         snapshot_version: state.snapshot.data.header.version,

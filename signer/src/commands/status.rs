@@ -1,5 +1,6 @@
 //! `status`: what expires when, which releases and channels there are.
 
+use formats::channel::{Channel, Urgency};
 use formats::release::Summary;
 use formats::tuf::{Metadata, Role, UnixTime};
 use serde::Serialize;
@@ -96,6 +97,18 @@ impl RoleStatus {
 }
 
 impl ChannelStatus {
+    pub(super) fn of(channel: &Channel) -> Self {
+        ChannelStatus {
+            channel: format!("{}/{}", channel.product, channel.channel),
+            release: channel.release.as_ref().map(|offer| offer.version.to_string()),
+            urgency: match channel.urgency {
+                Urgency::Normal => "normal".to_owned(),
+                Urgency::Security => "security".to_owned(),
+            },
+            hold: channel.hold,
+        }
+    }
+
     pub(super) fn line(&self) -> String {
         let offer = self.release.as_deref().unwrap_or("nothing");
         let hold = if self.hold { ", HELD" } else { "" };
@@ -173,13 +186,7 @@ pub(super) fn roles(state: &State, now: UnixTime) -> Vec<RoleStatus> {
 }
 
 pub(super) fn channels(state: &State) -> Vec<ChannelStatus> {
-    let rows = state.channels.values().map(|channel| ChannelStatus {
-        channel: format!("{}/{}", channel.data.product, channel.data.channel),
-        release: channel.data.release.as_ref().map(|offer| offer.version.to_string()),
-        urgency: format!("{:?}", channel.data.urgency).to_lowercase(),
-        hold: channel.data.hold,
-    });
-    rows.collect()
+    state.channels.values().map(|channel| ChannelStatus::of(&channel.data)).collect()
 }
 
 fn component_names(summary: &Summary) -> Vec<String> {

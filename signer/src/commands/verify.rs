@@ -9,7 +9,7 @@ use crate::progress::Show;
 use crate::published::{self, PublishedError};
 use crate::repository::Registry;
 use crate::state::State;
-use crate::verify::{Verified, verify_content, verify_metadata};
+use crate::verify::{Extent, Verified, verify_content, verify_metadata};
 
 /// What was verified.
 #[derive(Debug, Serialize)]
@@ -51,6 +51,9 @@ impl Report for VerifyReport {
             self.first_expiry_role,
             self.first_expiry,
         );
+        if !content.absent.is_empty() {
+            text.push_str(&format!("\nsigned but not in here: {}", content.absent.join(", ")));
+        }
         if !self.anchored {
             text.push_str(
                 "\nno trust root was given: it is right in itself, by whoever made it \
@@ -80,7 +83,7 @@ pub fn verify(
     let oldest = state.roots.values().next().map(Vec::as_slice).unwrap_or_default();
     let trusted = verify_metadata(&found.files, trust_root.unwrap_or(oldest), now)?;
     let progress = |label: &str, len| show.begin(label, len);
-    let content = verify_content(registry, &state, &progress)?;
+    let content = verify_content(registry, &state, extent(registry, &state)?, &progress)?;
     let (role, expires) = trusted.first_expiry();
     Ok(VerifyReport {
         repository: registry.reference().to_string(),
@@ -95,4 +98,12 @@ pub fn verify(
         content,
         example_keys: has_example_key(&state.root),
     })
+}
+
+/// A repository has an alias of its state; a bundle, made for carrying, has not.
+fn extent(registry: &dyn Registry, state: &State) -> Result<Extent, SignerError> {
+    let alias = published::alias(state)?;
+    let repository = published::tuf_repository(registry)?;
+    let is_repository = registry.tagged(&repository, &alias)?.is_some();
+    Ok(if is_repository { Extent::All } else { Extent::Some })
 }

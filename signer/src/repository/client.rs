@@ -451,12 +451,11 @@ fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
         if error.is::<rustls::Error>() {
             return true;
         }
-        // An io::Error shows its content's source, not its content.
-        let inner = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        next = error.source();
+        next = match error.downcast_ref::<io::Error>() {
+            // An io::Error names its content's source as its own and hides the content.
+            Some(error) => error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
     }
     false
 }
