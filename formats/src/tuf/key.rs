@@ -271,4 +271,70 @@ mod tests {
             assert!(!public.public().verifies(b"m", bad));
         }
     }
+
+    // Public keys and signatures over "racklet", made with Python's `cryptography`; the private
+    // halves were not kept.
+    const RSA_PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA4UylzDxnOsLJU3LICJcV\n\
+        tZDF+faESyX09Sxj35aM/cY02LcO5lfn114eMpvL111CdmCJjmcfXL/vKqAjmFHF\n\
+        M9zqJ9oyv0eAquZxH4wKroS9sxaww9e3Cxf+EOv/aPWAmOzkyWRp5l+cAlnwMK+v\n\
+        ibQm/lUKWE3/bD9xJMBrO+U3QZkB5danGcItfuqdnr9YKtPOPjoazHTx4Vs6S8xu\n\
+        ciUbca/KQzZhisKVLWf+WyOaWDwv3lPP6huECimvy6UxR/+76NVvallJEztqe1MY\n\
+        Y3UTsykkXTTac+HxF9K0MyEZsCJmeMlMA+RLQn3thfv87d+tNcq/N/oJ+ReYSKOk\n\
+        uwIDAQAB\n\
+        -----END PUBLIC KEY-----\n";
+    const RSA_PSS: &str = "b2e285a8268e26dbdf1aea9159b829ac3d4eb8f7a0c07ff8b9741b57f5446ec9f86e11491041baf9\
+        08449d9ffbdf3bdb60027bcf6deacbd28a9685b56c57896bca0388ecf087caab312f57012f66119e\
+        1c3e011eacb7f77d560dd3a55da4c4105bedad80a9936e55019f07dc5961a4efba5cf44ffde7ab64\
+        613ee507e479af9a2a38f0b3b21ec9c096b443c95d6e9ddbb7a7a84f1eff098e0d771f994f537e31\
+        0de8db3862f24621a52dd5686e846d7d770ede782316c8905ae6882a4d630141633f41f91f5f5a19\
+        e268e09a50f196e2896508395c9c73d37b8edd1e5edb963e40b90540f8b15fee51e3ee95805e34ca\
+        06d3fb39f1e0dd2a76f48cad67e98f07";
+    const RSA_PKCS1: &str = "ca046ace466e4e932769017c381f2ba3448dfad0000dfaba1746c1805a47e924147b887c3b07f6ac\
+        5d0ed6b715f47d6ee0be2deba01da1ac263961765116b0cc30b71188a68a084b3b1b852f9ae036c6\
+        7f7934bae103ba8cd25071c28d21e1307d54b5db6aa87ebbb146f574f95bd077e6a136ee9f5f2827\
+        f60dc1a356e1d2ac48f13a356fda87870f3c52bbe1e44139ed23a1ed7b852619975a13e25d7abc73\
+        eb072d9f190654cf46e5a15e4b3565d9fbc0c9b1c76b093c51e0359f493dd2bdaba17aee6a3fc886\
+        88231b31f33a3e490bc551c84d00bfd85f03e92859ffff3f75a15e2190853dec2769166c0d2a4bbf\
+        625518c5568652778448b9361081fd4b";
+    const P256_PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEgxoM2vbOyfT7KA0GPSSYyQM2P6aL\n\
+        G0u29BrlXJKDIeB6G7hoSUbnX094R0EvcsXgLCW6h+EJ34wGbD6nMvGfGg==\n\
+        -----END PUBLIC KEY-----\n";
+    const P256_SIG: &str = "3045022100c942b5e71a30dbd9f0f6a87c7b7f605d52db10e65d761d043d4c44829b2d820a022043\
+        3aa135ee9277b8e25752c3ce6160a0a2f3c6408441a1a39cd395a4bd081ce2";
+    const P384_PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEuwMCepwLVg1+jHbwJ0jebspMtylOkRdQ\n\
+        eZkaXq9XYA+GA7vK7cAZn7oikWrgXsmgQkKgoF0hLipE6Rv4ZaUhYj+Khbckp+eV\n\
+        AMiUFm9eUHL9sUhABsGln7W+HaGhXUQ6\n\
+        -----END PUBLIC KEY-----\n";
+    const P384_SIG: &str = "3065023100aad24f18e0324e625abb2d65b684469fafb5745bf5de34a8a613a28edfd77d8d9911f7\
+        c8fd03f15d1dcc9151b4584c8f02303492fd6999f2be1e94a75600dd49109cae43fb6d6fa6219a2e\
+        e49220a431a413636d1bf7e22bf7314b1740056c539549";
+
+    #[test]
+    fn keys_of_other_tools_verify_what_they_signed_and_nothing_else() {
+        let rsa = Key::read(&object("rsa", "rsassa-pss-sha256", RSA_PEM)).unwrap();
+        let p256 = Key::read(&object("ecdsa", "ecdsa-sha2-nistp256", P256_PEM)).unwrap();
+        for (key, good) in [(&rsa, RSA_PSS), (&p256, P256_SIG)] {
+            let good = unhex(good).unwrap();
+            assert!(key.public().verifies(b"racklet", &good));
+            assert!(!key.public().verifies(b"rackleT", &good));
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 1;
+                assert!(!key.public().verifies(b"racklet", &bad), "byte {at}");
+            }
+            assert!(!key.public().verifies(b"racklet", &good[..good.len() - 1]));
+            assert!(!key.public().verifies(b"racklet", &[&good[..], &[0]].concat()));
+        }
+        // Another padding of the same key, and another curve under the same scheme.
+        assert!(!rsa.public().verifies(b"racklet", &unhex(RSA_PKCS1).unwrap()));
+        let p384 = Key::read(&object("ecdsa", "ecdsa-sha2-nistp256", P384_PEM)).unwrap();
+        assert_eq!(p384.public(), &PublicKey::Unknown);
+        assert!(!p384.public().verifies(b"racklet", &unhex(P384_SIG).unwrap()));
+        // The older name of the key type, as sigstore wrote it, is the same key material.
+        let old = Key::read(&object("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256", P256_PEM));
+        assert_eq!(old.unwrap().public(), p256.public());
+    }
 }

@@ -29,13 +29,15 @@ mod error;
 mod refresh;
 mod search;
 mod stored;
+mod trusted;
 mod verified;
 
 pub use clock::{CLOCK_TOLERANCE, Clock, start_time};
 pub use error::TrustError;
-pub use refresh::{Refresh, TrustedSet};
+pub use refresh::Refresh;
 pub use search::{Search, SignedTarget};
 pub use stored::{Stored, StoredError};
+pub use trusted::TrustedSet;
 
 /// Bounds of one update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
