@@ -6,7 +6,7 @@ use super::{Limits, Search, Stored, TrustError};
 
 /// Top-level metadata that was verified together, and is alive at [`TrustedSet::now`].
 ///
-/// Made by [`Refresh`] alone.
+/// Made by [`Refresh`](super::Refresh) alone.
 #[derive(Debug)]
 pub struct TrustedSet {
     pub(super) limits: Limits,
@@ -66,7 +66,8 @@ impl TrustedSet {
         })
     }
 
-    /// Begins the search for a target, through delegations. Drive it with [`Workflow`]; it may
+    /// Begins the search for a target, through delegations. Drive it with
+    /// [`Workflow`](super::Workflow); it may
     /// fetch delegated roles, and keeps them in [`TrustedSet::stored`].
     ///
     /// Errors: [`TrustError::Name`] for a name that may not be asked for.
