@@ -67,8 +67,8 @@ impl TrustedSet {
     }
 
     /// Begins the search for a target, through delegations. Drive it with
-    /// [`Workflow`](super::Workflow); it may
-    /// fetch delegated roles, and keeps them in [`TrustedSet::stored`].
+    /// [`Workflow`](super::Workflow); it may fetch delegated roles, and keeps them in
+    /// [`TrustedSet::stored`].
     ///
     /// Errors: [`TrustError::Name`] for a name that may not be asked for.
     pub fn find_target(&mut self, name: &str) -> Result<Search<'_>, TrustError> {
