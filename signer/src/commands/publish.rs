@@ -138,6 +138,8 @@ pub fn publish(
         reports.push(report);
     }
     let index = ReleaseIndex { components: indexed }.to_bytes();
+    // As a node reads it: what is refused here is never signed.
+    ReleaseIndex::parse(&index)?;
     let index_descriptor = Descriptor::of(media_type::INDEX, &index);
     registry.put_manifest(&repository, &index_descriptor, &index)?;
 
@@ -252,6 +254,7 @@ impl Upload<'_> {
         let documents =
             ComponentManifest { config: config_descriptor, images: vec![blob.clone()], chunks };
         let manifest = documents.to_bytes(input.name.as_str());
+        ComponentManifest::parse(&manifest)?;
         let descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
         registry.put_manifest(repository, &descriptor, &manifest)?;
 

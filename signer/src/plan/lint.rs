@@ -1,8 +1,9 @@
 //! What nodes would refuse is refused before it is public.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
-use formats::release::Summary;
+use formats::release::{COMPONENTS_LIMIT, Summary};
 use formats::version::Version;
 
 use super::{PlanError, check_word};
@@ -47,12 +48,19 @@ pub fn check_release(state: &State, proposal: &Proposal<'_>) -> Result<(), PlanE
             return Err(PlanError::Reserved(reserved.to_owned()));
         }
     }
+    limit("security version", proposal.security_version, i64::MAX.unsigned_abs())?;
+    limit("number of components", proposal.components.len() as u64, COMPONENTS_LIMIT as u64)?;
+    let mut seen = BTreeSet::new();
     for (component, compatible) in &proposal.components {
         if compatible.is_empty() {
             return Err(PlanError::NoHardware { component: (*component).to_owned() });
         }
         for id in *compatible {
             check_word("hardware id", id)?;
+            if !seen.insert((*component, id)) {
+                let (component, hardware) = ((*component).to_owned(), id.clone());
+                return Err(PlanError::TwiceForHardware { component, hardware });
+            }
         }
     }
     let releases = state.releases()?;
@@ -84,4 +92,8 @@ pub fn check_release(state: &State, proposal: &Proposal<'_>) -> Result<(), PlanE
         }
         _ => Ok(()),
     }
+}
+
+fn limit(what: &'static str, found: u64, limit: u64) -> Result<(), PlanError> {
+    if found <= limit { Ok(()) } else { Err(PlanError::Limit { what, found, limit }) }
 }

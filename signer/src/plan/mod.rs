@@ -99,6 +99,24 @@ pub enum PlanError {
         /// The component.
         component: String,
     },
+    /// Two images of one component for one hardware: a node could not choose.
+    #[error("component {component} is given twice for hardware {hardware}")]
+    TwiceForHardware {
+        /// The component.
+        component: String,
+        /// The hardware id.
+        hardware: String,
+    },
+    /// More of something than the formats hold.
+    #[error("{what} {found} is more than {limit}")]
+    Limit {
+        /// What is counted.
+        what: &'static str,
+        /// What was given.
+        found: u64,
+        /// The most there may be.
+        limit: u64,
+    },
     /// A release that is not published.
     #[error("{target} is not published")]
     NoRelease {
@@ -145,9 +163,11 @@ impl PlanError {
     /// The stable code of this error.
     pub fn reason(&self) -> Reason {
         match self {
-            PlanError::Name { .. } | PlanError::Reserved(_) | PlanError::NoHardware { .. } => {
-                Reason::Config
-            }
+            PlanError::Name { .. }
+            | PlanError::Reserved(_)
+            | PlanError::NoHardware { .. }
+            | PlanError::TwiceForHardware { .. }
+            | PlanError::Limit { .. } => Reason::Config,
             PlanError::SameVersion { .. }
             | PlanError::OtherSpelling { .. }
             | PlanError::OlderVersion { .. } => Reason::VersionRollback,
@@ -255,8 +275,9 @@ struct Drafting {
 impl Drafting {
     fn publish(&mut self, release: &NewRelease) -> Result<(), PlanError> {
         let target = target_name(&release.product, &release.summary.version);
-        let custom = Value::parse(&release.summary.to_custom())
-            .expect("a summary is an object of texts and lengths below 2^63");
+        let custom = Value::parse(&release.summary.to_custom()).expect(
+            "its numbers are lengths, and a security version that the lint held below 2^63",
+        );
         let file = TargetFile::of(&release.index, Some(custom));
         match self.targets.targets.get(&target) {
             Some(published) if *published == file => Ok(()),

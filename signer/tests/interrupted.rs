@@ -1,0 +1,298 @@
+//! Publishing fails at every one of its steps, before and after its effect: readers see the old
+//! state or the new one, and the next run completes (threats 195).
+
+mod common;
+
+use std::cell::Cell;
+use std::io::{self, Read, Write};
+
+use common::{Fixture, NOW, copy_tree};
+use formats::digest::Digest;
+use formats::oci::{Descriptor, RepositoryName, Tag};
+use formats::reason::Reason;
+use formats::reference::Reference;
+use signer::commands::{InitRequest, init};
+use signer::progress::Progress;
+use signer::repository::{BlobSink, Expect, Registry, RegistryError};
+
+/// Whether the call that fails has its effect: a request that was lost, or its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Before,
+    After,
+}
+
+/// A registry whose `n`th changing call fails.
+struct Failing<'a> {
+    inner: &'a dyn Registry,
+    left: Cell<usize>,
+    cut: Cut,
+}
+
+impl Failing<'_> {
+    fn step<T>(
+        &self,
+        effect: impl FnOnce() -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let left = self.left.get();
+        self.left.set(left.wrapping_sub(1));
+        if left != 0 {
+            return effect();
+        }
+        if self.cut == Cut::After {
+            effect()?;
+        }
+        Err(RegistryError::Client {
+            action: "test".to_owned(),
+            registry: "test".to_owned(),
+            message: "cut".to_owned(),
+            reason: Reason::Unreachable,
+        })
+    }
+}
+
+struct FailingSink<'a> {
+    registry: &'a Failing<'a>,
+    inner: Box<dyn BlobSink + 'a>,
+}
+
+impl Write for FailingSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl BlobSink for FailingSink<'_> {
+    fn finish(
+        self: Box<Self>,
+        blob: &Descriptor,
+        progress: &Progress,
+    ) -> Result<(), RegistryError> {
+        let FailingSink { registry, inner } = *self;
+        registry.step(|| inner.finish(blob, progress))
+    }
+    fn failed(&self, source: io::Error) -> RegistryError {
+        self.inner.failed(source)
+    }
+}
+
+impl Registry for Failing<'_> {
+    fn reference(&self) -> &Reference {
+        self.inner.reference()
+    }
+    fn tagged(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Vec<u8>>, RegistryError> {
+        self.inner.tagged(repository, tag)
+    }
+    fn manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Vec<u8>, RegistryError> {
+        self.inner.manifest(repository, digest)
+    }
+    fn has_blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Descriptor,
+    ) -> Result<bool, RegistryError> {
+        self.inner.has_blob(repository, blob)
+    }
+    fn open_blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn Read + '_>, RegistryError> {
+        self.inner.open_blob(repository, blob)
+    }
+    fn begin_blob(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
+        let inner = self.inner.begin_blob(repository)?;
+        Ok(Box::new(FailingSink { registry: self, inner }))
+    }
+    fn put_manifest(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        self.step(|| self.inner.put_manifest(repository, manifest, bytes))
+    }
+    fn set_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        manifest: &Descriptor,
+        bytes: &[u8],
+        expect: Expect<'_>,
+    ) -> Result<(), RegistryError> {
+        self.step(|| self.inner.set_tag(repository, tag, manifest, bytes, expect))
+    }
+}
+
+/// The digest of the state readers see, after everything below it was verified.
+fn visible(fixture: &Fixture) -> String {
+    fixture.verify().expect("readers see a whole state").state
+}
+
+#[test]
+fn an_interrupted_publish_is_invisible_and_the_next_one_completes() {
+    let fixture = Fixture::new();
+    fixture.publish(&fixture.request("1.0.0", "os.img")).unwrap();
+    let pristine = fixture.path("pristine");
+    copy_tree(&fixture.path("repo"), &pristine);
+    let old = visible(&fixture);
+    let (mut steps, mut saw_new) = (0, false);
+    for cut in [Cut::Before, Cut::After] {
+        for n in 0.. {
+            std::fs::remove_dir_all(fixture.path("repo")).unwrap();
+            copy_tree(&pristine, &fixture.path("repo"));
+            let request = fixture.request("1.1.0", "os2.img");
+            let writable = fixture.writable();
+            let failing = Failing { inner: writable.as_ref(), left: Cell::new(n), cut };
+            let ended = fixture.publish_to(&failing, &request, NOW);
+            let seen = visible(&fixture);
+            if let Ok(report) = ended {
+                assert_eq!(seen, report.state);
+                assert!(n > 10, "only {n} steps were cut");
+                break;
+            }
+            steps += 1;
+            let last = n + 1;
+            saw_new |= seen != old;
+            assert!(
+                seen == old || cut == Cut::After,
+                "cut before step {last}: something became visible"
+            );
+            // A minute later: the abandoned signatures are not found again by accident.
+            let later = NOW.plus(60);
+            let again = fixture
+                .publish_to(fixture.writable().as_ref(), &request, later)
+                .unwrap_or_else(|error| panic!("{cut:?} step {last}: next run: {error}"));
+            assert_eq!(visible(&fixture), again.state, "{cut:?} step {last}");
+            assert!(again.state != old);
+        }
+    }
+    assert!(saw_new, "the answer of the last step was never lost");
+    println!("{steps} cuts");
+}
+
+#[test]
+fn an_interrupted_init_goes_on_with_the_same_root() {
+    for cut in [Cut::Before, Cut::After] {
+        for n in 0.. {
+            let fixture = Fixture::new();
+            std::fs::remove_dir_all(fixture.path("repo")).unwrap();
+            std::fs::remove_file(fixture.keys().join("root.json")).unwrap();
+            let request =
+                InitRequest { keys: fixture.keys(), root_threshold: 1, ..InitRequest::default() };
+            let writable = fixture.writable();
+            let failing = Failing { inner: writable.as_ref(), left: Cell::new(n), cut };
+            let ended = init(&failing, &request, NOW);
+            let root = fixture.root();
+            if ended.is_ok() {
+                assert!(n > 3);
+                break;
+            }
+            let again = init(fixture.writable().as_ref(), &request, NOW.plus(60));
+            match again {
+                Ok(_) => {}
+                // Only the answer was lost: it is there.
+                Err(error) => assert_eq!((cut, error.reason()), (Cut::After, Reason::Config)),
+            }
+            assert_eq!(fixture.root(), root, "{cut:?} step {n}: nodes may have the first root");
+            visible(&fixture);
+        }
+    }
+}
+
+#[test]
+fn of_two_publishers_the_second_is_told_to_run_again() {
+    let fixture = Fixture::new();
+    /// Lets somebody else publish right before the first tag moves.
+    struct Racing<'a> {
+        inner: Failing<'a>,
+        fixture: &'a Fixture,
+        done: Cell<bool>,
+    }
+    impl Registry for Racing<'_> {
+        fn reference(&self) -> &Reference {
+            self.inner.reference()
+        }
+        fn tagged(
+            &self,
+            repository: &RepositoryName,
+            tag: &Tag,
+        ) -> Result<Option<Vec<u8>>, RegistryError> {
+            self.inner.tagged(repository, tag)
+        }
+        fn manifest(
+            &self,
+            repository: &RepositoryName,
+            digest: &Digest,
+        ) -> Result<Vec<u8>, RegistryError> {
+            self.inner.manifest(repository, digest)
+        }
+        fn has_blob(
+            &self,
+            repository: &RepositoryName,
+            blob: &Descriptor,
+        ) -> Result<bool, RegistryError> {
+            self.inner.has_blob(repository, blob)
+        }
+        fn open_blob(
+            &self,
+            repository: &RepositoryName,
+            blob: &Descriptor,
+        ) -> Result<Box<dyn Read + '_>, RegistryError> {
+            self.inner.open_blob(repository, blob)
+        }
+        fn begin_blob(
+            &self,
+            repository: &RepositoryName,
+        ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
+            if !self.done.replace(true) {
+                let mut other = self.fixture.request("1.1.0", "os2.img");
+                other.channel = None;
+                self.fixture.publish(&other).unwrap();
+            }
+            self.inner.begin_blob(repository)
+        }
+        fn put_manifest(
+            &self,
+            repository: &RepositoryName,
+            manifest: &Descriptor,
+            bytes: &[u8],
+        ) -> Result<(), RegistryError> {
+            self.inner.put_manifest(repository, manifest, bytes)
+        }
+        fn set_tag(
+            &self,
+            repository: &RepositoryName,
+            tag: &Tag,
+            manifest: &Descriptor,
+            bytes: &[u8],
+            expect: Expect<'_>,
+        ) -> Result<(), RegistryError> {
+            self.inner.set_tag(repository, tag, manifest, bytes, expect)
+        }
+    }
+    let writable = fixture.writable();
+    let inner = Failing { inner: writable.as_ref(), left: Cell::new(usize::MAX), cut: Cut::Before };
+    let racing = Racing { inner, fixture: &fixture, done: Cell::new(false) };
+    let request = fixture.request("1.2.0", "os.img");
+    let error = fixture.publish_to(&racing, &request, NOW).unwrap_err();
+    assert_eq!(error.reason(), Reason::Busy, "{error}");
+    let after = fixture.verify().unwrap();
+    let again = fixture.publish(&request).unwrap();
+    assert!(again.state != after.state);
+    fixture.verify().unwrap();
+}
