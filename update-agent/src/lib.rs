@@ -1,7 +1,36 @@
 //! The agent on each node: verifies, writes the inactive slot, tries it, confirms or reverts.
+//!
+//! Decisions are made in `update_core`; this crate performs them. It never writes the slot that
+//! runs, never creates a device that is missing, and has no flag and no variable that skips a check.
+//!
+//! ```text
+//!  source ─► trust ─► policy (core) ─► release ─► stage ─► read back ─► disk: next, N tries
+//!  registry,          Install,          index,    chunks,   proof         │ reboot
+//!  directory, tar     Defer, Refuse     lists     verified                ▼
+//!                          history ◄─ confirm / reboot ◄─ health ◄─ trial boot
+//! ```
+//!
+//! ```
+//! use update_agent::config::Config;
+//! let example = include_str!("../update-agent.example.toml");
+//! let config = Config::parse(example, std::path::Path::new("/etc/update-agent"))?;
+//! assert_eq!(config.boot.tries, 3);
+//! # Ok::<(), update_agent::error::AgentError>(())
+//! ```
 
+pub mod agent;
+pub mod commands;
+pub mod config;
+pub mod disk;
+pub mod error;
+pub mod example;
 pub mod health;
 pub mod http;
+mod notify;
+pub mod output;
 pub mod progress;
+pub mod release;
 pub mod source;
 pub mod stage;
+pub mod state;
+pub mod trust;

@@ -1,0 +1,439 @@
+//! The driver: performs the effects the update machine asks for, and decides nothing.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
+
+use formats::boot_record::{BootRecord, HistoryEvent, Journal, JournalComponent, ReleaseId, Slot};
+use formats::chunks::Content;
+use formats::digest::{Digest, Sha256};
+use formats::reason::Reason;
+use formats::tuf::{Metadata as _, Root};
+use update_core::boot::BootFlags;
+use update_core::image::StagedSlot;
+use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
+
+use crate::config::Config;
+use crate::disk::{BootControl, Disk};
+use crate::error::{AgentError, Because as _};
+use crate::health;
+use crate::progress::Progress;
+use crate::release::{Resolved, ResolvedComponent};
+use crate::source::Source;
+use crate::stage::{self, Image, JournalPoint, Resume, Seed, StageError, Written};
+use crate::state::{Held, State};
+use crate::trust::system_time;
+
+/// 1 MiB: a root with a hundred keys is a tenth of it.
+const ROOT_LIMIT: u64 = 1 << 20;
+
+/// Everything a command works with.
+pub struct Agent {
+    /// The configuration.
+    pub config: Config,
+    /// The durable state.
+    pub state: State,
+    /// The disk.
+    pub disk: Disk,
+}
+
+/// What an apply needs beside the state.
+pub struct Supply<'a> {
+    /// What to install.
+    pub resolved: &'a Resolved,
+    /// Where its bytes may come from, in order of preference.
+    pub sources: &'a [&'a dyn Source],
+    /// Whom to tell about progress.
+    pub progress: &'a dyn Progress,
+}
+
+/// Where the bytes of an image would come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Planned {
+    /// Compressed bytes to fetch, at most: what the slot already holds is found while writing.
+    pub fetch: u64,
+    /// Bytes the booted slot has.
+    pub reuse: u64,
+    /// Zero bytes.
+    pub zeros: u64,
+}
+
+/// How a task ended, and what it moved.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was written, if anything was.
+    pub written: Written,
+}
+
+impl Agent {
+    /// Opens the state of a configuration.
+    pub fn open(config: Config) -> Result<Self, AgentError> {
+        let state = State::open(&config.state_dir)?;
+        let disk = Disk::new(&config);
+        Ok(Agent { config, state, disk })
+    }
+
+    /// The root metadata this node was given.
+    pub fn shipped_root(&self) -> Result<Vec<u8>, AgentError> {
+        let path: &Path = &self.config.trust.root;
+        storage::private::read_trusted(path, ROOT_LIMIT).map_err(|error| {
+            AgentError::from(error)
+                .or_config()
+                .context("trust.root")
+                .hint("copy the root.json that `signer init` wrote to this path")
+        })
+    }
+
+    /// Whether the given root trusts a published example key; said wherever it can be seen.
+    pub fn trusts_example_keys(&self) -> bool {
+        let Ok(bytes) = self.shipped_root() else { return false };
+        let Ok(envelope) = formats::tuf::Envelope::parse(&bytes) else { return false };
+        let Ok(root) = Root::parse(envelope.signed()) else { return false };
+        crate::example::uses_example_keys(&root)
+    }
+
+    /// The node as it is now.
+    pub fn node(&self) -> Result<Node, AgentError> {
+        Ok(Node {
+            record: self.state.boot_record()?,
+            flags: self.disk.flags()?,
+            booted: self.disk.booted()?,
+            boot_id: self.disk.boot_id()?,
+            floor: self.state.floor()?,
+        })
+    }
+
+    /// Brings the record up to date with what happened since: a trial that was lost, a confirm or
+    /// a revert that was cut. Every command that changes something begins with it.
+    pub fn settle(&self, held: &Held) -> Result<Outcome, AgentError> {
+        let ended = self.run(held, Task::Settle, None)?;
+        Ok(ended.outcome)
+    }
+
+    /// Runs a task to its end.
+    pub fn run(
+        &self,
+        held: &Held,
+        task: Task,
+        supply: Option<&Supply<'_>>,
+    ) -> Result<Ended, AgentError> {
+        let node = self.node()?;
+        let booted = node.booted;
+        // A booted slot with a chooser that told so is counted again, whatever was seen before.
+        let node = Node { record: self.believe_chooser(node.record), ..node };
+        let before = node.record.clone();
+        let (mut state, mut effect) = begin(node, task)?;
+        let mut written = Written::default();
+        loop {
+            if let Effect::Finish(outcome) = effect {
+                self.after(held, &before, &outcome)?;
+                return Ok(Ended { outcome, written });
+            }
+            let event = match self.perform(held, &effect, booted, supply, &mut written) {
+                Ok(event) => event,
+                Err(error) => {
+                    // The machine learns of it, the caller gets the whole error.
+                    let _ = step(
+                        state,
+                        Event::Failed { reason: error.reason(), detail: error.chain() },
+                        system_time(),
+                    );
+                    return Err(error);
+                }
+            };
+            (state, effect) = step(state, event, system_time());
+        }
+    }
+
+    fn believe_chooser(&self, mut record: BootRecord) -> BootRecord {
+        if record.counting == Some(false) && self.disk.chooser_booted() {
+            record.counting = None;
+        }
+        record
+    }
+
+    fn perform(
+        &self,
+        held: &Held,
+        effect: &Effect,
+        booted: Slot,
+        supply: Option<&Supply<'_>>,
+        written: &mut Written,
+    ) -> Result<Event, AgentError> {
+        let needs_supply = || AgentError::new(Reason::Usage, "there is nothing to write");
+        match effect {
+            Effect::Persist(record) => self.state.save_boot_record(held, record)?,
+            Effect::EditFlags(edit) => {
+                self.disk.edit(*edit)?;
+            }
+            Effect::WriteSlot { slot, release } => {
+                let supply = supply.ok_or_else(needs_supply)?;
+                *written = self.write_slot(held, *slot, release, booted, supply)?;
+            }
+            Effect::SyncAndReadBack { slot } => {
+                let supply = supply.ok_or_else(needs_supply)?;
+                return Ok(Event::ReadBack(self.read_back(*slot, booted, supply)?));
+            }
+            Effect::CheckHealth => {
+                return Ok(Event::Health(self.check_health()?));
+            }
+            Effect::RaiseFloor(floor) => self.state.raise_floor(held, *floor)?,
+            Effect::Reboot => self.reboot()?,
+            Effect::Finish(_) => {}
+        }
+        Ok(Event::Done)
+    }
+
+    fn write_slot(
+        &self,
+        held: &Held,
+        slot: Slot,
+        release: &ReleaseId,
+        booted: Slot,
+        supply: &Supply<'_>,
+    ) -> Result<Written, AgentError> {
+        let record = self.state.boot_record()?;
+        // What an interrupted run left is looked at first; it is hashed, never believed.
+        let journal = self.state.journal().filter(|journal| journal.slot == slot);
+        let mut journal = match journal {
+            Some(journal) if journal.release == *release => journal,
+            other => Journal {
+                release: release.clone(),
+                slot,
+                fetched: 0,
+                components: supply
+                    .resolved
+                    .components
+                    .iter()
+                    .map(|component| JournalComponent {
+                        name: component.identity.name.clone(),
+                        // An earlier release or attempt: any chunk may be there already.
+                        next_chunk: if other.is_some() { 1 } else { 0 },
+                    })
+                    .collect(),
+            },
+        };
+        let resumed_from = journal.fetched;
+        let mut total = Written::default();
+        for (number, component) in supply.resolved.components.iter().enumerate() {
+            let name = &component.identity.name;
+            let target = self.disk.open_to_write(slot, name, booted)?;
+            let seed = self.seed(&record, booted, name)?;
+            let seeds: Vec<Seed<'_>> =
+                seed.iter().map(|(list, device)| Seed { list, device: device.as_ref() }).collect();
+            let known = journal.components.get(number).map_or(0, |known| known.next_chunk);
+            let (encoding, blob) = smallest(component)?;
+            let image = Image {
+                component: name,
+                product: &self.config.node.product,
+                list: &component.list,
+                encoding,
+                blob,
+                target: target.as_ref(),
+            };
+            // From here on the slot may hold parts of this image, whatever happens.
+            self.state.save_journal(held, Some(&journal))?;
+            let so_far = total.fetched;
+            let mut note = |point: JournalPoint| {
+                journal.fetched = resumed_from + so_far + point.fetched;
+                if let Some(own) = journal.components.get_mut(number) {
+                    own.next_chunk = point.next_chunk.max(1);
+                }
+                self.state.save_journal(held, Some(&journal)).map_err(StageError::journal)
+            };
+            let resume = Resume { known: known > 0, next_chunk: known };
+            let done = stage::write_image(
+                &image,
+                supply.sources,
+                &seeds,
+                resume,
+                supply.progress,
+                &mut note,
+            )?;
+            self.state.keep_chunk_list(held, &component.list)?;
+            total += done;
+        }
+        Ok(total)
+    }
+
+    /// The booted slot's image of a component, if this agent wrote it and kept its index.
+    #[expect(clippy::type_complexity, reason = "a list and its device, used once")]
+    fn seed(
+        &self,
+        record: &BootRecord,
+        booted: Slot,
+        name: &formats::release::ComponentName,
+    ) -> Result<
+        Option<(formats::chunks::ChunkList, Box<dyn storage::block::BlockDevice>)>,
+        AgentError,
+    > {
+        let Some(content) = record.slots.of(booted) else { return Ok(None) };
+        let Some(own) = content.components.iter().find(|own| own.name == *name) else {
+            return Ok(None);
+        };
+        let Some(list) = self.state.chunk_list(&own.chunks) else { return Ok(None) };
+        Ok(Some((list, self.disk.open_to_read(booted, name)?)))
+    }
+
+    fn read_back(
+        &self,
+        slot: Slot,
+        booted: Slot,
+        supply: &Supply<'_>,
+    ) -> Result<StagedSlot, AgentError> {
+        let mut proofs = Vec::new();
+        for component in &supply.resolved.components {
+            let name = &component.identity.name;
+            let target = self.disk.open_to_write(slot, name, booted)?;
+            target.sync()?;
+            proofs.push(stage::read_back(name, target.as_ref(), &component.list, supply.progress)?);
+        }
+        let components =
+            supply.resolved.components.iter().map(|component| component.identity.clone()).collect();
+        StagedSlot::new(slot, supply.resolved.release.clone(), components, proofs)
+            .because(Reason::Readback, format!("slot {slot}"))
+    }
+
+    /// Where a component's bytes would come from, before anything is fetched.
+    pub fn planned(&self, component: &ResolvedComponent) -> Result<Planned, AgentError> {
+        let booted = self.disk.booted()?;
+        let record = self.state.boot_record()?;
+        let seed = self.seed(&record, booted, &component.identity.name)?;
+        let known: BTreeSet<Sha256> = seed
+            .iter()
+            .flat_map(|(list, _)| list.chunks())
+            .filter_map(|chunk| match chunk.content {
+                Content::Data(hash) => Some(hash),
+                Content::Zero => None,
+            })
+            .collect();
+        let (number, _) = smallest(component)?;
+        let mut planned = Planned::default();
+        let Some(encoding) = component.list.encodings().get(number) else { return Ok(planned) };
+        for frame in component.list.frames(encoding) {
+            let chunks = frame.first_chunk..frame.first_chunk.saturating_add(frame.chunks);
+            let mut fetch = false;
+            for (len, content) in chunks.filter_map(|index| component.list.entry(index)) {
+                match content {
+                    Content::Zero => planned.zeros += u64::from(len),
+                    Content::Data(hash) if known.contains(&hash) => planned.reuse += u64::from(len),
+                    Content::Data(_) => fetch = true,
+                }
+            }
+            if fetch {
+                planned.fetch += u64::from(frame.len);
+            }
+        }
+        Ok(planned)
+    }
+
+    /// Runs the health checks until they pass or their deadline is over.
+    fn check_health(&self) -> Result<Result<(), String>, AgentError> {
+        let report = health::run(&self.config.health, &mut |so_far, wait| {
+            let failing: Vec<&str> =
+                so_far.failures.iter().map(|failure| failure.check.as_str()).collect();
+            tracing::info!(rounds = so_far.rounds, failing = failing.join(", "), "health");
+            std::thread::sleep(wait);
+            ControlFlow::Continue(())
+        })?;
+        if report.passed {
+            return Ok(Ok(()));
+        }
+        let why: Vec<String> = report
+            .failures
+            .iter()
+            .map(|failure| format!("{}: {}", failure.check, failure.why))
+            .collect();
+        let why =
+            if why.is_empty() { "too few good rounds in a row".to_owned() } else { why.join("; ") };
+        Ok(Err(why))
+    }
+
+    /// Restarts the machine.
+    pub fn reboot(&self) -> Result<(), AgentError> {
+        let argv = &self.config.boot.reboot_command;
+        let shown = argv.join(" ");
+        let Some((program, arguments)) = argv.split_first() else {
+            return Err(AgentError::new(Reason::Config, "boot.reboot_command is empty"));
+        };
+        tracing::info!("restarting: {shown}");
+        let status = Command::new(program)
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            // Standard output belongs to `--json`.
+            .stdout(std::io::stderr())
+            .status()
+            .because(Reason::Config, format!("run boot.reboot_command `{shown}`"))?;
+        if status.success() {
+            Ok(())
+        } else {
+            let text = format!("boot.reboot_command `{shown}` ended with {status}");
+            Err(AgentError::new(Reason::Config, text).hint("restart the machine by hand"))
+        }
+    }
+
+    /// Writes the history and clears away what nobody needs any more.
+    fn after(&self, held: &Held, before: &BootRecord, outcome: &Outcome) -> Result<(), AgentError> {
+        let record = self.state.boot_record()?;
+        let release_of = |record: &BootRecord, slot: Slot| {
+            let pending = record.update.as_ref().filter(|update| update.slot == slot);
+            let content = record.slots.of(slot).as_ref();
+            pending
+                .map(|update| update.release.clone())
+                .or(content.map(|content| content.release.clone()))
+        };
+        let (event, slot, reason, detail) = match outcome {
+            Outcome::Settled => return Ok(()),
+            Outcome::Staged(slot) => ("staged", *slot, None, String::new()),
+            Outcome::Activated(slot) => ("activated", *slot, None, String::new()),
+            Outcome::Confirmed(slot) => ("confirmed", *slot, None, String::new()),
+            Outcome::Reverted { slot, reason, detail, .. } => {
+                ("reverted", *slot, Some(*reason), detail.clone())
+            }
+            Outcome::TrialFailed(detail) => {
+                ("trial failed", self.disk.booted()?, Some(Reason::Unhealthy), detail.clone())
+            }
+            Outcome::Failed { reason, detail } => {
+                ("failed", self.disk.booted()?.other(), Some(*reason), detail.clone())
+            }
+        };
+        let release = release_of(before, slot).or_else(|| release_of(&record, slot));
+        let release = match outcome {
+            Outcome::Staged(_) | Outcome::Activated(_) => release_of(&record, slot),
+            _ => release,
+        };
+        if matches!(outcome, Outcome::Staged(_) | Outcome::Activated(_) | Outcome::Confirmed(_)) {
+            let contents = [&record.slots.a, &record.slots.b].into_iter().flatten();
+            let needed: Vec<Digest> = contents
+                .flat_map(|content| content.components.iter().map(|own| own.chunks.clone()))
+                .collect();
+            self.state.forget_chunk_lists(held, &needed)?;
+        }
+        let at = system_time();
+        let slot = Some(slot);
+        self.state.remember(
+            held,
+            HistoryEvent { at, event: event.to_owned(), release, slot, reason, detail },
+        )
+    }
+
+    /// The flags of both slots.
+    pub fn flags(&self) -> Result<BootFlags, AgentError> {
+        self.disk.flags()
+    }
+}
+
+/// The encoding with the smallest blob.
+fn smallest(
+    component: &ResolvedComponent,
+) -> Result<(usize, &formats::oci::Descriptor), AgentError> {
+    component
+        .images
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, image)| image.size)
+        .ok_or_else(|| AgentError::new(Reason::BundleFormat, "the component has no image"))
+}

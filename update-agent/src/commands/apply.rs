@@ -1,0 +1,196 @@
+//! `plan` and `apply`.
+
+use formats::reason::{Exit, Reason};
+use serde_json::json;
+use update_core::policy::Decision;
+use update_core::update::{Outcome, Task, begin};
+
+use super::ApplyArgs;
+use super::offer::{Offer, capacities, offer, rules, sources, word};
+use crate::agent::{Agent, Ended, Supply};
+use crate::error::AgentError;
+use crate::output::{Output, bytes, time};
+use crate::progress;
+use crate::release::{Resolved, identity, resolve};
+use crate::source::Source;
+use crate::state::Held;
+use crate::trust;
+
+/// What is to be installed, and from where.
+struct Wanted<'a> {
+    offer: Offer,
+    resolved: Resolved,
+    sources: Vec<&'a dyn Source>,
+}
+
+/// Refreshes, decides, and fetches the documents of what is to be installed. Whatever speaks
+/// against it ends here, before a byte of an image is fetched or a slot is touched.
+fn wanted<'a>(
+    agent: &'a Agent,
+    held: &Held,
+    args: &ApplyArgs,
+    all: &'a [Box<dyn Source>],
+) -> Result<Wanted<'a>, AgentError> {
+    let root = agent.shipped_root()?;
+    let (mut trusted, best) = trust::refresh(&agent.state, held, &root, all)?;
+    let found = offer(agent, held, &mut trusted, args.version.as_ref(), args.retry)?;
+    let Some(offer) = found else {
+        return Err(AgentError::new(Reason::UpToDate, "the channel offers nothing yet"));
+    };
+    let why = offer.decided.why().to_owned();
+    let chosen = match &offer.decided.decision {
+        Decision::Install(chosen) => chosen.clone(),
+        Decision::UpToDate => return Err(AgentError::new(Reason::UpToDate, why)),
+        Decision::DeferUntil(until) => {
+            let when = until.map_or_else(String::new, |at| format!(" (until {})", time(at)));
+            return Err(AgentError::new(Reason::Deferred, format!("{why}{when}"))
+                .hint("to install it all the same, name it: --version"));
+        }
+        Decision::Refuse(reason) => return Err(AgentError::new(*reason, why)),
+    };
+    // The source whose metadata was good comes first.
+    let mut sources: Vec<&dyn Source> = vec![best];
+    let place = best.describe();
+    sources.extend(all.iter().map(AsRef::as_ref).filter(|source| source.describe() != place));
+    let resolved = resolve(&agent.config.node.product, &offer.signed, &chosen, &sources)?;
+    Ok(Wanted { offer, resolved, sources })
+}
+
+/// `plan`: exactly what would be fetched and written. Writes no slot.
+pub(super) fn plan(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<Exit, AgentError> {
+    let held = agent.state.hold()?;
+    agent.settle(&held)?;
+    let sources = sources(agent, args.from.as_deref())?;
+    let wanted = match wanted(agent, &held, args, &sources) {
+        Err(error) if error.reason() == Reason::UpToDate => return nothing(output, &error),
+        other => other?,
+    };
+    let slot = agent.disk.booted()?.other();
+    let capacity = capacities(agent, slot)?;
+    let task = Task::Apply {
+        release: identity(&wanted.offer.signed),
+        tries: agent.config.boot.tries,
+        activate: !args.stage_only,
+    };
+    begin(agent.node()?, task)?;
+    let mut components = Vec::new();
+    let mut text = format!("{} to slot {slot}:\n", wanted.offer.signed.summary.version);
+    for component in &wanted.resolved.components {
+        let name = component.identity.name.to_string();
+        let planned = agent.planned(component)?;
+        text += &format!(
+            "  {name}: {} image, {} to fetch at most, {} reused from the booted slot, {} zeros\n",
+            bytes(component.identity.raw_size),
+            bytes(planned.fetch),
+            bytes(planned.reuse),
+            bytes(planned.zeros),
+        );
+        components.push(json!({
+            "name": name,
+            "raw_size": component.identity.raw_size,
+            "capacity": capacity.get(&name),
+            "fetch": planned.fetch,
+            "reuse": planned.reuse,
+            "zeros": planned.zeros,
+        }));
+    }
+    let value = json!({
+        "version": wanted.offer.signed.summary.version,
+        "slot": slot,
+        "decision": word(&wanted.offer.decided.decision),
+        "rules": rules(&wanted.offer.decided),
+        "components": components,
+        "sources": wanted.sources.iter().map(|source| source.describe()).collect::<Vec<_>>(),
+    });
+    output.result(value, &text);
+    Ok(Exit::Done)
+}
+
+/// `apply`: refresh, stage, activate.
+pub(super) fn apply(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<Exit, AgentError> {
+    let held = agent.state.hold()?;
+    agent.settle(&held)?;
+    if !args.stage_only {
+        // A release that could never be confirmed would only come back.
+        agent.config.health.usable()?;
+    }
+    match apply_held(agent, &held, args, output) {
+        Err(error) if error.reason() == Reason::UpToDate => nothing(output, &error),
+        Err(error) => Err(error),
+        Ok(ended) => {
+            report(agent, &ended, output)?;
+            if args.reboot && matches!(ended.outcome, Outcome::Activated(_)) {
+                drop(held);
+                agent.reboot()?;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// The work of `apply`, for a caller that holds the lock.
+pub(super) fn apply_held(
+    agent: &Agent,
+    held: &Held,
+    args: &ApplyArgs,
+    output: Output,
+) -> Result<Ended, AgentError> {
+    let all = sources(agent, args.from.as_deref())?;
+    let wanted = wanted(agent, held, args, &all)?;
+    let progress = progress::start(output.json);
+    let supply = Supply {
+        resolved: &wanted.resolved,
+        sources: &wanted.sources,
+        progress: progress.as_ref(),
+    };
+    let task = Task::Apply {
+        release: identity(&wanted.offer.signed),
+        tries: agent.config.boot.tries,
+        activate: !args.stage_only,
+    };
+    let ended = agent.run(held, task, Some(&supply))?;
+    agent.state.save_journal(held, None)?;
+    if let Outcome::Failed { reason, detail } = &ended.outcome {
+        return Err(AgentError::new(*reason, detail.clone()));
+    }
+    Ok(ended)
+}
+
+fn report(agent: &Agent, ended: &Ended, output: Output) -> Result<(), AgentError> {
+    let (slot, staged) = match &ended.outcome {
+        Outcome::Activated(slot) => (*slot, false),
+        Outcome::Staged(slot) => (*slot, true),
+        _ => return Ok(()),
+    };
+    let record = agent.state.boot_record()?;
+    let content = record.slots.of(slot).as_ref();
+    let version = content.map_or_else(String::new, |content| content.release.version.to_string());
+    let written = &ended.written;
+    let value = json!({
+        "slot": slot,
+        "version": version,
+        "activated": !staged,
+        "fetched": written.fetched,
+        "written": written.written,
+        "reused": written.reused_seed + written.reused_target,
+        "zeroed": written.zeroed,
+    });
+    let next = if staged {
+        "it is not next: run `update-agent apply` to activate it"
+    } else {
+        "it is next: reboot to try it"
+    };
+    let text = format!(
+        "{version} is in slot {slot}, verified; fetched {}, reused {}; {next}",
+        bytes(written.fetched),
+        bytes(written.reused_seed + written.reused_target),
+    );
+    output.result(value, &text);
+    Ok(())
+}
+
+fn nothing(output: Output, error: &AgentError) -> Result<Exit, AgentError> {
+    let text = error.chain();
+    output.result(json!({ "code": error.reason().code(), "message": text }), &text);
+    Ok(Exit::Nothing)
+}

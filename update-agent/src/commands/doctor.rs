@@ -1,0 +1,214 @@
+//! `doctor`: what would go wrong at the first update, found before it.
+
+use std::path::Path;
+
+use formats::boot_record::Slot;
+use formats::reason::{Exit, Reason};
+use serde_json::json;
+use update_core::update::stand;
+
+use super::offer::sources;
+use crate::agent::Agent;
+use crate::disk::BootControl as _;
+use crate::error::AgentError;
+use crate::output::Output;
+use crate::source::TufState;
+use crate::trust;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Good,
+    /// Works, with less than the node could have.
+    Weak,
+    /// An update or a revert would fail.
+    Bad,
+}
+
+struct Finding {
+    check: &'static str,
+    level: Level,
+    text: String,
+}
+
+/// `doctor`: exits with the reason's code of the first bad finding.
+pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
+    let mut findings = Vec::new();
+    let mut first_bad = None;
+    let checks: [(&'static str, Check); 9] = [
+        ("trust root", trust_root),
+        ("clock", clock),
+        ("partition table", partition_table),
+        ("slots", slots),
+        ("booted slot", booted),
+        ("boot counting", counting),
+        ("state", state),
+        ("health checks", health),
+        ("sources", reachable),
+    ];
+    for (check, ask) in checks {
+        let (level, text) = match ask(agent) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let hint = error.advice().map_or_else(String::new, |hint| format!("; {hint}"));
+                let text = format!("{} [{}]{hint}", error.chain(), error.reason());
+                first_bad.get_or_insert(error);
+                (Level::Bad, text)
+            }
+        };
+        findings.push(Finding { check, level, text });
+    }
+    findings.push(Finding {
+        check: "floor",
+        level: Level::Weak,
+        text: "kept in two files: stops remote rollback, not a replaced disk".to_owned(),
+    });
+    findings.push(watchdog());
+    let word = |level| match level {
+        Level::Good => "ok",
+        Level::Weak => "weak",
+        Level::Bad => "BAD",
+    };
+    let rows: Vec<_> = findings
+        .iter()
+        .map(|found| json!({ "check": found.check, "level": word(found.level).to_lowercase(), "text": found.text }))
+        .collect();
+    let lines: Vec<String> = findings
+        .iter()
+        .map(|found| format!("{:4} {:16} {}", word(found.level), found.check, found.text))
+        .collect();
+    let bad = findings.iter().any(|found| found.level == Level::Bad);
+    output.result(json!({ "ready": !bad, "findings": rows }), &lines.join("\n"));
+    Ok(match first_bad {
+        Some(error) => error.reason().exit(),
+        None if bad => Reason::CountingInactive.exit(),
+        None => Exit::Done,
+    })
+}
+
+type Answer = Result<(Level, String), AgentError>;
+type Check = fn(&Agent) -> Answer;
+
+fn good(text: impl Into<String>) -> Answer {
+    Ok((Level::Good, text.into()))
+}
+
+fn trust_root(agent: &Agent) -> Answer {
+    agent.shipped_root()?;
+    if agent.trusts_example_keys() {
+        return Ok((Level::Weak, crate::example::WARNING.to_owned()));
+    }
+    good(agent.config.trust.root.display().to_string())
+}
+
+fn clock(agent: &Agent) -> Answer {
+    let stored = agent.state.trust()?;
+    update_core::trust::start_time(trust::clock(), stored.known_time)?;
+    good("not behind what is known to have happened")
+}
+
+fn partition_table(agent: &Agent) -> Answer {
+    match agent.disk.damaged_copy()? {
+        None => good("both copies are valid and agree"),
+        Some(copy) => Ok((
+            Level::Weak,
+            format!("the {copy:?} copy is damaged or differs; the next boot or update rewrites it"),
+        )),
+    }
+}
+
+fn slots(agent: &Agent) -> Answer {
+    let mut texts = Vec::new();
+    for slot in Slot::BOTH {
+        for (component, size) in agent.disk.capacities(slot)? {
+            texts.push(format!("{slot}/{component} {}", crate::output::bytes(size)));
+        }
+    }
+    let booted = agent.disk.booted()?;
+    for component in agent.config.slots.of(booted.other()).keys() {
+        // Claims and releases it: a mounted partition is found now, not at the update.
+        agent.disk.open_to_write(booted.other(), component, booted)?;
+    }
+    good(texts.join(", "))
+}
+
+fn booted(agent: &Agent) -> Answer {
+    let slot = agent.disk.booted()?;
+    let flags = *agent.disk.flags()?.of(slot);
+    let node = agent.node()?;
+    if !flags.confirmed() && stand(&node) == update_core::update::Standing::Idle {
+        let text = format!("slot {slot} runs but is not marked successful");
+        return Err(AgentError::new(Reason::BootRecord, text)
+            .hint("if this system works, run `update-agent confirm --adopt` once"));
+    }
+    good(format!("slot {slot}"))
+}
+
+fn counting(agent: &Agent) -> Answer {
+    let record = agent.state.boot_record()?;
+    match (record.counting, agent.disk.chooser_booted()) {
+        (_, true) => good("boot-select booted this system"),
+        (Some(true), false) => good("a try was spent at the last trial"),
+        (Some(false), false) => Err(AgentError::new(
+            Reason::CountingInactive,
+            "the boot loader did not spend a try at the last trial",
+        )
+        .hint("install boot-select as the chooser, or a boot loader that reads these attributes")),
+        (None, false) => Ok((
+            Level::Weak,
+            "not proven yet: nothing shows that the boot loader reads these attributes; the first \
+             trial will"
+                .to_owned(),
+        )),
+    }
+}
+
+fn state(agent: &Agent) -> Answer {
+    agent.state.boot_record()?;
+    agent.state.floor()?;
+    agent.state.trust()?;
+    let held = match agent.state.hold() {
+        Ok(held) => held,
+        Err(error) if error.reason() == Reason::Busy => {
+            return good("another agent is at work");
+        }
+        Err(error) => return Err(error),
+    };
+    let report = agent.state.report();
+    agent.state.save_report(&held, &report)?;
+    good(format!("{} can be read and written", agent.config.state_dir.display()))
+}
+
+fn health(agent: &Agent) -> Answer {
+    agent.config.health.usable()?;
+    match agent.config.health.checks.len() {
+        0 => Ok((Level::Weak, "none: every system that boots is confirmed".to_owned())),
+        count => good(format!("{count} checks")),
+    }
+}
+
+fn reachable(agent: &Agent) -> Answer {
+    if agent.config.sources.is_empty() {
+        return good("none configured: updates come by bundle");
+    }
+    let mut texts = Vec::new();
+    for source in sources(agent, None)? {
+        let state = source.tuf_state(None)?;
+        let files = match state {
+            TufState::Changed { files, .. } => files.len(),
+            TufState::Unchanged => 0,
+        };
+        texts.push(format!("{} ({files} files)", source.describe()));
+    }
+    good(texts.join(", "))
+}
+
+fn watchdog() -> Finding {
+    let there = Path::new("/dev/watchdog").exists();
+    let (level, text) = if there {
+        (Level::Good, "/dev/watchdog is there: let systemd arm it (RuntimeWatchdogSec=)")
+    } else {
+        (Level::Weak, "no /dev/watchdog: a system that hangs on trial waits for a power cycle")
+    };
+    Finding { check: "watchdog", level, text: text.to_owned() }
+}

@@ -1,0 +1,235 @@
+//! The command line: what can be asked, and how the answer ends the process.
+
+mod apply;
+mod boot_select;
+mod doctor;
+mod offer;
+mod run;
+mod status;
+mod trial;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use formats::reason::{Exit, Reason};
+use formats::version::Version;
+
+use crate::agent::Agent;
+use crate::config::{Config, DEFAULT_PATH};
+use crate::error::AgentError;
+use crate::output::Output;
+use crate::state::LastError;
+use crate::trust::system_time;
+
+/// Verifies, writes the inactive slot, tries it, confirms or reverts.
+#[derive(Debug, Parser)]
+#[command(name = "update-agent", version, max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file.
+    #[arg(long, global = true, default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print one JSON object instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more on standard error; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// What is available, and what this node would do about it (exit 1: nothing to do).
+    Check,
+    /// Exactly what would be fetched and written.
+    Plan(ApplyArgs),
+    /// Refresh trust, write the inactive slot, read it back, make it next.
+    Apply(ApplyArgs),
+    /// End the trial of the booted slot as passed.
+    Confirm(ConfirmArgs),
+    /// Give up what is next or on trial, or go back to the other slot.
+    Revert(RevertArgs),
+    /// State of the slots, the trial, the floor and the last check.
+    Status,
+    /// Which rule decided about the last offer, from what is trusted already.
+    Explain,
+    /// What happened on this node.
+    History,
+    /// Whether this node can really update and revert, and what to do if not.
+    Doctor,
+    /// Compare a slot with what was signed, chunk by chunk.
+    Verify(VerifyArgs),
+    /// The daemon: observe, decide, act; finishes a trial after a boot.
+    Run(RunArgs),
+    /// Choose the slot to boot, as the boot loader does.
+    BootSelect(BootSelectArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which release, from where.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ApplyArgs {
+    /// docker://HOST[:PORT][/NS], oci:DIR[:NS], oci-archive:FILE.tar[:NS], or the path of a bundle;
+    /// the configured sources when absent.
+    #[arg(value_name = "REF|FILE|DIR")]
+    pub from: Option<String>,
+    /// This version instead of what the channel offers.
+    #[arg(long)]
+    pub version: Option<Version>,
+    /// Restart the machine afterwards.
+    #[arg(long)]
+    pub reboot: bool,
+    /// Write the slot, but do not make it next.
+    #[arg(long)]
+    pub stage_only: bool,
+    /// Try a release again that failed on this node.
+    #[arg(long)]
+    pub retry: bool,
+}
+
+/// Options of `confirm`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct ConfirmArgs {
+    /// Mark the booted slot as working although no trial is under way (first installation).
+    #[arg(long)]
+    pub adopt: bool,
+}
+
+/// Options of `revert`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RevertArgs {
+    /// Restart the machine afterwards, if that is needed to leave the slot.
+    #[arg(long)]
+    pub reboot: bool,
+    /// Why, for the history.
+    #[arg(long, default_value = "by an operator")]
+    pub reason: String,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct VerifyArgs {
+    /// The slot; both when absent.
+    #[arg(long, value_parser = parse_slot)]
+    pub slot: Option<formats::boot_record::Slot>,
+}
+
+fn parse_slot(text: &str) -> Result<formats::boot_record::Slot, String> {
+    match text {
+        "a" => Ok(formats::boot_record::Slot::A),
+        "b" => Ok(formats::boot_record::Slot::B),
+        _ => Err("a slot is a or b".to_owned()),
+    }
+}
+
+/// Options of `run`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct RunArgs {
+    /// Finish what a boot left to do, poll once, act once, and end.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Options of `boot-select`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct BootSelectArgs {
+    /// Do everything a boot does to the disk and to the simulated kernel's files, then print the
+    /// choice instead of booting it.
+    #[arg(long, required = true)]
+    pub simulate: bool,
+}
+
+/// Runs a command line to its end.
+pub fn run(cli: &Cli) -> Exit {
+    start_log(cli);
+    let output = Output { json: cli.json };
+    if let Command::Completions { shell } = &cli.command {
+        let mut command = <Cli as clap::CommandFactory>::command();
+        clap_complete::generate(*shell, &mut command, "update-agent", &mut std::io::stdout());
+        return Exit::Done;
+    }
+    let agent = match Config::load(&cli.config).and_then(Agent::open) {
+        Ok(agent) => agent,
+        Err(error) => {
+            output.error(&error);
+            return error.reason().exit();
+        }
+    };
+    if agent.trusts_example_keys() {
+        tracing::warn!("{}", crate::example::WARNING);
+    }
+    let result = match &cli.command {
+        Command::Check => offer::check(&agent, output),
+        Command::Plan(args) => apply::plan(&agent, args, output),
+        Command::Apply(args) => apply::apply(&agent, args, output),
+        Command::Confirm(args) => trial::confirm(&agent, *args, output),
+        Command::Revert(args) => trial::revert(&agent, args, output),
+        Command::Status => status::status(&agent, output),
+        Command::Explain => offer::explain(&agent, output),
+        Command::History => status::history(&agent, output),
+        Command::Doctor => doctor::doctor(&agent, output),
+        Command::Verify(args) => status::verify(&agent, *args, output),
+        Command::Run(args) => run::run(&agent, *args, output),
+        Command::BootSelect(_) => boot_select::simulate(&agent, output),
+        Command::Completions { .. } => Ok(Exit::Done),
+    };
+    match result {
+        Ok(exit) => exit,
+        Err(error) => {
+            note_error(&agent, &error);
+            output.error(&error);
+            error.reason().exit()
+        }
+    }
+}
+
+/// Keeps the error for `status`, unless another agent is at work.
+fn note_error(agent: &Agent, error: &AgentError) {
+    if matches!(error.reason(), Reason::Busy | Reason::Deferred | Reason::UpToDate) {
+        return;
+    }
+    let Ok(held) = agent.state.hold() else { return };
+    let mut report = agent.state.report();
+    report.last_error = Some(LastError {
+        code: error.reason(),
+        message: crate::output::printable(&error.chain()),
+        at: system_time(),
+    });
+    if let Err(lost) = agent.state.save_report(&held, &report) {
+        tracing::warn!("the error could not be kept for `status`: {lost}");
+    }
+}
+
+fn start_log(cli: &Cli) {
+    let daemon = matches!(cli.command, Command::Run(_));
+    let level = match (cli.verbose, daemon) {
+        (0, false) => tracing::Level::WARN,
+        (0, true) | (1, _) => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    // journald adds its own time stamps.
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

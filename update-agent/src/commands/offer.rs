@@ -1,0 +1,223 @@
+//! `check` and `explain`: what is offered, and what the rules say to it.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use formats::boot_record::Slot;
+use formats::channel::Channel;
+use formats::reason::{Exit, Reason};
+use formats::version::Version;
+use serde_json::{Value, json};
+use update_core::policy::{Decided, Decision, NodeFacts, Offered, decide, wave_of};
+
+use crate::agent::Agent;
+use crate::http::Limits;
+use crate::error::AgentError;
+use crate::output::{Output, time};
+use crate::source::{self, Source, SourceConfig};
+use crate::state::{Held, OfferReport};
+use crate::trust::{self, SignedRelease, Trusted, system_time};
+
+/// An offer and what was decided about it.
+pub(super) struct Offer {
+    pub(super) signed: SignedRelease,
+    pub(super) decided: Decided,
+}
+
+/// The sources to use: one named on the command line, or the configured ones.
+pub(super) fn sources(
+    agent: &Agent,
+    named: Option<&str>,
+) -> Result<Vec<Box<dyn Source>>, AgentError> {
+    let configured = match named {
+        Some(place) => {
+            // A registry that is configured keeps its CA and token when it is named.
+            let known = agent.config.sources.iter().find(|source| source.url == place);
+            vec![known.cloned().unwrap_or_else(|| SourceConfig::at(place))]
+        }
+        None => agent.config.sources.clone(),
+    };
+    configured.iter().map(|config| Ok(source::open(config, Limits::default())?)).collect()
+}
+
+/// What the channel offers, or the version that was named, and what the rules say to it.
+///
+/// `Ok(None)`: the channel offers nothing.
+pub(super) fn offer(
+    agent: &Agent,
+    held: &Held,
+    trusted: &mut Trusted<'_>,
+    version: Option<&Version>,
+    retry: bool,
+) -> Result<Option<Offer>, AgentError> {
+    let node = &agent.config.node;
+    let (version, channel) = match version {
+        Some(version) => (version.clone(), None),
+        None => {
+            let channel = trusted.channel(held, &node.product, &node.channel)?;
+            let Some(offered) = &channel.release else { return Ok(None) };
+            (offered.version.clone(), Some(channel))
+        }
+    };
+    let signed = trusted.release(held, &node.product, &version)?;
+    check_channel(channel.as_ref(), &signed)?;
+    let decided = ask_rules(agent, &signed, channel.as_ref(), retry)?;
+    let mut report = agent.state.report();
+    let offer = Some(OfferReport {
+        version: signed.summary.version.to_string(),
+        decision: word(&decided.decision).to_owned(),
+        why: decided.why().to_owned(),
+    });
+    if report.offer != offer {
+        report.offer = offer;
+        agent.state.save_report(held, &report)?;
+    }
+    Ok(Some(Offer { signed, decided }))
+}
+
+/// A channel names the content it offers, too: whoever may sign releases cannot change it.
+fn check_channel(channel: Option<&Channel>, signed: &SignedRelease) -> Result<(), AgentError> {
+    let offered = channel.and_then(|channel| channel.release.as_ref());
+    match offered {
+        Some(offered) if offered.sha256 != signed.index => {
+            let text = format!("the channel offers another content of {}", offered.version);
+            Err(AgentError::new(Reason::HashMismatch, text)
+                .hint("tell the maintainers: channel and release disagree"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ask_rules(
+    agent: &Agent,
+    signed: &SignedRelease,
+    channel: Option<&Channel>,
+    retry: bool,
+) -> Result<Decided, AgentError> {
+    let record = agent.state.boot_record()?;
+    let booted = agent.disk.booted()?;
+    let capacity = agent.disk.capacities(booted.other())?;
+    let installed = installed(agent, &record, booted);
+    let own_word = if installed.is_none() { version_by_own_word(agent) } else { None };
+    let facts = NodeFacts {
+        now: system_time(),
+        hardware: &agent.config.node.hardware,
+        capacity: &capacity,
+        installed: installed.as_ref(),
+        installed_version: own_word.as_ref(),
+        floor: agent.state.floor()?,
+        record: &record,
+        wave: wave_of(&node_id(agent), signed.index),
+    };
+    let offered = Offered { index: signed.index, summary: &signed.summary, channel, retry };
+    Ok(decide(&facts, &offered))
+}
+
+fn installed(
+    _agent: &Agent,
+    record: &formats::boot_record::BootRecord,
+    booted: Slot,
+) -> Option<formats::boot_record::ReleaseId> {
+    record.slots.of(booted).as_ref().map(|content| content.release.clone())
+}
+
+/// `IMAGE_VERSION` of os-release(5), for a system that no agent installed.
+fn version_by_own_word(agent: &Agent) -> Option<Version> {
+    let text = fs::read_to_string(&agent.config.node.os_release).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("IMAGE_VERSION="))?;
+    line.trim_matches(['"', '\'']).parse().ok()
+}
+
+fn node_id(agent: &Agent) -> String {
+    let machine_id = || fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    agent.config.node.id.clone().unwrap_or_else(machine_id).trim().to_owned()
+}
+
+/// `check`: refresh, then say what would be done.
+pub(super) fn check(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
+    let held = agent.state.hold()?;
+    agent.settle(&held)?;
+    let sources = sources(agent, None)?;
+    let root = agent.shipped_root()?;
+    let (mut trusted, source) = trust::refresh(&agent.state, &held, &root, &sources)?;
+    let place = source.describe();
+    let found = offer(agent, &held, &mut trusted, None, false)?;
+    Ok(show(found.as_ref(), &place, output))
+}
+
+/// `explain`: the rules' answers, without asking any source.
+pub(super) fn explain(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
+    let held = agent.state.hold()?;
+    let root = agent.shipped_root()?;
+    let nothing = |error: AgentError| error.hint("run `update-agent check` first");
+    let mut trusted = trust::offline(&agent.state, &held, &root).map_err(nothing)?;
+    let found = offer(agent, &held, &mut trusted, None, false).map_err(nothing)?;
+    show(found.as_ref(), "what is trusted already", output);
+    Ok(Exit::Done)
+}
+
+fn show(found: Option<&Offer>, place: &str, output: Output) -> Exit {
+    let Some(offer) = found else {
+        let value = json!({ "source": place, "available": null, "decision": "up_to_date" });
+        output.result(value, &format!("{place}: the channel offers nothing yet"));
+        return Exit::Nothing;
+    };
+    let (decided, version) = (&offer.decided, &offer.signed.summary.version);
+    let value = json!({
+        "source": place,
+        "available": {
+            "version": version,
+            "security_version": offer.signed.summary.security_version,
+            "index": format!("sha256:{}", offer.signed.index),
+        },
+        "decision": word(&decided.decision),
+        "until": until(&decided.decision),
+        "why": decided.why(),
+        "rules": rules(decided),
+    });
+    let mut text = format!("{version} from {place}\n");
+    for answer in &decided.answers {
+        let mark = if answer.passed { "ok" } else { "--" };
+        text += &format!("  {mark} {:14} {}\n", answer.rule, answer.why);
+    }
+    text += &match &decided.decision {
+        Decision::Install(_) => format!("would install {version}: run `update-agent apply`"),
+        Decision::UpToDate => "nothing to do".to_owned(),
+        Decision::DeferUntil(Some(at)) => format!("deferred until {}", time(*at)),
+        Decision::DeferUntil(None) => "deferred until the channel changes".to_owned(),
+        Decision::Refuse(reason) => format!("refused: {reason}"),
+    };
+    output.result(value, &text);
+    match &decided.decision {
+        Decision::Install(_) => Exit::Done,
+        Decision::UpToDate | Decision::DeferUntil(_) => Exit::Nothing,
+        Decision::Refuse(reason) => reason.exit(),
+    }
+}
+
+pub(super) fn rules(decided: &Decided) -> Vec<Value> {
+    let row = |answer: &update_core::policy::Answer| json!({ "rule": answer.rule, "passed": answer.passed, "why": answer.why });
+    decided.answers.iter().map(row).collect()
+}
+
+pub(super) fn word(decision: &Decision) -> &'static str {
+    match decision {
+        Decision::Install(_) => "install",
+        Decision::UpToDate => Reason::UpToDate.code(),
+        Decision::DeferUntil(_) => Reason::Deferred.code(),
+        Decision::Refuse(reason) => reason.code(),
+    }
+}
+
+fn until(decision: &Decision) -> Option<u64> {
+    match decision {
+        Decision::DeferUntil(until) => *until,
+        _ => None,
+    }
+}
+
+/// Capacity of the booted slot, for `plan`.
+pub(super) fn capacities(agent: &Agent, slot: Slot) -> Result<BTreeMap<String, u64>, AgentError> {
+    let capacities = agent.disk.capacities(slot)?;
+    Ok(capacities.into_iter().map(|(name, size)| (name.to_string(), size)).collect())
+}

@@ -1,0 +1,210 @@
+//! `run`: observe, decide, act.
+//!
+//! After a boot it first finishes what the boot left to do: a trial is checked and confirmed, or
+//! restarted; a revert is recorded. Then it polls, one conditional request when nothing changed,
+//! and goes as far as `policy.mode` lets it.
+
+use std::time::Duration;
+
+use formats::reason::{Exit, Reason};
+use serde_json::{Value, json};
+use update_core::policy::Decision;
+use update_core::update::{Outcome, Standing, Task, stand};
+
+use super::offer::{offer, sources, word};
+use super::{ApplyArgs, RunArgs};
+use crate::agent::Agent;
+use crate::config::Mode;
+use crate::error::AgentError;
+use crate::output::Output;
+use crate::state::Held;
+use crate::{notify, trust};
+
+/// What a round ended with.
+enum Round {
+    /// Nothing is left to do before the next poll.
+    Idle(Value, String),
+    /// The machine is restarting.
+    Restarting(Value, String),
+}
+
+/// `run`
+pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, AgentError> {
+    if args.once {
+        return match once(agent)? {
+            Round::Idle(value, text) | Round::Restarting(value, text) => {
+                output.result(value, &text);
+                Ok(Exit::Done)
+            }
+        };
+    }
+    notify::ready();
+    let mut jitter = Jitter::new()?;
+    loop {
+        match once(agent) {
+            Ok(Round::Idle(_, text)) => tracing::info!("{text}"),
+            Ok(Round::Restarting(_, text)) => {
+                tracing::info!("{text}");
+                return Ok(Exit::Done);
+            }
+            // A configuration does not heal by itself; everything else may.
+            Err(error) if error.reason() == Reason::Config => return Err(error),
+            Err(error) => {
+                super::note_error(agent, &error);
+                tracing::error!(code = error.reason().code(), "{}", error.chain());
+            }
+        }
+        let wait = jitter.around(agent.config.policy.interval);
+        notify::status(&format!("next poll in {} s", wait.as_secs()));
+        notify::wait(wait);
+    }
+}
+
+/// One round: after a boot, finish; then poll and act.
+fn once(agent: &Agent) -> Result<Round, AgentError> {
+    let held = agent.state.hold()?;
+    if let Some(round) = after_boot(agent, &held)? {
+        return Ok(round);
+    }
+    if agent.config.sources.is_empty() {
+        let text = "no source is configured; bundles are applied by hand".to_owned();
+        return Ok(Round::Idle(json!({ "did": "nothing" }), text));
+    }
+    poll(agent, held)
+}
+
+/// What the last boot left to do. `None`: nothing, go on.
+fn after_boot(agent: &Agent, held: &Held) -> Result<Option<Round>, AgentError> {
+    match agent.settle(held)? {
+        Outcome::Reverted { slot, reboot, reason, detail } => {
+            let text = format!("slot {slot} was given up: {detail} ({reason})");
+            let value = json!({ "did": "reverted", "slot": slot, "reason": reason, "why": detail });
+            if reboot {
+                agent.reboot()?;
+                return Ok(Some(Round::Restarting(value, text)));
+            }
+            return Ok(Some(Round::Idle(value, text)));
+        }
+        Outcome::Confirmed(slot) => return Ok(Some(confirmed(slot))),
+        _ => {}
+    }
+    match stand(&agent.node()?) {
+        Standing::OnTrial { tries_left, counted } => {
+            if !counted {
+                tracing::warn!("no try was spent for this boot: a hang would not revert");
+            }
+            tracing::info!(tries_left, "on trial: checking health");
+            let ended = agent.run(held, Task::Probe, None)?;
+            Ok(Some(match ended.outcome {
+                Outcome::Confirmed(slot) => confirmed(slot),
+                Outcome::TrialFailed(why) => {
+                    let text = format!("the trial failed ({why}); restarting");
+                    Round::Restarting(json!({ "did": "trial_failed", "why": why }), text)
+                }
+                other => return Err(unexpected(&other)),
+            }))
+        }
+        Standing::Leaving => {
+            agent.reboot()?;
+            let text = "this slot was given up; restarting".to_owned();
+            Ok(Some(Round::Restarting(json!({ "did": "leaving" }), text)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn confirmed(slot: formats::boot_record::Slot) -> Round {
+    Round::Idle(json!({ "did": "confirmed", "slot": slot }), format!("slot {slot} is confirmed"))
+}
+
+fn unexpected(outcome: &Outcome) -> AgentError {
+    AgentError::new(Reason::BootRecord, format!("the trial ended unexpectedly: {outcome:?}"))
+}
+
+fn poll(agent: &Agent, held: Held) -> Result<Round, AgentError> {
+    let decided = {
+        let sources = sources(agent, None)?;
+        let root = agent.shipped_root()?;
+        let (mut trusted, _) = trust::refresh(&agent.state, &held, &root, &sources)?;
+        offer(agent, &held, &mut trusted, None, false)?
+    };
+    let Some(offer) = decided else {
+        let text = "the channel offers nothing yet".to_owned();
+        return Ok(Round::Idle(json!({ "did": "nothing" }), text));
+    };
+    let version = offer.signed.summary.version.to_string();
+    let why = offer.decided.why().to_owned();
+    let said = json!({ "did": "notified", "version": version, "decision": word(&offer.decided.decision), "why": why });
+    if !matches!(offer.decided.decision, Decision::Install(_)) {
+        return Ok(Round::Idle(said, format!("{version}: {why}")));
+    }
+    let node = agent.node()?;
+    let same = node.record.update.as_ref().is_some_and(|u| u.release.index == offer.signed.index);
+    let mode = agent.config.policy.mode;
+    match (mode, stand(&node)) {
+        (Mode::Notify, _) => {
+            Ok(Round::Idle(said, format!("{version} is available: run `update-agent apply`")))
+        }
+        (Mode::Stage, Standing::Staged) if same => {
+            Ok(Round::Idle(said, format!("{version} is staged: run `update-agent apply`")))
+        }
+        (_, Standing::AwaitingReboot) if same => {
+            if mode == Mode::Auto {
+                agent.reboot()?;
+                return Ok(Round::Restarting(said, format!("restarting into {version}")));
+            }
+            Ok(Round::Idle(said, format!("{version} is next: reboot to try it")))
+        }
+        _ => {
+            agent.config.health.usable()?;
+            let stage_only = mode == Mode::Stage;
+            let args = ApplyArgs { stage_only, ..ApplyArgs::default() };
+            let quiet = Output { json: false };
+            super::apply::apply_held(agent, &held, &args, quiet)?;
+            if stage_only {
+                let value = json!({ "did": "staged", "version": version });
+                return Ok(Round::Idle(value, format!("{version} is staged")));
+            }
+            drop(held);
+            agent.reboot()?;
+            let value = json!({ "did": "applied", "version": version });
+            Ok(Round::Restarting(value, format!("restarting into {version}")))
+        }
+    }
+}
+
+/// Moves each wait by up to a tenth, so that nodes that started together do not poll together.
+struct Jitter(u64);
+
+impl Jitter {
+    fn new() -> Result<Self, AgentError> {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed)
+            .map_err(|error| AgentError::new(Reason::StoreIo, format!("draw jitter: {error}")))?;
+        Ok(Jitter(u64::from_le_bytes(seed) | 1))
+    }
+
+    fn around(&mut self, interval: Duration) -> Duration {
+        // xorshift64: spread is all that is wanted.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let fraction = u32::try_from(self.0 % 2001).unwrap_or(1000);
+        interval * (9000 + fraction) / 10_000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_stay_within_a_tenth_and_differ() {
+        let mut jitter = Jitter(7);
+        let hour = Duration::from_secs(3600);
+        let waits: Vec<Duration> = (0..1000).map(|_| jitter.around(hour)).collect();
+        assert!(waits.iter().all(|wait| *wait >= hour * 9 / 10 && *wait <= hour * 11 / 10));
+        let distinct: std::collections::BTreeSet<_> = waits.iter().collect();
+        assert!(distinct.len() > 500);
+    }
+}

@@ -1,0 +1,308 @@
+//! The configuration: one TOML file, documented by `update-agent.example.toml`.
+//!
+//! Unknown keys are refused, so that a misspelt check is not a missing check. Relative paths are
+//! relative to the configuration file, so a whole node can live under one directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use formats::boot_record::PerSlot;
+use formats::reason::Reason;
+use formats::release::{ComponentName, is_word};
+use serde::Deserialize;
+
+use crate::error::{AgentError, Because as _};
+use crate::health::{HealthConfig, deserialize_period};
+use crate::source::SourceConfig;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the agent keeps its durable state; it survives updates, so never inside a slot.
+    pub state_dir: PathBuf,
+    /// What this node is.
+    pub node: NodeConfig,
+    /// Whom it trusts.
+    pub trust: TrustConfig,
+    /// Repositories in order of preference; may be empty on sites without a network.
+    #[serde(default, rename = "source")]
+    pub sources: Vec<SourceConfig>,
+    /// How it boots.
+    pub boot: BootConfig,
+    /// Partition label of each component in each slot.
+    pub slots: PerSlot<BTreeMap<ComponentName, String>>,
+    /// What a trial must pass.
+    #[serde(default)]
+    pub health: HealthConfig,
+    /// When `run` acts by itself.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The product whose releases it installs.
+    pub product: String,
+    /// The channel it follows.
+    #[serde(default = "stable")]
+    pub channel: String,
+    /// Hardware ids it answers to; at least one.
+    pub hardware: Vec<String>,
+    /// A stable name for waves; `/etc/machine-id` when absent.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// `IMAGE_VERSION=` in it is the version of a system that no agent installed.
+    #[serde(default = "os_release")]
+    pub os_release: PathBuf,
+}
+
+/// `[trust]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustConfig {
+    /// The root metadata this node was given.
+    pub root: PathBuf,
+}
+
+/// `[boot]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// Who keeps the boot flags.
+    #[serde(default)]
+    pub backend: Backend,
+    /// The disk with the slots: a block device, a loop device or a plain file.
+    pub disk: PathBuf,
+    /// The component whose partitions carry the boot flags.
+    #[serde(default = "os_component")]
+    pub component: ComponentName,
+    /// Trial boots a new release gets, 1 to 15.
+    #[serde(default = "three")]
+    pub tries: u8,
+    /// The kernel command line, which says what booted.
+    #[serde(default = "proc_cmdline")]
+    pub cmdline: PathBuf,
+    /// An id that changes with every boot.
+    #[serde(default = "proc_boot_id")]
+    pub boot_id: PathBuf,
+    /// How to restart the machine.
+    #[serde(default = "systemctl_reboot")]
+    pub reboot_command: Vec<String>,
+}
+
+/// Who keeps the boot flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// Attribute bits 48 to 56 of GPT entries, as ChromeOS and Bottlerocket use them.
+    #[default]
+    GptAttributes,
+}
+
+impl Backend {
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::GptAttributes => "gpt-attributes",
+        }
+    }
+}
+
+/// `[policy]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// How far `run` goes by itself.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Between two polls; each is moved by up to a tenth, so that nodes do not poll at once.
+    #[serde(default = "one_hour", deserialize_with = "deserialize_period")]
+    pub interval: Duration,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        PolicyConfig { mode: Mode::default(), interval: one_hour() }
+    }
+}
+
+/// How far `run` goes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Says what is available.
+    #[default]
+    Notify,
+    /// Writes it to the inactive slot.
+    Stage,
+    /// Makes it next and restarts the machine, too.
+    Auto,
+}
+
+fn stable() -> String {
+    "stable".to_owned()
+}
+
+fn os_release() -> PathBuf {
+    "/etc/os-release".into()
+}
+
+fn os_component() -> ComponentName {
+    "os".parse().expect("a component name")
+}
+
+fn three() -> u8 {
+    3
+}
+
+fn proc_cmdline() -> PathBuf {
+    "/proc/cmdline".into()
+}
+
+fn proc_boot_id() -> PathBuf {
+    "/proc/sys/kernel/random/boot_id".into()
+}
+
+fn systemctl_reboot() -> Vec<String> {
+    vec!["systemctl".to_owned(), "reboot".to_owned()]
+}
+
+fn one_hour() -> Duration {
+    Duration::from_secs(3600)
+}
+
+/// Where the configuration is looked for.
+pub const DEFAULT_PATH: &str = "/etc/update-agent/update-agent.toml";
+
+/// 1 MiB: a configuration is a page or two.
+const CONFIG_LIMIT: u64 = 1 << 20;
+
+impl Config {
+    /// Reads, parses and checks the file. It and its directory must not be writable by others.
+    pub fn load(path: &Path) -> Result<Self, AgentError> {
+        let bytes = storage::private::read_trusted(path, CONFIG_LIMIT)
+            .map_err(|error| AgentError::from(error).or_config())?;
+        let text = String::from_utf8(bytes)
+            .because(Reason::Config, format!("configuration {}", path.display()))?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, base)
+            .map_err(|error| error.context(format!("configuration {}", path.display())))
+    }
+
+    /// Parses and checks a configuration; relative paths are below `base`.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, AgentError> {
+        let mut config: Config = toml::from_str(text)
+            .map_err(|error| AgentError::config(error.to_string().trim_end().to_owned()))?;
+        let below = |path: &mut PathBuf| *path = base.join(&*path);
+        below(&mut config.state_dir);
+        below(&mut config.trust.root);
+        below(&mut config.boot.disk);
+        below(&mut config.boot.cmdline);
+        below(&mut config.boot.boot_id);
+        below(&mut config.node.os_release);
+        for source in &mut config.sources {
+            for file in [&mut source.ca, &mut source.token_file].into_iter().flatten() {
+                *file = base.join(&*file);
+            }
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), AgentError> {
+        let fail = |text: String| Err(AgentError::config(text));
+        if !is_word(&self.node.product, 64) {
+            return fail(format!("node.product {:?} is not a product name", self.node.product));
+        }
+        if !is_word(&self.node.channel, 64) {
+            return fail(format!("node.channel {:?} is not a channel name", self.node.channel));
+        }
+        if self.node.hardware.is_empty() {
+            return fail("node.hardware is empty: no release would fit; list its ids".to_owned());
+        }
+        if let Some(bad) = self.node.hardware.iter().find(|id| !is_word(id, 64)) {
+            return fail(format!("node.hardware: {bad:?} is not a hardware id"));
+        }
+        if !(1..=15).contains(&self.boot.tries) {
+            return fail(format!("boot.tries = {} is not 1 to 15", self.boot.tries));
+        }
+        if self.boot.reboot_command.is_empty() {
+            return fail("boot.reboot_command is empty; name a command".to_owned());
+        }
+        let (a, b) = (&self.slots.a, &self.slots.b);
+        if !a.keys().eq(b.keys()) {
+            return fail("slots.a and slots.b must list the same components".to_owned());
+        }
+        if !a.contains_key(&self.boot.component) {
+            let component = &self.boot.component;
+            return fail(format!("boot.component {component:?} is in no slot: add it to both"));
+        }
+        let mut labels = BTreeSet::new();
+        if let Some(twice) = a.values().chain(b.values()).find(|label| !labels.insert(*label)) {
+            return fail(format!("partition {twice:?} is used twice in [slots]"));
+        }
+        if self.policy.interval < Duration::from_secs(1) {
+            return fail("policy.interval is below a second".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl AgentError {
+    fn config(text: String) -> Self {
+        AgentError::new(Reason::Config, text).hint("see update-agent.example.toml")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../update-agent.example.toml");
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let config = Config::parse(EXAMPLE, Path::new("/etc/update-agent")).unwrap();
+        assert_eq!(config.node.product, "demo");
+        assert_eq!(config.trust.root, Path::new("/etc/update-agent/root.json"));
+        assert_eq!(config.slots.b.len(), 2);
+        config.health.usable().unwrap();
+    }
+
+    #[test]
+    fn commented_defaults_of_the_example_are_the_defaults() {
+        // Uncommenting every `#key = value` line must still parse, and change nothing.
+        let uncommented: String = EXAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with([' ', '#']) && rest.contains('=') => rest,
+                _ => line,
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert_ne!(uncommented, EXAMPLE);
+        let base = Path::new("/etc/update-agent");
+        assert_eq!(Config::parse(&uncommented, base), Config::parse(EXAMPLE, base));
+    }
+
+    #[test]
+    fn senseless_configurations_are_refused_with_a_reason() {
+        let rows = [
+            ("a misspelt key", "[policy]\nmode", "[policy]\nmoode"),
+            ("no hardware", "hardware = [\"racklet-cu-v1\"]", "hardware = []"),
+            ("odd product", "product = \"demo\"", "product = \"../demo\""),
+            ("one label twice", "os = \"root-b\"", "os = \"root-a\""),
+            ("component in one slot only", "firmware = \"fw-b\"", ""),
+            ("unknown mode", "mode = \"notify\"", "mode = \"yolo\""),
+        ];
+        for (name, from, to) in rows {
+            assert!(EXAMPLE.contains(from), "{name}: the example has no {from:?}");
+            let error = Config::parse(&EXAMPLE.replacen(from, to, 1), Path::new("/")).unwrap_err();
+            assert_eq!(error.reason(), Reason::Config, "{name}");
+        }
+    }
+}

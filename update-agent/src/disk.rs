@@ -1,0 +1,315 @@
+//! The node's disk: its slots, its boot flags, and which slot runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use formats::boot_record::{PerSlot, Slot};
+use formats::gpt::{Partition, Table};
+use formats::gpt_attrs::SlotAttrs;
+use formats::reason::Reason;
+use formats::release::ComponentName;
+use storage::block::{Access, BlockDevice, FileDevice, open_partition};
+use storage::partition_table;
+use update_core::boot::{BootFlags, FlagEdit, Flags, Selection, select};
+
+use crate::config::{BootConfig, Config};
+use crate::error::{AgentError, Because as _};
+
+/// Who keeps the boot flags of the slots.
+///
+/// A crash inside [`BootControl::edit`] leaves the old flags or the new ones, as the boot loader
+/// reads them; calling it again completes it.
+pub trait BootControl {
+    /// The flags of both slots, as the boot loader would read them now.
+    fn flags(&self) -> Result<BootFlags, AgentError>;
+
+    /// Changes them durably and gives what was read back.
+    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError>;
+
+    /// Does what the boot loader does at a boot: picks a slot and spends its try, durably.
+    fn choose(&self) -> Result<Selection, AgentError>;
+}
+
+/// A disk with a partition table, whose entries carry the flags.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    boot: BootConfig,
+    labels: PerSlot<BTreeMap<ComponentName, String>>,
+}
+
+impl Disk {
+    /// The disk of a configuration. Opens nothing yet.
+    pub fn new(config: &Config) -> Self {
+        Disk {
+            path: config.boot.disk.clone(),
+            boot: config.boot.clone(),
+            labels: config.slots.clone(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The table the boot loader would use, without repairing anything.
+    pub fn table(&self) -> Result<Table, AgentError> {
+        Ok(partition_table::load(&self.open(Access::Read)?)?.table)
+    }
+
+    /// Which copy of the table is invalid or differs, if one does.
+    pub fn damaged_copy(&self) -> Result<Option<formats::gpt::TableCopy>, AgentError> {
+        Ok(partition_table::load(&self.open(Access::Read)?)?.repair)
+    }
+
+    /// The partition of a component in a slot.
+    pub fn partition(
+        &self,
+        table: &Table,
+        slot: Slot,
+        component: &ComponentName,
+    ) -> Result<Partition, AgentError> {
+        let label = self.labels.of(slot).get(component).ok_or_else(|| {
+            AgentError::new(Reason::Config, format!("slot {slot} has no component {component}"))
+        })?;
+        table.find(label).because(
+            Reason::GptInvalid,
+            format!("partition {label:?} of slot {slot} on {}", self.path.display()),
+        )
+    }
+
+    /// Capacity in bytes of each component's partition in a slot.
+    pub fn capacities(&self, slot: Slot) -> Result<BTreeMap<ComponentName, u64>, AgentError> {
+        let table = self.table()?;
+        let capacity = |component: &ComponentName| {
+            let partition = self.partition(&table, slot, component)?;
+            Ok((component.clone(), partition.len(table.geometry())))
+        };
+        self.labels.of(slot).keys().map(capacity).collect()
+    }
+
+    /// Opens the partition of a component for reading.
+    pub fn open_to_read(
+        &self,
+        slot: Slot,
+        component: &ComponentName,
+    ) -> Result<Box<dyn BlockDevice>, AgentError> {
+        self.open_slot(slot, component, Access::Read)
+    }
+
+    /// Opens the partition of a component for writing, claimed. `booted` is refused, whatever the
+    /// configuration says, and so is a partition that is mounted or otherwise in use.
+    pub fn open_to_write(
+        &self,
+        slot: Slot,
+        component: &ComponentName,
+        booted: Slot,
+    ) -> Result<Box<dyn BlockDevice>, AgentError> {
+        let table = self.table()?;
+        let wanted = self.partition(&table, slot, component)?;
+        let in_booted = self.labels.of(booted).keys().any(|own| {
+            let running = self.partition(&table, booted, own);
+            running.is_ok_and(|running| running.guid == wanted.guid)
+        });
+        if slot == booted || in_booted {
+            let text = format!("slot {slot} ({component}) is the one that runs");
+            return Err(AgentError::new(Reason::SlotActive, text)
+                .hint("check [slots] in the configuration"));
+        }
+        self.open_slot(slot, component, Access::Exclusive)
+    }
+
+    fn open_slot(
+        &self,
+        slot: Slot,
+        component: &ComponentName,
+        access: Access,
+    ) -> Result<Box<dyn BlockDevice>, AgentError> {
+        let table = self.table()?;
+        let partition = self.partition(&table, slot, component)?;
+        let geometry = table.geometry();
+        open_partition(
+            &self.path,
+            partition.number,
+            partition.offset(geometry),
+            partition.len(geometry),
+            access,
+        )
+        .map_err(|error| {
+            AgentError::from(error).context(format!("slot {slot}, component {component}"))
+        })
+    }
+
+    fn open(&self, access: Access) -> Result<FileDevice, AgentError> {
+        FileDevice::open(&self.path, access).map_err(|error| {
+            AgentError::from(error)
+                .context("boot.disk")
+                .hint("the disk must exist before the agent runs; it never creates one")
+        })
+    }
+
+    /// The slot that runs: by the command line of the running kernel, and, on a real disk, by what
+    /// is mounted at `/`. Unknown or contradictory is an error: nothing is guessed.
+    pub fn booted(&self) -> Result<Slot, AgentError> {
+        let table = self.table()?;
+        let said = self.slot_of_cmdline(&table)?;
+        let mounted = self.slot_of_mounted_root(&table)?;
+        match (said, mounted) {
+            (Some(said), Some(mounted)) if said != mounted => Err(AgentError::new(
+                Reason::BootRecord,
+                format!(
+                    "{} says slot {said} booted, but / is on slot {mounted}",
+                    self.boot.cmdline.display()
+                ),
+            )
+            .hint("nothing is written until they agree; run `update-agent doctor`")),
+            (Some(slot), _) | (None, Some(slot)) => Ok(slot),
+            (None, None) => Err(AgentError::new(
+                Reason::BootRecord,
+                format!("cannot tell which slot booted from {}", self.boot.cmdline.display()),
+            )
+            .hint("boot through `boot-select`, or pass racklet.slot=a or =b, or root=PARTUUID=…")),
+        }
+    }
+
+    /// Whether the chooser itself told the kernel which slot it booted.
+    pub fn chooser_booted(&self) -> bool {
+        fs::read_to_string(&self.boot.cmdline)
+            .is_ok_and(|text| text.split_whitespace().any(|word| word.starts_with("racklet.slot=")))
+    }
+
+    fn slot_of_cmdline(&self, table: &Table) -> Result<Option<Slot>, AgentError> {
+        let text = match fs::read_to_string(&self.boot.cmdline) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let what = format!("read {}", self.boot.cmdline.display());
+                return Err(AgentError::from_cause(Reason::BootRecord, what, error));
+            }
+        };
+        // As for the kernel, the last one counts.
+        let mut found = None;
+        for word in text.split_whitespace() {
+            found = match word.split_once('=') {
+                Some(("racklet.slot", "a")) => return Ok(Some(Slot::A)),
+                Some(("racklet.slot", "b")) => return Ok(Some(Slot::B)),
+                Some(("root", root)) => self.slot_of_root(table, root).or(found),
+                _ => found,
+            };
+        }
+        Ok(found)
+    }
+
+    fn slot_of_root(&self, table: &Table, root: &str) -> Option<Slot> {
+        let matches = |partition: &Partition| match root.split_once('=') {
+            Some(("PARTUUID", guid)) => guid.eq_ignore_ascii_case(&partition.guid.to_string()),
+            Some(("PARTLABEL", label)) => partition.label() == Some(label),
+            _ => false,
+        };
+        Slot::BOTH.into_iter().find(|slot| {
+            let partition = self.partition(table, *slot, &self.boot.component);
+            partition.is_ok_and(|partition| matches(&partition))
+        })
+    }
+
+    /// The slot whose boot partition is mounted at `/`, when the disk is a real one.
+    fn slot_of_mounted_root(&self, table: &Table) -> Result<Option<Slot>, AgentError> {
+        let Ok(disk) = fs::metadata(&self.path) else { return Ok(None) };
+        if !disk.file_type().is_block_device() {
+            return Ok(None);
+        }
+        let Ok(root) = fs::metadata("/") else { return Ok(None) };
+        let name = |rdev: u64| format!("{}:{}", rustix::fs::major(rdev), rustix::fs::minor(rdev));
+        let sysfs = PathBuf::from("/sys/dev/block").join(name(root.dev()));
+        let field = |file: &Path| fs::read_to_string(file).ok();
+        let parent = field(&sysfs.join("../dev")).unwrap_or_default();
+        if parent.trim() != name(disk.rdev()) {
+            return Ok(None);
+        }
+        let start = field(&sysfs.join("start")).and_then(|text| text.trim().parse::<u64>().ok());
+        for slot in Slot::BOTH {
+            let partition = self.partition(table, slot, &self.boot.component)?;
+            if start.map(|start| start << 9) == Some(partition.offset(table.geometry())) {
+                return Ok(Some(slot));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Identifies this boot.
+    pub fn boot_id(&self) -> Result<String, AgentError> {
+        let path = &self.boot.boot_id;
+        match fs::read_to_string(path) {
+            Ok(text) => Ok(text.trim().chars().take(64).collect()),
+            Err(error) => {
+                let what = format!("read boot.boot_id {}", path.display());
+                Err(AgentError::from_cause(Reason::BootRecord, what, error)
+                    .hint("in a simulation, run `update-agent boot-select --simulate` first"))
+            }
+        }
+    }
+
+    fn flags_of(&self, table: &Table) -> Result<BootFlags, AgentError> {
+        let of = |slot| {
+            let partition = self.partition(table, slot, &self.boot.component)?;
+            let attrs = SlotAttrs::of(partition.attributes);
+            Ok::<Flags, AgentError>(Flags {
+                priority: attrs.priority,
+                tries: attrs.tries,
+                successful: attrs.successful,
+            })
+        };
+        Ok(PerSlot { a: of(Slot::A)?, b: of(Slot::B)? })
+    }
+
+    /// Both tables are written even when only one was damaged: one order of writes for all.
+    fn write_flags(&self, table: &Table, flags: BootFlags) -> Result<BootFlags, AgentError> {
+        let mut changes = Vec::new();
+        for slot in Slot::BOTH {
+            let partition = self.partition(table, slot, &self.boot.component)?;
+            let Flags { priority, tries, successful } = *flags.of(slot);
+            let attrs = SlotAttrs { priority, tries, successful };
+            changes.push((partition.number, attrs.put_into(partition.attributes)));
+        }
+        let device = self.open(Access::Write)?;
+        let changed = table
+            .with_attributes(&changes)
+            .because(Reason::GptInvalid, format!("change {}", self.path.display()))?;
+        partition_table::write(&device, &changed)?;
+        let found = self.flags_of(&partition_table::load(&device)?.table)?;
+        if found != flags {
+            let text =
+                format!("the boot flags on {} are not what was written", self.path.display());
+            return Err(AgentError::new(Reason::Readback, text).hint("check the disk's health"));
+        }
+        Ok(found)
+    }
+}
+
+impl BootControl for Disk {
+    fn flags(&self) -> Result<BootFlags, AgentError> {
+        self.flags_of(&self.table()?)
+    }
+
+    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError> {
+        let table = self.table()?;
+        let flags = edit.apply(self.flags_of(&table)?);
+        self.write_flags(&table, flags)
+    }
+
+    fn choose(&self) -> Result<Selection, AgentError> {
+        let table = partition_table::repair(&self.open(Access::Write)?)?.table;
+        let flags = self.flags_of(&table)?;
+        let selection = select(flags).ok_or_else(|| {
+            AgentError::new(Reason::BootRecord, "neither slot is bootable")
+                .hint("write a good image to a slot from rescue media and mark it successful")
+        })?;
+        if selection.flags != flags {
+            self.write_flags(&table, selection.flags)?;
+        }
+        Ok(selection)
+    }
+}

@@ -1,0 +1,108 @@
+//! How results and errors reach people and scripts.
+//!
+//! Results go to standard output: text, or with `--json` exactly one JSON object. Errors go to
+//! standard error as `error[code]: …`, and with `--json` also to standard output as
+//! `{"ok":false,"code":…,"message":…,"hint":…}`.
+
+use serde_json::{Value, json};
+
+use crate::error::AgentError;
+
+/// Where and how to print.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// One JSON object instead of text.
+    pub json: bool,
+}
+
+impl Output {
+    /// Prints a result. `value` must be an object; `"ok":true` is added.
+    pub fn result(self, mut value: Value, text: &str) {
+        if self.json {
+            if let Some(object) = value.as_object_mut() {
+                object.insert("ok".to_owned(), json!(true));
+            }
+            write_out(&value.to_string());
+        } else if !text.is_empty() {
+            write_out(text.trim_end_matches('\n'));
+        }
+    }
+
+    /// Prints an error.
+    pub fn error(self, error: &AgentError) {
+        let message = printable(&error.chain());
+        eprintln!("error[{}]: {message}", error.reason());
+        if let Some(hint) = error.advice() {
+            eprintln!("  {}", printable(hint));
+        }
+        if self.json {
+            let value = json!({
+                "ok": false,
+                "code": error.reason().code(),
+                "message": message,
+                "hint": error.advice(),
+            });
+            write_out(&value.to_string());
+        }
+    }
+}
+
+/// A reader that went away is no reason to panic, as `println!` would.
+fn write_out(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Text from outside must not draw on a terminal or forge lines of a log: control characters are
+/// escaped, and it is cut at 4 KiB.
+pub fn printable(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.len() > 4096 {
+            out.push('…');
+            break;
+        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// `1.5 MiB` and the like.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut whole = count;
+    let mut tenths = 0;
+    while whole >= 1024 && unit + 1 < UNITS.len() {
+        tenths = whole % 1024 * 10 / 1024;
+        whole /= 1024;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or("B");
+    if unit == 0 { format!("{whole} {name}") } else { format!("{whole}.{tenths} {name}") }
+}
+
+/// `2026-11-21T10:00:00Z`.
+pub fn time(seconds: u64) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    formats::tuf::UnixTime::from_secs(seconds).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_is_tamed() {
+        assert_eq!(printable("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert!(printable(&"x".repeat(1 << 20)).len() < 5000);
+    }
+
+    #[test]
+    fn sizes_are_readable() {
+        let rows = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")];
+        for (count, text) in rows {
+            assert_eq!(bytes(count), text);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The agent's durable state: one directory, every file of it replaced whole.
+//!
+//! | name | holds |
+//! |---|---|
+//! | `lock` | the lock: one agent at a time |
+//! | `trust` | trusted TUF metadata and the known time, one sealed record |
+//! | `boot-record` | what the slots hold, the update in progress, failures |
+//! | `journal` | how much of a slot is written |
+//! | `floor` | the security-version floor |
+//! | `history` | what happened |
+//! | `channel` | the last channel document |
+//! | `report` | last check and last error, for `status` |
+//! | `chunks/` | chunk lists of what the slots hold, by digest: the index for reuse |
+//!
+//! A record that is damaged in both copies is never overwritten silently: commands end with
+//! `store_corrupt`.
+
+use std::path::Path;
+
+use formats::boot_record::{BootRecord, Floor, History, HistoryEvent, Journal, RecordFormError};
+use formats::chunks::{ChunkList, LIST_LIMIT};
+use formats::digest::Digest;
+use formats::reason::Reason;
+use serde::{Deserialize, Serialize};
+use storage::files::{Files as _, FsDir};
+use storage::lock::StateLock;
+use storage::record;
+use update_core::trust::Stored;
+
+use crate::error::{AgentError, Because as _};
+
+/// What `status` shows of the last check.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Unix seconds of the last check that reached a verified, unexpired repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<u64>,
+    /// What the last command that failed ended with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+    /// The source's answer to ask with next time, and the source it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<(String, String)>,
+    /// Versions of the trusted metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<MetadataVersions>,
+    /// What was last offered and decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<OfferReport>,
+}
+
+/// An error as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// Its stable reason.
+    pub code: Reason,
+    /// In words.
+    pub message: String,
+    /// Unix seconds.
+    pub at: u64,
+}
+
+/// Versions of the trusted metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetadataVersions {
+    /// Of root.
+    pub root: u64,
+    /// Of timestamp.
+    pub timestamp: u64,
+    /// Of snapshot.
+    pub snapshot: u64,
+    /// Of the top-level targets.
+    pub targets: u64,
+    /// Unix seconds at which the first of them expires.
+    pub expires: i64,
+}
+
+/// The last decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferReport {
+    /// The version offered.
+    pub version: String,
+    /// What was decided: `install`, `up_to_date`, `deferred` or a reason.
+    pub decision: String,
+    /// Why.
+    pub why: String,
+}
+
+/// The state directory, open. Reading takes no lock, so `status` never waits.
+#[derive(Debug)]
+pub struct State {
+    dir: FsDir,
+}
+
+/// The right to change the state. One agent at a time has it.
+#[derive(Debug)]
+pub struct Held {
+    _lock: StateLock,
+}
+
+impl State {
+    /// Opens the directory, making it when it is missing.
+    pub fn open(path: &Path) -> Result<Self, AgentError> {
+        let dir = FsDir::create(path).map_err(|error| {
+            AgentError::from(error)
+                .hint("state_dir must be a directory that only the agent's user can change")
+        })?;
+        Ok(State { dir })
+    }
+
+    /// Takes the lock, or says at once that another agent has it (`busy`).
+    pub fn hold(&self) -> Result<Held, AgentError> {
+        let lock = StateLock::acquire(&self.dir)
+            .map_err(|error| AgentError::from(error).hint("wait for it to end, then try again"))?;
+        Ok(Held { _lock: lock })
+    }
+
+    /// The boot record; empty when there is none yet.
+    pub fn boot_record(&self) -> Result<BootRecord, AgentError> {
+        self.read("boot-record", BootRecord::parse)
+    }
+
+    /// Makes the boot record durable.
+    pub fn save_boot_record(&self, _: &Held, record: &BootRecord) -> Result<(), AgentError> {
+        self.write("boot-record", &record.to_bytes())
+    }
+
+    /// The floor; zero when there is none yet.
+    pub fn floor(&self) -> Result<u64, AgentError> {
+        Ok(self.read("floor", Floor::parse)?.security_version)
+    }
+
+    /// Raises the floor durably; never lowers it.
+    pub fn raise_floor(&self, _: &Held, security_version: u64) -> Result<(), AgentError> {
+        if security_version <= self.floor()? {
+            return Ok(());
+        }
+        self.write("floor", &Floor { security_version }.to_bytes())
+    }
+
+    /// The progress journal. A damaged one is no journal: it is only a hint.
+    pub fn journal(&self) -> Option<Journal> {
+        let found = record::read(&self.dir, "journal").ok().flatten()?;
+        Journal::parse(&found.record.payload).ok()
+    }
+
+    /// Makes the journal durable; `None` forgets it.
+    pub fn save_journal(&self, _: &Held, journal: Option<&Journal>) -> Result<(), AgentError> {
+        match journal {
+            Some(journal) => {
+                if record::read(&self.dir, "journal").is_err() {
+                    record::remove(&self.dir, "journal")?;
+                }
+                self.write("journal", &journal.to_bytes())
+            }
+            None => Ok(record::remove(&self.dir, "journal")?),
+        }
+    }
+
+    /// The trusted metadata; that of a new node when there is none yet.
+    pub fn trust(&self) -> Result<Stored, AgentError> {
+        match record::read(&self.dir, "trust")? {
+            Some(found) => Ok(Stored::from_bytes(&found.record.payload)?),
+            None => Ok(Stored::default()),
+        }
+    }
+
+    /// Makes the trusted metadata durable.
+    pub fn save_trust(&self, _: &Held, stored: &Stored) -> Result<(), AgentError> {
+        self.write("trust", &stored.to_bytes())
+    }
+
+    /// What happened.
+    pub fn history(&self) -> Result<History, AgentError> {
+        self.read("history", History::parse)
+    }
+
+    /// Appends to the history.
+    pub fn remember(&self, _: &Held, event: HistoryEvent) -> Result<(), AgentError> {
+        let mut history = self.history()?;
+        history.push(event);
+        self.write("history", &history.to_bytes())
+    }
+
+    /// What `status` shows. A damaged report is an empty one: nothing is decided by it.
+    pub fn report(&self) -> Report {
+        let found = record::read(&self.dir, "report").ok().flatten();
+        found
+            .and_then(|found| serde_json::from_slice(&found.record.payload).ok())
+            .unwrap_or_default()
+    }
+
+    /// Makes the report durable.
+    pub fn save_report(&self, _: &Held, report: &Report) -> Result<(), AgentError> {
+        if record::read(&self.dir, "report").is_err() {
+            record::remove(&self.dir, "report")?;
+        }
+        let payload = serde_json::to_vec(report).because(Reason::StoreIo, "write the report")?;
+        self.write("report", &payload)
+    }
+
+    /// The last channel document, to be compared with what is signed.
+    pub fn channel_document(&self) -> Option<Vec<u8>> {
+        record::read(&self.dir, "channel").ok().flatten().map(|found| found.record.payload)
+    }
+
+    /// Keeps the channel document, so that a poll without news needs no download.
+    pub fn save_channel_document(&self, _: &Held, bytes: &[u8]) -> Result<(), AgentError> {
+        if record::read(&self.dir, "channel").is_err() {
+            record::remove(&self.dir, "channel")?;
+        }
+        self.write("channel", bytes)
+    }
+
+    /// The chunk list of that digest, if it was kept and is whole.
+    pub fn chunk_list(&self, digest: &Digest) -> Option<ChunkList> {
+        let chunks = self.dir.subdirectory("chunks").ok()?;
+        let bytes = chunks.read(&digest.hex(), LIST_LIMIT).ok().flatten()?;
+        if !digest.matches(&bytes) {
+            return None;
+        }
+        ChunkList::parse(bytes).ok()
+    }
+
+    /// Keeps a chunk list.
+    pub fn keep_chunk_list(&self, _: &Held, list: &ChunkList) -> Result<(), AgentError> {
+        let digest = Digest::sha256_of(list.as_bytes());
+        let chunks = self.dir.subdirectory("chunks")?;
+        Ok(chunks.write_atomic(&digest.hex(), list.as_bytes())?)
+    }
+
+    /// Removes chunk lists that no slot needs.
+    pub fn forget_chunk_lists(&self, _: &Held, needed: &[Digest]) -> Result<(), AgentError> {
+        let chunks = self.dir.subdirectory("chunks")?;
+        for name in chunks.list()? {
+            if !needed.iter().any(|digest| digest.hex() == name) {
+                chunks.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read<T: Default>(
+        &self,
+        name: &str,
+        parse: fn(&[u8]) -> Result<T, RecordFormError>,
+    ) -> Result<T, AgentError> {
+        match record::read(&self.dir, name)? {
+            Some(found) => parse(&found.record.payload).because(
+                Reason::StoreCorrupt,
+                format!("the {name} was written by another program"),
+            ),
+            None => Ok(T::default()),
+        }
+    }
+
+    fn write(&self, name: &str, payload: &[u8]) -> Result<(), AgentError> {
+        record::write(&self.dir, name, payload)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! Drives the trust core against a source: files in, verified targets out.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use formats::channel::{CHANNEL_LIMIT, Channel};
+use formats::digest::Sha256;
+use formats::oci::Descriptor;
+use formats::reason::Reason;
+use formats::release::{Summary, channel_target_name, target_name};
+use formats::tuf::{Metadata as _, UnixTime};
+use formats::version::Version;
+use update_core::trust::{
+    Clock, Fetch, Limits, Refresh, Reply, SignedTarget, Step, Stored, TrustError, TrustedSet,
+    Workflow,
+};
+
+use crate::error::AgentError;
+use crate::source::{FetchError, Source, TufState};
+use crate::state::{Held, MetadataVersions, Report, State};
+
+/// 2026-11-01: no update happens before this program was written. Raised with each release; a
+/// constant, so that the same source builds to the same bytes.
+pub const BUILD_TIME: i64 = 1_793_491_200;
+
+/// Unix seconds by the system clock; 0 before 1970.
+pub fn system_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The clock as the core wants it.
+pub fn clock() -> Clock {
+    let now = i64::try_from(system_time()).unwrap_or(i64::MAX);
+    Clock { system: UnixTime::from_secs(now), build: UnixTime::from_secs(BUILD_TIME) }
+}
+
+/// Verified metadata and where its files come from.
+pub struct Trusted<'a> {
+    set: TrustedSet,
+    files: Files<'a>,
+    state: &'a State,
+}
+
+/// The files of the state a source offers; asked for again when they are needed after all.
+struct Files<'a> {
+    source: Option<&'a dyn Source>,
+    listed: Option<BTreeMap<String, Descriptor>>,
+}
+
+/// A release as its signed target describes it.
+#[derive(Debug, Clone)]
+pub struct SignedRelease {
+    /// SHA-256 of the release index.
+    pub index: Sha256,
+    /// Its length in bytes.
+    pub length: u64,
+    /// What the target says.
+    pub summary: Summary,
+}
+
+impl Files<'_> {
+    fn listed(&mut self) -> Result<&BTreeMap<String, Descriptor>, FetchError> {
+        if self.listed.is_none() {
+            let Some(source) = self.source else { return Ok(self.listed.insert(BTreeMap::new())) };
+            self.listed = match source.tuf_state(None)? {
+                TufState::Changed { files, .. } => Some(files),
+                TufState::Unchanged => Some(BTreeMap::new()),
+            };
+        }
+        Ok(self.listed.get_or_insert_default())
+    }
+
+    fn fetch(&mut self, name: &str, max: u64) -> Result<Reply, FetchError> {
+        let Some(file) = self.listed()?.get(name).cloned() else { return Ok(Reply::NotFound) };
+        if file.size > max {
+            return Ok(Reply::TooLong);
+        }
+        match self.source {
+            Some(source) => Ok(Reply::Bytes(source.tuf_file(&file, max)?)),
+            None => Ok(Reply::NotFound),
+        }
+    }
+}
+
+fn drive<W: Workflow>(
+    workflow: &mut W,
+    state: &State,
+    held: &Held,
+    mut fetch: impl FnMut(&Fetch) -> Result<Reply, FetchError>,
+) -> Result<W::Output, AgentError> {
+    loop {
+        match workflow.next()? {
+            Step::Fetch(wanted) => {
+                let reply = fetch(&wanted)?;
+                workflow.respond(reply);
+            }
+            Step::Persist(stored) => state.save_trust(held, &stored)?,
+            Step::Done(output) => return Ok(output),
+        }
+    }
+}
+
+/// Refreshes from the first source that has a verified, unexpired repository. A source that fails
+/// or lies costs its own time, no more; the error of the first one is reported when none is good.
+pub fn refresh<'a>(
+    state: &'a State,
+    held: &Held,
+    shipped_root: &[u8],
+    sources: &'a [Box<dyn Source>],
+) -> Result<(Trusted<'a>, &'a dyn Source), AgentError> {
+    let mut failed: Option<AgentError> = None;
+    for source in sources {
+        match refresh_from(state, held, shipped_root, source.as_ref()) {
+            Ok(trusted) => return Ok((trusted, source.as_ref())),
+            Err(error) => {
+                let error = error.context(source.describe());
+                tracing::warn!(code = error.reason().code(), "{}", error.chain());
+                // What a source lies about says more than that another is not there.
+                let better = failed.as_ref().is_none_or(|known| {
+                    known.reason().exit() == formats::reason::Exit::Transport
+                        && error.reason().exit() != formats::reason::Exit::Transport
+                });
+                if better {
+                    failed = Some(error);
+                }
+            }
+        }
+    }
+    Err(failed.unwrap_or_else(|| {
+        AgentError::new(Reason::Config, "no source is configured")
+            .hint("add [[source]] to the configuration, or name a bundle: update-agent apply FILE")
+    }))
+}
+
+fn refresh_from<'a>(
+    state: &'a State,
+    held: &Held,
+    shipped_root: &[u8],
+    source: &'a dyn Source,
+) -> Result<Trusted<'a>, AgentError> {
+    let stored = state.trust()?;
+    let mut report = state.report();
+    let place = source.describe();
+    let known = report.etag.as_ref().filter(|(of, _)| *of == place).map(|(_, etag)| etag.clone());
+    // A conditional answer is only good for the state it was given for.
+    let known = known.filter(|_| stored.timestamp.is_some());
+    let unchanged = stored.clone();
+    let mut refresh = Refresh::begin(stored, shipped_root, clock(), Limits::default())?;
+    let mut files = Files { source: Some(source), listed: None };
+    let (set, etag) = match source.tuf_state(known.as_deref())? {
+        TufState::Unchanged => {
+            let same = |wanted: &Fetch| Ok(unchanged.as_unchanged_source(wanted));
+            (drive(&mut refresh, state, held, same)?, known)
+        }
+        TufState::Changed { etag, files: listed } => {
+            files.listed = Some(listed);
+            let fetch = |wanted: &Fetch| files.fetch(&wanted.file_name, wanted.max_len);
+            (drive(&mut refresh, state, held, fetch)?, etag)
+        }
+    };
+    report.etag = etag.map(|etag| (place, etag));
+    report.last_success = Some(system_time());
+    report.metadata = Some(versions(&set));
+    save_report_if_news(state, held, report)?;
+    Ok(Trusted { set, files, state })
+}
+
+/// A poll that brought nothing new is not worth a write of flash every time.
+fn save_report_if_news(state: &State, held: &Held, report: Report) -> Result<(), AgentError> {
+    const WORTH_A_WRITE: u64 = 3600;
+    let known = state.report();
+    let recent = known
+        .last_success
+        .zip(report.last_success)
+        .is_some_and(|(then, now)| now.saturating_sub(then) < WORTH_A_WRITE);
+    let same = Report { last_success: known.last_success, ..report.clone() } == known;
+    if same && recent { Ok(()) } else { state.save_report(held, &report) }
+}
+
+/// What is trusted already, without asking anybody: for `explain`.
+pub fn offline<'a>(
+    state: &'a State,
+    held: &Held,
+    shipped_root: &[u8],
+) -> Result<Trusted<'a>, AgentError> {
+    let stored: Stored = state.trust()?;
+    let unchanged = stored.clone();
+    let mut refresh = Refresh::begin(stored, shipped_root, clock(), Limits::default())?;
+    let same = |wanted: &Fetch| Ok(unchanged.as_unchanged_source(wanted));
+    let set = drive(&mut refresh, state, held, same)?;
+    Ok(Trusted { set, files: Files { source: None, listed: None }, state })
+}
+
+fn versions(set: &TrustedSet) -> MetadataVersions {
+    MetadataVersions {
+        root: set.root().header().version,
+        timestamp: set.timestamp().header().version,
+        snapshot: set.snapshot().header().version,
+        targets: set.targets().header().version,
+        expires: set.first_expiry().1.secs(),
+    }
+}
+
+impl Trusted<'_> {
+    /// The verified metadata.
+    pub fn set(&self) -> &TrustedSet {
+        &self.set
+    }
+
+    fn find(&mut self, held: &Held, name: &str) -> Result<SignedTarget, AgentError> {
+        let files = &mut self.files;
+        let mut search = self.set.find_target(name)?;
+        drive(&mut search, self.state, held, |wanted| {
+            files.fetch(&wanted.file_name, wanted.max_len)
+        })
+    }
+
+    /// The signed target of a release.
+    pub fn release(
+        &mut self,
+        held: &Held,
+        product: &str,
+        version: &Version,
+    ) -> Result<SignedRelease, AgentError> {
+        let name = target_name(product, version);
+        let target = self.find(held, &name)?;
+        let form =
+            |why: String| AgentError::new(Reason::BundleFormat, format!("target {name}: {why}"));
+        let custom =
+            target.file().custom.as_ref().ok_or_else(|| form("it is no release".into()))?;
+        let summary =
+            Summary::parse_custom(&custom.to_bytes()).map_err(|error| form(error.to_string()))?;
+        if summary.version != *version {
+            return Err(form(format!("it says it is version {}", summary.version)));
+        }
+        let index = signed_sha256(&target)?;
+        Ok(SignedRelease { index, length: target.file().length, summary })
+    }
+
+    /// The channel's document.
+    pub fn channel(
+        &mut self,
+        held: &Held,
+        product: &str,
+        channel: &str,
+    ) -> Result<Channel, AgentError> {
+        let name = channel_target_name(product, channel);
+        let target = self.find(held, &name).map_err(|error| {
+            error.hint(format!("is channel {channel:?} of product {product:?} published?"))
+        })?;
+        let hash = signed_sha256(&target)?;
+        let length = target.file().length;
+        let fits = |bytes: &[u8]| bytes.len() as u64 == length && Sha256::of(bytes) == hash;
+        let kept = self.state.channel_document().filter(|bytes| fits(bytes));
+        let bytes = match kept {
+            Some(bytes) => bytes,
+            None => {
+                match self.files.fetch(&format!("targets/{name}"), length.min(CHANNEL_LIMIT))? {
+                    Reply::Bytes(bytes) if fits(&bytes) => {
+                        self.state.save_channel_document(held, &bytes)?;
+                        bytes
+                    }
+                    Reply::Bytes(_) => {
+                        let text = format!("{name} is not what was signed");
+                        return Err(AgentError::new(Reason::HashMismatch, text));
+                    }
+                    Reply::TooLong => {
+                        let text = format!("{name} is longer than signed");
+                        return Err(AgentError::new(Reason::LengthMismatch, text));
+                    }
+                    Reply::NotFound => {
+                        let text =
+                            format!("{name} is signed, but the repository does not serve it");
+                        return Err(AgentError::new(Reason::TargetNotFound, text));
+                    }
+                }
+            }
+        };
+        Channel::parse(&bytes, product, channel)
+            .map_err(|error| AgentError::new(Reason::BundleFormat, error.to_string()))
+    }
+}
+
+fn signed_sha256(target: &SignedTarget) -> Result<Sha256, AgentError> {
+    target.file().hashes.as_sha256().ok_or_else(|| {
+        let text = format!("target {} is not signed with a sha256", target.name());
+        AgentError::new(Reason::MetaFormat, text)
+    })
+}
+
+impl From<TrustError> for AgentError {
+    fn from(error: TrustError) -> Self {
+        let (reason, hint) = (error.reason(), error.hint());
+        AgentError::new(reason, crate::error::chain_of(&error)).hint(hint)
+    }
+}
