@@ -1,4 +1,41 @@
-//! Keys, ceremonies, building and publishing releases. (Documentation follows with the commands.)
+//! Keys, building and publishing releases, bundles, and a look at what is there.
+//!
+//! ```text
+//!  images ──► image ────► blobs, manifests ─────────────────┐  uploaded first, invisible
+//!  keys ────► key ──┐                                       ├─► repository ─► registry, directory
+//!  state ───► plan ─┴──► targets, snapshot, timestamp ──────┘  `tuf:latest` moves last
+//!    ▲                                                                │
+//!    └────────── verified, or nothing is signed on top of it ◄───────┘
+//! ```
+//!
+//! It refuses to build on metadata it did not verify, to sign what nodes would refuse, to give out
+//! a signature that does not verify, to replace a key, and to read one that others can read. It
+//! takes the time from the system clock and has no flag that weakens a check.
+//!
+//! | module | does | I/O |
+//! |---|---|---|
+//! | [`image`] | file → zstd frames, chunk list | streams it is given |
+//! | [`key`] | key files, the one door through which keys sign | key files |
+//! | [`state`] | files of a repository → one verified value | no |
+//! | [`plan`] | state + change + time → what is signed next | no |
+//! | [`repository`] | registries, layouts, archives behind one trait | yes |
+//! | [`published`] | the state as one manifest, moved by one tag | through [`repository`] |
+//! | [`verify`] | content down to the last chunk | through [`repository`] |
+//! | [`commands`], [`cli`] | what the commands do; arguments and output | yes |
+//!
+//! ```
+//! use signer::commands::{InitRequest, init};
+//! use signer::repository::{Access, ClientOptions, open};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let reference = format!("oci:{}", dir.path().join("repository").display()).parse()?;
+//! let registry = open(&reference, Access::Write, &ClientOptions::default())?;
+//! let keys = dir.path().join("keys");
+//! let request = InitRequest { keys: keys.clone(), root_threshold: 1, ..Default::default() };
+//! init(registry.as_ref(), &request, formats::tuf::UnixTime::from_secs(1_800_000_000))?;
+//! assert!(keys.join("root.json").exists());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod cli;
 pub mod commands;

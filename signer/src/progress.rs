@@ -25,12 +25,7 @@ impl Show {
         if self == Show::Nothing || !std::io::stderr().is_terminal() {
             return Progress::default();
         }
-        let style = ProgressStyle::with_template(
-            "{msg:24} [{bar:30}] {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12} {eta:>5}",
-        )
-        .expect("the template is a constant that a test parses")
-        .progress_chars("=> ");
-        let bar = ProgressBar::new(len).with_style(style).with_message(label.to_owned());
+        let bar = ProgressBar::new(len).with_style(style()).with_message(label.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress(Some(bar))
     }
@@ -49,5 +44,21 @@ impl Progress {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }
+    }
+}
+
+fn style() -> ProgressStyle {
+    let template =
+        "{msg:24} [{bar:30}] {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12} {eta:>5}";
+    ProgressStyle::with_template(template)
+        .expect("the template is a constant that a test parses")
+        .progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_template_parses() {
+        super::style();
     }
 }

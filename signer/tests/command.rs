@@ -1,4 +1,5 @@
 //! The real binary: help, JSON, exit codes, and what it writes to a terminal's place.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -181,4 +182,20 @@ fn a_root_of_two_of_three() {
     assert_eq!(status["roles"][0]["keyids"].as_array().unwrap().len(), 3);
     assert!(!dir.join("keys/root.key").exists());
     json(dir, &["refresh", "--repo", "oci:repo", "--keys", "keys"], 0);
+}
+
+#[test]
+fn the_example_keys_are_those_of_the_recipe() {
+    let temp = tempfile::tempdir().unwrap();
+    json(temp.path(), &["key", "example", "--out", "made"], 0);
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../keys-example");
+    let readme = std::fs::read_to_string(committed.join("README.md")).unwrap();
+    for known in formats::example_keys::ALL {
+        for ending in ["key", "pub"] {
+            let name = format!("{}.{ending}", known.role);
+            let made = std::fs::read(temp.path().join("made").join(&name)).unwrap();
+            assert!(std::fs::read(committed.join(&name)).unwrap() == made, "{name}");
+        }
+        assert!(readme.contains(known.keyid), "{}", known.role);
+    }
 }

@@ -1,4 +1,5 @@
 //! The same commands against a real registry: `repo-server` on a loopback port.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

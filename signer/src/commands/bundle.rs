@@ -19,7 +19,7 @@ use storage::layout::{Archive, Layout, LayoutDir, LayoutError};
 use super::{Report, bytes, has_example_key, time};
 use crate::error::SignerError;
 use crate::plan::PlanError;
-use crate::progress::Show;
+use crate::progress::{Progress, Show};
 use crate::published::{self, PublishedError, TUF_REPOSITORY, tuf_repository};
 use crate::repository::{Registry, RegistryError};
 use crate::state::State;
@@ -102,47 +102,9 @@ pub fn bundle(
     let total = content.total();
     let bar = show.begin("writing bundle", total);
     if is_tar {
-        let index = Index::new(None, content.references.clone());
-        let digests: Vec<_> =
-            content.blobs.iter().map(|(_, blob, _)| blob.digest.clone()).collect();
-        let write = |layout: &dyn Layout| {
-            let mut before = 0;
-            Archive::write(&request.output, layout, &index, &digests, |so_far| {
-                bar.add(so_far.saturating_sub(before));
-                before = so_far;
-            })
-        };
-        match registry.layout() {
-            Some(layout) => write(layout),
-            None => {
-                let parent = request.output.parent().filter(|path| !path.as_os_str().is_empty());
-                let parent = parent.unwrap_or(Path::new("."));
-                let scratch = tempfile::tempdir_in(parent).map_err(|source| SignerError::File {
-                    action: "write in",
-                    path: parent.to_owned(),
-                    source,
-                })?;
-                let layout =
-                    LayoutDir::create(&scratch.path().join("layout")).map_err(layout_error)?;
-                content.copy(registry, &layout, |_| {})?;
-                write(&layout)
-            }
-        }
-        .map_err(layout_error)?;
+        content.write_tar(registry, &request.output, &bar)?;
     } else {
-        let layout = LayoutDir::create(&request.output).map_err(layout_error)?;
-        content.copy(registry, &layout, |count| bar.add(count))?;
-        let references: Vec<_> = content
-            .references
-            .iter()
-            .map(|entry| {
-                let name = entry.annotation(annotation::REF_NAME).unwrap_or_default().to_owned();
-                let mut plain = entry.clone();
-                plain.annotations.remove(annotation::REF_NAME);
-                (name, Some(plain))
-            })
-            .collect();
-        layout.set_refs(&references).map_err(layout_error)?;
+        content.write_directory(registry, &request.output, &bar)?;
     }
     bar.done();
     let (role, until) = trusted.first_expiry();
@@ -234,18 +196,68 @@ impl Content {
         self.blobs.iter().map(|(_, blob, _)| blob.size).sum()
     }
 
+    /// A tar, straight from a layout; from a registry by way of a directory beside it.
+    fn write_tar(
+        &self,
+        registry: &dyn Registry,
+        output: &Path,
+        bar: &Progress,
+    ) -> Result<(), SignerError> {
+        let index = Index::new(None, self.references.clone());
+        let digests: Vec<_> = self.blobs.iter().map(|(_, blob, _)| blob.digest.clone()).collect();
+        let write = |layout: &dyn Layout| {
+            let mut before = 0;
+            let progress = |so_far: u64| {
+                bar.add(so_far.saturating_sub(before));
+                before = so_far;
+            };
+            Archive::write(output, layout, &index, &digests, progress).map_err(layout_error)
+        };
+        if let Some(layout) = registry.layout() {
+            return write(layout).map(drop);
+        }
+        let parent = output.parent().filter(|path| !path.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let scratch = tempfile::tempdir_in(parent).map_err(|source| SignerError::File {
+            action: "write in",
+            path: parent.to_owned(),
+            source,
+        })?;
+        let layout = LayoutDir::create(&scratch.path().join("layout")).map_err(layout_error)?;
+        self.copy(registry, &layout, &Progress::default())?;
+        write(&layout).map(drop)
+    }
+
+    /// A directory; what it refers to is there before its references are.
+    fn write_directory(
+        &self,
+        registry: &dyn Registry,
+        output: &Path,
+        bar: &Progress,
+    ) -> Result<(), SignerError> {
+        let layout = LayoutDir::create(output).map_err(layout_error)?;
+        self.copy(registry, &layout, bar)?;
+        let mut references = Vec::new();
+        for entry in &self.references {
+            let mut plain = entry.clone();
+            let name = plain.annotations.remove(annotation::REF_NAME).unwrap_or_default();
+            references.push((name, Some(plain)));
+        }
+        layout.set_refs(&references).map_err(layout_error)
+    }
+
     /// Copies everything, verified on its way; what is there already stays.
     fn copy(
         &self,
         registry: &dyn Registry,
         layout: &LayoutDir,
-        progress: impl Fn(u64),
+        bar: &Progress,
     ) -> Result<(), SignerError> {
         for (repository, blob, kind) in &self.blobs {
             if layout.blob_len(&blob.digest).map_err(layout_error)? != Some(blob.size) {
                 copy_one(registry, repository, blob, *kind, layout)?;
             }
-            progress(blob.size);
+            bar.add(blob.size);
         }
         Ok(())
     }

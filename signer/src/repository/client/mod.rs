@@ -4,13 +4,14 @@
 //! one streamed request each, from a temporary file: the digest has to be known before the upload
 //! ends, and a whole image does not fit into memory.
 
-use std::error::Error as _;
+mod credentials;
+mod failure;
+mod transfer;
+
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,23 +19,21 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, RepositoryName, Tag, media_type};
 use formats::reason::Reason;
 use formats::reference::Reference;
-use futures_core::Stream;
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference as ImageReference};
 
+use self::credentials::{is_loopback, read_ca, read_token};
+use self::failure::{chain, is_not_found, reason_of};
+use self::transfer::{BlobReader, FileStream};
 use super::{BlobSink, Expect, Registry, RegistryError};
 use crate::progress::Progress;
 
-/// 1 MiB per body frame: smaller ones cost throughput (`oci.md` §1).
-const PART: usize = 1 << 20;
 /// A registry that is silent for this long is gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any handshake over a bad line.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// 16 KiB: larger than any token we know of; bounds what a wrong path makes us read.
-const TOKEN_LIMIT: u64 = 16 << 10;
 
 /// How registries are reached. Does nothing for directories and archives.
 #[derive(Debug, Clone, Default)]
@@ -311,186 +310,4 @@ impl BlobSink for Upload<'_> {
 
 fn spool(source: io::Error) -> RegistryError {
     RegistryError::Spool { path: std::env::temp_dir(), source }
-}
-
-/// The first `left` bytes of a file. Reads block; nothing else runs on this runtime.
-struct FileStream {
-    file: File,
-    left: u64,
-    progress: Progress,
-}
-
-impl Stream for FileStream {
-    type Item = Result<Bytes, OciDistributionError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        let mut part = Vec::with_capacity(PART);
-        let limit = self.left.min(PART as u64);
-        if let Err(error) = (&self.file).take(limit).read_to_end(&mut part) {
-            return Poll::Ready(Some(Err(error.into())));
-        }
-        if part.len() as u64 != limit {
-            return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())));
-        }
-        self.left -= limit;
-        self.progress.add(limit);
-        Poll::Ready(Some(Ok(part.into())))
-    }
-}
-
-/// A download as a blocking reader.
-struct BlobReader<'a, S> {
-    runtime: &'a tokio::runtime::Runtime,
-    stream: S,
-    rest: Bytes,
-}
-
-impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Read for BlobReader<'_, S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
-            let stream = &mut self.stream;
-            let next = std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context));
-            match self.runtime.block_on(next) {
-                Some(part) => self.rest = part?,
-                None => return Ok(0),
-            }
-        }
-        let part = self.rest.split_to(buffer.len().min(self.rest.len()));
-        if let Some(space) = buffer.get_mut(..part.len()) {
-            space.copy_from_slice(&part);
-        }
-        Ok(part.len())
-    }
-}
-
-/// `localhost`, 127.0.0.0/8 and ::1, with or without a port.
-fn is_loopback(authority: &str) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn read_ca(path: &Path) -> Result<Certificate, RegistryError> {
-    let failed = |why: String| RegistryError::Credential {
-        what: "certificate file",
-        path: path.to_owned(),
-        why,
-        reason: Reason::Config,
-    };
-    let data = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    if !data.windows(11).any(|window| window == b"-----BEGIN ") {
-        return Err(failed("holds no PEM certificate".to_owned()));
-    }
-    Ok(Certificate { encoding: CertificateEncoding::Pem, data })
-}
-
-fn read_token(path: &Path) -> Result<String, RegistryError> {
-    let failed = |why: String, reason| RegistryError::Credential {
-        what: "token file",
-        path: path.to_owned(),
-        why,
-        reason,
-    };
-    let open = |error: io::Error| failed(error.to_string(), Reason::Config);
-    let file = File::open(path).map_err(open)?;
-    let stat = rustix::fs::fstat(&file).map_err(|error| open(error.into()))?;
-    if stat.st_mode & 0o007 != 0 {
-        let why = format!("open to everybody (mode {:03o}); chmod 600", stat.st_mode & 0o777);
-        return Err(failed(why, Reason::InsecurePerms));
-    }
-    let mut text = String::new();
-    file.take(TOKEN_LIMIT).read_to_string(&mut text).map_err(open)?;
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(failed("holds no token".to_owned(), Reason::Config));
-    }
-    Ok(token.to_owned())
-}
-
-fn is_not_found(error: &OciDistributionError) -> bool {
-    match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => true,
-        OciDistributionError::ServerError { code, .. } => *code == 404,
-        OciDistributionError::RegistryError { envelope, .. } => {
-            !envelope.errors.is_empty()
-                && envelope.errors.iter().all(|error| {
-                    matches!(
-                        error.code,
-                        OciErrorCode::ManifestUnknown
-                            | OciErrorCode::NameUnknown
-                            | OciErrorCode::BlobUnknown
-                            | OciErrorCode::NotFound
-                    )
-                })
-        }
-        _ => false,
-    }
-}
-
-fn reason_of(error: &OciDistributionError) -> Reason {
-    match error {
-        OciDistributionError::DigestError(_) => Reason::HashMismatch,
-        OciDistributionError::RequestError(error) if error.is_timeout() => Reason::Timeout,
-        OciDistributionError::RequestError(error) if error.is_redirect() => Reason::RedirectRefused,
-        OciDistributionError::RequestError(error) if is_tls(error) => Reason::Tls,
-        OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => {
-            Reason::Unreachable
-        }
-        _ => Reason::HttpStatus,
-    }
-}
-
-fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<rustls::Error>() {
-            return true;
-        }
-        next = match error.downcast_ref::<io::Error>() {
-            // An io::Error names its content's source as its own and hides the content.
-            Some(error) => error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
-            None => error.source(),
-        };
-    }
-    false
-}
-
-/// An error with its causes; each part once.
-fn chain(error: &OciDistributionError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_http_stays_on_this_machine() {
-        for (authority, loopback) in [
-            ("127.0.0.1:5000", true),
-            ("127.8.9.1", true),
-            ("localhost:80", true),
-            ("[::1]:5000", true),
-            ("192.0.2.1:5000", false),
-            ("127.0.0.1.example:5000", false),
-            ("registry.example", false),
-            ("[2001:db8::1]", false),
-        ] {
-            assert_eq!(is_loopback(authority), loopback, "{authority}");
-        }
-    }
 }
