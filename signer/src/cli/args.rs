@@ -10,12 +10,14 @@ use crate::commands::ComponentInput;
 use crate::error::SignerError;
 use crate::repository::ClientOptions;
 
-/// Keys, releases and channels of a Racklet Update repository.
-///
-/// A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading,
-/// oci-archive:FILE.tar[:NS].
+const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
+     A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading, \
+     oci-archive:FILE.tar[:NS].";
+
+/// Keys, releases and channels of a Racklet Update repository
 #[derive(Debug, Parser)]
 #[command(name = "signer", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(long_about = LONG_ABOUT)]
 pub struct Arguments {
     /// One JSON object on stdout instead of text
     #[arg(long, global = true)]
