@@ -66,6 +66,47 @@ pub fn check(list: Sha256, chunk: &Chunk, bytes: &[u8]) -> Result<CheckedChunk, 
     }
 }
 
+/// Checks one zero chunk that is read in pieces, in order: it may be longer than any buffer.
+#[derive(Debug)]
+pub struct ZeroCheck {
+    list: Sha256,
+    index: u32,
+    offset: u64,
+    left: u64,
+}
+
+impl ZeroCheck {
+    /// Nothing of the chunk was read yet; `None` when it is a data chunk.
+    pub fn new(list: Sha256, chunk: &Chunk) -> Option<Self> {
+        let Chunk { index, offset, len, content } = *chunk;
+        (content == Content::Zero).then_some(ZeroCheck { list, index, offset, left: len.into() })
+    }
+
+    /// Takes the next bytes.
+    pub fn piece(&mut self, bytes: &[u8]) -> Result<(), ReadBackError> {
+        match self.left.checked_sub(bytes.len() as u64) {
+            Some(left) if is_zero(bytes) => {
+                self.left = left;
+                Ok(())
+            }
+            _ => Err(self.differs()),
+        }
+    }
+
+    /// The proof, once every byte of the chunk was taken.
+    pub fn finish(self) -> Result<CheckedChunk, ReadBackError> {
+        if self.left == 0 {
+            Ok(CheckedChunk { index: self.index, list: self.list })
+        } else {
+            Err(self.differs())
+        }
+    }
+
+    fn differs(&self) -> ReadBackError {
+        ReadBackError::Differs { index: self.index, offset: self.offset }
+    }
+}
+
 /// Counts the chunks of one image that were read back.
 #[derive(Debug)]
 pub struct Tally {
@@ -222,6 +263,28 @@ pub(crate) mod tests {
             }
             assert!(!chunk_matches(&chunk, &good[1..]), "short");
         }
+    }
+
+    #[test]
+    fn zeros_in_pieces_prove_a_chunk_only_when_all_are_there() {
+        let list = list(&[b"data", &[0; 100]]);
+        let chunks: Vec<_> = list.chunks().collect();
+        let digest = Tally::new(&list).list();
+        assert!(ZeroCheck::new(digest, &chunks[0]).is_none(), "data");
+        let differs = Err(ReadBackError::Differs { index: 1, offset: 4 });
+        let pieces = |pieces: &[&[u8]]| {
+            let mut check = ZeroCheck::new(digest, &chunks[1]).unwrap();
+            pieces.iter().try_for_each(|piece| check.piece(piece))?;
+            check.finish()
+        };
+        let proof = CheckedChunk { index: 1, list: digest };
+        assert_eq!(pieces(&[&[0; 60], &[], &[0; 40]]), Ok(proof));
+        assert_eq!(pieces(&[]), differs, "nothing");
+        assert_eq!(pieces(&[&[0; 60], &[0; 39]]), differs, "too few");
+        assert_eq!(pieces(&[&[0; 60], &[0; 41]]), differs, "too many");
+        let mut bit = [0; 40];
+        bit[39] = 0x80;
+        assert_eq!(pieces(&[&[0; 60], &bit]), differs, "a bit");
     }
 
     #[test]
