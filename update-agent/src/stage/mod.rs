@@ -1,1 +1,356 @@
-//! Staging: writing an image to a slot and reading it back.
+//! Staging: writing an image to the inactive slot, and reading it back.
+//!
+//! ```text
+//!             look again ──┐                         (an interrupted run, an earlier image)
+//!  chunk list ─► zero runs ┤
+//!                seeds ────┼─► verified chunks ─► slot ─► flush ─► read back ─► ReadImage
+//!                sources ──┘        journal ◄──── flush, every 64 MiB
+//! ```
+//!
+//! Every chunk is verified against the signed list before it is written, wherever it comes from;
+//! nothing else is ever written (S6). There is no temporary copy, and memory does not depend on the
+//! length of the image, except for its chunk list, one bit per chunk, and an index of the seeds.
+//!
+//! The caller has cleared the slot's bootable mark before, and makes it bootable only with the
+//! proof that [`read_back`] gives. So a crash anywhere in between leaves a slot that does not boot
+//! and that the next run completes: it looks at what is there, and takes nobody's word for it.
+
+mod error;
+mod fetch;
+mod frame;
+mod ledger;
+mod queue;
+mod read_back;
+mod seed;
+mod span;
+
+use std::num::NonZeroUsize;
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use formats::chunks::{Chunk, ChunkList, Content, Encoding};
+use formats::oci::Descriptor;
+use formats::release::ComponentName;
+use storage::block::{BlockDevice, DeviceError};
+use update_core::image::{chunk_matches, is_zero};
+
+pub use self::error::StageError;
+pub use self::frame::FrameError;
+pub use self::read_back::read_back;
+pub use self::seed::Seed;
+
+use self::ledger::{Ledger, Origin};
+use self::seed::SeedIndex;
+use self::span::{Part, Span, default_threads, filled, in_parallel, spans};
+use crate::progress::Progress;
+use crate::source::Source;
+
+/// One component of a release, and where it goes.
+#[derive(Clone, Copy)]
+pub struct Image<'a> {
+    /// Its name, for messages.
+    pub component: &'a ComponentName,
+    /// The product: names the repository of the blob.
+    pub product: &'a str,
+    /// Its signed chunk list.
+    pub list: &'a ChunkList,
+    /// Which of the list's encodings is fetched, an index.
+    pub encoding: usize,
+    /// The blob of that encoding.
+    pub blob: &'a Descriptor,
+    /// The slot's partition: at least as long as the image.
+    pub target: &'a dyn BlockDevice,
+}
+
+/// What may be in the slot already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resume {
+    /// It may hold chunks of this or another image anywhere: look at all of it before fetching.
+    pub known: bool,
+    /// It may hold the chunks below this one, if nothing else: a journal says so.
+    pub next_chunk: u32,
+}
+
+/// How far an image is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalPoint {
+    /// All chunks below this one are written and flushed.
+    pub next_chunk: u32,
+    /// Bytes fetched in this run.
+    pub fetched: u64,
+}
+
+/// What writing images took. `reused_target + zeroed + written` is their length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Compressed bytes that came from sources, also those that were of no use.
+    pub fetched: u64,
+    /// Raw bytes that were in the slot already.
+    pub reused_target: u64,
+    /// Raw bytes of zero chunks that were made zero.
+    pub zeroed: u64,
+    /// Raw bytes that came from seeds.
+    pub reused_seed: u64,
+    /// Raw bytes written, from seeds and from sources.
+    pub written: u64,
+}
+
+impl AddAssign for Written {
+    fn add_assign(&mut self, other: Self) {
+        self.fetched += other.fetched;
+        self.reused_target += other.reused_target;
+        self.zeroed += other.zeroed;
+        self.reused_seed += other.reused_seed;
+        self.written += other.written;
+    }
+}
+
+/// How fast and how carefully.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Threads that hash, decompress and write; one more fetches.
+    pub threads: NonZeroUsize,
+    /// Bytes written between two flushes, each followed by a journal point.
+    pub sync_every: u64,
+}
+
+impl Default for Pace {
+    /// One thread per processor, at most four; 64 MiB: seconds of work on the slowest medium, and
+    /// no more dirty memory than that.
+    fn default() -> Self {
+        Pace { threads: default_threads(), sync_every: 64 << 20 }
+    }
+}
+
+/// Writes an image to a slot and flushes it: [`write_image_at`] at the default pace.
+pub fn write_image(
+    image: &Image<'_>,
+    sources: &[&dyn Source],
+    seeds: &[Seed<'_>],
+    resume: Resume,
+    progress: &dyn Progress,
+    journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
+) -> Result<Written, StageError> {
+    write_image_at(&Pace::default(), image, sources, seeds, resume, progress, journal)
+}
+
+/// Writes an image to a slot and flushes it.
+///
+/// A chunk is taken from the slot itself where `resume` lets it look, else from a seed, else from
+/// the sources, in their order. `journal` is called on the calling thread after each flush, and at
+/// the end with the number of all chunks; when it fails, so does the whole.
+///
+/// After an error, and after a crash, the slot holds any of the image's chunks beside old content.
+/// A failed flush is final for the opened device: open it again to try again.
+pub fn write_image_at(
+    pace: &Pace,
+    image: &Image<'_>,
+    sources: &[&dyn Source],
+    seeds: &[Seed<'_>],
+    resume: Resume,
+    progress: &dyn Progress,
+    journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
+) -> Result<Written, StageError> {
+    image.check_size()?;
+    let encoding = image.encoding()?;
+    let ledger = Ledger::new(image.list.chunk_count(), pace.sync_every);
+    let staging = Staging { image, pace, ledger: &ledger, progress };
+    staging.look(resume);
+    progress.begin(&format!("write {}", image.component), image.list.raw_size());
+    staging.keep_journal(journal, || {
+        staging.zero()?;
+        staging.copy(seeds)?;
+        fetch::fetch(image, encoding, sources, pace.threads, &ledger, progress)
+    });
+    progress.end();
+    let written = ledger.into_result()?;
+    image.sync()?;
+    journal(JournalPoint { next_chunk: image.list.chunk_count(), fetched: written.fetched })?;
+    Ok(written)
+}
+
+impl Image<'_> {
+    fn check_size(&self) -> Result<(), StageError> {
+        let (needed, len) = (self.list.raw_size(), self.target.len());
+        if needed <= len {
+            return Ok(());
+        }
+        let (component, device) = (self.component.clone(), self.target.describe());
+        Err(StageError::SlotSize { component, device, needed, len })
+    }
+
+    fn encoding(&self) -> Result<&Encoding, StageError> {
+        let found = self.list.encodings().get(self.encoding).filter(|encoding| {
+            encoding.blob_size == self.blob.size
+                && self.blob.digest.as_sha256() == Some(encoding.blob)
+        });
+        found.ok_or_else(|| StageError::Encoding {
+            component: self.component.clone(),
+            encoding: self.encoding,
+            blob: self.blob.digest.clone(),
+        })
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
+        self.on_device(self.target.write_at(bytes, offset))
+    }
+
+    fn sync(&self) -> Result<(), StageError> {
+        self.on_device(self.target.sync())
+    }
+
+    fn on_device(&self, result: Result<(), DeviceError>) -> Result<(), StageError> {
+        result.map_err(|source| StageError::Device { component: self.component.clone(), source })
+    }
+}
+
+/// One image on its way.
+#[derive(Clone, Copy)]
+struct Staging<'a> {
+    image: &'a Image<'a>,
+    pace: &'a Pace,
+    ledger: &'a Ledger,
+    progress: &'a dyn Progress,
+}
+
+impl Staging<'_> {
+    /// Finds out which chunks the slot already holds. What cannot be read is not there.
+    fn look(&self, resume: Resume) {
+        let count = if resume.known { u32::MAX } else { resume.next_chunk };
+        let chunks = || self.image.list.chunks().take_while(|chunk| chunk.index < count);
+        let len = chunks().last().map_or(0, |last| last.offset + u64::from(last.len));
+        if len == 0 {
+            return;
+        }
+        // From the medium: after a failed flush, memory may have what the medium has not (case 133).
+        self.image.target.forget_cached(0, len);
+        self.progress.begin(&format!("look at {}", self.image.component), len);
+        let _ = in_parallel(self.pace.threads, spans(chunks()), |buffer, span: Span| {
+            let mut all_zero = true;
+            let looked: Result<(), DeviceError> = span.read(self.image.target, buffer, |part| {
+                match part {
+                    Part::Whole(chunk, bytes) if chunk_matches(chunk, bytes) => {
+                        self.ledger.mark(chunk, Origin::Target);
+                    }
+                    Part::Whole(..) => {}
+                    Part::Piece(chunk, bytes, last) => {
+                        all_zero = all_zero && is_zero(bytes);
+                        if last && all_zero {
+                            self.ledger.mark(chunk, Origin::Target);
+                        }
+                    }
+                }
+                Ok(())
+            });
+            if let Err(error) = looked {
+                tracing::debug!(%error, "not reused");
+            }
+            self.progress.advance(span.len());
+            Ok::<(), ()>(())
+        });
+        self.progress.end();
+    }
+
+    /// Runs `work` on another thread, and meanwhile, on this one, flushes the device and journals
+    /// whenever enough was written. Errors end up in the ledger.
+    fn keep_journal(
+        &self,
+        journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
+        work: impl FnOnce() -> Result<(), StageError> + Send,
+    ) {
+        /// However the work ends, nobody waits for it any longer.
+        struct Finish<'a>(&'a Ledger);
+        impl Drop for Finish<'_> {
+            fn drop(&mut self) {
+                self.0.finish();
+            }
+        }
+        let ledger = self.ledger;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let _finish = Finish(ledger);
+                if let Err(error) = work() {
+                    ledger.fail(error);
+                }
+            });
+            while let Some(next_chunk) = ledger.wait_until_due() {
+                let flushed = self
+                    .image
+                    .sync()
+                    .and_then(|()| journal(JournalPoint { next_chunk, fetched: ledger.fetched() }));
+                if let Err(error) = flushed {
+                    ledger.fail(error);
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Makes zero chunks zero, whatever was there, and neighbours at once.
+    fn zero(&self) -> Result<(), StageError> {
+        /// 64 MiB: long enough for a few calls, short enough to stop and to show progress.
+        const RUN_MAX: u64 = 64 << 20;
+        let mut chunks = self.missing(|chunk| chunk.content == Content::Zero).peekable();
+        while let Some(first) = chunks.next() {
+            let mut run = vec![first];
+            let mut len = u64::from(first.len);
+            while let Some(next) = chunks.next_if(|next| {
+                next.offset == first.offset + len && len + u64::from(next.len) <= RUN_MAX
+            }) {
+                len += u64::from(next.len);
+                run.push(next);
+            }
+            if self.ledger.stopped() {
+                return Ok(());
+            }
+            self.image.on_device(self.image.target.zero_range(first.offset, len))?;
+            for chunk in &run {
+                self.ledger.mark(chunk, Origin::Zeroed);
+            }
+            self.progress.advance(len);
+        }
+        Ok(())
+    }
+
+    /// Copies what the seeds have. One that cannot be read or is not what its list says costs a
+    /// fetch.
+    fn copy(&self, seeds: &[Seed<'_>]) -> Result<(), StageError> {
+        let index = SeedIndex::new(seeds);
+        if index.is_empty() {
+            return Ok(());
+        }
+        let wrong = AtomicU64::new(0);
+        let chunks = self.missing(|chunk| chunk.content != Content::Zero);
+        in_parallel(self.pace.threads, chunks, |buffer, chunk: Chunk| {
+            let Content::Data(hash) = chunk.content else { return Ok(()) };
+            let Some((device, offset)) = index.find(&hash) else { return Ok(()) };
+            if self.ledger.stopped() {
+                return Ok(());
+            }
+            let bytes = filled(buffer, chunk.len.into());
+            if device.read_at(bytes, offset).is_err() || !chunk_matches(&chunk, bytes) {
+                wrong.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            self.image.write(bytes, chunk.offset)?;
+            self.ledger.mark(&chunk, Origin::Seed);
+            self.progress.advance(chunk.len.into());
+            Ok(())
+        })?;
+        match wrong.into_inner() {
+            0 => {}
+            wrong => self.progress.note(&format!(
+                "{}: {wrong} chunks of other slots or seeds are not what their lists say; they are fetched",
+                self.image.component
+            )),
+        }
+        Ok(())
+    }
+
+    /// The chunks of a kind that the slot does not hold, as of when each is reached.
+    fn missing(&self, kind: impl Fn(&Chunk) -> bool + Send) -> impl Iterator<Item = Chunk> + Send {
+        let (list, ledger) = (self.image.list, self.ledger);
+        list.chunks().filter(move |chunk| kind(chunk) && !ledger.holds(chunk.index))
+    }
+}

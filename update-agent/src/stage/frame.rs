@@ -1,0 +1,270 @@
+//! One zstd frame, decompressed chunk by chunk into buffers of the caller (RFC 8878 §3.1.1).
+//!
+//! A frame is taken only in one form: a zstd frame (neither skippable nor legacy), no dictionary,
+//! a window of at most 8 MiB, exactly as much content as was signed, and nothing after it. Lengths
+//! it claims are never allocated by.
+
+use std::io;
+
+use formats::reason::Reason;
+use zstd::stream::raw::{DParameter, Decoder, Operation as _};
+
+const WINDOW_LOG_MAX: u32 = 23;
+/// 8 MiB: what every decoder takes, and the most that is asked of any (RFC 9659 §3).
+pub(super) const WINDOW_MAX: u64 = 1 << WINDOW_LOG_MAX;
+const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+
+/// Why bytes are not the frame that was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Skippable, legacy, or no frame at all.
+    #[error("it is not a zstd frame")]
+    Magic,
+    /// It needs a dictionary.
+    #[error("it needs a dictionary")]
+    Dictionary,
+    /// It needs more memory than we give.
+    #[error("its window has {0} bytes, more than 8 MiB")]
+    Window(u64),
+    /// Compressed, it is longer than we hold at a time.
+    #[error("it has {0} bytes, more than 9 MiB")]
+    TooLong(u32),
+    /// zstd could not decompress it.
+    #[error("decompress")]
+    Damaged(#[source] io::Error),
+    /// It ends before its content does.
+    #[error("it is cut off")]
+    CutOff,
+    /// More follows: another frame, or anything else.
+    #[error("{0} bytes follow the frame")]
+    Trailing(usize),
+    /// Its content is shorter than signed.
+    #[error("its content is shorter than signed")]
+    Short,
+    /// Its content is longer than signed.
+    #[error("its content is longer than signed")]
+    Long,
+}
+
+impl FrameError {
+    /// The stable reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            FrameError::Short | FrameError::Long => Reason::LengthMismatch,
+            _ => Reason::Decompress,
+        }
+    }
+}
+
+/// A decompressor, used for one frame after the other.
+pub(super) struct Unpacker {
+    zstd: Decoder<'static>,
+}
+
+/// A frame that is being decompressed.
+pub(super) struct Unpacking<'a> {
+    zstd: &'a mut Decoder<'static>,
+    /// What zstd has not taken yet.
+    left: &'a [u8],
+    /// zstd has seen the end of the frame and handed out all of it.
+    ended: bool,
+}
+
+impl Unpacker {
+    pub(super) fn new() -> Result<Self, FrameError> {
+        let mut zstd = Decoder::new().map_err(FrameError::Damaged)?;
+        zstd.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
+            .map_err(FrameError::Damaged)?;
+        Ok(Unpacker { zstd })
+    }
+
+    /// Begins a frame, of which `frame` is all there is.
+    pub(super) fn begin<'a>(&'a mut self, frame: &'a [u8]) -> Result<Unpacking<'a>, FrameError> {
+        check_header(frame)?;
+        self.zstd.reinit().map_err(FrameError::Damaged)?;
+        Ok(Unpacking { zstd: &mut self.zstd, left: frame, ended: false })
+    }
+}
+
+impl Unpacking<'_> {
+    /// Fills `out` with the next bytes of the content.
+    pub(super) fn fill(&mut self, mut out: &mut [u8]) -> Result<(), FrameError> {
+        while !out.is_empty() {
+            let written = self.step(out)?;
+            out = out.get_mut(written..).unwrap_or_default();
+            if self.ended && !out.is_empty() {
+                return Err(match self.left.len() {
+                    0 => FrameError::Short,
+                    more => FrameError::Trailing(more),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The content must end here, and the frame with it.
+    pub(super) fn finish(mut self) -> Result<(), FrameError> {
+        while !self.ended {
+            // Room for one byte: zstd must have none to put there.
+            if self.step(&mut [0])? > 0 {
+                return Err(FrameError::Long);
+            }
+        }
+        match self.left.len() {
+            0 => Ok(()),
+            more => Err(FrameError::Trailing(more)),
+        }
+    }
+
+    /// Bytes written to `out`, unless nothing moves any more.
+    fn step(&mut self, out: &mut [u8]) -> Result<usize, FrameError> {
+        if self.ended {
+            return Ok(0);
+        }
+        let status = self.zstd.run_on_buffers(self.left, out).map_err(FrameError::Damaged)?;
+        self.left = self.left.get(status.bytes_read..).unwrap_or_default();
+        self.ended = status.remaining == 0;
+        if !self.ended && status.bytes_read == 0 && status.bytes_written == 0 {
+            return Err(FrameError::CutOff);
+        }
+        Ok(status.bytes_written)
+    }
+}
+
+/// Refuses what zstd would take, or refuses only on some of its paths: with room for all of the
+/// content it never looks at the window.
+///
+/// | bytes | meaning |
+/// |---|---|
+/// | 4 | magic, little-endian `FD2FB528` |
+/// | 1 | descriptor: bit 5 single segment (no window byte), bits 0–1 length of a dictionary id |
+/// | 0, 1 | window: `2^(10 + bits 3–7)`, and so many eighths of that more as bits 0–2 say |
+fn check_header(frame: &[u8]) -> Result<(), FrameError> {
+    let (magic, rest) = frame.split_first_chunk::<4>().ok_or(FrameError::Magic)?;
+    if *magic != MAGIC {
+        return Err(FrameError::Magic);
+    }
+    let (descriptor, rest) = rest.split_first().ok_or(FrameError::CutOff)?;
+    if descriptor & 3 != 0 {
+        return Err(FrameError::Dictionary);
+    }
+    // The window of a single segment is its content. A content above the buffer makes zstd
+    // stream, and then it does look.
+    if descriptor & 0x20 == 0 {
+        let window = rest.first().ok_or(FrameError::CutOff)?;
+        let base = 1_u64 << (10 + (window >> 3));
+        let size = base + base / 8 * u64::from(window & 7);
+        if size > WINDOW_MAX {
+            return Err(FrameError::Window(size));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unpack(frame: &[u8], chunks: &[usize]) -> Result<Vec<u8>, FrameError> {
+        let mut unpacker = Unpacker::new()?;
+        let mut unpacking = unpacker.begin(frame)?;
+        let mut content = Vec::new();
+        for len in chunks {
+            let mut out = vec![0; *len];
+            unpacking.fill(&mut out)?;
+            content.extend(out);
+        }
+        unpacking.finish()?;
+        Ok(content)
+    }
+
+    fn pack(content: &[u8]) -> Vec<u8> {
+        zstd::bulk::compress(content, 3).unwrap()
+    }
+
+    /// Blocks of one raw byte each after any header.
+    fn raw_block(byte: u8, last: bool) -> [u8; 4] {
+        [8 | u8::from(last), 0, 0, byte]
+    }
+
+    #[test]
+    fn chunks_come_out_of_one_frame_in_order() {
+        let content: Vec<u8> = (0..700_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        for checksum in [false, true] {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+            encoder.include_checksum(checksum).unwrap();
+            io::Write::write_all(&mut encoder, &content).unwrap();
+            let frame = encoder.finish().unwrap();
+            for chunks in [vec![700_000], vec![1, 699_998, 1], vec![100_000; 7]] {
+                assert!(unpack(&frame, &chunks).unwrap() == content, "{chunks:?}");
+            }
+        }
+        assert!(unpack(&pack(&content), &[700_000]).unwrap() == content);
+    }
+
+    #[test]
+    fn an_unpacker_recovers_from_a_bad_frame() {
+        let good = pack(b"racklet");
+        let mut unpacker = Unpacker::new().unwrap();
+        let mut out = [0; 7];
+        assert!(unpacker.begin(&good[..8]).unwrap().fill(&mut out).is_err());
+        unpacker.begin(&good).unwrap().fill(&mut out).unwrap();
+        assert_eq!(&out, b"racklet");
+    }
+
+    #[test]
+    fn cases_118_to_123_frames_of_any_other_form_are_refused() {
+        let content = [7_u8; 5000];
+        let good = pack(&content);
+        let magic = MAGIC;
+        let with = |parts: &[&[u8]]| parts.concat();
+        let skippable = [0x50, 0x2A, 0x4D, 0x18, 1, 0, 0, 0, 9];
+        let mut checksummed = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        checksummed.include_checksum(true).unwrap();
+        io::Write::write_all(&mut checksummed, &content).unwrap();
+        let mut flipped = checksummed.finish().unwrap();
+        *flipped.last_mut().unwrap() ^= 1;
+        let window = |byte: u8| with(&[&magic, &[0, byte], &raw_block(7, true)]);
+        let claims =
+            |claim: u64| with(&[&magic, &[0xC0, 0x50], &claim.to_le_bytes(), &raw_block(7, true)]);
+        let claims_single =
+            |claim: u64| with(&[&magic, &[0xE0], &claim.to_le_bytes(), &raw_block(7, true)]);
+        let dictionary = with(&[&magic, &[0x01, 0x50, 5], &raw_block(7, true)]);
+        // (name, frame, signed length, code)
+        let rows: &[(&str, Vec<u8>, usize, &str)] = &[
+            ("empty", vec![], 1, "decompress"),
+            ("118 cut off", good[..good.len() - 1].to_vec(), 5000, "decompress"),
+            ("118 only the head", good[..5].to_vec(), 5000, "decompress"),
+            ("118 checksum flipped", flipped, 5000, "decompress"),
+            ("119 longer than signed", good.clone(), 4999, "length_mismatch"),
+            ("119 shorter than signed", good.clone(), 5001, "length_mismatch"),
+            ("120 window of 9 MiB", window(13 << 3 | 1), 1, "decompress"),
+            ("120 window of 128 MiB", window(17 << 3), 1, "decompress"),
+            ("120 window of 2 GiB", window(21 << 3), 1, "decompress"),
+            ("120 largest window", window(0xFF), 1, "decompress"),
+            ("121 claims 2^62", claims(1 << 62), 1, "decompress"),
+            ("121 claims 2^62, one segment", claims_single(1 << 62), 1, "decompress"),
+            ("121 claims one more", claims(2), 1, "decompress"),
+            ("121 claims nothing", claims(0), 1, "decompress"),
+            ("122 two frames", with(&[&good, &good]), 5000, "decompress"),
+            ("122 content in two frames", with(&[&good, &good]), 10_000, "decompress"),
+            ("122 an empty frame after", with(&[&good, &pack(b"")]), 5000, "decompress"),
+            ("122 skippable before", with(&[&skippable, &good]), 5000, "decompress"),
+            ("122 skippable after", with(&[&good, &skippable]), 5000, "decompress"),
+            ("122 a byte after", with(&[&good, &[0]]), 5000, "decompress"),
+            ("123 dictionary id", dictionary, 1, "decompress"),
+            ("123 legacy 0.7", vec![0x27, 0xB5, 0x2F, 0xFD, 0, 0, 0, 0], 1, "decompress"),
+            ("lz4", vec![0x04, 0x22, 0x4D, 0x18, 0, 0, 0, 0], 1, "decompress"),
+        ];
+        assert_eq!(unpack(&window(13 << 3), &[1]).unwrap(), [7], "8 MiB is taken");
+        assert_eq!(unpack(&claims(1), &[1]).unwrap(), [7], "a true claim is taken");
+        for (name, frame, len, code) in rows {
+            let error = unpack(frame, &[*len]).map(|_| ()).expect_err(name);
+            assert_eq!(error.reason().code(), *code, "{name}: {error:?}");
+            if *len > 1 {
+                let error = unpack(frame, &[1, len - 1]).map(|_| ()).expect_err(name);
+                assert_eq!(error.reason().code(), *code, "{name} in two chunks: {error:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Which chunks of the image the slot holds: shared by all threads that stage it.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use formats::chunks::Chunk;
+
+use super::{StageError, Written};
+
+/// How a chunk came to be in the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was there already.
+    Target,
+    /// A zero chunk, made zero.
+    Zeroed,
+    /// Copied from a seed.
+    Seed,
+    /// Fetched.
+    Source,
+}
+
+/// One bit per chunk, sums, and the first error.
+pub(super) struct Ledger {
+    state: Mutex<State>,
+    /// A flush is due, or all is over.
+    due: Condvar,
+    /// A flush has begun, or everything is to stop.
+    begun: Condvar,
+    /// Bytes between two flushes.
+    sync_every: u64,
+    stopped: AtomicBool,
+    fetched: AtomicU64,
+}
+
+struct State {
+    held: Vec<u64>,
+    chunks: u32,
+    count: u32,
+    /// The first chunk that may be missing.
+    next: u32,
+    /// Bytes changed since the last flush began.
+    unsynced: u64,
+    written: Written,
+    over: bool,
+    failure: Option<StageError>,
+}
+
+impl State {
+    fn holds(&self, index: u32) -> bool {
+        let word = self.held.get(index as usize / 64).copied().unwrap_or(0);
+        word >> (index % 64) & 1 == 1
+    }
+
+    fn next(&mut self) -> u32 {
+        while self.next < self.chunks && self.holds(self.next) {
+            self.next += 1;
+        }
+        self.next
+    }
+}
+
+impl Ledger {
+    /// Nothing is known of a slot that is to hold so many chunks.
+    pub(super) fn new(chunks: u32, sync_every: u64) -> Self {
+        let state = State {
+            held: vec![0; (chunks as usize).div_ceil(64)],
+            chunks,
+            count: 0,
+            next: 0,
+            unsynced: 0,
+            written: Written::default(),
+            over: false,
+            failure: None,
+        };
+        Ledger {
+            state: Mutex::new(state),
+            due: Condvar::new(),
+            begun: Condvar::new(),
+            sync_every,
+            stopped: AtomicBool::new(false),
+            fetched: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the slot holds this chunk.
+    pub(super) fn holds(&self, index: u32) -> bool {
+        self.state().holds(index)
+    }
+
+    /// Whether the slot holds all of these chunks.
+    pub(super) fn holds_all(&self, mut chunks: Range<u32>) -> bool {
+        let state = self.state();
+        chunks.all(|index| state.holds(index))
+    }
+
+    /// How many chunks the slot holds.
+    pub(super) fn held(&self) -> u32 {
+        self.state().count
+    }
+
+    /// The slot holds the chunk, which was verified before.
+    ///
+    /// Waits when writing is a whole flush ahead of flushing, so that dirty memory does not pile up
+    /// before a slow medium.
+    pub(super) fn mark(&self, chunk: &Chunk, origin: Origin) {
+        let mut state = self.state();
+        if state.holds(chunk.index) {
+            return;
+        }
+        if let Some(word) = state.held.get_mut(chunk.index as usize / 64) {
+            *word |= 1 << (chunk.index % 64);
+            state.count += 1;
+        }
+        let len = u64::from(chunk.len);
+        let sums = &mut state.written;
+        match origin {
+            Origin::Target => sums.reused_target += len,
+            Origin::Zeroed => sums.zeroed += len,
+            Origin::Seed => {
+                sums.reused_seed += len;
+                sums.written += len;
+            }
+            Origin::Source => sums.written += len,
+        }
+        if origin != Origin::Target {
+            state.unsynced += len;
+            if state.unsynced >= self.sync_every {
+                self.due.notify_all();
+            }
+            let ahead = self.sync_every.saturating_mul(2);
+            while state.unsynced >= ahead && !self.stopped() {
+                state = self.begun.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Counts bytes that came from a source.
+    pub(super) fn count_fetched(&self, bytes: u64) {
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that came from sources.
+    pub(super) fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a flush is due. All chunks below the result are written, and durable after the
+    /// flush that must follow now. `None` when there is nothing more to wait for.
+    pub(super) fn wait_until_due(&self) -> Option<u32> {
+        let mut state = self.state();
+        while !state.over && state.unsynced < self.sync_every {
+            state = self.due.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.over {
+            return None;
+        }
+        state.unsynced = 0;
+        self.begun.notify_all();
+        Some(state.next())
+    }
+
+    /// Everything is to stop; the first reason counts.
+    pub(super) fn fail(&self, error: StageError) {
+        let mut state = self.state();
+        state.failure.get_or_insert(error);
+        // Under the lock, so that nobody goes to sleep in between.
+        self.stopped.store(true, Ordering::SeqCst);
+        self.begun.notify_all();
+    }
+
+    /// Whether everything is to stop.
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// No chunk is marked any more.
+    pub(super) fn finish(&self) {
+        self.state().over = true;
+        self.due.notify_all();
+    }
+
+    /// What was done.
+    pub(super) fn into_result(self) -> Result<Written, StageError> {
+        let fetched = self.fetched();
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match state.failure {
+            Some(error) => Err(error),
+            None => Ok(Written { fetched, ..state.written }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

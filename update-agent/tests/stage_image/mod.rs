@@ -1,0 +1,373 @@
+//! An image in a repository built by hand, and what a staging run did with it.
+
+// Each test binary uses its own part of this; `unwrap` is allowed by itself only in `#[test]`.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use formats::chunks::{Builder, Chunk, ChunkList, Content, FrameEntry, seekable_table};
+use formats::digest::{Digest, Sha256};
+use formats::oci::{Descriptor, media_type};
+use formats::reference::Namespace;
+use formats::release::ComponentName;
+use storage::block::BlockDevice;
+use storage::layout::LayoutDir;
+use storage::sim::{Disk, Operation};
+use tempfile::TempDir;
+use update_agent::progress::Progress;
+use update_agent::source::{FetchError, LayoutSource, Sink, Source, TufState};
+use update_agent::stage::{
+    Image, JournalPoint, Pace, Resume, Seed, StageError, Written, read_back, write_image_at,
+};
+use update_core::image::{ReadImage, is_zero};
+
+/// Bytes that do not compress and differ by seed.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    })
+    .take(len)
+    .collect()
+}
+
+/// The chunks most tests use: data, zero runs short and long, all of odd lengths.
+pub fn sample() -> Vec<Vec<u8>> {
+    vec![
+        noise(5000, 1),
+        vec![7; 40_000],
+        vec![0; 70_001],
+        noise(1, 2),
+        noise(100_000, 3),
+        vec![0; 65_536],
+        vec![0; (3 << 20) + 5],
+        noise(30_000, 4),
+        noise(12_345, 5),
+        vec![0; 9],
+        noise(1 << 20, 6),
+    ]
+}
+
+pub struct Repository {
+    /// Removed when the last repository in it is gone.
+    all: Arc<TempDir>,
+    dir: PathBuf,
+    pub component: ComponentName,
+    /// The image.
+    pub raw: Vec<u8>,
+    pub list: ChunkList,
+    pub blob: Descriptor,
+}
+
+impl Repository {
+    /// One chunk per frame.
+    pub fn new(chunks: &[Vec<u8>]) -> Self {
+        Self::with_frames(chunks, 1, |_, _| {})
+    }
+
+    /// So many chunks per frame; `change` may exchange a frame before it is signed.
+    pub fn with_frames(
+        chunks: &[Vec<u8>],
+        per_frame: usize,
+        mut change: impl FnMut(usize, &mut Vec<u8>),
+    ) -> Self {
+        let mut builder = Builder::default();
+        for chunk in chunks {
+            let data = Content::Data(Sha256::of(chunk));
+            let content = if is_zero(chunk) { Content::Zero } else { data };
+            builder.chunk(chunk.len() as u32, content);
+        }
+        let (mut blob, mut frames, mut table) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, group) in chunks.chunks(per_frame).enumerate() {
+            let mut frame = zstd::bulk::compress(&group.concat(), 1).unwrap();
+            change(number, &mut frame);
+            let len = frame.len() as u32;
+            let sha256 = Sha256::of(&frame);
+            frames.push(FrameEntry { len, chunks: group.len() as u32, sha256 });
+            table.push((len, group.concat().len() as u32));
+            blob.extend(frame);
+        }
+        blob.extend(seekable_table(&table));
+        builder.encoding(Sha256::of(&blob), blob.len() as u64, &frames);
+        let all = Arc::new(tempfile::tempdir().unwrap());
+        let dir = all.path().join("0");
+        LayoutDir::create(&dir).unwrap().put_blob(&blob).unwrap();
+        Repository {
+            all,
+            dir,
+            component: "os".parse().unwrap(),
+            raw: chunks.concat(),
+            list: builder.finish().unwrap(),
+            blob: Descriptor::of(media_type::IMAGE_BLOB, &blob),
+        }
+    }
+
+    /// Good until the last repository of the family is dropped.
+    pub fn source(&self) -> LayoutSource {
+        LayoutSource::open(&self.dir, Namespace::default()).unwrap()
+    }
+
+    fn blob_path(&self) -> PathBuf {
+        self.dir.join("blobs/sha256").join(self.blob.digest.hex())
+    }
+
+    /// The same repository elsewhere, with the bytes of its blob changed.
+    pub fn altered(&self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut blob = fs::read(self.blob_path()).unwrap();
+        change(&mut blob);
+        let count = fs::read_dir(self.all.path()).unwrap().count();
+        let altered = Repository {
+            all: Arc::clone(&self.all),
+            dir: self.all.path().join(count.to_string()),
+            component: self.component.clone(),
+            raw: self.raw.clone(),
+            list: self.list.clone(),
+            blob: self.blob.clone(),
+        };
+        // An honest blob makes the folders.
+        LayoutDir::create(&altered.dir).unwrap().put_blob(b"").unwrap();
+        fs::write(altered.blob_path(), blob).unwrap();
+        altered
+    }
+
+    /// The same with one bit of frame `number` flipped.
+    pub fn with_bad_frame(&self, number: usize) -> Self {
+        let range = self.frame(number);
+        self.altered(|blob| blob[(range.start + range.end) as usize / 2] ^= 4)
+    }
+
+    /// Where frame `number` is in the blob.
+    pub fn frame(&self, number: usize) -> Range<u64> {
+        let frame = self.list.frames(&self.list.encodings()[0]).nth(number).unwrap();
+        frame.offset..frame.offset + u64::from(frame.len)
+    }
+
+    pub fn chunk(&self, number: usize) -> Chunk {
+        self.list.chunks().nth(number).unwrap()
+    }
+
+    /// Bytes of the frames that hold a data chunk for which `missing` is true.
+    pub fn frame_bytes(&self, missing: impl Fn(&Chunk) -> bool) -> u64 {
+        let chunks: Vec<Chunk> = self.list.chunks().collect();
+        let frames = self.list.frames(&self.list.encodings()[0]);
+        frames
+            .filter(|frame| {
+                let first = frame.first_chunk as usize;
+                chunks[first..first + frame.chunks as usize]
+                    .iter()
+                    .any(|chunk| chunk.content != Content::Zero && missing(chunk))
+            })
+            .map(|frame| u64::from(frame.len))
+            .sum()
+    }
+
+    /// A disk full of old bytes, a little longer than the image.
+    pub fn disk(&self) -> Disk {
+        Disk::with_content(vec![0xA5; self.raw.len() + 1000], 512)
+    }
+
+    pub fn image<'a>(&'a self, target: &'a dyn BlockDevice) -> Image<'a> {
+        Image {
+            component: &self.component,
+            product: "demo",
+            list: &self.list,
+            encoding: 0,
+            blob: &self.blob,
+            target,
+        }
+    }
+
+    /// Writes with frequent flushes.
+    pub fn write(
+        &self,
+        target: &dyn BlockDevice,
+        sources: &[&dyn Source],
+    ) -> Result<Written, StageError> {
+        self.write_with(target, sources, &[], Resume::default(), &mut |_| Ok(()))
+    }
+
+    pub fn write_with(
+        &self,
+        target: &dyn BlockDevice,
+        sources: &[&dyn Source],
+        seeds: &[Seed<'_>],
+        resume: Resume,
+        journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
+    ) -> Result<Written, StageError> {
+        let image = self.image(target);
+        write_image_at(&pace(), &image, sources, seeds, resume, &Notes::default(), journal)
+    }
+
+    pub fn read_back(&self, target: &dyn BlockDevice) -> Result<ReadImage, StageError> {
+        read_back(&self.component, target, &self.list, &Notes::default())
+    }
+
+    /// Every byte that was written belongs to the signed list, whole chunks only (issue 4, must
+    /// show 5), and nothing outside of the image changed.
+    pub fn assert_only_signed_chunks(&self, disk: &Disk) {
+        let mut zeros: Vec<Range<u64>> = Vec::new();
+        for operation in disk.operations() {
+            match operation {
+                Operation::Write { offset, len } => {
+                    let found = self.list.chunks().find(|chunk| chunk.offset == offset);
+                    let chunk = found.unwrap_or_else(|| panic!("no chunk begins at {offset}"));
+                    assert!(matches!(chunk.content, Content::Data(_)), "zeros were written");
+                    assert_eq!(u64::from(chunk.len), len, "chunk at {offset}");
+                }
+                Operation::Zero { offset, len } => zeros.push(offset..offset + len),
+                Operation::Sync => {}
+            }
+        }
+        for range in zeros {
+            let inside = self.list.chunks().filter(|chunk| range.contains(&chunk.offset));
+            let inside: Vec<Chunk> = inside.collect();
+            assert!(inside.iter().all(|chunk| chunk.content == Content::Zero), "{range:?}");
+            let sum: u64 = inside.iter().map(|chunk| u64::from(chunk.len)).sum();
+            assert_eq!(inside.first().map(|chunk| chunk.offset), Some(range.start));
+            assert_eq!(sum, range.end - range.start, "whole zero chunks");
+        }
+        let (old, new) = (self.disk().content(), disk.content());
+        assert!(new[self.raw.len()..] == old[self.raw.len()..], "behind the image");
+    }
+}
+
+pub fn pace() -> Pace {
+    Pace { threads: NonZeroUsize::new(3).unwrap(), sync_every: 16 << 10 }
+}
+
+pub fn code<T>(result: Result<T, StageError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(error) => error.reason().code(),
+    }
+}
+
+/// Progress that is remembered.
+#[derive(Default)]
+pub struct Notes {
+    pub notes: Mutex<Vec<String>>,
+    /// What, total, done.
+    pub work: Mutex<Vec<(String, u64, u64)>>,
+}
+
+impl Progress for Notes {
+    fn begin(&self, what: &str, total: u64) {
+        self.work.lock().unwrap().push((what.to_owned(), total, 0));
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.work.lock().unwrap().last_mut().unwrap().2 += bytes;
+    }
+
+    fn note(&self, text: &str) {
+        self.notes.lock().unwrap().push(text.to_owned());
+    }
+
+    fn end(&self) {}
+}
+
+/// A source that remembers what it was asked for, and does with it what a test wants.
+pub struct Scripted<S> {
+    pub inner: S,
+    pub asked: Mutex<Vec<Vec<Range<u64>>>>,
+    /// Given the number of the call: what to do.
+    pub script: fn(usize) -> Act,
+}
+
+/// What a scripted source does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    Honest,
+    /// Gives the first so many ranges only, and calls it done.
+    LeaveOut(usize),
+    /// Fails after so many bytes.
+    FailAfter(u64),
+    /// Says that the bytes are from one byte further on.
+    Shift,
+    /// Gives everything, and then more.
+    Excess,
+}
+
+impl<S> Scripted<S> {
+    pub fn new(inner: S, script: fn(usize) -> Act) -> Self {
+        Scripted { inner, asked: Mutex::default(), script }
+    }
+
+    /// Bytes asked for in call `number`.
+    pub fn asked_bytes(&self, number: usize) -> u64 {
+        self.asked.lock().unwrap()[number].iter().map(|range| range.end - range.start).sum()
+    }
+
+    pub fn calls(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+impl<S: Source> Source for Scripted<S> {
+    fn describe(&self) -> String {
+        "scripted".to_owned()
+    }
+
+    fn tuf_state(&self, known: Option<&str>) -> Result<TufState, FetchError> {
+        self.inner.tuf_state(known)
+    }
+
+    fn tuf_file(&self, file: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.inner.tuf_file(file, max)
+    }
+
+    fn manifest(&self, product: &str, digest: &Digest, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.inner.manifest(product, digest, max)
+    }
+
+    fn blob(&self, product: &str, blob: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.inner.blob(product, blob, max)
+    }
+
+    fn ranges(
+        &self,
+        product: &str,
+        blob: &Descriptor,
+        ranges: &[Range<u64>],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), FetchError> {
+        let call = self.calls();
+        self.asked.lock().unwrap().push(ranges.to_vec());
+        match (self.script)(call) {
+            Act::Honest => self.inner.ranges(product, blob, ranges, sink),
+            Act::LeaveOut(count) => {
+                self.inner.ranges(product, blob, &ranges[..count.min(ranges.len())], sink)
+            }
+            Act::FailAfter(bytes) => {
+                let mut left = bytes;
+                self.inner.ranges(product, blob, ranges, &mut |at, piece| {
+                    let given = left.min(piece.len() as u64);
+                    left -= given;
+                    let flow = sink(at, &piece[..given as usize]);
+                    if left == 0 { std::ops::ControlFlow::Break(()) } else { flow }
+                })?;
+                Err(FetchError::NoSuchPlace("unplugged".into()))
+            }
+            Act::Shift => {
+                self.inner.ranges(product, blob, ranges, &mut |at, piece| sink(at + 1, piece))
+            }
+            Act::Excess => {
+                self.inner.ranges(product, blob, ranges, sink)?;
+                let _ = sink(blob.size, b"more");
+                let _ = sink(0, b"again");
+                Ok(())
+            }
+        }
+    }
+
+    fn bytes_fetched(&self) -> u64 {
+        0
+    }
+}
