@@ -149,7 +149,7 @@ impl Publisher<'_> {
             .run()?;
         let report = done.json()?;
         let told = Told::line(format!("release index {}", text(&report, "index")?));
-        Ok(told.bytes(number(&report, "uploaded")?).took(done.took))
+        Ok(told.bytes(blob_bytes(&report)?).took(done.took))
     }
 
     fn bundle(&self, version: &str) -> Result<Told> {
@@ -277,4 +277,10 @@ impl Told {
         let line = format!("{}\ncgpt: root-a {a}; root-b {b}", self.line);
         Ok(Self { line, ..self }.slots(format!("a {}, b {}", a.word(), b.word())))
     }
+}
+
+/// Compressed size of all images of a publish.
+fn blob_bytes(report: &Value) -> Result<u64> {
+    let components = report["components"].as_array().context("no components in the report")?;
+    components.iter().map(|component| number(component, "blob_size")).sum()
 }
