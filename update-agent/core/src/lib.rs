@@ -21,6 +21,7 @@
 
 pub mod boot;
 pub mod image;
+pub mod policy;
 pub mod probation;
 pub mod trust;
 pub mod update;
