@@ -67,13 +67,9 @@ impl Write for FailingSink<'_> {
 }
 
 impl BlobSink for FailingSink<'_> {
-    fn finish(
-        self: Box<Self>,
-        blob: &Descriptor,
-        progress: &Progress,
-    ) -> Result<(), RegistryError> {
+    fn finish(self: Box<Self>, progress: &Progress) -> Result<Digest, RegistryError> {
         let FailingSink { registry, inner } = *self;
-        registry.step(|| inner.finish(blob, progress))
+        registry.step(|| inner.finish(progress))
     }
     fn failed(&self, source: io::Error) -> RegistryError {
         self.inner.failed(source)

@@ -230,12 +230,14 @@ impl Upload<'_> {
         let mut sink = registry.begin_blob(repository)?;
         let bar = self.show.begin(&format!("building {}", input.name), len);
         let add = |count| bar.add(count);
-        let built = image::build(&mut source, len, &mut sink, &request.options, &add)?;
+        let written = image::build(&mut source, len, &mut sink, &request.options, &add)?;
         bar.done();
-        let blob = Descriptor::new(media_type::IMAGE_BLOB, built.blob_sha256, built.blob_size);
-        let bar = self.show.begin(&format!("uploading {}", input.name), built.blob_size);
-        sink.finish(&blob, &bar)?;
+        let bar = self.show.begin(&format!("uploading {}", input.name), written.blob_size());
+        let digest = sink.finish(&bar)?;
         bar.done();
+        let blob_sha256 = digest.as_sha256().expect("sinks hash with SHA-256");
+        let built = written.finish(blob_sha256)?;
+        let blob = Descriptor::new(media_type::IMAGE_BLOB, digest, built.blob_size);
 
         let config = ImageConfig {
             component: input.name.clone(),

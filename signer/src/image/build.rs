@@ -40,6 +40,37 @@ impl Options {
     }
 }
 
+/// An image whose blob was written, until the digest of the blob is known.
+///
+/// Whoever stores the blob hashes it anyway; hashing it here too would cost time and prove nothing.
+#[derive(Debug)]
+pub struct Written {
+    raw_size: u64,
+    raw_sha256: Sha256,
+    blob_size: u64,
+    list: Builder,
+    frames: Vec<FrameEntry>,
+}
+
+impl Written {
+    /// Length of the blob in bytes.
+    pub fn blob_size(&self) -> u64 {
+        self.blob_size
+    }
+
+    /// The image with its chunk list.
+    pub fn finish(mut self, blob_sha256: Sha256) -> Result<BuiltImage, ImageError> {
+        self.list.encoding(blob_sha256, self.blob_size, &self.frames);
+        Ok(BuiltImage {
+            raw_size: self.raw_size,
+            raw_sha256: self.raw_sha256,
+            blob_sha256,
+            blob_size: self.blob_size,
+            chunks: self.list.finish()?,
+        })
+    }
+}
+
 /// What is known of an image after its blob was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltImage {
@@ -83,7 +114,7 @@ pub fn build(
     sink: &mut dyn Write,
     options: &Options,
     progress: &dyn Fn(u64),
-) -> Result<BuiltImage, ImageError> {
+) -> Result<Written, ImageError> {
     let depth = options.threads.get() * QUEUE_PER_THREAD;
     thread::scope(|scope| {
         let (jobs, work) = sync_channel::<Job>(depth);
@@ -200,12 +231,11 @@ fn write(
     results: Receiver<Promise>,
     sink: &mut dyn Write,
     progress: &dyn Fn(u64),
-) -> Result<BuiltImage, ImageError> {
+) -> Result<Written, ImageError> {
     let mut raw = Algorithm::Sha256.hasher();
-    let mut blob = Blob { sink, hasher: Algorithm::Sha256.hasher(), size: 0 };
     let mut list = Builder::default();
     let (mut frames, mut table) = (Vec::new(), Vec::new());
-    let mut raw_size = 0u64;
+    let (mut raw_size, mut blob_size) = (0u64, 0u64);
     for promise in results {
         // A worker that is gone without an answer panicked; the scope reports that.
         let Ok(packed) = promise.recv() else { continue };
@@ -214,24 +244,18 @@ fn write(
         // zstd adds at most half a per cent to 16 MiB.
         let frame_len = u32::try_from(frame.len()).expect("a frame is about its chunk's length");
         hash_piece(&mut raw, &piece);
-        blob.write(&frame)?;
+        sink.write_all(&frame).map_err(ImageError::Write)?;
         list.chunk(chunk_len, content);
         frames.push(FrameEntry { len: frame_len, chunks: 1, sha256: frame_sha256 });
         table.push((frame_len, chunk_len));
         raw_size += piece.len();
+        blob_size += u64::from(frame_len);
         progress(piece.len());
     }
-    blob.write(&seekable_table(&table))?;
-    blob.sink.flush().map_err(ImageError::Write)?;
-    let (blob_sha256, blob_size) = (sha256(blob.hasher), blob.size);
-    list.encoding(blob_sha256, blob_size, &frames);
-    Ok(BuiltImage {
-        raw_size,
-        raw_sha256: sha256(raw),
-        blob_sha256,
-        blob_size,
-        chunks: list.finish()?,
-    })
+    let table = seekable_table(&table);
+    blob_size += table.len() as u64;
+    sink.write_all(&table).and_then(|()| sink.flush()).map_err(ImageError::Write)?;
+    Ok(Written { raw_size, raw_sha256: sha256(raw), blob_size, list, frames })
 }
 
 fn hash_piece(hasher: &mut Hasher, piece: &Piece) {
@@ -256,21 +280,6 @@ fn sha256(hasher: Hasher) -> Sha256 {
     }
 }
 
-struct Blob<'a> {
-    sink: &'a mut dyn Write,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl Blob<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
-        self.sink.write_all(bytes).map_err(ImageError::Write)?;
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,7 +291,7 @@ mod tests {
         let mut blob = Vec::new();
         let mut source = image;
         let built = build(&mut source, image.len() as u64, &mut blob, &options, &|_| {}).unwrap();
-        (built, blob)
+        (built.finish(Sha256::of(&blob)).unwrap(), blob)
     }
 
     fn noise(len: usize, mut seed: u64) -> Vec<u8> {

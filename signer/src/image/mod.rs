@@ -3,7 +3,7 @@
 //! ```text
 //!           ┌─ reader ─┐  bounded   ┌─ workers ─┐   in order   ┌──── writer ────┐
 //!  file ──► │ read,    │ ─ pieces ► │ sha256,   │ ─ frames ──► │ sha256 of raw  │ ──► blob
-//!           │ cut      │            │ zstd      │              │ and of blob    │     chunk list
+//!           │ cut      │            │ zstd      │              │ in order       │     chunk list
 //!           └──────────┘            └───────────┘              └────────────────┘
 //! ```
 //!
@@ -16,7 +16,7 @@ mod build;
 pub mod cut;
 mod source;
 
-pub use build::{BuiltImage, Options, build};
+pub use build::{BuiltImage, Options, Written, build};
 pub use source::Source;
 
 use std::io;

@@ -202,13 +202,8 @@ impl Write for LayoutSink {
 }
 
 impl BlobSink for LayoutSink {
-    fn finish(
-        self: Box<Self>,
-        blob: &Descriptor,
-        _progress: &Progress,
-    ) -> Result<(), RegistryError> {
-        self.0.commit(Some(&blob.digest))?;
-        Ok(())
+    fn finish(self: Box<Self>, _progress: &Progress) -> Result<Digest, RegistryError> {
+        Ok(self.0.commit(None)?)
     }
 
     fn failed(&self, source: io::Error) -> RegistryError {

@@ -272,15 +272,18 @@ pub trait Registry {
         }
         let mut sink = self.begin_blob(repository)?;
         sink.write_all(bytes).map_err(|error| sink.failed(error))?;
-        sink.finish(blob, &Progress::default())
+        let stored = sink.finish(&Progress::default())?;
+        if stored == blob.digest {
+            return Ok(());
+        }
+        Err(RegistryError::Digest { what: "blob", digest: blob.digest.clone() })
     }
 }
 
-/// A blob on its way. Dropped unfinished, nothing of it remains.
+/// A blob on its way, hashed as it passes. Dropped unfinished, nothing of it remains.
 pub trait BlobSink: Write {
-    /// Stores the blob durably under its digest, which must be that of the bytes written.
-    fn finish(self: Box<Self>, blob: &Descriptor, progress: &Progress)
-    -> Result<(), RegistryError>;
+    /// Stores the blob durably and gives its SHA-256 digest.
+    fn finish(self: Box<Self>, progress: &Progress) -> Result<Digest, RegistryError>;
 
     /// The error of a failed write.
     fn failed(&self, source: io::Error) -> RegistryError;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use formats::digest::Digest;
+use formats::digest::{Algorithm, Digest, Hasher};
 use formats::oci::{Descriptor, RepositoryName, Tag, media_type};
 use formats::reason::Reason;
 use formats::reference::Reference;
@@ -235,7 +235,8 @@ impl Registry for RegistryClient {
         repository: &RepositoryName,
     ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
         let file = tempfile::tempfile().map_err(spool)?;
-        Ok(Box::new(Upload { registry: self, repository: repository.clone(), file }))
+        let (repository, hasher) = (repository.clone(), Algorithm::Sha256.hasher());
+        Ok(Box::new(Upload { registry: self, repository, file, hasher, len: 0 }))
     }
 
     fn put_manifest(
@@ -271,11 +272,16 @@ struct Upload<'a> {
     registry: &'a RegistryClient,
     repository: RepositoryName,
     file: File,
+    hasher: Hasher,
+    len: u64,
 }
 
 impl Write for Upload<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.hasher.update(bytes.get(..written).unwrap_or_default());
+        self.len += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -284,23 +290,21 @@ impl Write for Upload<'_> {
 }
 
 impl BlobSink for Upload<'_> {
-    fn finish(
-        mut self: Box<Self>,
-        blob: &Descriptor,
-        progress: &Progress,
-    ) -> Result<(), RegistryError> {
-        if self.registry.has_blob(&self.repository, blob)? {
-            return Ok(());
+    fn finish(self: Box<Self>, progress: &Progress) -> Result<Digest, RegistryError> {
+        let Upload { registry, repository, mut file, hasher, len } = *self;
+        let digest = hasher.finish();
+        let blob = Descriptor::new(media_type::IMAGE_BLOB, digest.clone(), len);
+        if registry.has_blob(&repository, &blob)? {
+            return Ok(digest);
         }
-        self.file.rewind().map_err(spool)?;
-        let registry = self.registry;
-        let image = registry.by_digest(&self.repository, &blob.digest);
-        let digest = blob.digest.to_string();
+        file.rewind().map_err(spool)?;
+        let image = registry.by_digest(&repository, &digest);
+        let text = digest.to_string();
         // The registry compares the bytes with the digest and refuses others.
-        let stream = FileStream { file: self.file, left: blob.size, progress: progress.clone() };
-        let push = registry.client.push_blob_stream(&image, stream, &digest, Some(blob.size));
-        registry.run(&format!("push blob {digest} to {}", self.repository), push)?;
-        Ok(())
+        let stream = FileStream { file, left: len, progress: progress.clone() };
+        let push = registry.client.push_blob_stream(&image, stream, &text, Some(len));
+        registry.run(&format!("push blob {text} to {repository}"), push)?;
+        Ok(digest)
     }
 
     fn failed(&self, source: io::Error) -> RegistryError {
