@@ -59,6 +59,13 @@ pub struct Planned {
     pub zeros: u64,
 }
 
+/// The node as a task found it.
+struct Here {
+    booted: Slot,
+    /// Whether the inactive slot held something this agent wrote: parts of it may be wanted again.
+    used: bool,
+}
+
 /// How a task ended, and what it moved.
 #[derive(Debug)]
 pub struct Ended {
@@ -125,6 +132,7 @@ impl Agent {
         // A booted slot with a chooser that told so is counted again, whatever was seen before.
         let node = Node { record: self.believe_chooser(node.record), ..node };
         let before = node.record.clone();
+        let here = Here { booted, used: before.slots.of(booted.other()).is_some() };
         let (mut state, mut effect) = begin(node, task)?;
         let mut written = Written::default();
         loop {
@@ -132,7 +140,7 @@ impl Agent {
                 self.after(held, &before, &outcome)?;
                 return Ok(Ended { outcome, written });
             }
-            let event = match self.perform(held, &effect, booted, supply, &mut written) {
+            let event = match self.perform(held, &effect, &here, supply, &mut written) {
                 Ok(event) => event,
                 Err(error) => {
                     // The machine learns of it, the caller gets the whole error.
@@ -159,7 +167,7 @@ impl Agent {
         &self,
         held: &Held,
         effect: &Effect,
-        booted: Slot,
+        here: &Here,
         supply: Option<&Supply<'_>>,
         written: &mut Written,
     ) -> Result<Event, AgentError> {
@@ -171,11 +179,11 @@ impl Agent {
             }
             Effect::WriteSlot { slot, release } => {
                 let supply = supply.ok_or_else(needs_supply)?;
-                *written = self.write_slot(held, *slot, release, booted, supply)?;
+                *written = self.write_slot(held, *slot, release, here, supply)?;
             }
             Effect::SyncAndReadBack { slot } => {
                 let supply = supply.ok_or_else(needs_supply)?;
-                return Ok(Event::ReadBack(self.read_back(*slot, booted, supply)?));
+                return Ok(Event::ReadBack(self.read_back(*slot, here.booted, supply)?));
             }
             Effect::CheckHealth => {
                 return Ok(Event::Health(self.check_health()?));
@@ -192,7 +200,7 @@ impl Agent {
         held: &Held,
         slot: Slot,
         release: &ReleaseId,
-        booted: Slot,
+        here: &Here,
         supply: &Supply<'_>,
     ) -> Result<Written, AgentError> {
         let record = self.state.boot_record()?;
@@ -211,7 +219,7 @@ impl Agent {
                     .map(|component| JournalComponent {
                         name: component.identity.name.clone(),
                         // An earlier release or attempt: any chunk may be there already.
-                        next_chunk: if other.is_some() { 1 } else { 0 },
+                        next_chunk: u32::from(other.is_some() || here.used),
                     })
                     .collect(),
             },
@@ -220,8 +228,8 @@ impl Agent {
         let mut total = Written::default();
         for (number, component) in supply.resolved.components.iter().enumerate() {
             let name = &component.identity.name;
-            let target = self.disk.open_to_write(slot, name, booted)?;
-            let seed = self.seed(&record, booted, name)?;
+            let target = self.disk.open_to_write(slot, name, here.booted)?;
+            let seed = self.seed(&record, here.booted, name)?;
             let seeds: Vec<Seed<'_>> =
                 seed.iter().map(|(list, device)| Seed { list, device: device.as_ref() }).collect();
             let known = journal.components.get(number).map_or(0, |known| known.next_chunk);

@@ -132,7 +132,7 @@ impl World {
         let mut event = Event::Done;
         match effect {
             Effect::Persist(record) => {
-                after.record = record.clone();
+                after.record = *record.clone();
                 // The list of failures is the policy's; the machine never reads it.
                 after.record.failures.clear();
                 let trial =

@@ -205,7 +205,7 @@ impl Refusal {
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub enum Effect {
     /// Make the boot record durable.
-    Persist(BootRecord),
+    Persist(Box<BootRecord>),
     /// Change the boot flags durably, read back.
     EditFlags(FlagEdit),
     /// Write the release to the slot, each chunk verified before it is written.
@@ -436,7 +436,7 @@ impl State {
     }
 
     fn persist(self, at: At) -> (State, Effect) {
-        let record = self.node.record.clone();
+        let record = Box::new(self.node.record.clone());
         self.go(at, Effect::Persist(record))
     }
 
