@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use update_core::policy::{Decided, Decision, NodeFacts, Offered, decide, wave_of};
 
 use crate::agent::Agent;
-use crate::http::Limits;
 use crate::error::AgentError;
+use crate::http::Limits;
 use crate::output::{Output, time};
 use crate::source::{self, Source, SourceConfig};
 use crate::state::{Held, OfferReport};
