@@ -343,7 +343,8 @@ impl Agent {
         let report = health::run(&self.config.health, &mut |so_far, wait| {
             let failing: Vec<&str> =
                 so_far.failures.iter().map(|failure| failure.check.as_str()).collect();
-            tracing::info!(rounds = so_far.rounds, failing = failing.join(", "), "health");
+            let state = if failing.is_empty() { "good" } else { "failing" };
+            tracing::info!("health: round {} {state} {}", so_far.rounds, failing.join(", "));
             std::thread::sleep(wait);
             ControlFlow::Continue(())
         })?;

@@ -205,6 +205,11 @@ impl Config {
         below(&mut config.boot.boot_id);
         below(&mut config.node.os_release);
         for source in &mut config.sources {
+            for transport in ["oci:", "oci-archive:"] {
+                if let Some(path) = source.url.strip_prefix(transport) {
+                    source.url = format!("{transport}{}", base.join(path).display());
+                }
+            }
             for file in [&mut source.ca, &mut source.token_file].into_iter().flatten() {
                 *file = base.join(&*file);
             }
@@ -287,6 +292,16 @@ mod tests {
         assert_ne!(uncommented, EXAMPLE);
         let base = Path::new("/etc/update-agent");
         assert_eq!(Config::parse(&uncommented, base), Config::parse(EXAMPLE, base));
+    }
+
+    #[test]
+    fn relative_places_are_below_the_file() {
+        let text = EXAMPLE.replace("docker://updates.example.org/racklet", "oci:repo:ns");
+        let config = Config::parse(&text, Path::new("/etc/update-agent")).unwrap();
+        assert_eq!(config.sources[0].url, "oci:/etc/update-agent/repo:ns");
+        let text = text.replace("oci:repo:ns", "oci-archive:/media/b.tar");
+        let config = Config::parse(&text, Path::new("/etc/update-agent")).unwrap();
+        assert_eq!(config.sources[0].url, "oci-archive:/media/b.tar");
     }
 
     #[test]
