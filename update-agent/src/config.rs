@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn senseless_configurations_are_refused_with_a_reason() {
         let rows = [
-            ("a misspelt key", "[policy]\nmode", "[policy]\nmoode"),
+            ("a misspelt key", "\nmode =", "\nmoode ="),
             ("no hardware", "hardware = [\"racklet-cu-v1\"]", "hardware = []"),
             ("odd product", "product = \"demo\"", "product = \"../demo\""),
             ("one label twice", "os = \"root-b\"", "os = \"root-a\""),
