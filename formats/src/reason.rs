@@ -46,7 +46,7 @@ reasons! {
     LengthMismatch = "length_mismatch", Trust;
     /// Metadata is not of the form the specification gives it.
     MetaFormat = "meta_format", Trust;
-    /// Metadata of another role was offered.
+    /// Metadata of another role or repository was offered.
     MetaType = "meta_type", Trust;
     /// Metadata is larger or more numerous than the limits.
     MetaLimit = "meta_limit", Limit;

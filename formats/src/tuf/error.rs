@@ -26,6 +26,14 @@ pub enum TufError {
         /// The `_type` it has.
         found: String,
     },
+    /// Metadata of another repository that shares keys with this one.
+    #[error("this is metadata of repository {found} where {pinned} belongs")]
+    Repository {
+        /// The id in the root.
+        pinned: String,
+        /// The id it has.
+        found: String,
+    },
     /// Another generation of the specification.
     #[error("spec_version {0} is not 1.x")]
     SpecVersion(String),
@@ -123,7 +131,7 @@ impl TufError {
             TufError::Json(_) | TufError::Format { .. } | TufError::ThresholdUnreachable { .. } => {
                 Reason::MetaFormat
             }
-            TufError::Type { .. } => Reason::MetaType,
+            TufError::Type { .. } | TufError::Repository { .. } => Reason::MetaType,
             TufError::SpecVersion(_) => Reason::SpecVersion,
             TufError::KeyidMismatch { .. } => Reason::KeyidMismatch,
             TufError::KeyInvalid { .. } => Reason::KeyInvalid,

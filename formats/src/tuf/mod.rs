@@ -18,6 +18,8 @@
 //! * ed25519 is verified strictly; ECDSA P-256 and RSA-PSS are verified so that repositories of
 //!   other tools can be read. Keys of other types count zero and do no harm.
 //! * Names are compared, never used as paths.
+//! * A root may give its repository an id ([`REPOSITORY`]); metadata without it, or with another,
+//!   is refused whoever signed it.
 //!
 //! What order documents are fetched in and which versions may replace which is decided in
 //! `update_core::trust`.
@@ -50,7 +52,7 @@ pub use header::{Header, Metadata, SPEC_VERSION};
 pub use key::{Key, KeyId, PublicKey};
 pub use names::{MAX_NAME, Role, check_target_name, url_component};
 pub use pattern::pattern_matches;
-pub use root::{Root, TopLevelKeys};
+pub use root::{REPOSITORY, Root, TopLevelKeys};
 pub use snapshot::{Snapshot, Timestamp};
 pub use targets::Targets;
 pub use threshold::{Keys, MAX_KEYS, RoleKeys};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fields::Fields;
+use super::names::shown;
 use super::threshold::{Keys, RoleKeys, keys_to_value, read_keys};
 use super::{Envelope, Header, KeyId, Metadata, Role, TufError};
 use crate::json::{Object, Value};
@@ -22,6 +23,11 @@ pub struct Root {
     /// Members the specification does not name.
     pub unknown: Object,
 }
+
+/// The member by which a root gives its repository an id. When a root has it, whatever else is
+/// signed for that repository must have the same: one online key may then serve several
+/// repositories, and nothing of one is accepted by a node of another.
+pub const REPOSITORY: &str = "x-racklet-repository";
 
 const NO_ROLE: &str = "constructors and `parse` make sure that all four roles are there";
 
@@ -59,12 +65,30 @@ impl Root {
         }
     }
 
-    /// Whether enough keys of that top-level role signed `envelope`.
+    /// Whether enough keys of that top-level role signed `envelope`, for this repository.
     ///
     /// # Panics
     /// When asked about a delegated role, about which a root says nothing.
     pub fn verify(&self, role: &Role, envelope: &Envelope) -> Result<(), TufError> {
-        self.role(role).expect(NO_ROLE).verify(&self.keys, role, envelope)
+        self.role(role).expect(NO_ROLE).verify(&self.keys, role, envelope)?;
+        match role {
+            // A new root may bring an id, or change it: both thresholds signed it.
+            Role::Root => Ok(()),
+            _ => self.check_repository(envelope),
+        }
+    }
+
+    /// Whether what is signed is of the repository this root pins by [`REPOSITORY`]; a root
+    /// without that member pins none.
+    pub fn check_repository(&self, envelope: &Envelope) -> Result<(), TufError> {
+        let Some(pinned) = self.unknown.get(REPOSITORY) else { return Ok(()) };
+        match envelope.signed().get(REPOSITORY) {
+            Some(found) if found == pinned => Ok(()),
+            found => Err(TufError::Repository {
+                pinned: shown_id(pinned),
+                found: found.map_or_else(|| "without an id".to_owned(), shown_id),
+            }),
+        }
     }
 
     /// The file that holds version `version` of a role's metadata in this repository. Root files
@@ -91,6 +115,13 @@ impl Root {
             (Some(old), Some(new)) => old.keyids.iter().any(|key| !new.keyids.contains(key)),
             _ => false,
         }
+    }
+}
+
+fn shown_id(id: &Value) -> String {
+    match id.as_str() {
+        Some(text) => shown(text),
+        None => shown(&format!("{id:?}")),
     }
 }
 

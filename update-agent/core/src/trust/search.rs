@@ -98,7 +98,8 @@ impl<'a> Search<'a> {
     ) -> Result<Verified<Targets>, TrustError> {
         let file = self.file_name(&next.role, listed);
         Verified::read_listed(&next.role, &file, listed, bytes, &|envelope| {
-            next.role_keys.verify(&next.keys, &next.role, envelope)
+            next.role_keys.verify(&next.keys, &next.role, envelope)?;
+            self.set.root.check_repository(envelope)
         })
     }
 
