@@ -27,6 +27,8 @@
 //! | who signs | [`Forge::signers`] |
 //! | what is served, or not | [`Forge::served`], [`Forge::history`] |
 //! | listings that leave out length and hashes | [`Forge::list_hashes`] |
+//! | which repository the metadata is of | [`Forge::repository`] |
+//! | the network between | [`registry::Registry`] |
 //!
 //! Keys come from seeds and the clock stands still, so every run is the same run.
 
@@ -36,12 +38,14 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use formats::json::Value;
 use formats::tuf::{
     DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, MetaFile, Metadata, Paths,
-    Role, RoleKeys, Root, Signature, Snapshot, TargetFile, Targets, Timestamp, TopLevelKeys,
-    UnixTime, envelope_bytes,
+    REPOSITORY, Role, RoleKeys, Root, Signature, Snapshot, TargetFile, Targets, Timestamp,
+    TopLevelKeys, UnixTime, envelope_bytes,
 };
 use update_core::trust::{
     Clock, Fetch, Limits, Refresh, Reply, SignedTarget, Stored, TrustError, TrustedSet, run,
 };
+
+pub mod registry;
 
 /// 2030-01-01T00:00:00Z, when everything here happens.
 pub const NOW: UnixTime = UnixTime::from_secs(1_893_456_000);
@@ -116,6 +120,8 @@ pub struct Forge {
     pub signers: BTreeMap<Role, Vec<ForgeKey>>,
     /// Whether listings carry length and hashes beside the version.
     pub list_hashes: bool,
+    /// The repository's id, in everything that is signed from now on.
+    pub repository: Option<String>,
     /// The files a client gets.
     pub served: BTreeMap<String, Vec<u8>>,
     history: BTreeMap<String, Vec<Vec<u8>>>,
@@ -132,8 +138,13 @@ impl Default for Forge {
 impl Forge {
     /// A repository with version 1 of every role: root 2 of 3, targets 2 of 2, snapshot and
     /// timestamp 1 of 1, and the target `demo/1.0.0`. Root lives a year, targets 90 days,
-    /// snapshot 7 days, timestamp 1 day.
+    /// snapshot 7 days, timestamp 1 day, all from [`NOW`].
     pub fn new() -> Self {
+        Forge::at(NOW)
+    }
+
+    /// The same at another time: for nodes that have the system's clock.
+    pub fn at(now: UnixTime) -> Self {
         let signers: BTreeMap<Role, Vec<ForgeKey>> = [
             (Role::Root, vec![1, 2, 3]),
             (Role::Targets, vec![11, 12]),
@@ -150,7 +161,7 @@ impl Forge {
             snapshot: keys(Role::Snapshot, 1),
             targets: keys(Role::Targets, 2),
         };
-        let until = |days| Header::new(1, NOW.plus(days * DAY));
+        let until = |days| Header::new(1, now.plus(days * DAY));
         let files = [("demo/1.0.0".to_owned(), TargetFile::of(b"demo 1.0.0", None))];
         let mut forge = Forge {
             root: Root::new(until(365), key_map(signers.values().flatten()), top),
@@ -159,6 +170,7 @@ impl Forge {
             targets: [(Role::Targets, Targets::new(until(90), files.into()))].into(),
             signers,
             list_hashes: true,
+            repository: None,
             served: BTreeMap::new(),
             history: BTreeMap::new(),
             deformed: BTreeMap::new(),
@@ -232,6 +244,9 @@ impl Forge {
             Role::Snapshot => self.snapshot.to_value(),
             _ => self.targets(role).to_value(),
         };
+        if let (Some(id), Value::Object(members)) = (&self.repository, &mut signed) {
+            members.insert(REPOSITORY.into(), Value::from(id.as_str()));
+        }
         if let Some(deform) = self.deformed.get(role) {
             deform(&mut signed);
         }

@@ -2,8 +2,9 @@
 
 use formats::json::Value;
 use formats::reason::Reason;
-use formats::tuf::{Envelope, Key, Role, RoleKeys, envelope_bytes};
+use formats::tuf::{Envelope, Key, Role, RoleKeys, TufError, envelope_bytes};
 use racklet_tests::forge::{Forge, ForgeKey, Node, key_map, role_keys};
+use update_core::trust::TrustError;
 
 use crate::{ALL, recovers, refuses, settled};
 
@@ -335,4 +336,94 @@ fn case_50_delegated_metadata_as_top_level() {
         repo.served.insert("3.targets.json".into(), foreign);
         refuses(&mut node, &repo, reason, &[Role::Root, Role::Targets]);
     }
+}
+
+/// Two repositories whose online keys are the same, as one timer on one machine would have them.
+fn neighbours(ids: Option<[&str; 2]>) -> (Forge, Forge) {
+    let [a, b] = [0, 1].map(|nth| {
+        let mut repo = Forge::new();
+        if nth == 1 {
+            // Another product's releases are signed by other people.
+            repo.rekey(&Role::Targets, 1, &[ForgeKey::new(13)]);
+        }
+        repo.repository = ids.map(|ids| ids[nth].to_owned());
+        repo.publish(&[Role::Root, Role::Targets]);
+        repo
+    });
+    (a, b)
+}
+
+/// Timestamp and snapshot of repository B, signed by the key both have, offered to a node of A.
+#[test]
+fn case_50_another_repository_with_the_same_online_keys() {
+    let (repo, mut other) = neighbours(Some(["a", "b"]));
+    let mut node = Node::of(&repo);
+    recovers(&mut node, &repo);
+    for _ in 0..5 {
+        other.publish(&[Role::Snapshot]);
+    }
+    let mut served = other.freeze();
+    served.remove("3.root.json");
+    let honest = repo.freeze();
+    let mut attack = repo;
+    attack.served = served;
+    let error = refuses(&mut node, &attack, Reason::MetaType, ALL);
+    let source = TufError::Repository { pinned: "\"a\"".into(), found: "\"b\"".into() };
+    assert_eq!(error, TrustError::Refused { file: "timestamp.json".into(), source });
+    // Metadata that says nothing is as foreign.
+    attack.served = honest.clone();
+    attack.repository = None;
+    attack.publish(&[Role::Timestamp]);
+    refuses(&mut node, &attack, Reason::MetaType, ALL);
+    attack.served = honest;
+    recovers(&mut node, &attack);
+}
+
+/// Every role is bound, delegated ones as well, also one whose listing is without hashes.
+#[test]
+fn case_50_every_role_is_bound_to_its_repository() {
+    for role in [Role::Timestamp, Role::Snapshot, Role::Targets, Role::Delegated("ops".into())] {
+        let mut repo = Forge::new();
+        repo.list_hashes = false;
+        repo.repository = Some("a".into());
+        let ops = repo.delegate(&Role::Targets, "ops", &["ops/*"]);
+        repo.add_target(&ops, "ops/tool", b"tool");
+        repo.publish(&[Role::Root, Role::Targets, ops.clone()]);
+        let mut node = Node::of(&repo);
+        node.find(&repo, "ops/tool").unwrap();
+        repo.deform(&role, |signed| {
+            let Value::Object(members) = signed else { unreachable!() };
+            members.insert(formats::tuf::REPOSITORY.into(), Value::from("b"));
+        });
+        repo.publish(std::slice::from_ref(&role));
+        let before = node.stored.clone();
+        let error = node.find(&repo, "ops/tool").unwrap_err();
+        assert_eq!(error.reason(), Reason::MetaType, "{role}: {error}");
+        assert_eq!(node.stored.file(&role), before.file(&role), "{role} was touched");
+        repo.mend(&role);
+        repo.publish(std::slice::from_ref(&role));
+        node.find(&repo, "ops/tool").unwrap();
+    }
+}
+
+/// Without ids, the shared timestamp key is enough to push the versions up: what the ids are for.
+/// Targets are safe all the same, because their keys differ.
+#[test]
+fn case_50_without_ids_the_neighbour_can_stop_updates() {
+    let (repo, mut other) = neighbours(None);
+    let mut node = Node::of(&repo);
+    recovers(&mut node, &repo);
+    for _ in 0..5 {
+        other.publish(&[Role::Snapshot]);
+    }
+    let mut attack = Forge::new();
+    attack.served = other.freeze();
+    attack.served.remove("2.root.json");
+    let error = node.refresh(&attack).unwrap_err();
+    assert_eq!(error.reason(), Reason::SigThreshold);
+    assert_ne!(
+        node.stored.file(&Role::Timestamp).map(|bytes| bytes.to_vec()),
+        repo.served.get("timestamp.json").cloned(),
+        "the foreign timestamp is taken for a newer one"
+    );
 }
