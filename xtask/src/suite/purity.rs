@@ -121,9 +121,18 @@ fn reachable(graph: &BTreeMap<String, BTreeSet<String>>, from: &str) -> Vec<Vec<
     paths
 }
 
-/// Impure names in one source file, up to its test module, comments left out.
+/// Impure names in one source file, up to its test module, comments left out. A file that is a
+/// test module itself says so by `#![cfg(test)]`.
 fn named(file: &str, text: &str) -> Vec<String> {
-    let code = text.lines().enumerate().take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+    if text.lines().any(|line| line.trim() == "#![cfg(test)]") {
+        return Vec::new();
+    }
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    // `#[cfg(test)] mod name;` names another file; what follows it here is no test.
+    let inline_tests = lines.windows(2).position(|pair| {
+        matches!(pair, ["#[cfg(test)]", next] if !(next.contains("mod ") && next.ends_with(';')))
+    });
+    let code = text.lines().enumerate().take(inline_tests.unwrap_or(lines.len()));
     code.filter(|(_, line)| !line.trim_start().starts_with("//"))
         .flat_map(|(number, line)| {
             let found = IMPURE_NAMES.iter().filter(move |name| has_word(line, name));

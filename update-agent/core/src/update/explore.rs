@@ -5,6 +5,8 @@
 //! before it, after it, or (a slot being written) in the middle; each boot is chosen by the same
 //! [`select`] the real chooser uses. A violated promise prints the shortest way to it.
 
+#![cfg(test)]
+
 use std::collections::{HashMap, VecDeque};
 
 use super::*;

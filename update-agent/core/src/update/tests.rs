@@ -1,5 +1,7 @@
 //! Single stories of the machine; `explore.rs` has all of them.
 
+#![cfg(test)]
+
 use super::*;
 use crate::boot::Flags;
 use formats::boot_record::PerSlot;
