@@ -136,19 +136,18 @@ fn case_131_every_failed_write_ends_the_run() {
     let count = clean.operations().len();
     assert!(count > 12);
     for nth in 0..count {
-        let disk = repository.disk().with_fault(Fault::ErrorAt(nth));
-        let Err(error) = repository.write(&disk, &[&source]) else {
-            // Threads put flushes together in other ways: this run had fewer operations.
-            assert!(disk.operations().len() <= nth, "operation {nth} failed unnoticed");
-            continue;
-        };
-        assert_eq!(error.reason(), Reason::SlotIo, "operation {nth}: {error}");
-        let cause = error.source().unwrap().to_string();
-        assert!(cause.contains("simulated disk"), "{cause}");
-        repository.assert_only_signed_chunks(&disk);
-
-        let disk = repository.disk().with_fault(Fault::CutAfter(nth));
-        assert_eq!(code(repository.write(&disk, &[&source])), "slot_io", "cut after {nth}");
+        for fault in [Fault::ErrorAt(nth), Fault::CutAfter(nth)] {
+            let disk = repository.disk().with_fault(fault);
+            let Err(error) = repository.write(&disk, &[&source]) else {
+                // Threads put flushes together in other ways: this run had fewer operations.
+                assert!(disk.operations().len() <= nth, "{fault:?} went unnoticed");
+                continue;
+            };
+            assert_eq!(error.reason(), Reason::SlotIo, "{fault:?}: {error}");
+            let cause = error.source().unwrap().to_string();
+            assert!(cause.contains("simulated disk"), "{cause}");
+            repository.assert_only_signed_chunks(&disk);
+        }
     }
 }
 

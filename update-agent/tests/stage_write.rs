@@ -172,8 +172,12 @@ fn case_162_what_is_in_the_slot_is_hashed_not_believed() {
     assert_eq!((done.zeroed, done.written), (70_001, 100_000));
     assert_eq!(*source.asked.lock().unwrap(), [[repository.frame(4)]]);
 
-    let done = repository.write_with(&disk, &[], &[], all, &mut |_| Ok(())).unwrap();
-    assert_eq!(done.reused_target, repository.raw.len() as u64, "complete: no source is needed");
+    let (progress, len) = (Notes::default(), repository.raw.len() as u64);
+    let image = repository.image(&disk);
+    let done = write_image_at(&pace(), &image, &[], &[], all, &progress, &mut |_| Ok(())).unwrap();
+    assert_eq!(done.reused_target, len, "complete: no source is needed");
+    let work = progress.work.into_inner().unwrap();
+    assert_eq!(work, [("look at os".to_owned(), len, len), ("write os".to_owned(), 0, 0)]);
 }
 
 #[test]
@@ -341,4 +345,64 @@ fn repeated_chunks_are_each_written() {
     assert_eq!(writes.count(), 3);
     assert_eq!(repository.chunk(1).content, Content::Zero);
     assert!(disk.len() > repository.raw.len() as u64);
+}
+
+#[test]
+fn a_journal_that_panics_hangs_nobody() {
+    let repository = Repository::new(&sample());
+    let (disk, source) = (repository.disk(), repository.source());
+    let run = std::panic::AssertUnwindSafe(|| {
+        let mut journal = |_| panic!("on purpose");
+        repository.write_with(&disk, &[&source], &[], Resume::default(), &mut journal)
+    });
+    assert!(std::panic::catch_unwind(run).is_err());
+}
+
+/// Random images, old contents, seeds that are partly wrong and sources that are partly wrong: as
+/// long as one source is honest, the image is there in the end, and nothing else was written.
+#[test]
+fn any_mixture_ends_with_the_signed_image() {
+    for seed in 0..60_u64 {
+        let random = noise(64, seed + 1);
+        let below = |nth: usize, limit: usize| usize::from(random[nth]) % limit;
+        let chunks: Vec<Vec<u8>> = (0..5 + below(0, 30))
+            .map(|n| match (n * 7 + below(1, 50)) % 5 {
+                0 => vec![0; 1 + n * below(2, 5000)],
+                1 => vec![9; 1 + n * 100],
+                _ => noise(1 + n * below(3, 1000), n as u64 % 20),
+            })
+            .collect();
+        let repository = Repository::with_frames(&chunks, 1 + below(4, 4), |_, _| {});
+        let flip_some = |bytes: &mut [u8], count: usize, from: usize| {
+            for nth in 0..count {
+                let at = below(from + nth, 256) * bytes.len() / 256;
+                bytes[at] ^= 1 << (nth % 8);
+            }
+        };
+        let mut old = repository.raw.clone();
+        flip_some(&mut old, below(5, 4), 10);
+        let cut = below(6, 256) * old.len() / 256;
+        old[cut..].fill(0xA5);
+        old.extend([0xA5; 1000]);
+        let disk = Disk::with_content(old, 512);
+        let mut seed_bytes = repository.raw.clone();
+        flip_some(&mut seed_bytes, below(7, 6), 20);
+        let seed_disk = Disk::with_content(seed_bytes, 512);
+        let seeds = [Seed { list: &repository.list, device: &seed_disk }];
+        let bad = repository.altered(|blob| flip_some(blob, 1 + below(8, 3), 30));
+        let (bad, good) = (bad.source(), repository.source());
+        let known = below(9, 2) == 0;
+        let resume = Resume { known, next_chunk: below(40, chunks.len()) as u32 };
+        let done = repository.write_with(
+            &disk,
+            &[&bad, &good],
+            if below(41, 2) == 0 { &seeds } else { &[] },
+            resume,
+            &mut |_| Ok(()),
+        );
+        done.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(disk.content()[..repository.raw.len()] == repository.raw, "seed {seed}");
+        repository.assert_only_signed_chunks(&disk);
+        repository.read_back(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
 }

@@ -163,10 +163,16 @@ impl Ledger {
 
     /// Everything is to stop; the first reason counts.
     pub(super) fn fail(&self, error: StageError) {
-        let mut state = self.state();
-        state.failure.get_or_insert(error);
+        self.state().failure.get_or_insert(error);
+        self.stop();
+    }
+
+    /// Everything is to stop.
+    pub(super) fn stop(&self) {
         // Under the lock, so that nobody goes to sleep in between.
+        let state = self.state();
         self.stopped.store(true, Ordering::SeqCst);
+        drop(state);
         self.begun.notify_all();
     }
 
@@ -181,14 +187,16 @@ impl Ledger {
         self.due.notify_all();
     }
 
-    /// What was done.
+    /// What was done by now.
+    pub(super) fn so_far(&self) -> Written {
+        Written { fetched: self.fetched(), ..self.state().written }
+    }
+
+    /// What was done, or why it ended.
     pub(super) fn into_result(self) -> Result<Written, StageError> {
-        let fetched = self.fetched();
+        let written = self.so_far();
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match state.failure {
-            Some(error) => Err(error),
-            None => Ok(Written { fetched, ..state.written }),
-        }
+        state.failure.map_or(Ok(written), Err)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

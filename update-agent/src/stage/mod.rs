@@ -157,7 +157,8 @@ pub fn write_image_at(
     let ledger = Ledger::new(image.list.chunk_count(), pace.sync_every);
     let staging = Staging { image, pace, ledger: &ledger, progress };
     staging.look(resume);
-    progress.begin(&format!("write {}", image.component), image.list.raw_size());
+    let missing = image.list.raw_size() - ledger.so_far().reused_target;
+    progress.begin(&format!("write {}", image.component), missing);
     staging.keep_journal(journal, || {
         staging.zero()?;
         staging.copy(seeds)?;
@@ -202,6 +203,26 @@ impl Image<'_> {
 
     fn on_device(&self, result: Result<(), DeviceError>) -> Result<(), StageError> {
         result.map_err(|source| StageError::Device { component: self.component.clone(), source })
+    }
+}
+
+/// However the work ends, nobody waits for it any longer.
+struct Finish<'a>(&'a Ledger);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// A journal that panics leaves nobody to flush: the work must not wait for that.
+struct StopOnPanic<'a>(&'a Ledger);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.stop();
+        }
     }
 }
 
@@ -259,13 +280,6 @@ impl Staging<'_> {
         journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
         work: impl FnOnce() -> Result<(), StageError> + Send,
     ) {
-        /// However the work ends, nobody waits for it any longer.
-        struct Finish<'a>(&'a Ledger);
-        impl Drop for Finish<'_> {
-            fn drop(&mut self) {
-                self.0.finish();
-            }
-        }
         let ledger = self.ledger;
         thread::scope(|scope| {
             scope.spawn(move || {
@@ -274,6 +288,7 @@ impl Staging<'_> {
                     ledger.fail(error);
                 }
             });
+            let _stop = StopOnPanic(ledger);
             while let Some(next_chunk) = ledger.wait_until_due() {
                 let flushed = self
                     .image
