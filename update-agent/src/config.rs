@@ -184,8 +184,11 @@ const CONFIG_LIMIT: u64 = 1 << 20;
 impl Config {
     /// Reads, parses and checks the file. It and its directory must not be writable by others.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
-        let bytes = storage::private::read_trusted(path, CONFIG_LIMIT)
-            .map_err(|error| AgentError::from(error).or_config())?;
+        let bytes = storage::private::read_trusted(path, CONFIG_LIMIT).map_err(|error| {
+            AgentError::from(error)
+                .or_config()
+                .hint("name it with --config; update-agent.example.toml is one to begin with")
+        })?;
         let text = String::from_utf8(bytes)
             .because(Reason::Config, format!("configuration {}", path.display()))?;
         let base = path.parent().unwrap_or(Path::new("."));

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use formats::channel::{CHANNEL_LIMIT, Channel};
 use formats::digest::Sha256;
 use formats::oci::Descriptor;
-use formats::reason::Reason;
+use formats::reason::{Exit, Reason};
 use formats::release::{Summary, channel_target_name, target_name};
 use formats::tuf::{Metadata as _, UnixTime};
 use formats::version::Version;
@@ -112,13 +112,20 @@ pub fn refresh<'a>(
     for source in sources {
         match refresh_from(state, held, shipped_root, source.as_ref()) {
             Ok(trusted) => return Ok((trusted, source.as_ref())),
+            // Our own state or clock is at fault: no other source would be better.
+            Err(error)
+                if error.reason().exit() == Exit::Config
+                    || error.reason() == Reason::ClockUntrusted =>
+            {
+                return Err(error);
+            }
             Err(error) => {
                 let error = error.context(source.describe());
                 tracing::warn!(code = error.reason().code(), "{}", error.chain());
                 // What a source lies about says more than that another is not there.
                 let better = failed.as_ref().is_none_or(|known| {
-                    known.reason().exit() == formats::reason::Exit::Transport
-                        && error.reason().exit() != formats::reason::Exit::Transport
+                    known.reason().exit() == Exit::Transport
+                        && error.reason().exit() != Exit::Transport
                 });
                 if better {
                     failed = Some(error);
