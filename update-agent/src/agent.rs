@@ -345,7 +345,7 @@ impl Agent {
                 so_far.failures.iter().map(|failure| failure.check.as_str()).collect();
             let state = if failing.is_empty() { "good" } else { "failing" };
             tracing::info!("health: round {} {state} {}", so_far.rounds, failing.join(", "));
-            std::thread::sleep(wait);
+            crate::notify::wait(wait);
             ControlFlow::Continue(())
         })?;
         if report.passed {
