@@ -3,5 +3,7 @@
 //! | module | simulates |
 //! |---|---|
 //! | [`forge`] | a hostile TUF repository with all keys, and a node that updates from it |
+//! | [`rig`] | a world for end-to-end tests: real programs, a real disk, a real network |
 
 pub mod forge;
+pub mod rig;
