@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("time", "/usr/bin/time", "peak memory in the demo's summary"),
     ("util-linux", "unshare", "namespaces for building images and mounting slots"),
     ("coreutils", "sha256sum", "witness of what is in a slot"),
+    ("softhsm2", "softhsm2-util", "tokens for keys behind PKCS#11"),
     ("openssl", "openssl", "witness of keys and certificates"),
     ("curl", "curl", "a foreign HTTP client"),
 ];

@@ -8,6 +8,7 @@ use formats::version::Version;
 
 use crate::commands::ComponentInput;
 use crate::error::SignerError;
+use crate::key::TokenKeyKind;
 use crate::repository::ClientOptions;
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
@@ -44,10 +45,12 @@ pub(super) enum Command {
         /// Public keys of the root role; their secret halves lie beside them
         #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
         root_keys: Vec<PathBuf>,
+        #[arg(long, help = PASSPHRASE)]
+        passphrase: bool,
         #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
         expires: Vec<String>,
     },
-    /// Make and list keys
+    /// Make, import and list keys
     Key {
         #[command(subcommand)]
         command: KeyCommand,
@@ -148,6 +151,9 @@ pub(super) enum Command {
     },
 }
 
+const PASSPHRASE: &str = "Protect new offline keys with a passphrase, from SIGNER_PASSPHRASE_FILE \
+                          or the terminal; done anyway when that variable is set";
+
 const EXPIRES: &str = "How long signatures of a role last from now on (7d, 12h, 1y); at first root \
                        1y, targets 90d, snapshot 7d, timestamp 1d";
 
@@ -158,6 +164,42 @@ pub(super) enum KeyCommand {
         /// Where, without an ending
         #[arg(long, value_name = "DIR/NAME")]
         out: PathBuf,
+        #[arg(long, help = PASSPHRASE)]
+        passphrase: bool,
+    },
+    /// Take over a key of another tool: PKCS#8 or public key in PEM, or a TUF key object
+    Import {
+        /// The file
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Where to, without an ending
+        #[arg(long, value_name = "DIR/NAME")]
+        out: PathBuf,
+        /// Where the secret half of a public key signs
+        #[arg(long, value_name = "URI")]
+        uri: Option<String>,
+        #[arg(long, help = PASSPHRASE)]
+        passphrase: bool,
+    },
+    /// Refer to a key in a token
+    Pkcs11 {
+        /// pkcs11:token=T;object=O?module-path=LIB&pin-source=FILE
+        uri: String,
+        /// Where to, without an ending: NAME.uri and NAME.pub
+        #[arg(long, value_name = "DIR/NAME")]
+        out: PathBuf,
+        /// Make the key in the token first
+        #[arg(long, value_name = "KIND", num_args = 0..=1, default_missing_value = "ed25519")]
+        generate: Option<TokenKeyArg>,
+    },
+    /// Give a key file another passphrase, from SIGNER_NEW_PASSPHRASE_FILE or the terminal
+    Passphrase {
+        /// The key file
+        #[arg(value_name = "NAME.key")]
+        file: PathBuf,
+        /// Leave it without one
+        #[arg(long)]
+        remove: bool,
     },
     /// List the keys of a directory and what they sign for
     List {
@@ -275,6 +317,23 @@ pub(super) struct SetArgs {
     /// Go on
     #[arg(long)]
     pub(super) no_hold: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum TokenKeyArg {
+    /// ed25519
+    Ed25519,
+    /// ECDSA over P-256, for tokens that have nothing else
+    P256,
+}
+
+impl From<TokenKeyArg> for TokenKeyKind {
+    fn from(kind: TokenKeyArg) -> Self {
+        match kind {
+            TokenKeyArg::Ed25519 => TokenKeyKind::Ed25519,
+            TokenKeyArg::P256 => TokenKeyKind::P256,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

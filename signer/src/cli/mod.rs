@@ -23,6 +23,13 @@ use crate::plan::Expiry;
 use crate::progress::Show;
 use crate::repository::{Access, Registry, open};
 
+/// No core dump and no debugger of the same user reads a key out of this process (threats 182).
+pub fn harden() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    // Fails only where the kernel has no such setting.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// Runs one command and says how it ended.
 pub fn run(arguments: Arguments) -> ExitCode {
     let json = arguments.json;
@@ -47,26 +54,19 @@ pub fn run(arguments: Arguments) -> ExitCode {
 fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerError> {
     let now = now();
     match command {
-        Command::Init { repo, keys, root_threshold, root_keys, expires } => {
+        Command::Init { repo, keys, root_threshold, root_keys, passphrase, expires } => {
             let request = commands::InitRequest {
                 keys: keys.keys,
                 root_threshold,
                 root_keys,
                 expiry: Expiry::parse(&expires)?,
+                passphrase,
             };
             // The trust root comes before the repository: see `commands::init`.
             let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
             output::success(&commands::init(registry.as_ref(), &request, now)?, json);
         }
-        Command::Key { command: KeyCommand::New { out } } => {
-            output::success(&commands::new(&out)?, json);
-        }
-        Command::Key { command: KeyCommand::List { keys } } => {
-            output::success(&commands::list(&keys.keys)?, json);
-        }
-        Command::Key { command: KeyCommand::Example { out } } => {
-            output::success(&commands::example(&out)?, json);
-        }
+        Command::Key { command } => key_command(command, json)?,
         Command::Publish { repo, keys, release, channel, level, expires } => {
             let options = image::Options { level, ..image::Options::default() };
             let request = commands::PublishRequest {
@@ -161,6 +161,30 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Completions { .. } => {}
     }
     Ok(Exit::Done)
+}
+
+fn key_command(command: KeyCommand, json: bool) -> Result<(), SignerError> {
+    let protect = |passphrase| {
+        if passphrase { commands::Protect::Passphrase } else { commands::Protect::IfConfigured }
+    };
+    match command {
+        KeyCommand::New { out, passphrase } => {
+            output::success(&commands::new(&out, protect(passphrase))?, json);
+        }
+        KeyCommand::Import { from, out, uri, passphrase } => {
+            let protect = protect(passphrase);
+            output::success(&commands::import_key(&from, &out, uri.as_deref(), protect)?, json);
+        }
+        KeyCommand::Pkcs11 { uri, out, generate } => {
+            output::success(&commands::pkcs11(&uri, &out, generate.map(Into::into))?, json);
+        }
+        KeyCommand::Passphrase { file, remove } => {
+            output::success(&commands::passphrase(&file, remove)?, json);
+        }
+        KeyCommand::List { keys } => output::success(&commands::list(&keys.keys)?, json),
+        KeyCommand::Example { out } => output::success(&commands::example(&out)?, json),
+    }
+    Ok(())
 }
 
 /// Keys, and the trust root beside them.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use formats::tuf::{Key, KeyId, Role, RoleKeys, TopLevelKeys, UnixTime};
 use serde::Serialize;
 
-use super::{ROOT_FILE, Report, has_example_key, read_trust_root, time};
+use super::{Protect, ROOT_FILE, Report, has_example_key, read_trust_root, time};
 use crate::error::SignerError;
-use crate::key::{self, KeyStore, SECRET_ENDING, SecretKey};
+use crate::key::{self, KeyLocation, KeyStore, SECRET_ENDING, SecretKey};
 use crate::plan::{Expiry, first_root, first_state};
 use crate::published::{LATEST, publish, tag, tuf_repository};
 use crate::repository::Registry;
@@ -24,6 +24,9 @@ pub struct InitRequest {
     pub root_keys: Vec<PathBuf>,
     /// How long signatures last.
     pub expiry: Expiry,
+    /// Whether new root and targets keys get a passphrase. Snapshot and timestamp never do: a
+    /// machine signs with them.
+    pub passphrase: bool,
 }
 
 /// What was made.
@@ -98,13 +101,15 @@ pub fn init(
 
 /// Who may sign for what, the public keys, and the secret ones at hand.
 fn gather_keys(request: &InitRequest) -> Result<(TopLevelKeys, Vec<Key>, KeyStore), SignerError> {
+    let offline = if request.passphrase { Protect::Passphrase } else { Protect::IfConfigured };
     let [timestamp, snapshot, targets] = ["timestamp", "snapshot", "targets"];
     for name in [targets, snapshot, timestamp] {
-        create_if_missing(&request.keys, name)?;
+        let protect = if name == targets { offline } else { Protect::Never };
+        create_if_missing(&request.keys, name, protect)?;
     }
     let mut root_keys = Vec::new();
     if request.root_keys.is_empty() {
-        create_if_missing(&request.keys, "root")?;
+        create_if_missing(&request.keys, "root", offline)?;
         root_keys.push(public_of(&request.keys, "root")?);
     }
     let mut store = KeyStore::open(&request.keys)?;
@@ -113,7 +118,7 @@ fn gather_keys(request: &InitRequest) -> Result<(TopLevelKeys, Vec<Key>, KeyStor
         // The secret half may lie beside it, on the medium its owner brought.
         let secret = path.with_extension(SECRET_ENDING);
         if store.find(&key.id()).is_none() && secret.exists() {
-            store.add(key::read(&secret)?)?;
+            store.add_location(KeyLocation::File(secret))?;
         }
         root_keys.push(key);
     }
@@ -141,17 +146,18 @@ fn gather_keys(request: &InitRequest) -> Result<(TopLevelKeys, Vec<Key>, KeyStor
     Ok((roles, root_keys, store))
 }
 
-fn create_if_missing(directory: &Path, name: &str) -> Result<(), SignerError> {
+fn create_if_missing(directory: &Path, name: &str, protect: Protect) -> Result<(), SignerError> {
     if !directory.join(name).with_extension(SECRET_ENDING).exists() {
-        key::create(directory, name, &SecretKey::generate()?)?;
+        super::key::create(directory, name, &SecretKey::generate()?, protect)?;
     }
     Ok(())
 }
 
-/// From the secret key, so that a public file that was exchanged changes nothing.
+/// From the key file, so that a public file that was exchanged changes nothing; what it signs is
+/// verified, so neither does a public half that was exchanged in an encrypted one.
 fn public_of(directory: &Path, name: &str) -> Result<Key, SignerError> {
-    let secret = key::read(&directory.join(name).with_extension(SECRET_ENDING))?;
-    Ok(secret.key()?)
+    let document = key::read(&directory.join(name).with_extension(SECRET_ENDING))?;
+    Ok(document.key()?)
 }
 
 /// A file that appears whole, durable, and never replaces another.

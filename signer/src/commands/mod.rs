@@ -16,7 +16,7 @@ pub use bundle::{BundleReport, BundleRequest, Selection, bundle};
 pub use change::{ChangeReport, ChannelRequest, refresh, set_channel};
 pub use init::{InitReport, InitRequest, init};
 pub use inspect::{InspectReport, inspect};
-pub use key::{KeyReport, KeysReport, example, list, new};
+pub use key::{KeyReport, KeysReport, Protect, example, import_key, list, new, passphrase, pkcs11};
 pub use package::{PackageReport, check_package_root};
 pub use publish::{ComponentInput, PublishReport, PublishRequest, publish};
 pub use status::{StatusReport, status};

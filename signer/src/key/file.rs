@@ -10,7 +10,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::{DocumentError, KeyError, PUBLIC_ENDING, SECRET_ENDING, SecretKey};
+use super::{
+    DocumentError, KeyDocument, KeyError, KeyLocation, PUBLIC_ENDING, SECRET_ENDING, SecretKey,
+    UriError, public,
+};
 
 /// 16 KiB: forty times a key file; bounds what a wrong path makes us read.
 const FILE_LIMIT: u64 = 16 << 10;
@@ -20,21 +23,52 @@ const FILE_LIMIT: u64 = 16 << 10;
 /// Neither file may exist. Both are synced; after a crash between them the secret key is there
 /// and [`write_public`] makes the other.
 pub fn create(directory: &Path, name: &str, key: &SecretKey) -> Result<(), KeyError> {
-    let (secret, public) = (ending(name, SECRET_ENDING), ending(name, PUBLIC_ENDING));
-    let shown = directory.join(&secret);
-    match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(write_error(directory)(error.into())),
-    }
+    create_from(directory, name, SECRET_ENDING, &key.to_bytes(), &key.key()?)
+}
+
+/// The same with the bytes of the private file given: a secret under a passphrase, or the URI of
+/// a key that lies elsewhere.
+pub fn create_from(
+    directory: &Path,
+    name: &str,
+    kind: &str,
+    bytes: &[u8],
+    key: &Key,
+) -> Result<(), KeyError> {
+    let (private, public) = (ending(name, kind), ending(name, PUBLIC_ENDING));
+    let shown = directory.join(&private);
+    make_directory(directory)?;
     let dir = open_directory(directory).map_err(|error| write_error(directory)(error.into()))?;
     if exists(&dir, &public).map_err(write_error(&shown))? {
         return Err(KeyError::Exists { path: directory.join(&public) });
     }
-    write_new(&dir, &secret, 0o600, &key.to_bytes()).map_err(|error| match error.kind() {
+    write_new(&dir, &private, 0o600, bytes).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => KeyError::Exists { path: shown.clone() },
         _ => write_error(&shown)(error),
     })?;
-    write_public(directory, name, &key.key()?)
+    write_public(directory, name, key)
+}
+
+/// Makes a directory (0700) when it is missing.
+pub fn make_directory(directory: &Path) -> Result<(), KeyError> {
+    match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(write_error(directory)(error.into())),
+    }
+}
+
+/// Puts other bytes in the place of a private file, whole or not at all.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let failed = write_error(path);
+    // tempfile makes files that only their owner can reach.
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(&failed)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(&failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    File::open(directory).and_then(|dir| dir.sync_all()).map_err(&failed)
 }
 
 /// Writes `DIR/NAME.pub`, which must not exist.
@@ -50,9 +84,17 @@ pub fn write_public(directory: &Path, name: &str, key: &Key) -> Result<(), KeyEr
     })
 }
 
-/// Reads a secret key. Refuses symbolic links, files of other users, and files that the group or
-/// others can read or write: checked on the open file, so that no exchange in between helps.
-pub fn read(path: &Path) -> Result<SecretKey, KeyError> {
+/// Reads a key file, see [`read_private`].
+pub fn read(path: &Path) -> Result<KeyDocument, KeyError> {
+    let bytes = read_private(path)?;
+    KeyDocument::parse(&bytes)
+        .map_err(|source| KeyError::Document { path: path.to_owned(), source })
+}
+
+/// The bytes of a private file. Refuses symbolic links, files of other users, and files that the
+/// group or others can read or write: checked on the open file, so that no exchange in between
+/// helps.
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let file = open_file(path)?;
     let stat = rustix::fs::fstat(&file).map_err(|error| read_error(path)(error.into()))?;
     let mode = Mode::from_raw_mode(stat.st_mode);
@@ -64,19 +106,24 @@ pub fn read(path: &Path) -> Result<SecretKey, KeyError> {
         let why = format!("owned by user {}", stat.st_uid);
         return Err(KeyError::Permissions { path: path.to_owned(), why });
     }
-    let bytes = Zeroizing::new(read_limited(file, path)?);
-    SecretKey::parse(&bytes).map_err(|source| KeyError::Document { path: path.to_owned(), source })
+    Ok(Zeroizing::new(read_limited(file, path)?))
 }
 
 /// Reads a public key file: a TUF key object as it stands in root metadata (TUF §4.3).
 pub fn read_public(path: &Path) -> Result<Key, KeyError> {
     let bytes = read_limited(open_file(path)?, path)?;
-    let document = |why: String| KeyError::Document {
+    public::key_object(&bytes).map_err(|why| KeyError::Document {
         path: path.to_owned(),
         source: DocumentError::Public(why),
-    };
-    let value = formats::json::Value::parse(&bytes).map_err(|error| document(error.to_string()))?;
-    Key::read(&value).map_err(|error| document(error.to_string()))
+    })
+}
+
+/// Reads a `.uri` file. As private as a key: who can write it chooses what signs.
+pub fn read_uri(path: &Path) -> Result<KeyLocation, KeyError> {
+    let bytes = read_private(path)?;
+    let wrong = |why: String| KeyError::Uri { path: path.to_owned(), why };
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("is not UTF-8".to_owned()))?;
+    text.trim().parse().map_err(|error: UriError| wrong(error.to_string()))
 }
 
 fn open_file(path: &Path) -> Result<File, KeyError> {
@@ -158,7 +205,7 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&keys), 0o700);
         assert_eq!(mode(&keys.join("root.key")), 0o600);
-        assert_eq!(read(&keys.join("root.key")).unwrap().public(), key.public());
+        assert_eq!(read(&keys.join("root.key")).unwrap().key().unwrap(), key.key().unwrap());
         assert_eq!(read_public(&keys.join("root.pub")).unwrap(), key.key().unwrap());
     }
 
@@ -172,7 +219,7 @@ mod tests {
         std::fs::remove_file(dir.path().join("root.pub")).unwrap();
         let again = create(dir.path(), "root", &SecretKey::from_seed(&[4; 32]));
         assert!(matches!(again, Err(KeyError::Exists { .. })), "{again:?}");
-        assert_eq!(read(&dir.path().join("root.key")).unwrap().public(), key.public());
+        assert_eq!(read(&dir.path().join("root.key")).unwrap().key().unwrap(), key.key().unwrap());
     }
 
     #[test]

@@ -1,22 +1,36 @@
 //! Signing keys: what holds them, and the one door through which they sign.
 //!
 //! ```text
-//!  DIR/root.key  (0600, the secret half)   ──► SecretKey ─┐
-//!  token, KMS    (later: PKCS#11, command) ──► …          ├─ SigningKey ─► KeyStore::sign ─► verified signature
-//!  DIR/root.pub  (the public half, a TUF key object)      │
+//!  DIR/root.key  (0600, the secret half, maybe under a passphrase) ─► SecretKey ─┐
+//!  DIR/root.uri  (pkcs11:…, cmd:…)  ─► token, program ───────────────────────────┼─ SigningKey ─► sign ─► verified signature
+//!  --key pkcs11:… | cmd:… | FILE ────────────────────────────────────────────────┘
+//!  DIR/root.pub  (the public half, a TUF key object)
 //! ```
 //!
 //! [`sign`] verifies what a key produced before anybody sees it: a faulty token, or a bit flipped
 //! in memory, must not publish a signature that gives the key away or that no node accepts.
 
+mod command;
 mod document;
 pub mod example;
 mod file;
+mod passphrase;
+mod pkcs11;
+pub mod public;
+mod seal;
 mod store;
+mod uri;
 
-pub use document::{DocumentError, SecretKey};
-pub use file::{create, read, read_public, write_public};
-pub use store::{KeyStore, SigningKey, sign};
+pub use document::{DocumentError, KeyDocument, SecretKey};
+pub use file::{
+    create, create_from, make_directory, read, read_private, read_public, read_uri, replace,
+    write_public,
+};
+pub use passphrase::{NEW_PASSPHRASE_FILE, PASSPHRASE_FILE, Unlock};
+pub use pkcs11::{TokenKeyKind, generate};
+pub use seal::{Cost, Floor};
+pub use store::{KeyStore, SigningKey, open_document, private_files, sign};
+pub use uri::{CommandUri, KeyLocation, Pkcs11Uri, UriError};
 
 use std::io;
 use std::path::PathBuf;
@@ -25,6 +39,8 @@ use formats::reason::Reason;
 
 /// Ending of the names of secret key files.
 pub const SECRET_ENDING: &str = "key";
+/// Ending of the names of files with the URI of a key that lies elsewhere.
+pub const URI_ENDING: &str = "uri";
 /// Ending of the names of public key files.
 pub const PUBLIC_ENDING: &str = "pub";
 
@@ -80,6 +96,49 @@ pub enum KeyError {
     /// The operating system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
+    /// A file does not name a key.
+    #[error("{path}: {why}")]
+    Uri {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A passphrase or PIN is needed and there is none.
+    #[error("no passphrase: {0}")]
+    NoPassphrase(String),
+    /// A key of another tool that must not be imported.
+    #[error("{path} {why}")]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// Why it is refused.
+        why: String,
+    },
+    /// The same key material stands there already.
+    #[error("{path} is the same key as {there}; one key is one vote, whatever it is called")]
+    Duplicate {
+        /// The file to be imported.
+        path: PathBuf,
+        /// The one that is there.
+        there: PathBuf,
+    },
+    /// A token is absent or failed.
+    #[error("token {token}: {why}")]
+    Token {
+        /// Which token, of which library.
+        token: String,
+        /// What happened.
+        why: String,
+    },
+    /// A program that should sign failed.
+    #[error("signing program {program}: {why}")]
+    Command {
+        /// The program.
+        program: PathBuf,
+        /// What happened.
+        why: String,
+    },
     /// A key made a signature that does not verify: hardware fault or wrong token.
     #[error(
         "key {keyid} made a signature that does not verify; nothing was written: test the machine or token"
@@ -94,12 +153,20 @@ impl KeyError {
     /// The stable code of this error.
     pub fn reason(&self) -> Reason {
         match self {
-            KeyError::Read { .. } | KeyError::Exists { .. } | KeyError::Random(_) => Reason::Config,
+            KeyError::Read { .. }
+            | KeyError::Exists { .. }
+            | KeyError::Random(_)
+            | KeyError::Uri { .. }
+            | KeyError::NoPassphrase(_)
+            | KeyError::Token { .. }
+            | KeyError::Command { .. } => Reason::Config,
+            KeyError::Duplicate { .. } => Reason::KeyDuplicate,
             KeyError::Write { .. } => Reason::StoreIo,
             KeyError::Permissions { .. } => Reason::InsecurePerms,
-            KeyError::Document { .. } | KeyError::BadSignature { .. } | KeyError::Weak(_) => {
-                Reason::KeyInvalid
-            }
+            KeyError::Document { .. }
+            | KeyError::Import { .. }
+            | KeyError::BadSignature { .. }
+            | KeyError::Weak(_) => Reason::KeyInvalid,
         }
     }
 }

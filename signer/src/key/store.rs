@@ -1,12 +1,19 @@
 //! Keys at hand, and the one function that signs.
 
-use std::path::Path;
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 
 use formats::tuf::{Key, KeyId, Signature};
 
-use super::{KeyError, SECRET_ENDING, SecretKey, file};
+use super::command::CommandKey;
+use super::passphrase::PASSPHRASE_FILE;
+use super::pkcs11::TokenKey;
+use super::{
+    Floor, KeyDocument, KeyError, KeyLocation, PUBLIC_ENDING, SECRET_ENDING, SecretKey, URI_ENDING,
+    Unlock, file,
+};
 
-/// Something that can sign: a key file today; a token or a command later.
+/// Something that can sign: a key file, a token, a program.
 pub trait SigningKey {
     /// The public half, as root metadata lists it.
     fn key(&self) -> &Key;
@@ -15,10 +22,42 @@ pub trait SigningKey {
     fn raw_signature(&self, message: &[u8]) -> Result<Vec<u8>, KeyError>;
 }
 
-/// A key that was read from a file.
-struct FileKey {
+/// A key that was made in memory.
+struct MemoryKey {
     key: Key,
     secret: SecretKey,
+}
+
+impl SigningKey for MemoryKey {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn raw_signature(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        Ok(self.secret.sign(message).to_vec())
+    }
+}
+
+/// A key in a file, opened when it is first needed: a passphrase is asked for only then.
+struct FileKey {
+    key: Key,
+    path: PathBuf,
+    document: KeyDocument,
+    unlock: Unlock,
+    secret: OnceCell<SecretKey>,
+}
+
+impl FileKey {
+    fn open(path: &Path, unlock: &Unlock) -> Result<Self, KeyError> {
+        let document = file::read(path)?;
+        Ok(FileKey {
+            key: document.key()?,
+            path: path.to_owned(),
+            document,
+            unlock: unlock.clone(),
+            secret: OnceCell::new(),
+        })
+    }
 }
 
 impl SigningKey for FileKey {
@@ -27,7 +66,36 @@ impl SigningKey for FileKey {
     }
 
     fn raw_signature(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        Ok(self.secret.sign(message).to_vec())
+        if let Some(secret) = self.secret.get() {
+            return Ok(secret.sign(message).to_vec());
+        }
+        let secret = open_document(&self.document, &self.path, &self.unlock, Floor::Required)?;
+        Ok(self.secret.get_or_init(|| secret).sign(message).to_vec())
+    }
+}
+
+/// Opens a key file's secret. Who mistypes at a terminal may try three times.
+pub fn open_document(
+    document: &KeyDocument,
+    path: &Path,
+    unlock: &Unlock,
+    floor: Floor,
+) -> Result<SecretKey, KeyError> {
+    let in_file = |source| KeyError::Document { path: path.to_owned(), source };
+    let tries = if *unlock == Unlock::Terminal { 3 } else { 1 };
+    let mut left = tries;
+    loop {
+        left -= 1;
+        let text = if document.is_sealed() {
+            unlock.ask(&format!("passphrase of {}", path.display()))?
+        } else {
+            Default::default()
+        };
+        match document.open(floor, || Ok::<_, super::DocumentError>(text)) {
+            Ok(secret) => return Ok(secret),
+            Err(super::DocumentError::Passphrase) if left > 0 => {}
+            Err(error) => return Err(in_file(error)),
+        }
     }
 }
 
@@ -42,8 +110,8 @@ pub fn sign(key: &dyn SigningKey, message: &[u8]) -> Result<Signature, KeyError>
     }
 }
 
-/// The signing keys at hand. Which of them signs what is decided by root metadata, never by the
-/// name of a file.
+/// The signing keys at hand. Which of them signs what is decided by metadata, never by the name
+/// of a file.
 #[derive(Default)]
 pub struct KeyStore(Vec<Box<dyn SigningKey>>);
 
@@ -54,30 +122,65 @@ impl std::fmt::Debug for KeyStore {
 }
 
 impl KeyStore {
-    /// All `*.key` files of a directory. One that cannot be used is an error: a key that is
-    /// silently left out is missed at the worst moment.
+    /// All `*.key` and `*.uri` files of a directory. One that cannot be used is an error: a key
+    /// that is silently left out is missed at the worst moment.
     pub fn open(directory: &Path) -> Result<Self, KeyError> {
-        let failed = |source| KeyError::Read { path: directory.to_owned(), source };
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(directory).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|ending| ending == SECRET_ENDING) {
-                paths.push(path);
-            }
-        }
-        // The order of a directory differs between machines.
-        paths.sort();
         let mut store = KeyStore::default();
-        for path in paths {
-            store.add(file::read(&path)?)?;
+        for path in private_files(directory)? {
+            store.add_file(&path)?;
         }
         Ok(store)
+    }
+
+    /// Adds the key that lies there. One that is there already is not added twice.
+    pub fn add_location(&mut self, location: KeyLocation) -> Result<(), KeyError> {
+        match location {
+            KeyLocation::File(path) => self.add_file(&path),
+            KeyLocation::Pkcs11(uri) => {
+                self.add_new(Box::new(TokenKey::open(uri)?));
+                Ok(())
+            }
+            KeyLocation::Command(uri) => {
+                let public = uri.public.clone().ok_or_else(|| KeyError::Command {
+                    program: uri.program.clone(),
+                    why: "has no public key; add ?public=FILE.pub".to_owned(),
+                })?;
+                let key = file::read_public(&public)?;
+                self.add_new(Box::new(CommandKey::new(key, uri)));
+                Ok(())
+            }
+        }
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<(), KeyError> {
+        let unlock = Unlock::from_env(PASSPHRASE_FILE);
+        let key: Box<dyn SigningKey> = if path.extension().is_some_and(|e| e == URI_ENDING) {
+            let public = file::read_public(&path.with_extension(PUBLIC_ENDING))?;
+            match file::read_uri(path)? {
+                KeyLocation::Pkcs11(uri) => Box::new(TokenKey::known(public, uri)),
+                KeyLocation::Command(uri) => Box::new(CommandKey::new(public, uri)),
+                KeyLocation::File(_) => {
+                    let why = "does not hold a pkcs11: or cmd: URI".to_owned();
+                    return Err(KeyError::Uri { path: path.to_owned(), why });
+                }
+            }
+        } else {
+            Box::new(FileKey::open(path, &unlock)?)
+        };
+        self.add_new(key);
+        Ok(())
+    }
+
+    fn add_new(&mut self, key: Box<dyn SigningKey>) {
+        if self.find(&key.key().id()).is_none() {
+            self.0.push(key);
+        }
     }
 
     /// Adds a key.
     pub fn add(&mut self, secret: SecretKey) -> Result<(), KeyError> {
         let key = secret.key()?;
-        self.0.push(Box::new(FileKey { key, secret }));
+        self.0.push(Box::new(MemoryKey { key, secret }));
         Ok(())
     }
 
@@ -97,9 +200,48 @@ impl KeyStore {
     }
 }
 
+/// The files of a directory that stand for keys, sorted: the order of a directory differs between
+/// machines.
+pub fn private_files(directory: &Path) -> Result<Vec<PathBuf>, KeyError> {
+    let failed = |source| KeyError::Read { path: directory.to_owned(), source };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|ending| ending == SECRET_ENDING || ending == URI_ENDING) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sealed_key_is_only_opened_to_sign() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = SecretKey::from_seed(&[3; 32]);
+        let cost = super::super::Cost { memory_kib: 19 << 10, passes: 2, lanes: 1 };
+        let bytes = secret.to_sealed_bytes("open sesame", cost).unwrap();
+        let key = secret.key().unwrap();
+        file::create_from(dir.path(), "root", SECRET_ENDING, &bytes, &key).unwrap();
+        let passphrase = dir.path().join("passphrase");
+        std::fs::write(&passphrase, "open sesame\n").unwrap();
+        let path = dir.path().join("root.key");
+        let open = || FileKey::open(&path, &Unlock::File(passphrase.clone())).unwrap();
+        let sealed = open();
+        assert_eq!(sealed.key(), &key, "no passphrase was needed for that");
+        let error = sign(&sealed, b"m").expect_err("others can read the passphrase");
+        assert_eq!(error.reason(), formats::reason::Reason::InsecurePerms);
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&passphrase, std::fs::Permissions::from_mode(0o600)).unwrap();
+        sign(&open(), b"m").unwrap();
+        std::fs::write(&passphrase, "open barley\n").unwrap();
+        let error = sign(&open(), b"m").expect_err("a wrong passphrase");
+        assert!(matches!(error, KeyError::Document { .. }), "{error}");
+    }
 
     /// Claims one key and signs with another, like a token in the wrong slot.
     struct Wrong(Key);

@@ -1,0 +1,101 @@
+//! Where passphrases and PINs come from: a private file or the terminal. Never an argument or a
+//! variable, which every process of the user can read.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use super::{KeyError, file};
+
+/// Names the file with the passphrase of the keys at hand.
+pub const PASSPHRASE_FILE: &str = "SIGNER_PASSPHRASE_FILE";
+/// Names the file with the passphrase a key is to get (`key passphrase`).
+pub const NEW_PASSPHRASE_FILE: &str = "SIGNER_NEW_PASSPHRASE_FILE";
+
+/// 1 KiB: longer than any sentence; bounds what a wrong path makes us read.
+const LIMIT: usize = 1024;
+
+/// Where a secret is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unlock {
+    /// The first line of a file that only its owner can reach.
+    File(PathBuf),
+    /// The controlling terminal, without echo.
+    Terminal,
+}
+
+impl Unlock {
+    /// The file that the variable names, otherwise the terminal.
+    pub fn from_env(variable: &str) -> Self {
+        match std::env::var_os(variable) {
+            Some(path) => Unlock::File(path.into()),
+            None => Unlock::Terminal,
+        }
+    }
+
+    /// The secret. `what` says whose it is.
+    pub fn ask(&self, what: &str) -> Result<Zeroizing<String>, KeyError> {
+        match self {
+            Unlock::File(path) => read_secret_line(path),
+            Unlock::Terminal => prompt(what),
+        }
+    }
+
+    /// A secret to protect something with: from the terminal it is asked for twice.
+    pub fn ask_new(&self, what: &str) -> Result<Zeroizing<String>, KeyError> {
+        let first = self.ask(what)?;
+        if *self == Unlock::Terminal && prompt(&format!("{what}, again"))? != first {
+            return Err(KeyError::NoPassphrase("the two differ".to_owned()));
+        }
+        Ok(first)
+    }
+}
+
+/// The first line of a private file.
+pub(super) fn read_secret_line(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+    let bytes = file::read_private(path)?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let refused = |why: &str| KeyError::NoPassphrase(format!("{}: {why}", path.display()));
+    if line.is_empty() || line.len() > LIMIT {
+        return Err(refused("its first line has no length from 1 to 1024 bytes"));
+    }
+    let text = std::str::from_utf8(line).map_err(|_| refused("is not UTF-8"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Asks on the controlling terminal, whatever standard input is.
+fn prompt(what: &str) -> Result<Zeroizing<String>, KeyError> {
+    let refused = |error: io::Error| {
+        let why = format!("{what}: no terminal ({error}); set {PASSPHRASE_FILE} to a file");
+        KeyError::NoPassphrase(why)
+    };
+    let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(refused)?;
+    let before = tcgetattr(&tty).map_err(|error| refused(error.into()))?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    silent.local_modes.insert(LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+    tcsetattr(&tty, OptionalActions::Flush, &silent).map_err(|error| refused(error.into()))?;
+    let asked = write!(tty, "{what}: ").and_then(|()| tty.flush());
+    let line = asked.and_then(|()| read_line(&mut tty));
+    // The terminal is given back whatever happened.
+    tcsetattr(&tty, OptionalActions::Flush, &before).map_err(|error| refused(error.into()))?;
+    let line = line.map_err(refused)?;
+    if line.is_empty() {
+        return Err(KeyError::NoPassphrase(format!("{what}: nothing was entered")));
+    }
+    Ok(line)
+}
+
+fn read_line(tty: &mut File) -> io::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(LIMIT));
+    let mut byte = [0];
+    while line.len() < LIMIT && tty.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    let text = std::str::from_utf8(&line).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok(Zeroizing::new(text.to_owned()))
+}

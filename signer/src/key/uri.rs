@@ -1,0 +1,231 @@
+//! Where a key lies: a file, or a URI for keys that others hold.
+//!
+//! | written | is |
+//! |---|---|
+//! | `DIR/NAME.key` | a key file |
+//! | `DIR/NAME.uri` | a file with one of the URIs below; the public half is `DIR/NAME.pub` |
+//! | `pkcs11:token=T;object=O?module-path=LIB&pin-source=FILE` | a key in a token (RFC 7512) |
+//! | `cmd:PROGRAM?public=FILE&arg=A&arg=B` | whatever that program signs with |
+//!
+//! Secrets never stand in a URI: it is an argument, and arguments are readable by everybody.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where a key lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyLocation {
+    /// A key file, or a file with a URI.
+    File(PathBuf),
+    /// A token.
+    Pkcs11(Pkcs11Uri),
+    /// A program.
+    Command(CommandUri),
+}
+
+/// A key in a token: RFC 7512, of which the parts that name a private key are understood.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pkcs11Uri {
+    /// `token`: the token's label.
+    pub token: Option<String>,
+    /// `serial` of the token.
+    pub serial: Option<String>,
+    /// `manufacturer` of the token.
+    pub manufacturer: Option<String>,
+    /// `model` of the token.
+    pub model: Option<String>,
+    /// `object`: the key's label.
+    pub object: Option<String>,
+    /// `id` of the key.
+    pub id: Option<Vec<u8>>,
+    /// `module-path`: the library that speaks to the token.
+    pub module: PathBuf,
+    /// `pin-source`: a private file whose first line is the PIN; otherwise it is asked for.
+    pub pin: Option<PathBuf>,
+}
+
+/// A program that signs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandUri {
+    /// The program. No shell reads it.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Its public key: `.pub`, as `key import` makes it. Not needed in a `.uri` file, which has
+    /// it beside itself.
+    pub public: Option<PathBuf>,
+}
+
+/// A URI that names no key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{uri:?} is no key: {why}")]
+pub struct UriError {
+    /// As it was given, cut.
+    pub uri: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl FromStr for KeyLocation {
+    type Err = UriError;
+
+    fn from_str(text: &str) -> Result<Self, UriError> {
+        let wrong = |why: String| UriError { uri: text.chars().take(80).collect(), why };
+        if let Some(rest) = text.strip_prefix("pkcs11:") {
+            return pkcs11(rest).map(KeyLocation::Pkcs11).map_err(wrong);
+        }
+        if let Some(rest) = text.strip_prefix("cmd:") {
+            return command(rest).map(KeyLocation::Command).map_err(wrong);
+        }
+        if text.is_empty() {
+            return Err(wrong("it is empty".to_owned()));
+        }
+        Ok(KeyLocation::File(text.into()))
+    }
+}
+
+fn pkcs11(rest: &str) -> Result<Pkcs11Uri, String> {
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let mut uri = Pkcs11Uri::default();
+    for (name, value) in members(path, ';')? {
+        let place = match name {
+            "token" => &mut uri.token,
+            "serial" => &mut uri.serial,
+            "manufacturer" => &mut uri.manufacturer,
+            "model" => &mut uri.model,
+            "object" => &mut uri.object,
+            "id" => {
+                set(&mut uri.id, name, decode(value)?)?;
+                continue;
+            }
+            // The private half is what is looked for, whatever half the URI was copied from.
+            "type" => continue,
+            _ => return Err(format!("attribute {name:?} is not known to this program")),
+        };
+        set(place, name, decode_text(value)?)?;
+    }
+    let mut module = None;
+    for (name, value) in members(query, '&')? {
+        match name {
+            "module-path" => set(&mut module, name, decode_text(value)?.into())?,
+            "pin-source" => {
+                let source = decode_text(value)?;
+                let file = source.strip_prefix("file:").unwrap_or(&source);
+                // `file:///path` and `file:/path` (RFC 8089).
+                let file = file.strip_prefix("//").unwrap_or(file);
+                if file.is_empty() || file.starts_with('|') {
+                    return Err("pin-source must name a file".to_owned());
+                }
+                set(&mut uri.pin, name, file.into())?;
+            }
+            "pin-value" => {
+                return Err("a PIN in an argument is readable by everybody: use pin-source".into());
+            }
+            _ => return Err(format!("attribute {name:?} is not known to this program")),
+        }
+    }
+    let missing = "module-path=… is missing: the PKCS#11 library, for SoftHSM \
+                   /usr/lib/softhsm/libsofthsm2.so";
+    uri.module = module.ok_or_else(|| missing.to_owned())?;
+    Ok(uri)
+}
+
+fn command(rest: &str) -> Result<CommandUri, String> {
+    let (program, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let program = decode_text(program)?;
+    if program.is_empty() {
+        return Err("it names no program".to_owned());
+    }
+    let (mut public, mut arguments) = (None, Vec::new());
+    for (name, value) in members(query, '&')? {
+        match name {
+            "public" => set(&mut public, name, decode_text(value)?.into())?,
+            "arg" => arguments.push(decode_text(value)?),
+            _ => return Err(format!("attribute {name:?} is not known to this program")),
+        }
+    }
+    Ok(CommandUri { program: program.into(), arguments, public })
+}
+
+fn members(text: &str, separator: char) -> Result<Vec<(&str, &str)>, String> {
+    let parts = text.split(separator).filter(|part| !part.is_empty());
+    parts.map(|part| part.split_once('=').ok_or_else(|| format!("{part:?} has no value"))).collect()
+}
+
+fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
+    if place.is_some() {
+        return Err(format!("{name} is given twice"));
+    }
+    *place = Some(value);
+    Ok(())
+}
+
+fn decode_text(text: &str) -> Result<String, String> {
+    let text = String::from_utf8(decode(text)?).map_err(|_| format!("{text:?} is not UTF-8"))?;
+    if text.contains('\0') { Err("it holds a NUL".to_owned()) } else { Ok(text) }
+}
+
+/// Percent-decoding (RFC 3986 §2.1).
+fn decode(text: &str) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(format!("{text:?} has a % without two hexadecimal digits"));
+        };
+        out.push((high * 16 + low) as u8);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_named_as_rfc_7512_says() {
+        let uri = "pkcs11:token=The%20token;object=root-1;id=%01%ff;type=private\
+                   ?module-path=/usr/lib/p11.so&pin-source=file:/run/pin";
+        let KeyLocation::Pkcs11(uri) = uri.parse().unwrap() else { panic!("not a token") };
+        assert_eq!(uri.token.as_deref(), Some("The token"));
+        assert_eq!(uri.object.as_deref(), Some("root-1"));
+        assert_eq!(uri.id, Some(vec![1, 255]));
+        assert_eq!(uri.module, PathBuf::from("/usr/lib/p11.so"));
+        assert_eq!(uri.pin, Some(PathBuf::from("/run/pin")));
+    }
+
+    #[test]
+    fn a_program_gets_its_arguments_whole() {
+        let uri = "cmd:/usr/bin/kms?public=kms.pub&arg=--key&arg=a%20b;%26c";
+        let KeyLocation::Command(uri) = uri.parse().unwrap() else { panic!("not a program") };
+        assert_eq!(uri.arguments, ["--key", "a b;&c"]);
+        assert_eq!(uri.public, Some(PathBuf::from("kms.pub")));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let module = "?module-path=/m";
+        for (uri, said) in [
+            ("", "empty"),
+            ("pkcs11:token=a", "module-path"),
+            (&format!("pkcs11:token=a;token=b{module}"), "twice"),
+            (&format!("pkcs11:token{module}"), "no value"),
+            (&format!("pkcs11:slot-description=x{module}"), "not known"),
+            (&format!("pkcs11:token=a{module}&pin-value=1234"), "readable by everybody"),
+            (&format!("pkcs11:token=a{module}&pin-source=|ask"), "must name a file"),
+            (&format!("pkcs11:token=%zz{module}"), "hexadecimal"),
+            (&format!("pkcs11:token=%ff{module}"), "UTF-8"),
+            ("cmd:", "no program"),
+            ("cmd:x?shell=1", "not known"),
+            ("cmd:x%00y", "NUL"),
+        ] {
+            let error = uri.parse::<KeyLocation>().map(drop).expect_err(uri);
+            assert!(error.to_string().contains(said), "{uri}: {error}");
+        }
+    }
+}
