@@ -50,10 +50,11 @@ impl AgentError {
         self
     }
 
-    /// A file that cannot even be read is a mistake in the configuration, not in the state.
+    /// A file that cannot even be read, or a place that is none, is a mistake in the
+    /// configuration, not in the state or on the command line.
     #[must_use]
     pub fn or_config(mut self) -> Self {
-        if self.reason == Reason::StoreIo {
+        if matches!(self.reason, Reason::StoreIo | Reason::Usage) {
             self.reason = Reason::Config;
         }
         self

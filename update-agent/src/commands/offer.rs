@@ -29,15 +29,20 @@ pub(super) fn sources(
     agent: &Agent,
     named: Option<&str>,
 ) -> Result<Vec<Box<dyn Source>>, AgentError> {
-    let configured = match named {
-        Some(place) => {
-            // A registry that is configured keeps its CA and token when it is named.
-            let known = agent.config.sources.iter().find(|source| source.url == place);
-            vec![known.cloned().unwrap_or_else(|| SourceConfig::at(place))]
-        }
-        None => agent.config.sources.clone(),
+    let open = |config: &SourceConfig| {
+        source::open(config, Limits::default()).map_err(AgentError::from)
     };
-    configured.iter().map(|config| Ok(source::open(config, Limits::default())?)).collect()
+    let configured = &agent.config.sources;
+    match named {
+        // A registry that is configured keeps its CA and token when it is named.
+        Some(place) => match configured.iter().find(|source| source.url == place) {
+            Some(known) => Ok(vec![open(known)?]),
+            None => Ok(vec![open(&SourceConfig::at(place))?]),
+        },
+        None => {
+            configured.iter().map(|config| open(config).map_err(AgentError::or_config)).collect()
+        }
+    }
 }
 
 /// What the channel offers, or the version that was named, and what the rules say to it.
