@@ -313,8 +313,7 @@ fn case_62_a_link_planted_in_the_state() {
 fn case_63_names_of_the_configuration_are_no_paths() {
     let example = include_str!("../../update-agent/update-agent.example.toml");
     for bad in ["../x", "/etc/x", "a/../b", "a/b", "..", "", "a\\\\b", "%2e%2e", "A B"] {
-        for (from, key) in
-            [("product = \"demo\"", "product"), ("#channel = \"stable\"", "channel")]
+        for (from, key) in [("product = \"demo\"", "product"), ("#channel = \"stable\"", "channel")]
         {
             assert!(example.contains(from), "the example has no {from}");
             let text = example.replacen(from, &format!("{key} = \"{bad}\""), 1);

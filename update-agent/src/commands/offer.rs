@@ -29,9 +29,8 @@ pub(super) fn sources(
     agent: &Agent,
     named: Option<&str>,
 ) -> Result<Vec<Box<dyn Source>>, AgentError> {
-    let open = |config: &SourceConfig| {
-        source::open(config, Limits::default()).map_err(AgentError::from)
-    };
+    let open =
+        |config: &SourceConfig| source::open(config, Limits::default()).map_err(AgentError::from);
     let configured = &agent.config.sources;
     match named {
         // A registry that is configured keeps its CA and token when it is named.
