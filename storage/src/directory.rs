@@ -178,6 +178,22 @@ impl Directory {
         found(file)
     }
 
+    /// A regular file inside, opened for reading and writing, if there is one.
+    pub fn open_file_to_write(&self, name: &str) -> Result<Option<File>, FileError> {
+        let file = open_regular_at(&self.fd, OsStr::new(name), &self.shown(name), OFlags::RDWR);
+        found(file)
+    }
+
+    /// A new file inside, opened for reading and writing; refused when there is anything of that
+    /// name. Durable after [`Directory::sync`].
+    pub fn create_file(&self, name: &str, mode: Mode) -> Result<File, FileError> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(&self.fd, name, flags, mode)
+            .map(File::from)
+            .map_err(|errno| FileError::io("create", &self.shown(name), errno))
+    }
+
     /// A new file under a name that no other process uses, locked for as long as it is open.
     pub fn create_temporary(&self, mode: Mode) -> Result<(String, File), FileError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);

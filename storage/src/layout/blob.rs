@@ -90,6 +90,24 @@ impl Blob {
         self.expect_digest(hasher.finish())
     }
 
+    /// Makes the file as young as one just written, so that a collection of garbage beside us
+    /// spares it until something refers to it. A file of another owner stays as old as it is.
+    pub(super) fn touch(&self) -> Result<(), LayoutError> {
+        let now = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now());
+        match self.file.set_times(now) {
+            Ok(()) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(LayoutError::Write(FileError::io("touch", &self.path, error))),
+        }
+    }
+
     /// A reader of all bytes from the start. They are **not** verified.
     pub fn reader(&self) -> impl Read + Send + use<> {
         BlobReader { blob: self.clone(), at: 0 }

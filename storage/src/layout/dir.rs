@@ -109,6 +109,7 @@ impl LayoutDir {
             && there.len() == bytes.len() as u64
             && there.verify().is_ok()
         {
+            there.touch()?;
             return Ok(digest);
         }
         let mut writer = self.blob_writer()?;
@@ -121,8 +122,8 @@ impl LayoutDir {
     pub fn copy_blob(&self, from: &dyn Layout, digest: &Digest) -> Result<(), LayoutError> {
         let blob =
             from.open_blob(digest)?.ok_or_else(|| LayoutError::MissingBlob(digest.clone()))?;
-        if self.blob_len(digest)? == Some(blob.len()) {
-            return Ok(());
+        if let Some(there) = self.open_blob(digest)?.filter(|there| there.len() == blob.len()) {
+            return there.touch();
         }
         let mut writer = self.blob_writer_for(digest.algorithm())?;
         blob.for_each_piece(|piece| {

@@ -191,3 +191,26 @@ fn links_and_pipes_inside_are_refused() {
     let error = layout.read_blob(&tagged.digest, tagged.size).unwrap_err();
     assert_eq!(error.reason(), Reason::PathRefused);
 }
+
+#[test]
+fn a_blob_that_is_stored_again_is_young_again() {
+    let (_dir, path) = scratch();
+    let layout = LayoutDir::create(&path).unwrap();
+    let digest = layout.put_blob(b"one").unwrap();
+    let file = path.join("blobs/sha256").join(digest.hex());
+    let aged = || {
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(1 << 20);
+        File::open(&file).unwrap().set_modified(long_ago).unwrap();
+    };
+    let age = || fs::metadata(&file).unwrap().modified().unwrap().elapsed().unwrap().as_secs();
+    aged();
+    assert!(age() > 1000);
+    layout.put_blob(b"one").unwrap();
+    assert!(age() < 1000);
+    let (_other, path) = scratch();
+    let from = LayoutDir::create(&path).unwrap();
+    from.put_blob(b"one").unwrap();
+    aged();
+    layout.copy_blob(&from, &digest).unwrap();
+    assert!(age() < 1000);
+}
