@@ -242,7 +242,11 @@ impl Agent {
                 blob,
                 target: target.as_ref(),
             };
-            // From here on the slot may hold parts of this image, whatever happens.
+            // From here on the slot may hold parts of this image, whatever happens: the next run
+            // looks, even when this one is cut before its first flush.
+            if let Some(own) = journal.components.get_mut(number) {
+                own.next_chunk = own.next_chunk.max(1);
+            }
             self.state.save_journal(held, Some(&journal))?;
             let so_far = total.fetched;
             let mut note = |point: JournalPoint| {
