@@ -190,15 +190,25 @@ impl Disk {
                 return Err(AgentError::from_cause(Reason::BootRecord, what, error));
             }
         };
-        // As for the kernel, the last one counts.
         let mut found = None;
         for word in text.split_whitespace() {
-            found = match word.split_once('=') {
-                Some(("racklet.slot", "a")) => return Ok(Some(Slot::A)),
-                Some(("racklet.slot", "b")) => return Ok(Some(Slot::B)),
-                Some(("root", root)) => self.slot_of_root(table, root).or(found),
-                _ => found,
+            let said = match word.split_once('=') {
+                Some(("racklet.slot", "a")) => Some(Slot::A),
+                Some(("racklet.slot", "b")) => Some(Slot::B),
+                Some(("root", root)) => self.slot_of_root(table, root),
+                _ => None,
             };
+            // The chooser names the slot and its partition: labels that were swapped in the
+            // configuration since must not make the running partition the one to write.
+            if let (Some(found), Some(said)) = (found, said)
+                && found != said
+            {
+                let path = self.boot.cmdline.display();
+                let text = format!("{path} names slot {found} and slot {said} as booted");
+                return Err(AgentError::new(Reason::BootRecord, text)
+                    .hint("compare [slots] of the configuration with the kernel command line"));
+            }
+            found = said.or(found);
         }
         Ok(found)
     }
