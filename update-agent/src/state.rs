@@ -19,7 +19,7 @@ use std::path::Path;
 
 use formats::boot_record::{BootRecord, Floor, History, HistoryEvent, Journal, RecordFormError};
 use formats::chunks::{ChunkList, LIST_LIMIT};
-use formats::digest::Digest;
+use formats::digest::{Digest, Sha256};
 use formats::reason::Reason;
 use serde::{Deserialize, Serialize};
 use storage::files::{Files as _, FsDir};
@@ -38,15 +38,26 @@ pub struct Report {
     /// What the last command that failed ended with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
-    /// The source's answer to ask with next time, and the source it came from.
+    /// What to ask a source with next time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etag: Option<(String, String)>,
+    pub etag: Option<KnownState>,
     /// Versions of the trusted metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataVersions>,
     /// What was last offered and decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<OfferReport>,
+}
+
+/// A state of a source that was taken over completely.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownState {
+    /// The source.
+    pub source: String,
+    /// Its opaque name for that state.
+    pub etag: String,
+    /// SHA-256 of the metadata that was trusted then.
+    pub trusted: Sha256,
 }
 
 /// An error as `status` shows it.

@@ -17,7 +17,7 @@ use update_core::trust::{
 
 use crate::error::AgentError;
 use crate::source::{FetchError, Source, TufState};
-use crate::state::{Held, MetadataVersions, Report, State};
+use crate::state::{Held, KnownState, MetadataVersions, Report, State};
 
 /// 2026-11-01: no update happens before this program was written. Raised with each release; a
 /// constant, so that the same source builds to the same bytes.
@@ -148,9 +148,10 @@ fn refresh_from<'a>(
     let stored = state.trust()?;
     let mut report = state.report();
     let place = source.describe();
-    let known = report.etag.as_ref().filter(|(of, _)| *of == place).map(|(_, etag)| etag.clone());
-    // A conditional answer is only good for the state it was given for.
-    let known = known.filter(|_| stored.timestamp.is_some());
+    // A conditional answer is only good for the state it was given for: an older copy of the
+    // record, read because the newer one is damaged, would stay old for as long.
+    let known = report.etag.filter(|known| known.source == place && known.trusted == sum(&stored));
+    let known = known.map(|known| known.etag);
     let unchanged = stored.clone();
     let mut refresh = Refresh::begin(stored, shipped_root, clock(), Limits::default())?;
     let mut files = Files { source: Some(source), listed: None };
@@ -165,11 +166,18 @@ fn refresh_from<'a>(
             (drive(&mut refresh, state, held, fetch)?, etag)
         }
     };
-    report.etag = etag.map(|etag| (place, etag));
+    let trusted = sum(&state.trust()?);
+    report.etag = etag.map(|etag| KnownState { source: place, etag, trusted });
     report.last_success = Some(system_time());
     report.metadata = Some(versions(&set));
     save_report_if_news(state, held, report)?;
     Ok(Trusted { set, files, state })
+}
+
+/// SHA-256 of the metadata that a poll compares.
+fn sum(stored: &Stored) -> Sha256 {
+    let files = [&stored.timestamp, &stored.snapshot, &stored.targets];
+    Sha256::of(&files.map(|file| file.as_deref().unwrap_or_default()).concat())
 }
 
 /// A poll that brought nothing new is not worth a write of flash every time.
