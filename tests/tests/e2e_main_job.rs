@@ -2,21 +2,7 @@
 //! or revert.
 
 use formats::reason::{Exit, Reason};
-use racklet_tests::rig::{
-    CLEAR, Credentials, Node, RepoServer, TRIES, Tap, World, confirmed, redact, trial,
-};
-
-/// A world whose repository is pushed to and served by `repo-server`, over TLS.
-fn served() -> (World, RepoServer) {
-    let mut world = World::empty();
-    let server = RepoServer::start(&world);
-    let Credentials { ca, token, .. } = Credentials::of(&world);
-    let text = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
-    let (ca, token) = (text(&ca), text(&token));
-    world.publish_to(&server.reference(), &["--ca", &ca, "--token-file", &token]);
-    world.init();
-    (world, server)
-}
+use racklet_tests::rig::{CLEAR, Node, RepoServer, TRIES, Tap, World, confirmed, redact, trial};
 
 /// What every update must have done by the time it is next.
 #[track_caller]
@@ -33,7 +19,7 @@ fn expect_next(node: &Node, report: &serde_json::Value, slot: &str, version: &st
 
 #[test]
 fn from_a_registry_over_tls() {
-    let (world, server) = served();
+    let (world, server) = RepoServer::with_repository();
     let v1 = world.publish_stable("1.0.0", 1);
     let v2 = world.publish_stable("1.1.0", 2);
     let node = Node::from_factory(&world, "node", &v1, &server.reference());
@@ -54,7 +40,7 @@ fn from_a_registry_over_tls() {
 
 #[test]
 fn from_a_directory() {
-    let world = World::new();
+    let world = World::with_repository();
     let (v1, v2) = (world.publish_stable("1.0.0", 1), world.publish_stable("1.1.0", 2));
     let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
     expect_next(&node, &node.apply(&[]), "b", "1.1.0");
@@ -63,7 +49,7 @@ fn from_a_directory() {
 
 #[test]
 fn from_a_bundle_without_any_network() {
-    let world = World::new();
+    let world = World::with_repository();
     let v1 = world.publish_stable("1.0.0", 1);
     let v2 = world.publish_stable("1.1.0", 2);
     let tar = world.path("usb.tar");
@@ -89,7 +75,7 @@ fn from_a_bundle_without_any_network() {
 
 #[test]
 fn the_next_release_reuses_the_booted_slot() {
-    let (world, server) = served();
+    let (world, server) = RepoServer::with_repository();
     let v1 = world.publish_stable("1.0.0", 1);
     let _v2 = world.publish_stable("1.1.0", 2);
     let tap = Tap::to(&server.authority);
@@ -116,7 +102,7 @@ fn the_next_release_reuses_the_booted_slot() {
 
 #[test]
 fn a_failing_release_is_reverted_and_remembered() {
-    let world = World::new();
+    let world = World::with_repository();
     let v1 = world.publish_stable("1.0.0", 1);
     let v2 = world.publish_stable("1.1.0", 2);
     let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
@@ -157,12 +143,14 @@ fn a_failing_release_is_reverted_and_remembered() {
     assert_eq!(retried["version"], "1.1.0", "{retried}");
     node.expect_slot("b", &v2);
     story.push(step(&world, &node, "apply --retry, boot, healthy"));
+    let history = node.agent_in_words(&["history"]).ok();
+    story.push(format!("history\n{}", redact(&world, &history.text())));
     insta::assert_snapshot!("a_failing_release", story.join("\n"));
 }
 
 #[test]
 fn a_newer_release_heals_a_node_whose_update_failed() {
-    let world = World::new();
+    let world = World::with_repository();
     let v1 = world.publish_stable("1.0.0", 1);
     let _v2 = world.publish_stable("1.1.0", 2);
     let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
@@ -187,7 +175,7 @@ fn a_newer_release_heals_a_node_whose_update_failed() {
 
 #[test]
 fn a_confirmed_slot_spends_no_tries() {
-    let world = World::new();
+    let world = World::with_repository();
     let (v1, _) = (world.publish_stable("1.0.0", 1), world.publish_stable("1.1.0", 2));
     let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
     node.update(&[], "b");
@@ -199,62 +187,64 @@ fn a_confirmed_slot_spends_no_tries() {
 }
 
 #[test]
-fn what_people_read() {
-    let (world, server) = served();
+fn a_poll_without_news_is_one_conditional_request() {
+    let world = World::with_repository();
     let v1 = world.publish_stable("1.0.0", 1);
+    let server = RepoServer::start(&world);
     let node = Node::from_factory(&world, "node", &v1, &server.reference());
-    let mut told = String::new();
-    let mut tell = |when: &str, commands: &[&str]| {
-        for command in commands {
-            let done = node.agent_in_words(&[command]).finish();
-            let (code, text) = (done.code, redact(&world, &done.output()));
-            // Whether this machine has a watchdog is its own affair.
-            let lines = text.lines().filter(|line| !line.contains("watchdog"));
-            let lines: Vec<&str> = lines.map(str::trim_end).collect();
-            told += &format!("> {command}    ({when}; exit {code})\n{}\n\n", lines.join("\n"));
-        }
-    };
-    tell("factory", &["status", "explain", "history", "doctor"]);
-    tell("1.0.0 is offered and runs", &["check"]);
-    world.publish_stable("1.1.0", 2);
-    tell("1.1.0 is offered", &["check", "plan", "status", "explain"]);
-    tell("1.1.0 is offered", &["apply"]);
-    tell("1.1.0 is next", &["status", "doctor", "apply"]);
-    node.boot();
-    tell("1.1.0 is on trial", &["status", "check", "apply"]);
-    tell("1.1.0 is on trial", &["confirm", "confirm", "status", "history", "verify", "doctor"]);
-    insta::assert_snapshot!("what_people_read", told);
+    let _first = node.agent(&["check"]).finish().exits(Exit::Nothing);
+    let _second = node.agent(&["check"]).finish().exits(Exit::Nothing);
+    let _third = node.run_once().exits(Exit::Done);
+    let log = server.stop();
+    let requests: Vec<&str> = log.lines().filter(|line| line.contains("/v2/")).collect();
+    let unchanged = |line: &&str| line.contains("status=304");
+    let (first, polls) = requests.split_at(requests.len() - 2);
+    assert!(polls.iter().all(unchanged) && !first.iter().any(unchanged), "{log}");
+    assert!(polls.iter().all(|line| line.contains("/v2/racklet/tuf/manifests/latest")), "{log}");
 }
 
 #[test]
-fn what_programs_read() {
-    let world = World::new();
-    let v1 = world.publish_stable("1.0.0", 1);
-    let _v2 = world.publish_stable("1.1.0", 2);
+fn policy_decides_how_far_the_daemon_goes() {
+    let world = World::with_repository();
+    let (v1, v2) = (world.publish_stable("1.0.0", 1), world.publish_stable("1.1.0", 2));
     let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
-    let mut told = String::new();
-    let mut tell = |command: &[&str]| {
-        let done = node.agent(command).finish();
-        let value = serde_json::to_string_pretty(&done.json()).expect("a value is written");
-        told += &format!(
-            "> {} (exit {})\n{}\n\n",
-            command.join(" "),
-            done.code,
-            redact(&world, &value)
-        );
-    };
-    tell(&["check"]);
-    tell(&["plan"]);
-    tell(&["apply", "--stage-only"]);
-    tell(&["apply"]);
-    node.boot();
-    tell(&["run", "--once"]);
-    tell(&["status"]);
-    tell(&["explain"]);
-    tell(&["revert"]);
-    tell(&["history"]);
-    tell(&["apply", "--version", "9.9.9"]);
-    insta::assert_snapshot!("what_programs_read", told);
+    let run = || node.run_once().exits(Exit::Done).json()["did"].clone();
+
+    assert_eq!(run(), "notified");
+    node.disk.expect(confirmed(1), CLEAR);
+    assert!(node.disk.content("root-b", 4096).iter().all(|byte| *byte == 0), "nothing is written");
+
+    node.reconfigure("mode = \"notify\"", "mode = \"stage\"");
+    assert_eq!(run(), "staged");
+    node.disk.expect(confirmed(1), CLEAR);
+    node.expect_slot("b", &v2);
+    assert_eq!(run(), "notified", "what is staged is not staged again");
+
+    node.reconfigure("mode = \"stage\"", "mode = \"auto\"");
+    assert!(!node.reboot_was_asked());
+    assert_eq!(run(), "applied");
+    node.disk.expect(confirmed(1), trial(TRIES));
+    assert!(node.reboot_was_asked());
+    assert_eq!(node.boot(), "b");
+    assert_eq!(run(), "confirmed");
+    node.disk.expect(confirmed(1), confirmed(2));
+    assert_eq!(run(), "notified");
+}
+
+#[test]
+fn revert_by_hand() {
+    let world = World::with_repository();
+    let (v1, _) = (world.publish_stable("1.0.0", 1), world.publish_stable("1.1.0", 2));
+    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
+    let _applied = node.apply(&["--reboot"]);
+    assert!(node.reboot_was_asked(), "apply --reboot");
+    assert_eq!(node.boot(), "b");
+    let done = node.agent(&["revert", "--reason", "too slow", "--reboot"]).ok().json();
+    assert_eq!((&done["given_up"], &done["reboot"]), (&"b".into(), &true.into()), "{done}");
+    assert!(node.reboot_was_asked(), "revert --reboot");
+    assert_eq!(node.boot(), "a");
+    node.disk.expect(confirmed(1), CLEAR);
+    node.agent(&["apply"]).finish().refused(Reason::FailedBefore);
 }
 
 /// One step of a story: the slots in one line each, and what the agent makes of them.
@@ -269,8 +259,8 @@ fn step(world: &World, node: &Node, what: &str) -> String {
 }
 
 #[test]
-fn the_factory_slot_is_not_bootable_by_mistake() {
-    let world = World::new();
+fn what_runs_already_is_not_installed() {
+    let world = World::with_repository();
     let v1 = world.publish_stable("1.0.0", 1);
     let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
     // The channel offers what runs: nothing happens.

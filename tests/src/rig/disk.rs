@@ -27,7 +27,7 @@ pub struct SlotSizes {
 }
 
 impl Default for SlotSizes {
-    /// 12 MiB and 1 MiB: more than the images of [`super::images`].
+    /// 12 MiB and 1 MiB: more than the images here.
     fn default() -> Self {
         SlotSizes { root: 24_576, firmware: 2048 }
     }

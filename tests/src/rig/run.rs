@@ -153,6 +153,13 @@ impl Running {
         self.end();
     }
 
+    /// Asks it to end, and waits until it has.
+    #[track_caller]
+    pub fn terminate(self) -> Done {
+        let _asked = Run::new("kill").args(["-TERM", &self.child.id().to_string()]).ok();
+        self.finish()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn finish(self) -> Done {

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use formats::reason::Exit;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
@@ -72,7 +73,7 @@ fn secret(path: &Path, text: &str) {
 pub struct RepoServer {
     /// `127.0.0.1:PORT`.
     pub authority: String,
-    _running: Running,
+    running: Running,
 }
 
 impl RepoServer {
@@ -91,12 +92,31 @@ impl RepoServer {
             .arg(credentials.token)
             .start();
         let authority = running.await_line(|line| listening(line, "https://"));
-        RepoServer { authority, _running: running }
+        RepoServer { authority, running }
+    }
+
+    /// A world with fresh keys that publishes to a server of its own, over TLS.
+    #[track_caller]
+    pub fn with_repository() -> (World, Self) {
+        let mut world = World::empty();
+        let server = RepoServer::start(&world);
+        let Credentials { ca, token, .. } = Credentials::of(&world);
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let (ca, token) = (text(ca), text(token));
+        world.publish_to(&server.reference(), &["--ca", &ca, "--token-file", &token]);
+        world.init();
+        (world, server)
     }
 
     /// The repository reference of our namespace.
     pub fn reference(&self) -> String {
         reference(&self.authority)
+    }
+
+    /// Asks it to end, as systemd would, and gives all that it has logged.
+    #[track_caller]
+    pub fn stop(self) -> String {
+        self.running.terminate().exits(Exit::Done).stderr
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use formats::json::Value;
+use formats::reason::Exit;
 use formats::tuf::envelope_bytes;
 use signer::key::{KeyStore, read_public, sign};
 use tempfile::TempDir;
@@ -50,7 +51,7 @@ impl World {
 
     /// A folder with fresh keys and a first repository in a directory.
     #[track_caller]
-    pub fn new() -> Self {
+    pub fn with_repository() -> Self {
         let world = World::empty();
         world.init();
         world
@@ -114,13 +115,19 @@ impl World {
     /// Publishes a release, with further options of `signer publish`.
     #[track_caller]
     pub fn publish(&self, release: &Release, options: &[&str]) -> Done {
+        self.try_publish(release, options).exits(Exit::Done)
+    }
+
+    /// [`World::publish`], whatever comes of it.
+    #[track_caller]
+    pub fn try_publish(&self, release: &Release, options: &[&str]) -> Done {
         let component =
             |name: &str, image: &Image| format!("{name}={},hw={HARDWARE}", image.path.display());
         self.signer(&["publish", "--product", PRODUCT, "--version", &release.version])
             .args(["--component", &component("os", &release.os)])
             .args(["--component", &component("firmware", &release.firmware)])
             .args(options)
-            .ok()
+            .finish()
     }
 
     /// [`World::release`] and [`World::publish`] on channel `stable`.

@@ -1,0 +1,283 @@
+//! The node itself is not as it should be.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use formats::reason::Reason;
+use racklet_tests::rig::{Before, CLEAR, Flags, confirmed};
+
+use super::Offered;
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+}
+
+fn cmdline(it: &Offered) -> String {
+    fs::read_to_string(it.node.path("cmdline")).expect("read the command line")
+}
+
+fn boot_as(it: &Offered, cmdline: &str) {
+    fs::write(it.node.path("cmdline"), cmdline).expect("write the command line");
+}
+
+/// Exchanges the labels of both slots in the configuration.
+fn swap_labels(it: &Offered) {
+    for (from, to) in [("-a\"", "-x\""), ("-b\"", "-a\""), ("-x\"", "-b\"")] {
+        for name in ["os = \"root", "firmware = \"fw"] {
+            it.node.reconfigure(&format!("{name}{from}"), &format!("{name}{to}"));
+        }
+    }
+}
+
+#[test]
+fn booted_slot_named_as_the_other_one() {
+    let it = Offered::new();
+    // "Slot b" is now the partition that runs.
+    swap_labels(&it);
+    let before = it.before();
+    it.node.agent(&["apply"]).finish().refused(Reason::BootRecord);
+    before.untouched(&it.node, "MSBF");
+    swap_labels(&it);
+    // The same where both slots are confirmed, so that their flags tell nothing.
+    it.recovers();
+    let _v3 = it.world.publish_stable("1.2.0", 3);
+    swap_labels(&it);
+    let before = Before::of(&it.node, "b");
+    it.node.agent(&["apply"]).finish().refused(Reason::BootRecord);
+    before.untouched(&it.node, "MSBF");
+}
+
+#[test]
+fn booted_slot_is_also_the_target() {
+    let it = Offered::new();
+    // One partition of the running slot is listed in the other slot as well.
+    it.node.reconfigure("firmware = \"fw-b\"", "firmware = \"fw-a\"");
+    let before = it.before();
+    let done = it.node.agent(&["apply"]).finish();
+    assert!(matches!(done.code, 20 | 23), "{}", done.output());
+    before.untouched(&it.node, "MSBF");
+}
+
+#[test]
+fn booted_slot_unknown_or_contradictory() {
+    let it = Offered::new();
+    let line = cmdline(&it);
+    let partuuid = |n: u8| format!("root=PARTUUID=5ac4e700-0000-4000-8000-00000000000{n}");
+    let rows = [
+        ("no word about it", "quiet ro".to_owned()),
+        ("a device name", "root=/dev/vda1 ro".to_owned()),
+        ("a partition of no slot", "root=PARTUUID=11111111-2222-3333-4444-555555555555".to_owned()),
+        ("a slot that does not exist", "racklet.slot=c".to_owned()),
+        ("slot and root disagree", format!("{} racklet.slot=a", partuuid(2))),
+        ("two slots", "racklet.slot=a racklet.slot=b".to_owned()),
+    ];
+    let before = it.before();
+    for (name, text) in rows {
+        boot_as(&it, &text);
+        let done = it.node.agent(&["apply"]).finish();
+        assert!(done.stderr.contains("error[boot_record]"), "{name}: {}", done.output());
+        done.refused(Reason::BootRecord);
+        boot_as(&it, &line);
+        before.untouched(&it.node, "MSBF");
+    }
+    // The kernel's own words are enough, without our chooser.
+    boot_as(&it, &partuuid(1));
+    let report = it.node.apply(&[]);
+    assert_eq!(report["slot"], "b", "{report}");
+    it.node.expect_slot("b", &it.v2);
+}
+
+#[test]
+fn missing_device_node() {
+    let it = Offered::new();
+    it.node.reconfigure("disk = \"disk.img\"", "disk = \"dev/nvme0n1\"");
+    let before = it.before();
+    it.node.agent(&["apply"]).finish().refused(Reason::SlotIo);
+    it.node.agent(&["status"]).finish().refused(Reason::SlotIo);
+    it.node.agent(&["boot-select", "--simulate"]).finish().refused(Reason::SlotIo);
+    // F: nothing was created, neither the node nor its folder.
+    before.untouched(&it.node, "MSBF");
+    assert!(!it.node.path("dev").exists());
+    // The same in a folder that is there, as /dev is.
+    fs::create_dir(it.node.path("dev")).expect("make a folder");
+    it.node.agent(&["apply"]).finish().refused(Reason::SlotIo);
+    assert!(!it.node.path("dev/nvme0n1").exists(), "a regular file was created for the device");
+    it.node.reconfigure("disk = \"dev/nvme0n1\"", "disk = \"disk.img\"");
+    it.recovers();
+}
+
+#[test]
+fn disk_without_the_slots() {
+    let it = Offered::new();
+    let before = it.before();
+    it.node.reconfigure("os = \"root-b\"", "os = \"root-c\"");
+    it.node.agent(&["apply"]).finish().refused(Reason::GptInvalid);
+    it.node.reconfigure("os = \"root-c\"", "os = \"root-b\"");
+    before.untouched(&it.node, "MSBF");
+    let disk = fs::read(it.node.disk.path()).expect("read the disk");
+    fs::write(it.node.disk.path(), vec![0; disk.len()]).expect("wipe the disk");
+    let done = it.node.agent(&["apply"]).finish();
+    done.refused(Reason::GptInvalid);
+    let wiped = fs::read(it.node.disk.path()).expect("read the disk");
+    assert!(wiped.iter().all(|byte| *byte == 0), "a disk without a table was written to");
+    fs::write(it.node.disk.path(), disk).expect("restore the disk");
+    it.recovers();
+}
+
+#[test]
+fn one_damaged_copy_of_the_table_is_mended() {
+    use std::os::unix::fs::FileExt as _;
+    for (name, from_end, offset) in [("primary", false, 512), ("backup", true, 512)] {
+        let it = Offered::new();
+        let file = fs::OpenOptions::new().write(true).open(it.node.disk.path()).expect("open");
+        let len = file.metadata().expect("stat").len();
+        let at = if from_end { len - offset } else { offset };
+        file.write_all_at(&[0x5a; 64], at).expect("damage a header");
+        let status = it.node.status();
+        assert_eq!(status["booted"], "a", "{name}: {status}");
+        it.recovers();
+    }
+}
+
+#[test]
+fn files_that_others_can_change() {
+    let it = Offered::new();
+    let root = it.world.path("root.json");
+    let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o7777;
+    let places = [
+        ("configuration", it.node.config(), 0o666),
+        ("folder of the configuration", it.node.path("."), 0o777),
+        ("trust root", root, 0o646),
+        ("state", it.node.state(), 0o777),
+        ("a record of the state", it.node.state().join("floor.0"), 0o666),
+    ];
+    for (name, path, bad) in places {
+        if !path.exists() {
+            fs::write(&path, "").expect("write a file");
+        }
+        let good = mode(&path);
+        set_mode(&path, bad);
+        let done = it.node.agent(&["apply"]).finish();
+        set_mode(&path, good);
+        assert!(done.stderr.contains("error[insecure_perms]"), "{name}: {}", done.output());
+        done.refused(Reason::InsecurePerms);
+        it.node.disk.expect(confirmed(1), CLEAR);
+    }
+    fs::remove_file(it.node.state().join("floor.0")).expect("remove the file");
+    it.recovers();
+}
+
+#[test]
+fn damaged_state() {
+    let it = Offered::new();
+    it.node.update(&[], "b");
+    let _v3 = it.world.publish_stable("1.2.0", 3);
+    let before = Before::of(&it.node, "b");
+    for name in ["boot-record", "trust", "floor"] {
+        let copies = [0, 1].map(|n| it.node.state().join(format!("{name}.{n}")));
+        let copies: Vec<_> = copies.into_iter().filter(|copy| copy.exists()).collect();
+        if copies.is_empty() {
+            // Nothing to lose yet: the floor is zero until something raises it.
+            assert_eq!(name, "floor");
+            continue;
+        }
+        let bytes: Vec<Vec<u8>> = copies.iter().map(|c| fs::read(c).expect("read")).collect();
+        for copy in &copies {
+            let mut bad = fs::read(copy).expect("read");
+            let middle = bad.len() / 2;
+            bad[middle] ^= 1;
+            fs::write(copy, bad).expect("write");
+        }
+        let done = it.node.agent(&["apply"]).finish();
+        for (copy, bytes) in copies.iter().zip(bytes) {
+            fs::write(copy, bytes).expect("write");
+        }
+        assert!(done.stderr.contains("error[store_corrupt]"), "{name}: {}", done.output());
+        done.refused(Reason::StoreCorrupt);
+        before.untouched(&it.node, "MSBF");
+    }
+    it.node.update(&[], "a");
+}
+
+#[test]
+fn one_damaged_copy_of_a_record_costs_nothing() {
+    let it = Offered::new();
+    it.node.update(&[], "b");
+    let _v3 = it.world.publish_stable("1.2.0", 3);
+    for name in ["boot-record", "trust"] {
+        for n in [0, 1] {
+            let copy = it.node.state().join(format!("{name}.{n}"));
+            let Ok(bytes) = fs::read(&copy) else { continue };
+            fs::write(&copy, &bytes[..bytes.len() / 2]).expect("write");
+            let status = it.node.agent(&["check"]).finish();
+            assert!(matches!(status.code, 0 | 1), "{name}.{n}: {}", status.output());
+            fs::write(&copy, bytes).expect("write");
+        }
+    }
+    it.node.update(&[], "a");
+}
+
+#[test]
+fn lost_state_starts_again_from_the_shipped_root() {
+    let it = Offered::new();
+    it.node.update(&[], "b");
+    let _v3 = it.world.publish_stable("1.2.0", 3);
+    fs::remove_dir_all(it.node.state()).expect("lose the state");
+    let report = it.node.update(&[], "a");
+    assert_eq!(report["version"], "1.2.0", "{report}");
+    it.node.disk.expect_valid();
+}
+
+#[test]
+fn configuration_that_makes_no_sense() {
+    let it = Offered::new();
+    let before = it.before();
+    let whole = fs::read_to_string(it.node.config()).expect("read the configuration");
+    let rows = [
+        ("a misspelt key", "tries = 3", "trys = 3"),
+        ("no tries", "tries = 3", "tries = 0"),
+        ("one label twice", "os = \"root-b\"", "os = \"root-a\""),
+        ("not TOML", "[node]", "[node"),
+    ];
+    for (name, from, to) in rows {
+        it.node.reconfigure(from, to);
+        let done = it.node.agent(&["apply"]).finish();
+        fs::write(it.node.config(), &whole).expect("restore the configuration");
+        assert!(done.stderr.contains("error[config]"), "{name}: {}", done.output());
+        done.refused(Reason::Config);
+        before.untouched(&it.node, "MSBF");
+    }
+    // A trial that nothing checks would be confirmed whatever it is.
+    it.node.reconfigure(
+        "[[health.check]]",
+        "[[health.check]]\nname = \"web2\"\ntcp = \"127.0.0.1:1\"\n[[health.check]]",
+    );
+    fs::write(it.node.config(), whole.split("[[health.check]]").next().expect("a part"))
+        .expect("write the configuration");
+    it.node.agent(&["apply"]).finish().refused(Reason::Config);
+    fs::write(it.node.config(), whole).expect("restore the configuration");
+    before.untouched(&it.node, "SBF");
+    it.recovers();
+}
+
+#[test]
+fn trial_in_progress() {
+    let it = Offered::new();
+    it.node.apply(&[]);
+    assert_eq!(it.node.boot(), "b");
+    let _v3 = it.world.publish_stable("1.2.0", 3);
+    let before = Before::of(&it.node, "b");
+    // The other slot is the one to go back to.
+    it.node.agent(&["apply"]).finish().refused(Reason::TrialActive);
+    before.untouched(&it.node, "SBF");
+    it.node.disk.expect(confirmed(1), Flags { priority: 2, tries: 2, successful: false });
+}
+
+#[test]
+fn confirm_without_a_trial() {
+    let it = Offered::new();
+    let before = it.before();
+    it.node.agent(&["confirm"]).finish().refused(Reason::NotPending);
+    before.untouched(&it.node, "MSBF");
+}
