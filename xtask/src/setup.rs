@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("zstd", "zstd", "witness of image blobs"),
     ("python3-venv", "", "python-tuf and oras, as witnesses"),
     ("time", "/usr/bin/time", "peak memory in the demo's summary"),
+    ("faketime", "faketime", "wrong clocks, in the end-to-end tests"),
     ("util-linux", "unshare", "namespaces for building images and mounting slots"),
     ("coreutils", "sha256sum", "witness of what is in a slot"),
     ("softhsm2", "softhsm2-util", "tokens for keys behind PKCS#11"),
