@@ -7,14 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
-use storage::layout::Blob;
 use tokio::task::JoinHandle;
 
 use crate::progress::{BodyOpen, RequestOpen};
-use crate::store::chain;
-
-/// 128 KiB: what one answer holds in memory at a time.
-const PIECE: u64 = 128 << 10;
+use crate::store::backend::Pieces;
+use crate::store::{StoreError, chain};
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -27,8 +24,11 @@ pub(crate) struct Body {
 #[derive(Debug)]
 enum Content {
     Bytes(Bytes),
-    Blob { blob: Blob, at: u64, end: u64, reading: Option<JoinHandle<io::Result<Bytes>>> },
+    Blob { pieces: Option<Box<dyn Pieces>>, left: u64, reading: Option<Reading> },
 }
+
+/// The next piece on its way, and where the one after it comes from.
+type Reading = JoinHandle<(Box<dyn Pieces>, Result<Bytes, StoreError>)>;
 
 impl Body {
     /// Nothing.
@@ -41,16 +41,16 @@ impl Body {
         Body { content: Content::Bytes(bytes.into()), open: None }
     }
 
-    /// A verified blob's bytes from `at` to `end`, which lies inside the blob.
-    pub(crate) fn blob(blob: Blob, at: u64, end: u64) -> Self {
-        Body { content: Content::Blob { blob, at, end, reading: None }, open: None }
+    /// `left` bytes of a verified blob.
+    pub(crate) fn blob(pieces: Box<dyn Pieces>, left: u64) -> Self {
+        Body { content: Content::Blob { pieces: Some(pieces), left, reading: None }, open: None }
     }
 
     /// Bytes still to come.
     pub(crate) fn left(&self) -> u64 {
         match &self.content {
             Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Blob { at, end, .. } => end.saturating_sub(*at),
+            Content::Blob { left, .. } => *left,
         }
     }
 
@@ -59,12 +59,6 @@ impl Body {
         self.open = Some((request, body));
         self
     }
-}
-
-fn read(blob: &Blob, at: u64, len: u64) -> io::Result<Bytes> {
-    let mut piece = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-    blob.read_at(&mut piece, at).map_err(|error| io::Error::other(chain(&error)))?;
-    Ok(Bytes::from(piece))
 }
 
 impl hyper::body::Body for Body {
@@ -78,26 +72,37 @@ impl hyper::body::Body for Body {
         let this = self.get_mut();
         let piece = match &mut this.content {
             Content::Bytes(bytes) => std::mem::take(bytes),
-            Content::Blob { blob, at, end, reading } => {
-                let len = PIECE.min(end.saturating_sub(*at));
-                if len == 0 {
+            Content::Blob { pieces, left, reading } => {
+                if *left == 0 {
                     return Poll::Ready(None);
                 }
-                let running = reading.get_or_insert_with(|| {
-                    let (blob, at) = (blob.clone(), *at);
-                    tokio::task::spawn_blocking(move || read(&blob, at, len))
-                });
-                let read = ready!(Pin::new(running).poll(cx));
+                if let Some(mut pieces) = pieces.take() {
+                    let next = move || {
+                        let piece = pieces.next();
+                        (pieces, piece)
+                    };
+                    *reading = Some(tokio::task::spawn_blocking(next));
+                }
+                let Some(running) = reading else { return Poll::Ready(None) };
+                let read = match ready!(Pin::new(running).poll(cx)) {
+                    Ok((rest, piece)) => {
+                        *pieces = Some(rest);
+                        piece.map_err(|error| chain(&error))
+                    }
+                    Err(panic) => Err(panic.to_string()),
+                };
                 *reading = None;
-                match read.map_err(io::Error::other).and_then(|read| read) {
-                    Ok(piece) => {
-                        *at += piece.len() as u64;
+                match read {
+                    Ok(piece) if !piece.is_empty() && piece.len() as u64 <= *left => {
+                        *left -= piece.len() as u64;
                         piece
                     }
-                    Err(error) => {
+                    other => {
                         // The connection is cut, so the client sees that bytes are missing.
+                        let error = other.err().unwrap_or_else(|| "its length changed".to_owned());
                         tracing::error!(%error, "blob cannot be read to its end");
-                        return Poll::Ready(Some(Err(error)));
+                        *left = 0;
+                        return Poll::Ready(Some(Err(io::Error::other(error))));
                     }
                 }
             }

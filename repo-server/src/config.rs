@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::store::quota::Quota;
+
 /// Everything a server needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -25,6 +27,10 @@ pub struct Config {
     pub allow_delete: bool,
     /// The namespace whose `tuf` repository `/metadata` and `/targets` show.
     pub namespace: Option<String>,
+    /// How many bytes may be stored.
+    pub quota: Quota,
+    /// When to throw garbage away; never without.
+    pub collect: Option<Collect>,
     /// Bounds on what clients may use up.
     pub limits: Limits,
 }
@@ -42,9 +48,20 @@ impl Config {
             pull_tokens: None,
             allow_delete: false,
             namespace: None,
+            quota: Quota::default(),
+            collect: None,
             limits: Limits::default(),
         }
     }
+}
+
+/// How a running server throws garbage away, see [`crate::store::gc`].
+#[derive(Debug, Clone, Copy)]
+pub struct Collect {
+    /// From the end of one collection to the next.
+    pub interval: Duration,
+    /// What is younger stays, needed or not. Longer than the longest push takes.
+    pub grace: Duration,
 }
 
 /// PEM files of a TLS server.

@@ -43,6 +43,6 @@ pub mod store;
 mod tls;
 pub mod tuf_tree;
 
-pub use config::{Config, Limits, TlsFiles};
+pub use config::{Collect, Config, Limits, TlsFiles};
 pub use error::ServerError;
 pub use serve::{Running, Server, start};

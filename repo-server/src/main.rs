@@ -9,8 +9,12 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use formats::reason::Exit;
 use repo_server::store::Store;
-use repo_server::{Config, Limits, Server, ServerError, TlsFiles};
+use repo_server::store::quota::Quota;
+use repo_server::{Collect, Config, Limits, Server, ServerError, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// One day: pushes of the largest images over slow lines take hours.
+const GRACE: u64 = 86_400;
 
 /// Embedded OCI registry and classic TUF tree of Racklet Update.
 #[derive(Debug, Parser)]
@@ -32,6 +36,18 @@ enum Command {
         /// The repository: an OCI image layout.
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
+    },
+    /// Throw away what no tag, TUF state or referrer needs.
+    Gc {
+        /// The repository: an OCI image layout that no server writes at the moment.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Seconds; what is younger stays. Pushes under way need it.
+        #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
+        grace: u64,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Print a completion script for a shell.
     Completions {
@@ -78,6 +94,18 @@ struct Serve {
     /// The largest blob, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().blob_bytes)]
     max_blob: u64,
+    /// Bytes that all blobs and uploads together may use.
+    #[arg(long, value_name = "BYTES")]
+    quota: Option<u64>,
+    /// Bytes that one repository may use; blobs that several show count for each.
+    #[arg(long, value_name = "BYTES")]
+    repository_quota: Option<u64>,
+    /// Seconds between collections of garbage; never without.
+    #[arg(long, value_name = "SECONDS")]
+    gc_interval: Option<u64>,
+    /// Seconds; what is younger is no garbage.
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
+    gc_grace: u64,
     /// Connections at once; further ones wait.
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
@@ -121,6 +149,11 @@ impl Serve {
             pull_tokens: self.pull_token_file.clone(),
             allow_delete: self.allow_delete,
             namespace: self.namespace.clone(),
+            collect: self.gc_interval.map(|seconds| Collect {
+                interval: Duration::from_secs(seconds.max(1)),
+                grace: Duration::from_secs(self.gc_grace),
+            }),
+            quota: Quota { total: self.quota, repository: self.repository_quota },
             limits: Limits {
                 blob_bytes: self.max_blob,
                 connections: self.max_connections,
@@ -138,6 +171,9 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Serve(args) => serve(args, cli.json),
         Command::Scrub { dir } => scrub(dir, cli.json),
+        Command::Gc { dir, grace, dry_run } => {
+            collect(dir, Duration::from_secs(*grace), *dry_run, cli.json)
+        }
         Command::Completions { shell } => {
             clap_complete::generate(
                 *shell,
@@ -235,6 +271,34 @@ fn scrub(dir: &std::path::Path, json: bool) -> Result<Exit, ServerError> {
     }
     // Damaged blobs are content that a client would refuse.
     Ok(if rotten.is_empty() { Exit::Done } else { Exit::Content })
+}
+
+fn collect(
+    dir: &std::path::Path,
+    grace: Duration,
+    dry: bool,
+    json: bool,
+) -> Result<Exit, ServerError> {
+    let store = Store::open(dir, false)?;
+    let done = store.collect(grace, std::time::SystemTime::now(), dry);
+    let done =
+        done.map_err(|error| ServerError::Store { path: dir.to_owned(), why: chain(&error) })?;
+    if json {
+        print_json(&serde_json::json!({
+            "ok": true,
+            "dry_run": dry,
+            "links": done.links,
+            "blobs": done.blobs,
+            "bytes": done.bytes,
+            "kept": done.kept,
+            "young": done.young,
+        }));
+    } else {
+        let verb = if dry { "would be removed" } else { "removed" };
+        let (blobs, mib, kept) = (done.blobs, done.bytes >> 20, done.kept);
+        println!("{blobs} blobs ({mib} MiB) and {} links {verb}, {kept} blobs kept", done.links);
+    }
+    Ok(Exit::Done)
 }
 
 fn print_json(value: &serde_json::Value) {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -25,7 +25,7 @@ use crate::error::ServerError;
 use crate::handle::uploads::Uploads;
 use crate::handle::{App, handle};
 use crate::progress::{Counted, Progress, Verdict};
-use crate::store::Store;
+use crate::store::{Store, chain};
 use crate::tls;
 use crate::tuf_tree::TufTree;
 
@@ -52,9 +52,16 @@ impl Server {
         }
         let access = Access::new(&config)?;
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
-        let (dir, read_only) = (config.dir.clone(), config.read_only);
-        let opened = tokio::task::spawn_blocking(move || Store::open(&dir, read_only)).await;
-        let store = opened.map_err(|panic| ServerError::Config(panic.to_string()))??;
+        let (dir, read_only, quota) = (config.dir.clone(), config.read_only, config.quota);
+        let sessions = config.limits.sessions;
+        let open = move || {
+            let store = Store::open_with(&dir, read_only, quota)?;
+            let uploads = Uploads::new(&store, sessions)
+                .map_err(|error| ServerError::Store { path: dir, why: chain(&error) })?;
+            Ok((store, uploads))
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        let (store, uploads) = opened.map_err(|panic| ServerError::Config(panic.to_string()))??;
         let failed = |source| ServerError::Listen { address: config.listen.to_string(), source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -62,9 +69,10 @@ impl Server {
         let app = App {
             store: Arc::new(store),
             access,
-            uploads: Uploads::new(limits.sessions),
+            uploads,
             tuf: TufTree::new(config.namespace),
             read_only,
+            collect: config.collect,
             receiving: Arc::new(Semaphore::new(limits.uploads)),
             verifying: Semaphore::new(2),
             limits,
@@ -91,6 +99,7 @@ impl Server {
         let connections = Arc::new(Semaphore::new(app.limits.connections));
         let mut stop = pin!(stop);
         let mut sweep = tokio::time::interval(sweep_every(&app.limits));
+        let chores = tokio::spawn(collect_garbage(Arc::clone(&app)));
         loop {
             // A place first: who has to wait does so in the kernel's queue, not in our memory.
             let accepted = async {
@@ -121,6 +130,7 @@ impl Server {
         }
         drop(listener);
         drop(stopped);
+        chores.abort();
         // Fails when there is no connection left to tell.
         let _ = stopping.send(true);
         let all_closed = stopping.closed();
@@ -137,11 +147,32 @@ fn sweep_every(limits: &Limits) -> Duration {
 fn sweep_uploads(app: &Arc<App>) {
     let app = Arc::clone(app);
     tokio::task::spawn_blocking(move || {
-        let expired = app.uploads.expire(app.limits.session_expiry);
+        let expired = app.uploads.expire(&app.store, app.limits.session_expiry);
         if expired > 0 {
             tracing::info!(expired, "uploads nobody finished");
         }
     });
+}
+
+/// Throws garbage away, now and then. Ends between two steps when the server does.
+async fn collect_garbage(app: Arc<App>) {
+    let Some(collect) = app.collect.filter(|_| !app.read_only) else { return };
+    loop {
+        tokio::time::sleep(collect.interval).await;
+        let store = Arc::clone(&app.store);
+        let work = move || store.collect(collect.grace, SystemTime::now(), false);
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(done)) => tracing::info!(
+                links = done.links,
+                blobs = done.blobs,
+                bytes = done.bytes,
+                kept = done.kept,
+                "garbage collected"
+            ),
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "garbage not collected"),
+            Err(panic) => tracing::error!(%panic, "garbage not collected"),
+        }
+    }
 }
 
 /// One accepted connection.
@@ -272,7 +303,7 @@ impl<'a> Watched<'a> {
 
     fn ended(&self, done: hyper::Result<()>) {
         if let Err(error) = done {
-            let error = crate::store::chain(&error);
+            let error = chain(&error);
             tracing::debug!(peer = %self.connection.peer, error, "connection");
         }
     }

@@ -221,7 +221,7 @@ fn end_4b_single_post() {
     let target = format!("/v2/a/blobs/uploads/?digest={wrong}");
     server.push("POST", &target, &[], &bytes).expect_error(400, "DIGEST_INVALID");
     server.get(&format!("/v2/a/blobs/{wrong}")).expect(404);
-    assert_eq!(std::fs::read_dir(server.dir().join(".tmp")).unwrap().count(), 0);
+    assert_eq!(common::uploads(&server.dir()), 0);
     server
         .push("POST", "/v2/a/blobs/uploads/?digest=md5:00", &[], &bytes)
         .expect_error(400, "DIGEST_INVALID");
@@ -330,7 +330,7 @@ fn end_6_a_wrong_digest_leaves_nothing() {
         .expect_error(400, "DIGEST_INVALID");
     server.get(&format!("/v2/a/blobs/{wrong}")).expect(404);
     server.push("GET", &location, &[], &[]).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
-    assert_eq!(std::fs::read_dir(server.dir().join(".tmp")).unwrap().count(), 0);
+    assert_eq!(common::uploads(&server.dir()), 0);
 }
 
 #[test]
@@ -515,7 +515,7 @@ fn end_14_cancel() {
     server.push("DELETE", &location, &[], &[]).expect(204);
     server.push("GET", &location, &[], &[]).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
     server.push("DELETE", &location, &[], &[]).expect(404);
-    assert_eq!(std::fs::read_dir(server.dir().join(".tmp")).unwrap().count(), 0);
+    assert_eq!(common::uploads(&server.dir()), 0);
 }
 
 /// What was pushed is there after a restart, tagged or not, and DIR is an image layout as it is.

@@ -168,7 +168,7 @@ fn blobs_have_a_size_limit() {
     server.push("PATCH", &location, &["Transfer-Encoding: chunked"], &chunked).expect(413);
     server.push("GET", &location, &[], &[]).expect(404);
     server.get(&format!("/v2/a/blobs/{digest}")).expect(200);
-    assert_eq!(std::fs::read_dir(server.dir().join(".tmp")).unwrap().count(), 0);
+    assert_eq!(common::uploads(&server.dir()), 0);
 }
 
 /// 205: abandoned sessions are bounded in number and in time.
@@ -183,7 +183,7 @@ fn abandoned_uploads_end() {
     let reply = server.push("POST", "/v2/a/blobs/uploads/", &[], &[]);
     let reply = reply.expect_error(429, "TOOMANYREQUESTS");
     assert!(reply.header("retry-after").is_some());
-    until(|| std::fs::read_dir(server.dir().join(".tmp")).unwrap().count() == 0);
+    until(|| common::uploads(&server.dir()) == 0);
     server.push("GET", &locations[0], &[], &[]).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
     server.start_upload("a");
 }

@@ -6,19 +6,19 @@ use bytes::Bytes;
 use formats::digest::Digest;
 use formats::oci::RepositoryName;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use storage::layout::Blob;
 
 use super::reply::{self, Keep};
 use super::{App, Asked, blocking};
 use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::range::{Part, part};
+use crate::store::backend::Blob;
 use crate::store::held::SMALL;
 
 /// Verified bytes: small ones in memory, others in their file.
 pub(super) enum Source {
     Memory(Bytes),
-    File(Blob),
+    File(Arc<dyn Blob>),
 }
 
 impl Source {
@@ -29,14 +29,17 @@ impl Source {
         }
     }
 
-    fn body(self, from: u64, to: u64) -> Body {
-        match self {
-            Source::File(blob) => Body::blob(blob, from, to),
+    fn body(self, from: u64, to: u64) -> Result<Body, ApiError> {
+        Ok(match self {
+            Source::File(blob) => {
+                let pieces = blob.read(from, to).map_err(|error| ApiError::from(&error))?;
+                Body::blob(pieces, to.saturating_sub(from))
+            }
             Source::Memory(bytes) => {
                 let at = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
                 Body::bytes(bytes.slice(at(from)..at(to)))
             }
-        }
+        })
     }
 }
 
@@ -68,12 +71,12 @@ pub(super) async fn source(app: &Arc<App>, digest: &Digest) -> Result<Option<Sou
     }
     let wanted = digest.clone();
     let opened = blocking(app, move |store| {
-        Ok(match store.open_blob(&wanted)? {
-            Some((blob, _)) if blob.len() <= SMALL => {
-                store.document(&wanted)?.map(|bytes| (Source::Memory(bytes), true))
-            }
-            other => other.map(|(blob, verified)| (Source::File(blob), verified)),
-        })
+        let Some(blob) = store.open_blob(&wanted)? else { return Ok(None) };
+        if blob.len() <= SMALL {
+            return Ok(store.document(&wanted)?.map(|bytes| (Source::Memory(bytes), true)));
+        }
+        let verified = store.is_verified(&wanted, &*blob)?;
+        Ok(Some((Source::File(blob), verified)))
     })
     .await?;
     let Some((Source::File(blob), false)) = opened else {
@@ -81,9 +84,10 @@ pub(super) async fn source(app: &Arc<App>, digest: &Digest) -> Result<Option<Sou
     };
     let _turn = app.verifying.acquire().await.map_err(|_| ApiError::internal())?;
     // Somebody may have verified it while this request waited for its turn.
+    let wanted = digest.clone();
     let verified = blocking(app, move |store| {
-        let known = store.open_blob(blob.digest())?.is_some_and(|(_, verified)| verified);
-        Ok((known || store.verify(&blob)?).then_some(blob))
+        let good = store.is_verified(&wanted, &*blob)? || store.verify(&wanted, &*blob)?;
+        Ok(good.then_some(blob))
     });
     Ok(verified.await?.map(Source::File))
 }
@@ -109,7 +113,7 @@ pub(super) fn send(
             return Err(ApiError { length: Some(length), ..error });
         }
     };
-    let mut response = Response::new(source.body(from, to));
+    let mut response = Response::new(source.body(from, to)?);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, reply::value(media_type));

@@ -77,6 +77,7 @@ pub(super) fn health(app: &App) -> Response<Body> {
         "version": env!("CARGO_PKG_VERSION"),
         "repositories": repositories.len(),
         "tags": repositories.iter().map(|(_, tags)| tags).sum::<usize>(),
+        "uploads": app.uploads.len(),
         "read_only": app.read_only,
     }))
 }

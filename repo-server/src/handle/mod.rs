@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 
 use crate::auth::Access;
 use crate::body::Body;
-use crate::config::Limits;
+use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
 use crate::progress::RequestOpen;
 use crate::route::{Reference, Route, Start, Step, route};
@@ -45,6 +45,7 @@ pub(crate) struct App {
     pub(crate) uploads: Uploads,
     pub(crate) tuf: TufTree,
     pub(crate) read_only: bool,
+    pub(crate) collect: Option<Collect>,
     /// Bodies being received.
     pub(crate) receiving: Arc<Semaphore>,
     /// Large blobs being hashed before they are first served: few, or disks only seek.
@@ -171,6 +172,7 @@ impl From<&StoreError> for ApiError {
             StoreError::Manifest(_) => ApiError::bad(Code::ManifestInvalid, error),
             StoreError::Incomplete(_) => ApiError::bad(Code::ManifestBlobUnknown, error),
             StoreError::Needed(_) => ApiError::bad(Code::Denied, error),
+            StoreError::Quota { .. } => ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error),
             StoreError::ReadOnly => ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error),
             StoreError::Layout(LayoutError::Write(FileError::Io { source, .. }))
             | StoreError::Link(FileError::Io { source, .. })
@@ -186,7 +188,10 @@ impl From<&StoreError> for ApiError {
                 let text = "the server has no room for another tag; delete old ones";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
-            StoreError::Layout(_) | StoreError::Link(_) | StoreError::Blob(_) => {
+            StoreError::Layout(_)
+            | StoreError::Link(_)
+            | StoreError::Blob(_)
+            | StoreError::Unknowable(_) => {
                 tracing::error!(error = %chain(error), "storage");
                 ApiError::internal()
             }

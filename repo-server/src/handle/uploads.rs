@@ -1,14 +1,15 @@
 //! end-4, 5, 6, 11, 13, 14: uploads, whole, in pieces or by mounting.
 //!
-//! A session is a temporary file that is hashed as it grows. It becomes a blob when it is finished
-//! with the digest it has, and is thrown away when that fails, when it is cancelled, when nobody
-//! touches it for [`Limits::session_expiry`](crate::config::Limits) and when the server ends.
+//! A session is bytes that the storage keeps and that are hashed as they come. It becomes a blob
+//! when it is finished with the digest it has, and is thrown away when that fails, when it is
+//! cancelled and when nobody touches it for [`Limits::session_expiry`](crate::config::Limits). A
+//! server that ends, whichever way, leaves it: the client asks the next one how much is there
+//! (end-13) and goes on.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use formats::digest::{Algorithm, Digest};
@@ -16,7 +17,6 @@ use formats::oci::RepositoryName;
 use http::{HeaderName, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use storage::layout::BlobWriter;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
 use super::{App, Asked, blocking, reply};
@@ -24,7 +24,9 @@ use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::progress::RequestOpen;
 use crate::route::SessionId;
-use crate::store::StoreError;
+use crate::store::backend::{Upload, UploadKey};
+use crate::store::quota::Charge;
+use crate::store::{Store, StoreError, chain};
 
 /// 256 KiB: written at once, so that disk work is not done per network packet.
 const BATCH: usize = 256 << 10;
@@ -41,17 +43,43 @@ pub(crate) struct Uploads {
 /// One upload under way.
 #[derive(Debug)]
 pub(super) struct Session {
-    id: SessionId,
-    name: RepositoryName,
-    /// Held by the one request that writes; `None` once it is finished or thrown away.
-    writer: Arc<tokio::sync::Mutex<Option<BlobWriter>>>,
+    key: UploadKey,
+    /// Held by the one request that writes.
+    content: Arc<tokio::sync::Mutex<Content>>,
     stored: AtomicU64,
     touched: Mutex<Instant>,
 }
 
+#[derive(Debug)]
+enum Content {
+    /// Begun by a server before this one, or by one beside it.
+    Asleep(Charge),
+    /// Being written.
+    Open(Growing),
+    /// Finished or thrown away.
+    Gone,
+}
+
+/// Bytes and their place in the quotas.
+#[derive(Debug)]
+struct Growing {
+    upload: Box<dyn Upload>,
+    charge: Charge,
+}
+
 impl Session {
+    fn new(key: UploadKey, content: Content, stored: u64, idle: Duration) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Session {
+            key,
+            content: Arc::new(tokio::sync::Mutex::new(content)),
+            stored: AtomicU64::new(stored),
+            touched: Mutex::new(now.checked_sub(idle).unwrap_or(now)),
+        })
+    }
+
     fn location(&self) -> String {
-        format!("/v2/{}/blobs/uploads/{}", self.name, self.id)
+        format!("/v2/{}/blobs/uploads/{}", self.key.name, self.key.id)
     }
 
     fn touch(&self) {
@@ -68,12 +96,46 @@ impl Session {
             let text = "another request writes to this upload";
             ApiError::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, text)
         };
-        let guard = Arc::clone(&self.writer).try_lock_owned().map_err(|_| busy())?;
-        if guard.is_none() { Err(unknown()) } else { Ok(guard) }
+        let guard = Arc::clone(&self.content).try_lock_owned().map_err(|_| busy())?;
+        if matches!(*guard, Content::Gone) { Err(unknown()) } else { Ok(guard) }
     }
 }
 
-type Writing = OwnedMutexGuard<Option<BlobWriter>>;
+type Writing = OwnedMutexGuard<Content>;
+
+/// Opens what is asleep; `None` when somebody else threw it away. Blocks.
+fn open<'a>(
+    store: &Store,
+    session: &Session,
+    content: &'a mut Content,
+) -> Result<Option<&'a mut Growing>, StoreError> {
+    if let Content::Asleep(charge) = content {
+        let Some(upload) = store.resume_upload(&session.key)? else {
+            *content = Content::Gone;
+            return Ok(None);
+        };
+        let charge = std::mem::replace(charge, store.usage().charge(&session.key.name, 0));
+        session.stored.store(upload.stored(), Ordering::Relaxed);
+        *content = Content::Open(Growing { upload, charge });
+    }
+    match content {
+        Content::Open(growing) => Ok(Some(growing)),
+        _ => Ok(None),
+    }
+}
+
+/// Takes the bytes out of a session, which is over then. Blocks.
+fn take(
+    store: &Store,
+    session: &Session,
+    content: &mut Content,
+) -> Result<Option<Growing>, StoreError> {
+    open(store, session, content)?;
+    match std::mem::replace(content, Content::Gone) {
+        Content::Open(growing) => Ok(Some(growing)),
+        _ => Ok(None),
+    }
+}
 
 fn unknown() -> ApiError {
     ApiError::missing(Code::BlobUploadUnknown, "there is no such upload; it may have expired")
@@ -85,8 +147,20 @@ pub(super) fn cut_off() -> ApiError {
 }
 
 impl Uploads {
-    pub(crate) fn new(most: usize) -> Self {
-        Uploads { sessions: Mutex::new(HashMap::new()), most }
+    /// The sessions that servers before this one left. Blocks.
+    pub(crate) fn new(store: &Store, most: usize) -> Result<Self, StoreError> {
+        let now = SystemTime::now();
+        let left = store.uploads()?.into_iter().map(|(key, stored, grown)| {
+            let idle = now.duration_since(grown).unwrap_or_default();
+            let charge = store.usage().charge(&key.name, stored);
+            (key.id.clone(), Session::new(key, Content::Asleep(charge), stored, idle))
+        });
+        Ok(Uploads { sessions: Mutex::new(left.collect()), most })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// The session of that id in that repository.
@@ -96,29 +170,19 @@ impl Uploads {
         id: &SessionId,
     ) -> Result<Arc<Session>, ApiError> {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions.get(id).filter(|session| session.name == *name);
+        let session = sessions.get(id).filter(|session| session.key.name == *name);
         let session = Arc::clone(session.ok_or_else(unknown)?);
         session.touch();
         Ok(session)
     }
 
-    fn insert(&self, name: RepositoryName, writer: BlobWriter) -> Result<Arc<Session>, ApiError> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| ApiError::internal())?;
-        let id = SessionId::from_random(random);
-        let session = Arc::new(Session {
-            id: id.clone(),
-            name,
-            writer: Arc::new(tokio::sync::Mutex::new(Some(writer))),
-            stored: AtomicU64::new(0),
-            touched: Mutex::new(Instant::now()),
-        });
+    fn insert(&self, session: &Arc<Session>) -> Result<(), ApiError> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if sessions.len() >= self.most {
             return Err(too_many("too many uploads are open"));
         }
-        sessions.insert(id, Arc::clone(&session));
-        Ok(session)
+        sessions.insert(session.key.id.clone(), Arc::clone(session));
+        Ok(())
     }
 
     fn has_room(&self) -> Result<(), ApiError> {
@@ -131,17 +195,30 @@ impl Uploads {
     }
 
     /// Throws away sessions that nobody touched for `expiry`; how many. Blocks.
-    pub(crate) fn expire(&self, expiry: Duration) -> usize {
+    pub(crate) fn expire(&self, store: &Store, expiry: Duration) -> usize {
         let old: Vec<_> = {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             let stale = |session: &Session| {
                 let touched = *session.touched.lock().unwrap_or_else(PoisonError::into_inner);
-                touched.elapsed() > expiry && session.writer.try_lock().is_ok()
+                touched.elapsed() > expiry && session.content.try_lock().is_ok()
             };
-            sessions.extract_if(|_, session| stale(session)).collect()
+            sessions.extract_if(|_, session| stale(session)).map(|(_, session)| session).collect()
         };
-        // Dropping the writers removes their files; that happens without the lock.
+        for session in &old {
+            // Whoever got hold of it meanwhile finds it gone, or keeps it until that request ends.
+            let Ok(mut content) = session.content.try_lock() else { continue };
+            if let Err(error) = throw_away(store, session, &mut content) {
+                tracing::warn!(error = %chain(&error), "an expired upload stays until the next start");
+            }
+        }
         old.len()
+    }
+}
+
+fn throw_away(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
+    match take(store, session, content)? {
+        Some(Growing { upload, .. }) => upload.abandon(),
+        None => Ok(()),
     }
 }
 
@@ -161,10 +238,41 @@ pub(super) async fn start(
     name: RepositoryName,
     algorithm: Algorithm,
 ) -> Result<Response<Body>, ApiError> {
-    app.uploads.has_room()?;
-    let writer = blocking(app, move |store| store.new_blob(algorithm)).await?;
-    let session = app.uploads.insert(name, writer)?;
+    let session = begin(app, name, algorithm).await?;
     Ok(progress(&session, StatusCode::ACCEPTED))
+}
+
+async fn begin(
+    app: &Arc<App>,
+    name: RepositoryName,
+    algorithm: Algorithm,
+) -> Result<Arc<Session>, ApiError> {
+    app.uploads.has_room()?;
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| ApiError::internal())?;
+    let key = UploadKey { name, id: SessionId::from_random(random), algorithm };
+    let session = blocking(app, move |store| {
+        let charge = store.usage().charge(&key.name, 0);
+        let upload = store.new_upload(&key)?;
+        Ok(Session::new(key, Content::Open(Growing { upload, charge }), 0, Duration::ZERO))
+    })
+    .await?;
+    if let Err(full) = app.uploads.insert(&session) {
+        discard(app, &session, session.lock()?).await?;
+        return Err(full);
+    }
+    Ok(session)
+}
+
+/// Ends a session and throws its bytes away.
+async fn discard(
+    app: &Arc<App>,
+    session: &Arc<Session>,
+    mut writing: Writing,
+) -> Result<(), ApiError> {
+    app.uploads.remove(&session.key.id);
+    let session = Arc::clone(session);
+    blocking(app, move |store| throw_away(store, &session, &mut writing)).await
 }
 
 /// end-11: makes a blob of another repository visible, or opens a session as if not asked to.
@@ -175,22 +283,12 @@ pub(super) async fn mount(
     from: Option<RepositoryName>,
 ) -> Result<Response<Body>, ApiError> {
     let (to, wanted) = (name.clone(), digest.clone());
-    let mounted = blocking(app, move |store| {
-        let there = match from {
-            Some(from) => store.shows_blob(&from, &wanted)?,
-            None => store.anywhere(&wanted),
-        };
-        if !there || store.open_blob(&wanted)?.is_none() {
-            return Ok(false);
-        }
-        store.show_blob(&to, &wanted)?;
-        Ok(true)
-    })
-    .await?;
+    let mounted = blocking(app, move |store| store.mount_blob(&to, from.as_ref(), &wanted)).await?;
     if mounted { Ok(created(&name, &digest)) } else { start(app, name, digest.algorithm()).await }
 }
 
-/// end-4b: the whole blob in one request.
+/// end-4b: the whole blob in one request. Nobody knows the session's name, so nobody could go on
+/// with it: what does not become a blob is thrown away.
 pub(super) async fn whole(
     app: &Arc<App>,
     asked: &Asked,
@@ -199,12 +297,13 @@ pub(super) async fn whole(
     body: Incoming,
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
-    app.uploads.has_room()?;
-    let algorithm = digest.algorithm();
-    let writer = blocking(app, move |store| store.new_blob(algorithm)).await?;
-    let session = app.uploads.insert(name, writer)?;
+    let session = begin(app, name, digest.algorithm()).await?;
     let done = finish(app, asked, Arc::clone(&session), digest, body, open).await;
-    app.uploads.remove(&session.id);
+    if done.is_err()
+        && let Ok(writing) = session.lock()
+    {
+        discard(app, &session, writing).await?;
+    }
     done
 }
 
@@ -233,11 +332,14 @@ pub(super) async fn finish(
 ) -> Result<Response<Body>, ApiError> {
     let writing = session.lock()?;
     let mut writing = receive(app, asked, &session, writing, body, open).await?;
-    let writer = writing.take().ok_or_else(unknown)?;
-    app.uploads.remove(&session.id);
-    let (name, wanted) = (session.name.clone(), digest.clone());
-    blocking(app, move |store| store.commit_blob(&name, writer, &wanted)).await?;
-    Ok(created(&session.name, &digest))
+    app.uploads.remove(&session.key.id);
+    let (ending, wanted) = (Arc::clone(&session), digest.clone());
+    let there = blocking(app, move |store| {
+        let Some(grown) = take(store, &ending, &mut writing)? else { return Ok(false) };
+        store.commit_blob(&ending.key.name, grown.upload, &wanted)?;
+        Ok(true)
+    });
+    if there.await? { Ok(created(&session.key.name, &digest)) } else { Err(unknown()) }
 }
 
 /// end-13: how many bytes are there.
@@ -250,14 +352,8 @@ pub(super) async fn cancel(
     app: &Arc<App>,
     session: Arc<Session>,
 ) -> Result<Response<Body>, ApiError> {
-    let mut writing = session.lock()?;
-    let writer = writing.take();
-    app.uploads.remove(&session.id);
-    blocking(app, move |_| {
-        drop(writer);
-        Ok(())
-    })
-    .await?;
+    let writing = session.lock()?;
+    discard(app, &session, writing).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
@@ -266,7 +362,7 @@ fn progress(session: &Session, status: StatusCode) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, reply::value(&session.location()));
     headers.insert(header::RANGE, reply::value(&reply::received(session.stored())));
-    headers.insert(UPLOAD_UUID, reply::value(session.id.as_str()));
+    headers.insert(UPLOAD_UUID, reply::value(session.key.id.as_str()));
     response
 }
 
@@ -312,13 +408,12 @@ async fn receive(
         }
         let over = total > most;
         if (waiting >= BATCH || ended) && !over {
-            writing = write(app, session, writing, std::mem::take(&mut batch)).await?;
+            writing = write(app, session, writing, std::mem::take(&mut batch), ended).await?;
             waiting = 0;
         }
         match (over, broken, ended) {
             (true, _, _) => {
-                writing.take();
-                app.uploads.remove(&session.id);
+                discard(app, session, writing).await?;
                 return Err(too_large(app));
             }
             (_, true, _) => return Err(cut_off()),
@@ -340,19 +435,23 @@ async fn write(
     session: &Arc<Session>,
     mut writing: Writing,
     batch: Vec<Bytes>,
+    pause: bool,
 ) -> Result<Writing, ApiError> {
     let session = Arc::clone(session);
-    blocking(app, move |_| {
-        if let Some(writer) = writing.as_mut() {
-            for piece in &batch {
-                writer.write_all(piece).map_err(StoreError::Blob)?;
-            }
-            session.stored.store(writer.len(), Ordering::Relaxed);
-        }
+    let written = blocking(app, move |store| {
+        let Some(growing) = open(store, &session, &mut writing)? else { return Ok(None) };
+        let Growing { upload, charge } = growing;
+        let written = batch.iter().try_for_each(|piece| {
+            charge.grow(piece.len() as u64)?;
+            upload.write(piece)
+        });
+        let paused = if pause { upload.pause() } else { Ok(()) };
+        session.stored.store(upload.stored(), Ordering::Relaxed);
+        written.and(paused)?;
         session.touch();
-        Ok(writing)
-    })
-    .await
+        Ok(Some(writing))
+    });
+    written.await?.ok_or_else(unknown)
 }
 
 fn too_large(app: &App) -> ApiError {

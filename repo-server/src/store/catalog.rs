@@ -134,6 +134,7 @@ mod tests {
             annotations: BTreeMap::new(),
             manifests: manifests.iter().map(|it| (digest(it), "m".to_owned())).collect(),
             blobs: blobs.iter().map(|it| digest(it)).collect(),
+            metadata: Vec::new(),
         })
     }
 

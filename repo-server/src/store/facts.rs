@@ -48,6 +48,8 @@ pub struct Facts {
     pub manifests: Vec<(Digest, String)>,
     /// Config and layers, without those that are fetched from elsewhere.
     pub blobs: Vec<Digest>,
+    /// Those of `blobs` that are TUF metadata, which names further bytes by their hash.
+    pub metadata: Vec<Digest>,
 }
 
 #[derive(Deserialize)]
@@ -100,7 +102,10 @@ impl Facts {
         let manifests = document.manifests.unwrap_or_default();
         let layers = document.layers.unwrap_or_default();
         let blobs = document.config.into_iter().chain(layers).filter(|entry| !entry.is_foreign());
+        let blobs: Vec<Entry> = blobs.collect();
+        let metadata = blobs.iter().filter(|entry| entry.media_type == media_type::TUF_METADATA);
         Ok(Facts {
+            metadata: metadata.map(|entry| entry.digest.clone()).collect(),
             len,
             media_type: document.media_type.filter(named),
             artifact_type,
@@ -110,7 +115,7 @@ impl Facts {
                 .into_iter()
                 .map(|entry| (entry.digest, entry.media_type))
                 .collect(),
-            blobs: blobs.map(|entry| entry.digest).collect(),
+            blobs: blobs.into_iter().map(|entry| entry.digest).collect(),
         })
     }
 

@@ -9,9 +9,14 @@ use bytes::Bytes;
 use formats::digest::Digest;
 use storage::layout::Blob;
 
-/// Tells one state of a file from another: inode, length, modification and change time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(u64, u64, (i64, i64), (i64, i64));
+/// Tells one state of a stored blob from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stamp {
+    /// Inode, length, modification and change time of a file.
+    File(u64, u64, (i64, i64), (i64, i64)),
+    /// The tag that an object store gave it.
+    Object(String),
+}
 
 impl Stamp {
     /// The stamp of an open blob's file.
@@ -19,7 +24,7 @@ impl Stamp {
         let stat = blob.file().0.metadata()?;
         let (modified, changed) =
             ((stat.mtime(), stat.mtime_nsec()), (stat.ctime(), stat.ctime_nsec()));
-        Ok(Stamp(stat.ino(), stat.size(), modified, changed))
+        Ok(Stamp::File(stat.ino(), stat.size(), modified, changed))
     }
 }
 
@@ -32,8 +37,13 @@ pub struct Verified(Mutex<HashMap<Digest, Stamp>>);
 
 impl Verified {
     /// Whether this very state of the file was verified.
-    pub fn holds(&self, digest: &Digest, stamp: Stamp) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(&stamp)
+    pub fn holds(&self, digest: &Digest, stamp: &Stamp) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(stamp)
+    }
+
+    /// Forgets a blob that is gone.
+    pub fn remove(&self, digest: &Digest) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
     }
 
     /// Remembers a verified file.

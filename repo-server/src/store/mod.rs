@@ -1,26 +1,31 @@
-//! Content-addressed storage: an OCI image layout, and beside it which repository shows what.
+//! Content-addressed storage, and which repository shows what of it.
 //!
-//! ```text
-//!  DIR/oci-layout, index.json, blobs/   the image layout; refs are repo:tag
-//!  DIR/.tmp/                            uploads in progress, removed at the next start
-//!  DIR/repositories/                    links, see `links`
-//! ```
+//! | module | does |
+//! |---|---|
+//! | [`backend`] | what a storage has to do |
+//! | [`local`] | that, in a directory: an OCI image layout (the default) |
+//! | [`catalog`], [`facts`] | links and references → repositories (pure) |
+//! | [`gc`] | throws away what nothing reaches |
+//! | [`quota`] | how much room there is |
 //!
-//! DIR without `repositories/` and `.tmp/` is a bundle as it stands. A DIR that somebody else
-//! writes (`signer publish --repo oci:DIR`) is served at once: a changed `index.json` is noticed
-//! with the next request for a tag.
+//! A directory without its `repositories/` and `.tmp/` is a bundle as it stands. One that somebody
+//! else writes (`signer publish --repo oci:DIR`) is served at once: a changed `index.json` is
+//! noticed with the next request for a tag.
 //!
 //! Everything here blocks and is called from `spawn_blocking`, except where a method says that it
 //! only looks into memory. Of two changes at once, one waits; readers never wait for a disk.
 
+pub mod backend;
 pub mod catalog;
 pub mod facts;
+pub mod gc;
 pub mod held;
 mod links;
+pub mod local;
+pub mod quota;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -28,12 +33,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use formats::digest::Digest;
 use formats::oci::{Index, MANIFEST_LIMIT, RepositoryName};
-use storage::layout::{Blob, Layout as _, LayoutDir, LayoutError};
-use storage::{Directory, FileError};
+use storage::FileError;
+use storage::layout::LayoutError;
 
+use self::backend::{Backend, Blob, Kind};
 use self::catalog::{Linked, Repository, Visible};
 use self::facts::{Facts, FactsError};
-use self::held::{SmallBlobs, Stamp, Verified};
+use self::held::{SmallBlobs, Verified};
+use self::local::Local;
+use self::quota::{Quota, Usage};
 use crate::error::ServerError;
 use crate::route::Reference;
 
@@ -66,6 +74,19 @@ pub enum StoreError {
     /// What is to be deleted is part of a manifest of the repository.
     #[error("manifest {0} needs it; delete that first")]
     Needed(Digest),
+    /// There is no room left by the operator's rule.
+    #[error("{of} may use {quota} bytes, and they are used up; delete something first")]
+    Quota {
+        /// What the quota is for.
+        of: String,
+        /// In bytes.
+        quota: u64,
+    },
+    /// Something that must be read to know what is needed cannot be.
+    #[error(
+        "{0} is damaged, so nobody knows what it needs: nothing is thrown away. Push it again, or delete its tag"
+    )]
+    Unknowable(Digest),
     /// The server was started read-only.
     #[error("this server is read-only")]
     ReadOnly,
@@ -74,16 +95,14 @@ pub enum StoreError {
 /// The storage of one server. Shared by all requests.
 #[derive(Debug)]
 pub struct Store {
-    layout: LayoutDir,
-    /// Where links are; `None` when read-only and none were ever made.
-    links: Option<Directory>,
-    /// Held for as long as this process may write; a second server must not.
-    lock: Option<File>,
+    backend: Box<dyn Backend>,
+    read_only: bool,
     catalog: RwLock<Catalog>,
     /// Taken by whoever changes something; holds what the catalog is made of.
     state: Mutex<State>,
     verified: Verified,
     small: SmallBlobs,
+    usage: Arc<Usage>,
 }
 
 #[derive(Debug)]
@@ -97,76 +116,84 @@ struct State {
     links: BTreeMap<RepositoryName, Linked>,
     /// Manifests read so far; their bytes had their digest.
     facts: HashMap<Digest, Arc<Facts>>,
+    /// Blobs about to be linked: not garbage yet.
+    pinned: Vec<Digest>,
+}
+
+/// What is behind a digest.
+enum Read {
+    Bytes(Vec<u8>),
+    Missing,
+    /// Other bytes than the digest says, or more than were asked for.
+    Damaged,
 }
 
 impl Store {
-    /// Opens the storage in `dir`; unless `read_only`, makes what is missing there, removes what
-    /// killed uploads left, and refuses a directory that another server writes.
+    /// Opens the storage in `dir`, see [`Local::open`].
     pub fn open(dir: &Path, read_only: bool) -> Result<Self, ServerError> {
-        let damaged = |error: LayoutError| match error {
-            LayoutError::Read(FileError::Io { action, path, source })
-            | LayoutError::Write(FileError::Io { action, path, source }) => {
-                ServerError::Io { doing: action, path, source }
-            }
+        Self::open_with(dir, read_only, Quota::default())
+    }
+
+    /// The same, with quotas.
+    pub fn open_with(dir: &Path, read_only: bool, quota: Quota) -> Result<Self, ServerError> {
+        let backend = Box::new(Local::open(dir, read_only)?);
+        Self::over(backend, read_only, quota).map_err(|error| match error {
+            StoreError::Layout(error) => local::damaged(dir, error),
+            StoreError::Link(error) => local::damaged(dir, LayoutError::Read(error)),
             other => ServerError::Store { path: dir.to_owned(), why: chain(&other) },
-        };
-        let link_failed = |error: FileError| damaged(LayoutError::Read(error));
-        let layout = if read_only { LayoutDir::open(dir) } else { LayoutDir::create(dir) };
-        let layout = layout.map_err(damaged)?;
-        let root = Directory::open(dir).map_err(link_failed)?;
-        let links = match read_only {
-            true => root.subdirectory("repositories"),
-            false => root.subdirectory_or_create("repositories", 0o755.into()).map(Some),
-        };
-        let links = links.map_err(link_failed)?;
-        let lock = match read_only {
-            true => None,
-            false => Some(lock(&dir.join("repositories"))?),
-        };
-        let linked = links
-            .as_ref()
-            .map(|links| links::read_all(links, !read_only))
-            .transpose()
-            .map_err(link_failed)?;
-        let state = State { links: linked.unwrap_or_default(), facts: HashMap::new() };
-        let index = layout.index().map_err(damaged)?;
+        })
+    }
+
+    /// Reads what a storage of any kind shows.
+    pub fn over(
+        backend: Box<dyn Backend>,
+        read_only: bool,
+        quota: Quota,
+    ) -> Result<Self, StoreError> {
+        let mut state = State::default();
+        for link in backend.links()? {
+            state.link(&link.name, link.kind, &link.digest, &link.media_type);
+        }
+        let usage = Usage::new(quota);
+        if usage.is_on() {
+            let blobs = backend.blobs()?;
+            usage.set_blobs(blobs.into_iter().map(|it| (it.digest, it.len)));
+        }
+        let catalog = Catalog { index: backend.index()?, repositories: BTreeMap::new() };
         let store = Store {
-            layout,
-            links,
-            lock,
-            catalog: RwLock::new(Catalog { index, repositories: BTreeMap::new() }),
+            backend,
+            read_only,
+            catalog: RwLock::new(catalog),
             state: Mutex::new(state),
             verified: Verified::default(),
             small: SmallBlobs::default(),
+            usage: Arc::new(usage),
         };
-        store.rebuild(&mut store.state()).map_err(|error| match error {
-            StoreError::Layout(error) => damaged(error),
-            other => ServerError::Store { path: dir.to_owned(), why: chain(&other) },
-        })?;
+        store.rebuild(&mut store.state())?;
         Ok(store)
     }
 
-    /// Files in the blob directory whose bytes do not have their digest, after reading all of
-    /// them: `(digest, why)`. `progress` is told of each blob before it is read.
+    /// Blobs whose bytes do not have their digest, after reading all of them: `(digest, why)`.
+    /// `progress` is told of each blob before it is read.
     pub fn scrub(
         &self,
         mut progress: impl FnMut(&Digest, u64),
     ) -> Result<(usize, Vec<(Digest, String)>), StoreError> {
-        let blobs = self.layout.blobs()?;
+        let blobs = self.backend.blobs()?;
         let mut rotten = Vec::new();
-        for digest in &blobs {
-            let checked = self.layout.open_blob(digest).and_then(|blob| match blob {
-                Some(blob) => {
-                    progress(digest, blob.len());
-                    blob.verify()
-                }
-                None => Ok(()),
-            });
-            if let Err(error) = checked {
-                rotten.push((digest.clone(), chain(&error)));
+        for stored in &blobs {
+            let Some(blob) = self.backend.open_blob(&stored.digest)? else { continue };
+            progress(&stored.digest, blob.len());
+            if let Err(error) = hashed(&stored.digest, &*blob) {
+                rotten.push((stored.digest.clone(), chain(&error)));
             }
         }
         Ok((blobs.len(), rotten))
+    }
+
+    /// What is used of the quotas.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
     }
 
     /// Looks into memory only: the repository as last known.
@@ -189,7 +216,7 @@ impl Store {
 
     /// Notices what other processes did to `index.json` since.
     pub fn refresh(&self) -> Result<(), StoreError> {
-        let index = self.layout.index()?;
+        let index = self.backend.index()?;
         let current = |catalog: &Catalog| Arc::ptr_eq(&catalog.index, &index);
         if !current(&self.catalog.read().unwrap_or_else(PoisonError::into_inner)) {
             self.rebuild(&mut self.state())?;
@@ -241,34 +268,70 @@ impl Store {
         if let Some(bytes) = self.small.find(digest) {
             return Ok(Some(bytes));
         }
-        match self.layout.read_blob(digest, MANIFEST_LIMIT) {
-            Ok(bytes) => {
-                let bytes = Bytes::from(bytes);
-                self.small.keep(digest.clone(), &bytes);
-                Ok(Some(bytes))
+        let Read::Bytes(bytes) = self.read(digest, MANIFEST_LIMIT)? else { return Ok(None) };
+        let bytes = Bytes::from(bytes);
+        self.small.keep(digest.clone(), &bytes);
+        Ok(Some(bytes))
+    }
+
+    /// A whole blob of at most `max` bytes, verified.
+    fn read(&self, digest: &Digest, max: u64) -> Result<Read, StoreError> {
+        let Some(blob) = self.backend.open_blob(digest)? else { return Ok(Read::Missing) };
+        let told = |error: &dyn std::error::Error| {
+            tracing::error!(error = %chain(error), "not served");
+            Ok(Read::Damaged)
+        };
+        if blob.len() > max {
+            let (digest, len) = (digest.clone(), blob.len());
+            return told(&LayoutError::BlobTooLong { digest, len, max });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(blob.len()).unwrap_or(0));
+        let mut pieces = blob.read(0, blob.len())?;
+        loop {
+            match pieces.next() {
+                Ok(piece) if piece.is_empty() => break,
+                Ok(piece) => bytes.extend_from_slice(&piece),
+                Err(error @ StoreError::Layout(LayoutError::BlobRange { .. })) => {
+                    return told(&error);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Ok(absent(error)?),
+        }
+        let mut hasher = digest.algorithm().hasher();
+        hasher.update(&bytes);
+        match hasher.finish() {
+            found if found == *digest => Ok(Read::Bytes(bytes)),
+            found => told(&LayoutError::BlobDigest { named: digest.clone(), found }),
         }
     }
 
-    /// Opens a blob; with `true` when these very bytes are known to have their digest.
-    pub fn open_blob(&self, digest: &Digest) -> Result<Option<(Blob, bool)>, StoreError> {
-        let blob = self.layout.open_blob(digest).or_else(absent)?;
-        let Some(blob) = blob else { return Ok(None) };
-        let stamp = Stamp::of(&blob).map_err(StoreError::Blob)?;
-        let verified = self.verified.holds(digest, stamp);
-        Ok(Some((blob, verified)))
+    /// Opens a blob. Its bytes may not have been verified.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<Arc<dyn Blob>>, StoreError> {
+        self.backend.open_blob(digest)
+    }
+
+    /// Whether the bytes of an open blob are known to have its digest. Looks into memory only.
+    pub fn is_verified(&self, digest: &Digest, blob: &dyn Blob) -> Result<bool, StoreError> {
+        Ok(self.verified.holds(digest, &blob.stamp()?))
     }
 
     /// Hashes an open blob; `false`, and a line in the log, when it does not have its digest.
-    pub fn verify(&self, blob: &Blob) -> Result<bool, StoreError> {
-        let stamp = Stamp::of(blob).map_err(StoreError::Blob)?;
-        match blob.verify() {
+    pub fn verify(&self, digest: &Digest, blob: &dyn Blob) -> Result<bool, StoreError> {
+        let stamp = blob.stamp()?;
+        match hashed(digest, blob) {
             Ok(()) => {
-                self.verified.insert(blob.digest().clone(), stamp);
+                self.verified.insert(digest.clone(), stamp);
                 Ok(true)
             }
-            Err(error) => Ok(absent::<()>(error)?.is_some()),
+            Err(
+                error @ StoreError::Layout(
+                    LayoutError::BlobDigest { .. } | LayoutError::BlobRange { .. },
+                ),
+            ) => {
+                tracing::error!(error = %chain(&error), "not served");
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -276,19 +339,15 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The links, if this server may change anything.
-    fn writable(&self) -> Result<&Directory, StoreError> {
-        match (&self.lock, &self.links) {
-            (Some(_), Some(links)) => Ok(links),
-            _ => Err(StoreError::ReadOnly),
-        }
+    fn writable(&self) -> Result<&dyn Backend, StoreError> {
+        if self.read_only { Err(StoreError::ReadOnly) } else { Ok(&*self.backend) }
     }
 
     /// Makes the catalog anew from `index.json` as it stands now and from the links. Manifests
     /// that were read before are not read again.
     fn rebuild(&self, state: &mut State) -> Result<(), StoreError> {
-        let index = self.layout.index()?;
-        let State { links, facts } = state;
+        let index = self.backend.index()?;
+        let State { links, facts, .. } = state;
         let repositories = catalog::repositories(&index, links, |digest| {
             if let Some(known) = facts.get(digest) {
                 return Some(Arc::clone(known));
@@ -297,16 +356,38 @@ impl Store {
             facts.insert(digest.clone(), Arc::clone(&read));
             Some(read)
         });
+        if self.usage.is_on() {
+            let used = |it: &Repository| {
+                let blobs: u64 = it.blobs.iter().map(|digest| self.size(digest)).sum();
+                blobs + it.manifests.values().map(|manifest| manifest.facts.len).sum::<u64>()
+            };
+            let used = repositories.iter().map(|(name, it)| (name.clone(), used(it)));
+            self.usage.set_repositories(used.collect());
+        }
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) =
             Catalog { index, repositories };
         Ok(())
     }
 
+    /// A blob's length, for the quotas; what cannot be opened has none.
+    fn size(&self, digest: &Digest) -> u64 {
+        if let Some(known) = self.usage.size(digest) {
+            return known;
+        }
+        let len = self.backend.open_blob(digest).ok().flatten().map_or(0, |blob| blob.len());
+        self.usage.add(digest, len);
+        len
+    }
+
     fn facts(&self, digest: &Digest) -> Option<Facts> {
-        match self.layout.read_blob(digest, MANIFEST_LIMIT) {
-            Ok(bytes) => Facts::parse(&bytes)
+        match self.read(digest, MANIFEST_LIMIT) {
+            Ok(Read::Bytes(bytes)) => Facts::parse(&bytes)
                 .inspect_err(|error| tracing::warn!(%digest, %error, "not shown: not a manifest"))
                 .ok(),
+            Ok(Read::Missing | Read::Damaged) => {
+                tracing::warn!(%digest, "manifest not shown: missing or damaged");
+                None
+            }
             Err(error) => {
                 tracing::warn!(%digest, error = %chain(&error), "manifest not shown");
                 None
@@ -315,27 +396,49 @@ impl Store {
     }
 }
 
-/// Damaged, foreign and missing files are not there, and the log says so; failing disks are errors.
-fn absent<T>(error: LayoutError) -> Result<Option<T>, LayoutError> {
-    match error {
-        LayoutError::MissingBlob(_) => Ok(None),
-        LayoutError::Read(_) | LayoutError::Write(_) => Err(error),
-        damaged => {
-            tracing::error!(error = %chain(&damaged), "not served");
-            Ok(None)
+impl State {
+    fn link(&mut self, name: &RepositoryName, kind: Kind, digest: &Digest, media_type: &str) {
+        let linked = self.links.entry(name.clone()).or_default();
+        match kind {
+            Kind::Blob => {
+                linked.blobs.insert(digest.clone());
+            }
+            Kind::Manifest => {
+                linked.manifests.insert(digest.clone(), media_type.to_owned());
+            }
+        }
+    }
+
+    fn unlink(&mut self, name: &RepositoryName, kind: Kind, digest: &Digest) {
+        let Some(linked) = self.links.get_mut(name) else { return };
+        match kind {
+            Kind::Blob => {
+                linked.blobs.remove(digest);
+            }
+            Kind::Manifest => {
+                linked.manifests.remove(digest);
+            }
+        }
+        if *linked == Linked::default() {
+            self.links.remove(name);
         }
     }
 }
 
-fn lock(path: &Path) -> Result<File, ServerError> {
-    let file = File::open(path).map_err(ServerError::io("open", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(ServerError::Config(format!(
-            "{}: another repo-server writes there; stop it, or add --read-only",
-            path.display()
-        ))),
-        Err(std::fs::TryLockError::Error(error)) => Err(ServerError::io("lock", path)(error)),
+/// Reads all of a blob and compares it with its digest.
+fn hashed(digest: &Digest, blob: &dyn Blob) -> Result<(), StoreError> {
+    let mut hasher = digest.algorithm().hasher();
+    let mut pieces = blob.read(0, blob.len())?;
+    loop {
+        let piece = pieces.next()?;
+        if piece.is_empty() {
+            break;
+        }
+        hasher.update(&piece);
+    }
+    match hasher.finish() {
+        found if found == *digest => Ok(()),
+        found => Err(LayoutError::BlobDigest { named: digest.clone(), found }.into()),
     }
 }
 

@@ -1,53 +1,108 @@
 //! Changes of the storage: each is durable when its method comes back, and leaves what was before or
 //! what is after when it is cut off.
 
-use std::io::Write as _;
 use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use formats::digest::{Algorithm, Digest};
+use formats::digest::Digest;
 use formats::oci::{Descriptor, RepositoryName, Tag};
-use storage::layout::{BlobWriter, Layout as _};
 
+use super::backend::{Kind, Upload, UploadKey};
 use super::catalog::Repository;
 use super::facts::Facts;
-use super::held::Stamp;
-use super::links::{self, Kind};
 use super::{Store, StoreError};
 use crate::route::Reference;
 
 impl Store {
-    /// Starts a blob; nobody sees it until [`Store::commit_blob`].
-    pub fn new_blob(&self, algorithm: Algorithm) -> Result<BlobWriter, StoreError> {
-        self.writable()?;
-        Ok(self.layout.blob_writer_for(algorithm)?)
+    /// Starts an upload; nobody sees it until [`Store::commit_blob`].
+    pub fn new_upload(&self, key: &UploadKey) -> Result<Box<dyn Upload>, StoreError> {
+        self.writable()?.new_upload(key)
+    }
+
+    /// Goes on with an upload that another server began; `None` when it is gone.
+    pub fn resume_upload(&self, key: &UploadKey) -> Result<Option<Box<dyn Upload>>, StoreError> {
+        self.writable()?.resume_upload(key)
+    }
+
+    /// All uploads there are, with their lengths and when they last grew.
+    pub fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError> {
+        self.backend.uploads()
     }
 
     /// Makes a blob durable and visible in a repository, if it has that digest.
     pub fn commit_blob(
         &self,
         name: &RepositoryName,
-        writer: BlobWriter,
+        upload: Box<dyn Upload>,
         digest: &Digest,
     ) -> Result<(), StoreError> {
-        writer.commit(Some(digest))?;
-        // It was hashed on its way in: what is opened now is what was written.
-        if let Some(blob) = self.layout.open_blob(digest)? {
-            self.verified.insert(digest.clone(), Stamp::of(&blob).map_err(StoreError::Blob)?);
+        let len = upload.stored();
+        // The same bytes may lie here as garbage: from now on they are not.
+        self.state().pinned.push(digest.clone());
+        let shown = self.commit_pinned(name, upload, digest, len);
+        let mut state = self.state();
+        if let Some(at) = state.pinned.iter().position(|pinned| pinned == digest) {
+            state.pinned.swap_remove(at);
         }
-        self.show_blob(name, digest)
+        shown
     }
 
-    /// Makes a blob that is stored already visible in a repository.
-    pub fn show_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<(), StoreError> {
-        let mut state = self.state();
-        let linked = state.links.entry(name.clone()).or_default();
-        if !linked.blobs.contains(digest) {
-            links::add(self.writable()?, name, Kind::Blob, digest, "")?;
-            linked.blobs.insert(digest.clone());
+    fn commit_pinned(
+        &self,
+        name: &RepositoryName,
+        upload: Box<dyn Upload>,
+        digest: &Digest,
+        len: u64,
+    ) -> Result<(), StoreError> {
+        upload.commit(digest)?;
+        self.usage.add(digest, len);
+        // It was hashed on its way in: what is opened now is what was written.
+        if let Some(blob) = self.backend.open_blob(digest)? {
+            self.verified.insert(digest.clone(), blob.stamp()?);
         }
+        self.show_blob(&mut self.state(), name, digest)
+    }
+
+    /// Makes a blob that another repository shows (`from`, or any) visible in `to`; `false` when
+    /// it is not there (end-11).
+    pub fn mount_blob(
+        &self,
+        to: &RepositoryName,
+        from: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        self.writable()?;
+        self.refresh()?;
+        let mut state = self.state();
+        let there = match from {
+            Some(from) => self.with(from, |it| it.blobs.contains(digest)).unwrap_or(false),
+            None => self.anywhere(digest),
+        };
+        let Some(blob) = self.backend.open_blob(digest)?.filter(|_| there) else {
+            return Ok(false);
+        };
+        if !self.with(to, |it| it.blobs.contains(digest)).unwrap_or(false) {
+            self.usage.expect_room(to, if self.usage.is_on() { blob.len() } else { 0 })?;
+        }
+        self.show_blob(&mut state, to, digest)?;
+        Ok(true)
+    }
+
+    fn show_blob(
+        &self,
+        state: &mut super::State,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        // Also when it is linked already: the link becomes young, and a collection spares it.
+        self.writable()?.add_link(name, Kind::Blob, digest, "")?;
+        state.link(name, Kind::Blob, digest, "");
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        catalog.repositories.entry(name.clone()).or_default().blobs.insert(digest.clone());
+        let repository = catalog.repositories.entry(name.clone()).or_default();
+        if repository.blobs.insert(digest.clone()) && self.usage.is_on() {
+            self.usage.shows(name, self.size(digest));
+        }
         Ok(())
     }
 
@@ -63,7 +118,7 @@ impl Store {
         content_type: Option<&str>,
         bytes: &Bytes,
     ) -> Result<(Digest, Arc<Facts>), StoreError> {
-        let links = self.writable()?;
+        let backend = self.writable()?;
         let facts = Arc::new(Facts::parse(bytes)?);
         let media_type = facts.media_type(content_type)?;
         let digest = match reference {
@@ -86,13 +141,14 @@ impl Store {
         {
             return Err(StoreError::Incomplete(missing));
         }
-        let mut writer = self.layout.blob_writer_for(digest.algorithm())?;
-        writer.write_all(bytes).map_err(StoreError::Blob)?;
-        writer.commit(Some(&digest))?;
-        links::add(links, name, Kind::Manifest, &digest, &media_type)?;
+        if self.with(name, |it| it.manifests.contains_key(&digest)) != Some(true) {
+            self.usage.expect_room(name, facts.len)?;
+        }
+        backend.put_blob(&digest, bytes)?;
+        self.usage.add(&digest, facts.len);
+        backend.add_link(name, Kind::Manifest, &digest, &media_type)?;
         state.facts.insert(digest.clone(), Arc::clone(&facts));
-        let linked = state.links.entry(name.clone()).or_default();
-        linked.manifests.insert(digest.clone(), media_type.clone());
+        state.link(name, Kind::Manifest, &digest, &media_type);
 
         let descriptor = Descriptor::new(&media_type, digest.clone(), facts.len);
         let named = match reference {
@@ -100,10 +156,12 @@ impl Store {
             Reference::Digest(_) => None,
         };
         let moved = named.into_iter().chain(tags);
-        let moved: Vec<_> =
-            moved.map(|tag| (format!("{name}:{tag}"), Some(descriptor.clone()))).collect();
+        let moved: Vec<_> = moved.map(|tag| format!("{name}:{tag}")).collect();
         if !moved.is_empty() {
-            self.layout.set_refs(&moved)?;
+            backend.update_refs(&mut |refs| {
+                refs.extend(moved.iter().map(|tag| (tag.clone(), descriptor.clone())));
+                Ok(())
+            })?;
         }
         self.rebuild(&mut state)?;
         Ok((digest, facts))
@@ -111,10 +169,10 @@ impl Store {
 
     /// Removes a tag; `false` when there is none (end-9).
     pub fn delete_tag(&self, name: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
-        self.writable()?;
+        let backend = self.writable()?;
         let mut state = self.state();
         let mut was_there = false;
-        self.layout.update_refs::<StoreError>(|refs| {
+        backend.update_refs(&mut |refs| {
             was_there = refs.remove(&format!("{name}:{tag}")).is_some();
             Ok(())
         })?;
@@ -124,13 +182,13 @@ impl Store {
 
     /// Removes a manifest and all tags that stand for it; `false` when it is not there (end-9).
     ///
-    /// Its bytes stay stored. A manifest that another one of the repository lists is not removed.
+    /// Its bytes stay until they are collected. A manifest that another one of the repository lists is not removed.
     pub fn delete_manifest(
         &self,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        let links = self.writable()?;
+        let backend = self.writable()?;
         self.refresh()?;
         let mut state = self.state();
         match self
@@ -141,26 +199,24 @@ impl Store {
             Some((true, None)) => {}
         }
         let prefix = format!("{name}:");
-        self.layout.update_refs::<StoreError>(|refs| {
+        backend.update_refs(&mut |refs| {
             refs.retain(|reference, descriptor| {
                 let tag = reference.strip_prefix(&prefix);
                 tag.is_none_or(|tag| tag.contains(':')) || descriptor.digest != *digest
             });
             Ok(())
         })?;
-        links::remove(links, name, Kind::Manifest, digest)?;
-        if let Some(linked) = state.links.get_mut(name) {
-            linked.manifests.remove(digest);
-        }
+        backend.remove_link(name, Kind::Manifest, digest)?;
+        state.unlink(name, Kind::Manifest, digest);
         self.rebuild(&mut state)?;
         Ok(true)
     }
 
     /// Makes a blob invisible in a repository; `false` when it is not there (end-10).
     ///
-    /// Its bytes stay stored. A blob that a manifest of the repository names is not removed.
+    /// Its bytes stay until they are collected. A blob that a manifest of the repository names is not removed.
     pub fn delete_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, StoreError> {
-        let links = self.writable()?;
+        let backend = self.writable()?;
         self.refresh()?;
         let mut state = self.state();
         match self.with(name, |it| (it.blobs.contains(digest), it.needed_by(digest).cloned())) {
@@ -168,10 +224,8 @@ impl Store {
             Some((true, Some(parent))) => return Err(StoreError::Needed(parent)),
             Some((true, None)) => {}
         }
-        links::remove(links, name, Kind::Blob, digest)?;
-        if let Some(linked) = state.links.get_mut(name) {
-            linked.blobs.remove(digest);
-        }
+        backend.remove_link(name, Kind::Blob, digest)?;
+        state.unlink(name, Kind::Blob, digest);
         self.rebuild(&mut state)?;
         Ok(true)
     }

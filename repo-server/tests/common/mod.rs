@@ -236,6 +236,13 @@ pub fn noise(len: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Uploads under way below a repository's directory.
+pub fn uploads(dir: &Path) -> usize {
+    let mut files = tree(&dir.join("repositories"));
+    files.retain(|(path, _)| path.components().any(|part| part.as_os_str() == "_uploads"));
+    files.len()
+}
+
 /// Everything below a directory: names, and content of files. For "nothing changed".
 pub fn tree(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();

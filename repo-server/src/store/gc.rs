@@ -1,0 +1,611 @@
+//! Garbage: what nothing needs any more is thrown away.
+//!
+//! ```text
+//!  every entry of index.json ┐
+//!  links made within grace   ├─► manifest ─► manifests, blobs, subject
+//!                            ┘       ▲ └───► TUF metadata ─► the hashes of its targets
+//!                                    └────── manifests attached to it (referrers)
+//! ```
+//!
+//! Everything on these ways is needed. Of the rest, what is older than the grace period goes:
+//! first the links, so that nobody sees it any more, then the bytes. The grace period is for
+//! pushes under way: their blobs come before the manifest that needs them, and their manifests
+//! before the tag. A blob that is pushed or mounted again is young again.
+//!
+//! Every step is one removal, durable by itself: a collection that is cut off anywhere has thrown
+//! away less, and the next one does the rest. When a needed manifest or a TUF metadata file
+//! cannot be read, nobody knows what it needs; then nothing at all is thrown away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use formats::digest::Digest;
+use formats::oci::MANIFEST_LIMIT;
+use serde::Deserialize;
+
+use super::backend::{Kind, Link, Refs};
+use super::facts::Facts;
+use super::{Read, State, Store, StoreError};
+
+/// 64 MiB: ten times the largest targets metadata anybody publishes.
+const METADATA_LIMIT: u64 = 64 << 20;
+
+/// Blobs removed while writers wait.
+const BATCH: usize = 64;
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Links removed: manifests and blobs that repositories no longer show.
+    pub links: usize,
+    /// Blobs removed.
+    pub blobs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that stay.
+    pub kept: usize,
+    /// Of those, the ones nothing needs yet or any more, within grace.
+    pub young: usize,
+}
+
+impl Store {
+    /// Throws away what nothing needs and what is older than `grace` at the time `now`; with
+    /// `dry`, only counts it.
+    pub fn collect(
+        &self,
+        grace: Duration,
+        now: SystemTime,
+        dry: bool,
+    ) -> Result<Collected, StoreError> {
+        if !dry {
+            self.writable()?;
+        }
+        // A time in the future is that of a clock that was set back: young.
+        let old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age > grace);
+        let mut done = Collected::default();
+        let mut state = self.state();
+        let (refs, needed) = self.mark(&mut state, &old)?;
+        done.links = self.sweep_links(&mut state, &needed, &old, dry)?;
+        drop(state);
+
+        let mut garbage = Vec::new();
+        for stored in self.backend.blobs()? {
+            if needed.contains(&stored.digest) {
+                done.kept += 1;
+            } else if old(stored.modified) {
+                garbage.push(stored);
+            } else {
+                (done.kept, done.young) = (done.kept + 1, done.young + 1);
+            }
+        }
+        for batch in garbage.chunks(BATCH) {
+            if dry {
+                done.blobs += batch.len();
+                done.bytes += batch.iter().map(|it| it.len).sum::<u64>();
+                continue;
+            }
+            let state = self.state();
+            // Under the lock of the references: who moves a tag beside us does it before or after.
+            self.backend.update_refs(&mut |now| {
+                if *now != refs {
+                    // Somebody published: what is garbage has to be found out anew, next time.
+                    return Ok(());
+                }
+                for stored in batch {
+                    let wanted = state.pinned.contains(&stored.digest)
+                        || self.shown_anywhere(&stored.digest)
+                        || !self.is_still(&stored.digest, &old)?;
+                    if !wanted {
+                        self.backend.remove_blob(&stored.digest)?;
+                        self.verified.remove(&stored.digest);
+                        self.usage.remove(&stored.digest);
+                        done.blobs += 1;
+                        done.bytes += stored.len;
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(done)
+    }
+
+    /// The references, and everything they, young links and referrers need.
+    fn mark(
+        &self,
+        state: &mut State,
+        old: &dyn Fn(SystemTime) -> bool,
+    ) -> Result<(Refs, BTreeSet<Digest>), StoreError> {
+        let links = self.backend.links()?;
+        let mut refs = Refs::new();
+        let mut named = Vec::new();
+        self.rebuild(state)?;
+        let index = self.backend.index()?;
+        for entry in &index.manifests {
+            named.push(entry.digest.clone());
+            if let Some(reference) = storage::layout::reference_of(entry) {
+                refs.insert(reference.to_owned(), entry.clone());
+            }
+        }
+        let mut marks = Marks { store: self, needed: BTreeSet::new(), attached: BTreeMap::new() };
+        for link in links.iter().filter(|link| link.kind == Kind::Manifest) {
+            let facts = marks.facts(state, &link.digest);
+            // A manifest that cannot be read is attached to nothing; if it is needed, that is
+            // found out below.
+            if let Ok(Some(facts)) = facts
+                && let Some(subject) = &facts.subject
+            {
+                let attached = marks.attached.entry(subject.clone()).or_default();
+                attached.push(link.digest.clone());
+            }
+        }
+        for link in links.iter().filter(|link| !old(link.modified)) {
+            match link.kind {
+                Kind::Manifest => named.push(link.digest.clone()),
+                Kind::Blob => marks.blob(&link.digest, &mut named),
+            }
+        }
+        marks.mark(state, named)?;
+        Ok((refs, marks.needed))
+    }
+
+    fn sweep_links(
+        &self,
+        state: &mut State,
+        needed: &BTreeSet<Digest>,
+        old: &dyn Fn(SystemTime) -> bool,
+        dry: bool,
+    ) -> Result<usize, StoreError> {
+        let links = self.backend.links()?;
+        let garbage = |link: &&Link| old(link.modified) && !needed.contains(&link.digest);
+        let mut removed = 0;
+        let mut swept = Ok(());
+        for link in links.iter().filter(garbage) {
+            if !dry {
+                swept = self.backend.remove_link(&link.name, link.kind, &link.digest).map(drop);
+                if swept.is_err() {
+                    break;
+                }
+                state.unlink(&link.name, link.kind, &link.digest);
+                state.facts.remove(&link.digest);
+            }
+            removed += 1;
+        }
+        // Also after an error: what was removed must not be shown.
+        if !dry {
+            self.rebuild(state)?;
+        }
+        swept.map(|()| removed)
+    }
+
+    fn shown_anywhere(&self, digest: &Digest) -> bool {
+        let catalog = self.catalog.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut repositories = catalog.repositories.values();
+        repositories.any(|it| it.blobs.contains(digest) || it.manifests.contains_key(digest))
+    }
+
+    /// Whether the blob is as old as it was.
+    fn is_still(
+        &self,
+        digest: &Digest,
+        old: &dyn Fn(SystemTime) -> bool,
+    ) -> Result<bool, StoreError> {
+        let Some(blob) = self.backend.open_blob(digest)? else { return Ok(false) };
+        Ok(old(blob.modified()?))
+    }
+}
+
+/// What was found to be needed so far.
+struct Marks<'a> {
+    store: &'a Store,
+    needed: BTreeSet<Digest>,
+    /// Manifests by what they are attached to.
+    attached: BTreeMap<Digest, Vec<Digest>>,
+}
+
+impl Marks<'_> {
+    fn mark(&mut self, state: &mut State, mut open: Vec<Digest>) -> Result<(), StoreError> {
+        while let Some(digest) = open.pop() {
+            if !self.needed.insert(digest.clone()) {
+                continue;
+            }
+            if let Some(attached) = self.attached.get(&digest) {
+                open.extend(attached.iter().cloned());
+            }
+            let Some(facts) = self.facts(state, &digest)? else { continue };
+            open.extend(facts.manifests.iter().map(|(child, _)| child.clone()));
+            open.extend(facts.subject.iter().cloned());
+            for metadata in &facts.metadata {
+                open.extend(self.targets(metadata)?);
+            }
+            for blob in &facts.blobs {
+                self.blob(blob, &mut open);
+            }
+        }
+        Ok(())
+    }
+
+    /// A needed blob. It needs nothing itself, so it is not read.
+    fn blob(&mut self, blob: &Digest, open: &mut Vec<Digest>) {
+        if self.needed.contains(blob) {
+            return;
+        }
+        match self.attached.contains_key(blob) {
+            // Somebody uses the bytes of a manifest as a blob as well.
+            true => open.push(blob.clone()),
+            false => {
+                self.needed.insert(blob.clone());
+            }
+        }
+    }
+
+    /// What a manifest refers to; `None` when it is not there, or is no manifest.
+    fn facts(&self, state: &mut State, digest: &Digest) -> Result<Option<Arc<Facts>>, StoreError> {
+        if let Some(known) = state.facts.get(digest) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let Some(blob) = self.store.backend.open_blob(digest)? else { return Ok(None) };
+        if blob.len() > MANIFEST_LIMIT {
+            // A target or a linked blob: too large to be a manifest.
+            return Ok(None);
+        }
+        match self.store.read(digest, MANIFEST_LIMIT)? {
+            Read::Bytes(bytes) => Ok(Facts::parse(&bytes).ok().map(Arc::new)),
+            Read::Missing => Ok(None),
+            Read::Damaged => Err(StoreError::Unknowable(digest.clone())),
+        }
+    }
+
+    /// The hashes that a TUF metadata file gives its targets. Signatures do not matter: here, a
+    /// stranger's word only keeps more.
+    fn targets(&self, metadata: &Digest) -> Result<Vec<Digest>, StoreError> {
+        #[derive(Deserialize)]
+        struct File {
+            signed: Signed,
+        }
+        #[derive(Deserialize)]
+        struct Signed {
+            #[serde(default)]
+            targets: BTreeMap<String, Target>,
+        }
+        #[derive(Deserialize)]
+        struct Target {
+            hashes: BTreeMap<String, String>,
+        }
+        match self.store.read(metadata, METADATA_LIMIT)? {
+            Read::Bytes(bytes) => {
+                let unknowable = |_| StoreError::Unknowable(metadata.clone());
+                let file: File = serde_json::from_slice(&bytes).map_err(unknowable)?;
+                let hashes = file.signed.targets.into_values().flat_map(|it| it.hashes);
+                let digest = |(name, hex): (String, String)| format!("{name}:{hex}").parse().ok();
+                Ok(hashes.filter_map(digest).collect())
+            }
+            // It cannot be served either, so nobody follows it.
+            Read::Missing => Ok(Vec::new()),
+            Read::Damaged => Err(StoreError::Unknowable(metadata.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use formats::oci::{Descriptor, Index, Manifest, RepositoryName, annotation, media_type};
+    use formats::oci::{EMPTY_CONFIG, Tag};
+
+    use super::super::backend::{Backend, Blob, Stored, Upload, UploadKey};
+    use super::super::local::Local;
+    use super::super::quota::Quota;
+    use super::*;
+    use crate::route::{Reference, SessionId};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn name(text: &str) -> RepositoryName {
+        text.parse().unwrap()
+    }
+
+    fn put_blob(store: &Store, repository: &str, bytes: &[u8]) -> Digest {
+        let digest = Digest::sha256_of(bytes);
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).unwrap();
+        let id = SessionId::from_random(random);
+        let key = UploadKey { name: name(repository), id, algorithm: digest.algorithm() };
+        let mut upload = store.new_upload(&key).unwrap();
+        upload.write(bytes).unwrap();
+        store.commit_blob(&name(repository), upload, &digest).unwrap();
+        digest
+    }
+
+    fn put(store: &Store, repository: &str, tag: Option<&str>, bytes: &[u8]) -> Digest {
+        let digest = Digest::sha256_of(bytes);
+        let reference = match tag {
+            Some(tag) => Reference::Tag(tag.parse::<Tag>().unwrap()),
+            None => Reference::Digest(digest.clone()),
+        };
+        let bytes = Bytes::copy_from_slice(bytes);
+        store.put_manifest(&name(repository), &reference, &[], None, &bytes).unwrap();
+        digest
+    }
+
+    fn artifact(store: &Store, repository: &str, layers: Vec<Descriptor>) -> Manifest {
+        put_blob(store, repository, EMPTY_CONFIG);
+        Manifest::artifact("application/vnd.test", Descriptor::empty(), layers)
+    }
+
+    /// A release of one component; its index, image manifest and image.
+    fn release(store: &Store, tag: Option<&str>, image: &[u8]) -> [Digest; 3] {
+        let blob = put_blob(store, "r/demo", image);
+        let manifest = artifact(store, "r/demo", vec![Descriptor::of("image", image)]).to_bytes();
+        let os = put(store, "r/demo", None, &manifest);
+        let index = Index::new(None, vec![Descriptor::of(media_type::MANIFEST, &manifest)]);
+        [put(store, "r/demo", tag, &index.to_bytes()), os, blob]
+    }
+
+    fn attach(store: &Store, subject: &Digest, text: &[u8]) -> Digest {
+        put_blob(store, "r/demo", text);
+        let mut manifest = artifact(store, "r/demo", vec![Descriptor::of("sbom", text)]);
+        manifest.subject = Some(Descriptor::new(media_type::MANIFEST, subject.clone(), 1));
+        put(store, "r/demo", None, &manifest.to_bytes())
+    }
+
+    fn state(store: &Store, tags: &[&str], targets: &[(&str, &Digest)]) -> Digest {
+        let targets: serde_json::Map<String, serde_json::Value> = targets
+            .iter()
+            .map(|(name, digest)| {
+                let target =
+                    serde_json::json!({ "length": 1, "hashes": { "sha256": digest.hex() } });
+                ((*name).to_owned(), target)
+            })
+            .collect();
+        let text = serde_json::json!({ "signatures": [], "signed": { "targets": targets } });
+        let text = text.to_string().into_bytes();
+        put_blob(store, "r/tuf", &text);
+        let layer = Descriptor::of(media_type::TUF_METADATA, &text)
+            .annotated(annotation::TUF_FILENAME, "1.targets.json");
+        let manifest = artifact(store, "r/tuf", vec![layer]).to_bytes();
+        for tag in tags {
+            put(store, "r/tuf", Some(tag), &manifest);
+        }
+        Digest::sha256_of(&manifest)
+    }
+
+    struct Scene {
+        needed: Vec<Digest>,
+        garbage: Vec<Digest>,
+    }
+
+    /// Everything a repository sees in its life.
+    fn scene(store: &Store) -> Scene {
+        let tagged = release(store, Some("1.0"), b"image 1.0");
+        let untagged_but_signed = release(store, None, b"image 0.9");
+        let old_state_only = release(store, None, b"image 0.8");
+        let forgotten = release(store, None, b"image 0.7");
+        let sbom = attach(store, &tagged[1], b"sbom of 1.0");
+        let signature = attach(store, &sbom, b"signature of that sbom");
+        let forgotten_sbom = attach(store, &forgotten[1], b"sbom of 0.7");
+        let lonely = put_blob(store, "r/demo", b"a blob nobody finished with a manifest");
+        state(store, &["ts-1"], &[("demo/0.8", &old_state_only[0])]);
+        state(store, &["ts-2", "latest"], &[("demo/0.9", &untagged_but_signed[0])]);
+        let overwritten = state(store, &["moving"], &[("demo/0.7", &forgotten[0])]);
+        put(store, "r/tuf", Some("moving"), &artifact(store, "r/tuf", vec![]).to_bytes());
+        let mut needed = [tagged, untagged_but_signed, old_state_only].concat();
+        needed.extend([sbom, signature, Digest::sha256_of(b"signature of that sbom")]);
+        let mut garbage = forgotten.to_vec();
+        garbage.extend([forgotten_sbom, lonely, overwritten, Digest::sha256_of(b"sbom of 0.7")]);
+        Scene { needed, garbage }
+    }
+
+    fn later() -> SystemTime {
+        SystemTime::now() + 2 * HOUR
+    }
+
+    impl Scene {
+        #[track_caller]
+        fn check(&self, store: &Store, collected: bool) {
+            for digest in &self.needed {
+                assert!(matches!(store.read(digest, 1 << 20), Ok(Read::Bytes(_))), "{digest}");
+                assert!(store.shown_anywhere(digest), "{digest} is needed and not shown");
+            }
+            let there = |digest: &&Digest| store.backend.open_blob(digest).unwrap().is_some();
+            if collected {
+                assert_eq!(self.garbage.iter().find(there), None);
+            }
+            // Whatever is shown is there.
+            for (repository, _) in store.repositories() {
+                let shown = store.with(&repository, |it| {
+                    it.manifests.keys().chain(&it.blobs).cloned().collect::<Vec<_>>()
+                });
+                for digest in shown.unwrap() {
+                    assert!(there(&&digest), "{repository} shows {digest}, which is gone");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_nothing_reaches_goes_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let quota = Quota { total: Some(1 << 30), repository: None };
+        let store = Store::open_with(dir.path(), false, quota).unwrap();
+        let scene = scene(&store);
+        let used = store.usage().total().unwrap();
+        // Within grace nothing goes.
+        let none = store.collect(HOUR, SystemTime::now(), false).unwrap();
+        assert_eq!((none.links, none.blobs), (0, 0));
+        let would = store.collect(HOUR, later(), true).unwrap();
+        scene.check(&store, false);
+        let did = store.collect(HOUR, later(), false).unwrap();
+        assert_eq!(would, did);
+        assert!(did.blobs >= scene.garbage.len() && did.links > 0, "{did:?}");
+        assert_eq!(store.usage().total().unwrap(), used - did.bytes);
+        scene.check(&store, true);
+        let again = store.collect(HOUR, later(), false).unwrap();
+        assert_eq!((again.links, again.blobs), (0, 0));
+        // What was thrown away can be pushed again.
+        release(&store, Some("0.7"), b"image 0.7");
+        scene.check(&store, false);
+        drop(store);
+        scene.check(&Store::open(dir.path(), false).unwrap(), false);
+    }
+
+    #[test]
+    fn a_reused_blob_is_young() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), false).unwrap();
+        let [_, _, image] = release(&store, Some("1.0"), b"image");
+        let long_ago = SystemTime::now() - 100 * HOUR;
+        let aged = |path: &std::path::Path| {
+            std::fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
+        };
+        let put = put_blob(&store, "r/demo", b"old, and pushed again");
+        for digest in [&image, &put] {
+            aged(&dir.path().join("blobs/sha256").join(digest.hex()));
+            aged(&dir.path().join("repositories/r/demo/_blobs/sha256").join(digest.hex()));
+        }
+        let tag = "1.0".parse().unwrap();
+        assert!(store.delete_tag(&name("r/demo"), &tag).unwrap());
+        put_blob(&store, "r/demo", b"old, and pushed again");
+        assert!(store.mount_blob(&name("r/other"), Some(&name("r/demo")), &image).unwrap());
+        store.collect(HOUR, SystemTime::now(), false).unwrap();
+        for digest in [&image, &put] {
+            assert!(store.backend.open_blob(digest).unwrap().is_some(), "{digest}");
+        }
+    }
+
+    #[test]
+    fn damage_stops_it() {
+        for damaged in 0..3 {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path(), false).unwrap();
+            let [index, os, _] = release(&store, Some("1.0"), b"image");
+            let state = state(&store, &["latest"], &[("demo/1.0", &index)]);
+            put_blob(&store, "r/demo", b"garbage");
+            drop(store);
+            let victim = [&index, &os, &state][damaged];
+            let path = dir.path().join("blobs/sha256").join(victim.hex());
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes.push(b' ');
+            std::fs::write(&path, bytes).unwrap();
+            let store = Store::open(dir.path(), false).unwrap();
+            let stopped = store.collect(HOUR, later(), false).unwrap_err();
+            assert!(matches!(stopped, StoreError::Unknowable(it) if it == *victim));
+            assert!(store.backend.open_blob(&Digest::sha256_of(b"garbage")).unwrap().is_some());
+        }
+    }
+
+    /// A storage that loses its power after some changes.
+    #[derive(Debug)]
+    struct Cut {
+        inner: Local,
+        left: AtomicUsize,
+    }
+
+    impl Cut {
+        fn spend(&self) -> Result<(), StoreError> {
+            let spent =
+                self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+            let cut = |_| StoreError::Blob(std::io::Error::other("power cut"));
+            spent.map(drop).map_err(cut)
+        }
+    }
+
+    impl Backend for Cut {
+        fn index(&self) -> Result<Arc<Index>, StoreError> {
+            self.inner.index()
+        }
+        fn update_refs(
+            &self,
+            edit: &mut dyn FnMut(&mut Refs) -> Result<(), StoreError>,
+        ) -> Result<(), StoreError> {
+            self.inner.update_refs(edit)
+        }
+        fn open_blob(&self, digest: &Digest) -> Result<Option<Arc<dyn Blob>>, StoreError> {
+            self.inner.open_blob(digest)
+        }
+        fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+            self.inner.put_blob(digest, bytes)
+        }
+        fn blobs(&self) -> Result<Vec<Stored>, StoreError> {
+            self.inner.blobs()
+        }
+        fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+            self.spend()?;
+            self.inner.remove_blob(digest)
+        }
+        fn links(&self) -> Result<Vec<Link>, StoreError> {
+            self.inner.links()
+        }
+        fn add_link(
+            &self,
+            name: &RepositoryName,
+            kind: Kind,
+            digest: &Digest,
+            media_type: &str,
+        ) -> Result<(), StoreError> {
+            self.inner.add_link(name, kind, digest, media_type)
+        }
+        fn remove_link(
+            &self,
+            name: &RepositoryName,
+            kind: Kind,
+            digest: &Digest,
+        ) -> Result<bool, StoreError> {
+            self.spend()?;
+            self.inner.remove_link(name, kind, digest)
+        }
+        fn new_upload(&self, key: &UploadKey) -> Result<Box<dyn Upload>, StoreError> {
+            self.inner.new_upload(key)
+        }
+        fn resume_upload(&self, key: &UploadKey) -> Result<Option<Box<dyn Upload>>, StoreError> {
+            self.inner.resume_upload(key)
+        }
+        fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError> {
+            self.inner.uploads()
+        }
+    }
+
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let (entry, to) =
+                (entry.as_ref().unwrap(), to.join(entry.as_ref().unwrap().file_name()));
+            if entry.path().is_dir() {
+                std::fs::create_dir(&to).unwrap();
+                copy(&entry.path(), &to);
+            } else {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+
+    /// After a cut at any step, what is needed is there and shown, what is shown is there, and the
+    /// next collection finishes the work.
+    #[test]
+    fn a_cut_at_every_step() {
+        let before = tempfile::tempdir().unwrap();
+        let scene = scene(&Store::open(before.path(), false).unwrap());
+        let mut steps = 0;
+        loop {
+            let dir = tempfile::tempdir().unwrap();
+            copy(before.path(), dir.path());
+            let inner = Local::open(dir.path(), false).unwrap();
+            let cut = Cut { inner, left: AtomicUsize::new(steps) };
+            let store = Store::over(Box::new(cut), false, Quota::default()).unwrap();
+            let finished = store.collect(HOUR, later(), false).is_ok();
+            // The server that goes on, and the one after a restart, both.
+            scene.check(&store, finished);
+            drop(store);
+            let store = Store::open(dir.path(), false).unwrap();
+            scene.check(&store, finished);
+            store.collect(HOUR, later(), false).unwrap();
+            scene.check(&store, true);
+            if finished {
+                assert!(steps > 10, "only {steps} steps");
+                return;
+            }
+            steps += 1;
+        }
+    }
+}

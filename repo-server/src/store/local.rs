@@ -1,0 +1,328 @@
+//! The storage in a directory, which is an OCI image layout.
+//!
+//! ```text
+//!  DIR/oci-layout, index.json, blobs/   the image layout; references are repo:tag
+//!  DIR/.tmp/                            documents being written, removed at the next start
+//!  DIR/repositories/                    links and uploads, see `links`
+//! ```
+
+use std::fs::{File, FileTimes};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use formats::digest::{Algorithm, Digest, Hasher};
+use formats::oci::{Index, RepositoryName};
+use rustix::fs::Mode;
+use storage::layout::{Blob as LayoutBlob, Layout as _, LayoutDir, LayoutError};
+use storage::{Directory, FileError};
+
+use super::backend::{Backend, Blob, Kind, Link, Pieces, Refs, Stored, Upload, UploadKey};
+use super::held::Stamp;
+use super::{StoreError, chain, links};
+use crate::error::ServerError;
+
+/// 128 KiB: what one answer holds in memory at a time.
+const PIECE: u64 = 128 << 10;
+const DIR_MODE: Mode = Mode::from_bits_truncate(0o755);
+const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
+
+/// A directory.
+#[derive(Debug)]
+pub struct Local {
+    layout: LayoutDir,
+    /// The same directory.
+    root: Arc<Directory>,
+    /// Where links and uploads are; `None` when read-only and none were ever made.
+    links: Option<Directory>,
+    /// Held for as long as this process may write; a second server must not.
+    lock: Option<File>,
+}
+
+impl Local {
+    /// Opens the storage in `dir`; unless `read_only`, makes what is missing there, removes what
+    /// killed writers left, and refuses a directory that another server writes.
+    pub fn open(dir: &Path, read_only: bool) -> Result<Self, ServerError> {
+        let link_failed = |error: FileError| damaged(dir, LayoutError::Read(error));
+        let layout = if read_only { LayoutDir::open(dir) } else { LayoutDir::create(dir) };
+        let layout = layout.map_err(|error| damaged(dir, error))?;
+        let root = Directory::open(dir).map_err(link_failed)?;
+        let links = match read_only {
+            true => root.subdirectory("repositories"),
+            false => root.subdirectory_or_create("repositories", DIR_MODE).map(Some),
+        };
+        let links = links.map_err(link_failed)?;
+        let lock = match read_only {
+            true => None,
+            false => Some(lock(&dir.join("repositories"))?),
+        };
+        if let (Some(links), false) = (&links, read_only) {
+            links::read_all(links, true).map_err(link_failed)?;
+        }
+        Ok(Local { layout, root: Arc::new(root), links, lock })
+    }
+
+    fn upload(
+        &self,
+        directory: Directory,
+        key: &UploadKey,
+        file: File,
+        hasher: Option<Hasher>,
+        len: u64,
+    ) -> LocalUpload {
+        let (root, algorithm) = (Arc::clone(&self.root), key.algorithm);
+        LocalUpload { root, directory, name: key.id.to_string(), file, algorithm, hasher, len }
+    }
+
+    /// The links, if this server may change anything.
+    fn writable(&self) -> Result<&Directory, StoreError> {
+        match (&self.lock, &self.links) {
+            (Some(_), Some(links)) => Ok(links),
+            _ => Err(StoreError::ReadOnly),
+        }
+    }
+}
+
+/// What an unreadable storage is to whoever starts a server on it.
+pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
+    match error {
+        LayoutError::Read(FileError::Io { action, path, source })
+        | LayoutError::Write(FileError::Io { action, path, source }) => {
+            ServerError::Io { doing: action, path, source }
+        }
+        other => ServerError::Store { path: dir.to_owned(), why: chain(&other) },
+    }
+}
+
+fn lock(path: &Path) -> Result<File, ServerError> {
+    let file = File::open(path).map_err(ServerError::io("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(ServerError::Config(format!(
+            "{}: another repo-server writes there; stop it, or add --read-only",
+            path.display()
+        ))),
+        Err(std::fs::TryLockError::Error(error)) => Err(ServerError::io("lock", path)(error)),
+    }
+}
+
+impl Backend for Local {
+    fn index(&self) -> Result<Arc<Index>, StoreError> {
+        Ok(self.layout.index()?)
+    }
+
+    fn update_refs(
+        &self,
+        edit: &mut dyn FnMut(&mut Refs) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.writable()?;
+        self.layout.update_refs(edit)
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<Option<Arc<dyn Blob>>, StoreError> {
+        match self.layout.open_blob(digest) {
+            Ok(found) => Ok(found.map(|blob| Arc::new(blob) as Arc<dyn Blob>)),
+            Err(error @ (LayoutError::Read(_) | LayoutError::Write(_))) => Err(error.into()),
+            Err(foreign) => {
+                tracing::error!(error = %chain(&foreign), "not served");
+                Ok(None)
+            }
+        }
+    }
+
+    fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.writable()?;
+        let mut writer = self.layout.blob_writer_for(digest.algorithm())?;
+        writer.write_all(bytes).map_err(StoreError::Blob)?;
+        writer.commit(Some(digest))?;
+        Ok(())
+    }
+
+    fn blobs(&self) -> Result<Vec<Stored>, StoreError> {
+        let mut all = Vec::new();
+        for digest in self.layout.blobs()? {
+            // Links and pipes are foreign; nothing of ours is behind them.
+            let Ok(Some(blob)) = self.layout.open_blob(&digest) else { continue };
+            let modified = Blob::modified(&blob)?;
+            all.push(Stored { len: blob.len(), digest, modified });
+        }
+        Ok(all)
+    }
+
+    fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        self.writable()?;
+        self.layout.remove_blob(digest)?;
+        Ok(())
+    }
+
+    fn links(&self) -> Result<Vec<Link>, StoreError> {
+        let found = self.links.as_ref().map(|links| links::read_all(links, false)).transpose()?;
+        Ok(found.unwrap_or_default().links)
+    }
+
+    fn add_link(
+        &self,
+        name: &RepositoryName,
+        kind: Kind,
+        digest: &Digest,
+        media_type: &str,
+    ) -> Result<(), StoreError> {
+        Ok(links::add(self.writable()?, name, kind, digest, media_type)?)
+    }
+
+    fn remove_link(
+        &self,
+        name: &RepositoryName,
+        kind: Kind,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        Ok(links::remove(self.writable()?, name, kind, digest)?)
+    }
+
+    fn new_upload(&self, key: &UploadKey) -> Result<Box<dyn Upload>, StoreError> {
+        let directory = links::uploads(self.writable()?, &key.name, key.algorithm)?;
+        let file = directory.create_file(key.id.as_str(), FILE_MODE)?;
+        let hasher = Some(key.algorithm.hasher());
+        Ok(Box::new(self.upload(directory, key, file, hasher, 0)))
+    }
+
+    fn resume_upload(&self, key: &UploadKey) -> Result<Option<Box<dyn Upload>>, StoreError> {
+        let directory = links::uploads(self.writable()?, &key.name, key.algorithm)?;
+        let Some(mut file) = directory.open_file_to_write(key.id.as_str())? else {
+            return Ok(None);
+        };
+        let len = file.seek(SeekFrom::End(0)).map_err(StoreError::Blob)?;
+        let hasher = (len == 0).then(|| key.algorithm.hasher());
+        Ok(Some(Box::new(self.upload(directory, key, file, hasher, len))))
+    }
+
+    fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError> {
+        let found = self.links.as_ref().map(|links| links::read_all(links, false)).transpose()?;
+        Ok(found.unwrap_or_default().uploads)
+    }
+}
+
+impl Blob for LayoutBlob {
+    fn len(&self) -> u64 {
+        LayoutBlob::len(self)
+    }
+
+    fn modified(&self) -> Result<SystemTime, StoreError> {
+        self.file().0.metadata().and_then(|stat| stat.modified()).map_err(StoreError::Blob)
+    }
+
+    fn stamp(&self) -> Result<Stamp, StoreError> {
+        Stamp::of(self).map_err(StoreError::Blob)
+    }
+
+    fn read(&self, from: u64, to: u64) -> Result<Box<dyn Pieces>, StoreError> {
+        Ok(Box::new(FilePieces { blob: self.clone(), at: from, end: to }))
+    }
+}
+
+#[derive(Debug)]
+struct FilePieces {
+    blob: LayoutBlob,
+    at: u64,
+    end: u64,
+}
+
+impl Pieces for FilePieces {
+    fn next(&mut self) -> Result<Bytes, StoreError> {
+        let len = PIECE.min(self.end.saturating_sub(self.at));
+        let mut piece = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.blob.read_at(&mut piece, self.at)?;
+        self.at += len;
+        Ok(Bytes::from(piece))
+    }
+}
+
+/// A file that grows, and its hash so far; none when a server before this one began it.
+struct LocalUpload {
+    root: Arc<Directory>,
+    directory: Directory,
+    name: String,
+    file: File,
+    algorithm: Algorithm,
+    hasher: Option<Hasher>,
+    len: u64,
+}
+
+impl std::fmt::Debug for LocalUpload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "upload {} with {} bytes", self.name, self.len)
+    }
+}
+
+impl LocalUpload {
+    fn digest(&mut self, algorithm: Algorithm) -> Result<Digest, StoreError> {
+        if let Some(hasher) = self.hasher.take().filter(|_| algorithm == self.algorithm) {
+            return Ok(hasher.finish());
+        }
+        let mut hasher = algorithm.hasher();
+        let mut buf = vec![0; 1 << 20];
+        self.file.rewind().map_err(StoreError::Blob)?;
+        loop {
+            match self.file.read(&mut buf).map_err(StoreError::Blob)? {
+                0 => return Ok(hasher.finish()),
+                got => hasher.update(&buf[..got]),
+            }
+        }
+    }
+
+    fn make_blob(&mut self, digest: &Digest) -> Result<(), StoreError> {
+        let found = self.digest(digest.algorithm())?;
+        if found != *digest {
+            return Err(LayoutError::BlobDigest { named: digest.clone(), found }.into());
+        }
+        // It may have been written long ago; as a blob it is new, and garbage is told by age.
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        self.file.set_times(now).map_err(StoreError::Blob)?;
+        self.file.sync_all().map_err(StoreError::Blob)?;
+        let blobs = self.root.subdirectory_or_create("blobs", DIR_MODE)?;
+        let blobs = blobs.subdirectory_or_create(digest.algorithm().name(), DIR_MODE)?;
+        self.directory.rename(&self.name, &blobs, &digest.hex())?;
+        Ok(blobs.sync()?)
+    }
+}
+
+impl Upload for LocalUpload {
+    fn stored(&self) -> u64 {
+        self.len
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if let Err(error) = self.file.write_all(bytes) {
+            // What is in the file is no longer what was hashed.
+            self.hasher = None;
+            self.len = self.file.seek(SeekFrom::End(0)).map_err(StoreError::Blob)?;
+            return Err(StoreError::Blob(error));
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), StoreError> {
+        // The kernel has the bytes. A power cut may take some; the digest tells.
+        Ok(())
+    }
+
+    fn commit(mut self: Box<Self>, digest: &Digest) -> Result<(), StoreError> {
+        let made = self.make_blob(digest);
+        if made.is_err() {
+            // The first error is the one to tell; what stays here expires.
+            let _ = self.abandon();
+        }
+        made
+    }
+
+    fn abandon(self: Box<Self>) -> Result<(), StoreError> {
+        self.directory.remove(&self.name)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! What is kept, for how long and how much of it: garbage, quotas.
+#![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use common::{Fixture, noise};
+use formats::digest::Digest;
+use repo_server::Collect;
+
+fn gc(dir: &Path, more: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_repo-server"));
+    let output = command.arg("gc").arg("--dir").arg(dir).arg("--json").args(more).output().unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+/// Makes everything below a directory two days old.
+fn age(dir: &Path) {
+    let long_ago = SystemTime::now() - Duration::from_secs(2 * 86_400);
+    for (path, _) in common::tree(dir) {
+        std::fs::File::open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+}
+
+/// 205: what nobody needs goes, by hand and by itself; never what a tag needs.
+#[test]
+fn garbage_is_collected() {
+    let server = Fixture::new();
+    server.push_artifact("a", "v1", &[b"kept"]);
+    let manifest = server.push_artifact("a", "v0", &[b"garbage"]);
+    let garbage = Digest::sha256_of(b"garbage");
+    server.push("DELETE", "/v2/a/manifests/v0", &[], &[]).expect(202);
+    // A server writes there: hands off.
+    assert_eq!(gc(&server.dir(), &[]).0, Some(23));
+    let Fixture { temp, server: running } = server;
+    running.stop();
+    let dir = temp.path().join("repository");
+    let (code, done) = gc(&dir, &[]);
+    assert_eq!((code, done["blobs"].as_u64()), (Some(0), Some(0)), "within grace: {done}");
+    age(&dir);
+    let before = common::tree(&dir);
+    let (_, would) = gc(&dir, &["--dry-run"]);
+    assert_eq!(would["blobs"], 2, "{would}");
+    assert_eq!(common::tree(&dir), before);
+    let day = Duration::from_secs(86_400);
+    let server = repo_server::start(common::config(&temp, |config| {
+        config.collect = Some(Collect { interval: Duration::from_millis(50), grace: day });
+    }));
+    let server = Fixture { temp, server: server.unwrap() };
+    let begun = Instant::now();
+    while server.blob_path(&garbage).exists() || server.blob_path(&manifest).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nothing is collected");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server.get(&format!("/v2/a/blobs/{garbage}")).expect_error(404, "BLOB_UNKNOWN");
+    server.get("/v2/a/manifests/v1").expect(200);
+    server.get(&format!("/v2/a/blobs/{}", Digest::sha256_of(b"kept"))).expect(200);
+}
+
+/// A push under way survives a collection that runs all the time.
+#[test]
+fn pushes_survive_a_greedy_collector() {
+    let server = Fixture::with(|config| {
+        let grace = Duration::from_secs(60);
+        config.collect = Some(Collect { interval: Duration::from_millis(1), grace });
+    });
+    for i in 0..30_u32 {
+        let tag = format!("v{i}");
+        let layer = i.to_le_bytes();
+        server.push_artifact("a", &tag, &[&layer, b"shared"]);
+        server.get(&format!("/v2/a/blobs/{}", Digest::sha256_of(&layer))).expect(200);
+        server.push("DELETE", &format!("/v2/a/manifests/{tag}"), &[], &[]).expect(202);
+    }
+}
+
+#[test]
+fn quotas() {
+    let server = Fixture::with(|config| {
+        config.quota.total = Some(250_000);
+        config.quota.repository = Some(150_000);
+    });
+    let first = server.push_blob("a", &noise(100_000));
+    let whole = |name: &str, bytes: &[u8]| {
+        let digest = Digest::sha256_of(bytes);
+        server.push("POST", &format!("/v2/{name}/blobs/uploads/?digest={digest}"), &[], bytes)
+    };
+    let mut other = noise(100_000);
+    other.reverse();
+    whole("a", &other).expect_error(403, "DENIED");
+    // Chunk by chunk, the same end; and cancelling gives the room back.
+    let location = server.start_upload("a");
+    server.push("PATCH", &location, &[], &other[..40_000]).expect(202);
+    server.push("PATCH", &location, &[], &other[40_000..]).expect_error(403, "DENIED");
+    let second = server.start_upload("a");
+    server.push("PATCH", &second, &[], &other[..20_000]).expect_error(403, "DENIED");
+    server.push("DELETE", &location, &[], &[]).expect(204);
+    server.push("PATCH", &second, &[], &other[..20_000]).expect(202);
+    server.push("DELETE", &second, &[], &[]).expect(204);
+    // The same bytes in another repository count for it, but not again in all.
+    server
+        .push("POST", &format!("/v2/b/blobs/uploads/?mount={first}&from=a"), &[], &[])
+        .expect(201);
+    whole("b", &noise(60_000)).expect_error(403, "DENIED");
+    whole("c", &other).expect(201);
+    whole("d", &noise(60_000)).expect_error(403, "DENIED");
+    // A restart counts the same, uploads under way included.
+    let location = server.start_upload("e");
+    server.push("PATCH", &location, &[], &noise(40_000)).expect(202);
+    let server = server.restarted(|config| config.quota.total = Some(250_000));
+    let digest = Digest::sha256_of(&noise(20_000));
+    let target = format!("/v2/f/blobs/uploads/?digest={digest}");
+    server.push("POST", &target, &[], &noise(20_000)).expect_error(403, "DENIED");
+    server.push("DELETE", &location, &[], &[]).expect(204);
+    server.push("POST", &target, &[], &noise(20_000)).expect(201);
+    server.push("DELETE", &format!("/v2/f/blobs/{digest}"), &[], &[]).expect(202);
+    assert_eq!(common::uploads(&server.dir()), 0);
+}
