@@ -112,6 +112,8 @@ reasons! {
     FailedBefore = "failed_before", Boot;
     /// The release or its roll-out is held, or not yet this node's turn.
     Deferred = "deferred", Nothing;
+    /// Somebody was asked and said no.
+    Declined = "declined", Nothing;
     /// Nothing newer is offered.
     UpToDate = "up_to_date", Nothing;
     /// The agent's or server's own durable state is damaged.

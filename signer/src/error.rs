@@ -7,10 +7,13 @@ use formats::reason::Reason;
 use formats::release::ReleaseError;
 
 use crate::image::ImageError;
+use crate::journal::JournalError;
 use crate::key::KeyError;
 use crate::plan::{ExpiryError, PlanError};
+use crate::policy::PolicyError;
 use crate::published::PublishedError;
 use crate::repository::RegistryError;
+use crate::stage::StageError;
 use crate::state::StateError;
 use crate::verify::VerifyError;
 
@@ -35,6 +38,42 @@ pub enum SignerError {
     /// Its content.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The log of what was signed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A staged change.
+    #[error("{path}")]
+    Stage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: StageError,
+    },
+    /// A staged change that was finished is not of its form.
+    #[error(transparent)]
+    Staged(#[from] StageError),
+    /// A role that a staged change was made on was published meanwhile.
+    #[error("{role} was published by somebody else since this change was staged; stage it again")]
+    StageMoved {
+        /// The role.
+        role: String,
+    },
+    /// Who was asked said no.
+    #[error("not signed: declined")]
+    Declined,
+    /// Nothing to verify against.
+    #[error("{0}")]
+    NoTrustRoot(String),
+    /// `signer.toml`.
+    #[error("{path}")]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: PolicyError,
+    },
     /// A trust root.
     #[error("trust root {path}")]
     TrustRoot {
@@ -98,6 +137,11 @@ impl SignerError {
             SignerError::Published(error) => error.reason(),
             SignerError::Plan(error) => error.reason(),
             SignerError::Verify(error) => error.reason(),
+            SignerError::Journal(error) => error.reason(),
+            SignerError::Stage { source, .. } | SignerError::Staged(source) => source.reason(),
+            SignerError::StageMoved { .. } => Reason::Busy,
+            SignerError::Declined => Reason::Declined,
+            SignerError::NoTrustRoot(_) | SignerError::Policy { .. } => Reason::Config,
             SignerError::TrustRoot { source, .. } => source.reason(),
             SignerError::Release(_) => Reason::BundleFormat,
             SignerError::File { .. } | SignerError::Exists(_) => Reason::Config,
@@ -109,6 +153,12 @@ impl SignerError {
 
     /// What to do next, for those who do not know the codes.
     pub fn hint(&self) -> &'static str {
+        match self {
+            SignerError::Journal(_) => return "`signer log` shows what was signed from here",
+            SignerError::Plan(PlanError::Lint(_)) => return "`signer lint` shows everything found",
+            SignerError::StageMoved { .. } => return "",
+            _ => {}
+        }
         match self.reason() {
             Reason::Busy => "run the command again: it starts from what is published now",
             Reason::SigThreshold => {

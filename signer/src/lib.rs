@@ -15,24 +15,29 @@
 //! | module | does | I/O |
 //! |---|---|---|
 //! | [`image`] | file → zstd frames, chunk list | streams it is given |
-//! | [`key`] | key files, the one door through which keys sign | key files |
+//! | [`key`] | key files, tokens, programs; the one door through which keys sign | yes |
 //! | [`state`] | files of a repository → one verified value | no |
-//! | [`plan`] | state + change + time → what is signed next | no |
+//! | [`plan`] | state + change + time → what is signed next; what nodes would refuse | no |
+//! | [`policy`] | `signer.toml` → who should sign what, what hardware holds | no |
+//! | [`stage`] | a change on its way between signers, as one file | no |
+//! | [`summary`] | what is signed, against what is published, for people | no |
+//! | [`journal`] | what was signed from here, chained; the signer's memory | its file |
 //! | [`repository`] | registries, layouts, archives behind one trait | yes |
 //! | [`published`] | the state as one manifest, moved by one tag | through [`repository`] |
 //! | [`verify`] | content down to the last chunk | through [`repository`] |
 //! | [`commands`], [`cli`] | what the commands do; arguments and output | yes |
 //!
 //! ```
-//! use signer::commands::{InitRequest, init};
+//! use signer::commands::{Delivery, InitRequest, Signing, init};
 //! use signer::repository::{Access, ClientOptions, open};
 //!
 //! let dir = tempfile::tempdir()?;
 //! let reference = format!("oci:{}", dir.path().join("repository").display()).parse()?;
 //! let registry = open(&reference, Access::Write, &ClientOptions::default())?;
 //! let keys = dir.path().join("keys");
-//! let request = InitRequest { keys: keys.clone(), root_threshold: 1, ..Default::default() };
-//! init(registry.as_ref(), &request, formats::tuf::UnixTime::from_secs(1_800_000_000))?;
+//! let request = InitRequest { keys: keys.clone(), ..Default::default() };
+//! let now = formats::tuf::UnixTime::from_secs(1_800_000_000);
+//! init(registry.as_ref(), &mut Signing::default(), &request, Delivery::Publish, now)?;
 //! assert!(keys.join("root.json").exists());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -41,10 +46,14 @@ pub mod cli;
 pub mod commands;
 pub mod error;
 pub mod image;
+pub mod journal;
 pub mod key;
 pub mod plan;
+pub mod policy;
 pub mod progress;
 pub mod published;
 pub mod repository;
+pub mod stage;
 pub mod state;
+pub mod summary;
 pub mod verify;

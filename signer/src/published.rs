@@ -74,21 +74,49 @@ pub struct Files {
 
 /// Reads the files of the newest state; `None` when there is no repository yet.
 pub fn fetch(registry: &dyn Registry) -> Result<Option<Files>, PublishedError> {
+    fetch_tag(registry, &tag(LATEST)?)
+}
+
+/// Reads the files of the state that a tag stands for: `latest`, or `ts-N` for an older one.
+pub fn fetch_tag(registry: &dyn Registry, tag: &Tag) -> Result<Option<Files>, PublishedError> {
     let repository = tuf_repository(registry)?;
-    let Some(bytes) = registry.tagged(&repository, &tag(LATEST)?)? else { return Ok(None) };
-    let manifest = Manifest::parse(&bytes)?;
+    match registry.tagged(&repository, tag)? {
+        Some(bytes) => files_of(registry, &repository, &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads the files of a state by the digest of its manifest.
+pub fn fetch_digest(registry: &dyn Registry, digest: &Digest) -> Result<Files, PublishedError> {
+    let repository = tuf_repository(registry)?;
+    let bytes = registry.manifest(&repository, digest)?;
+    files_of(registry, &repository, &bytes)
+}
+
+/// Digest of what `latest` stands for.
+pub fn latest_digest(registry: &dyn Registry) -> Result<Option<Digest>, PublishedError> {
+    let bytes = registry.tagged(&tuf_repository(registry)?, &tag(LATEST)?)?;
+    Ok(bytes.map(|bytes| Digest::sha256_of(&bytes)))
+}
+
+fn files_of(
+    registry: &dyn Registry,
+    repository: &RepositoryName,
+    bytes: &[u8],
+) -> Result<Files, PublishedError> {
+    let manifest = Manifest::parse(bytes)?;
     if manifest.artifact_type.as_deref() != Some(media_type::TUF_STATE) {
         return Err(PublishedError::OtherArtifact(registry.reference().to_string()));
     }
     let mut files = BTreeMap::new();
     for layer in &manifest.layers {
         let Some(name) = layer.annotation(annotation::TUF_FILENAME) else { continue };
-        let bytes = registry.blob(&repository, layer, "metadata file", limit_of(name))?;
+        let bytes = registry.blob(repository, layer, "metadata file", limit_of(name))?;
         if files.insert(name.to_owned(), bytes).is_some() {
             return Err(PublishedError::Twice(name.chars().take(80).collect()));
         }
     }
-    Ok(Some(Files { manifest: Digest::sha256_of(&bytes), files }))
+    Ok(Files { manifest: Digest::sha256_of(bytes), files })
 }
 
 /// What is published, verified from a trust root.

@@ -178,7 +178,7 @@ pub fn read_release(
 ) -> Result<Release, VerifyError> {
     let target = &listed.target;
     let in_release = |source| VerifyError::Release { target: target.clone(), source };
-    let signed = state.targets.data.targets.get(target);
+    let signed = state.target(target);
     let signed = signed.ok_or_else(|| StateError::Missing(target.clone()))?;
     let index = signed.hashes.as_sha256().map(Digest::Sha256).ok_or_else(|| {
         let source = TufError::NoUsableHash { file: target.clone() };
@@ -228,7 +228,7 @@ pub fn verify_content(
 ) -> Result<Verified, VerifyError> {
     let mut verified = Verified::default();
     for listed in state.releases()? {
-        let signed = state.targets.data.targets.get(&listed.target);
+        let signed = state.target(&listed.target);
         let index = signed.and_then(|file| file.hashes.as_sha256()).map(Digest::Sha256);
         let release = match read_release(registry, state, &listed) {
             Err(VerifyError::Registry(RegistryError::Missing { digest, .. }))
@@ -255,7 +255,7 @@ pub fn verify_content(
     for (target, channel) in &state.channels {
         if let Some(offer) = &channel.data.release {
             let name = target_name(&channel.data.product, &offer.version);
-            let signed = state.targets.data.targets.get(&name);
+            let signed = state.target(&name);
             if signed.and_then(|file| file.hashes.as_sha256()) != Some(offer.sha256) {
                 return Err(VerifyError::Offer { target: target.clone(), offered: name });
             }

@@ -12,7 +12,6 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, RepositoryName, Tag};
 use formats::reason::Reason;
 use formats::reference::Reference;
-use signer::commands::{InitRequest, init};
 use signer::progress::Progress;
 use signer::repository::{BlobSink, Expect, Registry, RegistryError};
 
@@ -189,17 +188,15 @@ fn an_interrupted_init_goes_on_with_the_same_root() {
             let fixture = Fixture::new();
             std::fs::remove_dir_all(fixture.path("repo")).unwrap();
             std::fs::remove_file(fixture.keys().join("root.json")).unwrap();
-            let request =
-                InitRequest { keys: fixture.keys(), root_threshold: 1, ..InitRequest::default() };
             let writable = fixture.writable();
             let failing = Failing { inner: writable.as_ref(), left: Cell::new(n), cut };
-            let ended = init(&failing, &request, NOW);
+            let ended = fixture.init_to(&failing, NOW);
             let root = fixture.root();
             if ended.is_ok() {
                 assert!(n > 3);
                 break;
             }
-            let again = init(fixture.writable().as_ref(), &request, NOW.plus(60));
+            let again = fixture.init_to(fixture.writable().as_ref(), NOW.plus(60));
             match again {
                 Ok(_) => {}
                 // Only the answer was lost: it is there.

@@ -3,16 +3,16 @@
 
 mod common;
 
-use common::{Fixture, NOW, component, copy_tree, files_below};
+use common::{Fixture, NOW, component, copy_tree, done, files_below};
 use formats::reason::Reason;
 use formats::reference::Reference;
 use signer::commands::{
-    BundleRequest, ChannelRequest, PublishRequest, Selection, bundle, refresh, set_channel, status,
-    verify,
+    BundleRequest, Delivery, Edit, EditOptions, PublishRequest, Selection, Signing, bundle, edit,
+    publish, refresh, status, verify,
 };
 use signer::error::SignerError;
 use signer::key::{KeyStore, SecretKey};
-use signer::plan::Expiry;
+use signer::plan::{ChannelEdit, Expiry};
 use signer::progress::Show;
 use signer::repository::{Access, ClientOptions, open};
 
@@ -106,17 +106,18 @@ fn channels_change_without_images() {
     let fixture = Fixture::new();
     fixture.publish(&fixture.request("1.0.0", "os.img")).unwrap();
     let blobs = files_below(&fixture.path("repo").join("blobs")).len();
-    let mut request = ChannelRequest {
+    let mut request = ChannelEdit {
         product: "demo".to_owned(),
         channel: "stable".to_owned(),
         release: None,
         urgency: None,
         hold: Some(true),
     };
-    let set = |request: &ChannelRequest| {
-        let (writable, store) = (fixture.writable(), fixture.store());
-        let registry = writable.as_ref();
-        set_channel(registry, &store, &fixture.root(), request, &Expiry::default(), NOW)
+    let set = |request: &ChannelEdit| {
+        let (writable, mut signing) = (fixture.writable(), fixture.signing());
+        let (registry, options) = (writable.as_ref(), EditOptions::default());
+        let change = Edit::Channel(request.clone(), None);
+        done(edit(registry, &mut signing, &change, &options, Delivery::Publish, NOW))
     };
     let held = set(&request).unwrap();
     // Channel document, targets, snapshot, timestamp, manifest.
@@ -147,11 +148,12 @@ fn expiry_is_judged_by_verify_and_renewed_by_refresh() {
     for role in ["snapshot", "timestamp"] {
         online.add(signer::key::example::key(role)).unwrap();
     }
-    refresh(fixture.writable().as_ref(), &online, &root, &Expiry::default(), late).unwrap();
+    let mut signing = Signing::of(online, root);
+    refresh(fixture.writable().as_ref(), &mut signing, &Expiry::default(), late).unwrap();
     check(late).unwrap();
     // A root that ended cannot be built upon.
     let ended = NOW.plus(400 * 86_400);
-    let error = refresh(fixture.writable().as_ref(), &online, &root, &Expiry::default(), ended);
+    let error = refresh(fixture.writable().as_ref(), &mut signing, &Expiry::default(), ended);
     assert_eq!(error.unwrap_err().reason(), Reason::Expired);
 }
 
@@ -161,15 +163,11 @@ fn keys_of_somebody_else_sign_nothing() {
     let before = fixture.verify().unwrap().state;
     let mut foreign = KeyStore::default();
     foreign.add(SecretKey::from_seed(&[9; 32])).unwrap();
-    let error = signer::commands::publish(
-        fixture.writable().as_ref(),
-        &foreign,
-        &fixture.root(),
-        &fixture.request("1.0.0", "os.img"),
-        NOW,
-        Show::Nothing,
-    )
-    .unwrap_err();
+    let mut signing = Signing::of(foreign, fixture.root());
+    let (writable, request) = (fixture.writable(), fixture.request("1.0.0", "os.img"));
+    let delivery = Delivery::Publish;
+    let error = publish(writable.as_ref(), &mut signing, &request, delivery, NOW, Show::Nothing)
+        .unwrap_err();
     assert_eq!(error.reason(), Reason::SigThreshold);
     assert_eq!(fixture.verify().unwrap().state, before);
 }
@@ -178,14 +176,12 @@ fn keys_of_somebody_else_sign_nothing() {
 fn case_189_nothing_is_signed_over_metadata_of_others() {
     let [ours, theirs] = [Fixture::new(), Fixture::new()];
     // Another repository, made with other keys, in the place of ours.
-    let keys = theirs.path("other-keys");
-    let request = signer::commands::InitRequest {
-        keys: keys.clone(),
-        root_threshold: 1,
-        ..Default::default()
-    };
+    let request =
+        signer::commands::InitRequest { keys: theirs.path("other-keys"), ..Default::default() };
     std::fs::remove_dir_all(theirs.path("repo")).unwrap();
-    signer::commands::init(theirs.writable().as_ref(), &request, NOW).unwrap();
+    let (writable, mut signing) = (theirs.writable(), Signing::default());
+    let delivery = Delivery::Publish;
+    signer::commands::init(writable.as_ref(), &mut signing, &request, delivery, NOW).unwrap();
     std::fs::remove_dir_all(ours.path("repo")).unwrap();
     copy_tree(&theirs.path("repo"), &ours.path("repo"));
     let index = std::fs::read(ours.path("repo/index.json")).unwrap();

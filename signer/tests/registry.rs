@@ -9,7 +9,7 @@ use common::{Fixture, NOW};
 use formats::reason::Reason;
 use formats::reference::Reference;
 use repo_server::{Config, Running, TlsFiles};
-use signer::commands::{BundleRequest, InitRequest, Selection, bundle, init, verify};
+use signer::commands::{BundleRequest, Selection, bundle, verify};
 use signer::progress::Show;
 use signer::repository::{Access, ClientOptions, Registry, open};
 
@@ -50,8 +50,7 @@ fn connect(server: &Running, options: &ClientOptions) -> Box<dyn Registry> {
 
 /// Init, publish, verify, bundle, verify the bundle.
 fn round_trip(fixture: &Fixture, registry: &dyn Registry) {
-    let request = InitRequest { keys: fixture.keys(), root_threshold: 1, ..Default::default() };
-    init(registry, &request, NOW).unwrap();
+    fixture.init_to(registry, NOW).unwrap();
     let root = fixture.root();
     let published = fixture.publish_to(registry, &fixture.request("1.0.0", "os.img"), NOW).unwrap();
     let verified = verify(registry, Some(&root), NOW, Show::Nothing).unwrap();

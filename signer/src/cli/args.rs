@@ -33,20 +33,39 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make keys, a trust root and a first repository
-    Init {
+    #[command(flatten)]
+    Change(ChangeCommand),
+    /// Make a change in a file that others sign: stage COMMAND …, then sign, then commit
+    Stage {
+        /// The file to be made
+        #[arg(long, short, value_name = "FILE", global = true)]
+        out: Option<PathBuf>,
+        #[command(subcommand)]
+        change: ChangeCommand,
+    },
+    /// Show what a staged change would publish, and sign it
+    Sign {
+        /// The staged change; several copies are put together
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        signing: SigningArgs,
+        /// Sign without asking
+        #[arg(long)]
+        yes: bool,
+        /// Write here, and leave the first FILE as it is
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Publish a staged change that has enough signatures
+    Commit {
+        /// The staged change; several copies are put together
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
         #[command(flatten)]
         repo: RepoArgs,
         #[command(flatten)]
-        keys: KeysArgs,
-        /// How many root keys must sign
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        root_threshold: u32,
-        /// Public keys of the root role; their secret halves lie beside them
-        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
-        root_keys: Vec<PathBuf>,
-        #[arg(long, help = PASSPHRASE)]
-        passphrase: bool,
+        signing: SigningArgs,
         #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
         expires: Vec<String>,
     },
@@ -55,34 +74,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
-    /// Build, upload and sign a release; it becomes visible as a whole or not at all
-    Publish {
-        #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        keys: KeysArgs,
-        #[command(flatten)]
-        release: ReleaseArgs,
-        /// Let this channel offer it
-        #[arg(long, value_name = "CHANNEL")]
-        channel: Option<String>,
-        /// zstd level
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
-        level: i32,
-        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
-        expires: Vec<String>,
-    },
-    /// Change what a channel offers; moves no image
-    Channel {
-        #[command(subcommand)]
-        command: ChannelCommand,
-    },
     /// Renew snapshot and timestamp, from a timer
     Refresh {
         #[command(flatten)]
         repo: RepoArgs,
         #[command(flatten)]
-        keys: KeysArgs,
+        signing: SigningArgs,
         #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
         expires: Vec<String>,
     },
@@ -125,10 +122,23 @@ pub(super) enum Command {
         #[command(flatten)]
         trust: TrustArgs,
     },
-    /// Show what expires when, releases and channels
+    /// Say what nodes would refuse of a repository or staged change
+    Lint {
+        /// The repository, or a staged change
+        #[arg(value_name = "REF|FILE")]
+        reference: String,
+        #[command(flatten)]
+        registry: RegistryArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+        /// signer.toml
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Show what expires when, releases and channels; of a staged change, who has not signed
     Status {
-        /// The repository
-        #[arg(value_name = "REF")]
+        /// The repository, or a staged change
+        #[arg(value_name = "REF|FILE")]
         reference: String,
         #[command(flatten)]
         registry: RegistryArgs,
@@ -137,6 +147,13 @@ pub(super) enum Command {
         /// Fail with `expired` (exit 11) if a role ends within that many days
         #[arg(long, value_name = "DAYS")]
         expires_within: Option<u32>,
+    },
+    /// Show the log of what was signed and published from here, and verify its chain
+    Log {
+        #[command(flatten)]
+        signing: SigningArgs,
+        #[command(subcommand)]
+        command: Option<LogCommand>,
     },
     /// Refuse a trust root that must not be shipped
     PackageRoot {
@@ -148,6 +165,147 @@ pub(super) enum Command {
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+}
+
+/// What can be done at once or staged.
+#[derive(Debug, Subcommand)]
+pub(super) enum ChangeCommand {
+    /// Make keys, a trust root and a first repository
+    Init {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        signing: SigningArgs,
+        /// How many root keys must sign
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        root_threshold: u32,
+        /// Public keys of the root role; secret halves that lie beside them sign
+        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
+        root_keys: Vec<PathBuf>,
+        /// How many targets keys must sign
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        targets_threshold: u32,
+        /// Public keys of the targets role
+        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
+        targets_keys: Vec<PathBuf>,
+        #[arg(long, help = PASSPHRASE)]
+        passphrase: bool,
+        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+        expires: Vec<String>,
+    },
+    /// Build, upload and sign a release; it becomes visible as a whole or not at all
+    Publish {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        signing: SigningArgs,
+        #[command(flatten)]
+        release: ReleaseArgs,
+        /// Let this channel offer it
+        #[arg(long, value_name = "CHANNEL")]
+        channel: Option<String>,
+        /// The delegated role that signs for it
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
+        /// zstd level
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+        level: i32,
+        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+        expires: Vec<String>,
+    },
+    /// Change what a channel offers; moves no image
+    Channel {
+        #[command(subcommand)]
+        command: ChannelCommand,
+    },
+    /// Let another role sign for some names
+    Delegate {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        signing: SigningArgs,
+        /// Its name
+        #[arg(long, value_name = "ROLE")]
+        role: String,
+        /// Names it may sign for, like demo/*; * does not cross a /
+        #[arg(long, value_name = "PATTERN", required = true)]
+        path: Vec<String>,
+        /// Its public keys
+        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',', required = true)]
+        role_keys: Vec<PathBuf>,
+        /// How many of them must sign
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        threshold: u32,
+        /// Nobody after it is asked for these names
+        #[arg(long)]
+        terminating: bool,
+        /// Who delegates
+        #[arg(long, value_name = "ROLE", default_value = "targets")]
+        by: String,
+        /// How long its signatures last
+        #[arg(long, value_name = "DURATION")]
+        period: Option<String>,
+    },
+    /// Change keys and thresholds; without --role, to what signer.toml says
+    Rotate {
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        signing: SigningArgs,
+        /// Whose keys
+        #[arg(long, value_name = "ROLE")]
+        role: Vec<String>,
+        /// A public key that comes
+        #[arg(long, value_name = "A.pub", requires = "role")]
+        add: Vec<PathBuf>,
+        /// A key that goes
+        #[arg(long, value_name = "A.pub|KEYID", requires = "role")]
+        remove: Vec<String>,
+        /// How many must sign from now on
+        #[arg(long, value_name = "N", requires = "role")]
+        threshold: Option<u32>,
+        #[command(flatten)]
+        recovery: RecoveryArgs,
+        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+        expires: Vec<String>,
+    },
+    /// Take keys away from every role that has them
+    Revoke {
+        /// The keys
+        #[arg(value_name = "A.pub|KEYID", required = true)]
+        revoked: Vec<String>,
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        signing: SigningArgs,
+        /// Who signs instead
+        #[arg(long, value_name = "A.pub")]
+        replace: Option<PathBuf>,
+        #[command(flatten)]
+        recovery: RecoveryArgs,
+    },
+    /// Sign root, targets or delegated roles again, for a new expiry
+    Renew {
+        /// Which roles
+        #[arg(value_name = "ROLE", required = true)]
+        roles: Vec<String>,
+        #[command(flatten)]
+        repo: RepoArgs,
+        #[command(flatten)]
+        signing: SigningArgs,
+        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+        expires: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LogCommand {
+    /// Write down that a staged change will never be published
+    Abandon {
+        /// The staged change
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
     },
 }
 
@@ -221,9 +379,12 @@ pub(super) enum ChannelCommand {
         #[command(flatten)]
         repo: RepoArgs,
         #[command(flatten)]
-        keys: KeysArgs,
+        signing: SigningArgs,
         #[command(flatten)]
         set: SetArgs,
+        /// Who signs for it from now on
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
         #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
         expires: Vec<String>,
     },
@@ -266,6 +427,34 @@ pub(super) struct KeysArgs {
     /// Directory with the keys and root.json
     #[arg(long, value_name = "DIR")]
     pub(super) keys: PathBuf,
+}
+
+/// Who signs, and what they trust.
+#[derive(Debug, Args)]
+pub(super) struct SigningArgs {
+    /// Directory with keys, root.json, signer.toml and signer.log
+    #[arg(long, value_name = "DIR")]
+    pub(super) keys: Option<PathBuf>,
+    /// A further key; `sign` uses no other ones then
+    #[arg(long, value_name = "FILE|pkcs11:…|cmd:…")]
+    pub(super) key: Vec<String>,
+    /// Trust root, instead of root.json with the keys
+    #[arg(long, value_name = "FILE")]
+    pub(super) root: Option<PathBuf>,
+    /// signer.toml, instead of the one with the keys or in the repository's directory
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// signer.log, instead of the one with the keys
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+}
+
+/// After an online key was stolen.
+#[derive(Debug, Args)]
+pub(super) struct RecoveryArgs {
+    /// Go on after this state instead of what is published now, which may be a thief's
+    #[arg(long, value_name = "ts-N")]
+    pub(super) base: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,13 @@
 //! The command line: arguments to requests, reports to text or JSON, errors to codes.
 
 mod args;
+mod change;
 mod output;
+mod signing;
 
 pub use args::Arguments;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,11 +16,10 @@ use formats::reason::Exit;
 use formats::reference::Reference;
 use formats::tuf::UnixTime;
 
-use self::args::{ChannelCommand, Command, KeyCommand, KeysArgs, RegistryArgs, TrustArgs};
-use crate::commands::{self, ROOT_FILE, Report};
+use self::args::{Command, KeyCommand, LogCommand, RegistryArgs, TrustArgs};
+use self::signing::Which;
+use crate::commands::{self, Delivery, ROOT_FILE, Report, Signing, StageReport};
 use crate::error::SignerError;
-use crate::image;
-use crate::key::KeyStore;
 use crate::plan::Expiry;
 use crate::progress::Show;
 use crate::repository::{Access, Registry, open};
@@ -54,65 +55,36 @@ pub fn run(arguments: Arguments) -> ExitCode {
 fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerError> {
     let now = now();
     match command {
-        Command::Init { repo, keys, root_threshold, root_keys, passphrase, expires } => {
-            let request = commands::InitRequest {
-                keys: keys.keys,
-                root_threshold,
-                root_keys,
-                expiry: Expiry::parse(&expires)?,
-                passphrase,
-            };
-            // The trust root comes before the repository: see `commands::init`.
+        Command::Change(command) => change::run(command, Delivery::Publish, now, show, json)?,
+        Command::Stage { out, change } => {
+            let missing = || SignerError::Usage("give the file to be made: --out FILE".to_owned());
+            let out = out.ok_or_else(missing)?;
+            if out.exists() {
+                let text = format!("{} exists; it may hold signatures", out.display());
+                return Err(SignerError::Exists(text));
+            }
+            change::run(change, Delivery::Stage(&out), now, show, json)?;
+        }
+        Command::Sign { files, signing, yes, output } => {
+            let mut signing = signing::signing(&signing, Which::Given, None)?;
+            let agrees = |shown: &StageReport| yes || json || output::agrees(shown);
+            let report = commands::sign(&mut signing, &files, output.as_ref(), now, agrees)?;
+            output::success(&report, json);
+        }
+        Command::Commit { files, repo, signing, expires } => {
+            let expiry = Expiry::parse(&expires)?;
+            let mut signing = signing::signing(&signing, Which::All, Some(&repo.repo))?;
             let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
-            output::success(&commands::init(registry.as_ref(), &request, now)?, json);
+            let registry = registry.as_ref();
+            let report = commands::commit(registry, &mut signing, &files, &expiry, now)?;
+            output::success(&report, json);
         }
         Command::Key { command } => key_command(command, json)?,
-        Command::Publish { repo, keys, release, channel, level, expires } => {
-            let options = image::Options { level, ..image::Options::default() };
-            let request = commands::PublishRequest {
-                product: release.product,
-                version: release.version,
-                components: args::components(release.component, &release.hw)?,
-                security_version: release.security_version,
-                channel,
-                options,
-                expiry: Expiry::parse(&expires)?,
-            };
-            let signing = Signing::open(&keys)?;
-            let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
-            let (store, root) = (&signing.store, &signing.trust_root);
-            let report = commands::publish(registry.as_ref(), store, root, &request, now, show)?;
-            output::success(&report, json);
-        }
-        Command::Channel { command: ChannelCommand::Set { repo, keys, set, expires } } => {
-            let hold = if set.hold {
-                Some(true)
-            } else if set.no_hold {
-                Some(false)
-            } else {
-                None
-            };
-            let request = commands::ChannelRequest {
-                product: set.product,
-                channel: set.channel,
-                release: set.release,
-                urgency: set.urgency.map(Into::into),
-                hold,
-            };
+        Command::Refresh { repo, signing, expires } => {
             let expiry = Expiry::parse(&expires)?;
-            let signing = Signing::open(&keys)?;
+            let mut signing = signing::signing(&signing, Which::All, Some(&repo.repo))?;
             let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
-            let (store, root) = (&signing.store, &signing.trust_root);
-            let registry = registry.as_ref();
-            let report = commands::set_channel(registry, store, root, &request, &expiry, now)?;
-            output::success(&report, json);
-        }
-        Command::Refresh { repo, keys, expires } => {
-            let expiry = Expiry::parse(&expires)?;
-            let signing = Signing::open(&keys)?;
-            let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
-            let (store, root) = (&signing.store, &signing.trust_root);
-            let report = commands::refresh(registry.as_ref(), store, root, &expiry, now)?;
+            let report = commands::refresh(registry.as_ref(), &mut signing, &expiry, now)?;
             output::success(&report, json);
         }
         Command::Bundle { repo, trust, product, version, channel, output } => {
@@ -142,16 +114,38 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             let report = commands::verify(registry.as_ref(), root.as_deref(), now, show)?;
             output::success(&report, json);
         }
+        Command::Lint { reference, registry, trust, config } => {
+            let keys = trust.keys.as_deref();
+            let policy = signing::policy(config.as_deref(), keys, Some(&reference))?;
+            let trust_root = trust_root(&trust)?;
+            let signing = Signing { trust_root, policy, ..Signing::default() };
+            let (report, refused) = match staged_file(&reference) {
+                Some(file) => commands::lint_staged(&signing, &[file], now)?,
+                None => {
+                    let registry = opened(&reference, &registry, Access::Read)?;
+                    commands::lint(registry.as_ref(), &signing, now)?
+                }
+            };
+            return Ok(output::success_or(&report, refused.as_ref(), json));
+        }
         Command::Status { reference, registry, trust, expires_within } => {
-            let registry = opened(&reference, &registry, Access::Read)?;
             let root = trust_root(&trust)?;
+            if let Some(file) = staged_file(&reference) {
+                let signing = Signing { trust_root: root, ..Signing::default() };
+                output::success(&commands::stage_status(&signing, &[file], now)?, json);
+                return Ok(Exit::Done);
+            }
+            let registry = opened(&reference, &registry, Access::Read)?;
             let days = expires_within.map(i64::from);
             let (report, late) = commands::status(registry.as_ref(), root.as_deref(), days, now)?;
-            match late {
-                None => output::success(&report, json),
-                Some(error) => {
-                    output::report_with_failure(&report, &error, json);
-                    return Ok(error.reason().exit());
+            return Ok(output::success_or(&report, late.as_ref(), json));
+        }
+        Command::Log { signing, command } => {
+            let mut signing = signing::signing(&signing, Which::None, None)?;
+            match command {
+                None => output::success(&commands::log(&signing)?, json),
+                Some(LogCommand::Abandon { files }) => {
+                    output::success(&commands::abandon(&mut signing, &files, now)?, json);
                 }
             }
         }
@@ -161,6 +155,15 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Completions { .. } => {}
     }
     Ok(Exit::Done)
+}
+
+/// A staged change is a file of JSON; everything else is a repository.
+fn staged_file(text: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(text);
+    let mut first = [0];
+    let mut file = std::fs::File::open(&path).ok().filter(|_| path.is_file())?;
+    std::io::Read::read_exact(&mut file, &mut first).ok()?;
+    (first == *b"{").then_some(path)
 }
 
 fn key_command(command: KeyCommand, json: bool) -> Result<(), SignerError> {
@@ -185,19 +188,6 @@ fn key_command(command: KeyCommand, json: bool) -> Result<(), SignerError> {
         KeyCommand::Example { out } => output::success(&commands::example(&out)?, json),
     }
     Ok(())
-}
-
-/// Keys, and the trust root beside them.
-struct Signing {
-    store: KeyStore,
-    trust_root: Vec<u8>,
-}
-
-impl Signing {
-    fn open(keys: &KeysArgs) -> Result<Self, SignerError> {
-        let trust_root = commands::read_trust_root(&keys.keys.join(ROOT_FILE))?;
-        Ok(Signing { store: KeyStore::open(&keys.keys)?, trust_root })
-    }
 }
 
 fn trust_root(trust: &TrustArgs) -> Result<Option<Vec<u8>>, SignerError> {

@@ -1,12 +1,13 @@
 //! Reports and errors on their way out.
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write};
 
+use formats::reason::Exit;
 use serde_json::{Map, Value, json};
 
 use super::warn_of_example_keys;
-use crate::commands::Report;
+use crate::commands::{Report, StageReport};
 use crate::error::SignerError;
 
 /// Prints a report.
@@ -33,8 +34,33 @@ pub(super) fn failure(error: &SignerError, json: bool) {
     }
 }
 
+/// Prints a report, and what is wrong with what it reports, if anything.
+pub(super) fn success_or(report: &impl Report, error: Option<&SignerError>, json: bool) -> Exit {
+    match error {
+        None => {
+            success(report, json);
+            Exit::Done
+        }
+        Some(error) => {
+            report_with_failure(report, error, json);
+            error.reason().exit()
+        }
+    }
+}
+
+/// Shows what would be signed and asks, if there is somebody to be asked.
+pub(super) fn agrees(shown: &StageReport) -> bool {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return true;
+    }
+    eprint!("{}\nsign this? [y/N] ", shown.text());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().take(100).read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
 /// Prints both what there is and what is wrong with it; in JSON as one object.
-pub(super) fn report_with_failure(report: &impl Report, error: &SignerError, json: bool) {
+fn report_with_failure(report: &impl Report, error: &SignerError, json: bool) {
     if !json {
         success(report, json);
         return failure(error, json);

@@ -1,34 +1,21 @@
-//! `channel set` and `refresh`: changes that move no image.
+//! Changes that move no image: channels, delegations, keys, renewals.
 
-use formats::channel::Urgency;
 use formats::release::channel_target_name;
-use formats::tuf::UnixTime;
-use formats::version::Version;
+use formats::tuf::{Key, KeyId, Role, UnixTime};
 use serde::Serialize;
 
+use super::ceremony::{
+    Base, Outcome, Wanted, apply, key_name, online_events, repository_name, timestamp_expires,
+};
 use super::status::ChannelStatus;
-use super::{Report, has_example_key, time};
+use super::{Answer, Delivery, Report, Signing, has_example_key};
 use crate::error::SignerError;
-use crate::key::KeyStore;
-use crate::plan::{Change, Decision, Expiry, decide, sign_draft};
-use crate::published;
+use crate::journal::Event;
+use crate::plan::{
+    self, Change, ChannelEdit, Delegation, Expiry, Finding, RoleKeySet, rotation_of,
+};
+use crate::published::{self, Published};
 use crate::repository::Registry;
-use crate::state::State;
-
-/// What a channel is to say from now on; absent fields stay as they are.
-#[derive(Debug, Clone)]
-pub struct ChannelRequest {
-    /// The product.
-    pub product: String,
-    /// The channel.
-    pub channel: String,
-    /// The release it offers.
-    pub release: Option<Version>,
-    /// How urgent it is.
-    pub urgency: Option<Urgency>,
-    /// Whether nobody installs for now.
-    pub hold: Option<bool>,
-}
 
 /// The state that is public now.
 #[derive(Debug, Serialize)]
@@ -37,10 +24,12 @@ pub struct ChangeReport {
     what: String,
     /// Digest of the manifest of the TUF state that is public now.
     pub state: String,
+    root_version: u64,
     targets_version: u64,
     snapshot_version: u64,
     timestamp_version: u64,
     timestamp_expires: String,
+    warnings: Vec<Finding>,
     example_keys: bool,
 }
 
@@ -48,13 +37,18 @@ impl Report for ChangeReport {
     fn text(&self) -> String {
         let what = &self.what;
         let verb = if self.changed { "" } else { " (unchanged)" };
-        format!(
-            "{what}{verb}\ntargets {}, snapshot {}, timestamp {}, expires {}",
+        let mut text = format!(
+            "{what}{verb}\nroot {}, targets {}, snapshot {}, timestamp {}, expires {}",
+            self.root_version,
             self.targets_version,
             self.snapshot_version,
             self.timestamp_version,
             self.timestamp_expires
-        )
+        );
+        for warning in &self.warnings {
+            text.push_str(&format!("\nwarning: {warning}"));
+        }
+        text
     }
 
     fn example_keys(&self) -> bool {
@@ -62,68 +56,147 @@ impl Report for ChangeReport {
     }
 }
 
-/// Changes what a channel offers and how.
-pub fn set_channel(
-    registry: &dyn Registry,
-    keys: &KeyStore,
-    trust_root: &[u8],
-    request: &ChannelRequest,
-    expiry: &Expiry,
-    now: UnixTime,
-) -> Result<ChangeReport, SignerError> {
-    let change = Change::SetChannel {
-        product: request.product.clone(),
-        channel: request.channel.clone(),
-        release: request.release.clone(),
-        urgency: request.urgency,
-        hold: request.hold,
-    };
-    let target = channel_target_name(&request.product, &request.channel);
-    let what = |state: &State| {
-        let channel = state.channels.get(&target);
-        channel.map(|channel| ChannelStatus::of(&channel.data).line()).unwrap_or_default()
-    };
-    apply(registry, keys, trust_root, &change, what, expiry, now)
+/// A change for which nothing has to be built.
+#[derive(Debug, Clone)]
+pub enum Edit {
+    /// What a channel offers and how, and who is to sign for it.
+    Channel(ChannelEdit, Option<Role>),
+    /// Another role.
+    Delegate(Delegation),
+    /// Keys and thresholds of roles.
+    Rotate(Vec<Rotation>),
+    /// Keys, thresholds and delegations, whole, as `signer.toml` has them.
+    Declared(Vec<RoleKeySet>, Vec<Delegation>),
+    /// Keys that nobody is to believe any more, and who signs instead.
+    Revoke(Vec<KeyId>, Option<Key>),
+    /// New expiries.
+    Renew(Vec<Role>),
 }
 
-/// Renews snapshot and timestamp. Needs no other key than theirs.
+/// What changes in one role.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// Which role.
+    pub role: Role,
+    /// Keys that come.
+    pub add: Vec<Key>,
+    /// Keys that go.
+    pub remove: Vec<KeyId>,
+    /// The threshold from now on; absent: as before.
+    pub threshold: Option<u32>,
+}
+
+/// How a change is made.
+#[derive(Debug, Clone, Default)]
+pub struct EditOptions<'a> {
+    /// Periods that are to change.
+    pub expiry: Expiry,
+    /// The last good state, when an online key was stolen: its tag, `ts-N`.
+    pub base: Option<&'a str>,
+}
+
+/// Makes a change, or stages it.
+pub fn edit(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    edit: &Edit,
+    options: &EditOptions<'_>,
+    delivery: Delivery<'_>,
+    now: UnixTime,
+) -> Result<Answer<ChangeReport>, SignerError> {
+    let base = Base::load(registry, signing, options.base)?;
+    let (change, what) = change_of(&base.published, edit)?;
+    let channel = match edit {
+        Edit::Channel(edit, _) => Some(channel_target_name(&edit.product, &edit.channel)),
+        _ => None,
+    };
+    let wanted = Wanted { change, what: what.clone(), release: None, expiry: &options.expiry };
+    let (published, changed, warnings) =
+        match apply(registry, signing, base, wanted, delivery, now)? {
+            Outcome::Staged(report) => return Ok(Answer::Staged(report)),
+            Outcome::Unchanged(published) => (published, false, Vec::new()),
+            Outcome::Published(published, warnings) => (published, true, warnings),
+        };
+    let line = channel.and_then(|target| {
+        published.state.channels.get(&target).map(|found| ChannelStatus::of(&found.data).line())
+    });
+    Ok(Answer::Done(report(&published, changed, line.unwrap_or(what), warnings)))
+}
+
+fn change_of(published: &Published, edit: &Edit) -> Result<(Change, String), SignerError> {
+    let state = &published.state;
+    Ok(match edit {
+        Edit::Channel(edit, role) => {
+            let what = format!("channel {}/{}", edit.product, edit.channel);
+            (Change::SetChannel { edit: edit.clone(), role: role.clone() }, what)
+        }
+        Edit::Delegate(delegation) => {
+            let what = format!("delegate to {}", delegation.keys.role.name());
+            (Change::Delegate(delegation.clone()), what)
+        }
+        Edit::Rotate(rotations) => {
+            let sets = rotations.iter().map(|rotation| {
+                let Rotation { role, add, remove, threshold } = rotation;
+                rotation_of(state, role, add, remove, *threshold)
+            });
+            let names: Vec<&str> = rotations.iter().map(|rotation| rotation.role.name()).collect();
+            let what = format!("rotate {}", names.join(", "));
+            (Change::Roles(sets.collect::<Result<_, _>>()?), what)
+        }
+        Edit::Declared(sets, delegations) => {
+            let change = Change::Declared { roles: sets.clone(), delegations: delegations.clone() };
+            (change, "roles as signer.toml has them".to_owned())
+        }
+        Edit::Revoke(keys, replacement) => {
+            let names: Vec<String> = keys.iter().map(|id| id.to_string()[..8].to_owned()).collect();
+            let instead = replacement.as_ref().map(|key| format!(" for {}", key_name(key)));
+            let what = format!("revoke {}{}", names.join(", "), instead.unwrap_or_default());
+            (Change::Revoke { keys: keys.clone(), replacement: replacement.clone() }, what)
+        }
+        Edit::Renew(roles) => {
+            let names: Vec<&str> = roles.iter().map(Role::name).collect();
+            (Change::Renew(roles.clone()), format!("renew {}", names.join(", ")))
+        }
+    })
+}
+
+/// Renews snapshot and timestamp. Needs no other key than theirs, and is safe to be run at any
+/// time, by any number of machines, from a timer.
 pub fn refresh(
     registry: &dyn Registry,
-    keys: &KeyStore,
-    trust_root: &[u8],
+    signing: &mut Signing,
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<ChangeReport, SignerError> {
-    let what = |_: &State| "snapshot and timestamp renewed".to_owned();
-    apply(registry, keys, trust_root, &Change::Refresh, what, expiry, now)
+    let before = signing.load(registry)?;
+    let expiry = expiry.clone().or(&signing.policy.expiry()?);
+    let state = plan::refresh(&before.state, &signing.keys, &expiry, now)?;
+    signing.record(&online_events(&state, "refresh", now))?;
+    let manifest = published::publish(registry, Some(&before.manifest), &state, None)?;
+    let repository = repository_name(registry);
+    let event = Event::published(&repository, &manifest.to_string(), &state, false, now);
+    signing.record(&[event])?;
+    let published = Published { manifest, state };
+    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), Vec::new()))
 }
 
-fn apply(
-    registry: &dyn Registry,
-    keys: &KeyStore,
-    trust_root: &[u8],
-    change: &Change,
-    what: impl Fn(&State) -> String,
-    expiry: &Expiry,
-    now: UnixTime,
-) -> Result<ChangeReport, SignerError> {
-    let before = published::load(registry, Some(trust_root))?;
-    let (state, manifest, changed) = match decide(&before.state, change, now)? {
-        Decision::Unchanged => (before.state, before.manifest, false),
-        Decision::Sign(draft) => {
-            let next = sign_draft(&before.state, draft, keys, expiry, now)?;
-            let manifest = published::publish(registry, Some(&before.manifest), &next, None)?;
-            (next, manifest, true)
-        }
-    };
-    Ok(ChangeReport {
+fn report(
+    published: &Published,
+    changed: bool,
+    what: String,
+    warnings: Vec<Finding>,
+) -> ChangeReport {
+    let state = &published.state;
+    ChangeReport {
         changed,
-        what: what(&state),
-        state: manifest.to_string(),
+        what,
+        state: published.manifest.to_string(),
+        root_version: state.root.header.version,
         targets_version: state.targets.data.header.version,
         snapshot_version: state.snapshot.data.header.version,
         timestamp_version: state.timestamp.data.header.version,
-        timestamp_expires: time(state.timestamp.data.header.expires),
+        timestamp_expires: timestamp_expires(state),
+        warnings,
         example_keys: has_example_key(&state.root),
-    })
+    }
 }

@@ -1,17 +1,23 @@
 //! `init`: keys, a trust root and a first repository.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use formats::tuf::{Key, KeyId, Role, RoleKeys, TopLevelKeys, UnixTime};
+use formats::tuf::{Envelope, Key, KeyId, Role, UnixTime};
 use serde::Serialize;
 
-use super::{Protect, ROOT_FILE, Report, has_example_key, read_trust_root, time};
+use super::ceremony::{
+    check_memory, events, finish_staged, lint, repository_name, stage_report, write_new,
+};
+use super::{
+    Answer, Delivery, Protect, ROOT_FILE, Report, Signing, has_example_key, read_trust_root, time,
+};
 use crate::error::SignerError;
-use crate::key::{self, KeyLocation, KeyStore, SECRET_ENDING, SecretKey};
-use crate::plan::{Expiry, first_root, first_state};
-use crate::published::{LATEST, publish, tag, tuf_repository};
+use crate::key::{self, KeyLocation, SECRET_ENDING, SecretKey, URI_ENDING};
+use crate::plan::{Expiry, Finding, Payload, PlanError, Proposal, RoleKeySet, sign_payloads};
+use crate::published::latest_digest;
 use crate::repository::Registry;
+use crate::stage::Staged;
+use crate::state::{StateError, self_signed};
 
 /// What a first repository is made of.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +26,12 @@ pub struct InitRequest {
     pub keys: PathBuf,
     /// How many root keys must sign.
     pub root_threshold: u32,
-    /// Public keys of the root role; empty: one new key.
+    /// Public keys of the root role; empty: those of `signer.toml`, otherwise one new key.
     pub root_keys: Vec<PathBuf>,
+    /// How many targets keys must sign.
+    pub targets_threshold: u32,
+    /// Public keys of the targets role; empty: those of `signer.toml`, otherwise one new key.
+    pub targets_keys: Vec<PathBuf>,
     /// How long signatures last.
     pub expiry: Expiry,
     /// Whether new root and targets keys get a passphrase. Snapshot and timestamp never do: a
@@ -36,25 +46,34 @@ pub struct InitReport {
     trust_root: PathBuf,
     root_keys: Vec<String>,
     root_threshold: u32,
+    targets_keys: Vec<String>,
+    targets_threshold: u32,
     root_expires: String,
     timestamp_expires: String,
+    warnings: Vec<Finding>,
     example_keys: bool,
 }
 
 impl Report for InitReport {
     fn text(&self) -> String {
-        format!(
-            "repository {}\ntrust root {} (root: {} of {} keys, expires {})\n\
+        let mut text = format!(
+            "repository {}\ntrust root {} (root: {} of {} keys, expires {}; targets: {} of {})\n\
              the timestamp expires {}: renew it with `signer refresh`\n\
-             copy {} to every node; keep the *.key files safe, root.key offline",
+             copy {} to every node; keep the *.key files safe, those of root and targets offline",
             self.repository,
             self.trust_root.display(),
             self.root_threshold,
             self.root_keys.len(),
             self.root_expires,
+            self.targets_threshold,
+            self.targets_keys.len(),
             self.timestamp_expires,
             self.trust_root.display(),
-        )
+        );
+        for warning in &self.warnings {
+            text.push_str(&format!("\nwarning: {warning}"));
+        }
+        text
     }
 
     fn example_keys(&self) -> bool {
@@ -62,88 +81,154 @@ impl Report for InitReport {
     }
 }
 
-/// Makes what is missing: keys, then the trust root, then the repository.
+/// Makes what is missing: keys, then the trust root, then the repository. Staged, it is signed by
+/// others, and `commit` makes the last two.
 ///
 /// Interrupted anywhere, it goes on where it stopped when it is run again: keys and a trust root
 /// that are there are used, never replaced. A repository that is there is refused.
 pub fn init(
     registry: &dyn Registry,
+    signing: &mut Signing,
     request: &InitRequest,
+    delivery: Delivery<'_>,
     now: UnixTime,
-) -> Result<InitReport, SignerError> {
-    let repository = tuf_repository(registry)?;
-    if registry.tagged(&repository, &tag(LATEST)?)?.is_some() {
+) -> Result<Answer<InitReport>, SignerError> {
+    if latest_digest(registry)?.is_some() {
         let text = format!("{} holds a repository already", registry.reference());
         return Err(SignerError::Exists(text));
     }
-    let (roles, public, store) = gather_keys(request)?;
-    let path = request.keys.join(ROOT_FILE);
-    let root = if path.exists() {
-        read_trust_root(&path)?
-    } else {
-        let root = first_root(roles, public, &store, &request.expiry, now)?;
-        write_new(&path, &root)?;
-        root
+    let sets = gather_keys(signing, request)?;
+    let expiry = request.expiry.clone().or(&signing.policy.expiry()?);
+    let mut staged = Staged {
+        what: "a first repository".to_owned(),
+        repository: repository_name(registry),
+        state: None,
+        recovery: false,
+        base: Default::default(),
+        proposal: Proposal::first(sets, &expiry, now)?,
+        release: None,
+        signatures: Default::default(),
     };
-    let state = first_state(&root, &store, &request.expiry, now)?;
-    publish(registry, None, &state, None)?;
-    let root_keys = state.root.root_key_ids().iter().map(KeyId::to_string).collect();
-    Ok(InitReport {
+    let path = request.keys.join(ROOT_FILE);
+    let there = path.exists();
+    if there {
+        take_over_root(&mut staged, &read_trust_root(&path)?)?;
+    }
+    let warnings = lint(None, &staged.proposal, &signing.policy, now)?;
+    if let Delivery::Stage(file) = delivery {
+        write_new(file, &staged.to_bytes())?;
+        let report = stage_report(file, &staged, None, warnings, Vec::new(), now)?;
+        return Ok(Answer::Staged(report));
+    }
+    check_memory(signing, &staged, None)?;
+    let by = sign_payloads(None, &staged.proposal, &signing.keys, &mut staged.signatures)?;
+    let events = events(&staged, None, &by, "init", now);
+    let root = root_bytes(&staged)?;
+    if !there {
+        // Nodes may get it from now on; the repository is made for this one and no other.
+        write_new(&path, &root)?;
+    }
+    signing.trust_root = Some(root);
+    signing.trust_root_file = None;
+    let (state, _) = finish_staged(registry, signing, &staged, None, None, &events, &expiry, now)?;
+    let keys_of = |role: Role| {
+        let keys = state.root.role(&role);
+        let ids = keys.map(|keys| keys.keyids.iter().map(KeyId::to_string).collect());
+        (ids.unwrap_or_default(), keys.map_or(0, |keys| keys.threshold))
+    };
+    let ((root_keys, root_threshold), (targets_keys, targets_threshold)) =
+        (keys_of(Role::Root), keys_of(Role::Targets));
+    Ok(Answer::Done(InitReport {
         repository: registry.reference().to_string(),
         trust_root: path,
         root_keys,
-        root_threshold: state.root.role(&Role::Root).map_or(0, |role| role.threshold),
+        root_threshold,
+        targets_keys,
+        targets_threshold,
         root_expires: time(state.root.header.expires),
         timestamp_expires: time(state.timestamp.data.header.expires),
+        warnings,
         example_keys: has_example_key(&state.root),
-    })
+    }))
 }
 
-/// Who may sign for what, the public keys, and the secret ones at hand.
-fn gather_keys(request: &InitRequest) -> Result<(TopLevelKeys, Vec<Key>, KeyStore), SignerError> {
+/// The root that nodes may already have, instead of a new one.
+fn take_over_root(staged: &mut Staged, bytes: &[u8]) -> Result<(), SignerError> {
+    let in_root = |source| {
+        let file = ROOT_FILE.to_owned();
+        SignerError::Plan(PlanError::Result(StateError::Untrusted { file, source }))
+    };
+    let envelope = Envelope::parse(bytes).map_err(in_root)?;
+    let payload = Payload { role: Role::Root, signed: envelope.signed().clone() };
+    for place in staged.proposal.payloads.iter_mut().filter(|place| place.role == Role::Root) {
+        *place = payload.clone();
+    }
+    staged.signatures.insert(Role::Root, envelope.signatures().to_vec());
+    Ok(())
+}
+
+/// The first root, if enough of its keys signed.
+fn root_bytes(staged: &Staged) -> Result<Vec<u8>, SignerError> {
+    let offline = crate::plan::assemble(None, &staged.proposal, &staged.signatures)?;
+    let bytes = offline.newest_root().to_vec();
+    self_signed(&bytes, ROOT_FILE).map_err(PlanError::from)?;
+    Ok(bytes)
+}
+
+/// Who may sign for what; keys at hand come to the others.
+fn gather_keys(
+    signing: &mut Signing,
+    request: &InitRequest,
+) -> Result<[RoleKeySet; 4], SignerError> {
     let offline = if request.passphrase { Protect::Passphrase } else { Protect::IfConfigured };
-    let [timestamp, snapshot, targets] = ["timestamp", "snapshot", "targets"];
-    for name in [targets, snapshot, timestamp] {
-        let protect = if name == targets { offline } else { Protect::Never };
+    key::make_directory(&request.keys)?;
+    let root = (&request.root_keys, request.root_threshold, offline);
+    let targets = (&request.targets_keys, request.targets_threshold, offline);
+    let none = Vec::new();
+    let machine = (&none, 1, Protect::Never);
+    Ok([
+        gather_role(signing, request, Role::Root, root)?,
+        gather_role(signing, request, Role::Targets, targets)?,
+        gather_role(signing, request, Role::Snapshot, machine)?,
+        gather_role(signing, request, Role::Timestamp, machine)?,
+    ])
+}
+
+fn gather_role(
+    signing: &mut Signing,
+    request: &InitRequest,
+    role: Role,
+    (given, threshold, protect): (&Vec<PathBuf>, u32, Protect),
+) -> Result<RoleKeySet, SignerError> {
+    let declared = signing.policy.roles.get(&role).cloned().unwrap_or_default();
+    let paths = if given.is_empty() { &declared.keys } else { given };
+    // A flag wins; a threshold of one is what the flag says when it is not given.
+    let threshold = if threshold > 1 { threshold } else { declared.threshold.unwrap_or(1) };
+    if paths.is_empty() {
+        let name = role.name();
         create_if_missing(&request.keys, name, protect)?;
+        let path = request.keys.join(name).with_extension(SECRET_ENDING);
+        let key = key::read(&path)?.key()?;
+        signing.keys.add_location(KeyLocation::File(path))?;
+        return Ok(RoleKeySet { role, keys: vec![key], threshold });
     }
-    let mut root_keys = Vec::new();
-    if request.root_keys.is_empty() {
-        create_if_missing(&request.keys, "root", offline)?;
-        root_keys.push(public_of(&request.keys, "root")?);
-    }
-    let mut store = KeyStore::open(&request.keys)?;
-    for path in &request.root_keys {
+    let mut keys: Vec<Key> = Vec::new();
+    for path in paths {
         let key = key::read_public(path)?;
         // The secret half may lie beside it, on the medium its owner brought.
-        let secret = path.with_extension(SECRET_ENDING);
-        if store.find(&key.id()).is_none() && secret.exists() {
-            store.add_location(KeyLocation::File(secret))?;
+        for ending in [SECRET_ENDING, URI_ENDING] {
+            let secret = path.with_extension(ending);
+            if signing.keys.find(&key.id()).is_none() && secret.exists() {
+                signing.keys.add_location(KeyLocation::File(secret))?;
+            }
         }
-        root_keys.push(key);
+        keys.push(key);
     }
-    let threshold = request.root_threshold;
-    if threshold == 0 || threshold as usize > root_keys.len() {
-        let text = format!("{threshold} of {} root keys is no threshold", root_keys.len());
+    if threshold == 0 || threshold as usize > keys.len() {
+        let text = format!("{threshold} of {} {role} keys is no threshold", keys.len());
         return Err(SignerError::Usage(text));
     }
-    if (1..root_keys.len()).any(|i| root_keys[..i].iter().any(|key| *key == root_keys[i])) {
-        return Err(SignerError::Usage("a root key is given twice".to_owned()));
-    }
-    let one = |key: &Key| RoleKeys::new(1, [key.id()]);
-    let (targets, snapshot, timestamp) = (
-        public_of(&request.keys, targets)?,
-        public_of(&request.keys, snapshot)?,
-        public_of(&request.keys, timestamp)?,
-    );
-    let roles = TopLevelKeys {
-        root: RoleKeys::new(threshold, root_keys.iter().map(Key::id)),
-        timestamp: one(&timestamp),
-        snapshot: one(&snapshot),
-        targets: one(&targets),
-    };
-    root_keys.extend([targets, snapshot, timestamp]);
-    Ok((roles, root_keys, store))
+    Ok(RoleKeySet { role, keys, threshold })
 }
 
 fn create_if_missing(directory: &Path, name: &str, protect: Protect) -> Result<(), SignerError> {
@@ -151,24 +236,4 @@ fn create_if_missing(directory: &Path, name: &str, protect: Protect) -> Result<(
         super::key::create(directory, name, &SecretKey::generate()?, protect)?;
     }
     Ok(())
-}
-
-/// From the key file, so that a public file that was exchanged changes nothing; what it signs is
-/// verified, so neither does a public half that was exchanged in an encrypted one.
-fn public_of(directory: &Path, name: &str) -> Result<Key, SignerError> {
-    let document = key::read(&directory.join(name).with_extension(SECRET_ENDING))?;
-    Ok(document.key()?)
-}
-
-/// A file that appears whole, durable, and never replaces another.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SignerError> {
-    let failed = |source| SignerError::File { action: "write", path: path.to_owned(), source };
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(directory)
-        .map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist_noclobber(path).map_err(|error| failed(error.error))?;
-    std::fs::File::open(directory).and_then(|dir| dir.sync_all()).map_err(failed)
 }

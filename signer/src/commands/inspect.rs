@@ -125,7 +125,7 @@ pub fn inspect(
                 tree.components = components(&release);
             }
             Err(error) => {
-                let signed = state.targets.data.targets.get(&listed.target);
+                let signed = state.target(&listed.target);
                 let hash = signed.and_then(|file| file.hashes.as_sha256());
                 tree.index = hash.map(|hash| format!("sha256:{hash}")).unwrap_or_default();
                 tree.missing = Some(error.to_string());

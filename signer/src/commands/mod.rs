@@ -3,22 +3,28 @@
 //! A report is data: `--json` prints it as one object, otherwise [`Report::text`] is shown.
 
 mod bundle;
+mod ceremony;
 mod change;
 mod init;
 mod inspect;
 mod key;
+mod lint;
 mod package;
 mod publish;
+mod sign;
 mod status;
 mod verify;
 
 pub use bundle::{BundleReport, BundleRequest, Selection, bundle};
-pub use change::{ChangeReport, ChannelRequest, refresh, set_channel};
+pub use ceremony::{Delivery, RequirementReport, Signing, StageReport};
+pub use change::{ChangeReport, Edit, EditOptions, Rotation, edit, refresh};
 pub use init::{InitReport, InitRequest, init};
 pub use inspect::{InspectReport, inspect};
 pub use key::{KeyReport, KeysReport, Protect, example, import_key, list, new, passphrase, pkcs11};
+pub use lint::{LintReport, lint, lint_staged};
 pub use package::{PackageReport, check_package_root};
 pub use publish::{ComponentInput, PublishReport, PublishRequest, publish};
+pub use sign::{AbandonReport, CommitReport, LogReport, abandon, commit, log, sign, stage_status};
 pub use status::{StatusReport, status};
 pub use verify::{VerifyReport, verify};
 
@@ -43,6 +49,15 @@ pub trait Report: Serialize {
     fn example_keys(&self) -> bool {
         false
     }
+}
+
+/// What a change that can be staged ends with.
+#[derive(Debug)]
+pub enum Answer<T> {
+    /// It is public.
+    Done(T),
+    /// It waits for signatures.
+    Staged(StageReport),
 }
 
 /// A file of the operator's.

@@ -7,20 +7,19 @@ use formats::release::{
     ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent,
     ReleaseIndex, Summary, target_name,
 };
-use formats::tuf::UnixTime;
+use formats::tuf::{Role, UnixTime};
 use formats::version::Version;
 use serde::Serialize;
 
-use super::{Report, bytes, has_example_key, time};
+use super::ceremony::{Base, Outcome, Wanted, apply, timestamp_expires};
+use super::{Answer, Delivery, Report, Signing, bytes, has_example_key};
 use crate::error::SignerError;
 use crate::image::{self, Source};
-use crate::key::KeyStore;
-use crate::plan::{
-    Change, Decision, Expiry, NewRelease, Proposal, check_release, decide, sign_draft,
-};
+use crate::plan::{Change, Expiry, Finding, NewRelease, ReleaseProposal, check_release};
 use crate::progress::Show;
-use crate::published::{self, Published, ReleaseTag, product_repository};
+use crate::published::{self, Published, product_repository};
 use crate::repository::Registry;
+use crate::stage::StagedRelease;
 
 /// One image of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +45,8 @@ pub struct PublishRequest {
     pub security_version: Option<u64>,
     /// The channel that offers it from now on.
     pub channel: Option<String>,
+    /// Who signs for it; absent: the top level.
+    pub role: Option<Role>,
     /// How images are built.
     pub options: image::Options,
     /// Periods that are to change.
@@ -66,6 +67,7 @@ pub struct PublishReport {
     components: Vec<ComponentReport>,
     timestamp_version: u64,
     timestamp_expires: String,
+    warnings: Vec<Finding>,
     example_keys: bool,
 }
 
@@ -100,6 +102,9 @@ impl Report for PublishReport {
             "\ntimestamp version {}, expires {}",
             self.timestamp_version, self.timestamp_expires
         ));
+        for warning in &self.warnings {
+            text.push_str(&format!("\nwarning: {warning}"));
+        }
         text
     }
 
@@ -108,20 +113,20 @@ impl Report for PublishReport {
     }
 }
 
-/// Publishes a release, all or nothing.
+/// Publishes a release, all or nothing, or stages it: then its blobs are uploaded, and invisible.
 ///
 /// Killed at any moment, readers see the state before or the one after, never a mixture, and the
 /// next run completes. The same images, version and second give the same digests everywhere.
 pub fn publish(
     registry: &dyn Registry,
-    keys: &KeyStore,
-    trust_root: &[u8],
+    signing: &mut Signing,
     request: &PublishRequest,
+    delivery: Delivery<'_>,
     now: UnixTime,
     show: Show,
-) -> Result<PublishReport, SignerError> {
-    let before = published::load(registry, Some(trust_root))?;
-    let (components, security_version) = check_request(&before, request)?;
+) -> Result<Answer<PublishReport>, SignerError> {
+    let base = Base::latest(registry, signing)?;
+    let (components, security_version) = check_request(&base.published, request)?;
     let repository = product_repository(registry, &request.product)?;
     let tag = published::tag(request.version.as_str())?;
     // All files are opened before the first is built: a missing one should not cost an hour.
@@ -146,30 +151,34 @@ pub fn publish(
     let version = request.version.clone();
     let summary = Summary { version, security_version, components: summaries };
     let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
-    let change = Change::Publish { release, channel: request.channel.clone() };
-    let (state, manifest, changed) = match decide(&before.state, &change, now)? {
-        Decision::Unchanged => (before.state, before.manifest, false),
-        Decision::Sign(draft) => {
-            let next = sign_draft(&before.state, draft, keys, &request.expiry, now)?;
-            let descriptor = index_descriptor.clone();
-            let release = ReleaseTag { repository, tag, descriptor, bytes: index };
-            let manifest =
-                published::publish(registry, Some(&before.manifest), &next, Some(&release))?;
-            (next, manifest, true)
-        }
+    let channel = request.channel.clone();
+    let target = target_name(&request.product, &request.version);
+    let wanted = Wanted {
+        change: Change::Publish { release, channel, role: request.role.clone() },
+        what: format!("publish {target}"),
+        release: Some(StagedRelease { repository, tag, index }),
+        expiry: &request.expiry,
     };
-    Ok(PublishReport {
+    let (published, changed, warnings) =
+        match apply(registry, signing, base, wanted, delivery, now)? {
+            Outcome::Staged(report) => return Ok(Answer::Staged(report)),
+            Outcome::Unchanged(published) => (published, false, Vec::new()),
+            Outcome::Published(published, warnings) => (published, true, warnings),
+        };
+    let state = &published.state;
+    Ok(Answer::Done(PublishReport {
         changed,
-        target: target_name(&request.product, &request.version),
+        target,
         index: index_descriptor.digest.to_string(),
-        state: manifest.to_string(),
+        state: published.manifest.to_string(),
         security_version,
         channel: request.channel.clone(),
         components: reports,
         timestamp_version: state.timestamp.data.header.version,
-        timestamp_expires: time(state.timestamp.data.header.expires),
+        timestamp_expires: timestamp_expires(state),
+        warnings,
         example_keys: has_example_key(&state.root),
-    })
+    }))
 }
 
 /// Components in their published order and the security version, after everything that can be
@@ -194,7 +203,7 @@ fn check_request(
         .map(|release| release.summary.security_version)
         .max();
     let security_version = request.security_version.or(highest).unwrap_or(1);
-    let proposal = Proposal {
+    let proposal = ReleaseProposal {
         product: &request.product,
         version: &request.version,
         security_version,

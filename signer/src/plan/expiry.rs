@@ -47,33 +47,54 @@ pub struct Expiry(BTreeMap<Role, u64>);
 impl Expiry {
     /// Reads `ROLE=DURATION` arguments.
     pub fn parse<S: AsRef<str>>(arguments: &[S]) -> Result<Self, ExpiryError> {
-        let mut periods = BTreeMap::new();
+        let mut expiry = Expiry::default();
         for argument in arguments.iter().map(AsRef::as_ref) {
             let refused = || ExpiryError::Role(argument.chars().take(80).collect());
             let (role, duration) = argument.split_once('=').ok_or_else(refused)?;
             let role = Role::TOP_LEVEL.into_iter().find(|known| known.name() == role);
             let role = role.ok_or_else(refused)?;
-            let seconds = parse_duration(duration)?;
-            let limit = if role == Role::Timestamp { LONGEST_TIMESTAMP } else { LONGEST };
-            if seconds == 0 || seconds > limit {
-                let limit_days = limit / DAY;
-                return Err(ExpiryError::Period { role, seconds, limit_days });
-            }
-            periods.insert(role, seconds);
+            expiry = expiry.with(role, parse_duration(duration)?)?;
         }
-        Ok(Expiry(periods))
+        Ok(expiry)
+    }
+
+    /// The same with one more role.
+    pub fn with(mut self, role: Role, seconds: u64) -> Result<Self, ExpiryError> {
+        let limit = limit_of(&role);
+        if seconds == 0 || seconds > limit {
+            return Err(ExpiryError::Period { role, seconds, limit_days: limit / DAY });
+        }
+        self.0.insert(role, seconds);
+        Ok(self)
+    }
+
+    /// Fills in the periods of `other` where nothing is said.
+    pub fn or(mut self, other: &Expiry) -> Self {
+        for (role, seconds) in &other.0 {
+            self.0.entry(role.clone()).or_insert(*seconds);
+        }
+        self
     }
 
     /// When metadata of that role ends if it is signed `now`, on top of metadata with these
     /// further members; notes the period among them.
     pub fn apply(&self, role: &Role, now: UnixTime, members: &mut Object) -> UnixTime {
-        let before = members.get(PERIOD_MEMBER).and_then(Value::as_int);
-        let before = before.and_then(|seconds| u64::try_from(seconds).ok());
+        let before = period_of(members);
         let given = self.0.get(role).copied().or(before).unwrap_or(default_period(role));
-        let seconds = i64::try_from(given.min(LONGEST)).unwrap_or_default();
+        let seconds = i64::try_from(given.min(limit_of(role))).unwrap_or_default();
         members.insert(PERIOD_MEMBER.to_owned(), Value::Int(seconds));
         now.plus(seconds)
     }
+}
+
+/// The period that metadata with these further members carries.
+pub fn period_of(members: &Object) -> Option<u64> {
+    members.get(PERIOD_MEMBER).and_then(Value::as_int).and_then(|seconds| seconds.try_into().ok())
+}
+
+/// The longest that metadata of a role may last.
+pub(super) fn limit_of(role: &Role) -> u64 {
+    if *role == Role::Timestamp { LONGEST_TIMESTAMP } else { LONGEST }
 }
 
 fn default_period(role: &Role) -> u64 {

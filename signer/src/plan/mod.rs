@@ -1,35 +1,44 @@
 //! What is to be signed next. Pure: the last state, a change and the time in, metadata out.
 //!
 //! ```text
-//!  State + Change ─► decide ─► Unchanged
-//!                          └─► Draft ─► sign_draft(keys) ─► next State ─► upload in order:
-//!                                                                         blobs, manifests, tags,
-//!                                                                         `tuf:latest` last
+//!  State + Change ─► decide ─► nothing to do
+//!                          └─► Proposal: root, targets, delegated targets, without signatures
+//!                                 │
+//!                 people sign ────┤  in one run, or one after the other on their machines
+//!                                 ▼
+//!                              assemble ─► Offline: every threshold met
+//!                                             │
+//!                       online keys sign ─────┴─► finish ─► next State ─► upload, `tuf:latest` last
 //! ```
 //!
 //! Version discipline (TUF §6.1): a role's version rises by one whenever its bytes change, and a
 //! state is only ever built on one that was verified.
 
+mod assemble;
+mod draft;
 mod expiry;
 mod lint;
+mod proposal;
+mod roles;
 mod sign;
 
-pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, parse_duration};
-pub use lint::{Proposal, check_release};
-pub use sign::{first_root, first_state, sign_draft};
+pub use assemble::{Missing, Offline, assemble, check_versions, missing};
+pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, parse_duration, period_of};
+pub use lint::{Finding, Level, Proposal as ReleaseProposal, check_release, lint, lint_change};
+pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
+pub use roles::{Delegation, RoleKeySet, rotation_of};
+pub use sign::{Restart, finish, refresh, sign_payloads};
 
-use std::collections::BTreeMap;
-
-use formats::channel::{Channel, ChannelError, Offer, Urgency};
-use formats::digest::Digest;
-use formats::json::Value;
+use formats::channel::{ChannelError, Urgency};
 use formats::reason::Reason;
-use formats::release::{Summary, channel_target_name, is_word, target_name};
-use formats::tuf::{Role, TargetFile, Targets, UnixTime};
+use formats::release::{Summary, is_word};
+use formats::tuf::{Key, KeyId, Role, UnixTime};
 use formats::version::Version;
 
 use crate::key::KeyError;
 use crate::state::{State, StateError};
+
+use self::draft::{Draft, Place};
 
 /// Why a change is not signed.
 #[derive(Debug, thiserror::Error)]
@@ -141,16 +150,96 @@ pub enum PlanError {
     },
     /// Not enough keys at hand.
     #[error(
-        "{role} needs {threshold} signatures, but only {found} of its keys are in the key directory"
+        "{role} needs {threshold} signatures of the keys that {by} names, but only {found} of them are at hand"
     )]
     KeysMissing {
         /// The role.
         role: Role,
+        /// Who names the keys.
+        by: String,
         /// How many must sign.
         threshold: u32,
-        /// How many are at hand.
+        /// How many are at hand, or signed.
         found: usize,
     },
+    /// A role that is not there.
+    #[error("there is no role {0}; `signer status` lists them")]
+    NoRole(Role),
+    /// A role that is there already.
+    #[error("role {0} is there already; change its keys with `signer rotate`")]
+    RoleExists(Role),
+    /// A name that no delegated role can have.
+    #[error(
+        "{0:?} cannot name a role: 1 to 64 of a-z 0-9 . _ -, and not root, targets, snapshot or timestamp"
+    )]
+    RoleName(String),
+    /// A role that must not sign for a name.
+    #[error("{role} may not sign for {target}: its paths do not cover it")]
+    NotCovered {
+        /// The role.
+        role: Role,
+        /// The target.
+        target: String,
+    },
+    /// A delegation without paths, or with odd ones.
+    #[error("a delegation to {role} needs 1 to 64 paths like demo/*, without a leading / or ..")]
+    Paths {
+        /// The role.
+        role: Role,
+    },
+    /// A threshold that cannot be met, or asks for nothing.
+    #[error("{threshold} of {keys} keys is no threshold for {role}")]
+    Threshold {
+        /// The role.
+        role: Role,
+        /// The threshold.
+        threshold: u32,
+        /// How many keys there would be.
+        keys: usize,
+    },
+    /// A key that is to be removed is not there.
+    #[error("key {keyid} signs for none of the roles named")]
+    NoKey {
+        /// The key.
+        keyid: KeyId,
+    },
+    /// One key for the machines and for the people.
+    #[error(
+        "key {keyid} would sign for {online} on a machine that is always on, and for {offline}; who takes that machine takes both: use another key"
+    )]
+    OnlineOffline {
+        /// The key.
+        keyid: KeyId,
+        /// snapshot or timestamp.
+        online: Role,
+        /// The other role.
+        offline: Role,
+    },
+    /// The same key material twice in one role.
+    #[error("{role} would list one key twice ({keyid}); one key is one vote")]
+    KeyTwice {
+        /// The role.
+        role: Role,
+        /// The key.
+        keyid: KeyId,
+    },
+    /// What people sign is not what follows from what is published.
+    #[error(
+        "{role} version {found} does not follow version {published}, which is published: {why}"
+    )]
+    Discipline {
+        /// The role.
+        role: Role,
+        /// The version to be signed.
+        found: u64,
+        /// The version that is published.
+        published: u64,
+        /// What to do.
+        why: &'static str,
+    },
+    /// What nodes would refuse.
+    #[error("{0}")]
+    Lint(Finding),
     /// A key failed.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -178,6 +267,16 @@ impl PlanError {
             PlanError::KeysMissing { .. } => Reason::SigThreshold,
             PlanError::Key(error) => error.reason(),
             PlanError::Result(error) => error.reason(),
+            PlanError::NoRole(_) => Reason::TargetNotFound,
+            PlanError::RoleExists(_)
+            | PlanError::RoleName(_)
+            | PlanError::NotCovered { .. }
+            | PlanError::Paths { .. } => Reason::Config,
+            PlanError::Threshold { .. } => Reason::SigThreshold,
+            PlanError::NoKey { .. } => Reason::KeyInvalid,
+            PlanError::OnlineOffline { .. } | PlanError::KeyTwice { .. } => Reason::KeyDuplicate,
+            PlanError::Discipline { .. } => Reason::VersionRollback,
+            PlanError::Lint(finding) => finding.reason,
         }
     }
 }
@@ -193,6 +292,21 @@ pub struct NewRelease {
     pub index: Vec<u8>,
 }
 
+/// What a channel is to say from now on. Absent fields stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChannelEdit {
+    /// The product.
+    pub product: String,
+    /// The channel.
+    pub channel: String,
+    /// The release it offers.
+    pub release: Option<Version>,
+    /// How urgent it is.
+    pub urgency: Option<Urgency>,
+    /// Whether nobody installs for now.
+    pub hold: Option<bool>,
+}
+
 /// What is to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -202,130 +316,84 @@ pub enum Change {
         release: NewRelease,
         /// The channel.
         channel: Option<String>,
+        /// Who signs for them; `None`: the top level, and for a channel whoever signs for it now.
+        role: Option<Role>,
     },
-    /// What a channel offers and how. Absent fields stay as they are.
+    /// What a channel offers and how.
     SetChannel {
-        /// The product.
-        product: String,
-        /// The channel.
-        channel: String,
-        /// The release it offers from now on.
-        release: Option<Version>,
-        /// How urgent it is.
-        urgency: Option<Urgency>,
-        /// Whether nobody installs for now.
-        hold: Option<bool>,
+        /// What it says.
+        edit: ChannelEdit,
+        /// Who signs for it from now on; `None`: whoever does now, at first the top level.
+        role: Option<Role>,
     },
-    /// Nothing but new expiries of snapshot and timestamp.
-    Refresh,
+    /// Another role may sign for some names.
+    Delegate(Delegation),
+    /// Keys and thresholds of roles, whole: what is not named stays as it is.
+    Roles(Vec<RoleKeySet>),
+    /// Keys, thresholds and delegations as they are declared. Delegated roles that are not named
+    /// stay; those that are there get the keys and paths that are declared.
+    Declared {
+        /// Top-level roles.
+        roles: Vec<RoleKeySet>,
+        /// Delegated roles.
+        delegations: Vec<Delegation>,
+    },
+    /// Takes keys away from every role that has them; the other one, if given, takes their place.
+    Revoke {
+        /// Keys that nobody is to believe any more.
+        keys: Vec<KeyId>,
+        /// Who signs instead.
+        replacement: Option<Key>,
+    },
+    /// New versions and expiries of these roles, without other changes.
+    Renew(Vec<Role>),
 }
 
-/// Metadata to be signed on top of a state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
-    /// The targets, if they change; version and expiry are set when they are signed.
-    pub targets: Option<BTreeMap<String, TargetFile>>,
-    /// Channel documents by target name that change.
-    pub channels: BTreeMap<String, Channel>,
-}
-
-/// What follows from a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// The repository already says so.
-    Unchanged,
-    /// This is to be signed.
-    Sign(Draft),
-}
-
-/// What a change means for a state, or why it is refused.
-pub fn decide(state: &State, change: &Change, now: UnixTime) -> Result<Decision, PlanError> {
+/// What follows from a change, or `None` when the repository says so already.
+///
+/// The payloads have their final bytes, expiry included: whoever signs, whenever, signs the same.
+pub fn decide(
+    state: &State,
+    change: &Change,
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Result<Option<Proposal>, PlanError> {
+    let mut draft = Draft::of(state);
+    match change {
+        Change::Publish { release, channel, role } => {
+            check_release(state, &ReleaseProposal::of(&release.product, &release.summary))?;
+            draft.publish(release, role.as_ref())?;
+            if let Some(channel) = channel {
+                let edit = ChannelEdit {
+                    product: release.product.clone(),
+                    channel: channel.clone(),
+                    release: Some(release.summary.version.clone()),
+                    ..ChannelEdit::default()
+                };
+                let role = role.as_ref().unwrap_or(&Role::Targets);
+                draft.set_channel(&edit, Place::Near(role))?;
+            }
+        }
+        Change::SetChannel { edit, role } => {
+            let place = role.as_ref().map_or(Place::Near(&Role::Targets), Place::In);
+            draft.set_channel(edit, place)?;
+        }
+        Change::Delegate(delegation) => draft.delegate(delegation)?,
+        Change::Roles(sets) => draft.set_roles(sets)?,
+        Change::Declared { roles, delegations } => {
+            draft.set_roles(roles)?;
+            for delegation in delegations {
+                draft.declare(delegation)?;
+            }
+        }
+        Change::Revoke { keys, replacement } => draft.revoke(keys, replacement.as_ref())?,
+        Change::Renew(roles) => draft.renew(roles)?,
+    }
     let header = &state.root.header;
-    if now >= header.expires {
+    if now >= header.expires && !draft.changes_root() {
         return Err(PlanError::RootExpired { version: header.version, expires: header.expires });
     }
-    let mut draft = Drafting { targets: state.targets.data.clone(), channels: BTreeMap::new() };
-    match change {
-        Change::Refresh => {
-            return Ok(Decision::Sign(Draft { targets: None, channels: BTreeMap::new() }));
-        }
-        Change::Publish { release, channel } => {
-            check_release(state, &Proposal::of(&release.product, &release.summary))?;
-            draft.publish(release)?;
-            if let Some(channel) = channel {
-                let version = Some(release.summary.version.clone());
-                draft.set_channel(state, &release.product, channel, version, None, None)?;
-            }
-        }
-        Change::SetChannel { product, channel, release, urgency, hold } => {
-            draft.set_channel(state, product, channel, release.clone(), *urgency, *hold)?;
-        }
-    }
-    if draft.targets == state.targets.data {
-        return Ok(Decision::Unchanged);
-    }
-    Ok(Decision::Sign(Draft { targets: Some(draft.targets.targets), channels: draft.channels }))
-}
-
-struct Drafting {
-    targets: Targets,
-    channels: BTreeMap<String, Channel>,
-}
-
-impl Drafting {
-    fn publish(&mut self, release: &NewRelease) -> Result<(), PlanError> {
-        let target = target_name(&release.product, &release.summary.version);
-        let custom = Value::parse(&release.summary.to_custom()).expect(
-            "its numbers are lengths, and a security version that the lint held below 2^63",
-        );
-        let file = TargetFile::of(&release.index, Some(custom));
-        match self.targets.targets.get(&target) {
-            Some(published) if *published == file => Ok(()),
-            Some(_) => Err(PlanError::SameVersion { target }),
-            None => {
-                self.targets.targets.insert(target, file);
-                Ok(())
-            }
-        }
-    }
-
-    fn set_channel(
-        &mut self,
-        state: &State,
-        product: &str,
-        channel: &str,
-        release: Option<Version>,
-        urgency: Option<Urgency>,
-        hold: Option<bool>,
-    ) -> Result<(), PlanError> {
-        check_word("product", product)?;
-        check_word("channel", channel)?;
-        let target = channel_target_name(product, channel);
-        let mut document = match state.channels.get(&target) {
-            Some(published) => published.data.clone(),
-            None => Channel::new(product, channel),
-        };
-        if let Some(version) = release {
-            let name = target_name(product, &version);
-            let listed = self.targets.targets.get(&name).and_then(|file| file.hashes.as_sha256());
-            let sha256 = listed.ok_or(PlanError::NoRelease { target: name })?;
-            document.release = Some(Offer { version, sha256 });
-        }
-        document.urgency = urgency.unwrap_or(document.urgency);
-        document.hold = hold.unwrap_or(document.hold);
-        document.check()?;
-        let file = TargetFile::of(&document.to_bytes(), None);
-        if self.targets.targets.get(&target) != Some(&file) {
-            self.targets.targets.insert(target.clone(), file);
-            self.channels.insert(target, document);
-        }
-        Ok(())
-    }
-}
-
-/// The digest a release's target has, as OCI writes it.
-pub fn release_digest(file: &TargetFile) -> Option<Digest> {
-    file.hashes.as_sha256().map(Digest::Sha256)
+    draft.propose(expiry, now)
 }
 
 pub(crate) fn check_word(what: &'static str, text: &str) -> Result<(), PlanError> {

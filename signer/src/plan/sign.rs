@@ -1,97 +1,160 @@
-//! From a draft to the next state: versions, expiries, signatures in their order.
+//! Signatures: of people's keys over payloads, and of the machines' keys over what follows.
 
 use std::collections::BTreeMap;
 
 use formats::json::Object;
 use formats::tuf::{
-    Header, Key, Keys, MetaFile, Metadata, Role, RoleKeys, Root, Snapshot, Targets, Timestamp,
-    TopLevelKeys, UnixTime, envelope_bytes,
+    Header, KeyId, MetaFile, Metadata, Role, RoleKeys, Root, Snapshot, Targets, Timestamp,
+    UnixTime, envelope_bytes,
 };
 
-use super::{Draft, Expiry, PlanError};
+use super::assemble::Offline;
+use super::draft::{empty_targets, next};
+use super::proposal::{Proposal, Signatures, requirements};
+use super::roles::check_set;
+use super::{Expiry, PlanError, RoleKeySet};
 use crate::key::{KeyStore, sign};
-use crate::state::{Signed, State, self_signed, verified};
+use crate::state::{Signed, State, verified};
 
-/// The next state: targets if they change, then snapshot, then timestamp.
-///
-/// What comes out has been verified the way nodes do it.
-pub fn sign_draft(
-    state: &State,
-    draft: Draft,
+/// Where snapshot and timestamp versions go on after their keys were stolen: after those of a
+/// state that is known to be ours. Nodes forget both when a root takes their keys away (TUF
+/// §5.3.11), so an attacker's higher versions bind nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// The last good snapshot version.
+    pub snapshot: u64,
+    /// The last good timestamp version.
+    pub timestamp: u64,
+}
+
+impl Proposal {
+    /// The first root and targets of a repository.
+    pub fn first(sets: [RoleKeySet; 4], expiry: &Expiry, now: UnixTime) -> Result<Self, PlanError> {
+        let roles = sets
+            .iter()
+            .map(|set| Ok((set.role.clone(), check_set(set)?)))
+            .collect::<Result<BTreeMap<Role, RoleKeys>, PlanError>>()?;
+        let of = |role: Role| roles.get(&role).cloned().ok_or(PlanError::NoRole(role));
+        let keys = sets.iter().flat_map(|set| &set.keys).map(|key| (key.id(), key.clone()));
+        let top_level = formats::tuf::TopLevelKeys {
+            root: of(Role::Root)?,
+            timestamp: of(Role::Timestamp)?,
+            snapshot: of(Role::Snapshot)?,
+            targets: of(Role::Targets)?,
+        };
+        super::roles::check_separation_of(&top_level)?;
+        let root = Root::new(Header::new(0, now), keys.collect(), top_level);
+        Ok(Proposal {
+            payloads: vec![
+                next(&Role::Root, root, expiry, now),
+                next(&Role::Targets, empty_targets(now), expiry, now),
+            ],
+            channels: BTreeMap::new(),
+        })
+    }
+}
+
+/// Signs every payload with every key at hand that counts for it and has not signed yet; gives
+/// who signed what.
+pub fn sign_payloads(
+    state: Option<&State>,
+    proposal: &Proposal,
     keys: &KeyStore,
-    expiry: &Expiry,
-    now: UnixTime,
-) -> Result<State, PlanError> {
-    let mut next = state.clone();
-    if let Some(files) = draft.targets {
-        let mut targets = next.targets.data.clone();
-        targets.targets = files;
-        next.targets = sign_next(&next.root, Role::Targets, targets, keys, expiry, now)?;
-        for (target, data) in draft.channels {
-            let bytes = data.to_bytes();
-            next.channels.insert(target, Signed { data, bytes });
+    signatures: &mut Signatures,
+) -> Result<Vec<(Role, KeyId)>, PlanError> {
+    let mut signed = Vec::new();
+    for payload in &proposal.payloads {
+        let message = payload.message();
+        let done = signatures.entry(payload.role.clone()).or_default();
+        for needed in requirements(state, proposal, &payload.role)? {
+            for keyid in &needed.role_keys.keyids {
+                let text = keyid.to_string();
+                if done.iter().any(|signature| signature.keyid == text) {
+                    continue;
+                }
+                if let Some(key) = keys.find(keyid) {
+                    done.push(sign(key, &message)?);
+                    signed.push((payload.role.clone(), *keyid));
+                }
+            }
         }
     }
-    let version = next.targets.data.header.version;
-    let mut snapshot = next.snapshot.data.clone();
-    let listed = MetaFile::of(version, &next.targets.bytes);
-    snapshot.meta.insert(Role::Targets.meta_name(), listed);
-    next.snapshot = sign_next(&next.root, Role::Snapshot, snapshot, keys, expiry, now)?;
-
-    let mut timestamp = next.timestamp.data.clone();
-    timestamp.snapshot = MetaFile::of(next.snapshot.data.header.version, &next.snapshot.bytes);
-    next.timestamp = sign_next(&next.root, Role::Timestamp, timestamp, keys, expiry, now)?;
-    check(next)
+    Ok(signed)
 }
 
-/// The first state of a repository: nothing published, all roles at version 1.
+/// The next state: snapshot and timestamp on top of what people signed.
 ///
-/// `root` was signed before and is used as it is: an interrupted `init` goes on with the root
-/// that nodes may already have.
-pub fn first_state(
-    root: &[u8],
+/// What comes out has been verified the way nodes do it.
+pub fn finish(
+    state: Option<&State>,
+    offline: Offline,
+    proposal: &Proposal,
+    keys: &KeyStore,
+    expiry: &Expiry,
+    restart: Option<Restart>,
+    now: UnixTime,
+) -> Result<State, PlanError> {
+    let Offline { roots, root, targets, delegated } = offline;
+    // The headers are replaced when they are signed.
+    let unsigned = Header::new(0, now);
+    let listed = MetaFile::of(targets.data.header.version, &targets.bytes);
+    let mut snapshot = match state {
+        Some(state) => state.snapshot.data.clone(),
+        None => Snapshot::new(unsigned.clone(), listed.clone()),
+    };
+    snapshot.meta.insert(Role::Targets.meta_name(), listed);
+    for (role, signed) in &delegated {
+        let listed = MetaFile::of(signed.data.header.version, &signed.bytes);
+        snapshot.meta.insert(role.meta_name(), listed);
+    }
+    if let Some(restart) = restart {
+        snapshot.header.version = restart.snapshot;
+    }
+    let snapshot = sign_next(&root, Role::Snapshot, snapshot, keys, expiry, now)?;
+    let listed = MetaFile::of(snapshot.data.header.version, &snapshot.bytes);
+    let mut timestamp = match state {
+        Some(state) => state.timestamp.data.clone(),
+        None => Timestamp::new(unsigned, listed.clone()),
+    };
+    timestamp.snapshot = listed;
+    if let Some(restart) = restart {
+        timestamp.header.version = restart.timestamp;
+    }
+    let timestamp = sign_next(&root, Role::Timestamp, timestamp, keys, expiry, now)?;
+    let mut channels = state.map(|state| state.channels.clone()).unwrap_or_default();
+    for (target, data) in &proposal.channels {
+        let (data, bytes) = (data.clone(), data.to_bytes());
+        channels.insert(target.clone(), Signed { data, bytes });
+    }
+    let next = State { roots, root, timestamp, snapshot, targets, delegated, channels };
+    // As somebody else will read it.
+    let files = next.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
+    let trust_root = next.roots.values().next();
+    Ok(State::verify(&files, trust_root.map(Vec::as_slice))?)
+}
+
+/// New versions and expiries of snapshot and timestamp, nothing else.
+pub fn refresh(
+    state: &State,
     keys: &KeyStore,
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<State, PlanError> {
-    let bytes = root.to_vec();
-    let root = self_signed(root, "root.json")?;
-    // The header is replaced when it is signed.
-    let unsigned = Header::new(0, now);
-    let empty = Targets::new(unsigned.clone(), BTreeMap::new());
-    let targets = sign_next(&root, Role::Targets, empty, keys, expiry, now)?;
-    let listed = MetaFile::of(1, &targets.bytes);
-    let empty = Snapshot::new(unsigned.clone(), listed);
-    let snapshot = sign_next(&root, Role::Snapshot, empty, keys, expiry, now)?;
-    let listed = MetaFile::of(1, &snapshot.bytes);
-    let empty = Timestamp::new(unsigned, listed);
-    let timestamp = sign_next(&root, Role::Timestamp, empty, keys, expiry, now)?;
-    check(State {
-        roots: BTreeMap::from([(root.header.version, bytes)]),
-        root,
-        timestamp,
-        snapshot,
-        targets,
-        delegated: BTreeMap::new(),
-        channels: BTreeMap::new(),
-    })
-}
-
-/// The bytes of the first root.
-pub fn first_root(
-    roles: TopLevelKeys,
-    public: impl IntoIterator<Item = Key>,
-    keys: &KeyStore,
-    expiry: &Expiry,
-    now: UnixTime,
-) -> Result<Vec<u8>, PlanError> {
-    let public: Keys = public.into_iter().map(|key| (key.id(), key)).collect();
-    let root = Root::new(Header::new(0, now), public, roles);
-    Ok(sign_next(&root.clone(), Role::Root, root, keys, expiry, now)?.bytes)
+    let header = &state.root.header;
+    if now >= header.expires {
+        return Err(PlanError::RootExpired { version: header.version, expires: header.expires });
+    }
+    let offline = Offline {
+        roots: state.roots.clone(),
+        root: state.root.clone(),
+        targets: state.targets.clone(),
+        delegated: state.delegated.clone(),
+    };
+    finish(Some(state), offline, &Proposal::default(), keys, expiry, None, now)
 }
 
 /// What all four kinds of metadata have that changes with every signature.
-trait Document: Metadata + Clone {
+pub(super) trait Document: Metadata + Clone {
     fn header_mut(&mut self) -> (&mut Header, &mut Object);
 }
 
@@ -110,36 +173,26 @@ documents!(Root, Targets, Snapshot, Timestamp);
 fn sign_next<T: Document>(
     root: &Root,
     role: Role,
-    mut data: T,
+    data: T,
     keys: &KeyStore,
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<Signed<T>, PlanError> {
-    let (header, members) = data.header_mut();
-    header.version = header.version.saturating_add(1);
-    header.expires = expiry.apply(&role, now, members);
+    let payload = next(&role, data, expiry, now);
+    let message = payload.message();
     let no_keys = RoleKeys::new(1, []);
     let role_keys = root.role(&role).unwrap_or(&no_keys);
-    let value = data.to_value();
-    let message = value.canonical();
     let mut signatures = Vec::new();
     // In the order of the root, so that the same keys give the same bytes.
     for key in role_keys.keyids.iter().filter_map(|keyid| keys.find(keyid)) {
         signatures.push(sign(key, &message)?);
     }
     if signatures.len() < role_keys.threshold as usize {
+        let by = format!("root version {}", root.header.version);
         let (threshold, found) = (role_keys.threshold, signatures.len());
-        return Err(PlanError::KeysMissing { role, threshold, found });
+        return Err(PlanError::KeysMissing { role, by, threshold, found });
     }
-    let bytes = envelope_bytes(&value, &signatures);
+    let bytes = envelope_bytes(&payload.signed, &signatures);
     // As a node reads it: what is refused here is never published.
-    let file = role.file_name(Some(data.header().version));
-    Ok(verified(root, &role, &file, &bytes)?)
-}
-
-/// The state as somebody else will read it.
-fn check(state: State) -> Result<State, PlanError> {
-    let files = state.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
-    let trust_root = state.roots.values().next();
-    Ok(State::verify(&files, trust_root.map(Vec::as_slice))?)
+    Ok(verified(root, &role, &role.meta_name(), &bytes)?)
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use formats::reference::Reference;
 use formats::tuf::UnixTime;
 use signer::commands::{
-    ComponentInput, InitRequest, PublishReport, PublishRequest, VerifyReport, init, publish, verify,
+    Answer, ComponentInput, Delivery, InitReport, InitRequest, PublishReport, PublishRequest,
+    Signing, VerifyReport, init, publish, verify,
 };
 use signer::error::SignerError;
 use signer::image;
@@ -34,9 +35,7 @@ impl Fixture {
         std::fs::write(fixture.path("os2.img"), noise(310_000, 2)).unwrap();
         std::fs::write(fixture.path("fw.bin"), [noise(5000, 3), vec![0; 100_000]].concat())
             .unwrap();
-        let request =
-            InitRequest { keys: fixture.keys(), root_threshold: 1, ..InitRequest::default() };
-        init(fixture.writable().as_ref(), &request, NOW).unwrap();
+        fixture.init_to(fixture.writable().as_ref(), NOW).unwrap();
         fixture
     }
 
@@ -50,6 +49,20 @@ impl Fixture {
 
     pub fn store(&self) -> KeyStore {
         KeyStore::open(&self.keys()).unwrap()
+    }
+
+    pub fn signing(&self) -> Signing {
+        Signing::of(self.store(), self.root())
+    }
+
+    pub fn init_to(
+        &self,
+        registry: &dyn Registry,
+        now: UnixTime,
+    ) -> Result<InitReport, SignerError> {
+        let request = InitRequest { keys: self.keys(), ..InitRequest::default() };
+        let mut signing = Signing { keys: self.store(), ..Signing::default() };
+        done(init(registry, &mut signing, &request, Delivery::Publish, now))
     }
 
     pub fn root(&self) -> Vec<u8> {
@@ -79,6 +92,7 @@ impl Fixture {
             ],
             security_version: None,
             channel: Some("stable".to_owned()),
+            role: None,
             options: image::Options {
                 threads: NonZeroUsize::new(2).unwrap(),
                 ..image::Options::default()
@@ -97,12 +111,21 @@ impl Fixture {
         request: &PublishRequest,
         now: UnixTime,
     ) -> Result<PublishReport, SignerError> {
-        publish(registry, &self.store(), &self.root(), request, now, Show::Nothing)
+        let (mut signing, delivery) = (self.signing(), Delivery::Publish);
+        done(publish(registry, &mut signing, request, delivery, now, Show::Nothing))
     }
 
     pub fn verify(&self) -> Result<VerifyReport, SignerError> {
         verify(self.readable().as_ref(), Some(&self.root()), NOW, Show::Nothing)
     }
+}
+
+/// What a change that was not staged ended with.
+pub fn done<T: std::fmt::Debug>(answer: Result<Answer<T>, SignerError>) -> Result<T, SignerError> {
+    answer.map(|answer| match answer {
+        Answer::Done(report) => report,
+        Answer::Staged(report) => panic!("it was staged: {report:?}"),
+    })
 }
 
 pub fn component(name: &str, path: PathBuf, compatible: &[&str]) -> ComponentInput {

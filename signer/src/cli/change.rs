@@ -1,0 +1,207 @@
+//! Commands that change a repository: at once, or staged in a file.
+
+use std::path::PathBuf;
+
+use formats::tuf::{Role, UnixTime};
+
+use super::args::{self, ChangeCommand, ChannelCommand, RecoveryArgs, RepoArgs, SigningArgs};
+use super::opened;
+use super::output;
+use super::signing::{self, Which, declared, key_ids, public_keys, role};
+use crate::commands::{self, Answer, Delivery, Edit, EditOptions, Report, Rotation, Signing};
+use crate::error::SignerError;
+use crate::image;
+use crate::plan::{ChannelEdit, Delegation, Expiry, RoleKeySet, parse_duration};
+use crate::progress::Show;
+use crate::repository::{Access, Registry};
+
+/// Runs a command that changes a repository.
+pub(super) fn run(
+    command: ChangeCommand,
+    delivery: Delivery<'_>,
+    now: UnixTime,
+    show: Show,
+    json: bool,
+) -> Result<(), SignerError> {
+    match command {
+        ChangeCommand::Init {
+            repo,
+            signing,
+            root_threshold,
+            root_keys,
+            targets_threshold,
+            targets_keys,
+            passphrase,
+            expires,
+        } => {
+            let missing = || SignerError::Usage("give --keys DIR: where keys are made".to_owned());
+            let request = commands::InitRequest {
+                keys: signing.keys.clone().ok_or_else(missing)?,
+                root_threshold,
+                root_keys,
+                targets_threshold,
+                targets_keys,
+                expiry: Expiry::parse(&expires)?,
+                passphrase,
+            };
+            let (mut signing, registry) = both(&signing, &repo, delivery)?;
+            let registry = registry.as_ref();
+            finish(commands::init(registry, &mut signing, &request, delivery, now)?, json);
+        }
+        ChangeCommand::Publish { repo, signing, release, channel, role: by, level, expires } => {
+            let options = image::Options { level, ..image::Options::default() };
+            let request = commands::PublishRequest {
+                product: release.product,
+                version: release.version,
+                components: args::components(release.component, &release.hw)?,
+                security_version: release.security_version,
+                channel,
+                role: by.as_deref().map(role).transpose()?,
+                options,
+                expiry: Expiry::parse(&expires)?,
+            };
+            let (mut signing, registry) = both(&signing, &repo, delivery)?;
+            let registry = registry.as_ref();
+            let answer = commands::publish(registry, &mut signing, &request, delivery, now, show)?;
+            finish(answer, json);
+        }
+        ChangeCommand::Channel { command } => {
+            let ChannelCommand::Set { repo, signing, set, role: by, expires } = command;
+            let hold = if set.hold {
+                Some(true)
+            } else if set.no_hold {
+                Some(false)
+            } else {
+                None
+            };
+            let edit = ChannelEdit {
+                product: set.product,
+                channel: set.channel,
+                release: set.release,
+                urgency: set.urgency.map(Into::into),
+                hold,
+            };
+            let edit = Edit::Channel(edit, by.as_deref().map(role).transpose()?);
+            let expiry = Expiry::parse(&expires)?;
+            make(&repo, &signing, expiry, None, delivery, now, json, |_| Ok(edit))?;
+        }
+        ChangeCommand::Delegate {
+            repo,
+            signing,
+            role: name,
+            path,
+            role_keys,
+            threshold,
+            terminating,
+            by,
+            period,
+        } => {
+            let delegated = delegated(&name)?;
+            let delegation = Delegation {
+                by: role(&by)?,
+                keys: RoleKeySet {
+                    role: delegated.clone(),
+                    keys: public_keys(&role_keys)?,
+                    threshold,
+                },
+                paths: path,
+                terminating,
+            };
+            let mut expiry = Expiry::default();
+            if let Some(period) = period {
+                expiry = expiry.with(delegated, parse_duration(&period)?)?;
+            }
+            let edit = Edit::Delegate(delegation);
+            make(&repo, &signing, expiry, None, delivery, now, json, |_| Ok(edit))?;
+        }
+        ChangeCommand::Rotate {
+            repo,
+            signing,
+            role: roles,
+            add,
+            remove,
+            threshold,
+            recovery,
+            expires,
+        } => {
+            let expiry = Expiry::parse(&expires)?;
+            make(&repo, &signing, expiry, Some(&recovery), delivery, now, json, |signing| {
+                if roles.is_empty() {
+                    let (roles, delegations) = declared(&signing.policy)?;
+                    return Ok(Edit::Declared(roles, delegations));
+                }
+                rotations(&roles, &add, &remove, threshold).map(Edit::Rotate)
+            })?;
+        }
+        ChangeCommand::Revoke { revoked, repo, signing, replace, recovery } => {
+            let replacement = replace.map(|path| public_keys(&[path])).transpose()?;
+            let replacement = replacement.and_then(|keys| keys.into_iter().next());
+            let edit = Edit::Revoke(key_ids(&revoked)?, replacement);
+            let expiry = Expiry::default();
+            make(&repo, &signing, expiry, Some(&recovery), delivery, now, json, |_| Ok(edit))?;
+        }
+        ChangeCommand::Renew { roles, repo, signing, expires } => {
+            let expiry = Expiry::parse(&expires)?;
+            let edit = Edit::Renew(roles.iter().map(|name| role(name)).collect::<Result<_, _>>()?);
+            make(&repo, &signing, expiry, None, delivery, now, json, |_| Ok(edit))?;
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "what all changes of the arguments above share")]
+fn make(
+    repo: &RepoArgs,
+    signing: &SigningArgs,
+    expiry: Expiry,
+    recovery: Option<&RecoveryArgs>,
+    delivery: Delivery<'_>,
+    now: UnixTime,
+    json: bool,
+    edit: impl FnOnce(&Signing) -> Result<Edit, SignerError>,
+) -> Result<(), SignerError> {
+    let (mut signing, registry) = both(signing, repo, delivery)?;
+    let edit = edit(&signing)?;
+    let base = recovery.and_then(|recovery| recovery.base.as_deref());
+    let options = EditOptions { expiry, base };
+    let registry = registry.as_ref();
+    finish(commands::edit(registry, &mut signing, &edit, &options, delivery, now)?, json);
+    Ok(())
+}
+
+/// The signer and the repository. Who stages needs no key, only something to trust.
+fn both(
+    arguments: &SigningArgs,
+    repo: &RepoArgs,
+    delivery: Delivery<'_>,
+) -> Result<(Signing, Box<dyn Registry>), SignerError> {
+    let which = if delivery == Delivery::Publish { Which::All } else { Which::None };
+    let signing = signing::signing(arguments, which, Some(&repo.repo))?;
+    Ok((signing, opened(&repo.repo, &repo.registry, Access::Write)?))
+}
+
+fn finish<T: Report>(answer: Answer<T>, json: bool) {
+    match answer {
+        Answer::Done(report) => output::success(&report, json),
+        Answer::Staged(report) => output::success(&report, json),
+    }
+}
+
+fn rotations(
+    roles: &[String],
+    add: &[PathBuf],
+    remove: &[String],
+    threshold: Option<u32>,
+) -> Result<Vec<Rotation>, SignerError> {
+    let (add, remove) = (public_keys(add)?, key_ids(remove)?);
+    let mut rotations = Vec::new();
+    for name in roles {
+        let (role, add, remove) = (role(name)?, add.clone(), remove.clone());
+        rotations.push(Rotation { role, add, remove, threshold });
+    }
+    Ok(rotations)
+}
+
+fn delegated(name: &str) -> Result<Role, SignerError> {
+    Role::delegated(name).map_err(|error| SignerError::Usage(error.to_string()))
+}

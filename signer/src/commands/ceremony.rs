@@ -1,0 +1,574 @@
+//! The way of every change: staged, signed, committed. In one run when all keys are at hand, in
+//! files when they are not.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use formats::digest::Digest;
+use formats::tuf::{Envelope, KeyId, Role, UnixTime};
+use serde::Serialize;
+
+use super::{ROOT_FILE, Report, has_example_key, time};
+use crate::error::SignerError;
+use crate::journal::{Event, Journal, Which};
+use crate::key::KeyStore;
+use crate::key::public::short;
+use crate::plan::{
+    Change, Expiry, Finding, Level, Missing, PlanError, Proposal, assemble, decide, finish,
+    lint_change, missing, sign_payloads,
+};
+use crate::policy::Policy;
+use crate::published::{self, Published, PublishedError};
+use crate::repository::{Registry, RegistryError};
+use crate::stage::{STAGE_LIMIT, Staged, StagedRelease};
+use crate::state::State;
+use crate::summary::{Section, describe};
+use crate::verify::read_release;
+
+/// A signer: keys, what they trust, what they remember, what they want.
+#[derive(Debug, Default)]
+pub struct Signing {
+    /// Keys at hand.
+    pub keys: KeyStore,
+    /// The trust root; absent before the first repository.
+    pub trust_root: Option<Vec<u8>>,
+    /// Where the trust root lies, to go forward with the repository; absent: it stays.
+    pub trust_root_file: Option<PathBuf>,
+    /// What `signer.toml` says.
+    pub policy: Policy,
+    /// The log; absent in programs that keep their own.
+    pub journal: Option<Journal>,
+}
+
+impl Signing {
+    /// A signer of keys and a trust root, without log and policy.
+    pub fn of(keys: KeyStore, trust_root: Vec<u8>) -> Self {
+        Signing { keys, trust_root: Some(trust_root), ..Signing::default() }
+    }
+
+    /// The trust root, without which nothing that is there is signed upon.
+    pub(super) fn root(&self) -> Result<&[u8], SignerError> {
+        let missing = || {
+            let text =
+                format!("no trust root: give --root FILE, or put it as {ROOT_FILE} with the keys");
+            SignerError::NoTrustRoot(text)
+        };
+        self.trust_root.as_deref().ok_or_else(missing)
+    }
+
+    pub(super) fn record(&mut self, events: &[Event]) -> Result<(), SignerError> {
+        match &mut self.journal {
+            Some(journal) => Ok(journal.record(events)?),
+            None => Ok(()),
+        }
+    }
+
+    fn remembers(&self, repository: &str, state: &State, which: Which) -> Result<(), SignerError> {
+        match &self.journal {
+            Some(journal) => Ok(journal.check_published(repository, state, which)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The newest state of a repository, verified, and not older than what was published from
+    /// here.
+    pub fn load(&self, registry: &dyn Registry) -> Result<Published, SignerError> {
+        let published = published::load(registry, Some(self.root()?))?;
+        self.remembers(&repository_name(registry), &published.state, Which::All)?;
+        Ok(published)
+    }
+}
+
+/// A change that could not be decided without its release.
+pub(super) struct Wanted<'a> {
+    /// What changes.
+    pub(super) change: Change,
+    /// One line for people.
+    pub(super) what: String,
+    /// The release that was uploaded for it.
+    pub(super) release: Option<StagedRelease>,
+    /// How long signatures last.
+    pub(super) expiry: &'a Expiry,
+}
+
+/// Where a change goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery<'a> {
+    /// It is signed with the keys at hand and published.
+    Publish,
+    /// It is written to this new file, for others to sign.
+    Stage(&'a Path),
+}
+
+/// The state of which a change starts.
+pub(super) struct Base {
+    /// The state.
+    pub(super) published: Published,
+    /// Whether snapshot and timestamp go on after it, whatever is published now.
+    pub(super) recovery: bool,
+}
+
+/// What became of a change.
+pub(super) enum Outcome {
+    /// The repository said so already.
+    Unchanged(Box<Published>),
+    /// It is published.
+    Published(Box<Published>, Vec<Finding>),
+    /// It waits for signatures.
+    Staged(StageReport),
+}
+
+impl Base {
+    /// What is published now.
+    pub(super) fn latest(registry: &dyn Registry, signing: &Signing) -> Result<Self, SignerError> {
+        Ok(Base { published: signing.load(registry)?, recovery: false })
+    }
+
+    /// What is published now, or the last good state before an online key was stolen, by its tag.
+    pub(super) fn load(
+        registry: &dyn Registry,
+        signing: &Signing,
+        tag: Option<&str>,
+    ) -> Result<Self, SignerError> {
+        let Some(tag) = tag else { return Base::latest(registry, signing) };
+        let found = published::fetch_tag(registry, &published::tag(tag)?)?;
+        let nothing = || PublishedError::Nothing(format!("{} {tag}", registry.reference()));
+        let found = found.ok_or_else(nothing)?;
+        let state =
+            State::verify(&found.files, Some(signing.root()?)).map_err(PublishedError::from)?;
+        refuse_older_root(registry, signing, &state)?;
+        signing.remembers(&repository_name(registry), &state, Which::Offline)?;
+        let published = Published { manifest: found.manifest, state };
+        Ok(Base { published, recovery: true })
+    }
+}
+
+/// A thief of the online keys cannot make roots, so every root there is counts.
+fn refuse_older_root(
+    registry: &dyn Registry,
+    signing: &Signing,
+    state: &State,
+) -> Result<(), SignerError> {
+    let Some(latest) = published::fetch(registry)? else { return Ok(()) };
+    let Ok(root) = State::verify_roots(&latest.files, signing.root()?) else { return Ok(()) };
+    let (found, published) = (state.root.header.version, root.header.version);
+    if found < published {
+        let why = "choose a state that has the newest root";
+        return Err(PlanError::Discipline { role: Role::Root, found, published, why }.into());
+    }
+    Ok(())
+}
+
+/// Takes a change all the way that its delivery goes.
+pub(super) fn apply(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    base: Base,
+    wanted: Wanted<'_>,
+    delivery: Delivery<'_>,
+    now: UnixTime,
+) -> Result<Outcome, SignerError> {
+    let Wanted { change, what, release, expiry } = wanted;
+    let expiry = expiry.clone().or(&signing.policy.expiry()?);
+    let before = &base.published.state;
+    let Some(proposal) = decide(before, &change, &expiry, now)? else {
+        return Ok(Outcome::Unchanged(Box::new(base.published)));
+    };
+    let mut staged = Staged {
+        what,
+        repository: repository_name(registry),
+        state: Some(base.published.manifest.clone()),
+        recovery: base.recovery,
+        base: files_of(before),
+        proposal,
+        release,
+        signatures: Default::default(),
+    };
+    let findings = lint(Some(before), &staged.proposal, &signing.policy, now)?;
+    match delivery {
+        Delivery::Stage(path) => {
+            write_new(path, &staged.to_bytes())?;
+            Ok(Outcome::Staged(stage_report(
+                path,
+                &staged,
+                Some(before),
+                findings,
+                Vec::new(),
+                now,
+            )?))
+        }
+        Delivery::Publish => {
+            check_memory(signing, &staged, Some(before))?;
+            let by = sign_payloads(
+                Some(before),
+                &staged.proposal,
+                &signing.keys,
+                &mut staged.signatures,
+            )?;
+            let events = events(&staged, Some(before), &by, "publish", now);
+            let previous = previous(registry, &base)?;
+            let (state, manifest) = finish_staged(
+                registry,
+                signing,
+                &staged,
+                Some(before),
+                previous,
+                &events,
+                &expiry,
+                now,
+            )?;
+            Ok(Outcome::Published(Box::new(Published { manifest, state }), findings))
+        }
+    }
+}
+
+/// What `latest` must stand for when it moves.
+fn previous(registry: &dyn Registry, base: &Base) -> Result<Option<Digest>, SignerError> {
+    if !base.recovery {
+        return Ok(Some(base.published.manifest.clone()));
+    }
+    // Whatever the thief put there; but not what came after this look.
+    Ok(published::latest_digest(registry)?)
+}
+
+/// Thresholds, online signatures, upload, tag; then it is written down.
+#[expect(clippy::too_many_arguments, reason = "the one place where all of them meet")]
+pub(super) fn finish_staged(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    staged: &Staged,
+    before: Option<&State>,
+    previous: Option<Digest>,
+    signed: &[Event],
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Result<(State, Digest), SignerError> {
+    staged.check_carried(before)?;
+    let offline = assemble(before, &staged.proposal, &staged.signatures)?;
+    let restart = staged.restart(before);
+    let keys = &signing.keys;
+    let state = finish(before, offline, &staged.proposal, keys, expiry, restart, now)?;
+    if staged.release.is_some() {
+        check_uploaded(registry, &state, staged)?;
+    }
+    let mut all = signed.to_vec();
+    all.extend(online_events(&state, &staged.what, now));
+    signing.record(&all)?;
+    let tag = staged.release.as_ref().map(StagedRelease::tag);
+    let manifest = published::publish(registry, previous.as_ref(), &state, tag.as_ref())?;
+    let repository = repository_name(registry);
+    let event =
+        Event::published(&repository, &manifest.to_string(), &state, restart.is_some(), now);
+    signing.record(&[event])?;
+    advance_trust_root(signing, &state)?;
+    Ok((state, manifest))
+}
+
+/// A staged release whose blobs somebody removed meanwhile would be visible and broken.
+fn check_uploaded(
+    registry: &dyn Registry,
+    state: &State,
+    staged: &Staged,
+) -> Result<(), SignerError> {
+    let Some(release) = &staged.release else { return Ok(()) };
+    let product = release.repository.as_str().rsplit('/').next().unwrap_or_default();
+    let target = format!("{product}/{}", release.tag);
+    let releases = state.releases().map_err(PublishedError::from)?;
+    let listed = releases.iter().find(|listed| listed.target == target);
+    let listed = listed.ok_or(PlanError::NoRelease { target })?;
+    let found = read_release(registry, state, listed)?;
+    for component in &found.components {
+        let blobs = std::iter::once(&component.manifest.chunks).chain(&component.manifest.images);
+        for blob in blobs {
+            if !registry.has_blob(&found.repository, blob)? {
+                let digest = blob.digest.clone();
+                return Err(RegistryError::Missing { what: "blob", digest }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The trust root with the keys goes forward with the roots it verified.
+fn advance_trust_root(signing: &mut Signing, state: &State) -> Result<(), SignerError> {
+    let Some(path) = &signing.trust_root_file else { return Ok(()) };
+    let newest = state.roots.values().next_back().cloned().unwrap_or_default();
+    if signing.trust_root.as_deref() != Some(newest.as_slice()) {
+        replace(path, &newest, 0o644)?;
+        signing.trust_root = Some(newest);
+    }
+    Ok(())
+}
+
+/// Findings that refuse, as an error; the others are said.
+pub(super) fn lint(
+    before: Option<&State>,
+    proposal: &Proposal,
+    policy: &Policy,
+    now: UnixTime,
+) -> Result<Vec<Finding>, SignerError> {
+    let findings = lint_change(before, proposal, policy, now)?;
+    match findings.iter().find(|finding| finding.level == Level::Refused) {
+        Some(finding) => Err(PlanError::Lint(finding.clone()).into()),
+        None => Ok(findings),
+    }
+}
+
+/// Refuses to give a version a second content.
+pub(super) fn check_memory(
+    signing: &Signing,
+    staged: &Staged,
+    before: Option<&State>,
+) -> Result<(), SignerError> {
+    let Some(journal) = &signing.journal else { return Ok(()) };
+    let anchor = staged.anchor(before);
+    for (role, version, digest) in payload_ids(staged)? {
+        journal.check_signing(&anchor, &role, version, &digest)?;
+    }
+    Ok(())
+}
+
+pub(super) type PayloadId = (Role, u64, formats::digest::Sha256);
+
+/// Role, version and digest of every payload.
+pub(super) fn payload_ids(staged: &Staged) -> Result<Vec<PayloadId>, SignerError> {
+    let mut ids = Vec::new();
+    for payload in &staged.proposal.payloads {
+        let version = payload.signed.get("version").and_then(|version| version.as_int());
+        let version = version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
+        ids.push((payload.role.clone(), version, payload.digest()));
+    }
+    Ok(ids)
+}
+
+/// One event per signature that people's keys made.
+pub(super) fn events(
+    staged: &Staged,
+    before: Option<&State>,
+    signed: &[(Role, KeyId)],
+    by: &str,
+    now: UnixTime,
+) -> Vec<Event> {
+    let anchor = staged.anchor(before);
+    let ids = payload_ids(staged).unwrap_or_default();
+    let mut events = Vec::new();
+    for (role, keyid) in signed {
+        if let Some((_, version, digest)) = ids.iter().find(|(of, ..)| of == role) {
+            let payload = (role, *version, digest);
+            events.push(Event::signed(&anchor, payload, keyid, by, &staged.what, now));
+        }
+    }
+    events
+}
+
+/// One event per signature under snapshot and timestamp.
+pub(super) fn online_events(state: &State, what: &str, now: UnixTime) -> Vec<Event> {
+    let anchor = crate::journal::anchor_of(state);
+    let files = [
+        (Role::Snapshot, state.snapshot.data.header.version, &state.snapshot.bytes),
+        (Role::Timestamp, state.timestamp.data.header.version, &state.timestamp.bytes),
+    ];
+    let mut events = Vec::new();
+    for (role, version, bytes) in files {
+        let digest = crate::journal::payload_digest(bytes);
+        let envelope = Envelope::parse(bytes);
+        for signature in envelope.iter().flat_map(|envelope| envelope.signatures()) {
+            if let Ok(keyid) = signature.keyid.parse::<KeyId>() {
+                let payload = (&role, version, &digest);
+                events.push(Event::signed(&anchor, payload, &keyid, "publish", what, now));
+            }
+        }
+    }
+    events
+}
+
+/// A staged change and how far it is.
+#[derive(Debug, Serialize)]
+pub struct StageReport {
+    file: PathBuf,
+    what: String,
+    repository: String,
+    /// What is signed, against what is published.
+    pub sections: Vec<Section>,
+    warnings: Vec<Finding>,
+    /// Signatures that were made now, as `role keyid`.
+    signed_now: Vec<String>,
+    /// Who signed and who has not.
+    pub signatures: Vec<RequirementReport>,
+    /// Whether `commit` would find enough.
+    pub ready: bool,
+    example_keys: bool,
+}
+
+/// One threshold.
+#[derive(Debug, Serialize)]
+pub struct RequirementReport {
+    role: String,
+    by: String,
+    threshold: u32,
+    signed: Vec<String>,
+    waiting: Vec<String>,
+    met: bool,
+}
+
+impl RequirementReport {
+    fn of(missing: &Missing) -> Self {
+        let text = |ids: &[KeyId]| ids.iter().map(KeyId::to_string).collect();
+        RequirementReport {
+            role: missing.role.to_string(),
+            by: missing.by.clone(),
+            threshold: missing.threshold,
+            signed: text(&missing.signed),
+            waiting: text(&missing.waiting),
+            met: missing.is_met(),
+        }
+    }
+
+    fn line(&self) -> String {
+        let mut line = format!(
+            "{} ({}): {} of {} signatures",
+            self.role,
+            self.by,
+            self.signed.len(),
+            self.threshold
+        );
+        if !self.met {
+            let short: Vec<&str> =
+                self.waiting.iter().map(|id| id.get(..8).unwrap_or_default()).collect();
+            line.push_str(&format!(", waiting for any of {}", short.join(", ")));
+        }
+        line
+    }
+}
+
+impl Report for StageReport {
+    fn text(&self) -> String {
+        let mut text = format!("{}: {}", self.file.display(), self.what);
+        for section in &self.sections {
+            text.push_str(&format!("\n{}", section.text()));
+        }
+        for warning in &self.warnings {
+            text.push_str(&format!("\nwarning: {warning}"));
+        }
+        for requirement in &self.signatures {
+            text.push_str(&format!("\n{}", requirement.line()));
+        }
+        let next = if self.ready {
+            "ready: signer commit"
+        } else {
+            "next: signer sign, by those who have not"
+        };
+        text.push_str(&format!("\n{next}"));
+        text
+    }
+
+    fn example_keys(&self) -> bool {
+        self.example_keys
+    }
+}
+
+pub(super) fn stage_report(
+    path: &Path,
+    staged: &Staged,
+    before: Option<&State>,
+    warnings: Vec<Finding>,
+    signed_now: Vec<(Role, KeyId)>,
+    now: UnixTime,
+) -> Result<StageReport, SignerError> {
+    let all = missing(before, &staged.proposal, &staged.signatures)?;
+    let root = staged.proposal.root(before)?;
+    Ok(StageReport {
+        file: path.to_owned(),
+        what: staged.what.clone(),
+        repository: staged.repository.clone(),
+        sections: describe(before, &staged.proposal, now)?,
+        warnings,
+        signed_now: signed_now.iter().map(|(role, id)| format!("{} {id}", role.name())).collect(),
+        ready: all.iter().all(Missing::is_met),
+        signatures: all.iter().map(RequirementReport::of).collect(),
+        example_keys: has_example_key(&root),
+    })
+}
+
+/// Reads staged changes: copies of one, whose signatures are put together.
+pub(super) fn read_staged(paths: &[PathBuf]) -> Result<Staged, SignerError> {
+    let mut merged: Option<Staged> = None;
+    for path in paths {
+        let in_file = |source| SignerError::Stage { path: path.clone(), source };
+        let failed = |source| SignerError::File { action: "read", path: path.clone(), source };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, STAGE_LIMIT), &mut bytes)
+            .map_err(failed)?;
+        let staged = Staged::parse(&bytes).map_err(in_file)?;
+        match &mut merged {
+            None => merged = Some(staged),
+            Some(first) => first.merge(staged, path).map_err(in_file)?,
+        }
+    }
+    merged.ok_or_else(|| SignerError::Usage("give a staged change".to_owned()))
+}
+
+/// The repository's name in the log: two spellings of one directory are one name.
+pub(super) fn repository_name(registry: &dyn Registry) -> String {
+    use formats::reference::Reference;
+    match registry.reference() {
+        Reference::Layout { path, namespace } => {
+            let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            Reference::Layout { path, namespace: namespace.clone() }.to_string()
+        }
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn files_of(state: &State) -> std::collections::BTreeMap<String, Vec<u8>> {
+    state.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect()
+}
+
+/// A file that appears whole, durable, and never replaces another.
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SignerError> {
+    let failed = failed(path);
+    let file = temporary(path, bytes, 0o644)?;
+    file.persist_noclobber(path).map_err(|error| failed(error.error))?;
+    sync_directory(path)
+}
+
+/// A file that appears whole and durable in the place of another.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SignerError> {
+    let failed = failed(path);
+    temporary(path, bytes, mode)?.persist(path).map_err(|error| failed(error.error))?;
+    sync_directory(path)
+}
+
+fn temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<tempfile::NamedTempFile, SignerError> {
+    let failed = failed(path);
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .tempfile_in(directory_of(path))
+        .map_err(&failed)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(&failed)?;
+    Ok(file)
+}
+
+fn sync_directory(path: &Path) -> Result<(), SignerError> {
+    std::fs::File::open(directory_of(path)).and_then(|dir| dir.sync_all()).map_err(failed(path))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> SignerError + use<> {
+    let path = path.to_owned();
+    move |source| SignerError::File { action: "write", path: path.clone(), source }
+}
+
+/// `… of role …` for people: a key's short name.
+pub(super) fn key_name(key: &formats::tuf::Key) -> String {
+    short(key)
+}
+
+/// When a state's timestamp ends, as reports write it.
+pub(super) fn timestamp_expires(state: &State) -> String {
+    time(state.timestamp.data.header.expires)
+}

@@ -1,0 +1,312 @@
+//! `sign`, `commit`, and what `status` says of a staged change.
+
+use std::path::PathBuf;
+
+use formats::tuf::UnixTime;
+use serde::Serialize;
+
+use super::ceremony::{
+    check_memory, events, finish_staged, lint, payload_ids, read_staged, replace, stage_report,
+    timestamp_expires, write_new,
+};
+use super::{Report, Signing, StageReport, has_example_key};
+use crate::error::SignerError;
+use crate::journal::{Event, Which};
+use crate::plan::{Expiry, Finding, PlanError, missing, sign_payloads};
+use crate::published::{self, PublishedError};
+use crate::repository::Registry;
+use crate::stage::Staged;
+use crate::state::State;
+
+/// Shows a staged change and signs it with the keys at hand.
+///
+/// `agrees` is asked after everything was verified and before any key is used; it gets what is
+/// shown. What is shown and what is signed are the same values in memory: a file that changes
+/// meanwhile changes nothing (threats 191).
+pub fn sign(
+    signing: &mut Signing,
+    files: &[PathBuf],
+    output: Option<&PathBuf>,
+    now: UnixTime,
+    agrees: impl FnOnce(&StageReport) -> bool,
+) -> Result<StageReport, SignerError> {
+    let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
+    let mut staged = read_staged(files)?;
+    let base = base_of(&staged, signing, first)?;
+    let base = base.as_ref();
+    let in_file = |source| SignerError::Stage { path: first.clone(), source };
+    crate::plan::check_versions(base, &staged.proposal)?;
+    staged.check_carried(base).map_err(in_file)?;
+    if let (Some(journal), Some(state)) = (&signing.journal, base) {
+        let which = if staged.recovery { Which::Offline } else { Which::All };
+        journal.check_published(&staged.repository, state, which)?;
+    }
+    check_memory(signing, &staged, base)?;
+    let warnings = lint(base, &staged.proposal, &signing.policy, now)?;
+    let shown = stage_report(first, &staged, base, warnings.clone(), Vec::new(), now)?;
+    refuse_without_keys(signing, &staged, base)?;
+    if !agrees(&shown) {
+        return Err(SignerError::Declined);
+    }
+    let by = sign_payloads(base, &staged.proposal, &signing.keys, &mut staged.signatures)?;
+    signing.record(&events(&staged, base, &by, "sign", now))?;
+    match output {
+        Some(path) => write_new(path, &staged.to_bytes())?,
+        None => replace(first, &staged.to_bytes(), 0o644)?,
+    }
+    stage_report(output.unwrap_or(first), &staged, base, warnings, by, now)
+}
+
+/// Keys that count for nothing here are somebody's mistake.
+fn refuse_without_keys(
+    signing: &Signing,
+    staged: &Staged,
+    base: Option<&State>,
+) -> Result<(), SignerError> {
+    let all = missing(base, &staged.proposal, &staged.signatures)?;
+    let at_hand = |keyid: &formats::tuf::KeyId| signing.keys.find(keyid).is_some();
+    if all.iter().any(|one| one.signed.iter().chain(&one.waiting).any(at_hand)) {
+        return Ok(());
+    }
+    let one = all.into_iter().find(|one| !one.is_met());
+    Err(match one {
+        Some(one) => PlanError::KeysMissing {
+            role: one.role,
+            by: one.by,
+            threshold: one.threshold,
+            found: 0,
+        }
+        .into(),
+        None => SignerError::Usage("everybody who counts has signed; run `signer commit`".into()),
+    })
+}
+
+/// The state a change was made on, from the trust root of who looks at it.
+fn base_of(
+    staged: &Staged,
+    signing: &Signing,
+    path: &std::path::Path,
+) -> Result<Option<State>, SignerError> {
+    if staged.base.is_empty() {
+        return Ok(None);
+    }
+    let base = staged.base(Some(signing.root()?));
+    base.map_err(|source| SignerError::Stage { path: path.to_owned(), source })
+}
+
+/// How far a staged change is; signs nothing. Without a trust root it is only consistent in
+/// itself.
+pub fn stage_status(
+    signing: &Signing,
+    files: &[PathBuf],
+    now: UnixTime,
+) -> Result<StageReport, SignerError> {
+    let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
+    let staged = read_staged(files)?;
+    let base = staged
+        .base(signing.trust_root.as_deref())
+        .map_err(|source| SignerError::Stage { path: first.clone(), source })?;
+    let warnings = crate::plan::lint_change(base.as_ref(), &staged.proposal, &signing.policy, now)?;
+    stage_report(first, &staged, base.as_ref(), warnings, Vec::new(), now)
+}
+
+/// What is public now.
+#[derive(Debug, Serialize)]
+pub struct CommitReport {
+    what: String,
+    repository: String,
+    /// Digest of the manifest of the TUF state that is public now.
+    pub state: String,
+    root_version: u64,
+    targets_version: u64,
+    snapshot_version: u64,
+    timestamp_version: u64,
+    timestamp_expires: String,
+    warnings: Vec<Finding>,
+    example_keys: bool,
+}
+
+impl Report for CommitReport {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{}: {} is public\nroot {}, targets {}, snapshot {}, timestamp {}, expires {}",
+            self.repository,
+            self.what,
+            self.root_version,
+            self.targets_version,
+            self.snapshot_version,
+            self.timestamp_version,
+            self.timestamp_expires
+        );
+        for warning in &self.warnings {
+            text.push_str(&format!("\nwarning: {warning}"));
+        }
+        text
+    }
+
+    fn example_keys(&self) -> bool {
+        self.example_keys
+    }
+}
+
+/// Publishes a staged change that has enough signatures: everything is verified again, against
+/// what is published now; snapshot and timestamp are signed; the tag moves last.
+pub fn commit(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    files: &[PathBuf],
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Result<CommitReport, SignerError> {
+    let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
+    let staged = read_staged(files)?;
+    let base = base_of(&staged, signing, first)?;
+    let previous = published::latest_digest(registry)?;
+    let current = match (&base, staged.recovery) {
+        (None, _) => {
+            if previous.is_some() {
+                let text = format!("{} holds a repository already", registry.reference());
+                return Err(SignerError::Exists(text));
+            }
+            None
+        }
+        // Made on the last good state; what is published now is a thief's.
+        (Some(_), true) => {
+            let missing = || SignerError::Usage("the change names no state".to_owned());
+            let digest = staged.state.clone().ok_or_else(missing)?;
+            let found = published::fetch_digest(registry, &digest)?;
+            let state = State::verify(&found.files, Some(signing.root()?));
+            Some(state.map_err(PublishedError::from)?)
+        }
+        (Some(_), false) => Some(signing.load(registry)?.state),
+    };
+    if let (Some(base), Some(current)) = (&base, &current) {
+        check_unmoved(&staged, base, current)?;
+    }
+    let current = current.as_ref();
+    crate::plan::check_versions(current, &staged.proposal)?;
+    let warnings = lint(current, &staged.proposal, &signing.policy, now)?;
+    let expiry = expiry.clone().or(&signing.policy.expiry()?);
+    if current.is_none() {
+        found_trust_root(signing, &staged)?;
+    }
+    let (state, manifest) =
+        finish_staged(registry, signing, &staged, current, previous, &[], &expiry, now)?;
+    Ok(CommitReport {
+        what: staged.what,
+        repository: registry.reference().to_string(),
+        state: manifest.to_string(),
+        root_version: state.root.header.version,
+        targets_version: state.targets.data.header.version,
+        snapshot_version: state.snapshot.data.header.version,
+        timestamp_version: state.timestamp.data.header.version,
+        timestamp_expires: timestamp_expires(&state),
+        warnings,
+        example_keys: has_example_key(&state.root),
+    })
+}
+
+/// A first root lies with the keys before anybody can see the repository: run again, `commit`
+/// goes on with the same one.
+fn found_trust_root(signing: &mut Signing, staged: &Staged) -> Result<(), SignerError> {
+    let offline = crate::plan::assemble(None, &staged.proposal, &staged.signatures)?;
+    let root = offline.newest_root().to_vec();
+    if let Some(path) = signing.trust_root_file.clone().filter(|path| !path.exists()) {
+        write_new(&path, &root)?;
+        signing.trust_root = Some(root);
+    }
+    Ok(())
+}
+
+/// The roles that change are those the change was made on; others may have moved, as the
+/// timestamp does every day.
+fn check_unmoved(staged: &Staged, base: &State, current: &State) -> Result<(), SignerError> {
+    let newest = |state: &State| state.roots.values().next_back().cloned();
+    let moved = |role: &formats::tuf::Role| match role {
+        formats::tuf::Role::Root => newest(base) != newest(current),
+        other => base.targets_of(other) != current.targets_of(other),
+    };
+    // Targets were staged for the keys of that root.
+    let root = formats::tuf::Role::Root;
+    let roles = staged.proposal.payloads.iter().map(|payload| &payload.role).chain([&root]);
+    for role in roles {
+        if moved(role) {
+            return Err(SignerError::StageMoved { role: role.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// Writes down that a staged change will never be published, so that its versions can be signed
+/// with other content.
+pub fn abandon(
+    signing: &mut Signing,
+    files: &[PathBuf],
+    now: UnixTime,
+) -> Result<AbandonReport, SignerError> {
+    let staged = read_staged(files)?;
+    let trust_root = signing.trust_root.as_deref();
+    let path = files.first().cloned().unwrap_or_default();
+    let base = staged.base(trust_root).map_err(|source| SignerError::Stage { path, source })?;
+    let anchor = staged.anchor(base.as_ref());
+    let mut events = Vec::new();
+    for (role, version, digest) in payload_ids(&staged)? {
+        events.push(Event::abandoned(&anchor, (&role, version, &digest), now));
+    }
+    signing.record(&events)?;
+    Ok(AbandonReport { what: staged.what, payloads: events.len() })
+}
+
+/// What was given up.
+#[derive(Debug, Serialize)]
+pub struct AbandonReport {
+    what: String,
+    payloads: usize,
+}
+
+impl Report for AbandonReport {
+    fn text(&self) -> String {
+        format!("{} will not be published; destroy all copies of the file", self.what)
+    }
+}
+
+/// The lines of the log.
+#[derive(Debug, Serialize)]
+pub struct LogReport {
+    file: PathBuf,
+    events: Vec<serde_json::Value>,
+}
+
+impl Report for LogReport {
+    fn text(&self) -> String {
+        let mut text = format!("{}: {} events, unbroken", self.file.display(), self.events.len());
+        for event in &self.events {
+            let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            let time = event["time"].as_i64().unwrap_or_default();
+            let time = UnixTime::from_secs(time);
+            let line = match word("event").as_str() {
+                "published" => format!("published {} {}", word("repository"), event["versions"]),
+                kind => {
+                    let keyid = word("keyid");
+                    let keyid = keyid.get(..8).unwrap_or_default();
+                    let (role, version) = (word("role"), &event["version"]);
+                    format!("{kind} {role} {version} {keyid} {}", word("what"))
+                }
+            };
+            text.push_str(&format!("\n{time} {line}"));
+        }
+        text
+    }
+}
+
+/// Reads the log and verifies its chain.
+pub fn log(signing: &Signing) -> Result<LogReport, SignerError> {
+    let none = || SignerError::Usage("there is no log without --keys".to_owned());
+    let journal = signing.journal.as_ref().ok_or_else(none)?;
+    let value = |event: &Event| {
+        let members = formats::json::Value::Object(event.members.clone()).to_bytes();
+        serde_json::from_slice(&members).unwrap_or_default()
+    };
+    let events = journal.events()?.iter().map(value).collect();
+    Ok(LogReport { file: journal.path().to_owned(), events })
+}

@@ -1,0 +1,212 @@
+//! A change on its way: the roles as they are to be, compared with what is published at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use formats::channel::{Channel, Offer};
+use formats::json::Value;
+use formats::release::{channel_target_name, target_name};
+use formats::tuf::{Envelope, Header, Role, Root, TargetFile, Targets, UnixTime};
+
+use super::proposal::{Payload, Proposal, requirements};
+use super::sign::Document;
+use super::{ChannelEdit, Expiry, NewRelease, PlanError, check_word};
+use crate::state::{State, lookup};
+
+/// Who is to sign for a channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// This role.
+    In(&'a Role),
+    /// Whoever does now; if nobody does, this role if it may.
+    Near(&'a Role),
+}
+
+/// The roles that people sign, while they change.
+pub(super) struct Draft<'a> {
+    pub(super) state: &'a State,
+    pub(super) root: Root,
+    pub(super) targets: BTreeMap<Role, Targets>,
+    channels: BTreeMap<String, Channel>,
+    /// Signed again though nothing in them changes.
+    renewed: BTreeSet<Role>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn of(state: &'a State) -> Self {
+        let targets = state.targets_roles();
+        Draft {
+            state,
+            root: state.root.clone(),
+            targets: targets.map(|(role, signed)| (role.clone(), signed.data.clone())).collect(),
+            channels: BTreeMap::new(),
+            renewed: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn changes_root(&self) -> bool {
+        self.root != self.state.root || self.renewed.contains(&Role::Root)
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        release: &NewRelease,
+        role: Option<&Role>,
+    ) -> Result<(), PlanError> {
+        let target = target_name(&release.product, &release.summary.version);
+        let custom = Value::parse(&release.summary.to_custom()).expect(
+            "its numbers are lengths, and a security version that the lint held below 2^63",
+        );
+        let file = TargetFile::of(&release.index, Some(custom));
+        match self.find(&target) {
+            Some((there, published)) if published == file => {
+                let wanted = role.unwrap_or(&there).clone();
+                if wanted == there { Ok(()) } else { self.put(&wanted, &target, file) }
+            }
+            Some(_) => Err(PlanError::SameVersion { target }),
+            None => self.put(role.unwrap_or(&Role::Targets), &target, file),
+        }
+    }
+
+    pub(super) fn set_channel(
+        &mut self,
+        edit: &ChannelEdit,
+        place: Place<'_>,
+    ) -> Result<(), PlanError> {
+        check_word("product", &edit.product)?;
+        check_word("channel", &edit.channel)?;
+        let target = channel_target_name(&edit.product, &edit.channel);
+        let mut document = match self.state.channels.get(&target) {
+            Some(published) => published.data.clone(),
+            None => Channel::new(&edit.product, &edit.channel),
+        };
+        if let Some(version) = edit.release.clone() {
+            let name = target_name(&edit.product, &version);
+            let listed = self.find(&name).and_then(|(_, file)| file.hashes.as_sha256());
+            let sha256 = listed.ok_or(PlanError::NoRelease { target: name })?;
+            document.release = Some(Offer { version, sha256 });
+        }
+        document.urgency = edit.urgency.unwrap_or(document.urgency);
+        document.hold = edit.hold.unwrap_or(document.hold);
+        document.check()?;
+        let file = TargetFile::of(&document.to_bytes(), None);
+        let there = self.find(&target);
+        let role = match (place, &there) {
+            (Place::In(role), _) => role.clone(),
+            (_, Some((role, _))) => role.clone(),
+            (Place::Near(role), None) if self.covers(role, &target) => role.clone(),
+            _ => Role::Targets,
+        };
+        if there != Some((role.clone(), file.clone())) {
+            self.put(&role, &target, file)?;
+            self.channels.insert(target, document);
+        }
+        Ok(())
+    }
+
+    pub(super) fn renew(&mut self, roles: &[Role]) -> Result<(), PlanError> {
+        for role in roles {
+            let known = *role == Role::Root || self.targets.contains_key(role);
+            if !known {
+                return Err(PlanError::NoRole(role.clone()));
+            }
+            self.renewed.insert(role.clone());
+        }
+        Ok(())
+    }
+
+    /// What nodes would find under that name.
+    fn find(&self, name: &str) -> Option<(Role, TargetFile)> {
+        let (role, file) = lookup(name, |role| self.targets.get(role))?;
+        Some((role, file.clone()))
+    }
+
+    /// Whether nodes come to a role when they look for a name.
+    fn covers(&self, role: &Role, name: &str) -> bool {
+        let mut with = self.targets.clone();
+        for targets in with.values_mut() {
+            targets.targets.remove(name);
+        }
+        let Some(targets) = with.get_mut(role) else { return false };
+        targets.targets.insert(name.to_owned(), TargetFile::of(b"", None));
+        lookup(name, |role| with.get(role)).is_some_and(|(found, _)| found == *role)
+    }
+
+    /// Lets a role list a target, and nobody else.
+    fn put(&mut self, role: &Role, name: &str, file: TargetFile) -> Result<(), PlanError> {
+        if !self.targets.contains_key(role) {
+            return Err(PlanError::NoRole(role.clone()));
+        }
+        if !self.covers(role, name) {
+            let (role, target) = (role.clone(), name.to_owned());
+            return Err(PlanError::NotCovered { role, target });
+        }
+        for (other, targets) in &mut self.targets {
+            if other == role {
+                targets.targets.insert(name.to_owned(), file.clone());
+            } else {
+                targets.targets.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Payloads of all that changed, and of all whose signatures the new keys would not accept.
+    pub(super) fn propose(
+        self,
+        expiry: &Expiry,
+        now: UnixTime,
+    ) -> Result<Option<Proposal>, PlanError> {
+        let mut proposal = Proposal { payloads: Vec::new(), channels: self.channels.clone() };
+        if self.changes_root() {
+            proposal.payloads.push(next(&Role::Root, self.root.clone(), expiry, now));
+        }
+        for (role, targets) in &self.targets {
+            let before = self.state.targets_of(role);
+            let same = before.is_some_and(|before| before.data == *targets);
+            if !same || self.renewed.contains(role) {
+                proposal.payloads.push(next(role, targets.clone(), expiry, now));
+            }
+        }
+        // One more round per level of delegation, at most: a payload changes no keys.
+        for (role, signed) in self.state.targets_roles() {
+            if proposal.payload(role).is_none() && self.targets.contains_key(role) {
+                let needed = requirements(Some(self.state), &proposal, role)?;
+                let envelope = Envelope::parse(&signed.bytes).map_err(|source| {
+                    crate::state::StateError::Untrusted { file: role.meta_name(), source }
+                })?;
+                // Nobody delegates to it any more: it rests.
+                if !needed.iter().all(|by| by.is_met(role, &envelope)) {
+                    proposal.payloads.push(next(role, signed.data.clone(), expiry, now));
+                }
+            }
+        }
+        proposal.payloads.sort_by(|a, b| order(&a.role).cmp(&order(&b.role)));
+        Ok((!proposal.payloads.is_empty()).then_some(proposal))
+    }
+}
+
+fn order(role: &Role) -> (u8, &str) {
+    match role {
+        Role::Root => (0, ""),
+        Role::Targets => (1, ""),
+        other => (2, other.name()),
+    }
+}
+
+/// The next version of a document, expiry set.
+pub(super) fn next<T: Document>(
+    role: &Role,
+    mut data: T,
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Payload {
+    let (header, members) = data.header_mut();
+    header.version = header.version.saturating_add(1);
+    header.expires = expiry.apply(role, now, members);
+    Payload { role: role.clone(), signed: data.to_value() }
+}
+
+/// Targets metadata of a role that is not there yet.
+pub(super) fn empty_targets(now: UnixTime) -> Targets {
+    Targets::new(Header::new(0, now), BTreeMap::new())
+}

@@ -1,0 +1,266 @@
+//! The metadata of a repository as one verified value: what the next signature builds on.
+//!
+//! ```text
+//!  files by name ─► State::verify(trust root) ─► State ─► plan ─► next State ─► files by name
+//! ```
+//!
+//! Nothing is signed on top of metadata that was not verified (TUF §6.1, CVE-2020-15163): every
+//! signature, version, length and hash is checked here, with the functions that nodes use. Expiry
+//! is not, because renewing what has expired is what a signer is for; `status` and `verify` look
+//! at it.
+
+mod verify;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use formats::channel::{Channel, ChannelError};
+use formats::reason::Reason;
+use formats::release::{ReleaseError, Summary};
+use formats::tuf::{Role, Root, Snapshot, TargetFile, Targets, Timestamp, TufError};
+use update_core::trust::Limits;
+
+pub use self::verify::{delegators, self_signed, verified};
+
+/// What the name of a small document beside the metadata begins with: `targets/<target name>`.
+pub const DOCUMENT_PREFIX: &str = "targets/";
+
+/// Why the metadata of a repository are not to be built upon.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// A file that must be there is not.
+    #[error("{0} is missing; the repository is incomplete, copy or publish it again")]
+    Missing(String),
+    /// A file is not trustworthy.
+    #[error("{file}")]
+    Untrusted {
+        /// Which file.
+        file: String,
+        /// Why.
+        #[source]
+        source: TufError,
+    },
+    /// A file's version is not the one it is listed or named with.
+    #[error("{file} has version {found}, expected {expected}")]
+    Version {
+        /// Which file.
+        file: String,
+        /// The version in it.
+        found: u64,
+        /// The version it should have.
+        expected: u64,
+    },
+    /// The repository belongs to other keys.
+    #[error("{file} of the repository is not the trust root given; it belongs to other keys")]
+    OtherRoot {
+        /// Which file.
+        file: String,
+    },
+    /// The trust root is newer than all the repository has.
+    #[error(
+        "the repository ends with root version {found}, the trust root is version {trusted}; it is older than what you trust"
+    )]
+    OlderRoot {
+        /// The newest root in the repository.
+        found: u64,
+        /// The trust root's version.
+        trusted: u64,
+    },
+    /// What a target says about its release is malformed.
+    #[error("target {target}")]
+    Release {
+        /// Which target.
+        target: String,
+        /// Why.
+        #[source]
+        source: ReleaseError,
+    },
+    /// A channel document is malformed.
+    #[error("target {target}")]
+    Channel {
+        /// Which target.
+        target: String,
+        /// Why.
+        #[source]
+        source: ChannelError,
+    },
+}
+
+impl StateError {
+    /// The stable code of this error.
+    pub fn reason(&self) -> Reason {
+        match self {
+            StateError::Missing(_) => Reason::BundleFormat,
+            StateError::Untrusted { source, .. } => source.reason(),
+            StateError::Version { .. } | StateError::OlderRoot { .. } => Reason::VersionRollback,
+            StateError::OtherRoot { .. } => Reason::SigThreshold,
+            StateError::Release { .. } | StateError::Channel { .. } => Reason::MetaFormat,
+        }
+    }
+}
+
+/// Metadata and the bytes it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed<T> {
+    /// What it says.
+    pub data: T,
+    /// The bytes as received or signed.
+    pub bytes: Vec<u8>,
+}
+
+/// All metadata of one repository at one moment, verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Every root in the repository by version, the newest last; contiguous.
+    pub roots: BTreeMap<u64, Vec<u8>>,
+    /// The newest root.
+    pub root: Root,
+    /// The timestamp.
+    pub timestamp: Signed<Timestamp>,
+    /// The snapshot it names.
+    pub snapshot: Signed<Snapshot>,
+    /// The top-level targets it names.
+    pub targets: Signed<Targets>,
+    /// Delegated targets that the snapshot lists.
+    pub delegated: BTreeMap<Role, Signed<Targets>>,
+    /// Channel documents by target name, each with its parsed form.
+    pub channels: BTreeMap<String, Signed<Channel>>,
+}
+
+/// A release as the signed targets list it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRelease {
+    /// The target's name.
+    pub target: String,
+    /// The product.
+    pub product: String,
+    /// Which role signed for it.
+    pub role: Role,
+    /// What is said about it.
+    pub summary: Summary,
+}
+
+impl State {
+    /// Verifies the files of a repository, by TUF file name (`2.root.json`, `timestamp.json`, …)
+    /// and `targets/…` for documents beside them.
+    ///
+    /// Without a trust root the oldest root of the repository is believed: then the result is
+    /// only consistent in itself, and the caller must say so.
+    pub fn verify(
+        files: &BTreeMap<String, Vec<u8>>,
+        trust_root: Option<&[u8]>,
+    ) -> Result<Self, StateError> {
+        verify::state(files, trust_root)
+    }
+
+    /// The newest root that is reached from a trust root, whatever stands below it.
+    pub fn verify_roots(
+        files: &BTreeMap<String, Vec<u8>>,
+        trust_root: &[u8],
+    ) -> Result<Root, StateError> {
+        Ok(verify::roots(files, Some(trust_root))?.1)
+    }
+
+    /// The metadata of a targets role, if it is there.
+    pub fn targets_of(&self, role: &Role) -> Option<&Signed<Targets>> {
+        match role {
+            Role::Targets => Some(&self.targets),
+            other => self.delegated.get(other),
+        }
+    }
+
+    /// Every targets role with its metadata: the top level, then the delegated ones by name.
+    pub fn targets_roles(&self) -> impl Iterator<Item = (&Role, &Signed<Targets>)> {
+        std::iter::once((&Role::Targets, &self.targets)).chain(&self.delegated)
+    }
+
+    /// The target of that name that nodes find, and the role that signed for it.
+    pub fn find(&self, name: &str) -> Option<(Role, &TargetFile)> {
+        lookup(name, |role| self.targets_of(role).map(|signed| &signed.data))
+    }
+
+    /// The target of that name that nodes find.
+    pub fn target(&self, name: &str) -> Option<&TargetFile> {
+        self.find(name).map(|(_, file)| file)
+    }
+
+    /// The releases of all products in the order of their target names.
+    pub fn releases(&self) -> Result<Vec<ListedRelease>, StateError> {
+        let mut releases = Vec::new();
+        for (role, signed) in self.targets_roles() {
+            for (target, file) in &signed.data.targets {
+                let Some((product, version)) = target.split_once('/') else { continue };
+                // What a role lists without being asked for it does not exist for nodes.
+                if version.contains('/') || self.find(target).is_none_or(|(by, _)| by != *role) {
+                    continue;
+                }
+                let custom = file.custom.as_ref().map(|custom| custom.to_bytes());
+                let summary = Summary::parse_custom(&custom.unwrap_or_default())
+                    .map_err(|source| StateError::Release { target: target.clone(), source })?;
+                let (target, product) = (target.clone(), product.to_owned());
+                releases.push(ListedRelease { target, product, role: role.clone(), summary });
+            }
+        }
+        releases.sort_by(|a, b| a.target.cmp(&b.target));
+        Ok(releases)
+    }
+
+    /// All files by name, in the order of the layers of a TUF state: roots, timestamp, snapshot,
+    /// targets, delegated targets, documents.
+    pub fn files(&self) -> Vec<(String, &[u8])> {
+        let roots = self
+            .roots
+            .iter()
+            .map(|(version, bytes)| (Role::Root.file_name(Some(*version)), bytes.as_slice()));
+        let snapshot = Role::Snapshot.file_name(Some(self.snapshot.data.header.version));
+        let targets = Role::Targets.file_name(Some(self.targets.data.header.version));
+        let top_level = [
+            (Role::Timestamp.file_name(None), self.timestamp.bytes.as_slice()),
+            (snapshot, self.snapshot.bytes.as_slice()),
+            (targets, self.targets.bytes.as_slice()),
+        ];
+        let delegated = self.delegated.iter().map(|(role, signed)| {
+            (role.file_name(Some(signed.data.header.version)), signed.bytes.as_slice())
+        });
+        let channels = self.channels.iter().map(|(target, channel)| {
+            (format!("{DOCUMENT_PREFIX}{target}"), channel.bytes.as_slice())
+        });
+        roots.chain(top_level).chain(delegated).chain(channels).collect()
+    }
+}
+
+/// `product` and `channel` of a channel's target name.
+pub fn channel_of(target: &str) -> Option<(&str, &str)> {
+    let (product, rest) = target.split_once("/channels/")?;
+    Some((product, rest.strip_suffix(".json")?))
+}
+
+/// Which role signs for a name, as nodes look for it: pre-order depth-first, no role twice, nobody
+/// after a terminating one, at most as many roles as nodes ask (TUF §5.6.7).
+pub fn lookup<'a>(
+    name: &str,
+    targets_of: impl Fn(&Role) -> Option<&'a Targets>,
+) -> Option<(Role, &'a TargetFile)> {
+    let mut pending = vec![Role::Targets];
+    let mut visited = BTreeSet::new();
+    while let Some(role) = pending.pop() {
+        if !visited.insert(role.clone()) {
+            continue;
+        }
+        if visited.len() > Limits::default().delegations + 1 {
+            return None;
+        }
+        // Nodes fail at a role that is not there; so does this.
+        let targets = targets_of(&role)?;
+        if let Some(file) = targets.targets.get(name) {
+            return Some((role, file));
+        }
+        let Some(delegations) = &targets.delegations else { continue };
+        let mut covering = delegations.covering(name);
+        if let Some(last) = covering.iter().position(|delegated| delegated.terminating) {
+            covering.truncate(last + 1);
+            pending.clear();
+        }
+        pending.extend(covering.into_iter().rev().map(|delegated| delegated.role));
+    }
+    None
+}

@@ -1,0 +1,229 @@
+//! From files to a verified [`State`], with the functions that nodes use.
+
+use std::collections::BTreeMap;
+
+use formats::channel::Channel;
+use formats::tuf::{
+    DelegatedTo, Delegations, Envelope, Keys, Metadata, Role, RoleKeys, Root, Snapshot, Targets,
+    Timestamp, TufError,
+};
+
+use super::{DOCUMENT_PREFIX, Signed, State, StateError, channel_of};
+
+pub(super) fn state(
+    files: &BTreeMap<String, Vec<u8>>,
+    trust_root: Option<&[u8]>,
+) -> Result<State, StateError> {
+    let (roots, root) = roots(files, trust_root)?;
+    let file = Role::Timestamp.file_name(None);
+    let bytes = find(files, &file)?;
+    let timestamp: Signed<Timestamp> = verified(&root, &Role::Timestamp, &file, bytes)?;
+
+    let listed = &timestamp.data.snapshot;
+    let file = Role::Snapshot.file_name(Some(listed.version));
+    let bytes = find(files, &file)?;
+    listed.check(&file, bytes).map_err(untrusted(&file))?;
+    let snapshot: Signed<Snapshot> = verified(&root, &Role::Snapshot, &file, bytes)?;
+    check_version(&file, snapshot.data.header.version, listed.version)?;
+
+    let missing = || StateError::Missing(Role::Targets.meta_name());
+    let listed = snapshot.data.role(&Role::Targets).ok_or_else(missing)?;
+    let file = Role::Targets.file_name(Some(listed.version));
+    let bytes = find(files, &file)?;
+    listed.check(&file, bytes).map_err(untrusted(&file))?;
+    let targets: Signed<Targets> = verified(&root, &Role::Targets, &file, bytes)?;
+    check_version(&file, targets.data.header.version, listed.version)?;
+
+    let delegated = verify_delegated(files, &snapshot.data, &targets.data)?;
+    let channels = BTreeMap::new();
+    let mut state = State { roots, root, timestamp, snapshot, targets, delegated, channels };
+    state.channels = verify_channels(files, &state)?;
+    Ok(state)
+}
+
+/// The newest root, reached from the trust root by every version in between.
+pub(super) fn roots(
+    files: &BTreeMap<String, Vec<u8>>,
+    trust_root: Option<&[u8]>,
+) -> Result<(BTreeMap<u64, Vec<u8>>, Root), StateError> {
+    let mut roots: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    for (name, bytes) in files {
+        let version = name.strip_suffix(".root.json").and_then(|version| version.parse().ok());
+        if let Some(version) =
+            version.filter(|version| Role::Root.file_name(Some(*version)) == *name)
+        {
+            roots.insert(version, bytes.clone());
+        }
+    }
+    let (oldest, newest) = match (roots.keys().next(), roots.keys().next_back()) {
+        (Some(oldest), Some(newest)) => (*oldest, *newest),
+        _ => return Err(StateError::Missing("1.root.json".to_owned())),
+    };
+    let name_of = |version: u64| Role::Root.file_name(Some(version));
+    let (mut root, file) = match trust_root {
+        Some(bytes) => (self_signed(bytes, "the trust root")?, "the trust root".to_owned()),
+        None => {
+            let bytes = roots.get(&oldest).map(Vec::as_slice).unwrap_or_default();
+            (self_signed(bytes, &name_of(oldest))?, name_of(oldest))
+        }
+    };
+    let trusted = root.header.version;
+    if trust_root.is_none() {
+        check_version(&file, trusted, oldest)?;
+    }
+    if trusted > newest {
+        return Err(StateError::OlderRoot { found: newest, trusted });
+    }
+    // The same version with other bytes is another repository, however it was signed.
+    if let (Some(given), Some(there)) = (trust_root, roots.get(&trusted))
+        && given != there
+    {
+        return Err(StateError::OtherRoot { file: name_of(trusted) });
+    }
+    for version in trusted + 1..=newest {
+        let file = name_of(version);
+        let bytes = roots.get(&version).ok_or_else(|| StateError::Missing(file.clone()))?;
+        // Signed by the keys before it and by its own (TUF §5.3.4).
+        let next: Signed<Root> = verified(&root, &Role::Root, &file, bytes)?;
+        self_signed(bytes, &file)?;
+        check_version(&file, next.data.header.version, version)?;
+        root = next.data;
+    }
+    for version in oldest..=newest {
+        if !roots.contains_key(&version) {
+            return Err(StateError::Missing(name_of(version)));
+        }
+    }
+    Ok((roots, root))
+}
+
+/// A root that its own keys signed.
+pub fn self_signed(bytes: &[u8], file: &str) -> Result<Root, StateError> {
+    let envelope = Envelope::parse(bytes).map_err(untrusted(file))?;
+    let root = Root::parse(envelope.signed()).map_err(untrusted(file))?;
+    root.verify(&Role::Root, &envelope).map_err(untrusted(file))?;
+    Ok(root)
+}
+
+fn verify_delegated(
+    files: &BTreeMap<String, Vec<u8>>,
+    snapshot: &Snapshot,
+    targets: &Targets,
+) -> Result<BTreeMap<Role, Signed<Targets>>, StateError> {
+    let mut waiting: Vec<(Role, u64)> = Vec::new();
+    for (name, listed) in &snapshot.meta {
+        if let Some(role) = name.strip_suffix(".json").filter(|role| *role != "targets") {
+            let role = Role::delegated(role).map_err(untrusted(name))?;
+            waiting.push((role, listed.version));
+        }
+    }
+    let mut by: Vec<Delegations> = targets.delegations.iter().cloned().collect();
+    let mut delegated = BTreeMap::new();
+    // Each round verifies at least one role or ends, so there are at most as many as roles. What
+    // is left then has no delegator: a role that was given up stays listed, because nodes refuse a
+    // snapshot that forgets one (TUF §5.5.5), but nobody reads it.
+    loop {
+        let is_named = |role: &Role| by.iter().any(|by| keys_of(by, role).is_some());
+        let (named, left): (Vec<_>, _) = waiting.into_iter().partition(|(role, _)| is_named(role));
+        if named.is_empty() {
+            return Ok(delegated);
+        }
+        waiting = left;
+        for (role, version) in named {
+            let file = role.file_name(Some(version));
+            let bytes = find(files, &file)?;
+            if let Some(listed) = snapshot.role(&role) {
+                listed.check(&file, bytes).map_err(untrusted(&file))?;
+            }
+            let envelope = Envelope::parse(bytes).map_err(untrusted(&file))?;
+            for (keys, role_keys) in
+                by.iter().filter_map(|by| Some((&by.keys, keys_of(by, &role)?)))
+            {
+                role_keys.verify(keys, &role, &envelope).map_err(untrusted(&file))?;
+            }
+            let data = Targets::parse(envelope.signed()).map_err(untrusted(&file))?;
+            check_version(&file, data.header.version, version)?;
+            by.extend(data.delegations.clone());
+            delegated.insert(role, Signed { data, bytes: bytes.to_vec() });
+        }
+    }
+}
+
+/// Who may sign for a role, says each that delegates to it: the delegating role, its keys, and who
+/// of them.
+pub fn delegators<'a>(
+    all: impl Iterator<Item = (&'a Role, &'a Targets)>,
+    role: &Role,
+) -> Vec<(&'a Role, &'a Keys, &'a RoleKeys)> {
+    all.filter_map(|(by, targets)| {
+        let delegations = targets.delegations.as_ref()?;
+        Some((by, &delegations.keys, keys_of(delegations, role)?))
+    })
+    .collect()
+}
+
+fn keys_of<'a>(delegations: &'a Delegations, role: &Role) -> Option<&'a RoleKeys> {
+    match &delegations.to {
+        DelegatedTo::Roles(roles) => {
+            roles.iter().find(|named| named.role == *role).map(|named| &named.keys)
+        }
+        DelegatedTo::Succinct(bins) => {
+            let rest = role.name().strip_prefix(bins.name_prefix.as_str());
+            rest.is_some_and(|rest| rest.starts_with('-')).then_some(&bins.keys)
+        }
+    }
+}
+
+/// The channel documents that nodes find.
+fn verify_channels(
+    files: &BTreeMap<String, Vec<u8>>,
+    state: &State,
+) -> Result<BTreeMap<String, Signed<Channel>>, StateError> {
+    let mut channels = BTreeMap::new();
+    for (role, signed) in state.targets_roles() {
+        for (target, listed) in &signed.data.targets {
+            let Some((product, channel)) = channel_of(target) else { continue };
+            if state.find(target).is_none_or(|(by, _)| by != *role) {
+                continue;
+            }
+            let file = format!("{DOCUMENT_PREFIX}{target}");
+            let bytes = find(files, &file)?;
+            listed.check(target, bytes).map_err(untrusted(&file))?;
+            let data = Channel::parse(bytes, product, channel)
+                .map_err(|source| StateError::Channel { target: target.clone(), source })?;
+            channels.insert(target.clone(), Signed { data, bytes: bytes.to_vec() });
+        }
+    }
+    Ok(channels)
+}
+
+/// Metadata that enough keys of its role signed.
+pub fn verified<T: Metadata>(
+    root: &Root,
+    role: &Role,
+    file: &str,
+    bytes: &[u8],
+) -> Result<Signed<T>, StateError> {
+    let envelope = Envelope::parse(bytes).map_err(untrusted(file))?;
+    root.verify(role, &envelope).map_err(untrusted(file))?;
+    let data = T::parse(envelope.signed()).map_err(untrusted(file))?;
+    Ok(Signed { data, bytes: bytes.to_vec() })
+}
+
+fn find<'a>(files: &'a BTreeMap<String, Vec<u8>>, name: &str) -> Result<&'a [u8], StateError> {
+    let bytes = files.get(name).ok_or_else(|| StateError::Missing(name.to_owned()))?;
+    Ok(bytes)
+}
+
+fn check_version(file: &str, found: u64, expected: u64) -> Result<(), StateError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(StateError::Version { file: file.to_owned(), found, expected })
+    }
+}
+
+fn untrusted(file: &str) -> impl Fn(TufError) -> StateError + use<> {
+    let file = file.to_owned();
+    move |source| StateError::Untrusted { file: file.clone(), source }
+}

@@ -1,0 +1,299 @@
+//! What a person is about to sign, against what is published: the text that is read before a key
+//! is used.
+//!
+//! Pure. It is made from the same values that are signed, never from the file again (threats 191).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use formats::release::Summary;
+use formats::tuf::{
+    DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, Metadata, Role, RoleKeys,
+    TargetFile, Targets, UnixTime,
+};
+use serde::Serialize;
+
+use crate::key::public::short;
+use crate::plan::{Payload, PlanError, Proposal, period_of};
+use crate::state::State;
+
+/// One payload for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Section {
+    /// Which role.
+    pub role: String,
+    /// Its published version, 0 if there is none.
+    pub from: u64,
+    /// The version to be signed.
+    pub version: u64,
+    /// When it ends.
+    pub expires: String,
+    /// Whole days until then.
+    pub days: i64,
+    /// SHA-256 of what is signed.
+    pub sha256: String,
+    /// What changes, one line each: `+` comes, `-` goes, `~` becomes something else.
+    pub changes: Vec<String>,
+}
+
+impl Section {
+    /// As it is shown.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "{} version {} → {}, expires {} ({} days)\n  sha256 {}",
+            self.role, self.from, self.version, self.expires, self.days, self.sha256
+        );
+        for change in &self.changes {
+            text.push_str(&format!("\n  {change}"));
+        }
+        if self.changes.is_empty() {
+            text.push_str("\n  (nothing but version and expiry)");
+        }
+        text
+    }
+}
+
+/// All payloads of a change.
+pub fn describe(
+    before: Option<&State>,
+    proposal: &Proposal,
+    now: UnixTime,
+) -> Result<Vec<Section>, PlanError> {
+    proposal.payloads.iter().map(|payload| section(before, proposal, payload, now)).collect()
+}
+
+fn section(
+    before: Option<&State>,
+    proposal: &Proposal,
+    payload: &Payload,
+    now: UnixTime,
+) -> Result<Section, PlanError> {
+    let mut lines = Vec::new();
+    let (header, from) = if let Some(root) = payload.root()? {
+        let old = before.map(|state| &state.root);
+        for role in Role::TOP_LEVEL {
+            let was = old.and_then(|old| old.role(&role).map(|keys| (&old.keys, keys)));
+            if let Some(is) = root.role(&role) {
+                role_lines(&mut lines, &role, was, (&root.keys, is));
+            }
+        }
+        let was = old.map(|old| (&old.header, &old.unknown));
+        period_line(&mut lines, was.map(|(_, unknown)| unknown), &root.unknown);
+        other_line(&mut lines, was.map(|(_, unknown)| unknown), &root.unknown);
+        if old.is_some_and(|old| old.consistent_snapshot != root.consistent_snapshot) {
+            lines.push(format!("~ consistent_snapshot {}", root.consistent_snapshot));
+        }
+        (root.header.clone(), old.map_or(0, |old| old.header.version))
+    } else if let Some(targets) = payload.targets()? {
+        let old = before.and_then(|state| state.targets_of(&payload.role)).map(|old| &old.data);
+        target_lines(&mut lines, before, proposal, old, &targets);
+        let none = Keys::new();
+        delegation_lines(&mut lines, old.and_then(|old| old.delegations.as_ref()), &targets, &none);
+        period_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
+        other_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
+        (targets.header().clone(), old.map_or(0, |old| old.header.version))
+    } else {
+        (Header::new(0, now), 0)
+    };
+    Ok(Section {
+        role: payload.role.to_string(),
+        from,
+        version: header.version,
+        expires: header.expires.to_string(),
+        days: (header.expires.secs().saturating_sub(now.secs())).div_euclid(86_400),
+        sha256: payload.digest().to_hex(),
+        changes: lines.iter().map(|line| printable(line)).collect(),
+    })
+}
+
+/// A line that shows what it says: no control characters, and none that turn the direction of
+/// the text around (CVE-2021-42574).
+fn printable(line: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    line.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
+}
+
+fn role_lines(
+    lines: &mut Vec<String>,
+    role: &Role,
+    was: Option<(&Keys, &RoleKeys)>,
+    (keys, is): (&Keys, &RoleKeys),
+) {
+    let name = |keys: &Keys, id: &KeyId| keys.get(id).map_or_else(|| id.to_string(), short_id);
+    let had = |id: &KeyId| was.is_some_and(|(_, was)| was.keyids.contains(id));
+    for id in is.keyids.iter().filter(|id| !had(id)) {
+        lines.push(format!("+ key {} signs for {role}", name(keys, id)));
+    }
+    if let Some((old_keys, old)) = was {
+        for id in old.keyids.iter().filter(|id| !is.keyids.contains(id)) {
+            lines.push(format!("- key {} no longer signs for {role}", name(old_keys, id)));
+        }
+        if (old.threshold, old.keyids.len()) != (is.threshold, is.keyids.len()) {
+            lines.push(format!(
+                "~ {role} needs {} of {} keys, before {} of {}",
+                is.threshold,
+                is.keyids.len(),
+                old.threshold,
+                old.keyids.len()
+            ));
+        }
+    } else {
+        lines.push(format!("+ {role} needs {} of {} keys", is.threshold, is.keyids.len()));
+    }
+}
+
+fn short_id(key: &Key) -> String {
+    format!("{} ({})", short(key), key.id())
+}
+
+fn target_lines(
+    lines: &mut Vec<String>,
+    before: Option<&State>,
+    proposal: &Proposal,
+    old: Option<&Targets>,
+    new: &Targets,
+) {
+    let empty = BTreeMap::new();
+    let old = old.map_or(&empty, |old| &old.targets);
+    let names: BTreeSet<&String> = old.keys().chain(new.targets.keys()).collect();
+    for name in names {
+        match (old.get(name), new.targets.get(name)) {
+            (Some(was), Some(is)) if was == is => {}
+            (was, Some(is)) => {
+                let mark = if was.is_some() { '~' } else { '+' };
+                lines.push(format!("{mark} {}", target_line(before, proposal, name, is)));
+                lines.extend(component_lines(is));
+            }
+            (_, None) => lines.push(format!("- {name}")),
+        }
+    }
+}
+
+fn target_line(
+    before: Option<&State>,
+    proposal: &Proposal,
+    name: &str,
+    file: &TargetFile,
+) -> String {
+    let hash = file.hashes.as_sha256().map(|hash| hash.to_hex()).unwrap_or_default();
+    if let Some(channel) = proposal.channels.get(name) {
+        let offer = |channel: &formats::channel::Channel| {
+            let release = channel.release.as_ref().map(|offer| offer.version.to_string());
+            let hold = if channel.hold { ", HELD" } else { "" };
+            format!("{} ({:?}{hold})", release.as_deref().unwrap_or("nothing"), channel.urgency)
+                .to_lowercase()
+        };
+        let was = before.and_then(|state| state.channels.get(name)).map(|was| offer(&was.data));
+        let was = was.map(|was| format!(", before {was}")).unwrap_or_default();
+        return format!("channel {name} offers {}{was}", offer(channel));
+    }
+    match summary_of(file) {
+        Some(summary) => format!(
+            "release {name}, security version {}, index sha256:{hash}",
+            summary.security_version
+        ),
+        None => format!("target {name}, {} bytes, sha256:{hash}", file.length),
+    }
+}
+
+fn component_lines(file: &TargetFile) -> Vec<String> {
+    let components = summary_of(file).map(|summary| summary.components).unwrap_or_default();
+    components
+        .iter()
+        .map(|component| {
+            format!(
+                "    {} of {} bytes for {}, {}",
+                component.name,
+                component.raw_size,
+                component.compatible.join(", "),
+                component.manifest
+            )
+        })
+        .collect()
+}
+
+fn summary_of(file: &TargetFile) -> Option<Summary> {
+    Summary::parse_custom(&file.custom.as_ref()?.to_bytes()).ok()
+}
+
+fn delegation_lines(
+    lines: &mut Vec<String>,
+    old: Option<&Delegations>,
+    new: &Targets,
+    none: &Keys,
+) {
+    let roles = |delegations: Option<&Delegations>| -> Vec<DelegatedRole> {
+        match delegations.map(|delegations| &delegations.to) {
+            Some(DelegatedTo::Roles(roles)) => roles.clone(),
+            _ => Vec::new(),
+        }
+    };
+    let new = new.delegations.as_ref();
+    let (was, is) = (roles(old), roles(new));
+    let old_keys = old.map_or(none, |old| &old.keys);
+    let new_keys = new.map_or(none, |new| &new.keys);
+    for role in &is {
+        let before = was.iter().find(|before| before.role == role.role);
+        let ends = if role.terminating { ", nobody after it" } else { "" };
+        match before {
+            None => lines.push(format!("+ {} may sign for {}{ends}", role.role, role.paths)),
+            Some(before)
+                if (&before.paths, before.terminating) != (&role.paths, role.terminating) =>
+            {
+                lines.push(format!(
+                    "~ {} may sign for {}{ends}, before {}",
+                    role.role, role.paths, before.paths
+                ));
+            }
+            Some(_) => {}
+        }
+        let before = before.map(|before| (old_keys, &before.keys));
+        let same = before.is_some_and(|(_, keys)| *keys == role.keys);
+        if !same {
+            role_lines(lines, &role.role, before, (new_keys, &role.keys));
+        }
+    }
+    for role in was.iter().filter(|was| !is.iter().any(|is| is.role == was.role)) {
+        lines.push(format!("- {} no longer signs for {}", role.role, role.paths));
+    }
+    let order = |roles: &[DelegatedRole]| -> Vec<Role> {
+        roles.iter().map(|role| role.role.clone()).collect()
+    };
+    let kept: Vec<Role> =
+        order(&is).into_iter().filter(|role| order(&was).contains(role)).collect();
+    let before: Vec<Role> = order(&was).into_iter().filter(|role| kept.contains(role)).collect();
+    if kept != before {
+        lines.push("~ delegated roles are asked in another order".to_owned());
+    }
+}
+
+fn period_line(
+    lines: &mut Vec<String>,
+    old: Option<&formats::json::Object>,
+    new: &formats::json::Object,
+) {
+    let (was, is) = (old.and_then(period_of), period_of(new));
+    if old.is_some() && was != is {
+        let days = |period: Option<u64>| period.map_or("?".to_owned(), |secs| format!("{secs} s"));
+        lines.push(format!("~ each signature lasts {}, before {}", days(is), days(was)));
+    }
+}
+
+/// Members this program has no words for are named, not passed over.
+fn other_line(
+    lines: &mut Vec<String>,
+    old: Option<&formats::json::Object>,
+    new: &formats::json::Object,
+) {
+    let names: BTreeSet<&String> =
+        old.into_iter().flat_map(|old| old.keys()).chain(new.keys()).collect();
+    for name in names.into_iter().filter(|name| *name != crate::plan::PERIOD_MEMBER) {
+        let is = new.get(name);
+        if old.and_then(|old| old.get(name)) != is {
+            let shown: String = format!("{is:?}").chars().take(200).collect();
+            lines.push(format!("~ member {name:?} is {shown}"));
+        }
+    }
+}
