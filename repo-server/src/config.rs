@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use crate::store::quota::Quota;
 
+/// 6 hours: of the day a timestamp lasts by default, a signer that renews it twice has missed one
+/// turn, and somebody has a quarter of a day to find out why.
+pub const ALARM_BEFORE: Duration = Duration::from_secs(6 * 3600);
+
 /// Everything a server needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -29,6 +33,11 @@ pub struct Config {
     pub namespace: Option<String>,
     /// How many bytes may be stored.
     pub quota: Quota,
+    /// A place of its own for `/metrics` and `/healthz`, over plain HTTP; otherwise `/metrics` is
+    /// for whoever may pull.
+    pub metrics_listen: Option<SocketAddr>,
+    /// A TUF timestamp that expires sooner than this raises an alarm.
+    pub alarm_before: Duration,
     /// When to throw garbage away; never without.
     pub collect: Option<Collect>,
     /// Bounds on what clients may use up.
@@ -49,6 +58,8 @@ impl Config {
             allow_delete: false,
             namespace: None,
             quota: Quota::default(),
+            metrics_listen: None,
+            alarm_before: ALARM_BEFORE,
             collect: None,
             limits: Limits::default(),
         }
@@ -80,6 +91,14 @@ pub struct TlsFiles {
 pub struct Limits {
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
+    /// Connections at once of one client; further ones are closed.
+    pub client_connections: usize,
+    /// Requests per second of one client, after a burst; 429 above. 0 is no limit.
+    pub client_rate: u32,
+    /// Requests one client may send at once when it was quiet before.
+    pub client_burst: u32,
+    /// How often to look how fresh the TUF timestamps are.
+    pub alarm_every: Duration,
     /// Time for a TLS handshake.
     pub handshake: Duration,
     /// Time for a request's head, from the first byte or from the end of the answer before.
@@ -116,6 +135,11 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 4096,
+            // Half of them: a rack of nodes behind one address fits, and nobody has all.
+            client_connections: 2048,
+            client_rate: 0,
+            client_burst: 1000,
+            alarm_every: Duration::from_secs(30),
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),
             head_bytes: 32 << 10,

@@ -20,6 +20,7 @@
 //! | [`range`] | `Range` → bytes | no |
 //! | [`store`] | image layout, links, what is visible where | yes |
 //! | [`tuf_tree`] | TUF file names → digests | through [`store`] |
+//! | [`alarm`] | is the TUF timestamp renewed in time | through [`store`] |
 //! | [`serve`] | sockets, TLS, timeouts, limits, shutdown | yes |
 //!
 //! ```
@@ -30,11 +31,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod alarm;
 pub mod auth;
 mod body;
+mod clients;
 pub mod config;
 pub mod error;
 mod handle;
+mod metrics;
 mod progress;
 pub mod range;
 pub mod route;
@@ -45,4 +49,4 @@ pub mod tuf_tree;
 
 pub use config::{Collect, Config, Limits, TlsFiles};
 pub use error::ServerError;
-pub use serve::{Running, Server, start};
+pub use serve::{Reloader, Running, Server, start};

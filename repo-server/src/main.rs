@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use formats::reason::Exit;
+use repo_server::config::ALARM_BEFORE;
 use repo_server::store::Store;
 use repo_server::store::quota::Quota;
-use repo_server::{Collect, Config, Limits, Server, ServerError, TlsFiles};
+use repo_server::{Collect, Config, Limits, Reloader, Server, ServerError, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// One day: pushes of the largest images over slow lines take hours.
@@ -106,6 +107,22 @@ struct Serve {
     /// Seconds; what is younger is no garbage.
     #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
     gc_grace: u64,
+    /// An address of its own for /metrics and /healthz, over plain HTTP. Without, /metrics is
+    /// beside the rest, for whoever may pull.
+    #[arg(long, value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
+    /// Seconds before a TUF timestamp expires that an alarm is raised.
+    #[arg(long, value_name = "SECONDS", default_value_t = ALARM_BEFORE.as_secs())]
+    alarm_before: u64,
+    /// Connections of one client (an IPv4 address or an IPv6 /64) at once; further ones are closed.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().client_connections)]
+    client_connections: usize,
+    /// Requests per second of one client, in the long run; 0 is no limit.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().client_rate)]
+    client_rate: u32,
+    /// Requests of one client at once, after a pause.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().client_burst)]
+    client_burst: u32,
     /// Connections at once; further ones wait.
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
@@ -154,7 +171,12 @@ impl Serve {
                 grace: Duration::from_secs(self.gc_grace),
             }),
             quota: Quota { total: self.quota, repository: self.repository_quota },
+            metrics_listen: self.metrics_listen,
+            alarm_before: Duration::from_secs(self.alarm_before),
             limits: Limits {
+                client_connections: self.client_connections,
+                client_rate: self.client_rate,
+                client_burst: self.client_burst,
                 blob_bytes: self.max_blob,
                 connections: self.max_connections,
                 uploads: self.max_uploads,
@@ -213,12 +235,22 @@ fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
         let server = Server::bind(args.config()).await?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
         eprintln!("listening on {}", server.url());
+        if let Some(address) = server.metrics_addr() {
+            eprintln!("metrics on http://{address}/metrics");
+        }
         if json {
             print_json(&serde_json::json!({ "ok": true, "url": server.url() }));
         }
         // Nobody listens when systemd did not start us.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let reloader = server.reloader();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reload(&reloader);
+            }
+        });
         server
             .run(async {
                 tokio::select! {
@@ -231,6 +263,16 @@ fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
             .await;
         Ok(Exit::Done)
     })
+}
+
+/// On SIGHUP. Files that are wrong change nothing: the server goes on with what it had.
+fn reload(reloader: &Reloader) {
+    match reloader.reload() {
+        Ok(()) => tracing::info!("certificates and tokens read again"),
+        Err(error) => {
+            tracing::error!(error = chain(&error), "certificates and tokens kept as they were");
+        }
+    }
 }
 
 fn start_log(args: &Serve) -> Result<(), ServerError> {

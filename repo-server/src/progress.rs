@@ -18,11 +18,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::Limits;
+use crate::metrics::Metrics;
 
 /// What moves on one connection.
 #[derive(Debug)]
 pub(crate) struct Progress {
     started: Instant,
+    metrics: Arc<Metrics>,
     /// Bytes in both directions.
     wire: AtomicU64,
     /// Requests begun.
@@ -56,8 +58,9 @@ pub(crate) enum Verdict {
 }
 
 impl Progress {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Progress {
+            metrics,
             started: Instant::now(),
             wire: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -194,6 +197,7 @@ pub(crate) struct Counted<T> {
 impl<T> Counted<T> {
     fn wrote(&self, bytes: usize) {
         self.progress.wire.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.progress.metrics.sent.inc_by(bytes as u64);
         self.progress.last_write.store(self.progress.now(), Ordering::Relaxed);
     }
 }
@@ -208,6 +212,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
         let read = buf.filled().len().saturating_sub(before) as u64;
         self.progress.wire.fetch_add(read, Ordering::Relaxed);
+        self.progress.metrics.received.inc_by(read);
         polled
     }
 }

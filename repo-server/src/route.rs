@@ -13,7 +13,7 @@
 //! | end-8 | `GET /v2/<name>/tags/list` | [`Route::Tags`] |
 //! | end-12 | `GET /v2/<name>/referrers/<digest>` | [`Route::Referrers`] |
 //! | – | `GET /metadata/<file>`, `GET /targets/<dir>/<sha256>.<name>` | [`Route::Metadata`], [`Route::Target`] |
-//! | – | `GET /healthz` | [`Route::Health`] |
+//! | – | `GET /healthz`, `GET /metrics` | [`Route::Health`], [`Route::Metrics`] |
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,6 +34,8 @@ pub enum Route {
     Ping,
     /// Is the server up, and what does it hold.
     Health,
+    /// Figures for the operator.
+    Metrics,
     /// end-2.
     Blob(RepositoryName, Digest),
     /// end-10.
@@ -95,12 +97,31 @@ pub enum Right {
 }
 
 impl Route {
+    /// A word for it in metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Route::Ping => "ping",
+            Route::Health => "health",
+            Route::Metrics => "metrics",
+            Route::Blob(..) => "blob",
+            Route::Manifest(..) => "manifest",
+            Route::PutManifest(..) => "put_manifest",
+            Route::StartUpload(..) | Route::Upload(..) => "upload",
+            Route::DeleteBlob(..) | Route::DeleteManifest(..) => "delete",
+            Route::Tags { .. } => "tags",
+            Route::Referrers { .. } => "referrers",
+            Route::Metadata(_) => "metadata",
+            Route::Target { .. } => "target",
+        }
+    }
+
     /// What the caller must be allowed to do.
     pub fn right(&self) -> Right {
         match self {
             Route::Health => Right::Open,
             Route::Ping => Right::Login,
-            Route::Blob(..)
+            Route::Metrics
+            | Route::Blob(..)
             | Route::Manifest(..)
             | Route::Tags { .. }
             | Route::Referrers { .. }
@@ -202,6 +223,9 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
     let query = Query(query.unwrap_or_default());
     if path == "/healthz" {
         return read_only(method, Route::Health);
+    }
+    if path == "/metrics" {
+        return read_only(method, Route::Metrics);
     }
     if path == "/v2/" || path == "/v2" {
         return read_only(method, Route::Ping);

@@ -4,11 +4,11 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -18,13 +18,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::alarm;
 use crate::auth::Access;
 use crate::body::Body;
+use crate::clients::{Clients, Place};
 use crate::config::{Config, Limits};
 use crate::error::ServerError;
 use crate::handle::uploads::Uploads;
-use crate::handle::{App, handle};
+use crate::handle::{App, RouteWord, handle, lists};
+use crate::metrics::Metrics;
 use crate::progress::{Counted, Progress, Verdict};
+use crate::store::gc::Collected;
 use crate::store::{Store, chain};
 use crate::tls;
 use crate::tuf_tree::TufTree;
@@ -33,8 +37,45 @@ use crate::tuf_tree::TufTree;
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    metrics: Option<(TcpListener, SocketAddr)>,
+    reloader: Reloader,
     app: Arc<App>,
+}
+
+/// Reads certificates and tokens again, for connections and requests that come after.
+#[derive(Clone)]
+pub struct Reloader {
+    app: Arc<App>,
+    tls: Arc<RwLock<Option<TlsAcceptor>>>,
+    config: Arc<Config>,
+}
+
+impl std::fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reloader of {}", self.config.dir.display())
+    }
+}
+
+impl Reloader {
+    /// Takes all files as they are now, or goes on with what it had when one of them is wrong.
+    /// Blocks for as long as reading them takes.
+    pub fn reload(&self) -> Result<(), ServerError> {
+        let read = || {
+            let access = Access::new(&self.config)?;
+            let tls = self.config.tls.as_ref().map(tls::acceptor).transpose()?;
+            Ok((access, tls))
+        };
+        let read = read();
+        self.app.metrics.reloaded(read.is_ok());
+        let (access, tls) = read?;
+        *self.app.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+        Ok(())
+    }
+
+    fn tls(&self) -> Option<TlsAcceptor> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl std::fmt::Debug for Server {
@@ -47,8 +88,11 @@ impl Server {
     /// Opens the storage, reads tokens and certificates, and binds. Connections wait in the
     /// kernel's queue until [`Server::run`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
-        if config.tls.is_none() && !config.insecure_http && !config.listen.ip().is_loopback() {
-            return Err(ServerError::PlainHttp(config.listen));
+        let plain = config.listen;
+        let plain = [config.tls.is_none().then_some(plain), config.metrics_listen];
+        let open = |address: &SocketAddr| !address.ip().is_loopback() && !config.insecure_http;
+        if let Some(address) = plain.into_iter().flatten().find(open) {
+            return Err(ServerError::PlainHttp(address));
         }
         let access = Access::new(&config)?;
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
@@ -62,22 +106,41 @@ impl Server {
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let (store, uploads) = opened.map_err(|panic| ServerError::Config(panic.to_string()))??;
-        let failed = |source| ServerError::Listen { address: config.listen.to_string(), source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let limits = config.limits;
+        let (listener, address) = listen(config.listen).await?;
+        let metrics = match config.metrics_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let limits = config.limits.clone();
         let app = App {
             store: Arc::new(store),
-            access,
+            access: RwLock::new(Arc::new(access)),
             uploads,
-            tuf: TufTree::new(config.namespace),
+            tuf: TufTree::new(config.namespace.clone()),
             read_only,
+            metrics: Arc::new(Metrics::new()),
+            metrics_elsewhere: metrics.is_some(),
+            fresh: RwLock::default(),
+            alarm_before: config.alarm_before,
             collect: config.collect,
             receiving: Arc::new(Semaphore::new(limits.uploads)),
             verifying: Semaphore::new(2),
             limits,
         };
-        Ok(Server { listener, address, tls, app: Arc::new(app) })
+        let app = Arc::new(app);
+        let tls = Arc::new(RwLock::new(tls));
+        let reloader = Reloader { app: Arc::clone(&app), tls, config: Arc::new(config) };
+        Ok(Server { listener, address, metrics, reloader, app })
+    }
+
+    /// What reads certificates and tokens again while the server runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
+    /// Where metrics have an address of their own, with the real port.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(_, address)| *address)
     }
 
     /// Where it listens, with the real port.
@@ -87,19 +150,25 @@ impl Server {
 
     /// `https://…` or `http://…`.
     pub fn url(&self) -> String {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.reloader.config.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
     /// Serves until `stop` resolves, then lets requests under way finish, for at most
     /// [`Limits::drain`].
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Server { listener, tls, app, .. } = self;
+        let Server { listener, metrics, reloader, app, .. } = self;
         let (stopping, stopped) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(app.limits.connections));
         let mut stop = pin!(stop);
         let mut sweep = tokio::time::interval(sweep_every(&app.limits));
-        let chores = tokio::spawn(collect_garbage(Arc::clone(&app)));
+        let clients = Clients::new(&app.limits);
+        let mut chores = tokio::task::JoinSet::new();
+        chores.spawn(collect_garbage(Arc::clone(&app)));
+        chores.spawn(watch_timestamps(Arc::clone(&app)));
+        if let Some((listener, _)) = metrics {
+            chores.spawn(serve_metrics(listener, Arc::clone(&app)));
+        }
         loop {
             // A place first: who has to wait does so in the kernel's queue, not in our memory.
             let accepted = async {
@@ -108,16 +177,26 @@ impl Server {
             };
             tokio::select! {
                 () = &mut stop => break,
-                _ = sweep.tick() => sweep_uploads(&app),
+                _ = sweep.tick() => {
+                    clients.forget();
+                    sweep_uploads(&app);
+                }
                 (place, accepted) = accepted => match (place, accepted) {
                     (Ok(place), Ok((stream, peer))) => {
+                        let Some(client) = clients.connect(peer.ip()) else {
+                            tracing::debug!(%peer, "too many connections of one client");
+                            app.metrics.limited("client connections");
+                            continue;
+                        };
+                        app.metrics.connections.inc();
                         let connection = Connection {
                             app: Arc::clone(&app),
                             peer,
                             stopped: stopped.clone(),
+                            client: Arc::new(client),
                             _place: place,
                         };
-                        tokio::spawn(connection.serve(stream, tls.clone()));
+                        tokio::spawn(connection.serve(stream, reloader.tls()));
                     }
                     (_, Err(error)) => {
                         // Out of file descriptors, mostly: old connections have to go first.
@@ -130,7 +209,7 @@ impl Server {
         }
         drop(listener);
         drop(stopped);
-        chores.abort();
+        chores.abort_all();
         // Fails when there is no connection left to tell.
         let _ = stopping.send(true);
         let all_closed = stopping.closed();
@@ -138,6 +217,13 @@ impl Server {
             tracing::warn!("stopped with requests under way");
         }
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let failed = |source| ServerError::Listen { address: address.to_string(), source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 fn sweep_every(limits: &Limits) -> Duration {
@@ -162,16 +248,71 @@ async fn collect_garbage(app: Arc<App>) {
         let store = Arc::clone(&app.store);
         let work = move || store.collect(collect.grace, SystemTime::now(), false);
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(done)) => tracing::info!(
-                links = done.links,
-                blobs = done.blobs,
-                bytes = done.bytes,
-                kept = done.kept,
-                "garbage collected"
-            ),
-            Ok(Err(error)) => tracing::error!(error = chain(&error), "garbage not collected"),
+            Ok(Ok(done)) => {
+                app.metrics.collection(true, done.bytes);
+                let Collected { links, blobs, bytes, kept, .. } = done;
+                tracing::info!(links, blobs, bytes, kept, "garbage collected");
+            }
+            Ok(Err(error)) => {
+                app.metrics.collection(false, 0);
+                tracing::error!(error = chain(&error), "garbage not collected");
+            }
             Err(panic) => tracing::error!(%panic, "garbage not collected"),
         }
+    }
+}
+
+/// Looks, now and then, how fresh the TUF timestamps are.
+async fn watch_timestamps(app: Arc<App>) {
+    let mut turns = tokio::time::interval(app.limits.alarm_every);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        let (store, before) = (Arc::clone(&app.store), app.alarm_before);
+        let look = move || alarm::look(&store, SystemTime::now(), before);
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Ok(found)) => {
+                alarm::tell(&app.fresh(), &found);
+                app.metrics.fresh(&found);
+                *app.fresh.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
+            }
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "timestamps not read"),
+            Err(panic) => tracing::error!(%panic, "timestamps not read"),
+        }
+    }
+}
+
+/// `/metrics` and `/healthz` on an address of their own, which the operator keeps to himself.
+async fn serve_metrics(listener: TcpListener, app: Arc<App>) {
+    let places = Arc::new(Semaphore::new(16));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let app = Arc::clone(&app);
+        tokio::spawn(async move {
+            let _place = place;
+            let limits = app.limits.clone();
+            let service = service_fn(|request: Request<Incoming>| {
+                let found = match request.uri().path() {
+                    "/metrics" => lists::metrics(&app),
+                    "/healthz" => lists::health(&app),
+                    _ => {
+                        let mut nothing = Response::new(Body::empty());
+                        *nothing.status_mut() = StatusCode::NOT_FOUND;
+                        nothing
+                    }
+                };
+                std::future::ready(Ok::<_, io::Error>(found))
+            });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(limits.head);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            // A scraper that goes away in the middle has what it wanted.
+            let _ = tokio::time::timeout(limits.idle, connection).await;
+        });
     }
 }
 
@@ -180,14 +321,21 @@ struct Connection {
     app: Arc<App>,
     peer: SocketAddr,
     stopped: watch::Receiver<bool>,
+    client: Arc<Place>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.app.metrics.connections.dec();
+    }
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // Answers are written whole; waiting for more only delays the last packet.
         let _ = stream.set_nodelay(true);
-        let progress = Progress::new();
+        let progress = Progress::new(Arc::clone(&self.app.metrics));
         let stream = Counted { inner: stream, progress: Arc::clone(&progress) };
         let Some(tls) = tls else {
             return self.http1(stream, &progress).await;
@@ -199,7 +347,10 @@ impl Connection {
             }
             Ok(Ok(stream)) => self.http1(stream, &progress).await,
             Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "TLS handshake"),
-            Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake took too long"),
+            Err(_) => {
+                self.app.metrics.limited("handshake");
+                tracing::debug!(peer = %self.peer, "TLS handshake took too long");
+            }
         }
     }
 
@@ -215,7 +366,8 @@ impl Connection {
             .header_read_timeout(limits.head)
             .max_header_size(usize::try_from(limits.head_bytes).unwrap_or(usize::MAX))
             .max_headers(limits.headers);
-        let service = service_fn(|request| answer(&self.app, progress, self.peer, request));
+        let service =
+            service_fn(|request| answer(&self.app, progress, self.peer, &self.client, request));
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut watched = Watched::new(&self, progress);
         loop {
@@ -249,11 +401,12 @@ impl Connection {
             .max_send_buf_size(256 << 10)
             .keep_alive_interval(limits.idle / 2)
             .keep_alive_timeout(limits.head);
-        let (app, peer) = (Arc::clone(&self.app), self.peer);
+        let (app, peer, client) = (Arc::clone(&self.app), self.peer, Arc::clone(&self.client));
         let counted = Arc::clone(progress);
         let service = service_fn(move |request| {
             let (app, progress) = (Arc::clone(&app), Arc::clone(&counted));
-            async move { answer(&app, &progress, peer, request).await }
+            let client = Arc::clone(&client);
+            async move { answer(&app, &progress, peer, &client, request).await }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut watched = Watched::new(&self, progress);
@@ -309,6 +462,7 @@ impl<'a> Watched<'a> {
     }
 
     fn closing(&self, why: &'static str) {
+        self.connection.app.metrics.limited(why);
         tracing::info!(peer = %self.connection.peer, why, "connection closed");
     }
 }
@@ -318,16 +472,28 @@ async fn answer(
     app: &Arc<App>,
     progress: &Arc<Progress>,
     peer: SocketAddr,
+    client: &Place,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, io::Error> {
     let begun = Instant::now();
     let open = progress.request();
+    let admitted = client.admits();
+    if !admitted {
+        app.metrics.limited("client rate");
+    }
+    let count = |response: &Response<Body>| {
+        let word = response.extensions().get().map_or("unknown", |RouteWord(word)| word);
+        app.metrics.answered(word, response.status().as_u16(), begun.elapsed());
+    };
     if !tracing::enabled!(target: "access", tracing::Level::INFO) {
-        return Ok(handle(app, request, open).await);
+        let response = handle(app, request, open, admitted).await;
+        count(&response);
+        return Ok(response);
     }
     let (method, target, version) =
         (request.method().clone(), request.uri().clone(), request.version());
-    let response = handle(app, request, open).await;
+    let response = handle(app, request, open, admitted).await;
+    count(&response);
     tracing::info!(
         target: "access",
         %peer,
@@ -347,6 +513,8 @@ async fn answer(
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    metrics: Option<SocketAddr>,
+    reloader: Reloader,
     url: String,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -362,6 +530,7 @@ pub fn start(config: Config) -> Result<Running, ServerError> {
         .map_err(failed)?;
     let server = runtime.block_on(Server::bind(config))?;
     let (address, url) = (server.local_addr(), server.url());
+    let (metrics, reloader) = (server.metrics_addr(), server.reloader());
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
         runtime.block_on(server.run(async {
@@ -369,7 +538,7 @@ pub fn start(config: Config) -> Result<Running, ServerError> {
             let _ = stopped.await;
         }));
     });
-    Ok(Running { address, url, stop: Some(stop), thread: Some(thread) })
+    Ok(Running { address, metrics, reloader, url, stop: Some(stop), thread: Some(thread) })
 }
 
 impl Running {
@@ -381,6 +550,16 @@ impl Running {
     /// `https://…` or `http://…`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where metrics have an address of their own.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Reads certificates and tokens again.
+    pub fn reload(&self) -> Result<(), ServerError> {
+        self.reloader.reload()
     }
 
     /// Stops it and waits until it has.

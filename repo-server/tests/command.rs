@@ -7,6 +7,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use common::{TOKEN, exchange, noise};
 use formats::digest::Digest;
@@ -14,6 +16,7 @@ use formats::digest::Digest;
 struct Server {
     child: Child,
     address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -29,8 +32,17 @@ impl Server {
         let line = lines.next().unwrap().unwrap();
         let address = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
         // Keep reading, or a full pipe stops the server.
-        std::thread::spawn(move || lines.for_each(drop));
-        Server { child, address }
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
+        });
+        Server { child, address, log }
+    }
+
+    /// Waits for a line of the log.
+    fn wait_for_log(&self, text: &str) {
+        until(|| self.log.lock().unwrap().iter().any(|line| line.contains(text)), text);
     }
 
     fn push(&self, method: &str, target: &str, body: &[u8]) -> common::Reply {
@@ -49,6 +61,55 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[track_caller]
+fn until(condition: impl Fn() -> bool, what: &str) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// SIGHUP: new tokens count at once, old ones no longer, and a broken file changes nothing.
+#[test]
+fn tokens_are_read_again() {
+    use rustix::process::Signal;
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::start(temp.path(), &[]);
+    let tokens = temp.path().join("tokens");
+    let push = |token: &str| {
+        let bearer = format!("Authorization: Bearer {token}");
+        exchange(server.address, "POST", "/v2/a/blobs/uploads/", &[&bearer], &[]).status
+    };
+    assert_eq!(push(TOKEN), 202);
+    let next = "another-token-for-tests";
+    let hashed = format!("sha256:{}\n", formats::digest::Sha256::of(next.as_bytes()));
+    common::write_private(&tokens, &hashed);
+    server.signal(Signal::HUP);
+    server.wait_for_log("certificates and tokens read again");
+    assert_eq!((push(TOKEN), push(next)), (401, 202));
+    common::write_private(&tokens, "short");
+    server.signal(Signal::HUP);
+    server.wait_for_log("certificates and tokens kept as they were");
+    assert_eq!((push(TOKEN), push("short"), push(next)), (401, 401, 202));
+}
+
+/// 219: a timestamp nobody renews is in the log before it expires.
+#[test]
+fn a_stale_timestamp_is_in_the_log() {
+    let temp = tempfile::tempdir().unwrap();
+    let layout = storage::layout::LayoutDir::create(&temp.path().join("repository")).unwrap();
+    common::publish_timestamp(&layout, "r/tuf", 7, 3600);
+    common::publish_timestamp(&layout, "old/tuf", 3, -60);
+    common::publish_timestamp(&layout, "good/tuf", 9, 86_400);
+    let server = Server::start(temp.path(), &["--log-format", "json"]);
+    server.wait_for_log("the TUF timestamp expires soon");
+    server.wait_for_log("the TUF timestamp has expired");
+    let log = server.log.lock().unwrap().join("\n");
+    assert!(log.contains("\"repository\":\"r/tuf\"") && log.contains("\"version\":7"), "{log}");
+    assert!(!log.contains("good/tuf"), "{log}");
 }
 
 #[test]

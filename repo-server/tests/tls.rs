@@ -125,6 +125,20 @@ fn client_certificates_when_asked_for() {
     assert!(ask(&server, client(&other, &[&version::TLS13], true)).is_err());
 }
 
+/// New certificates are for new connections; those that are open stay.
+#[test]
+fn certificates_are_read_again() {
+    let (server, keys) = fixture(|_| {});
+    assert!(ask(&server, client(&keys, &[&version::TLS13], false)).is_ok());
+    let next = self::keys(server.temp.path());
+    server.server.reload().unwrap();
+    assert!(ask(&server, client(&keys, &[&version::TLS13], false)).is_err());
+    assert!(ask(&server, client(&next, &[&version::TLS13], false)).is_ok());
+    std::fs::write(&next.files.key, "no key").unwrap();
+    assert_eq!(server.server.reload().unwrap_err().reason(), Reason::Config);
+    assert!(ask(&server, client(&next, &[&version::TLS13], false)).is_ok());
+}
+
 #[test]
 fn http_2_by_alpn() {
     let (server, keys) = fixture(|_| {});

@@ -8,8 +8,10 @@ use http::{HeaderName, HeaderValue, Response, header};
 
 use super::reply;
 use super::{App, blocking};
+use crate::alarm::State;
 use crate::body::Body;
 use crate::error::{ApiError, Code};
+use crate::metrics::OPENMETRICS;
 use crate::route::TAGS_PAGE;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -70,14 +72,42 @@ pub(super) async fn referrers(
 }
 
 /// `/healthz`.
-pub(super) fn health(app: &App) -> Response<Body> {
+///
+/// A timestamp that runs out is the signer's trouble: it is told, and the server still serves, so
+/// that nobody takes it out of service for that.
+pub(crate) fn health(app: &App) -> Response<Body> {
     let repositories = app.store.repositories();
+    let fresh = app.fresh();
+    let stale = fresh.iter().filter(|it| it.is_stale()).map(|it| {
+        serde_json::json!({
+            "repository": it.repository,
+            "version": it.version,
+            "expires": it.expires.to_string(),
+            "expired": it.state == State::Expired,
+        })
+    });
+    let stale: Vec<_> = stale.collect();
     reply::json(&serde_json::json!({
         "ok": true,
+        "alarm": !stale.is_empty(),
+        "stale_timestamps": stale,
         "version": env!("CARGO_PKG_VERSION"),
         "repositories": repositories.len(),
         "tags": repositories.iter().map(|(_, tags)| tags).sum::<usize>(),
         "uploads": app.uploads.len(),
         "read_only": app.read_only,
     }))
+}
+
+/// `/metrics`.
+pub(crate) fn metrics(app: &App) -> Response<Body> {
+    let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    app.metrics.uploads.set(number(app.uploads.len()));
+    app.metrics.repositories.set(number(app.store.repositories().len()));
+    let stored = app.store.usage().total().unwrap_or(0);
+    app.metrics.stored.set(i64::try_from(stored).unwrap_or(i64::MAX));
+    let mut response = reply::bytes(OPENMETRICS, app.metrics.text().into_bytes());
+    let keep = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, keep);
+    response
 }

@@ -9,14 +9,15 @@
 //! one sentence.
 
 mod blobs;
-mod lists;
+pub(crate) mod lists;
 mod manifests;
 mod reply;
 mod tuf;
 pub(crate) mod uploads;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -24,10 +25,12 @@ use storage::FileError;
 use storage::layout::LayoutError;
 use tokio::sync::Semaphore;
 
+use crate::alarm::Freshness;
 use crate::auth::Access;
 use crate::body::Body;
 use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
+use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
 use crate::route::{Reference, Route, Start, Step, route};
 use crate::store::facts::FactsError;
@@ -40,16 +43,33 @@ use self::uploads::Uploads;
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
-    pub(crate) access: Access,
+    /// Replaced as a whole when tokens are read again.
+    pub(crate) access: RwLock<Arc<Access>>,
     pub(crate) limits: Limits,
     pub(crate) uploads: Uploads,
     pub(crate) tuf: TufTree,
     pub(crate) read_only: bool,
     pub(crate) collect: Option<Collect>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// `/metrics` is elsewhere.
+    pub(crate) metrics_elsewhere: bool,
+    /// As last looked at.
+    pub(crate) fresh: RwLock<Arc<Vec<Freshness>>>,
+    pub(crate) alarm_before: Duration,
     /// Bodies being received.
     pub(crate) receiving: Arc<Semaphore>,
     /// Large blobs being hashed before they are first served: few, or disks only seek.
     pub(crate) verifying: Semaphore,
+}
+
+impl App {
+    pub(crate) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn fresh(&self) -> Arc<Vec<Freshness>> {
+        Arc::clone(&self.fresh.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What of a request's head the handlers look at.
@@ -58,17 +78,29 @@ struct Asked {
     headers: HeaderMap,
 }
 
+/// What kind of request an answer is to; with the answer, for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouteWord(pub(crate) &'static str);
+
 /// Answers one request.
 pub(crate) async fn handle(
     app: &Arc<App>,
     request: Request<Incoming>,
     open: RequestOpen,
+    admitted: bool,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let asked = Asked { method: head.method, headers: head.headers };
     let is_head = asked.method == Method::HEAD;
-    let answered = answer(app, &asked, head.uri.path(), head.uri.query(), body, &open).await;
+    let mut word = RouteWord("unknown");
+    let answered = match admitted {
+        true => {
+            answer(app, &asked, head.uri.path(), head.uri.query(), body, &open, &mut word).await
+        }
+        false => Err(uploads::too_many("too many requests from this address; slow down")),
+    };
     let mut response = answered.unwrap_or_else(|error| reply::error(&error));
+    response.extensions_mut().insert(word);
     reply::finish(&mut response, head.uri.path());
     if is_head { response.map(|_| Body::empty()) } else { response.map(|body| body.held(open)) }
 }
@@ -80,6 +112,7 @@ async fn answer(
     query: Option<&str>,
     body: Incoming,
     open: &RequestOpen,
+    word: &mut RouteWord,
 ) -> Result<Response<Body>, ApiError> {
     // Two framings for one body are how requests are smuggled past a proxy (RFC 9112 §6.1).
     if asked.headers.contains_key(header::TRANSFER_ENCODING)
@@ -88,8 +121,9 @@ async fn answer(
         return Err(ApiError::bad(Code::SizeInvalid, "both Content-Length and Transfer-Encoding"));
     }
     let route = route(&asked.method, path, query)?;
+    *word = RouteWord(route.word());
     let credential = asked.headers.get(header::AUTHORIZATION);
-    app.access.check(route.right(), credential.map(|value| value.as_bytes()))?;
+    app.access().check(route.right(), credential.map(|value| value.as_bytes()))?;
     let pushes = matches!(asked.method, Method::POST | Method::PUT | Method::PATCH);
     if pushes {
         refuse_encoding(&asked.headers)?;
@@ -98,6 +132,10 @@ async fn answer(
     match route {
         Route::Ping => Ok(reply::json(&serde_json::json!({}))),
         Route::Health => Ok(lists::health(&app)),
+        Route::Metrics if app.metrics_elsewhere => {
+            Err(ApiError::missing(Code::Unsupported, "metrics have an address of their own"))
+        }
+        Route::Metrics => Ok(lists::metrics(&app)),
         Route::Blob(name, digest) => blobs::read(&app, asked, &name, &digest).await,
         Route::DeleteBlob(name, digest) => blobs::delete(&app, name, digest).await,
         Route::Manifest(name, reference) => manifests::read(&app, asked, name, reference).await,

@@ -222,7 +222,7 @@ fn throw_away(store: &Store, session: &Session, content: &mut Content) -> Result
     }
 }
 
-fn too_many(text: &str) -> ApiError {
+pub(super) fn too_many(text: &str) -> ApiError {
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, text)
 }
 

@@ -236,6 +236,31 @@ pub fn noise(len: usize) -> Vec<u8> {
         .collect()
 }
 
+/// A TUF state of one file: a timestamp that expires that many seconds from now.
+pub fn publish_timestamp(
+    layout: &storage::layout::LayoutDir,
+    repository: &str,
+    version: u64,
+    seconds: i64,
+) {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let expires = formats::tuf::UnixTime::from_secs(i64::try_from(now).unwrap() + seconds);
+    let text = serde_json::json!({
+        "signatures": [],
+        "signed": { "_type": "timestamp", "version": version, "expires": expires.to_string() },
+    });
+    let text = text.to_string().into_bytes();
+    let layer = Descriptor::of(media_type::TUF_METADATA, &text)
+        .annotated(formats::oci::annotation::TUF_FILENAME, "timestamp.json");
+    let state =
+        Manifest::artifact(media_type::TUF_STATE, Descriptor::empty(), vec![layer]).to_bytes();
+    for bytes in [EMPTY_CONFIG, &text, &state] {
+        layout.put_blob(bytes).unwrap();
+    }
+    let latest = Descriptor::of(media_type::MANIFEST, &state);
+    layout.set_refs(&[(format!("{repository}:latest"), Some(latest))]).unwrap();
+}
+
 /// Uploads under way below a repository's directory.
 pub fn uploads(dir: &Path) -> usize {
     let mut files = tree(&dir.join("repositories"));

@@ -1,0 +1,175 @@
+//! Figures for the operator, in OpenMetrics text.
+//!
+//! Labels are of fixed sets, but for the names of TUF repositories: no client makes the text grow.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::alarm::Freshness;
+
+/// The media type of the text.
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A word that stands in the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Word(&'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(self.0)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    route: Word,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    repository: String,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    answered: Family<Answered, Counter>,
+    seconds: Histogram,
+    limited: Family<Reason, Counter>,
+    collections: Family<Outcome, Counter>,
+    reloads: Family<Outcome, Counter>,
+    expires: Family<Named, Gauge>,
+    version: Family<Named, Gauge>,
+    stale: Family<Named, Gauge>,
+    /// Connections now.
+    pub(crate) connections: Gauge,
+    /// Bytes that came and went through sockets, TLS included.
+    pub(crate) received: Counter,
+    pub(crate) sent: Counter,
+    /// Upload sessions now.
+    pub(crate) uploads: Gauge,
+    pub(crate) repositories: Gauge,
+    /// Bytes of blobs and uploads, where quotas make us count them.
+    pub(crate) stored: Gauge,
+    /// Bytes of garbage removed.
+    pub(crate) collected: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let seconds =
+            [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0].into_iter();
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("repo_server"),
+            answered: Family::default(),
+            seconds: Histogram::new(seconds),
+            limited: Family::default(),
+            collections: Family::default(),
+            reloads: Family::default(),
+            expires: Family::default(),
+            version: Family::default(),
+            stale: Family::default(),
+            connections: Gauge::default(),
+            received: Counter::default(),
+            sent: Counter::default(),
+            uploads: Gauge::default(),
+            repositories: Gauge::default(),
+            stored: Gauge::default(),
+            collected: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let to = &mut self.registry;
+        to.register("requests", "Requests answered", self.answered.clone());
+        let text = "Time from a request's head to the head of its answer";
+        to.register_with_unit("answer_time", text, Unit::Seconds, self.seconds.clone());
+        to.register("limited", "Connections and requests that a limit ended", self.limited.clone());
+        to.register("connections", "Connections now", self.connections.clone());
+        to.register_with_unit("received", "Read from sockets", Unit::Bytes, self.received.clone());
+        to.register_with_unit("sent", "Written to sockets", Unit::Bytes, self.sent.clone());
+        to.register("uploads", "Upload sessions now", self.uploads.clone());
+        to.register("repositories", "Repositories now", self.repositories.clone());
+        let text = "Blobs and uploads; 0 without quotas";
+        to.register_with_unit("stored", text, Unit::Bytes, self.stored.clone());
+        to.register("collections", "Collections of garbage", self.collections.clone());
+        let text = "Garbage removed";
+        to.register_with_unit("collected", text, Unit::Bytes, self.collected.clone());
+        to.register("reloads", "Reloads of certificates and tokens", self.reloads.clone());
+        let text = "When the TUF timestamp expires, in Unix time";
+        to.register_with_unit("timestamp_expiry", text, Unit::Seconds, self.expires.clone());
+        to.register("timestamp_version", "Version of the TUF timestamp", self.version.clone());
+        let text = "1 when the TUF timestamp expires soon or has: is the signer alive?";
+        to.register("timestamp_stale", text, self.stale.clone());
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, route: &'static str, status: u16, took: Duration) {
+        self.answered.get_or_create(&Answered { route: Word(route), status }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// A limit ended something.
+    pub(crate) fn limited(&self, reason: &'static str) {
+        self.limited.get_or_create(&Reason { reason: Word(reason) }).inc();
+    }
+
+    /// A collection of garbage ended.
+    pub(crate) fn collection(&self, good: bool, bytes: u64) {
+        self.collections.get_or_create(&outcome(good)).inc();
+        self.collected.inc_by(bytes);
+    }
+
+    /// Certificates and tokens were read again, or could not be.
+    pub(crate) fn reloaded(&self, good: bool) {
+        self.reloads.get_or_create(&outcome(good)).inc();
+    }
+
+    /// How fresh the TUF repositories are now.
+    pub(crate) fn fresh(&self, found: &[Freshness]) {
+        for family in [&self.expires, &self.version, &self.stale] {
+            family.clear();
+        }
+        for it in found {
+            let named = Named { repository: it.repository.clone() };
+            self.expires.get_or_create(&named).set(it.expires.secs());
+            let version = i64::try_from(it.version).unwrap_or(i64::MAX);
+            self.version.get_or_create(&named).set(version);
+            self.stale.get_or_create(&named).set(i64::from(it.is_stale()));
+        }
+    }
+
+    /// The text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+fn outcome(good: bool) -> Outcome {
+    Outcome { outcome: Word(if good { "done" } else { "failed" }) }
+}

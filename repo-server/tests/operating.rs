@@ -1,0 +1,173 @@
+//! What an operator looks at and decides: metrics, alarms, who may pull, how much one client gets.
+#![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
+
+mod common;
+
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use common::{Fixture, TOKEN, exchange};
+use storage::layout::LayoutDir;
+
+/// The value of a line of metrics.
+fn value(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn metrics_are_open_metrics() {
+    let server = Fixture::with(|config| config.quota.total = Some(1 << 30));
+    server.push_blob("a", b"twelve bytes");
+    server.get("/v2/a/blobs/nonsense").expect(400);
+    server.start_upload("a");
+    let reply = server.get("/metrics").expect(200);
+    let kind = reply.header("content-type").unwrap();
+    assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
+    let text = String::from_utf8(reply.body).unwrap();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for (name, wanted) in [
+        ("repo_server_requests_total{route=\"upload\",status=\"201\"}", 1.0),
+        ("repo_server_requests_total{route=\"upload\",status=\"202\"}", 1.0),
+        ("repo_server_requests_total{route=\"unknown\",status=\"400\"}", 1.0),
+        ("repo_server_connections", 1.0),
+        ("repo_server_uploads", 1.0),
+        ("repo_server_stored_bytes", 12.0),
+        ("repo_server_repositories", 1.0),
+        ("repo_server_answer_time_seconds_count", 3.0),
+    ] {
+        assert_eq!(value(&text, name), Some(wanted), "{name} in {text}");
+    }
+    assert!(value(&text, "repo_server_received_bytes_total").unwrap() > 100.0, "{text}");
+}
+
+#[test]
+fn metrics_have_an_address_of_their_own() {
+    let server = Fixture::with(|config| {
+        config.metrics_listen = Some("127.0.0.1:0".parse().unwrap());
+    });
+    server.get("/metrics").expect(404);
+    let address = server.server.metrics_addr().unwrap();
+    let reply = exchange(address, "GET", "/metrics", &[], &[]).expect(200);
+    assert!(reply.body.ends_with(b"# EOF\n"));
+    assert_eq!(exchange(address, "GET", "/healthz", &[], &[]).expect(200).json()["ok"], true);
+    exchange(address, "GET", "/v2/", &[], &[]).expect(404);
+    let mut config = common::config(&tempfile::tempdir().unwrap(), |_| {});
+    config.metrics_listen = Some("0.0.0.0:0".parse().unwrap());
+    assert!(repo_server::start(config).is_err(), "plain metrics for a network");
+}
+
+/// 219: metric and health say it before the timestamp expires, and say when it is over.
+#[test]
+fn a_stale_timestamp_raises_an_alarm() {
+    let temp = tempfile::tempdir().unwrap();
+    let layout = LayoutDir::create(&temp.path().join("repository")).unwrap();
+    common::publish_timestamp(&layout, "r/tuf", 1, 86_400);
+    let server = repo_server::start(common::config(&temp, |config| {
+        config.limits.alarm_every = Duration::from_millis(20);
+        config.alarm_before = Duration::from_secs(3600);
+    }));
+    let server = Fixture { temp, server: server.unwrap() };
+    let stale = "repo_server_timestamp_stale{repository=\"r/tuf\"}";
+    let metric = |name: &str| {
+        value(&String::from_utf8(server.get("/metrics").expect(200).body).unwrap(), name)
+    };
+    until(|| metric(stale) == Some(0.0));
+    assert_eq!(server.get("/healthz").json()["alarm"], false);
+    // The signer has not come back: half an hour is left.
+    common::publish_timestamp(&layout, "r/tuf", 2, 1800);
+    until(|| metric(stale) == Some(1.0));
+    let health = server.get("/healthz").expect(200).json();
+    assert_eq!(health["alarm"], true);
+    assert_eq!(health["stale_timestamps"][0]["repository"], "r/tuf");
+    assert_eq!(health["stale_timestamps"][0]["expired"], false);
+    let expires = metric("repo_server_timestamp_expiry_seconds{repository=\"r/tuf\"}").unwrap();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    assert!((now..now + 1900.0).contains(&expires), "{expires}");
+    common::publish_timestamp(&layout, "r/tuf", 3, -1);
+    until(|| server.get("/healthz").json()["stale_timestamps"][0]["expired"] == true);
+    common::publish_timestamp(&layout, "r/tuf", 4, 86_400);
+    until(|| server.get("/healthz").json()["alarm"] == false);
+    assert_eq!(metric("repo_server_timestamp_version{repository=\"r/tuf\"}"), Some(4.0));
+}
+
+#[test]
+fn pulling_needs_a_token_where_asked_for() {
+    let pull = "pull-token-for-tests";
+    let server = Fixture::with(|config| {
+        let tokens = config.dir.with_file_name("pull-tokens");
+        // Hashed at rest: the file holds nothing that opens a door.
+        let hash = formats::digest::Sha256::of(pull.as_bytes());
+        common::write_private(&tokens, &format!("# readers\nsha256:{hash}\n"));
+        config.pull_tokens = Some(tokens);
+    });
+    server.push_artifact("a", "v1", &[b"layer"]);
+    let hash = formats::digest::Sha256::of(pull.as_bytes()).to_string();
+    let basic = |token: &str| {
+        let pair = format!("anyone:{token}");
+        format!("Authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+    };
+    let bearer = |token: &str| format!("Authorization: Bearer {token}");
+    let credentials = [
+        (bearer(pull), 200),
+        (basic(pull), 200),
+        (bearer(TOKEN), 200),
+        (basic(TOKEN), 200),
+        (bearer(&hash), 401),
+        (bearer("wrong-token-for-tests"), 401),
+        (basic(""), 401),
+        ("X: none".to_owned(), 401),
+    ];
+    for target in ["/v2/a/manifests/v1", "/v2/a/tags/list", "/metrics", "/v2/"] {
+        for (credential, wanted) in &credentials {
+            let reply = server.ask("GET", target, &[credential], &[]);
+            assert_eq!(reply.status, *wanted, "{target} with {credential}");
+            assert_eq!(reply.header("www-authenticate").is_some(), *wanted == 401);
+        }
+    }
+    for target in ["/metadata/timestamp.json", "/v2/a/referrers/sha256:0"] {
+        assert!(matches!(server.get(target).status, 400 | 401), "{target}");
+    }
+    server.ask("POST", "/v2/a/blobs/uploads/", &[&bearer(pull)], &[]).expect(403);
+    server.get("/healthz").expect(200);
+}
+
+#[test]
+fn one_client_gets_so_many_requests() {
+    let server = Fixture::with(|config| {
+        config.limits.client_rate = 1;
+        config.limits.client_burst = 5;
+    });
+    let replies: Vec<_> = (0..20).map(|_| server.get("/healthz")).collect();
+    let refused: Vec<_> = replies.iter().filter(|it| it.status == 429).collect();
+    assert!((10..=15).contains(&refused.len()), "{} refused", refused.len());
+    assert!(refused.iter().all(|it| it.header("retry-after").is_some()));
+    until(|| server.get("/healthz").status == 200);
+}
+
+#[test]
+fn one_client_gets_so_many_connections() {
+    let server = Fixture::with(|config| config.limits.client_connections = 3);
+    let held: Vec<_> = (0..3).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    let mut more = TcpStream::connect(server.address()).unwrap();
+    more.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let closed = more.read(&mut [0; 1]);
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    drop(held);
+    until(|| {
+        let reply = common::raw(server.address(), b"GET /healthz HTTP/1.0\r\n\r\n");
+        reply.starts_with(b"HTTP/1.0 200")
+    });
+}
+
+/// Waits for a condition that another thread brings about.
+#[track_caller]
+fn until(condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "did not come true");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
