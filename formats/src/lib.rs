@@ -19,6 +19,10 @@
 //! | [`reference`](mod@reference) | `docker://…`, `oci:…`, `oci-archive:…` | containers-transports(5) |
 //! | [`gpt`] | partition tables | UEFI 2.10 §5.3 |
 //! | [`gpt_attrs`] | slot bits 48–56 of a partition | ChromeOS, Bottlerocket |
+//! | [`boot_vars`] | slots as variables of a boot loader | RAUC, U-Boot `bootmeth_rauc` |
+//! | [`uboot_env`] | environment of U-Boot, `fw_env.config` | U-Boot, libubootenv |
+//! | [`grub_env`] | environment block of GRUB | GRUB manual, `grub-editenv` |
+//! | [`bls`] | boot counters in file names, order of entries | UAPI.1, systemd-boot |
 //! | [`record`] | sealed records: sequence, payload, checksum | own |
 //! | [`ustar`] | tar headers of bundles | POSIX.1-2017 pax |
 //! | [`release`] | release index, component manifest, image config, target summary | own, over OCI |
@@ -33,13 +37,16 @@
 //! assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
 //! ```
 
+pub mod bls;
 pub mod boot_record;
+pub mod boot_vars;
 pub mod channel;
 pub mod chunks;
 pub mod digest;
 pub mod example_keys;
 pub mod gpt;
 pub mod gpt_attrs;
+pub mod grub_env;
 pub mod json;
 pub mod oci;
 pub mod reason;
@@ -47,5 +54,6 @@ pub mod record;
 pub mod reference;
 pub mod release;
 pub mod tuf;
+pub mod uboot_env;
 pub mod ustar;
 pub mod version;

@@ -79,7 +79,7 @@ impl<'de> Deserialize<'de> for Version {
 }
 
 /// The comparison of UAPI.10 over any bytes; characters outside its alphabet are skipped.
-fn compare(mut a: &[u8], mut b: &[u8]) -> Ordering {
+pub(crate) fn compare(mut a: &[u8], mut b: &[u8]) -> Ordering {
     loop {
         a = skip_foreign(a);
         b = skip_foreign(b);
