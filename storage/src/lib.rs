@@ -13,11 +13,14 @@
 //! | module | keeps |
 //! |---|---|
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
+//! | [`esp`] | boot entries on an EFI system partition, without renaming what counts |
 //! | [`files`] | a private directory of small files, each replaced whole |
+//! | [`grub_env`] | GRUB's environment block, in place |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
 //! | [`private`] | configuration, trust roots and keys that others must not change or read |
 //! | [`record`] | checksummed records in two copies |
+//! | [`uboot_env`] | both copies of U-Boot's environment |
 //! | [`lock`] | one agent at a time |
 //! | [`sim`] | nothing: simulated media, power cuts and faults for tests |
 //!
@@ -32,12 +35,15 @@
 
 pub mod block;
 mod directory;
+pub mod esp;
 pub mod files;
+pub mod grub_env;
 pub mod layout;
 pub mod lock;
 pub mod partition_table;
 pub mod private;
 pub mod record;
 pub mod sim;
+pub mod uboot_env;
 
 pub use directory::{Directory, FileError, open_regular};
