@@ -183,6 +183,7 @@ fn health(agent: &Agent) -> Answer {
     agent.config.health.usable()?;
     match agent.config.health.checks.len() {
         0 => Ok((Level::Weak, "none: every system that boots is confirmed".to_owned())),
+        1 => good("1 check"),
         count => good(format!("{count} checks")),
     }
 }

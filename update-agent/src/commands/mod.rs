@@ -18,7 +18,7 @@ use crate::agent::Agent;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::AgentError;
 use crate::output::Output;
-use crate::state::LastError;
+use crate::state::{LastError, Report};
 use crate::trust::system_time;
 
 /// Verifies, writes the inactive slot, tries it, confirms or reverts.
@@ -76,9 +76,12 @@ pub enum Command {
 /// Which release, from where.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ApplyArgs {
-    /// docker://HOST[:PORT][/NS], oci:DIR[:NS], oci-archive:FILE.tar[:NS], or the path of a bundle;
-    /// the configured sources when absent.
-    #[arg(value_name = "REF|FILE|DIR")]
+    /// A repository or bundle instead of the configured sources.
+    #[arg(
+        value_name = "REF|FILE|DIR",
+        help = "docker://HOST[:PORT][/NS], oci:DIR[:NS], oci-archive:FILE.tar[:NS], or the path of \
+                a bundle; the configured sources when absent"
+    )]
     pub from: Option<String>,
     /// This version instead of what the channel offers.
     #[arg(long)]
@@ -181,7 +184,12 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Completions { .. } => Ok(Exit::Done),
     };
     match result {
-        Ok(exit) => exit,
+        Ok(exit) => {
+            if !matches!(cli.command, Command::Status | Command::History | Command::BootSelect(_)) {
+                forget_error(&agent);
+            }
+            exit
+        }
         Err(error) => {
             note_error(&agent, &error);
             output.error(&error);
@@ -192,7 +200,9 @@ pub fn run(cli: &Cli) -> Exit {
 
 /// Keeps the error for `status`, unless another agent is at work.
 fn note_error(agent: &Agent, error: &AgentError) {
-    if matches!(error.reason(), Reason::Busy | Reason::Deferred | Reason::UpToDate) {
+    // What an operator mistyped, or what is no fault, is not the node's last error.
+    let passing = [Reason::Busy, Reason::Deferred, Reason::UpToDate, Reason::NotPending];
+    if passing.contains(&error.reason()) {
         return;
     }
     let Ok(held) = agent.state.hold() else { return };
@@ -204,6 +214,18 @@ fn note_error(agent: &Agent, error: &AgentError) {
     });
     if let Err(lost) = agent.state.save_report(&held, &report) {
         tracing::warn!("the error could not be kept for `status`: {lost}");
+    }
+}
+
+/// What went wrong before does not stand in `status` once the node's work succeeds again.
+fn forget_error(agent: &Agent) {
+    if agent.state.report().last_error.is_none() {
+        return;
+    }
+    let Ok(held) = agent.state.hold() else { return };
+    let report = Report { last_error: None, ..agent.state.report() };
+    if let Err(lost) = agent.state.save_report(&held, &report) {
+        tracing::warn!("`status` keeps an error that is over: {lost}");
     }
 }
 

@@ -153,6 +153,11 @@ pub(super) fn check(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
 pub(super) fn explain(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let held = agent.state.hold()?;
     let root = agent.shipped_root()?;
+    if agent.state.trust()?.timestamp.is_none() {
+        let text = "nothing is known yet: run `update-agent check` first";
+        output.result(json!({ "available": null, "message": text }), text);
+        return Ok(Exit::Nothing);
+    }
     let nothing = |error: AgentError| error.hint("run `update-agent check` first");
     let mut trusted = trust::offline(&agent.state, &held, &root).map_err(nothing)?;
     let found = offer(agent, &held, &mut trusted, None, false).map_err(nothing)?;

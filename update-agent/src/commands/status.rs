@@ -79,7 +79,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         );
     }
     if let Some(error) = &report.last_error {
-        text += &format!("error    {} on {}: {}\n", error.code, time(error.at), error.message);
+        text += &format!("last error  {} on {}: {}\n", error.code, time(error.at), error.message);
     }
     output.result(value, &text);
     Ok(Exit::Done)
