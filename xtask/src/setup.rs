@@ -33,6 +33,9 @@ const PACKAGES: &[(&str, &str, &str)] = &[
 /// Witnesses from PyPI, pinned: what they read today they must read tomorrow.
 const PYTHON: &[&str] = &["tuf==7.0.1", "securesystemslib[crypto]==1.6.0", "oras==0.2.43"];
 
+/// Packages that only carry files we read: sigstore's own roots of two generations.
+const CARRIERS: &[(&str, &str)] = &[("sigstore", "4.5.1"), ("sigstore", "3.6.1")];
+
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -92,11 +95,13 @@ fn missing() -> Vec<&'static str> {
     PACKAGES.iter().filter(|(name, file, _)| !there(name, file)).map(|(name, ..)| *name).collect()
 }
 
-/// `.cache/venv` with exactly [`PYTHON`]; a stamp file says which, so that a change reinstalls.
+/// `.cache/venv` with exactly [`PYTHON`], and [`CARRIERS`] beside it; a stamp file says which, so that a change reinstalls.
 fn python(check: bool) -> Result<()> {
     let venv = paths::cache().join("venv");
     let stamp = venv.join("racklet-pins");
-    let wanted = PYTHON.join("\n");
+    let carriers = CARRIERS.iter().map(|(name, version)| format!("{name}=={version}"));
+    let wanted: Vec<String> = PYTHON.iter().map(|&pin| pin.to_owned()).chain(carriers).collect();
+    let wanted = wanted.join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
@@ -108,6 +113,14 @@ fn python(check: bool) -> Result<()> {
         .args(["install", "--quiet", "--no-input", "--disable-pip-version-check"])
         .args(PYTHON)
         .watch()?;
+    for (name, version) in CARRIERS {
+        Cmd::new(venv.join("bin/pip"))
+            .args(["install", "--quiet", "--no-input", "--disable-pip-version-check"])
+            .args(["--no-deps", "--upgrade", "--target"])
+            .arg(paths::cache().join(format!("{name}-{version}")))
+            .arg(format!("{name}=={version}"))
+            .watch()?;
+    }
     std::fs::write(stamp, wanted)?;
     Ok(())
 }
