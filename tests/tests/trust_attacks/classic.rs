@@ -40,6 +40,28 @@ fn case_02_arbitrary_metadata_of_every_role() {
 }
 
 #[test]
+fn case_02_arbitrary_metadata_of_delegated_roles_of_depth_1_and_2() {
+    for depth in [1, 2] {
+        let (mut repo, mut node) = settled();
+        let mut role = Role::Targets;
+        let mut all = vec![role.clone()];
+        for level in 0..depth {
+            role = repo.delegate(&role, &format!("level-{level}"), &["ops/*"]);
+            all.push(role.clone());
+        }
+        repo.add_target(&role, "ops/tool", b"tool");
+        repo.publish(&all);
+        node.find(&repo, "ops/tool").unwrap();
+        let before = node.stored.delegated.clone();
+        repo.signers.insert(role.clone(), vec![ForgeKey::new(666)]);
+        repo.publish(std::slice::from_ref(&role));
+        let error = node.find(&repo, "ops/tool").unwrap_err();
+        assert_eq!(error.reason(), Reason::SigThreshold, "depth {depth}");
+        assert_eq!(node.stored.delegated, before, "depth {depth}");
+    }
+}
+
+#[test]
 fn case_03_endless_metadata_stops_at_the_cap() {
     let limits = Limits::default();
     for (file, cap) in [("2.root.json", limits.root_len), ("timestamp.json", limits.timestamp_len)]

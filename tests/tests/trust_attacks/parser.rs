@@ -148,6 +148,73 @@ fn case_57_semantically_empty() {
     }
 }
 
+/// The names on the way to every member of a value.
+fn paths(value: &Value, at: &[String], all: &mut Vec<Vec<String>>) {
+    for (name, inner) in value.as_object().into_iter().flatten() {
+        let path = [at, std::slice::from_ref(name)].concat();
+        paths(inner, &path, all);
+        all.push(path);
+    }
+}
+
+fn remove(value: &mut Value, path: &[String]) {
+    let (Value::Object(members), Some((first, rest))) = (value, path.split_first()) else { return };
+    match (rest, members.get_mut(first)) {
+        ([], _) => drop(members.remove(first)),
+        (_, Some(inner)) => remove(inner, rest),
+        (_, None) => {}
+    }
+}
+
+/// Every member of every role's document missing in turn, validly signed. What may be missing is
+/// what the specification calls optional, and entries of lists of names.
+#[test]
+fn case_57_every_member_missing_in_turn() {
+    let mut tried = 0;
+    for role in Role::TOP_LEVEL.into_iter().chain([Role::Delegated("ops".into())]) {
+        let scene = || {
+            let mut repo = Forge::new();
+            let ops = repo.delegate(&Role::Targets, "ops", &["ops/*"]);
+            repo.add_target(&ops, "ops/tool", b"tool");
+            repo.publish(&[Role::Targets, ops]);
+            let mut node = racklet_tests::forge::Node::of(&repo);
+            node.find(&repo, "ops/tool").unwrap();
+            (repo, node)
+        };
+        let (mut repo, _) = scene();
+        let document = Value::parse(&repo.file_of(&role)).unwrap();
+        let mut all = Vec::new();
+        paths(document.get("signed").unwrap(), &[], &mut all);
+        for path in all {
+            let (mut repo, mut node) = scene();
+            let removed = path.clone();
+            repo.deform(&role, move |signed| remove(signed, &removed));
+            repo.publish(std::slice::from_ref(&role));
+            let what = format!("{role}: {}", path.join("."));
+            let names: Vec<&str> = path.iter().map(String::as_str).collect();
+            // `true` where a document without it is a document all the same.
+            let optional = match names.as_slice() {
+                ["consistent_snapshot" | "delegations"] => true,
+                [.., "length" | "hashes"] => role == Role::Timestamp || role == Role::Snapshot,
+                ["keys", _] | ["delegations", "keys", _] => true,
+                ["meta", "ops.json"] => true,
+                ["targets", name] => name.contains('/'),
+                _ => false,
+            };
+            match node.find(&repo, "ops/tool") {
+                Ok(_) => assert!(optional, "{what} may not be missing"),
+                Err(error) => {
+                    let reason = error.reason();
+                    let format = [Reason::MetaFormat, Reason::KeyidMismatch].contains(&reason);
+                    assert!(optional || format, "{what}: {error}");
+                }
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 100, "{tried}");
+}
+
 #[test]
 fn case_58_bytes_around_the_document() {
     each_role_garbled(Reason::MetaFormat, |b| [&b[..], b"x"].concat());
@@ -290,13 +357,24 @@ fn with_listed_hashes(hashes: &'static [(&'static str, &'static str)]) -> Forge 
         let Some(Value::Object(listed)) = meta.get_mut("targets.json") else { unreachable!() };
         let good = listed["hashes"].get("sha256").unwrap().clone();
         let hashes = hashes.iter().map(|(name, hex)| {
-            let value = if *hex == "good" { good.clone() } else { Value::from(*hex) };
+            let value = match *hex {
+                "good" => good.clone(),
+                "good but one" => Value::from(all_but_one(&good)),
+                hex => Value::from(hex),
+            };
             (*name, value)
         });
         listed.insert("hashes".into(), Value::object(hashes));
     });
     repo.publish(&[Role::Snapshot]);
     repo
+}
+
+/// The same hash with another last digit.
+fn all_but_one(hash: &Value) -> String {
+    let hash = hash.as_str().unwrap();
+    let last = if hash.ends_with('0') { "1" } else { "0" };
+    format!("{}{last}", &hash[..hash.len() - 1])
 }
 
 #[test]
@@ -308,12 +386,13 @@ fn case_68_69_hashes_nobody_can_check_and_hashes_that_differ() {
         "0000000000000000000000000000000000000000000000000000000000000000"
     );
     type Hashes = &'static [(&'static str, &'static str)];
-    let rows: [(&str, Hashes, Option<Reason>); 8] = [
+    let rows: [(&str, Hashes, Option<Reason>); 9] = [
         ("only md5", &[("md5", "00")], Some(Reason::HashMismatch)),
         ("empty", &[], Some(Reason::MetaFormat)),
         ("63 digits", &[("sha256", SHORT)], Some(Reason::MetaFormat)),
         ("a leading space", &[("sha256", " good")], Some(Reason::MetaFormat)),
         ("wrong", &[("sha256", ZERO)], Some(Reason::HashMismatch)),
+        ("69: wrong in its last digit", &[("sha256", "good but one")], Some(Reason::HashMismatch)),
         (
             "one of two known wrong",
             &[("sha256", "good"), ("sha512", LONG)],
