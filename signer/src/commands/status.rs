@@ -9,7 +9,7 @@ use super::{Report, has_example_key, time};
 use crate::error::SignerError;
 use crate::published::{self, Published};
 use crate::repository::Registry;
-use crate::state::State;
+use crate::state::{State, delegators};
 
 const DAY: i64 = 86_400;
 
@@ -24,7 +24,7 @@ pub struct StatusReport {
     example_keys: bool,
 }
 
-/// One top-level role.
+/// One role.
 #[derive(Debug, Serialize)]
 pub(super) struct RoleStatus {
     pub(super) role: String,
@@ -157,19 +157,25 @@ pub fn status(
     Ok((report, late))
 }
 
-fn headers(state: &State) -> [(Role, u64, UnixTime); 4] {
+/// Every role: the top level in the order of trust, then the delegated ones by name.
+fn headers(state: &State) -> Vec<(Role, u64, UnixTime)> {
     let row = |role, header: &formats::tuf::Header| (role, header.version, header.expires);
-    [
+    let top = [
         row(Role::Root, state.root.header()),
         row(Role::Targets, state.targets.data.header()),
         row(Role::Snapshot, state.snapshot.data.header()),
         row(Role::Timestamp, state.timestamp.data.header()),
-    ]
+    ];
+    let delegated = state.delegated.iter();
+    let delegated = delegated.map(|(role, signed)| row(role.clone(), signed.data.header()));
+    top.into_iter().chain(delegated).collect()
 }
 
 pub(super) fn roles(state: &State, now: UnixTime) -> Vec<RoleStatus> {
     let rows = headers(state).into_iter().map(|(role, version, expires)| {
-        let keys = state.root.role(&role);
+        let all = state.targets_roles().map(|(role, signed)| (role, &signed.data));
+        let delegated = delegators(all, &role).into_iter().next().map(|(_, _, keys)| keys);
+        let keys = state.root.role(&role).or(delegated);
         RoleStatus {
             role: role.name().to_owned(),
             version,
