@@ -1,0 +1,113 @@
+//! `docs/threat-cases.md` is true: every case is in it once, and every test it names is there.
+
+#![allow(clippy::unwrap_used, reason = "a document that cannot be read is a failure")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// A row: its number, and the tests it names as file and function.
+struct Row {
+    case: u32,
+    tests: Vec<(String, String)>,
+    text: String,
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn rows() -> Vec<Row> {
+    let text = fs::read_to_string(workspace().join("docs/threat-cases.md")).unwrap();
+    text.lines().filter_map(row).collect()
+}
+
+fn row(line: &str) -> Option<Row> {
+    let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+    let case = cells.first()?.parse().ok()?;
+    let text = (*cells.last()?).to_owned();
+    let mut tests = Vec::new();
+    for entry in text.split("<br>") {
+        let mut quoted = entry.split('`').skip(1).step_by(2);
+        if let (Some(file), Some(function)) = (quoted.next(), quoted.next())
+            && file.ends_with(".rs")
+        {
+            tests.push((file.to_owned(), function.to_owned()));
+        }
+    }
+    Some(Row { case, tests, text })
+}
+
+/// The test functions of a file: those after `#[test]`, other attributes between, and those of
+/// `proptest!`, which has its own.
+fn tests_of(file: &str) -> BTreeSet<String> {
+    let path = workspace().join(file);
+    let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let mut found = BTreeSet::new();
+    let mut marked = false;
+    for line in source.lines().map(str::trim) {
+        match line.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next()) {
+            Some(name) if marked => {
+                found.insert(name.to_owned());
+                marked = false;
+            }
+            Some(_) => marked = false,
+            None => marked |= line == "#[test]",
+        }
+    }
+    found
+}
+
+#[test]
+fn every_case_of_the_client_is_listed_once_with_a_test_or_a_reason() {
+    let mut listed: BTreeMap<u32, Row> = BTreeMap::new();
+    for row in rows() {
+        let case = row.case;
+        assert!(listed.insert(case, row).is_none(), "case {case} is listed twice");
+    }
+    for case in 1..=87 {
+        let row = listed.get(&case).unwrap_or_else(|| panic!("case {case} is not listed"));
+        let reason = row.text.starts_with("No test: ") && row.text.len() > 60;
+        assert!(!row.tests.is_empty() || reason, "case {case} has neither a test nor a reason");
+    }
+    let without: Vec<u32> =
+        listed.values().filter(|row| row.tests.is_empty()).map(|row| row.case).collect();
+    println!("{} cases; without a test, for a reason: {without:?}", listed.len());
+}
+
+#[test]
+fn every_test_that_is_named_is_there() {
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut named = 0;
+    for row in rows() {
+        for (file, function) in row.tests {
+            let tests = files.entry(file.clone()).or_insert_with(|| tests_of(&file));
+            assert!(tests.contains(&function), "case {}: {file} has no {function}", row.case);
+            named += 1;
+        }
+    }
+    assert!(named > 87, "{named}");
+}
+
+/// A test that bears a case's number is in the list under that number.
+#[test]
+fn every_test_with_a_number_is_named() {
+    let named: BTreeSet<(u32, String)> = rows()
+        .into_iter()
+        .flat_map(|row| {
+            let case = row.case;
+            row.tests.into_iter().map(move |(_, function)| (case, function))
+        })
+        .collect();
+    let attacks = ["classic", "clock", "delegations", "keys", "parser"]
+        .map(|name| format!("tests/tests/trust_attacks/{name}.rs"));
+    let others = ["tests/tests/trust_agent.rs", "formats/tests/tuf_vectors.rs"].map(str::to_owned);
+    for file in attacks.into_iter().chain(others) {
+        for function in tests_of(&file) {
+            let Some(rest) = function.strip_prefix("case_") else { continue };
+            for case in rest.split('_').map_while(|part| part.parse().ok()).filter(|n| *n > 4) {
+                assert!(named.contains(&(case, function.clone())), "{file}: {function}");
+            }
+        }
+    }
+}
