@@ -60,7 +60,13 @@ impl<F: Files> Entries<F> {
     pub fn confirm(&self, slot: Slot, content: &[u8]) -> Result<(), StoreError> {
         let generation = match entry_of(&self.load()?, slot) {
             Some(entry) => entry.generation,
-            None => self.next_generation()?,
+            // A system that runs without an entry is adopted: after the other slot, not before it.
+            None => self
+                .load()?
+                .iter()
+                .map(|other| other.generation.saturating_sub(1))
+                .min()
+                .unwrap_or(1),
         };
         let confirmed = SlotEntry { generation, slot, counters: None };
         self.replace(confirmed, content)

@@ -120,6 +120,11 @@ impl<D: BlockDevice> UbootEnv<D> {
         UbootEnv { places, size, rule }
     }
 
+    /// Whether there is one copy only.
+    pub fn is_single(&self) -> bool {
+        matches!(self.places, Places::Single(_))
+    }
+
     /// What U-Boot would read. Writes nothing.
     pub fn load(&self) -> Result<Loaded, UbootStoreError> {
         let device = self.describe();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use formats::boot_record::PerSlot;
 use formats::reason::Reason;
 use formats::release::{ComponentName, is_word};
+use formats::uboot_env::FlagRule;
 use serde::Deserialize;
 
 use crate::error::{AgentError, Because as _};
@@ -80,7 +81,7 @@ pub struct BootConfig {
     /// The component whose partitions carry the boot flags.
     #[serde(default = "os_component")]
     pub component: ComponentName,
-    /// Trial boots a new release gets, 1 to 15.
+    /// Trial boots a new release gets: 1 to 15, or to 9 in variables of a boot loader.
     #[serde(default = "three")]
     pub tries: u8,
     /// The kernel command line, which says what booted.
@@ -89,6 +90,21 @@ pub struct BootConfig {
     /// An id that changes with every boot.
     #[serde(default = "proc_boot_id")]
     pub boot_id: PathBuf,
+    /// `uboot-env`: where the environment lies, as for `fw_printenv`.
+    #[serde(default = "fw_env_config")]
+    pub env_config: PathBuf,
+    /// `uboot-env`: how its two copies are told apart.
+    #[serde(default)]
+    pub env_flags: EnvFlags,
+    /// `uboot-env`: writes an environment of one copy, which a power cut may destroy.
+    #[serde(default)]
+    pub accept_single_env: bool,
+    /// `grub-env`: the environment block.
+    #[serde(default = "grubenv")]
+    pub grub_env: PathBuf,
+    /// `systemd-boot`: where the EFI system partition is mounted.
+    #[serde(default = "esp")]
+    pub esp: PathBuf,
     /// How to restart the machine.
     #[serde(default = "systemctl_reboot")]
     pub reboot_command: Vec<String>,
@@ -101,6 +117,12 @@ pub enum Backend {
     /// Attribute bits 48 to 56 of GPT entries, as ChromeOS and Bottlerocket use them.
     #[default]
     GptAttributes,
+    /// `BOOT_ORDER` and `BOOT_x_LEFT` in U-Boot's environment.
+    UbootEnv,
+    /// The same variables in GRUB's environment block.
+    GrubEnv,
+    /// Boot counters in the names of systemd-boot's entries.
+    SystemdBoot,
 }
 
 impl Backend {
@@ -108,6 +130,37 @@ impl Backend {
     pub fn name(self) -> &'static str {
         match self {
             Backend::GptAttributes => "gpt-attributes",
+            Backend::UbootEnv => "uboot-env",
+            Backend::GrubEnv => "grub-env",
+            Backend::SystemdBoot => "systemd-boot",
+        }
+    }
+
+    /// The most tries its record can count.
+    pub fn tries_limit(self) -> u8 {
+        match self {
+            Backend::GptAttributes | Backend::SystemdBoot => 15,
+            Backend::UbootEnv | Backend::GrubEnv => formats::boot_vars::TRIES_LIMIT,
+        }
+    }
+}
+
+/// How the two copies of U-Boot's environment are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnvFlags {
+    /// Each copy counts up: eMMC, SD cards, files.
+    #[default]
+    Incrementing,
+    /// One is marked active: NOR flash.
+    ActiveObsolete,
+}
+
+impl EnvFlags {
+    pub(crate) fn rule(self) -> FlagRule {
+        match self {
+            EnvFlags::Incrementing => FlagRule::Incrementing,
+            EnvFlags::ActiveObsolete => FlagRule::ActiveObsolete,
         }
     }
 }
@@ -167,6 +220,18 @@ fn proc_boot_id() -> PathBuf {
     "/proc/sys/kernel/random/boot_id".into()
 }
 
+fn fw_env_config() -> PathBuf {
+    "/etc/fw_env.config".into()
+}
+
+fn grubenv() -> PathBuf {
+    "/boot/grub/grubenv".into()
+}
+
+fn esp() -> PathBuf {
+    "/efi".into()
+}
+
 fn systemctl_reboot() -> Vec<String> {
     vec!["systemctl".to_owned(), "reboot".to_owned()]
 }
@@ -206,6 +271,9 @@ impl Config {
         below(&mut config.boot.disk);
         below(&mut config.boot.cmdline);
         below(&mut config.boot.boot_id);
+        below(&mut config.boot.env_config);
+        below(&mut config.boot.grub_env);
+        below(&mut config.boot.esp);
         below(&mut config.node.os_release);
         for source in &mut config.sources {
             for transport in ["oci:", "oci-archive:"] {
@@ -235,8 +303,9 @@ impl Config {
         if let Some(bad) = self.node.hardware.iter().find(|id| !is_word(id, 64)) {
             return fail(format!("node.hardware: {bad:?} is not a hardware id"));
         }
-        if !(1..=15).contains(&self.boot.tries) {
-            return fail(format!("boot.tries = {} is not 1 to 15", self.boot.tries));
+        let limit = self.boot.backend.tries_limit();
+        if !(1..=limit).contains(&self.boot.tries) {
+            return fail(format!("boot.tries = {} is not 1 to {limit}", self.boot.tries));
         }
         if self.boot.reboot_command.is_empty() {
             return fail("boot.reboot_command is empty; name a command".to_owned());

@@ -1,4 +1,4 @@
-//! The node's disk: its slots, its boot flags, and which slot runs.
+//! The node's disk: its slots, and which of them runs. Its boot flags are in [`crate::boot`].
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,32 +7,16 @@ use std::path::{Path, PathBuf};
 
 use formats::boot_record::{PerSlot, Slot};
 use formats::gpt::{Partition, Table};
-use formats::gpt_attrs::SlotAttrs;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::block::{Access, BlockDevice, FileDevice, open_partition};
 use storage::partition_table;
-use update_core::boot::{BootFlags, FlagEdit, Flags, Selection, select};
 
+pub use crate::boot::BootControl;
 use crate::config::{BootConfig, Config};
 use crate::error::{AgentError, Because as _};
 
-/// Who keeps the boot flags of the slots.
-///
-/// A crash inside [`BootControl::edit`] leaves the old flags or the new ones, as the boot loader
-/// reads them; calling it again completes it.
-pub trait BootControl {
-    /// The flags of both slots, as the boot loader would read them now.
-    fn flags(&self) -> Result<BootFlags, AgentError>;
-
-    /// Changes them durably and gives what was read back.
-    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError>;
-
-    /// Does what the boot loader does at a boot: picks a slot and spends its try, durably.
-    fn choose(&self) -> Result<Selection, AgentError>;
-}
-
-/// A disk with a partition table, whose entries carry the flags.
+/// A disk with a partition table.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
@@ -53,6 +37,11 @@ impl Disk {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How it boots.
+    pub(crate) fn boot(&self) -> &BootConfig {
+        &self.boot
     }
 
     /// The table the boot loader would use, without repairing anything.
@@ -143,7 +132,7 @@ impl Disk {
         })
     }
 
-    fn open(&self, access: Access) -> Result<FileDevice, AgentError> {
+    pub(crate) fn open(&self, access: Access) -> Result<FileDevice, AgentError> {
         FileDevice::open(&self.path, access).map_err(|error| {
             AgentError::from(error)
                 .context("boot.disk")
@@ -175,10 +164,11 @@ impl Disk {
         }
     }
 
-    /// Whether the chooser itself told the kernel which slot it booted.
+    /// Whether a chooser that reads the flags told the kernel what they say. A slot alone, which may
+    /// stand in a fixed command line, is no proof.
     pub fn chooser_booted(&self) -> bool {
         fs::read_to_string(&self.boot.cmdline)
-            .is_ok_and(|text| text.split_whitespace().any(|word| word.starts_with("racklet.slot=")))
+            .is_ok_and(|text| text.split_whitespace().any(|word| word.starts_with("racklet.boot=")))
     }
 
     fn slot_of_cmdline(&self, table: &Table) -> Result<Option<Slot>, AgentError> {
@@ -260,66 +250,5 @@ impl Disk {
                     .hint("in a simulation, run `update-agent boot-select --simulate` first"))
             }
         }
-    }
-
-    fn flags_of(&self, table: &Table) -> Result<BootFlags, AgentError> {
-        let of = |slot| {
-            let partition = self.partition(table, slot, &self.boot.component)?;
-            let attrs = SlotAttrs::of(partition.attributes);
-            Ok::<Flags, AgentError>(Flags {
-                priority: attrs.priority,
-                tries: attrs.tries,
-                successful: attrs.successful,
-            })
-        };
-        Ok(PerSlot { a: of(Slot::A)?, b: of(Slot::B)? })
-    }
-
-    /// Both tables are written even when only one was damaged: one order of writes for all.
-    fn write_flags(&self, table: &Table, flags: BootFlags) -> Result<BootFlags, AgentError> {
-        let mut changes = Vec::new();
-        for slot in Slot::BOTH {
-            let partition = self.partition(table, slot, &self.boot.component)?;
-            let Flags { priority, tries, successful } = *flags.of(slot);
-            let attrs = SlotAttrs { priority, tries, successful };
-            changes.push((partition.number, attrs.put_into(partition.attributes)));
-        }
-        let device = self.open(Access::Write)?;
-        let changed = table
-            .with_attributes(&changes)
-            .because(Reason::GptInvalid, format!("change {}", self.path.display()))?;
-        partition_table::write(&device, &changed)?;
-        let found = self.flags_of(&partition_table::load(&device)?.table)?;
-        if found != flags {
-            let text =
-                format!("the boot flags on {} are not what was written", self.path.display());
-            return Err(AgentError::new(Reason::Readback, text).hint("check the disk's health"));
-        }
-        Ok(found)
-    }
-}
-
-impl BootControl for Disk {
-    fn flags(&self) -> Result<BootFlags, AgentError> {
-        self.flags_of(&self.table()?)
-    }
-
-    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError> {
-        let table = self.table()?;
-        let flags = edit.apply(self.flags_of(&table)?);
-        self.write_flags(&table, flags)
-    }
-
-    fn choose(&self) -> Result<Selection, AgentError> {
-        let table = partition_table::repair(&self.open(Access::Write)?)?.table;
-        let flags = self.flags_of(&table)?;
-        let selection = select(flags).ok_or_else(|| {
-            AgentError::new(Reason::BootRecord, "neither slot is bootable")
-                .hint("write a good image to a slot from rescue media and mark it successful")
-        })?;
-        if selection.flags != flags {
-            self.write_flags(&table, selection.flags)?;
-        }
-        Ok(selection)
     }
 }

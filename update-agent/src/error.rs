@@ -139,6 +139,8 @@ from_lower_layers!(
     storage::block::DeviceError,
     storage::partition_table::TableError,
     storage::files::StoreError,
+    storage::uboot_env::UbootStoreError,
+    storage::grub_env::GrubStoreError,
     update_core::trust::StoredError,
     update_core::update::Refusal,
 );

@@ -19,6 +19,7 @@
 //! ```
 
 pub mod agent;
+pub mod boot;
 pub mod commands;
 pub mod config;
 pub mod disk;

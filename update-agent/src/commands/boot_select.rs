@@ -8,7 +8,8 @@ use formats::reason::{Exit, Reason};
 use serde_json::json;
 
 use crate::agent::Agent;
-use crate::disk::BootControl as _;
+use crate::boot::BootControl as _;
+use crate::config::Backend;
 use crate::error::{AgentError, Because as _};
 use crate::output::Output;
 
@@ -20,7 +21,12 @@ pub(super) fn simulate(agent: &Agent, output: Output) -> Result<Exit, AgentError
     let boot = &agent.config.boot;
     let table = agent.disk.table()?;
     let partition = agent.disk.partition(&table, slot, &boot.component)?;
-    let line = command_line(slot, &partition.guid.to_string(), flags.tries, flags.successful);
+    let partuuid = partition.guid.to_string();
+    let line = match boot.backend {
+        // Its entries are fixed texts: they know the slot, and nothing of its tries.
+        Backend::SystemdBoot => format!("root=PARTUUID={partuuid} ro racklet.slot={slot}"),
+        _ => command_line(slot, &partuuid, flags.tries, flags.successful),
+    };
     write_unless_real(&boot.cmdline, &format!("{line}\n"))?;
     let mut id = [0; 16];
     getrandom::fill(&mut id)

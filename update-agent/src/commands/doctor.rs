@@ -9,7 +9,7 @@ use update_core::update::stand;
 
 use super::offer::sources;
 use crate::agent::Agent;
-use crate::disk::BootControl as _;
+use crate::boot::BootControl as _;
 use crate::error::AgentError;
 use crate::output::Output;
 use crate::source::TufState;
@@ -35,10 +35,11 @@ struct Finding {
 pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let mut findings = Vec::new();
     let mut first_bad = None;
-    let checks: [(&'static str, Check); 9] = [
+    let checks: [(&'static str, Check); 10] = [
         ("trust root", trust_root),
         ("clock", clock),
         ("partition table", partition_table),
+        ("boot flags", boot_flags),
         ("slots", slots),
         ("booted slot", booted),
         ("boot counting", counting),
@@ -117,6 +118,14 @@ fn partition_table(agent: &Agent) -> Answer {
     }
 }
 
+fn boot_flags(agent: &Agent) -> Answer {
+    agent.disk.flags()?;
+    match agent.disk.weakness()? {
+        None => good(agent.config.boot.backend.name()),
+        Some(text) => Ok((Level::Weak, text)),
+    }
+}
+
 fn slots(agent: &Agent) -> Answer {
     let mut texts = Vec::new();
     for slot in Slot::BOTH {
@@ -153,10 +162,10 @@ fn counting(agent: &Agent) -> Answer {
             Reason::CountingInactive,
             "the boot loader did not spend a try at the last trial",
         )
-        .hint("install boot-select as the chooser, or a boot loader that reads these attributes")),
+        .hint("install boot-select as the chooser, or the boot loader of boot.backend")),
         (None, false) => Ok((
             Level::Weak,
-            "not proven yet: nothing shows that the boot loader reads these attributes; the first \
+            "not proven yet: nothing shows that the boot loader reads these flags; the first \
              trial will"
                 .to_owned(),
         )),

@@ -1,0 +1,75 @@
+//! `grub-env`: the variables of `formats::boot_vars` in GRUB's environment block. Read by
+//! `boot/grub/racklet.cfg`.
+
+use formats::boot_vars;
+use formats::grub_env::{GrubEnv, GrubEnvError};
+use storage::block::{Access, FileDevice};
+use storage::grub_env::{edit, load};
+use update_core::boot::{BootFlags, FlagEdit, Selection};
+
+use super::{BootControl, of_attrs, same, selection, to_attrs};
+use crate::config::BootConfig;
+use crate::error::AgentError;
+
+/// GRUB's environment block.
+#[derive(Debug)]
+pub(super) struct GrubBlock<'a> {
+    boot: &'a BootConfig,
+}
+
+impl<'a> GrubBlock<'a> {
+    pub(super) fn new(boot: &'a BootConfig) -> Self {
+        GrubBlock { boot }
+    }
+
+    fn open(&self, access: Access) -> Result<FileDevice, AgentError> {
+        FileDevice::open(&self.boot.grub_env, access).map_err(|error| {
+            AgentError::from(error)
+                .context("boot.grub_env")
+                .hint("make it with `grub-editenv FILE create`, on a file system GRUB can write")
+        })
+    }
+
+    fn write(&self, wanted: BootFlags) -> Result<BootFlags, AgentError> {
+        let change = |env: &mut GrubEnv| -> Result<(), GrubEnvError> {
+            for (name, value) in boot_vars::variables(env.get(boot_vars::ORDER), to_attrs(wanted)) {
+                env.set(name, &value)?;
+            }
+            Ok(())
+        };
+        let after = edit(&self.open(Access::Write)?, change)?;
+        same(wanted, flags_of(&after), "GRUB's environment block")
+    }
+}
+
+fn flags_of(env: &GrubEnv) -> BootFlags {
+    of_attrs(boot_vars::slots(|name| env.get(name)))
+}
+
+impl BootControl for GrubBlock<'_> {
+    fn flags(&self) -> Result<BootFlags, AgentError> {
+        Ok(flags_of(&load(&self.open(Access::Read)?)?))
+    }
+
+    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError> {
+        self.write(edit.apply(self.flags()?))
+    }
+
+    fn choose(&self) -> Result<Selection, AgentError> {
+        let flags = self.flags()?;
+        let selection = selection(flags)?;
+        if selection.flags != flags {
+            self.write(selection.flags)?;
+        }
+        Ok(selection)
+    }
+
+    fn weakness(&self) -> Result<Option<String>, AgentError> {
+        self.flags()?;
+        Ok(Some(
+            "GRUB's environment block has one copy, no checksum, and is written in place: a power \
+             cut at the wrong moment loses the boot flags; prefer another backend where you can"
+                .to_owned(),
+        ))
+    }
+}
