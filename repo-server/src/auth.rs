@@ -2,7 +2,8 @@
 //!
 //! A token file has one token per line: either the token itself, or `sha256:` and the 64 hex
 //! digits of its SHA-256, so that the file need not hold a usable secret. Empty lines and lines
-//! that begin with `#` are skipped. Clients send the token as `Authorization: Bearer …` or as the
+//! that begin with `#` are skipped. `create-only ` before a token makes it one that pushes and sets
+//! new tags but moves none: for a build server that must not replace what was released. Clients send the token as `Authorization: Bearer …` or as the
 //! password of `Authorization: Basic …`; the user name does not matter.
 
 use std::fs;
@@ -23,7 +24,22 @@ const TOKEN_MIN: usize = 16;
 
 /// The hashes of accepted tokens.
 #[derive(Clone)]
-pub struct Tokens(Vec<Sha256>);
+pub struct Tokens(Vec<(Sha256, Kind)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Full,
+    CreateOnly,
+}
+
+/// What a pusher may do with tags that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tagging {
+    /// Move them.
+    Move,
+    /// Leave them as they are.
+    CreateOnly,
+}
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -50,7 +66,11 @@ impl Tokens {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            tokens.push(match line.strip_prefix("sha256:") {
+            let (line, kind) = match line.strip_prefix("create-only ") {
+                Some(rest) => (rest.trim(), Kind::CreateOnly),
+                None => (line, Kind::Full),
+            };
+            let hash = match line.strip_prefix("sha256:") {
                 Some(hex) => {
                     Sha256::from_hex(hex).map_err(|error| format!("line {number}: {error}"))?
                 }
@@ -60,7 +80,8 @@ impl Tokens {
                     ));
                 }
                 None => Sha256::of(line.as_bytes()),
-            });
+            };
+            tokens.push((hash, kind));
         }
         if tokens.is_empty() {
             return Err("there is no token in it".to_owned());
@@ -69,11 +90,14 @@ impl Tokens {
     }
 
     /// Whether this is one of them. Takes the same time for every token of any content.
-    fn accepts(&self, token: &[u8]) -> bool {
+    fn accepts(&self, token: &[u8]) -> Option<Kind> {
         let offered = Sha256::of(token);
         let differ =
             |known: &Sha256| known.0.iter().zip(offered.0).fold(0, |d, (a, b)| d | (a ^ b));
-        self.0.iter().fold(false, |found, known| found | (differ(known) == 0))
+        self.0.iter().fold(None, |found, (known, kind)| match differ(known) {
+            0 => Some(*kind),
+            _ => found,
+        })
     }
 }
 
@@ -89,7 +113,7 @@ pub struct Access {
 enum Caller {
     Anonymous,
     Puller,
-    Pusher,
+    Pusher(Kind),
     Unknown,
 }
 
@@ -110,13 +134,13 @@ impl Access {
     /// A credential that is not known is refused everywhere: a client that believes to be logged
     /// in should hear that it is not. `Basic` with an empty password is what some clients send for
     /// "nobody".
-    pub fn check(&self, right: Right, authorization: Option<&[u8]>) -> Result<(), ApiError> {
+    pub fn check(&self, right: Right, authorization: Option<&[u8]>) -> Result<Tagging, ApiError> {
         let caller = self.caller(authorization);
         let unauthorized =
             |text| Err(ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, text));
         let denied = |text| Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, text));
         match (right, caller) {
-            (Right::Open, _) => Ok(()),
+            (Right::Open, _) => Ok(Tagging::CreateOnly),
             (_, Caller::Unknown) => unauthorized("this credential is not known here"),
             // Several clients send credentials only when this endpoint asks for them.
             (Right::Login, Caller::Anonymous) if self.push.is_some() || self.pull.is_some() => {
@@ -125,7 +149,7 @@ impl Access {
             (Right::Pull, Caller::Anonymous) if self.pull.is_some() => {
                 unauthorized("pulling needs a token")
             }
-            (Right::Login | Right::Pull, _) => Ok(()),
+            (Right::Login | Right::Pull, _) => Ok(Tagging::CreateOnly),
             (Right::Push | Right::Delete, _) if self.read_only => {
                 denied("this server is read-only")
             }
@@ -136,7 +160,8 @@ impl Access {
                 unauthorized("pushing needs a token")
             }
             (Right::Push | Right::Delete, Caller::Puller) => denied("this token may only pull"),
-            (Right::Delete, Caller::Pusher) if !self.allow_delete => Err(ApiError {
+            (Right::Delete, Caller::Pusher(Kind::CreateOnly)) => denied("this token may only add"),
+            (Right::Delete, Caller::Pusher(_)) if !self.allow_delete => Err(ApiError {
                 allow: Some("GET, HEAD"),
                 ..ApiError::new(
                     StatusCode::METHOD_NOT_ALLOWED,
@@ -144,22 +169,24 @@ impl Access {
                     "deleting is off: the server was started without --allow-delete",
                 )
             }),
-            (Right::Push | Right::Delete, Caller::Pusher) => Ok(()),
+            (Right::Push, Caller::Pusher(Kind::CreateOnly)) => Ok(Tagging::CreateOnly),
+            (Right::Push | Right::Delete, Caller::Pusher(_)) => Ok(Tagging::Move),
         }
     }
 
     fn caller(&self, authorization: Option<&[u8]>) -> Caller {
         let Some(value) = authorization else { return Caller::Anonymous };
-        let accepts = |tokens: &Option<Tokens>, token: &[u8]| {
-            tokens.as_ref().is_some_and(|tokens| tokens.accepts(token))
-        };
-        match token(value) {
-            Some(token) if token.is_empty() => Caller::Anonymous,
-            Some(token) if accepts(&self.push, &token) => Caller::Pusher,
-            Some(token) if accepts(&self.pull, &token) => Caller::Puller,
+        let Some(token) = token(value) else { return Caller::Unknown };
+        if token.is_empty() {
+            return Caller::Anonymous;
+        }
+        let accepts = |tokens: &Option<Tokens>| tokens.as_ref()?.accepts(&token);
+        match (accepts(&self.push), accepts(&self.pull)) {
+            (Some(kind), _) => Caller::Pusher(kind),
+            (None, Some(_)) => Caller::Puller,
             // No tokens, no accounts: whatever a client sends then means nothing.
-            Some(_) if self.push.is_none() && self.pull.is_none() => Caller::Anonymous,
-            _ => Caller::Unknown,
+            (None, None) if self.push.is_none() && self.pull.is_none() => Caller::Anonymous,
+            (None, None) => Caller::Unknown,
         }
     }
 }
@@ -185,10 +212,12 @@ mod tests {
     use super::*;
 
     const PUSH: &str = "0123456789abcdef-push";
+    const ADD: &str = "0123456789abcdef-add";
     const PULL: &str = "0123456789abcdef-pull";
 
     fn access(push: bool, pull: bool, read_only: bool, allow_delete: bool) -> Access {
-        let hashed = format!("# comment\n\nsha256:{}\n", Sha256::of(PUSH.as_bytes()));
+        let hash = Sha256::of(PUSH.as_bytes());
+        let hashed = format!("# comment\n\nsha256:{hash}\ncreate-only {ADD}\n");
         Access {
             push: push.then(|| Tokens::parse(&hashed).unwrap()),
             pull: pull.then(|| Tokens::parse(PULL).unwrap()),
@@ -243,6 +272,9 @@ mod tests {
             ("pull needs a token", &closed, Right::Pull, None, 401),
             ("pull token pulls", &closed, Right::Pull, bearer(PULL), ok),
             ("push token pulls", &closed, Right::Pull, bearer(PUSH), ok),
+            ("create-only pushes", &closed, Right::Push, bearer(ADD), ok),
+            ("create-only pulls", &closed, Right::Pull, bearer(ADD), ok),
+            ("create-only deletes nothing", &closed, Right::Delete, bearer(ADD), 403),
             ("pull token does not push", &closed, Right::Push, bearer(PULL), 403),
             ("pull token does not delete", &closed, Right::Delete, bearer(PULL), 403),
             ("health is open", &closed, Right::Open, None, ok),
@@ -252,7 +284,7 @@ mod tests {
             ("read-only delete", &read_only, Right::Delete, bearer(PUSH), 403),
         ] {
             let found = access.check(right, credential.as_deref().map(str::as_bytes));
-            assert_eq!(found.map_or_else(|error| error.status.as_u16(), |()| ok), wanted, "{row}");
+            assert_eq!(found.map_or_else(|error| error.status.as_u16(), |_| ok), wanted, "{row}");
         }
     }
 

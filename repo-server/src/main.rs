@@ -77,7 +77,8 @@ struct Serve {
     /// Plain HTTP on any address: something in front of this server speaks TLS.
     #[arg(long)]
     insecure_http: bool,
-    /// Tokens that may push, one per line, or sha256:<hex> of one. Without, nobody may push.
+    /// Tokens that may push, one per line, or sha256:<hex> of one; `create-only` before one keeps it
+    /// from moving tags. Without, nobody may push.
     #[arg(long, value_name = "FILE")]
     push_token_file: Option<PathBuf>,
     /// Tokens that may pull. Without, everybody may pull.

@@ -189,6 +189,116 @@ fn kill_9_in_mid_upload_leaves_nothing_visible() {
     assert_eq!(common::uploads(&temp.path().join("repository")), 0);
 }
 
+/// 215: killed at any moment of a push, again and again. What is tagged is whole; what is shown
+/// has its digest; and the push goes through at last.
+#[test]
+fn kill_9_at_any_moment() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    eprintln!("seed {state:#x}");
+    for turn in 0..25_u32 {
+        let layer = [&turn.to_le_bytes()[..], &noise(300_000)].concat();
+        let server = Server::start(temp.path(), &[]);
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let pid = rustix::process::Pid::from_child(&server.child);
+        let wait = Duration::from_micros(state % 20_000);
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(wait);
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        });
+        let pushed = std::panic::catch_unwind(|| push_release(&server, turn, &layer)).is_ok();
+        killer.join().unwrap();
+        drop(server);
+        let server = Server::start(temp.path(), &[]);
+        let get = |target: &str| exchange(server.address, "GET", target, &[], &[]);
+        let tag = get(&format!("/v2/a/manifests/v{turn}"));
+        assert!(tag.status == 200 || !pushed, "turn {turn}: pushed and gone");
+        if tag.status == 200 {
+            let manifest = formats::oci::Manifest::parse(&tag.body).unwrap();
+            for layer in manifest.layers {
+                let blob = get(&format!("/v2/a/blobs/{}", layer.digest)).expect(200);
+                assert_eq!(Digest::sha256_of(&blob.body), layer.digest);
+            }
+        }
+        let blob = get(&format!("/v2/a/blobs/{}", Digest::sha256_of(&layer)));
+        assert!(blob.status == 404 || blob.body == layer, "turn {turn}");
+        push_release(&server, turn, &layer);
+    }
+}
+
+fn push_release(server: &Server, turn: u32, layer: &[u8]) {
+    use formats::oci::{Descriptor, EMPTY_CONFIG, Manifest};
+    for bytes in [EMPTY_CONFIG, layer] {
+        let target = format!("/v2/a/blobs/uploads/?digest={}", Digest::sha256_of(bytes));
+        server.push("POST", &target, bytes).expect(201);
+    }
+    let layers = vec![Descriptor::of("application/octet-stream", layer)];
+    let manifest = Manifest::artifact("application/vnd.test", Descriptor::empty(), layers);
+    let target = format!("/v2/a/manifests/v{turn}");
+    server.push("PUT", &target, &manifest.to_bytes()).expect(201);
+}
+
+/// 220: no signing key is in the server's files or memory, not even the published ones that the
+/// rest of the workspace is tested with. That the search works is shown with bytes it must have.
+#[test]
+fn the_server_holds_no_signing_key() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::start(temp.path(), &[]);
+    let marker = b"bytes that were pushed and are in memory";
+    let digest = Digest::sha256_of(marker);
+    server.push("POST", &format!("/v2/a/blobs/uploads/?digest={digest}"), marker).expect(201);
+    exchange(server.address, "GET", &format!("/v2/a/blobs/{digest}"), &[], &[]).expect(200);
+    let memory = memory_of(server.child.id());
+    let holds = |needle: &[u8]| memory.iter().any(|area| found(area, needle));
+    assert!(holds(marker), "the search finds what is there");
+    let secrets = example_secrets();
+    for secret in &secrets {
+        assert!(!holds(secret), "a secret of {} bytes is in memory", secret.len());
+        for (path, content) in common::tree(&temp.path().join("repository")) {
+            assert!(!found(&content, secret), "a secret is in {}", path.display());
+        }
+    }
+    let manifest = include_str!("../Cargo.toml");
+    assert!(!manifest.contains("signer"), "the server does not depend on what signs");
+}
+
+fn found(area: &[u8], needle: &[u8]) -> bool {
+    area.windows(needle.len()).any(|window| window[0] == needle[0] && window == needle)
+}
+
+/// The secrets of the published keys, raw and as they are written.
+fn example_secrets() -> Vec<Vec<u8>> {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../keys-example");
+    let mut secrets = Vec::new();
+    for role in ["root", "targets", "snapshot", "timestamp"] {
+        let text = std::fs::read(keys.join(role).with_extension("key")).unwrap();
+        let key: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let hex = key["secret"].as_str().unwrap();
+        secrets.extend([hex.as_bytes().to_vec(), formats::digest::unhex(hex).unwrap()]);
+    }
+    secrets
+}
+
+/// Readable memory that can be written: heap, stacks, data.
+fn memory_of(pid: u32) -> Vec<Vec<u8>> {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let areas = maps.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (from, to) = words.next()?.split_once('-')?;
+        words.next()?.starts_with("rw").then_some(())?;
+        let from = u64::from_str_radix(from, 16).ok()?;
+        let len = usize::try_from(u64::from_str_radix(to, 16).ok()? - from).ok()?;
+        let mut area = vec![0; len.min(64 << 20)];
+        memory.read_exact_at(&mut area, from).ok()?;
+        Some(area)
+    });
+    areas.collect()
+}
+
 #[test]
 fn errors_are_words_and_numbers() {
     let temp = tempfile::tempdir().unwrap();

@@ -170,6 +170,15 @@ fn end_7_manifests_have_a_size_limit() {
     server
         .push_typed("m", "larger", media_type::MANIFEST, &bytes)
         .expect_error(413, "SIZE_INVALID");
+    // A GiB is refused by what it says, before any of it comes.
+    let head = format!(
+        "PUT /v2/m/manifests/huge HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n",
+        common::TOKEN,
+        1 << 30
+    );
+    let reply = common::raw(server.address(), head.as_bytes());
+    common::parse(&reply, "PUT").unwrap().expect_error(413, "SIZE_INVALID");
     // Without a length in front, the bytes are counted.
     let mut chunked = format!("{:x}\r\n", bytes.len()).into_bytes();
     chunked.extend_from_slice(&bytes);

@@ -28,6 +28,8 @@ fn hostile_names() {
         "/v2/a%00/manifests/v1",
         "/v2/A/manifests/v1",
         "/v2/_manifests/manifests/v1",
+        "/v2/_uploads/manifests/v1",
+        "/v2/a/_uploads/manifests/v1",
         "/v2/a/_blobs/manifests/v1",
         "/v2/a/manifests/..%2f..%2ftokens",
         "/v2/a/manifests/.",
@@ -49,6 +51,143 @@ fn hostile_names() {
     let long = format!("/v2/{}/manifests/v1", "a".repeat(300));
     server.get(&long).expect_error(400, "NAME_INVALID");
     assert_eq!(common::tree(server.temp.path()), before);
+}
+
+/// 201: who may only add replaces nothing, `latest` included.
+#[test]
+fn create_only_tokens_replace_nothing() {
+    let token = "create-only-token-for-tests";
+    let server = Fixture::with(|config| {
+        let tokens = config.push_tokens.clone().unwrap();
+        common::write_private(&tokens, &format!("{TOKEN}\ncreate-only {token}\n"));
+    });
+    let first = server.artifact("a", &[b"one"]).to_bytes();
+    let second = server.artifact("a", &[b"two"]).to_bytes();
+    server.push_manifest("a", "latest", &first);
+    let put = |target: &str, bytes: &[u8]| {
+        let bearer = format!("Authorization: Bearer {token}");
+        let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
+        server.ask("PUT", &format!("/v2/a/manifests/{target}"), &[&bearer, kind], bytes)
+    };
+    let digest = Digest::sha256_of(&second);
+    put("latest", &second).expect_error(403, "DENIED");
+    put(&format!("{digest}?tag=new&tag=latest"), &second).expect_error(403, "DENIED");
+    put("new", &second).expect(201);
+    put("new", &second).expect(201);
+    put("latest", &first).expect(201);
+    put("new", &first).expect_error(403, "DENIED");
+    put(&format!("{digest}?tag=newer"), &second).expect(201);
+    let bearer = format!("Authorization: Bearer {token}");
+    for target in ["manifests/latest".to_owned(), format!("manifests/{digest}")] {
+        server.ask("DELETE", &format!("/v2/a/{target}"), &[&bearer], &[]).expect(403);
+    }
+    assert_eq!(server.get("/v2/a/manifests/latest").expect(200).body, first);
+    assert_eq!(server.get("/v2/a/manifests/new").expect(200).body, second);
+}
+
+/// 202: tokens are opaque; nothing a client writes into one is believed.
+#[test]
+fn forged_tokens() {
+    let server = Fixture::new();
+    let base64 = |text: &str| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
+    };
+    let claims = base64(r#"{"aud":"repo","access":[{"type":"repository","actions":["push"]}]}"#);
+    let mut forged = Vec::new();
+    for head in [
+        r#"{"alg":"none"}"#,
+        r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}"#,
+        r#"{"alg":"HS256","kid":"../../tokens"}"#,
+        r#"{"alg":"HS256","kid":"/dev/null"}"#,
+        r#"{"alg":"RS256","jku":"http://127.0.0.1/keys"}"#,
+    ] {
+        forged.push(format!("{}.{claims}.", base64(head)));
+        forged.push(format!("{}.{claims}.{}", base64(head), base64("signature")));
+    }
+    forged.extend([
+        TOKEN.to_uppercase(),
+        format!("{TOKEN}x"),
+        format!("x{TOKEN}"),
+        TOKEN[..TOKEN.len() - 1].to_owned(),
+        format!("sha256:{}", formats::digest::Sha256::of(TOKEN.as_bytes())),
+        "\u{fffd}".repeat(1000),
+    ]);
+    for token in forged {
+        for scheme in ["Bearer", "Basic", "bearer", "Negotiate"] {
+            let header = format!("Authorization: {scheme} {token}");
+            let reply = server.ask("POST", "/v2/a/blobs/uploads/", &[&header], &[]);
+            assert_eq!(reply.status, 401, "{header}");
+        }
+    }
+    assert_eq!(common::uploads(&server.dir()), 0);
+}
+
+/// 209: a thousand connections that do nothing, or too slowly, and an honest client beside them.
+#[test]
+fn honest_clients_do_not_wait_for_slow_ones() {
+    let server = Fixture::new();
+    let digest = server.push_blob("a", &noise(2000));
+    let target = format!("/v2/a/blobs/{digest}");
+    let worst = || {
+        let mut times: Vec<_> = (0..200)
+            .map(|_| {
+                let begun = Instant::now();
+                server.get(&target).expect(200);
+                begun.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        times[times.len() * 95 / 100]
+    };
+    let alone = worst();
+    let slow: Vec<_> = (0..999)
+        .map(|i| {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            let said = ["", "GET /v2/ HTTP/1.1\r\nHo", "POST /v2/a/blobs/uploads/ HTTP/1.1\r\n"];
+            stream.write_all(said[i % 3].as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let crowded = worst();
+    // Neighbours on the machine make times jump; a server that waits needs seconds, not this.
+    let most = (2 * alone).max(Duration::from_millis(50));
+    assert!(crowded < most, "alone {alone:?}, crowded {crowded:?}");
+    drop(slow);
+}
+
+/// 218: thousands of connections cost bounded memory, leak no descriptor, and end in order.
+#[test]
+fn thousands_of_connections() {
+    let server = Fixture::with(|config| config.limits.client_connections = usize::MAX);
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    };
+    server.get("/healthz").expect(200);
+    let (before, memory) = (descriptors(), resident());
+    for _ in 0..2 {
+        let mut crowd: Vec<_> =
+            (0..3000).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+        for stream in &mut crowd {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        }
+        for stream in &mut crowd {
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        }
+    }
+    // Other tests of this program run beside this one; each holds a few.
+    until(|| descriptors() < before + 1200);
+    let grown = resident().saturating_sub(memory) >> 20;
+    assert!(grown < 256, "{grown} MiB more");
+    let begun = Instant::now();
+    server.server.stop();
+    assert!(begun.elapsed() < Duration::from_secs(10), "stopping took {:?}", begun.elapsed());
 }
 
 /// 215: bytes that rot or were torn never leave under a digest they do not have.

@@ -216,6 +216,176 @@ fn quiet_http_2_connections_are_let_go() {
     });
 }
 
+/// A connection that speaks HTTP/2 frames, written by hand.
+struct Frames {
+    tls: rustls::ClientConnection,
+    socket: TcpStream,
+}
+
+impl Frames {
+    fn connect(server: &Fixture, keys: &Keys) -> Self {
+        let mut config = client(keys, &[&version::TLS13], false);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let socket = TcpStream::connect(server.address()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut frames = Frames { tls, socket };
+        frames.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        frames
+    }
+
+    fn say(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        rustls::Stream::new(&mut self.tls, &mut self.socket).write_all(bytes)
+    }
+
+    /// Reads until the server closes.
+    fn is_closed(&mut self) -> bool {
+        let mut buf = [0; 4096];
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(20) {
+            match rustls::Stream::new(&mut self.tls, &mut self.socket).read(&mut buf) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        }
+        false
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// 211: each flood ends its own connection, in bounded time, and nobody else's.
+#[test]
+fn http_2_floods() {
+    let (server, keys) = fixture(|config| {
+        config.limits.head = Duration::from_secs(1);
+        config.limits.idle = Duration::from_secs(1);
+        config.limits.stall = Duration::from_secs(1);
+    });
+    let large = server_with_blob(&server, &keys);
+    let (data, headers, reset, settings, continuation) = (0, 1, 3, 4, 9);
+    // HPACK: GET, https, /, and a path or an authority by literal without indexing.
+    let get = |path: &str| {
+        let mut block = vec![0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
+        block.extend(path.as_bytes());
+        block.extend([0x01, 1, b'x']);
+        block
+    };
+    let post = {
+        let path = "/v2/a/blobs/uploads/";
+        let mut block = vec![0x83, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
+        block.extend(path.as_bytes());
+        block.extend([0x01, 1, b'x']);
+        block
+    };
+    let odd = |i: u32| 2 * i + 1;
+    type Flood = Box<dyn Fn(u32) -> Vec<u8>>;
+    let floods: [(&str, Vec<u8>, Flood); 5] = [
+        (
+            "rapid reset",
+            frame(settings, 0, 0, &[]),
+            Box::new(|i| {
+                let mut both = frame(headers, 5, odd(i), &get("/v2/"));
+                both.extend(frame(reset, 0, odd(i), &8_u32.to_be_bytes()));
+                both
+            }),
+        ),
+        (
+            "continuation",
+            [frame(settings, 0, 0, &[]), frame(headers, 0, 1, &get("/v2/"))].concat(),
+            Box::new(|_| frame(continuation, 0, 1, &[0x40, 1, b'a', 1, b'b'].repeat(100))),
+        ),
+        (
+            "empty data",
+            [frame(settings, 0, 0, &[]), frame(headers, 4, 1, &post)].concat(),
+            Box::new(|_| frame(data, 0, 1, &[])),
+        ),
+        ("settings", Vec::new(), Box::new(|_| frame(settings, 0, 0, &[0, 4, 0, 1, 0, 0]))),
+        // Asks for all of a large blob and takes one byte of it.
+        (
+            "one-byte window",
+            [frame(settings, 0, 0, &[0, 4, 0, 0, 0, 1]), frame(headers, 5, 1, &get(&large))]
+                .concat(),
+            Box::new(|_| Vec::new()),
+        ),
+    ];
+    for (name, first, flood) in floods {
+        let mut frames = Frames::connect(&server, &keys);
+        frames.say(&first).unwrap();
+        // Answers are not read meanwhile: that is part of the flood.
+        let mut sent = 0;
+        while sent < 20_000 && frames.say(&flood(sent)).is_ok() {
+            sent += 1;
+        }
+        assert!(frames.is_closed(), "{name}: still open after {sent} frames");
+        assert!(ask(&server, client(&keys, &[&version::TLS13], false)).is_ok(), "{name}");
+    }
+}
+
+/// Pushes a blob over HTTPS; its path.
+fn server_with_blob(server: &Fixture, keys: &Keys) -> String {
+    let bytes = noise(1 << 20);
+    let digest = formats::digest::Digest::sha256_of(&bytes);
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let config = client(keys, &[&version::TLS13], false);
+    let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(server.address()).unwrap();
+    let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+    let head = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
+        common::TOKEN,
+        bytes.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&bytes).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.starts_with(b"HTTP/1.1 201"), "{}", String::from_utf8_lossy(&answer));
+    format!("/v2/a/blobs/{digest}")
+}
+
+/// 210: a hello in pieces is a hello; one of TLS 1.0 or 1.1 is refused.
+#[test]
+fn old_and_fragmented_hellos() {
+    let (server, keys) = fixture(|_| {});
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let config = client(&keys, &[&version::TLS13], false);
+    let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).unwrap();
+    // One record becomes many of a few bytes, each in a packet of its own.
+    let mut socket = TcpStream::connect(server.address()).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for piece in hello[5..].chunks(16) {
+        let len = u16::try_from(piece.len()).unwrap().to_be_bytes();
+        socket.write_all(&[&hello[..3], &len, piece].concat()).unwrap();
+    }
+    tls.complete_io(&mut socket).unwrap();
+    assert!(!tls.is_handshaking());
+    for old in [1, 2] {
+        // A complete ClientHello without extensions: the version in it is all there is.
+        let mut body = vec![3, old];
+        body.extend([7; 32]);
+        body.extend([0, 0, 4, 0xc0, 0x2f, 0x00, 0x2f, 1, 0]);
+        let mut hello = vec![0x16, 3, 1, 0, u8::try_from(body.len() + 4).unwrap(), 1, 0, 0];
+        hello.push(u8::try_from(body.len()).unwrap());
+        hello.extend(&body);
+        let answer = common::raw(server.address(), &hello);
+        assert_eq!(answer.first(), Some(&0x15), "an alert, not {answer:?}");
+    }
+}
+
 #[test]
 fn handshakes_that_never_end() {
     let (server, keys) = fixture(|config| config.limits.handshake = Duration::from_millis(200));

@@ -15,6 +15,7 @@ use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::progress::RequestOpen;
 use crate::route::Reference;
+use crate::store::write::Target;
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -57,20 +58,17 @@ pub(super) async fn read(
 pub(super) async fn put(
     app: &Arc<App>,
     asked: &Asked,
-    name: RepositoryName,
-    reference: Reference,
-    tags: Vec<Tag>,
+    to: Target,
     body: Incoming,
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
     let content_type = content_type(asked)?;
     let _permit = uploads::permit(app)?;
     let bytes = read_document(body, open).await?;
-    let (to, at, also) = (name.clone(), reference.clone(), tags.clone());
-    let (digest, facts) = blocking(app, move |store| {
-        store.put_manifest(&to, &at, &also, content_type.as_deref(), &bytes)
-    })
-    .await?;
+    let (name, tags) = (to.name.clone(), to.tags.clone());
+    let (digest, facts) =
+        blocking(app, move |store| store.put_manifest(&to, content_type.as_deref(), &bytes))
+            .await?;
     let mut response = reply::empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     let location = format!("/v2/{name}/manifests/{digest}");

@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
 use crate::route::{Reference, Route, Start, Step, route};
 use crate::store::facts::FactsError;
+use crate::store::write::Target;
 use crate::store::{Store, StoreError, chain};
 use crate::tuf_tree::TufTree;
 
@@ -123,7 +124,7 @@ async fn answer(
     let route = route(&asked.method, path, query)?;
     *word = RouteWord(route.word());
     let credential = asked.headers.get(header::AUTHORIZATION);
-    app.access().check(route.right(), credential.map(|value| value.as_bytes()))?;
+    let tagging = app.access().check(route.right(), credential.map(|value| value.as_bytes()))?;
     let pushes = matches!(asked.method, Method::POST | Method::PUT | Method::PATCH);
     if pushes {
         refuse_encoding(&asked.headers)?;
@@ -140,7 +141,8 @@ async fn answer(
         Route::DeleteBlob(name, digest) => blobs::delete(&app, name, digest).await,
         Route::Manifest(name, reference) => manifests::read(&app, asked, name, reference).await,
         Route::PutManifest(name, reference, tags) => {
-            manifests::put(&app, asked, name, reference, tags, body, open).await
+            let to = Target { name, reference, tags, tagging };
+            manifests::put(&app, asked, to, body, open).await
         }
         Route::DeleteManifest(name, reference) => match reference {
             Reference::Tag(tag) => manifests::delete_tag(&app, name, tag).await,
@@ -210,7 +212,9 @@ impl From<&StoreError> for ApiError {
             StoreError::Manifest(_) => ApiError::bad(Code::ManifestInvalid, error),
             StoreError::Incomplete(_) => ApiError::bad(Code::ManifestBlobUnknown, error),
             StoreError::Needed(_) => ApiError::bad(Code::Denied, error),
-            StoreError::Quota { .. } => ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error),
+            StoreError::Quota { .. } | StoreError::TagIsThere(_) => {
+                ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error)
+            }
             StoreError::ReadOnly => ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error),
             StoreError::Layout(LayoutError::Write(FileError::Io { source, .. }))
             | StoreError::Link(FileError::Io { source, .. })

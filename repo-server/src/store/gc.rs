@@ -298,7 +298,9 @@ mod tests {
     use super::super::backend::{Backend, Blob, Stored, Upload, UploadKey};
     use super::super::local::Local;
     use super::super::quota::Quota;
+    use super::super::write::Target;
     use super::*;
+    use crate::auth::Tagging;
     use crate::route::{Reference, SessionId};
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -326,7 +328,9 @@ mod tests {
             None => Reference::Digest(digest.clone()),
         };
         let bytes = Bytes::copy_from_slice(bytes);
-        store.put_manifest(&name(repository), &reference, &[], None, &bytes).unwrap();
+        let (name, tags, tagging) = (name(repository), Vec::new(), Tagging::Move);
+        let to = Target { name, reference, tags, tagging };
+        store.put_manifest(&to, None, &bytes).unwrap();
         digest
     }
 

@@ -23,7 +23,7 @@ pub mod held;
 mod links;
 pub mod local;
 pub mod quota;
-mod write;
+pub mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -74,6 +74,9 @@ pub enum StoreError {
     /// What is to be deleted is part of a manifest of the repository.
     #[error("manifest {0} needs it; delete that first")]
     Needed(Digest),
+    /// A tag that the client may not move.
+    #[error("{0} is there already, and this token may only add")]
+    TagIsThere(String),
     /// There is no room left by the operator's rule.
     #[error("{of} may use {quota} bytes, and they are used up; delete something first")]
     Quota {

@@ -12,7 +12,21 @@ use super::backend::{Kind, Upload, UploadKey};
 use super::catalog::Repository;
 use super::facts::Facts;
 use super::{Store, StoreError};
+use crate::auth::Tagging;
 use crate::route::Reference;
+
+/// Where a manifest goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The repository.
+    pub name: RepositoryName,
+    /// A tag to set, or the digest it must have.
+    pub reference: Reference,
+    /// Further tags to set.
+    pub tags: Vec<Tag>,
+    /// Whether tags that stand for something else may be set.
+    pub tagging: Tagging,
+}
 
 impl Store {
     /// Starts an upload; nobody sees it until [`Store::commit_blob`].
@@ -112,12 +126,11 @@ impl Store {
     /// new ones, and nothing that is named but missing.
     pub fn put_manifest(
         &self,
-        name: &RepositoryName,
-        reference: &Reference,
-        tags: &[Tag],
+        to: &Target,
         content_type: Option<&str>,
         bytes: &Bytes,
     ) -> Result<(Digest, Arc<Facts>), StoreError> {
+        let Target { name, reference, tags, tagging } = to;
         let backend = self.writable()?;
         let facts = Arc::new(Facts::parse(bytes)?);
         let media_type = facts.media_type(content_type)?;
@@ -159,6 +172,15 @@ impl Store {
         let moved: Vec<_> = moved.map(|tag| format!("{name}:{tag}")).collect();
         if !moved.is_empty() {
             backend.update_refs(&mut |refs| {
+                let held = |tag: &&String| {
+                    let there = refs.get(*tag);
+                    there.is_some_and(|there| there.digest != descriptor.digest)
+                };
+                if *tagging == Tagging::CreateOnly
+                    && let Some(tag) = moved.iter().find(held)
+                {
+                    return Err(StoreError::TagIsThere(tag.clone()));
+                }
                 refs.extend(moved.iter().map(|tag| (tag.clone(), descriptor.clone())));
                 Ok(())
             })?;
