@@ -288,8 +288,8 @@ fn http_2_floods() {
         block
     };
     let odd = |i: u32| 2 * i + 1;
-    type Flood = Box<dyn Fn(u32) -> Vec<u8>>;
-    let floods: [(&str, Vec<u8>, Flood); 5] = [
+    type Flood<'a> = Box<dyn Fn(u32) -> Vec<u8> + 'a>;
+    let floods: [(&str, Vec<u8>, Flood<'_>); 5] = [
         (
             "rapid reset",
             frame(settings, 0, 0, &[]),

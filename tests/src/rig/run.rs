@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use formats::reason::{Exit, Reason};
 use serde_json::Value;
@@ -146,6 +146,22 @@ impl Running {
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until no thread of it runs and its processor time stands still: with its line
+    /// stopped, it has done all it can with what it received.
+    #[track_caller]
+    pub fn await_idle(&self) {
+        let until = Instant::now() + DEADLINE;
+        let mut last = None;
+        let mut still = 0;
+        while still < 5 {
+            assert!(Instant::now() < until, "`{}` never became idle:\n{}", self.shown, self.log());
+            let now = idle_at(self.child.id());
+            still = if now.is_some() && now == last { still + 1 } else { 0 };
+            last = now;
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// `kill -9`, as a power cut is for a process.
@@ -299,4 +315,21 @@ pub fn venv() -> Run {
 pub(crate) fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// Processor time of a process whose threads all sleep; `None` while one runs or waits for a disk.
+fn idle_at(pid: u32) -> Option<u64> {
+    let mut ticks = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        // proc(5): the state is the first field after the name in brackets, utime the 12th.
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        if fields.first() != Some(&"S") {
+            return None;
+        }
+        for at in [11, 12] {
+            ticks += fields.get(at)?.parse::<u64>().ok()?;
+        }
+    }
+    Some(ticks)
 }

@@ -74,6 +74,7 @@ fn killed_while_writing_then_resumed() {
         it.tap.stop_after(whole * thousandths / 1000);
         let killed = it.node.agent(&["apply"]).start();
         it.tap.await_stop();
+        killed.await_idle();
         killed.kill();
         it.tap.open();
 
@@ -109,6 +110,7 @@ fn killed_again_and_again() {
         it.tap.stop_after(whole / 6);
         let killed = it.node.agent(&["apply"]).start();
         it.tap.await_stop();
+        killed.await_idle();
         killed.kill();
         it.tap.open();
         it.node.disk.expect(confirmed(1), CLEAR);
