@@ -28,7 +28,7 @@
 //! | what is served, or not | [`Forge::served`], [`Forge::history`] |
 //! | listings that leave out length and hashes | [`Forge::list_hashes`] |
 //! | which repository the metadata is of | [`Forge::repository`] |
-//! | the network between | [`registry::Registry`] |
+//! | the network between | [`crate::forge_registry`] |
 //!
 //! Keys come from seeds and the clock stands still, so every run is the same run.
 
@@ -44,8 +44,6 @@ use formats::tuf::{
 use update_core::trust::{
     Clock, Fetch, Limits, Refresh, Reply, SignedTarget, Stored, TrustError, TrustedSet, run,
 };
-
-pub mod registry;
 
 /// 2030-01-01T00:00:00Z, when everything here happens.
 pub const NOW: UnixTime = UnixTime::from_secs(1_893_456_000);

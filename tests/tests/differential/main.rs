@@ -18,6 +18,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+// Shared with the fuzz target `whole_update`, so it takes the forge from the crate it is in.
 mod mutate;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,7 +31,7 @@ use formats::tuf::{
     DelegatedTo, Delegations, Envelope, Paths, Role, SuccinctRoles, Targets, UnixTime,
 };
 use mutate::{Random, mutate};
-use racklet_tests::forge::{DAY, Forge, ForgeKey, NOW, Node, key_map, role_keys};
+use racklet_tests::forge::{self, DAY, Forge, ForgeKey, NOW, Node, key_map, role_keys};
 use serde_json::{Value, json};
 use update_core::trust::TrustError;
 
@@ -405,7 +406,7 @@ fn we_accept_nothing_that_python_tuf_refuses() {
     };
     for nth in 0..count {
         let case_seed = seed.wrapping_add(nth);
-        let mut random = Random(case_seed);
+        let mut random = Random::seeded(case_seed);
         let which = random.below(2);
         let mut repo = base(which);
         let fresh = random.chance(4);

@@ -1,18 +1,41 @@
 //! Mutations of a repository, chosen by a seed: of what is signed, of who signs, of bytes, and of
 //! what is served.
 
+use crate::forge::{DAY, Forge, ForgeKey};
 use formats::json::Value;
 use formats::tuf::{Envelope, Role, envelope_bytes};
-use racklet_tests::forge::{DAY, Forge, ForgeKey};
 
-/// SplitMix64: the same seed, the same run.
+/// Where choices come from: a script first, as a fuzzer writes it, then SplitMix64 of a seed.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) struct Random {
+    script: std::collections::VecDeque<u8>,
+    seed: u64,
+}
 
 impl Random {
+    /// The same seed, the same choices.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Random { script: Default::default(), seed }
+    }
+
+    /// One choice per byte, as long as there are any.
+    #[allow(dead_code, reason = "for the fuzz target that shares this file")]
+    pub(crate) fn scripted(script: &[u8]) -> Self {
+        Random { script: script.iter().copied().collect(), seed: 0 }
+    }
+
+    /// Choices of its own, for what is changed later.
+    fn fork(&mut self) -> Self {
+        let own = self.script.len().min(8);
+        Random { script: self.script.drain(..own).collect(), seed: self.next() }
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
+        if let Some(byte) = self.script.pop_front() {
+            return byte.into();
+        }
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.seed;
         value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         value ^ (value >> 31)
@@ -61,7 +84,7 @@ pub(crate) fn mutate(repo: &mut Forge, random: &mut Random) -> Vec<&'static str>
 }
 
 fn signed(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static str {
-    let random = Random(random.next());
+    let random = random.fork();
     repo.deform(role, move |signed| {
         let mut random = random.clone();
         for _ in 0..1 + random.below(2) {
@@ -192,7 +215,7 @@ fn signatures(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static st
 }
 
 fn bytes(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static str {
-    let random = Random(random.next());
+    let random = random.fork();
     repo.garble(role, move |mut bytes| {
         let mut random = random.clone();
         let at = random.below(bytes.len());
@@ -226,7 +249,7 @@ fn header(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static str {
     match random.below(3) {
         0 => {
             let days = *random.of(&[-1, 0, 1, 5, 100]);
-            header.expires = racklet_tests::forge::NOW.plus(days * DAY + *random.of(&[-1, 0, 1]));
+            header.expires = crate::forge::NOW.plus(days * DAY + *random.of(&[-1, 0, 1]));
             "expiry"
         }
         1 => {
