@@ -167,6 +167,42 @@ fn air_gap_md() {
     assert_eq!(status["channels"][0]["release"], "1.1.0");
 }
 
+/// The whole story with its transcript (`--nocapture` shows it): twelve commands to a published
+/// release, a lost root key rotated out, a node three roots behind.
+#[test]
+fn from_nothing_to_a_release_a_lost_key_and_a_late_node() {
+    let world = World::empty();
+    let mut count = 0;
+    let mut tell = |commands: &str| {
+        for command in commands.lines() {
+            count += 1;
+            let done = shell(&world, command).ok();
+            println!("{count:2} $ {command}\n{}", done.text());
+        }
+    };
+    tell(&blocks("first-repository.md").concat());
+    let mut node = node_of(&fs::read(world.path("dave/root.json")).expect("read the trust root"));
+    let now = files(&world);
+    let set = node.update(|wanted| reply(&now, wanted)).expect("the node updates");
+    assert_eq!(set.root().header.version, 1);
+    tell(&blocks("lost-root-key.md").concat());
+    for round in ["second", "third"] {
+        tell(&format!(
+            "signer stage renew root --repo oci:repository --keys online --out {round}.json\n\
+             signer sign {round}.json --keys alice\n\
+             signer sign {round}.json --key frank/root.key --keys bob\n\
+             signer commit {round}.json --repo oci:repository --keys online"
+        ));
+    }
+    node.requests.clear();
+    let now = files(&world);
+    let set = node.update(|wanted| reply(&now, wanted)).expect("the node updates");
+    println!("the node asked for {}", node.requests.join(", "));
+    assert_eq!(set.root().header.version, 4);
+    let roots: Vec<&str> = node.requests.iter().take(4).map(String::as_str).collect();
+    assert_eq!(roots, ["2.root.json", "3.root.json", "4.root.json", "5.root.json"]);
+}
+
 #[test]
 fn every_runbook_is_run_here() {
     let here = include_str!("ceremony_runbooks.rs");
