@@ -20,7 +20,7 @@ pub(crate) fn blobs() -> Result<[PathBuf; 2]> {
         return Ok(files);
     }
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let fetched = fetch(&dir);
+    let fetched = unpack("seabios", &dir);
     if let Err(error) = fetched {
         eprintln!("NOTE: no firmware package ({error:#}); using slices of this program");
         return slices(&dir);
@@ -29,10 +29,11 @@ pub(crate) fn blobs() -> Result<[PathBuf; 2]> {
     Ok(files)
 }
 
-fn fetch(dir: &std::path::Path) -> Result<()> {
+/// Unpacks a package of Debian into a folder; nothing is installed.
+pub(crate) fn unpack(package: &str, dir: &std::path::Path) -> Result<()> {
     // Root would drop to a user that may not write here.
     let sandbox = ["-o", "APT::Sandbox::User=root"];
-    Cmd::new("apt-get").args(sandbox).args(["-q", "download", "seabios"]).current_dir(dir).run()?;
+    Cmd::new("apt-get").args(sandbox).args(["-q", "download", package]).current_dir(dir).run()?;
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {

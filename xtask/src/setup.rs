@@ -1,11 +1,11 @@
 //! Installs what the other commands call: Debian packages, and Python clients as witnesses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use crate::cmd::{Cmd, which};
-use crate::paths;
+use crate::{firmware, paths};
 
 /// Package, a program or file of it (none: ask dpkg), why. Never a `qemu-system-*` here: Debian's removes a `qemu-utils`
 /// from backports, so VM tests unpack theirs into a private folder.
@@ -17,6 +17,8 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("e2fsprogs", "mke2fs", "ext4 images without mounting: mke2fs -d, debugfs, e2fsck"),
     ("gdisk", "sgdisk", "makes the demo's disks; witness of our partition tables"),
     ("cgpt", "cgpt", "ChromeOS' own reader of the boot attributes"),
+    ("libubootenv-tool", "fw_printenv", "reader of U-Boot's environment"),
+    ("grub-common", "grub-editenv", "reader of GRUB's environment block, checker of its scripts"),
     ("skopeo", "skopeo", "mirrors repositories; witness of our OCI layouts"),
     ("docker-registry", "docker-registry", "a registry by other people"),
     ("zstd", "zstd", "witness of image blobs"),
@@ -29,6 +31,11 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("openssl", "openssl", "witness of keys and certificates"),
     ("curl", "curl", "a foreign HTTP client"),
 ];
+
+/// Package, a file of it, why: unpacked into the cache, because installing it would change more than
+/// a test may.
+const UNPACKED: &[(&str, &str, &str)] =
+    &[("systemd-boot", "usr/bin/bootctl", "reader of boot entries; would upgrade systemd")];
 
 /// Witnesses from PyPI, pinned: what they read today they must read tomorrow.
 const PYTHON: &[&str] = &["tuf==7.0.1", "securesystemslib[crypto]==1.6.0", "oras==0.2.43"];
@@ -76,6 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .watch()?;
     }
     if !options.no_python {
+        unpack(options.check)?;
         python(options.check)?;
     }
     println!("setup: everything is there");
@@ -93,6 +101,22 @@ fn missing() -> Vec<&'static str> {
             .is_ok_and(|done| done.stdout.ends_with(" installed")),
     };
     PACKAGES.iter().filter(|(name, file, _)| !there(name, file)).map(|(name, ..)| *name).collect()
+}
+
+fn unpack(check: bool) -> Result<()> {
+    for (package, file, why) in UNPACKED {
+        let dir = paths::cache().join(package);
+        if dir.join(file).is_file() || Path::new("/").join(file).is_file() {
+            continue;
+        }
+        println!("missing: {package} ({why})");
+        if check {
+            bail!("{package} is not unpacked: run cargo xtask setup");
+        }
+        std::fs::create_dir_all(&dir)?;
+        firmware::unpack(package, &dir)?;
+    }
+    Ok(())
 }
 
 /// `.cache/venv` with exactly [`PYTHON`], and [`CARRIERS`] beside it; a stamp file says which, so that a change reinstalls.
