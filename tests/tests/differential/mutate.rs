@@ -214,6 +214,9 @@ fn signatures(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static st
     }
 }
 
+/// What may follow a document by accident, and may not.
+const TAILS: [&[u8]; 5] = [b" ", b"\n\n", b"x", b"\0", b"{}"];
+
 fn bytes(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static str {
     let random = random.fork();
     repo.garble(role, move |mut bytes| {
@@ -228,7 +231,7 @@ fn bytes(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static str {
             2 => bytes.truncate(at),
             3 => drop(bytes.remove(at)),
             4 => bytes.insert(at, *random.of(b" 0\"a")),
-            5 => bytes.extend_from_slice(random.of(&[&b" "[..], b"\n\n", b"x", b"\0", b"{}"])),
+            5 => bytes.extend_from_slice(random.of(&TAILS)),
             6 => bytes = text(&bytes, "\"version\":", "\"version\":9,\"version\":"),
             7 => bytes = text(&bytes, "\"version\":", "\"version\": "),
             8 => bytes = text(&bytes, "\"version\"", "\"\\u0076ersion\""),
