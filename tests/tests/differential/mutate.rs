@@ -231,7 +231,7 @@ fn bytes(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static str {
             2 => bytes.truncate(at),
             3 => drop(bytes.remove(at)),
             4 => bytes.insert(at, *random.of(b" 0\"a")),
-            5 => bytes.extend_from_slice(random.of(&TAILS)),
+            5 => bytes.extend_from_slice(TAILS[random.below(TAILS.len())]),
             6 => bytes = text(&bytes, "\"version\":", "\"version\":9,\"version\":"),
             7 => bytes = text(&bytes, "\"version\":", "\"version\": "),
             8 => bytes = text(&bytes, "\"version\"", "\"\\u0076ersion\""),
