@@ -11,6 +11,7 @@
 
 mod fallback;
 mod image;
+mod same_kernel;
 mod sources;
 
 use std::fs;
@@ -85,6 +86,11 @@ impl Images {
     /// The image of `v1`, `v2` or `v3`.
     pub(crate) fn path(&self, version: &str) -> PathBuf {
         self.dir.join(format!("{version}.ext4"))
+    }
+
+    /// v2's security updates with v1's kernel; built when first asked for. Debian only.
+    pub(crate) fn same_kernel(&self) -> Result<PathBuf> {
+        same_kernel::image(self)
     }
 
     /// What the images are, in one sentence.

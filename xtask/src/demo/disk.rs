@@ -48,13 +48,13 @@ impl fmt::Display for Flags {
 }
 
 /// A disk image file.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     path: PathBuf,
 }
 
 impl Disk {
     /// Makes an empty disk with both slots, each root partition a little larger than the image.
-    pub(super) fn create(path: &Path, image_size: u64) -> Result<Self> {
+    pub(crate) fn create(path: &Path, image_size: u64) -> Result<Self> {
         let root = (image_size >> 20) + SPARE_MIB;
         let total = 2 * (root + FIRMWARE_MIB) + 4;
         File::create_new(path)?.set_len(total << 20)?;
@@ -69,12 +69,12 @@ impl Disk {
         Ok(Self { path: path.to_path_buf() })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// What a factory does: writes an image into a partition, without any of our programs.
-    pub(super) fn preinstall(&self, label: &str, image: &Path) -> Result<()> {
+    pub(crate) fn preinstall(&self, label: &str, image: &Path) -> Result<()> {
         let (start, size) = self.extent(label)?;
         ensure!(std::fs::metadata(image)?.len() <= size, "{} does not fit", image.display());
         Cmd::new("dd")
@@ -87,7 +87,7 @@ impl Disk {
     }
 
     /// Marks a slot as the factory leaves it: confirmed, and chosen before the other.
-    pub(super) fn mark_confirmed(&self, label: &str) -> Result<()> {
+    pub(crate) fn mark_confirmed(&self, label: &str) -> Result<()> {
         let number = number(label)?.to_string();
         let flags = ["-P", "1", "-T", "0", "-S", "1"];
         Cmd::new("cgpt").args(["add", "-i", &number]).args(flags).arg(&self.path).run().map(drop)
@@ -124,7 +124,7 @@ impl Disk {
     }
 
     /// SHA-256 of the first `length` bytes of a partition, read from the file itself.
-    pub(super) fn digest(&self, label: &str, length: u64) -> Result<String> {
+    pub(crate) fn digest(&self, label: &str, length: u64) -> Result<String> {
         let (start, size) = self.extent(label)?;
         ensure!(length <= size, "{label} holds {size} bytes, not {length}");
         let mut file = File::open(&self.path)?;
@@ -147,7 +147,7 @@ impl Disk {
 }
 
 /// SHA-256 of a whole file, in hex.
-pub(super) fn file_digest(path: &Path) -> Result<String> {
+pub(crate) fn file_digest(path: &Path) -> Result<String> {
     sha256(File::open(path).with_context(|| format!("open {}", path.display()))?)
 }
 

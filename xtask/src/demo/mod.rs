@@ -9,7 +9,7 @@
 //! than the program that did it: `cgpt` and `sgdisk` read the disk, SHA-256 of the disk's bytes is
 //! compared with the image file's. The first step that does not do what it should ends the demo.
 
-mod disk;
+pub(crate) mod disk;
 mod node;
 mod rig;
 mod steps;
