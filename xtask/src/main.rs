@@ -5,11 +5,13 @@
 //! cargo xtask test     format, lints, docs, licences, purity, every test: what CI runs
 //! cargo xtask images   build the real Debian images and firmware blobs (cached)
 //! cargo xtask demo     one release through everything, on a real Debian image
+//! cargo xtask bench    our programs beside other people's, as a table of ratios
 //! ```
 //!
 //! Nothing here is shipped. What is shipped is driven only through its command line, as an
 //! operator would, so that the demo is also a test of the contract.
 
+mod bench;
 mod cmd;
 mod debian;
 mod demo;
@@ -40,6 +42,8 @@ enum Task {
     Images(debian::Options),
     /// Carry releases through signer, repo-server and update-agent, and check every step.
     Demo(demo::Options),
+    /// Measure ours beside theirs and write docs/benchmarks.md.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::run(&options),
         Task::Images(options) => debian::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

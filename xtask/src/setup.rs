@@ -32,6 +32,20 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("curl", "curl", "a foreign HTTP client"),
 ];
 
+/// What `cargo xtask bench` measures beside ours; not installed by `setup`.
+pub(crate) const BENCH: &[(&str, &str, &str)] = &[
+    ("rauc", "rauc", "an updater by other people"),
+    ("squashfs-tools", "mksquashfs", "makes RAUC's bundles"),
+    ("dbus-daemon", "dbus-daemon", "the bus that RAUC's service needs"),
+    ("swupdate", "swupdate", "an updater by other people"),
+    ("cpio", "cpio", "makes SWUpdate's images"),
+    ("casync", "casync", "chunked images by other people"),
+    ("zchunk", "zck", "chunked files by other people"),
+    ("nginx-light", "nginx", "the yardstick of a web server"),
+    ("docker-registry", "docker-registry", "the yardstick of a registry"),
+    ("wrk", "wrk", "load"),
+];
+
 /// Package, a file of it, why: unpacked into the cache, because installing it would change more than
 /// a test may.
 const UNPACKED: &[(&str, &str, &str)] =
@@ -63,14 +77,29 @@ impl Options {
 
 /// `cargo xtask setup`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let missing = missing();
-    for (package, _, why) in PACKAGES.iter().filter(|(name, ..)| missing.contains(name)) {
+    install(PACKAGES, options.check)?;
+    if !options.no_python {
+        unpack(options.check)?;
+        python(options.check)?;
+    }
+    println!("setup: everything is there");
+    Ok(())
+}
+
+/// Installs what `cargo xtask bench` calls besides.
+pub(crate) fn bench() -> Result<()> {
+    install(BENCH, false)
+}
+
+fn install(packages: &[(&'static str, &str, &str)], check: bool) -> Result<()> {
+    let missing = missing(packages);
+    for (package, _, why) in packages.iter().filter(|(name, ..)| missing.contains(name)) {
         println!("missing: {package} ({why})");
     }
     let install = ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
     if !missing.is_empty() {
         let words = [&install[..], &missing].concat().join(" ");
-        if options.check || !paths::is_root() {
+        if check || !paths::is_root() {
             bail!("run as root: apt-get update && apt-get {words}");
         }
         // Lists may be absent or older than the archive; both end in a package not found.
@@ -82,15 +111,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .env("DEBIAN_FRONTEND", "noninteractive")
             .watch()?;
     }
-    if !options.no_python {
-        unpack(options.check)?;
-        python(options.check)?;
-    }
-    println!("setup: everything is there");
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing(packages: &[(&'static str, &str, &str)]) -> Vec<&'static str> {
     // A program may come from elsewhere than its package; only where there is none dpkg decides.
     let there = |name: &str, file: &str| match file.chars().next() {
         Some('/') => PathBuf::from(file).exists(),
@@ -100,7 +124,7 @@ fn missing() -> Vec<&'static str> {
             .finish()
             .is_ok_and(|done| done.stdout.ends_with(" installed")),
     };
-    PACKAGES.iter().filter(|(name, file, _)| !there(name, file)).map(|(name, ..)| *name).collect()
+    packages.iter().filter(|(name, file, _)| !there(name, file)).map(|(name, ..)| *name).collect()
 }
 
 fn unpack(check: bool) -> Result<()> {
