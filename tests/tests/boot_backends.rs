@@ -319,6 +319,45 @@ fn systemd_boot_by_bootctl() {
     story(&SystemdBoot);
 }
 
+/// What `doctor` finds before the first update, on each record.
+#[test]
+fn doctor_names_what_a_record_cannot_promise() {
+    let world = World::with_repository();
+    let v1 = world.publish_stable("1.0.0", 1);
+    let rows: [(&str, &dyn Reader, &str, &str); 6] = [
+        ("grub", &Grub, "true", "weak boot flags       GRUB's environment block has one copy"),
+        ("uboot", &Uboot, "true", "ok   boot flags       uboot-env"),
+        (
+            "uboot-second-copy-torn",
+            &Uboot,
+            "printf x | dd of=uboot.env bs=1 seek=20500 conv=notrunc",
+            "weak boot flags       copy 2 of U-Boot's environment is not whole",
+        ),
+        ("esp", &SystemdBoot, "true", "ok   boot flags       systemd-boot"),
+        (
+            "esp-with-a-stranger",
+            &SystemdBoot,
+            "printf 'sort-key debian\nlinux /x\n' > esp/loader/entries/debian.conf",
+            "weak boot flags       systemd-boot boots debian.conf before our entries",
+        ),
+        (
+            "esp-not-mounted",
+            &SystemdBoot,
+            "mv esp/loader/entries esp/loader/away",
+            "BAD  boot flags       boot.esp: open",
+        ),
+    ];
+    for (name, reader, damage, said) in rows {
+        let node = Node::from_factory(&world, name, &v1, &world.repository().reference());
+        reader.provision(&node);
+        node.reconfigure("backend = \"gpt-attributes\"", &reader.config(&node));
+        let place = node.path(".").display().to_string();
+        Run::new("sh").args(["-ec", &format!("cd {place}; {damage}")]).ok();
+        let output = node.agent_in_words(&["doctor"]).finish().output();
+        assert!(output.lines().any(|line| line.starts_with(said)), "{name}:\n{output}");
+    }
+}
+
 #[test]
 fn what_fw_setenv_writes_is_ours_and_single_copies_are_refused() {
     let world = World::with_repository();

@@ -384,6 +384,11 @@ mod tests {
             ("odd product", "product = \"demo\"", "product = \"../demo\""),
             ("one label twice", "os = \"root-b\"", "os = \"root-a\""),
             ("component in one slot only", "firmware = \"fw-b\"", ""),
+            (
+                "two digits of tries",
+                "#backend = \"gpt-attributes\"",
+                "backend = \"uboot-env\"\ntries = 10",
+            ),
             ("unknown mode", "mode = \"notify\"", "mode = \"yolo\""),
         ];
         for (name, from, to) in rows {
