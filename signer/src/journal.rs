@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `signed` | `role`, `version`, `digest`, `keyid`, `by`, `what` | a signature was made; `by` is the command |
 //! | `published` | `repository`, `manifest`, `versions`, `digests`, `restart` | a state became visible |
+//! | `seen` | `repository`, `versions`, `digests` | a staged change was signed on top of this state |
 //! | `abandoned` | `role`, `version`, `digest` | what was signed will never be published |
 //!
 //! All have `time` (Unix seconds, from the clock of that machine), `user`, `root` (which
@@ -183,6 +184,21 @@ impl Event {
             .with("restart", Value::Bool(restart))
     }
 
+    /// The state that a signature was made on top of: the roles that people sign.
+    pub fn seen(repository: &str, state: &State, now: UnixTime) -> Self {
+        let mut event = Event::published(repository, "", state, false, now);
+        event.members.remove("manifest");
+        event.members.remove("restart");
+        for member in ["versions", "digests"] {
+            if let Some(Value::Object(all)) = event.members.get_mut(member) {
+                // A thief of the online keys chooses these.
+                all.remove(Role::Snapshot.name());
+                all.remove(Role::Timestamp.name());
+            }
+        }
+        event.with("event", Value::from("seen"))
+    }
+
     fn payload(self, role: &Role, version: u64, digest: &Sha256) -> Self {
         self.with("role", Value::from(role.name()))
             .with("version", int(version))
@@ -224,7 +240,7 @@ impl Memory {
                 self.signed.insert(payload(event), event.text("digest").to_owned());
             }
             "abandoned" => drop(self.signed.remove(&payload(event))),
-            "published" => {
+            kind @ ("published" | "seen") => {
                 let key = (root.clone(), event.text("repository").to_owned());
                 let known = self.published.entry(key).or_default();
                 if event.members.get("restart").and_then(Value::as_bool) == Some(true) {
@@ -235,7 +251,12 @@ impl Memory {
                 for (role, version) in versions.into_iter().flatten() {
                     let digest = event.members.get("digests").and_then(|all| all.get(role));
                     let digest = digest.and_then(Value::as_str).unwrap_or_default().to_owned();
-                    known.insert(role.clone(), (Event::version(Some(version)), digest));
+                    let version = Event::version(Some(version));
+                    // What was only seen may be older than what is known: a copy that was late.
+                    if kind == "published" || known.get(role).is_none_or(|(old, _)| *old < version)
+                    {
+                        known.insert(role.clone(), (version, digest));
+                    }
                 }
             }
             _ => {}

@@ -52,10 +52,10 @@ pub enum StageError {
     Form(String),
     /// It carries metadata that do not verify.
     #[error("the state it was made on")]
-    Base(#[source] StateError),
+    Base(#[source] Box<StateError>),
     /// A payload is malformed.
     #[error("what is to be signed")]
-    Payload(#[source] StateError),
+    Payload(#[source] Box<StateError>),
     /// It carries a release that is not the signed one.
     #[error("{target}: what it carries is not what would be signed")]
     Release {
@@ -63,16 +63,14 @@ pub enum StageError {
         target: String,
     },
     /// Two files are not copies of one change.
-    #[error("{path} is another change: its {role} has sha256 {found}, not {expected}")]
+    #[error("{path} is another change than the first file: its {role} has sha256 {found}")]
     Different {
         /// The second file.
         path: PathBuf,
         /// Which role differs.
         role: String,
-        /// Digest in it.
+        /// Digest in it; nothing if it has no such role.
         found: String,
-        /// Digest in the first one.
-        expected: String,
     },
 }
 
@@ -138,7 +136,7 @@ impl Staged {
         if self.base.is_empty() {
             return Ok(None);
         }
-        State::verify(&self.base, trust_root).map(Some).map_err(StageError::Base)
+        State::verify(&self.base, trust_root).map(Some).map_err(|e| StageError::Base(e.into()))
     }
 
     /// Where snapshot and timestamp go on.
@@ -159,13 +157,10 @@ impl Staged {
         let differs =
             here.keys().chain(there.keys()).find(|role| here.get(*role) != there.get(*role));
         if let Some(role) = differs {
-            let digest =
-                |all: &BTreeMap<String, String>| all.get(role).cloned().unwrap_or_default();
             return Err(StageError::Different {
                 path: path.to_owned(),
                 role: role.clone(),
-                found: digest(&there),
-                expected: digest(&here),
+                found: there.get(role).cloned().unwrap_or_default(),
             });
         }
         for (role, signatures) in other.signatures {
@@ -183,7 +178,7 @@ impl Staged {
     /// signed summary says; channel documents are their targets.
     pub fn check_carried(&self, base: Option<&State>) -> Result<(), StageError> {
         let targets = self.proposal.targets(base).map_err(|error| match error {
-            crate::plan::PlanError::Result(error) => StageError::Payload(error),
+            crate::plan::PlanError::Result(error) => StageError::Payload(error.into()),
             other => StageError::Form(other.to_string()),
         })?;
         let signed = |name: &str| crate::state::lookup(name, |role| targets.get(role));
@@ -294,8 +289,8 @@ impl Staged {
             let signed = entry.need("signed")?.clone();
             entry.end()?;
             let payload = Payload { role, signed };
-            let known = payload.root().map_err(StageError::Payload)?.is_some()
-                || payload.targets().map_err(StageError::Payload)?.is_some();
+            let known = payload.root().map_err(in_payload)?.is_some()
+                || payload.targets().map_err(in_payload)?.is_some();
             if !known || proposal.payload(&payload.role).is_some() {
                 return Err(form("payloads"));
             }
@@ -337,6 +332,10 @@ impl Staged {
                 .map_or_else(|| payload_digest(b""), Payload::digest),
         }
     }
+}
+
+fn in_payload(error: StateError) -> StageError {
+    StageError::Payload(error.into())
 }
 
 fn release(value: &Value) -> Result<StagedRelease, StageError> {

@@ -262,7 +262,7 @@ fn case_189_one_version_one_content_and_no_signature_over_what_moved() {
     let log = team.signer.json(&["log", "--keys", "t0"], 0);
     let events: Vec<&str> =
         log["events"].as_array().unwrap().iter().map(|e| e["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["signed", "abandoned", "signed"]);
+    assert_eq!(events, ["signed", "seen", "abandoned", "signed", "seen"]);
     let path = team.signer.path("t0/signer.log");
     let text = std::fs::read_to_string(&path).unwrap().replacen("1.0.0", "6.6.6", 1);
     std::fs::write(&path, text).unwrap();
@@ -288,6 +288,22 @@ fn a_registry_that_forgot_is_noticed() {
     std::fs::rename(signer.path("repo"), signer.path("old")).unwrap();
     std::fs::rename(signer.path("new"), signer.path("repo")).unwrap();
     signer.json(&[&["refresh"], &at[..]].concat(), 0);
+}
+
+#[test]
+fn who_signed_on_top_of_a_state_is_not_led_back_behind_it() {
+    let team = Team::new(2, 1);
+    team.stage("old.json", &["renew", "root"]);
+    team.change(&words(&team.publish("1.0.0")), &["t0"]);
+    team.change(&words(&team.publish("1.1.0")), &["t0"]);
+    // Made by somebody who wants the first state back.
+    let refused = team.sign("old.json", "t0", 12);
+    assert!(refused["message"].as_str().unwrap().contains("old state"), "{refused}");
+    // Who knows nothing newer signs it; what is published stays.
+    team.sign("old.json", "r0", 0);
+    team.sign("old.json", "r1", 0);
+    team.commit(&["old.json"], 0);
+    assert_eq!(team.state().releases().unwrap().len(), 2);
 }
 
 #[test]

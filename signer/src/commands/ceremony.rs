@@ -1,28 +1,26 @@
 //! The way of every change: staged, signed, committed. In one run when all keys are at hand, in
 //! files when they are not.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use formats::digest::Digest;
 use formats::tuf::{Envelope, KeyId, Role, UnixTime};
-use serde::Serialize;
 
-use super::{ROOT_FILE, Report, has_example_key, time};
+use super::files::{replace, write_new};
+use super::stage::{StageReport, stage_report};
+use super::{ROOT_FILE, time};
 use crate::error::SignerError;
 use crate::journal::{Event, Journal, Which};
 use crate::key::KeyStore;
-use crate::key::public::short;
 use crate::plan::{
-    Change, Expiry, Finding, Level, Missing, PlanError, Proposal, assemble, decide, finish,
-    lint_change, missing, sign_payloads,
+    Change, Expiry, Finding, Level, PlanError, Proposal, assemble, check_at_hand, decide, finish,
+    lint_change, sign_payloads,
 };
 use crate::policy::Policy;
 use crate::published::{self, Published, PublishedError};
 use crate::repository::{Registry, RegistryError};
 use crate::stage::{STAGE_LIMIT, Staged, StagedRelease};
 use crate::state::State;
-use crate::summary::{Section, describe};
 use crate::verify::read_release;
 
 /// A signer: keys, what they trust, what they remember, what they want.
@@ -68,6 +66,14 @@ impl Signing {
             Some(journal) => Ok(journal.check_published(repository, state, which)?),
             None => Ok(()),
         }
+    }
+
+    /// Refuses to begin what the keys at hand could not finish: a change of these roles.
+    pub(super) fn can_sign(&self, state: &State, role: &Role) -> Result<(), SignerError> {
+        for role in [role, &Role::Snapshot, &Role::Timestamp] {
+            check_at_hand(state, role, &self.keys)?;
+        }
+        Ok(())
     }
 
     /// The newest state of a repository, verified, and not older than what was published from
@@ -188,14 +194,11 @@ pub(super) fn apply(
     match delivery {
         Delivery::Stage(path) => {
             write_new(path, &staged.to_bytes())?;
-            Ok(Outcome::Staged(stage_report(
-                path,
-                &staged,
-                Some(before),
-                findings,
-                Vec::new(),
-                now,
-            )?))
+            {
+                let before = Some(before);
+                let none = Vec::new();
+                Ok(Outcome::Staged(stage_report(path, true, &staged, before, findings, none, now)?))
+            }
         }
         Delivery::Publish => {
             check_memory(signing, &staged, Some(before))?;
@@ -252,7 +255,7 @@ pub(super) fn finish_staged(
         check_uploaded(registry, &state, staged)?;
     }
     let mut all = signed.to_vec();
-    all.extend(online_events(&state, &staged.what, now));
+    all.extend(online_events(&state, "commit", &staged.what, now));
     signing.record(&all)?;
     let tag = staged.release.as_ref().map(StagedRelease::tag);
     let manifest = published::publish(registry, previous.as_ref(), &state, tag.as_ref())?;
@@ -362,7 +365,7 @@ pub(super) fn events(
 }
 
 /// One event per signature under snapshot and timestamp.
-pub(super) fn online_events(state: &State, what: &str, now: UnixTime) -> Vec<Event> {
+pub(super) fn online_events(state: &State, by: &str, what: &str, now: UnixTime) -> Vec<Event> {
     let anchor = crate::journal::anchor_of(state);
     let files = [
         (Role::Snapshot, state.snapshot.data.header.version, &state.snapshot.bytes),
@@ -375,119 +378,11 @@ pub(super) fn online_events(state: &State, what: &str, now: UnixTime) -> Vec<Eve
         for signature in envelope.iter().flat_map(|envelope| envelope.signatures()) {
             if let Ok(keyid) = signature.keyid.parse::<KeyId>() {
                 let payload = (&role, version, &digest);
-                events.push(Event::signed(&anchor, payload, &keyid, "publish", what, now));
+                events.push(Event::signed(&anchor, payload, &keyid, by, what, now));
             }
         }
     }
     events
-}
-
-/// A staged change and how far it is.
-#[derive(Debug, Serialize)]
-pub struct StageReport {
-    file: PathBuf,
-    what: String,
-    repository: String,
-    /// What is signed, against what is published.
-    pub sections: Vec<Section>,
-    warnings: Vec<Finding>,
-    /// Signatures that were made now, as `role keyid`.
-    signed_now: Vec<String>,
-    /// Who signed and who has not.
-    pub signatures: Vec<RequirementReport>,
-    /// Whether `commit` would find enough.
-    pub ready: bool,
-    example_keys: bool,
-}
-
-/// One threshold.
-#[derive(Debug, Serialize)]
-pub struct RequirementReport {
-    role: String,
-    by: String,
-    threshold: u32,
-    signed: Vec<String>,
-    waiting: Vec<String>,
-    met: bool,
-}
-
-impl RequirementReport {
-    fn of(missing: &Missing) -> Self {
-        let text = |ids: &[KeyId]| ids.iter().map(KeyId::to_string).collect();
-        RequirementReport {
-            role: missing.role.to_string(),
-            by: missing.by.clone(),
-            threshold: missing.threshold,
-            signed: text(&missing.signed),
-            waiting: text(&missing.waiting),
-            met: missing.is_met(),
-        }
-    }
-
-    fn line(&self) -> String {
-        let mut line = format!(
-            "{} ({}): {} of {} signatures",
-            self.role,
-            self.by,
-            self.signed.len(),
-            self.threshold
-        );
-        if !self.met {
-            let short: Vec<&str> =
-                self.waiting.iter().map(|id| id.get(..8).unwrap_or_default()).collect();
-            line.push_str(&format!(", waiting for any of {}", short.join(", ")));
-        }
-        line
-    }
-}
-
-impl Report for StageReport {
-    fn text(&self) -> String {
-        let mut text = format!("{}: {}", self.file.display(), self.what);
-        for section in &self.sections {
-            text.push_str(&format!("\n{}", section.text()));
-        }
-        for warning in &self.warnings {
-            text.push_str(&format!("\nwarning: {warning}"));
-        }
-        for requirement in &self.signatures {
-            text.push_str(&format!("\n{}", requirement.line()));
-        }
-        let next = if self.ready {
-            "ready: signer commit"
-        } else {
-            "next: signer sign, by those who have not"
-        };
-        text.push_str(&format!("\n{next}"));
-        text
-    }
-
-    fn example_keys(&self) -> bool {
-        self.example_keys
-    }
-}
-
-pub(super) fn stage_report(
-    path: &Path,
-    staged: &Staged,
-    before: Option<&State>,
-    warnings: Vec<Finding>,
-    signed_now: Vec<(Role, KeyId)>,
-    now: UnixTime,
-) -> Result<StageReport, SignerError> {
-    let all = missing(before, &staged.proposal, &staged.signatures)?;
-    let root = staged.proposal.root(before)?;
-    Ok(StageReport {
-        file: path.to_owned(),
-        what: staged.what.clone(),
-        repository: staged.repository.clone(),
-        sections: describe(before, &staged.proposal, now)?,
-        warnings,
-        signed_now: signed_now.iter().map(|(role, id)| format!("{} {id}", role.name())).collect(),
-        ready: all.iter().all(Missing::is_met),
-        signatures: all.iter().map(RequirementReport::of).collect(),
-        example_keys: has_example_key(&root),
-    })
 }
 
 /// Reads staged changes: copies of one, whose signatures are put together.
@@ -523,49 +418,6 @@ pub(super) fn repository_name(registry: &dyn Registry) -> String {
 
 pub(super) fn files_of(state: &State) -> std::collections::BTreeMap<String, Vec<u8>> {
     state.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect()
-}
-
-/// A file that appears whole, durable, and never replaces another.
-pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SignerError> {
-    let failed = failed(path);
-    let file = temporary(path, bytes, 0o644)?;
-    file.persist_noclobber(path).map_err(|error| failed(error.error))?;
-    sync_directory(path)
-}
-
-/// A file that appears whole and durable in the place of another.
-pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SignerError> {
-    let failed = failed(path);
-    temporary(path, bytes, mode)?.persist(path).map_err(|error| failed(error.error))?;
-    sync_directory(path)
-}
-
-fn temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<tempfile::NamedTempFile, SignerError> {
-    let failed = failed(path);
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
-        .tempfile_in(directory_of(path))
-        .map_err(&failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(&failed)?;
-    Ok(file)
-}
-
-fn sync_directory(path: &Path) -> Result<(), SignerError> {
-    std::fs::File::open(directory_of(path)).and_then(|dir| dir.sync_all()).map_err(failed(path))
-}
-
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> SignerError + use<> {
-    let path = path.to_owned();
-    move |source| SignerError::File { action: "write", path: path.clone(), source }
-}
-
-/// `… of role …` for people: a key's short name.
-pub(super) fn key_name(key: &formats::tuf::Key) -> String {
-    short(key)
 }
 
 /// When a state's timestamp ends, as reports write it.

@@ -5,12 +5,13 @@ use formats::tuf::{Key, KeyId, Role, UnixTime};
 use serde::Serialize;
 
 use super::ceremony::{
-    Base, Outcome, Wanted, apply, key_name, online_events, repository_name, timestamp_expires,
+    Base, Outcome, Wanted, apply, online_events, repository_name, timestamp_expires,
 };
 use super::status::ChannelStatus;
 use super::{Answer, Delivery, Report, Signing, has_example_key};
 use crate::error::SignerError;
 use crate::journal::Event;
+use crate::key::public::short;
 use crate::plan::{
     self, Change, ChannelEdit, Delegation, Expiry, Finding, RoleKeySet, rotation_of,
 };
@@ -149,7 +150,7 @@ fn change_of(published: &Published, edit: &Edit) -> Result<(Change, String), Sig
         }
         Edit::Revoke(keys, replacement) => {
             let names: Vec<String> = keys.iter().map(|id| id.to_string()[..8].to_owned()).collect();
-            let instead = replacement.as_ref().map(|key| format!(" for {}", key_name(key)));
+            let instead = replacement.as_ref().map(|key| format!(" for {}", short(key)));
             let what = format!("revoke {}{}", names.join(", "), instead.unwrap_or_default());
             (Change::Revoke { keys: keys.clone(), replacement: replacement.clone() }, what)
         }
@@ -171,7 +172,7 @@ pub fn refresh(
     let before = signing.load(registry)?;
     let expiry = expiry.clone().or(&signing.policy.expiry()?);
     let state = plan::refresh(&before.state, &signing.keys, &expiry, now)?;
-    signing.record(&online_events(&state, "refresh", now))?;
+    signing.record(&online_events(&state, "refresh", "refresh", now))?;
     let manifest = published::publish(registry, Some(&before.manifest), &state, None)?;
     let repository = repository_name(registry);
     let event = Event::published(&repository, &manifest.to_string(), &state, false, now);

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use formats::tuf::{Envelope, Key, KeyId, Role, UnixTime};
 use serde::Serialize;
 
-use super::ceremony::{
-    check_memory, events, finish_staged, lint, repository_name, stage_report, write_new,
-};
+use super::ceremony::{check_memory, events, finish_staged, lint, repository_name};
+use super::files::write_new;
+use super::stage::stage_report;
 use super::{
     Answer, Delivery, Protect, ROOT_FILE, Report, Signing, has_example_key, read_trust_root, time,
 };
@@ -117,7 +117,7 @@ pub fn init(
     let warnings = lint(None, &staged.proposal, &signing.policy, now)?;
     if let Delivery::Stage(file) = delivery {
         write_new(file, &staged.to_bytes())?;
-        let report = stage_report(file, &staged, None, warnings, Vec::new(), now)?;
+        let report = stage_report(file, true, &staged, None, warnings, Vec::new(), now)?;
         return Ok(Answer::Staged(report));
     }
     check_memory(signing, &staged, None)?;

@@ -5,6 +5,7 @@
 mod bundle;
 mod ceremony;
 mod change;
+mod files;
 mod init;
 mod inspect;
 mod key;
@@ -12,11 +13,12 @@ mod lint;
 mod package;
 mod publish;
 mod sign;
+mod stage;
 mod status;
 mod verify;
 
 pub use bundle::{BundleReport, BundleRequest, Selection, bundle};
-pub use ceremony::{Delivery, RequirementReport, Signing, StageReport};
+pub use ceremony::{Delivery, Signing};
 pub use change::{ChangeReport, Edit, EditOptions, Rotation, edit, refresh};
 pub use init::{InitReport, InitRequest, init};
 pub use inspect::{InspectReport, inspect};
@@ -25,6 +27,7 @@ pub use lint::{LintReport, lint, lint_staged};
 pub use package::{PackageReport, check_package_root};
 pub use publish::{ComponentInput, PublishReport, PublishRequest, publish};
 pub use sign::{AbandonReport, CommitReport, LogReport, abandon, commit, log, sign, stage_status};
+pub use stage::{RequirementReport, StageReport};
 pub use status::{StatusReport, status};
 pub use verify::{VerifyReport, verify};
 

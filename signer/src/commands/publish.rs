@@ -15,7 +15,10 @@ use super::ceremony::{Base, Outcome, Wanted, apply, timestamp_expires};
 use super::{Answer, Delivery, Report, Signing, bytes, has_example_key};
 use crate::error::SignerError;
 use crate::image::{self, Source};
-use crate::plan::{Change, Expiry, Finding, NewRelease, ReleaseProposal, check_release};
+use crate::plan::{
+    Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, check_fit, check_release,
+    decide,
+};
 use crate::progress::Show;
 use crate::published::{self, Published, product_repository};
 use crate::repository::Registry;
@@ -127,12 +130,24 @@ pub fn publish(
 ) -> Result<Answer<PublishReport>, SignerError> {
     let base = Base::latest(registry, signing)?;
     let (components, security_version) = check_request(&base.published, request)?;
+    rehearse(&base.published, request, security_version, now)?;
     let repository = product_repository(registry, &request.product)?;
     let tag = published::tag(request.version.as_str())?;
     // All files are opened before the first is built: a missing one should not cost an hour.
     let mut sources = Vec::new();
     for component in &components {
         sources.push(Source::open(&component.path)?);
+    }
+    // And so should an image that no slot holds, or a key that is at home.
+    let sizes = components.iter().zip(&sources);
+    let sizes: Vec<_> = sizes
+        .map(|(one, source)| (one.name.as_str(), one.compatible.as_slice(), source.len()))
+        .collect();
+    let target = target_name(&request.product, &request.version);
+    check_fit(&signing.policy, &target, &sizes)?;
+    if delivery == Delivery::Publish {
+        let role = request.role.as_ref().unwrap_or(&Role::Targets);
+        signing.can_sign(&base.published.state, role)?;
     }
     let (mut indexed, mut summaries, mut reports) = (Vec::new(), Vec::new(), Vec::new());
     for (component, source) in components.iter().zip(sources) {
@@ -152,7 +167,6 @@ pub fn publish(
     let summary = Summary { version, security_version, components: summaries };
     let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
     let channel = request.channel.clone();
-    let target = target_name(&request.product, &request.version);
     let wanted = Wanted {
         change: Change::Publish { release, channel, role: request.role.clone() },
         what: format!("publish {target}"),
@@ -181,6 +195,25 @@ pub fn publish(
     }))
 }
 
+/// Everything that signing would refuse whatever is in the images, before they are built.
+fn rehearse(
+    before: &Published,
+    request: &PublishRequest,
+    security_version: u64,
+    now: UnixTime,
+) -> Result<(), SignerError> {
+    let (version, components) = (request.version.clone(), Vec::new());
+    let summary = Summary { version, security_version, components };
+    let release = NewRelease { product: request.product.clone(), summary, index: Vec::new() };
+    let (channel, role) = (request.channel.clone(), request.role.clone());
+    let change = Change::Publish { release, channel, role };
+    match decide(&before.state, &change, &request.expiry, now) {
+        // The same images again are nothing to do; whether they are the same is not known yet.
+        Ok(_) | Err(PlanError::SameVersion { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Components in their published order and the security version, after everything that can be
 /// refused without building anything.
 fn check_request(
@@ -197,7 +230,7 @@ fn check_request(
     let highest = before
         .state
         .releases()
-        .map_err(crate::plan::PlanError::from)?
+        .map_err(PlanError::from)?
         .into_iter()
         .filter(|release| release.product == request.product)
         .map(|release| release.summary.security_version)

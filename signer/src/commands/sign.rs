@@ -6,9 +6,10 @@ use formats::tuf::UnixTime;
 use serde::Serialize;
 
 use super::ceremony::{
-    check_memory, events, finish_staged, lint, payload_ids, read_staged, replace, stage_report,
-    timestamp_expires, write_new,
+    check_memory, events, finish_staged, lint, payload_ids, read_staged, timestamp_expires,
 };
+use super::files::{replace, write_new};
+use super::stage::stage_report;
 use super::{Report, Signing, StageReport, has_example_key};
 use crate::error::SignerError;
 use crate::journal::{Event, Which};
@@ -43,18 +44,21 @@ pub fn sign(
     }
     check_memory(signing, &staged, base)?;
     let warnings = lint(base, &staged.proposal, &signing.policy, now)?;
-    let shown = stage_report(first, &staged, base, warnings.clone(), Vec::new(), now)?;
+    let shown = stage_report(first, true, &staged, base, warnings.clone(), Vec::new(), now)?;
     refuse_without_keys(signing, &staged, base)?;
     if !agrees(&shown) {
         return Err(SignerError::Declined);
     }
     let by = sign_payloads(base, &staged.proposal, &signing.keys, &mut staged.signatures)?;
-    signing.record(&events(&staged, base, &by, "sign", now))?;
+    let mut all = events(&staged, base, &by, "sign", now);
+    // Who signed on top of a state is not led back behind it.
+    all.extend(base.map(|state| Event::seen(&staged.repository, state, now)));
+    signing.record(&all)?;
     match output {
         Some(path) => write_new(path, &staged.to_bytes())?,
         None => replace(first, &staged.to_bytes(), 0o644)?,
     }
-    stage_report(output.unwrap_or(first), &staged, base, warnings, by, now)
+    stage_report(output.unwrap_or(first), true, &staged, base, warnings, by, now)
 }
 
 /// Keys that count for nothing here are somebody's mistake.
@@ -107,7 +111,8 @@ pub fn stage_status(
         .base(signing.trust_root.as_deref())
         .map_err(|source| SignerError::Stage { path: first.clone(), source })?;
     let warnings = crate::plan::lint_change(base.as_ref(), &staged.proposal, &signing.policy, now)?;
-    stage_report(first, &staged, base.as_ref(), warnings, Vec::new(), now)
+    let anchored = signing.trust_root.is_some();
+    stage_report(first, anchored, &staged, base.as_ref(), warnings, Vec::new(), now)
 }
 
 /// What is public now.
@@ -275,6 +280,8 @@ impl Report for AbandonReport {
 pub struct LogReport {
     file: PathBuf,
     events: Vec<serde_json::Value>,
+    /// The tag of the state that was published last from here.
+    last_published: Option<String>,
 }
 
 impl Report for LogReport {
@@ -285,7 +292,9 @@ impl Report for LogReport {
             let time = event["time"].as_i64().unwrap_or_default();
             let time = UnixTime::from_secs(time);
             let line = match word("event").as_str() {
-                "published" => format!("published {} {}", word("repository"), event["versions"]),
+                kind @ ("published" | "seen") => {
+                    format!("{kind} {} {}", word("repository"), event["versions"])
+                }
                 kind => {
                     let keyid = word("keyid");
                     let keyid = keyid.get(..8).unwrap_or_default();
@@ -294,6 +303,9 @@ impl Report for LogReport {
                 }
             };
             text.push_str(&format!("\n{time} {line}"));
+        }
+        if let Some(tag) = &self.last_published {
+            text.push_str(&format!("\nlast published: {tag}"));
         }
         text
     }
@@ -307,6 +319,8 @@ pub fn log(signing: &Signing) -> Result<LogReport, SignerError> {
         let members = formats::json::Value::Object(event.members.clone()).to_bytes();
         serde_json::from_slice(&members).unwrap_or_default()
     };
-    let events = journal.events()?.iter().map(value).collect();
-    Ok(LogReport { file: journal.path().to_owned(), events })
+    let events: Vec<serde_json::Value> = journal.events()?.iter().map(value).collect();
+    let published = events.iter().rev().find(|event| event["event"] == "published");
+    let last_published = published.map(|event| format!("ts-{}", event["versions"]["timestamp"]));
+    Ok(LogReport { file: journal.path().to_owned(), events, last_published })
 }

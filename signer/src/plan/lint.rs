@@ -286,30 +286,47 @@ impl View<'_> {
 
     /// Whether a release fits the hardware it is for.
     fn release(&self, found: &mut Findings, target: &str, summary: &Summary) {
-        for (id, hardware) in &self.policy.hardware {
-            let fits = |component: &&formats::release::ComponentSummary| {
-                component.compatible.iter().any(|compatible| compatible == id)
-            };
-            let components: Vec<_> = summary.components.iter().filter(fits).collect();
-            if components.is_empty() {
-                continue;
+        let components = summary.components.iter();
+        let components: Vec<_> = components
+            .map(|one| (one.name.as_str(), one.compatible.as_slice(), one.raw_size))
+            .collect();
+        fit(found, self.policy, target, &components);
+    }
+}
+
+/// What a release is made of, before it is built: name, hardware ids, bytes.
+pub type Component<'a> = (&'a str, &'a [String], u64);
+
+/// Refuses a release that does not fit its hardware, before anything is built or uploaded.
+pub fn check_fit(
+    policy: &Policy,
+    target: &str,
+    components: &[Component<'_>],
+) -> Result<(), PlanError> {
+    let mut found = Findings::default();
+    fit(&mut found, policy, target, components);
+    found.0.into_iter().next().map_or(Ok(()), |finding| Err(PlanError::Lint(finding)))
+}
+
+fn fit(found: &mut Findings, policy: &Policy, target: &str, components: &[Component<'_>]) {
+    for (id, hardware) in &policy.hardware {
+        let components: Vec<_> =
+            components.iter().filter(|(_, compatible, _)| compatible.contains(id)).collect();
+        if components.is_empty() {
+            continue;
+        }
+        for needed in &hardware.needs {
+            if !components.iter().any(|(name, ..)| name == needed) {
+                let text = format!("{target} has no {needed} for hardware {id}, which needs one");
+                found.refuse(Reason::HwMismatch, text);
             }
-            for needed in &hardware.needs {
-                if !components.iter().any(|component| component.name.as_str() == needed) {
-                    let text =
-                        format!("{target} has no {needed} for hardware {id}, which needs one");
-                    found.refuse(Reason::HwMismatch, text);
-                }
-            }
-            for component in components {
-                let slot = hardware.slots.get(component.name.as_str());
-                if let Some(slot) = slot.filter(|slot| component.raw_size > **slot) {
-                    let text = format!(
-                        "{} of {target} has {} bytes; its slot on hardware {id} holds {slot}",
-                        component.name, component.raw_size
-                    );
-                    found.refuse(Reason::SlotSize, text);
-                }
+        }
+        for (name, _, size) in components {
+            if let Some(slot) = hardware.slots.get(*name).filter(|slot| size > *slot) {
+                let text = format!(
+                    "{name} of {target} has {size} bytes; its slot on hardware {id} holds {slot}"
+                );
+                found.refuse(Reason::SlotSize, text);
             }
         }
     }

@@ -24,10 +24,13 @@ mod sign;
 
 pub use assemble::{Missing, Offline, assemble, check_versions, missing};
 pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, parse_duration, period_of};
-pub use lint::{Finding, Level, Proposal as ReleaseProposal, check_release, lint, lint_change};
+pub use lint::{
+    Component, Finding, Level, Proposal as ReleaseProposal, check_fit, check_release, lint,
+    lint_change,
+};
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
 pub use roles::{Delegation, RoleKeySet, rotation_of};
-pub use sign::{Restart, finish, refresh, sign_payloads};
+pub use sign::{Restart, check_at_hand, finish, refresh, sign_payloads};
 
 use formats::channel::{ChannelError, Urgency};
 use formats::reason::Reason;

@@ -82,6 +82,23 @@ pub fn sign_payloads(
     Ok(signed)
 }
 
+/// Whether the keys at hand are enough for a role as it is published.
+pub fn check_at_hand(state: &State, role: &Role, keys: &KeyStore) -> Result<(), PlanError> {
+    let all = requirements(Some(state), &Proposal::default(), role)?;
+    if all.is_empty() {
+        return Err(PlanError::NoRole(role.clone()));
+    }
+    for needed in all {
+        let found = needed.role_keys.keyids.iter().filter(|id| keys.find(id).is_some()).count();
+        let threshold = needed.role_keys.threshold;
+        if found < threshold as usize {
+            let (role, by) = (role.clone(), needed.by);
+            return Err(PlanError::KeysMissing { role, by, threshold, found });
+        }
+    }
+    Ok(())
+}
+
 /// The next state: snapshot and timestamp on top of what people signed.
 ///
 /// What comes out has been verified the way nodes do it.
