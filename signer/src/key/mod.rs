@@ -15,6 +15,10 @@ mod document;
 pub mod example;
 mod file;
 mod passphrase;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
+#[cfg(not(feature = "pkcs11"))]
+#[path = "no_tokens.rs"]
 mod pkcs11;
 pub mod public;
 mod seal;
@@ -27,7 +31,7 @@ pub use file::{
     write_public,
 };
 pub use passphrase::{NEW_PASSPHRASE_FILE, PASSPHRASE_FILE, Unlock};
-pub use pkcs11::{TokenKeyKind, generate};
+pub use pkcs11::generate;
 pub use seal::{Cost, Floor};
 pub use store::{KeyStore, SigningKey, open_document, private_files, sign};
 pub use uri::{CommandUri, KeyLocation, Pkcs11Uri, UriError};
@@ -43,6 +47,15 @@ pub const SECRET_ENDING: &str = "key";
 pub const URI_ENDING: &str = "uri";
 /// Ending of the names of public key files.
 pub const PUBLIC_ENDING: &str = "pub";
+
+/// Which kind of key a token is to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKeyKind {
+    /// ed25519
+    Ed25519,
+    /// ECDSA over P-256, for tokens that have nothing else.
+    P256,
+}
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]

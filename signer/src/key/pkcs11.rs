@@ -20,7 +20,7 @@ use formats::tuf::Key;
 
 use super::passphrase::read_secret_line;
 use super::uri::Pkcs11Uri;
-use super::{KeyError, SigningKey, Unlock, public};
+use super::{KeyError, SigningKey, TokenKeyKind, Unlock, public};
 
 /// ed25519 as an object identifier (RFC 8410) and as a curve name (PKCS#11 3.0 §2.3.5); tokens
 /// know one of them.
@@ -32,15 +32,6 @@ const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07
 pub(super) struct TokenKey {
     key: Key,
     uri: Pkcs11Uri,
-}
-
-/// Which kind of key a token is to make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenKeyKind {
-    /// ed25519
-    Ed25519,
-    /// ECDSA over P-256, for tokens that have nothing else.
-    P256,
 }
 
 impl TokenKey {

@@ -64,6 +64,7 @@ pub(super) fn ed25519(point: &[u8]) -> Result<Key, String> {
 }
 
 /// A P-256 key of its uncompressed point.
+#[cfg(feature = "pkcs11")]
 pub(super) fn p256(point: &[u8]) -> Result<Key, String> {
     if point.len() != 65 {
         return Err("its ECDSA key is not an uncompressed point of P-256".to_owned());
@@ -73,6 +74,7 @@ pub(super) fn p256(point: &[u8]) -> Result<Key, String> {
 }
 
 /// `r ‖ s` as the DER that TUF clients read (RFC 3279 §2.2.3).
+#[cfg(feature = "pkcs11")]
 pub(super) fn ecdsa_der(raw: &[u8]) -> Option<Vec<u8>> {
     if raw.len() != 64 {
         return None;

@@ -10,10 +10,12 @@
 //! above them is the caller's to verify. Publishing is a sequence of calls that ends with
 //! [`Registry::set_tag`] of `tuf:latest`; before that call no reader sees any of it.
 
+#[cfg(feature = "registry")]
 mod client;
 mod layout;
 
-pub use client::{ClientOptions, RegistryClient};
+#[cfg(feature = "registry")]
+pub use client::RegistryClient;
 pub use layout::LayoutRepository;
 
 use std::io::{self, Read, Write};
@@ -289,6 +291,17 @@ pub trait BlobSink: Write {
     fn failed(&self, source: io::Error) -> RegistryError;
 }
 
+/// How registries are reached. Does nothing for directories and archives.
+#[derive(Debug, Clone, Default)]
+pub struct ClientOptions {
+    /// Trust only the certificates of this PEM file instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// A file with a bearer token; its owner's only.
+    pub token_file: Option<PathBuf>,
+    /// HTTP without TLS; loopback addresses only.
+    pub plain_http: bool,
+}
+
 /// What a repository is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -305,8 +318,14 @@ pub fn open(
     options: &ClientOptions,
 ) -> Result<Box<dyn Registry>, RegistryError> {
     match (reference, access) {
+        #[cfg(feature = "registry")]
         (Reference::Registry { .. }, _) => {
             Ok(Box::new(RegistryClient::connect(reference.clone(), options)?))
+        }
+        #[cfg(not(feature = "registry"))]
+        (Reference::Registry { .. }, _) => {
+            let ClientOptions { .. } = options;
+            Err(RegistryError::ReadOnly(reference.to_string()))
         }
         (Reference::Layout { .. }, Access::Write) => {
             Ok(Box::new(LayoutRepository::create(reference.clone())?))

@@ -11,7 +11,6 @@ mod transfer;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Seek, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,24 +26,13 @@ use oci_client::{Client, Reference as ImageReference};
 use self::credentials::{is_loopback, read_ca, read_token};
 use self::failure::{chain, is_not_found, reason_of};
 use self::transfer::{BlobReader, FileStream};
-use super::{BlobSink, Expect, Registry, RegistryError};
+use super::{BlobSink, ClientOptions, Expect, Registry, RegistryError};
 use crate::progress::Progress;
 
 /// A registry that is silent for this long is gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any handshake over a bad line.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How registries are reached. Does nothing for directories and archives.
-#[derive(Debug, Clone, Default)]
-pub struct ClientOptions {
-    /// Trust only the certificates of this PEM file instead of the system's.
-    pub ca: Option<PathBuf>,
-    /// A file with a bearer token; its owner's only.
-    pub token_file: Option<PathBuf>,
-    /// HTTP without TLS; loopback addresses only.
-    pub plain_http: bool,
-}
 
 /// A registry.
 pub struct RegistryClient {
