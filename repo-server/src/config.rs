@@ -38,6 +38,9 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// A TUF timestamp that expires sooner than this raises an alarm.
     pub alarm_before: Duration,
+    /// Key files with which the server itself renews snapshot and timestamp; empty: it signs
+    /// nothing, and holds no key.
+    pub refresh_keys: Vec<PathBuf>,
     /// When to throw garbage away; never without.
     pub collect: Option<Collect>,
     /// Bounds on what clients may use up.
@@ -60,6 +63,7 @@ impl Config {
             quota: Quota::default(),
             metrics_listen: None,
             alarm_before: ALARM_BEFORE,
+            refresh_keys: Vec::new(),
             collect: None,
             limits: Limits::default(),
         }

@@ -21,6 +21,7 @@
 //! | [`store`] | image layout, links, what is visible where | yes |
 //! | [`tuf_tree`] | TUF file names → digests | through [`store`] |
 //! | [`alarm`] | is the TUF timestamp renewed in time | through [`store`] |
+//! | `refresh` | with `--refresh-key` only: renews snapshot and timestamp | through `signer` |
 //! | [`serve`] | sockets, TLS, timeouts, limits, shutdown | yes |
 //!
 //! ```
@@ -41,6 +42,7 @@ mod handle;
 mod metrics;
 mod progress;
 pub mod range;
+mod refresh;
 pub mod route;
 pub mod serve;
 pub mod store;

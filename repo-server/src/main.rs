@@ -115,6 +115,10 @@ struct Serve {
     /// Seconds before a TUF timestamp expires that an alarm is raised.
     #[arg(long, value_name = "SECONDS", default_value_t = ALARM_BEFORE.as_secs())]
     alarm_before: u64,
+    /// Renew snapshot and timestamp with this key (may be given twice). The server then holds an
+    /// online key, and says so; a key of people is refused. `signer refresh` elsewhere is better.
+    #[arg(long, value_name = "FILE", conflicts_with = "read_only")]
+    refresh_key: Vec<PathBuf>,
     /// Connections of one client (an IPv4 address or an IPv6 /64) at once; further ones are closed.
     #[arg(long, value_name = "N", default_value_t = Limits::default().client_connections)]
     client_connections: usize,
@@ -174,6 +178,7 @@ impl Serve {
             quota: Quota { total: self.quota, repository: self.repository_quota },
             metrics_listen: self.metrics_listen,
             alarm_before: Duration::from_secs(self.alarm_before),
+            refresh_keys: self.refresh_key.clone(),
             limits: Limits {
                 client_connections: self.client_connections,
                 client_rate: self.client_rate,

@@ -28,6 +28,7 @@ use crate::handle::uploads::Uploads;
 use crate::handle::{App, RouteWord, handle, lists};
 use crate::metrics::Metrics;
 use crate::progress::{Counted, Progress, Verdict};
+use crate::refresh::{self, Refresher};
 use crate::store::gc::Collected;
 use crate::store::{Store, chain};
 use crate::tls;
@@ -95,6 +96,7 @@ impl Server {
             return Err(ServerError::PlainHttp(address));
         }
         let access = Access::new(&config)?;
+        let refresher = Refresher::new(&config.dir, &config.refresh_keys)?;
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let (dir, read_only, quota) = (config.dir.clone(), config.read_only, config.quota);
         let sessions = config.limits.sessions;
@@ -122,6 +124,8 @@ impl Server {
             metrics_elsewhere: metrics.is_some(),
             fresh: RwLock::default(),
             alarm_before: config.alarm_before,
+            refresher,
+            signs: RwLock::default(),
             collect: config.collect,
             receiving: Arc::new(Semaphore::new(limits.uploads)),
             verifying: Semaphore::new(2),
@@ -165,6 +169,7 @@ impl Server {
         let clients = Clients::new(&app.limits);
         let mut chores = tokio::task::JoinSet::new();
         chores.spawn(collect_garbage(Arc::clone(&app)));
+        chores.spawn(renew_timestamps(Arc::clone(&app)));
         chores.spawn(watch_timestamps(Arc::clone(&app)));
         if let Some((listener, _)) = metrics {
             chores.spawn(serve_metrics(listener, Arc::clone(&app)));
@@ -267,6 +272,24 @@ async fn collect_garbage(app: Arc<App>) {
                 tracing::error!(error = chain(&error), "garbage not collected");
             }
             Err(panic) => tracing::error!(%panic, "garbage not collected"),
+        }
+    }
+}
+
+/// Renews timestamps, if there is a key for it.
+async fn renew_timestamps(app: Arc<App>) {
+    let Some(refresher) = app.refresher.clone() else { return };
+    let mut turns = tokio::time::interval(app.limits.alarm_every);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        let (store, refresher) = (Arc::clone(&app.store), refresher.clone());
+        match tokio::task::spawn_blocking(move || refresher.turn(&store)).await {
+            Ok(signs) => {
+                refresh::tell(&app.signs(), &signs);
+                *app.signs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signs);
+            }
+            Err(panic) => tracing::error!(%panic, "timestamps not renewed"),
         }
     }
 }

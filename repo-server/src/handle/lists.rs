@@ -96,6 +96,9 @@ pub(crate) fn health(app: &App) -> Response<Body> {
         "tags": repositories.iter().map(|(_, tags)| tags).sum::<usize>(),
         "uploads": app.uploads.len(),
         "read_only": app.read_only,
+        // Who takes a server with a key can hold nodes back: to be seen by whoever looks.
+        "holds_online_keys": app.refresher.is_some(),
+        "signs": *app.signs(),
     }))
 }
 

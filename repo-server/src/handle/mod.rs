@@ -32,6 +32,7 @@ use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
 use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
+use crate::refresh::{Refresher, Signs};
 use crate::route::{Reference, Route, Start, Step, route};
 use crate::store::facts::FactsError;
 use crate::store::write::Target;
@@ -57,6 +58,10 @@ pub(crate) struct App {
     /// As last looked at.
     pub(crate) fresh: RwLock<Arc<Vec<Freshness>>>,
     pub(crate) alarm_before: Duration,
+    /// What it signs itself; absent for a server without a key.
+    pub(crate) refresher: Option<Refresher>,
+    /// As last signed.
+    pub(crate) signs: RwLock<Arc<Vec<Signs>>>,
     /// Bodies being received.
     pub(crate) receiving: Arc<Semaphore>,
     /// Large blobs being hashed before they are first served: few, or disks only seek.
@@ -66,6 +71,10 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn access(&self) -> Arc<Access> {
         Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn signs(&self) -> Arc<Vec<Signs>> {
+        Arc::clone(&self.signs.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn fresh(&self) -> Arc<Vec<Freshness>> {
