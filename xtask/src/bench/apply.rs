@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::peers;
-use super::rig::{Bench, V2, length, settle};
+use super::rig::{Bench, Booted, V2, length, settle};
 use super::run::{Loop, Measured};
 use super::table::{Goal, Row, Unit};
 use crate::cmd::Cmd;
@@ -52,11 +52,11 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
         const LARGE: &str = "bs=1M iflag=fullblock";
         found.pipe_default.push(pipe(bench, &compressed, true, "")?);
         found.pipe_large.push(pipe(bench, &compressed, true, LARGE)?);
-        found.ours_loop.push(ours(bench, true, None, &mut found.peaks)?);
+        found.ours_loop.push(ours(bench, true, Booted::Nothing, &mut found.peaks)?);
         found.pipe_file_default.push(pipe(bench, &compressed, false, "")?);
         found.pipe_file_large.push(pipe(bench, &compressed, false, LARGE)?);
-        found.ours_file.push(ours(bench, false, None, &mut found.peaks)?);
-        found.ours_update.push(ours(bench, true, Some(&bench.v1), &mut found.peaks)?);
+        found.ours_file.push(ours(bench, false, Booted::Nothing, &mut found.peaks)?);
+        found.ours_update.push(ours(bench, true, Booted::Installed, &mut found.peaks)?);
         if let Ok(swupdate) = &swupdate {
             found.swupdate.push(peer(bench, &swupdate.device, swupdate.install())?);
         }
@@ -118,7 +118,7 @@ fn told(
             &found.pipe_large,
             Goal::None,
         )
-        .note("as above, but slot a holds v1"),
+        .note("v1 was installed by an earlier apply"),
         Row::figure(
             "agent: peak memory, 1 GiB image",
             Unit::Bytes,
@@ -129,7 +129,7 @@ fn told(
 }
 
 /// One `apply` of v2 from the OCI layout; its slot is compared afterwards.
-fn ours(bench: &Bench, on_loop: bool, booted: Option<&Path>, peaks: &mut Vec<f64>) -> Result<f64> {
+fn ours(bench: &Bench, on_loop: bool, booted: Booted, peaks: &mut Vec<f64>) -> Result<f64> {
     let repository = bench.repository();
     let source = format!("oci:{}", repository.display());
     let mut node = bench.node(&source, fs::metadata(&bench.v2)?.len(), booted)?;

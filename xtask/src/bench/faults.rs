@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use super::proxy::Proxy;
-use super::rig::{Bench, V2};
+use super::rig::{Bench, Booted, V2};
 use super::run::Background;
 use super::table::{Goal, Row, Unit};
 
@@ -26,7 +26,7 @@ pub(super) fn rows(bench: &Bench, full: f64) -> Result<Vec<Row>> {
     let (_server, address) = bench.repo_server()?;
     let proxy = Proxy::start(&address, budgets, RATE)?;
     let size = fs::metadata(&bench.v2)?.len();
-    let node = bench.node(&format!("docker://{}", proxy.address), size, None)?;
+    let node = bench.node(&format!("docker://{}", proxy.address), size, Booted::Nothing)?;
 
     let until = Instant::now() + bench.limit(240);
     let (mut kills, mut runs) = (0, 0);

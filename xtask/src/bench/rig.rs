@@ -142,19 +142,39 @@ impl Bench {
         Ok((server, address))
     }
 
-    /// A node whose slot b is empty. `booted` is what slot a holds; without, it is empty as well.
-    pub(super) fn node(&self, source: &str, size: u64, booted: Option<&Path>) -> Result<Node> {
+    /// A node that has room for the image in both slots.
+    pub(super) fn node(&self, source: &str, size: u64, booted: Booted) -> Result<Node> {
         let dir = tempfile::Builder::new().prefix("node-").tempdir_in(&self.dir)?;
         let disk = Disk::create(&dir.path().join("disk.img"), size)?;
-        if let Some(image) = booted {
-            disk.preinstall("root-a", image)?;
+        if booted == Booted::FromFactory {
+            disk.preinstall("root-a", &self.v1)?;
         }
         disk.mark_confirmed("root-a")?;
         let root = self.repository().with_extension("keys").join("root.json");
-        let node = Node { agent: self.programs.join("update-agent"), dir, disk, device: None };
+        let agent = self.programs.join("update-agent");
+        let mut node = Node { agent, dir, disk, device: None, inactive: "root-b" };
         node.configure(source, &root, node.disk.path())?;
+        if booted == Booted::Installed {
+            let from = format!("oci:{}", self.repository().display());
+            self.run(node.agent().args(["apply", &from, "--version", V1]), 120)?;
+            node.boot()?;
+            node.agent().arg("confirm").run()?;
+            node.inactive = "root-a";
+        }
+        node.settle()?;
         Ok(node)
     }
+}
+
+/// What the slot holds that a node has booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Booted {
+    /// Zeros: there is nothing to reuse.
+    Nothing,
+    /// v1, written by the agent itself in an earlier update, and confirmed.
+    Installed,
+    /// v1, written by somebody else.
+    FromFactory,
 }
 
 /// A machine that can be updated once.
@@ -164,6 +184,8 @@ pub(super) struct Node {
     device: Option<Loop>,
     disk: Disk,
     dir: tempfile::TempDir,
+    /// Label of the partition that the next update writes.
+    inactive: &'static str,
 }
 
 impl Node {
@@ -205,6 +227,10 @@ command = ["true"]
             boot_id = dir.join("boot_id"),
         );
         fs::write(dir.join("agent.toml"), text)?;
+        self.boot()
+    }
+
+    fn boot(&self) -> Result<()> {
         self.agent().args(["boot-select", "--simulate"]).run().map(drop)
     }
 
@@ -225,11 +251,11 @@ command = ["true"]
         settle(self.disk.path())
     }
 
-    /// Requires that slot b holds the image, by comparing bytes on the disk itself.
+    /// Requires that the updated slot holds the image, by the digest of what lies on the disk.
     pub(super) fn expect(&self, image: &Path) -> Result<()> {
         let wanted = crate::demo::disk::file_digest(image)?;
-        let found = self.disk.digest("root-b", fs::metadata(image)?.len())?;
-        ensure!(found == wanted, "slot b does not hold {}", image.display());
+        let found = self.disk.digest(self.inactive, fs::metadata(image)?.len())?;
+        ensure!(found == wanted, "{} does not hold {}", self.inactive, image.display());
         Ok(())
     }
 }

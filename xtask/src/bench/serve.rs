@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::peers;
 use super::proxy::Proxy;
-use super::rig::{Bench, TOKEN, V2};
+use super::rig::{Bench, Booted, TOKEN, V2};
 use super::run::Background;
 use super::table::{Goal, Row, Unit};
 use crate::cmd::Cmd;
@@ -274,7 +274,7 @@ fn transfers(bench: &Bench, www: &Path, address: &str) -> Result<()> {
 fn requests_of_a_check(bench: &Bench, server: &str) -> Result<f64> {
     let proxy = Proxy::start(server, Vec::new(), 0)?;
     let size = fs::metadata(&bench.v2)?.len();
-    let node = bench.node(&format!("docker://{}", proxy.address), size, None)?;
+    let node = bench.node(&format!("docker://{}", proxy.address), size, Booted::Nothing)?;
     let check = || -> Result<usize> {
         let before = proxy.requests();
         let done = node.agent().arg("check").run()?;

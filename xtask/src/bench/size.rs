@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use anyhow::Result;
 
-use super::rig::{Bench, length, settle};
+use super::rig::{Bench, Booted, length, settle};
 use super::table::{Goal, Row, Unit};
 use crate::cmd::Cmd;
 
@@ -49,7 +49,7 @@ pub(super) fn sparse(bench: &Bench) -> Result<Vec<Row>> {
     let version = "16.0.0";
     let repository = bench.repository();
     let published = bench.measure(bench.publish(&repository, version, &image), 180)?;
-    let node = bench.node(&format!("oci:{}", repository.display()), gib << 30, None)?;
+    let node = bench.node(&format!("oci:{}", repository.display()), gib << 30, Booted::Nothing)?;
     let applied = bench.measure(node.agent().args(["apply", "--version", version]), 180)?;
     node.settle()?;
     node.expect(&image)?;

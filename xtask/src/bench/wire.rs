@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::peers;
 use super::proxy::Proxy;
-use super::rig::{Bench, V2, V2_SAME_KERNEL, length};
+use super::rig::{Bench, Booted, V2, V2_SAME_KERNEL, length};
 use super::table::{Goal, Row, Unit};
 use crate::cmd::Cmd;
 
@@ -18,7 +18,7 @@ use crate::cmd::Cmd;
 /// install as well.
 pub(super) fn rows(bench: &Bench) -> Result<(Vec<Row>, f64)> {
     let (_server, address) = bench.repo_server()?;
-    let full = ours(bench, &address, V2, &bench.v2, None)?;
+    let full = ours(bench, &address, V2, &bench.v2, Booted::Nothing)?;
     let stream = length(&bench.zstd("v2.zst", &bench.v2, &["-3", "--long=27"])?)?;
     let mut rows = vec![
         Row::ratio(
@@ -30,6 +30,17 @@ pub(super) fn rows(bench: &Bench) -> Result<(Vec<Row>, f64)> {
         )
         .note("everything on the wire: metadata, chunk list, HTTP heads"),
     ];
+    let factory = ours(bench, &address, V2, &bench.v2, Booted::FromFactory)?;
+    rows.push(
+        Row::ratio(
+            "update, new kernel, v1 written by a factory / full install",
+            Unit::Bytes,
+            &[factory],
+            &[full],
+            Goal::None,
+        )
+        .note("the first update of a node whose booted slot no agent wrote"),
+    );
     for (pair, name, version, image) in pairs(bench) {
         rows.extend(update(bench, &address, pair, name, version, image)?);
     }
@@ -66,7 +77,7 @@ fn update(
     image: &Path,
 ) -> Result<Vec<Row>> {
     eprintln!("  update v1 → {name}");
-    let ours = ours(bench, address, version, image, Some(&bench.v1))?;
+    let ours = ours(bench, address, version, image, Booted::Installed)?;
     let row = |peer: &str, theirs: Result<f64>, goal, note: &str| {
         let what = format!("update, {pair} / {peer}");
         match theirs {
@@ -110,13 +121,7 @@ fn counted(server: &str, client: impl FnOnce(&str) -> Result<()>) -> Result<f64>
     Ok(proxy.down() as f64)
 }
 
-fn ours(
-    bench: &Bench,
-    server: &str,
-    version: &str,
-    image: &Path,
-    booted: Option<&Path>,
-) -> Result<f64> {
+fn ours(bench: &Bench, server: &str, version: &str, image: &Path, booted: Booted) -> Result<f64> {
     counted(server, |address| {
         let size = fs::metadata(image)?.len();
         let node = bench.node(&format!("docker://{address}"), size, booted)?;

@@ -20,7 +20,9 @@ mkdir "$work/v1"
 mount -o ro,loop,noload "$v1" "$work/v1"
 cp -a "$work/v1" "$work/tree"
 umount "$work/v1"
-hold() { chroot "$work/tree" sh -c "apt-mark $1 \$(dpkg-query -Wf '\${Package}\n' 'linux-image-*')"; }
+# Held are installed packages: names that others only mention cannot be.
+installed() { chroot "$work/tree" dpkg-query -Wf "\${db:Status-Abbrev} \${Package}\n" "linux-image-*" | sed -n "s/^[ih]i *//p"; }
+hold() { chroot "$work/tree" apt-mark "$1" $(installed); }
 hold hold
 sh "$work/tree.sh" upgrade "$work/tree" <"$work/sources.list"
 hold unhold
