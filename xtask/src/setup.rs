@@ -17,6 +17,7 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("e2fsprogs", "mke2fs", "ext4 images without mounting: mke2fs -d, debugfs, e2fsck"),
     ("gdisk", "sgdisk", "makes the demo's disks; witness of our partition tables"),
     ("cgpt", "cgpt", "ChromeOS' own reader of the boot attributes"),
+    ("swtpm", "swtpm", "a TPM 2.0 in software, for the rollback floor"),
     ("libubootenv-tool", "fw_printenv", "reader of U-Boot's environment"),
     ("grub-common", "grub-editenv", "reader of GRUB's environment block, checker of its scripts"),
     ("skopeo", "skopeo", "mirrors repositories; witness of our OCI layouts"),
