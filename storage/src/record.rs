@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  read    both ──► the newest whole one        one damaged: the other   both damaged: store_corrupt
+//!  first   both copies, one after the other     one damaged, the other absent: never written
 //!  write   sequence + 1 ──► over the older or damaged copy, atomically; the newest stays untouched
 //!  remove  older ──► newest                     a stale record never comes back
 //! ```
@@ -27,7 +28,8 @@ pub fn read(files: &dyn Files, name: &str) -> Result<Option<Found>, StoreError> 
     Ok(Copies::read(files, name)?.newest(name)?.map(|(_, found)| found))
 }
 
-/// Writes a record and gives its sequence number.
+/// Writes a record and gives its sequence number. The first write makes both copies: from then on a
+/// copy that is absent tells that the record was never finished.
 ///
 /// A crash or an error leaves the record that was there before, or the new one. When both copies
 /// are damaged nothing is written: [`remove`] the record first, on purpose.
@@ -35,13 +37,17 @@ pub fn read(files: &dyn Files, name: &str) -> Result<Option<Found>, StoreError> 
 /// Callers hold the state lock: of two writers at once, one would be lost.
 pub fn write(files: &dyn Files, name: &str, payload: &[u8]) -> Result<u64, StoreError> {
     let copies = Copies::read(files, name)?;
-    let (target, sequence) = match copies.newest(name)? {
-        Some((nth, found)) => (1 - nth, found.record.sequence.wrapping_add(1)),
-        None => (0, 1),
+    let (targets, sequence): (&[usize], u64) = match copies.newest(name)? {
+        Some((1, found)) => (&[0], found.record.sequence.wrapping_add(1)),
+        Some((_, found)) => (&[1], found.record.sequence.wrapping_add(1)),
+        None => (&[0, 1], 1),
     };
     let too_large = |_| StoreError::TooLarge { name: name.to_owned(), max: PAYLOAD_LIMIT as u64 };
     let record = Record { sequence, payload: payload.to_vec() };
-    files.write_atomic(&copy_name(name, target), &record.to_bytes().map_err(too_large)?)?;
+    let bytes = record.to_bytes().map_err(too_large)?;
+    for target in targets {
+        files.write_atomic(&copy_name(name, *target), &bytes)?;
+    }
     Ok(sequence)
 }
 
@@ -85,7 +91,8 @@ impl Copies {
             (Some(first), Some(second)) => usize::from(second.is_newer_than(first)),
             (Some(_), None) => 0,
             (None, Some(_)) => 1,
-            (None, None) if self.0.iter().all(Option::is_none) => return Ok(None),
+            // One damaged and no other: the first write of all was cut on a medium that tears.
+            (None, None) if self.0.iter().any(Option::is_none) => return Ok(None),
             (None, None) => {
                 let damage = |nth| error(nth).cloned().unwrap_or(RecordError::Magic);
                 let (first, second) = (damage(0), damage(1));

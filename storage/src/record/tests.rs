@@ -35,27 +35,21 @@ fn the_newest_is_read() {
 
 #[test]
 fn every_cut_leaves_the_old_or_the_new_record() {
-    // Torn writes as well, which `Files` promises not to leave.
-    for before in 0..4 {
+    // Torn writes as well, which `Files` promises not to leave. The first write makes two copies.
+    let writes = [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0)];
+    for (before, during) in writes {
         let old = payload(&written(before), "boot");
         let len = written(before + 1).read("boot.0", 1000).unwrap().unwrap().len();
         let torn = (0..=len).map(Interrupted::Torn);
         for cut in [Interrupted::Before, Interrupted::After].into_iter().chain(torn) {
-            let name = format!("after {before} writes, {cut:?}");
-            let files = written(before).with_fault(FilesFault::CutDuring(before));
+            let name = format!("after {before} records, in write {during}: {cut:?}");
+            let files = written(before);
+            let count = files.operations() + during;
+            let files = files.with_fault(FilesFault::CutDuring(count));
             let error = write(&files, "boot", b"state X").unwrap_err();
             assert_eq!(error.reason(), Reason::StoreIo);
             let found = files.after_power_loss(cut);
-            let after = match read(&found, "boot") {
-                Ok(found) => found.map(|found| found.record.payload),
-                // The first record ever, torn: there is nothing to fall back to, and it is said.
-                Err(error) if before == 0 => {
-                    assert_eq!(error.reason(), Reason::StoreCorrupt, "{name}");
-                    remove(&found, "boot").unwrap();
-                    None
-                }
-                Err(error) => panic!("{name}: {error}"),
-            };
+            let after = payload(&found, "boot");
             assert!(after == old || after.as_deref() == Some(b"state X"), "{name}: {after:?}");
             write(&found, "boot", b"next").unwrap();
             assert_eq!(payload(&found, "boot").as_deref(), Some(&b"next"[..]), "{name}");
@@ -64,8 +58,23 @@ fn every_cut_leaves_the_old_or_the_new_record() {
 }
 
 #[test]
+fn a_record_that_was_once_whole_is_never_taken_for_a_new_one() {
+    // From the first write on there are two copies: damage to either leaves the other.
+    for count in 1..4 {
+        for bad in ["boot.0", "boot.1"] {
+            let files = written(count);
+            damage(&files, bad);
+            assert!(payload(&files, "boot").is_some(), "{count} writes, {bad} damaged");
+        }
+    }
+}
+
+#[test]
 fn a_writer_that_uses_one_copy_is_caught_by_the_sweep() {
-    let files = written(1).with_fault(FilesFault::CutDuring(1));
+    let files = written(2);
+    damage(&files, "boot.1");
+    let cut = files.operations();
+    let files = files.with_fault(FilesFault::CutDuring(cut));
     let record = Record { sequence: 2, payload: b"state X".to_vec() };
     files.write_atomic("boot.0", &record.to_bytes().unwrap()).unwrap_err();
     let found = files.after_power_loss(Interrupted::Torn(40));
@@ -75,7 +84,7 @@ fn a_writer_that_uses_one_copy_is_caught_by_the_sweep() {
 #[test]
 fn a_damaged_copy_is_told_and_mended() {
     for (bad, wanted) in [("boot.0", "state 3"), ("boot.1", "state 2")] {
-        // Four writes: 0 and 2 in the first copy, 1 and 3 in the second.
+        // Four writes: 0 in both copies, 2 in the first one, 1 and 3 in the second.
         let files = written(4);
         damage(&files, bad);
         let found = read(&files, "boot").unwrap().unwrap();
@@ -110,7 +119,9 @@ fn a_removed_record_does_not_come_back_older() {
         let newest = payload(&written(count), "boot");
         for during in 0..2 {
             for cut in [Interrupted::Before, Interrupted::After] {
-                let files = written(count).with_fault(FilesFault::CutDuring(count + during));
+                let files = written(count);
+                let cut_at = files.operations() + during;
+                let files = files.with_fault(FilesFault::CutDuring(cut_at));
                 remove(&files, "boot").unwrap_err();
                 let after = payload(&files.after_power_loss(cut), "boot");
                 assert!(after.is_none() || after == newest, "{count} {during} {cut:?}: {after:?}");
@@ -122,7 +133,9 @@ fn a_removed_record_does_not_come_back_older() {
 #[test]
 fn a_full_disk_keeps_the_old_record() {
     for count in 0..3 {
-        let files = written(count).with_fault(FilesFault::FullAt(count));
+        let files = written(count);
+        let full_at = files.operations();
+        let files = files.with_fault(FilesFault::FullAt(full_at));
         let error = write(&files, "boot", b"new").unwrap_err();
         assert_eq!(error.reason(), Reason::StoreIo);
         assert_eq!(payload(&files, "boot"), payload(&written(count), "boot"));
