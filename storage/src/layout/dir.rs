@@ -191,10 +191,14 @@ impl LayoutDir {
                 _ => {}
             }
         }
+        let kept = refs.clone();
         edit(&mut refs)?;
         after.manifests.retain(|entry| reference_of(entry).is_none());
         for (reference, descriptor) in refs {
-            if !self.has_blob(&descriptor.digest)? {
+            // What stays as it was is not ours to judge: one lost manifest must not keep the others
+            // from moving, nor its own tag from being deleted.
+            let stays = kept.get(&reference) == Some(&descriptor);
+            if !stays && !self.has_blob(&descriptor.digest)? {
                 return Err(LayoutError::MissingBlob(descriptor.digest).into());
             }
             after.manifests.push(descriptor.annotated(annotation::REF_NAME, &reference));

@@ -54,6 +54,23 @@ fn tags_move_together_and_strangers_stay() {
     assert_eq!(names(&layout), ["b:2", "c:3"]);
 }
 
+/// A manifest that a disk lost keeps its own tag from being read, and no other from moving.
+#[test]
+fn one_lost_manifest_holds_nothing_up() {
+    let (_dir, path) = scratch();
+    let (layout, tagged) = sample(&path);
+    let lost = descriptor(b"lost");
+    layout.put_blob(b"lost").unwrap();
+    layout.set_refs(&[("lost:1".to_owned(), Some(lost.clone()))]).unwrap();
+    layout.remove_blob(&lost.digest).unwrap();
+    layout.set_refs(&[("b:2".to_owned(), Some(tagged))]).unwrap();
+    let again = layout.set_refs(&[("lost:2".to_owned(), Some(lost))]).unwrap_err();
+    assert!(matches!(again, LayoutError::MissingBlob(_)));
+    layout.set_refs(&[("lost:1".to_owned(), None)]).unwrap();
+    let names: Vec<_> = layout.refs().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["b:2", "tuf:latest"]);
+}
+
 #[test]
 fn writers_of_different_tags_lose_nothing() {
     let (_dir, path) = scratch();
