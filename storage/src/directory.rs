@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::folder::{self, NewFile, Steps};
 
 /// Why a file or directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -235,24 +237,9 @@ impl Directory {
         Ok(())
     }
 
-    /// Replaces a file's content: temporary file, write, sync, rename, sync of the directory.
-    ///
-    /// After a crash the name holds the old bytes or the new ones, whole; a temporary file may be
-    /// left. An error says that the name holds one of the two as well.
+    /// Replaces a file's content by [`folder::replace`].
     pub fn replace(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<(), FileError> {
-        let (temporary, mut file) = self.create_temporary(mode)?;
-        let shown = self.shown(name);
-        let written = file
-            .write_all(bytes)
-            .map_err(|error| FileError::io("write", &shown, error))
-            .and_then(|()| file.sync_all().map_err(|error| FileError::io("sync", &shown, error)))
-            .and_then(|()| self.rename(&temporary, self, name));
-        if let Err(error) = written {
-            // The first error is the one to tell; what stays is removed by `remove_stale`.
-            let _ = self.remove(&temporary);
-            return Err(error);
-        }
-        self.sync()
+        folder::replace(&WithMode(self, mode), name, bytes)
     }
 
     /// Moves a file, replacing what has the new name. Durable after [`Directory::sync`] of `to`.
@@ -301,6 +288,42 @@ impl Directory {
                 Err(errno) => return Err(FileError::io("lock", &self.path, errno)),
             }
         }
+    }
+}
+
+/// A directory whose new files get a mode.
+struct WithMode<'a>(&'a Directory, Mode);
+
+impl Steps for WithMode<'_> {
+    fn shown(&self, name: &str) -> PathBuf {
+        self.0.shown(name)
+    }
+
+    fn create_temporary(&self) -> Result<(String, Box<dyn NewFile>), FileError> {
+        let (name, file) = self.0.create_temporary(self.1)?;
+        Ok((name, Box::new(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
+        self.0.rename(from, self.0, to)
+    }
+
+    fn unlink(&self, name: &str) -> Result<bool, FileError> {
+        self.0.remove(name)
+    }
+
+    fn sync(&self) -> Result<(), FileError> {
+        self.0.sync()
+    }
+}
+
+impl NewFile for File {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        io::Write::write_all(self, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
     }
 }
 

@@ -9,7 +9,8 @@ use formats::record::RecordError;
 use rustix::fs::Mode;
 
 use crate::directory::{Directory, FileError};
-use crate::private;
+use crate::folder::{self, Folder, Locked, NewFile, Steps};
+use crate::{lock, private};
 
 /// Why durable state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -95,18 +96,20 @@ pub trait Files: Send + Sync {
 const DIR_MODE: Mode = Mode::from_bits_truncate(0o700);
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o600);
 
-/// A directory of the system, mode 0700, its files 0600.
+/// A private directory of files: of the system, mode 0700 and its files 0600, or of a simulated
+/// machine.
 ///
 /// Refused when anybody but root and the own user could change it, one of its parents, or a file
 /// that is read. Held open: replacing a part of its path later changes nothing.
 #[derive(Debug)]
-pub struct FsDir(Directory);
+pub struct FsDir(Box<dyn Folder>);
 
 impl FsDir {
     /// Opens a directory that exists.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         private::check_parents(path)?;
-        Self::checked(Directory::open(path).map_err(StoreError::Read)?)
+        let directory = Directory::open(path).map_err(StoreError::Read)?;
+        Ok(FsDir(Box::new(PrivateDir::checked(directory)?)))
     }
 
     /// Opens a directory, making it (not its parents) when it is missing, and removes what killed
@@ -114,22 +117,21 @@ impl FsDir {
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         private::check_parents(path)?;
         let directory = Directory::open_or_create(path, DIR_MODE).map_err(StoreError::Write)?;
-        let opened = Self::checked(directory)?;
+        let opened = PrivateDir::checked(directory)?;
         // A read-only state directory is still read: `status` has to work on it.
         let _ = opened.0.remove_stale();
-        Ok(opened)
+        Ok(FsDir(Box::new(opened)))
+    }
+
+    /// The directory of another kind of machine.
+    pub fn over(folder: Box<dyn Folder>) -> Self {
+        FsDir(folder)
     }
 
     /// A directory inside, made when it is missing.
     pub fn subdirectory(&self, name: &str) -> Result<FsDir, StoreError> {
         check_name(name)?;
-        let inside = self.0.subdirectory_or_create(name, DIR_MODE).map_err(StoreError::Write)?;
-        Self::checked(inside)
-    }
-
-    fn checked(directory: Directory) -> Result<Self, StoreError> {
-        private::check_owned(directory.fd(), directory.path())?;
-        Ok(FsDir(directory))
+        self.0.subfolder(name).map(FsDir)
     }
 
     /// Where it is, for messages.
@@ -137,14 +139,74 @@ impl FsDir {
         self.0.path()
     }
 
-    pub(crate) fn directory(&self) -> &Directory {
-        &self.0
+    pub(crate) fn lock(&self) -> Result<Box<dyn Locked>, StoreError> {
+        self.0.lock()
     }
 }
 
 impl Files for FsDir {
     fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
         check_name(name)?;
+        self.0.read(name, max)
+    }
+
+    fn write_atomic(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_name(name)?;
+        folder::replace(self.0.as_ref(), name, bytes).map_err(StoreError::Write)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        check_name(name)?;
+        folder::remove(self.0.as_ref(), name).map_err(StoreError::Write)
+    }
+
+    fn list(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = self.0.names().map_err(StoreError::Read)?;
+        names.retain(|name| check_name(name).is_ok());
+        Ok(names)
+    }
+}
+
+/// A directory of the system that others can neither read nor change.
+#[derive(Debug)]
+struct PrivateDir(Directory);
+
+impl PrivateDir {
+    fn checked(directory: Directory) -> Result<Self, StoreError> {
+        private::check_owned(directory.fd(), directory.path())?;
+        Ok(PrivateDir(directory))
+    }
+}
+
+impl Steps for PrivateDir {
+    fn shown(&self, name: &str) -> PathBuf {
+        self.0.shown(name)
+    }
+
+    fn create_temporary(&self) -> Result<(String, Box<dyn NewFile>), FileError> {
+        let (name, file) = self.0.create_temporary(FILE_MODE)?;
+        Ok((name, Box::new(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
+        self.0.rename(from, &self.0, to)
+    }
+
+    fn unlink(&self, name: &str) -> Result<bool, FileError> {
+        self.0.remove(name)
+    }
+
+    fn sync(&self) -> Result<(), FileError> {
+        self.0.sync()
+    }
+}
+
+impl Folder for PrivateDir {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(file) = self.0.open_file(name).map_err(StoreError::Read)? else {
             return Ok(None);
         };
@@ -153,23 +215,17 @@ impl Files for FsDir {
         read_at_most(&file, &path, max).map(Some)
     }
 
-    fn write_atomic(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        check_name(name)?;
-        self.0.replace(name, bytes, FILE_MODE).map_err(StoreError::Write)
+    fn names(&self) -> Result<Vec<String>, FileError> {
+        self.0.names()
     }
 
-    fn remove(&self, name: &str) -> Result<(), StoreError> {
-        check_name(name)?;
-        if self.0.remove(name).map_err(StoreError::Write)? {
-            self.0.sync().map_err(StoreError::Write)?;
-        }
-        Ok(())
+    fn subfolder(&self, name: &str) -> Result<Box<dyn Folder>, StoreError> {
+        let inside = self.0.subdirectory_or_create(name, DIR_MODE).map_err(StoreError::Write)?;
+        Ok(Box::new(Self::checked(inside)?))
     }
 
-    fn list(&self) -> Result<Vec<String>, StoreError> {
-        let mut names = self.0.names().map_err(StoreError::Read)?;
-        names.retain(|name| check_name(name).is_ok());
-        Ok(names)
+    fn lock(&self) -> Result<Box<dyn Locked>, StoreError> {
+        lock::take(&self.0)
     }
 }
 

@@ -15,7 +15,9 @@
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
 //! | [`esp`] | boot entries on an EFI system partition, without renaming what counts |
 //! | [`files`] | a private directory of small files, each replaced whole |
+//! | [`folder`] | the steps that changes of a directory are made of |
 //! | [`grub_env`] | GRUB's environment block, in place |
+//! | [`host`] | the machine under a program: opens all of these by their paths |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
 //! | [`private`] | configuration, trust roots and keys that others must not change or read |
@@ -37,7 +39,9 @@ pub mod block;
 mod directory;
 pub mod esp;
 pub mod files;
+pub mod folder;
 pub mod grub_env;
+pub mod host;
 pub mod layout;
 pub mod lock;
 pub mod partition_table;

@@ -22,6 +22,7 @@ use formats::tuf::{Role, TargetFile, UnixTime};
 use racklet_tests::forge::{Forge, ForgeKey};
 use racklet_tests::forge_registry::{Answer, Content, Registry, body_start};
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use storage::host::{Host as _, System};
 use update_agent::config::Config;
 use update_agent::error::AgentError;
 use update_agent::http::{Limits, RetryPolicy};
@@ -66,11 +67,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let now = UnixTime::from_secs(trust::system_time() as i64);
+        let now = UnixTime::from_secs(System.now() as i64);
         let mut repo = Forge::at(now);
         repo.publish(&[Role::Targets]);
         let directory = tempfile::tempdir().unwrap();
-        let state = State::open(&directory.path().join("state")).unwrap();
+        let state = State::open(&directory.path().join("state"), Arc::new(System)).unwrap();
         let held = state.hold().unwrap();
         let root = repo.history("1.root.json")[0].clone();
         Scene { repo, root, directory, state, held }
@@ -261,7 +262,7 @@ fn case_10_a_lying_mirror_is_passed_over() {
     let registry = Registry::honest(scene.content());
     scene.refresh(&[source(&registry)]).unwrap();
     scene.repo.publish(&[Role::Targets]);
-    let mut foreign = Forge::at(UnixTime::from_secs(trust::system_time() as i64));
+    let mut foreign = Forge::at(UnixTime::from_secs(System.now() as i64));
     foreign.signers.insert(Role::Timestamp, vec![ForgeKey::new(666)]);
     foreign.publish(&[Role::Timestamp]);
     for (what, files, expected) in [
@@ -350,6 +351,7 @@ fn case_06_extraneous_dependencies() {
         compatible: vec!["hw".into()],
         manifest: Digest::sha256_of(manifest),
         raw_size: 512,
+        verity: None,
     };
     let mut summary = Summary {
         version: "1.1.0".parse().unwrap(),

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use formats::boot_record::{BootRecord, HistoryEvent, Journal, JournalComponent, ReleaseId, Slot};
 use formats::chunks::Content;
 use formats::digest::{Digest, Sha256};
 use formats::reason::Reason;
 use formats::tuf::{Metadata as _, Root};
+use storage::host::{Host, System};
 use update_core::boot::BootFlags;
 use update_core::image::StagedSlot;
 use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
@@ -23,7 +25,6 @@ use crate::release::{Resolved, ResolvedComponent};
 use crate::source::Source;
 use crate::stage::{self, Image, JournalPoint, Resume, Seed, StageError, Written};
 use crate::state::{Held, State};
-use crate::trust::system_time;
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
 const ROOT_LIMIT: u64 = 1 << 20;
@@ -36,6 +37,8 @@ pub struct Agent {
     pub state: State,
     /// The disk.
     pub disk: Disk,
+    /// The machine both are part of.
+    pub host: Arc<dyn Host>,
 }
 
 /// What an apply needs beside the state.
@@ -76,17 +79,22 @@ pub struct Ended {
 }
 
 impl Agent {
-    /// Opens the state of a configuration.
+    /// Opens the state of a configuration on this system.
     pub fn open(config: Config) -> Result<Self, AgentError> {
-        let state = State::open(&config.state_dir)?;
-        let disk = Disk::new(&config);
-        Ok(Agent { config, state, disk })
+        Self::open_on(Arc::new(System), config)
+    }
+
+    /// Opens the state of a configuration on a machine.
+    pub fn open_on(host: Arc<dyn Host>, config: Config) -> Result<Self, AgentError> {
+        let state = State::open(&config.state_dir, Arc::clone(&host))?;
+        let disk = Disk::new(&config, Arc::clone(&host));
+        Ok(Agent { config, state, disk, host })
     }
 
     /// The root metadata this node was given.
     pub fn shipped_root(&self) -> Result<Vec<u8>, AgentError> {
         let path: &Path = &self.config.trust.root;
-        storage::private::read_trusted(path, ROOT_LIMIT).map_err(|error| {
+        self.host.read_trusted(path, ROOT_LIMIT).map_err(|error| {
             AgentError::from(error)
                 .or_config()
                 .context("trust.root")
@@ -147,12 +155,12 @@ impl Agent {
                     let _ = step(
                         state,
                         Event::Failed { reason: error.reason(), detail: error.chain() },
-                        system_time(),
+                        self.state.now(),
                     );
                     return Err(error);
                 }
             };
-            (state, effect) = step(state, event, system_time());
+            (state, effect) = step(state, event, self.state.now());
         }
     }
 
@@ -425,7 +433,7 @@ impl Agent {
                 .collect();
             self.state.forget_chunk_lists(held, &needed)?;
         }
-        let at = system_time();
+        let at = self.state.now();
         let slot = Some(slot);
         self.state.remember(
             held,

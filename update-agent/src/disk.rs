@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use formats::boot_record::{PerSlot, Slot};
 use formats::gpt::{Partition, Table};
 use formats::reason::Reason;
 use formats::release::ComponentName;
-use storage::block::{Access, BlockDevice, FileDevice, open_partition};
+use storage::block::{Access, BlockDevice};
+use storage::host::Host;
 use storage::partition_table;
 
 pub use crate::boot::BootControl;
@@ -19,6 +21,7 @@ use crate::error::{AgentError, Because as _};
 /// A disk with a partition table.
 #[derive(Debug)]
 pub struct Disk {
+    host: Arc<dyn Host>,
     path: PathBuf,
     boot: BootConfig,
     labels: PerSlot<BTreeMap<ComponentName, String>>,
@@ -26,8 +29,9 @@ pub struct Disk {
 
 impl Disk {
     /// The disk of a configuration. Opens nothing yet.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, host: Arc<dyn Host>) -> Self {
         Disk {
+            host,
             path: config.boot.disk.clone(),
             boot: config.boot.clone(),
             labels: config.slots.clone(),
@@ -37,6 +41,11 @@ impl Disk {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The machine it is part of.
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.host.as_ref()
     }
 
     /// How it boots.
@@ -120,20 +129,14 @@ impl Disk {
         let table = self.table()?;
         let partition = self.partition(&table, slot, component)?;
         let geometry = table.geometry();
-        open_partition(
-            &self.path,
-            partition.number,
-            partition.offset(geometry),
-            partition.len(geometry),
-            access,
+        let (start, len) = (partition.offset(geometry), partition.len(geometry));
+        self.host.open_partition(&self.path, partition.number, start, len, access).map_err(
+            |error| AgentError::from(error).context(format!("slot {slot}, component {component}")),
         )
-        .map_err(|error| {
-            AgentError::from(error).context(format!("slot {slot}, component {component}"))
-        })
     }
 
-    pub(crate) fn open(&self, access: Access) -> Result<FileDevice, AgentError> {
-        FileDevice::open(&self.path, access).map_err(|error| {
+    pub(crate) fn open(&self, access: Access) -> Result<Box<dyn BlockDevice>, AgentError> {
+        self.host.open_device(&self.path, access).map_err(|error| {
             AgentError::from(error)
                 .context("boot.disk")
                 .hint("the disk must exist before the agent runs; it never creates one")
@@ -167,12 +170,13 @@ impl Disk {
     /// Whether a chooser that reads the flags told the kernel what they say. A slot alone, which may
     /// stand in a fixed command line, is no proof.
     pub fn chooser_booted(&self) -> bool {
-        fs::read_to_string(&self.boot.cmdline)
+        self.host
+            .read_kernel(&self.boot.cmdline)
             .is_ok_and(|text| text.split_whitespace().any(|word| word.starts_with("racklet.boot=")))
     }
 
     fn slot_of_cmdline(&self, table: &Table) -> Result<Option<Slot>, AgentError> {
-        let text = match fs::read_to_string(&self.boot.cmdline) {
+        let text = match self.host.read_kernel(&self.boot.cmdline) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
@@ -242,7 +246,7 @@ impl Disk {
     /// Identifies this boot.
     pub fn boot_id(&self) -> Result<String, AgentError> {
         let path = &self.boot.boot_id;
-        match fs::read_to_string(path) {
+        match self.host.read_kernel(path) {
             Ok(text) => Ok(text.trim().chars().take(64).collect()),
             Err(error) => {
                 let what = format!("read boot.boot_id {}", path.display());

@@ -16,6 +16,7 @@
 //! `store_corrupt`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use formats::boot_record::{BootRecord, Floor, History, HistoryEvent, Journal, RecordFormError};
 use formats::chunks::{ChunkList, LIST_LIMIT};
@@ -23,6 +24,7 @@ use formats::digest::{Digest, Sha256};
 use formats::reason::Reason;
 use serde::{Deserialize, Serialize};
 use storage::files::{Files as _, FsDir};
+use storage::host::Host;
 use storage::lock::StateLock;
 use storage::record;
 use update_core::trust::Stored;
@@ -101,6 +103,7 @@ pub struct OfferReport {
 #[derive(Debug)]
 pub struct State {
     dir: FsDir,
+    host: Arc<dyn Host>,
 }
 
 /// The right to change the state. One agent at a time has it.
@@ -111,12 +114,17 @@ pub struct Held {
 
 impl State {
     /// Opens the directory, making it when it is missing.
-    pub fn open(path: &Path) -> Result<Self, AgentError> {
-        let dir = FsDir::create(path).map_err(|error| {
+    pub fn open(path: &Path, host: Arc<dyn Host>) -> Result<Self, AgentError> {
+        let dir = host.create_folder(path).map_err(|error| {
             AgentError::from(error)
                 .hint("state_dir must be a directory that only the agent's user can change")
         })?;
-        Ok(State { dir })
+        Ok(State { dir, host })
+    }
+
+    /// Unix seconds by the machine's clock.
+    pub fn now(&self) -> u64 {
+        self.host.now()
     }
 
     /// Takes the lock, or says at once that another agent has it (`busy`).
@@ -146,7 +154,8 @@ impl State {
         if security_version <= self.floor()? {
             return Ok(());
         }
-        self.write("floor", &Floor { security_version }.to_bytes())
+        let floor = Floor { security_version, ..self.read("floor", Floor::parse)? };
+        self.write("floor", &floor.to_bytes())
     }
 
     /// The progress journal. A damaged one is no journal: it is only a hint.

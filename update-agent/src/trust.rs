@@ -1,7 +1,6 @@
 //! Drives the trust core against a source: files in, verified targets out.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use formats::channel::{CHANNEL_LIMIT, Channel};
 use formats::digest::Sha256;
@@ -23,14 +22,9 @@ use crate::state::{Held, KnownState, MetadataVersions, Report, State};
 /// constant, so that the same source builds to the same bytes.
 pub const BUILD_TIME: i64 = 1_793_491_200;
 
-/// Unix seconds by the system clock; 0 before 1970.
-pub fn system_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The clock as the core wants it.
-pub fn clock() -> Clock {
-    let now = i64::try_from(system_time()).unwrap_or(i64::MAX);
+/// The clock as the core wants it: `now` in Unix seconds.
+pub fn clock(now: u64) -> Clock {
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
     Clock { system: UnixTime::from_secs(now), build: UnixTime::from_secs(BUILD_TIME) }
 }
 
@@ -153,7 +147,7 @@ fn refresh_from<'a>(
     let known = report.etag.filter(|known| known.source == place && known.trusted == sum(&stored));
     let known = known.map(|known| known.etag);
     let unchanged = stored.clone();
-    let mut refresh = Refresh::begin(stored, shipped_root, clock(), Limits::default())?;
+    let mut refresh = Refresh::begin(stored, shipped_root, clock(state.now()), Limits::default())?;
     let mut files = Files { source: Some(source), listed: None };
     let (set, etag) = match source.tuf_state(known.as_deref())? {
         TufState::Unchanged => {
@@ -168,7 +162,7 @@ fn refresh_from<'a>(
     };
     let trusted = sum(&state.trust()?);
     report.etag = etag.map(|etag| KnownState { source: place, etag, trusted });
-    report.last_success = Some(system_time());
+    report.last_success = Some(state.now());
     report.metadata = Some(versions(&set));
     save_report_if_news(state, held, report)?;
     Ok(Trusted { set, files, state })
@@ -200,7 +194,7 @@ pub fn offline<'a>(
 ) -> Result<Trusted<'a>, AgentError> {
     let stored: Stored = state.trust()?;
     let unchanged = stored.clone();
-    let mut refresh = Refresh::begin(stored, shipped_root, clock(), Limits::default())?;
+    let mut refresh = Refresh::begin(stored, shipped_root, clock(state.now()), Limits::default())?;
     let same = |wanted: &Fetch| Ok(unchanged.as_unchanged_source(wanted));
     let set = drive(&mut refresh, state, held, same)?;
     Ok(Trusted { set, files: Files { source: None, listed: None }, state })

@@ -164,6 +164,40 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
     }
 }
 
+impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    fn sector_size(&self) -> u32 {
+        (**self).sector_size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), DeviceError> {
+        (**self).read_at(buf, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
+        (**self).write_at(bytes, offset)
+    }
+
+    fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
+        (**self).zero_range(offset, len)
+    }
+
+    fn sync(&self) -> Result<(), DeviceError> {
+        (**self).sync()
+    }
+
+    fn forget_cached(&self, offset: u64, len: u64) {
+        (**self).forget_cached(offset, len);
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}
+
 /// Refuses a range that ends past the device.
 pub(crate) fn check_range(
     device: &(impl BlockDevice + ?Sized),

@@ -3,8 +3,9 @@
 
 use formats::boot_vars;
 use formats::grub_env::{GrubEnv, GrubEnvError};
-use storage::block::{Access, FileDevice};
+use storage::block::{Access, BlockDevice};
 use storage::grub_env::{edit, load};
+use storage::host::Host;
 use update_core::boot::{BootFlags, FlagEdit, Selection};
 
 use super::{BootControl, of_attrs, same, selection, to_attrs};
@@ -14,16 +15,17 @@ use crate::error::AgentError;
 /// GRUB's environment block.
 #[derive(Debug)]
 pub(super) struct GrubBlock<'a> {
+    host: &'a dyn Host,
     boot: &'a BootConfig,
 }
 
 impl<'a> GrubBlock<'a> {
-    pub(super) fn new(boot: &'a BootConfig) -> Self {
-        GrubBlock { boot }
+    pub(super) fn new(host: &'a dyn Host, boot: &'a BootConfig) -> Self {
+        GrubBlock { host, boot }
     }
 
-    fn open(&self, access: Access) -> Result<FileDevice, AgentError> {
-        FileDevice::open(&self.boot.grub_env, access).map_err(|error| {
+    fn open(&self, access: Access) -> Result<Box<dyn BlockDevice>, AgentError> {
+        self.host.open_device(&self.boot.grub_env, access).map_err(|error| {
             AgentError::from(error)
                 .context("boot.grub_env")
                 .hint("make it with `grub-editenv FILE create`, on a file system GRUB can write")

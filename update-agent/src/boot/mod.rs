@@ -49,9 +49,13 @@ impl Disk {
     fn control(&self) -> Box<dyn BootControl + '_> {
         match self.boot().backend {
             Backend::GptAttributes => Box::new(gpt_attributes::GptAttributes::new(self)),
-            Backend::UbootEnv => Box::new(uboot_env::UbootEnvironment::new(self.boot())),
-            Backend::GrubEnv => Box::new(grub_env::GrubBlock::new(self.boot())),
-            Backend::SystemdBoot => Box::new(systemd_boot::SystemdBoot::new(self.boot())),
+            Backend::UbootEnv => {
+                Box::new(uboot_env::UbootEnvironment::new(self.host(), self.boot()))
+            }
+            Backend::GrubEnv => Box::new(grub_env::GrubBlock::new(self.host(), self.boot())),
+            Backend::SystemdBoot => {
+                Box::new(systemd_boot::SystemdBoot::new(self.host(), self.boot()))
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use formats::boot_record::Slot;
 use formats::reason::Reason;
 use storage::esp::{ENTRY_LIMIT, Entries};
 use storage::files::{Files as _, FsDir};
-use storage::private::read_trusted;
+use storage::host::Host;
 use update_core::boot::{BootFlags, FlagEdit, Selection};
 
 use super::{BootControl, of_attrs, same, selection};
@@ -22,17 +22,18 @@ use crate::error::AgentError;
 /// The entries on an EFI system partition.
 #[derive(Debug)]
 pub(super) struct SystemdBoot<'a> {
+    host: &'a dyn Host,
     boot: &'a BootConfig,
 }
 
 impl<'a> SystemdBoot<'a> {
-    pub(super) fn new(boot: &'a BootConfig) -> Self {
-        SystemdBoot { boot }
+    pub(super) fn new(host: &'a dyn Host, boot: &'a BootConfig) -> Self {
+        SystemdBoot { host, boot }
     }
 
     /// The folder must be there: making it would hide that the ESP is not mounted.
     fn folder(&self) -> Result<FsDir, AgentError> {
-        FsDir::open(&self.boot.esp.join("loader/entries")).map_err(|error| {
+        self.host.open_folder(&self.boot.esp.join("loader/entries")).map_err(|error| {
             AgentError::from(error)
                 .context("boot.esp")
                 .hint("mount the EFI system partition there, writable by root alone")
@@ -52,7 +53,7 @@ impl<'a> SystemdBoot<'a> {
         let read = |slot: Slot| {
             let path = self.boot.esp.join(format!("loader/racklet/{slot}.conf"));
             let shown = path.display().to_string();
-            let bytes = read_trusted(&path, ENTRY_LIMIT).map_err(|error| {
+            let bytes = self.host.read_trusted(&path, ENTRY_LIMIT).map_err(|error| {
                 AgentError::from(error)
                     .or_config()
                     .context(&shown)
@@ -149,7 +150,7 @@ impl BootControl for SystemdBoot<'_> {
             )));
         }
         let config = self.boot.esp.join("loader/loader.conf");
-        let text = read_trusted(&config, ENTRY_LIMIT).unwrap_or_default();
+        let text = self.host.read_trusted(&config, ENTRY_LIMIT).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let default = text.lines().find(|line| line.trim_start().starts_with("default"));
         Ok(default.map(|line| {

@@ -4,7 +4,8 @@
 use formats::boot_vars;
 use formats::reason::Reason;
 use formats::uboot_env::{Env, EnvPlace, UbootEnvError, parse_config};
-use storage::block::{Access, BlockDevice as _, FileDevice};
+use storage::block::{Access, BlockDevice};
+use storage::host::Host;
 use storage::uboot_env::{Place, Places, UbootEnv};
 use update_core::boot::{BootFlags, FlagEdit, Selection};
 
@@ -15,6 +16,7 @@ use crate::error::{AgentError, Because as _};
 /// U-Boot's environment.
 #[derive(Debug)]
 pub(super) struct UbootEnvironment<'a> {
+    host: &'a dyn Host,
     boot: &'a BootConfig,
 }
 
@@ -22,14 +24,14 @@ pub(super) struct UbootEnvironment<'a> {
 const CONFIG_LIMIT: u64 = 1 << 16;
 
 impl<'a> UbootEnvironment<'a> {
-    pub(super) fn new(boot: &'a BootConfig) -> Self {
-        UbootEnvironment { boot }
+    pub(super) fn new(host: &'a dyn Host, boot: &'a BootConfig) -> Self {
+        UbootEnvironment { host, boot }
     }
 
-    fn open(&self, access: Access) -> Result<UbootEnv<FileDevice>, AgentError> {
+    fn open(&self, access: Access) -> Result<UbootEnv<Box<dyn BlockDevice>>, AgentError> {
         let path = &self.boot.env_config;
         let shown = format!("boot.env_config {}", path.display());
-        let bytes = storage::private::read_trusted(path, CONFIG_LIMIT).map_err(|error| {
+        let bytes = self.host.read_trusted(path, CONFIG_LIMIT).map_err(|error| {
             AgentError::from(error)
                 .or_config()
                 .context(&shown)
@@ -51,9 +53,13 @@ impl<'a> UbootEnvironment<'a> {
         Ok(UbootEnv::new(places, size, self.boot.env_flags.rule()))
     }
 
-    fn place(&self, place: &EnvPlace, access: Access) -> Result<Place<FileDevice>, AgentError> {
+    fn place(
+        &self,
+        place: &EnvPlace,
+        access: Access,
+    ) -> Result<Place<Box<dyn BlockDevice>>, AgentError> {
         let base = self.boot.env_config.parent().unwrap_or(std::path::Path::new("/"));
-        let device = FileDevice::open(&base.join(&place.device), access).map_err(|error| {
+        let device = self.host.open_device(&base.join(&place.device), access).map_err(|error| {
             AgentError::from(error).context(format!("boot.env_config, {}", place.device))
         })?;
         let offset = match u64::try_from(place.offset) {

@@ -27,11 +27,11 @@ pub(super) fn simulate(agent: &Agent, output: Output) -> Result<Exit, AgentError
         Backend::SystemdBoot => format!("root=PARTUUID={partuuid} ro racklet.slot={slot}"),
         _ => command_line(slot, &partuuid, flags.tries, flags.successful),
     };
-    write_unless_real(&boot.cmdline, &format!("{line}\n"))?;
+    write_unless_real(agent, &boot.cmdline, &format!("{line}\n"))?;
     let mut id = [0; 16];
     getrandom::fill(&mut id)
         .map_err(|error| AgentError::new(Reason::StoreIo, format!("draw a boot id: {error}")))?;
-    write_unless_real(&boot.boot_id, &format!("{}\n", hex(&id)))?;
+    write_unless_real(agent, &boot.boot_id, &format!("{}\n", hex(&id)))?;
     let value = json!({
         "slot": slot,
         "priority": flags.priority,
@@ -56,9 +56,10 @@ pub(super) fn command_line(slot: Slot, partuuid: &str, tries: u8, successful: bo
     )
 }
 
-fn write_unless_real(path: &Path, text: &str) -> Result<(), AgentError> {
+fn write_unless_real(agent: &Agent, path: &Path, text: &str) -> Result<(), AgentError> {
     if path.starts_with("/proc") || path.starts_with("/sys") {
         return Ok(());
     }
-    std::fs::write(path, text).because(Reason::StoreIo, format!("write {}", path.display()))
+    let shown = format!("write {}", path.display());
+    agent.host.write_kernel(path, text).because(Reason::StoreIo, shown)
 }

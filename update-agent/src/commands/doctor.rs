@@ -104,7 +104,7 @@ fn trust_root(agent: &Agent) -> Answer {
 
 fn clock(agent: &Agent) -> Answer {
     let stored = agent.state.trust()?;
-    update_core::trust::start_time(trust::clock(), stored.known_time)?;
+    update_core::trust::start_time(trust::clock(agent.state.now()), stored.known_time)?;
     good("not behind what is known to have happened")
 }
 

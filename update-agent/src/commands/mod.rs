@@ -19,7 +19,6 @@ use crate::config::{Config, DEFAULT_PATH};
 use crate::error::AgentError;
 use crate::output::Output;
 use crate::state::{LastError, Report};
-use crate::trust::system_time;
 
 /// Verifies, writes the inactive slot, tries it, confirms or reverts.
 #[derive(Debug, Parser)]
@@ -210,7 +209,7 @@ fn note_error(agent: &Agent, error: &AgentError) {
     report.last_error = Some(LastError {
         code: error.reason(),
         message: crate::output::printable(&error.chain()),
-        at: system_time(),
+        at: agent.state.now(),
     });
     if let Err(lost) = agent.state.save_report(&held, &report) {
         tracing::warn!("the error could not be kept for `status`: {lost}");

@@ -16,7 +16,7 @@ use crate::http::Limits;
 use crate::output::{Output, time};
 use crate::source::{self, Source, SourceConfig};
 use crate::state::{Held, OfferReport};
-use crate::trust::{self, SignedRelease, Trusted, system_time};
+use crate::trust::{self, SignedRelease, Trusted};
 
 /// An offer and what was decided about it.
 pub(super) struct Offer {
@@ -104,7 +104,7 @@ fn ask_rules(
     let installed = installed(agent, &record, booted);
     let own_word = if installed.is_none() { version_by_own_word(agent) } else { None };
     let facts = NodeFacts {
-        now: system_time(),
+        now: agent.state.now(),
         hardware: &agent.config.node.hardware,
         capacity: &capacity,
         installed: installed.as_ref(),

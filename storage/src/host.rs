@@ -1,0 +1,97 @@
+//! The machine under a program: every durable byte it reads or writes goes through a [`Host`].
+//!
+//! [`System`] is the real one. `sim::Machine` is one in memory, whose power can fail between any two
+//! steps, so that whole runs of the agent can be cut.
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::block::{self, Access, BlockDevice, DeviceError, FileDevice};
+use crate::files::{FsDir, StoreError};
+use crate::private;
+
+/// Opens what is durable, by its path, and tells the time.
+pub trait Host: Debug + Send + Sync {
+    /// A disk, partition, loop device or plain file, used in place. Never creates anything.
+    fn open_device(&self, path: &Path, access: Access)
+    -> Result<Box<dyn BlockDevice>, DeviceError>;
+
+    /// Partition `number` of `disk`: the bytes from `start` on, `len` of them.
+    fn open_partition(
+        &self,
+        disk: &Path,
+        number: u32,
+        start: u64,
+        len: u64,
+        access: Access,
+    ) -> Result<Box<dyn BlockDevice>, DeviceError>;
+
+    /// A directory of small files that exists.
+    fn open_folder(&self, path: &Path) -> Result<FsDir, StoreError>;
+
+    /// The same, made when it is missing, and freed of what killed writers left in it.
+    fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError>;
+
+    /// A file of at most `max` bytes that only root and the own user can change.
+    fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// What the kernel says about this boot: its command line, its boot id.
+    fn read_kernel(&self, path: &Path) -> io::Result<String>;
+
+    /// Says it in the kernel's place, where a boot is simulated. Not durable.
+    fn write_kernel(&self, path: &Path, text: &str) -> io::Result<()>;
+
+    /// Unix seconds by the system clock; 0 before 1970.
+    fn now(&self) -> u64;
+}
+
+/// The system this program runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct System;
+
+impl Host for System {
+    fn open_device(
+        &self,
+        path: &Path,
+        access: Access,
+    ) -> Result<Box<dyn BlockDevice>, DeviceError> {
+        Ok(Box::new(FileDevice::open(path, access)?))
+    }
+
+    fn open_partition(
+        &self,
+        disk: &Path,
+        number: u32,
+        start: u64,
+        len: u64,
+        access: Access,
+    ) -> Result<Box<dyn BlockDevice>, DeviceError> {
+        block::open_partition(disk, number, start, len, access)
+    }
+
+    fn open_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
+        FsDir::open(path)
+    }
+
+    fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
+        FsDir::create(path)
+    }
+
+    fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
+        private::read_trusted(path, max)
+    }
+
+    fn read_kernel(&self, path: &Path) -> io::Result<String> {
+        std::fs::read_to_string(path)
+    }
+
+    fn write_kernel(&self, path: &Path, text: &str) -> io::Result<()> {
+        std::fs::write(path, text)
+    }
+
+    fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
