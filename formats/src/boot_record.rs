@@ -260,11 +260,37 @@ pub struct Journal {
     pub components: Vec<JournalComponent>,
 }
 
-/// The security-version floor, and the last confirmed release.
+/// The security-version floor.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Floor {
     /// Releases below it are refused.
     pub security_version: u64,
+    /// The TPM's counter that keeps it, too, as it was last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<TpmSeen>,
+    /// Unix seconds at which this record was found to be older than the TPM's counter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_since: Option<u64>,
+}
+
+/// A counter of a TPM, as it was last seen; what its numbers stand for is in [`crate::tpm::Mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TpmSeen {
+    /// Its NV index.
+    pub index: u32,
+    /// Its value when it was made.
+    pub base: u64,
+    /// The floor at that moment.
+    pub origin: u64,
+    /// Its value.
+    pub counter: u64,
+}
+
+impl TpmSeen {
+    /// What its beginning stands for.
+    pub fn mark(self) -> crate::tpm::Mark {
+        crate::tpm::Mark { base: self.base, origin: self.origin }
+    }
 }
 
 /// One thing that happened, for `history`.

@@ -23,6 +23,7 @@
 //! | [`uboot_env`] | environment of U-Boot, `fw_env.config` | U-Boot, libubootenv |
 //! | [`grub_env`] | environment block of GRUB | GRUB manual, `grub-editenv` |
 //! | [`bls`] | boot counters in file names, order of entries | UAPI.1, systemd-boot |
+//! | [`tpm`] | TPM 2.0 commands of a monotonic counter | TCG TPM 2.0 Library 1.59 |
 //! | [`record`] | sealed records: sequence, payload, checksum | own |
 //! | [`ustar`] | tar headers of bundles | POSIX.1-2017 pax |
 //! | [`release`] | release index, component manifest, image config, target summary | own, over OCI |
@@ -53,6 +54,7 @@ pub mod reason;
 pub mod record;
 pub mod reference;
 pub mod release;
+pub mod tpm;
 pub mod tuf;
 pub mod uboot_env;
 pub mod ustar;

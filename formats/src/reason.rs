@@ -56,6 +56,8 @@ reasons! {
     VersionRollback = "version_rollback", Rollback;
     /// The release's security version is below the node's floor.
     SecverFloor = "secver_floor", Rollback;
+    /// The TPM that kept the floor is gone, cleared or another one.
+    FloorLost = "floor_lost", Rollback;
     /// Metadata has expired: the repository is frozen or nobody refreshed it.
     Expired = "expired", Freeze;
     /// The clock is behind what is known to have happened.

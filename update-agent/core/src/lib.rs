@@ -20,6 +20,7 @@
 //! ```
 
 pub mod boot;
+pub mod floor;
 pub mod image;
 pub mod policy;
 pub mod probation;
