@@ -58,4 +58,5 @@ pub mod tpm;
 pub mod tuf;
 pub mod uboot_env;
 pub mod ustar;
+pub mod verity;
 pub mod version;

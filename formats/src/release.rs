@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Sha256};
 use crate::oci::{Descriptor, Index, Manifest, OciError, annotation, media_type};
+use crate::verity::Verity;
 use crate::version::Version;
 
 /// Components one release may have.
@@ -154,6 +155,9 @@ pub struct ComponentSummary {
     pub manifest: Digest,
     /// Length of the image in bytes.
     pub raw_size: u64,
+    /// The dm-verity tree at the end of the image, if it has one: what a verifying chooser boots by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verity: Option<Verity>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -168,6 +172,14 @@ impl Summary {
         let components = &custom.racklet.components;
         if components.is_empty() || components.len() > COMPONENTS_LIMIT {
             return Err(ReleaseError::Components(format!("{} components", components.len())));
+        }
+        for component in components {
+            if let Some(verity) = &component.verity {
+                verity.check(component.raw_size).map_err(|error| ReleaseError::Form {
+                    what: "target custom",
+                    why: format!("component {}: {error}", component.name),
+                })?;
+            }
         }
         Ok(custom.racklet)
     }
@@ -434,6 +446,7 @@ mod tests {
                 compatible: vec!["a".to_owned()],
                 manifest: index.components[0].manifest.digest.clone(),
                 raw_size: 1,
+                verity: None,
             }],
         };
         assert_eq!(Summary::parse_custom(&summary.to_custom()).unwrap(), summary);

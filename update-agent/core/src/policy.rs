@@ -360,6 +360,7 @@ mod tests {
                 compatible: vec!["cu-v1".to_owned()],
                 manifest: Digest::sha256_of(b"m"),
                 raw_size: 100,
+                verity: None,
             }],
         };
         let installed = case.installed.map(|(version, sv)| id(version, sv));
