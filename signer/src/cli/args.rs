@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use formats::channel::Urgency;
+use formats::release::ComponentName;
 use formats::version::Version;
 
 use crate::commands::ComponentInput;
@@ -481,6 +482,9 @@ pub(super) struct ReleaseArgs {
     /// Hardware id of every component that names none
     #[arg(long, value_name = "ID")]
     pub(super) hw: Vec<String>,
+    /// Append a dm-verity tree to the image of this component and sign its root hash
+    #[arg(long, value_name = "NAME")]
+    pub(super) verity: Vec<ComponentName>,
     /// Raise it when older releases must never run again; else that of the release before
     #[arg(long, value_name = "N")]
     pub(super) security_version: Option<u64>,
@@ -546,6 +550,7 @@ impl From<UrgencyArg> for Urgency {
 pub(super) fn components(
     arguments: Vec<String>,
     all: &[String],
+    trees: &[ComponentName],
 ) -> Result<Vec<ComponentInput>, SignerError> {
     let mut components = Vec::new();
     for argument in arguments {
@@ -560,7 +565,11 @@ pub(super) fn components(
         if compatible.is_empty() {
             compatible = all.to_vec();
         }
-        components.push(ComponentInput { name, path, compatible });
+        let verity = trees.contains(&name);
+        components.push(ComponentInput { name, path, compatible, verity });
+    }
+    if let Some(none) = trees.iter().find(|tree| components.iter().all(|one| one.name != **tree)) {
+        return Err(SignerError::Usage(format!("--verity {none}: there is no such --component")));
     }
     Ok(components)
 }
@@ -577,7 +586,7 @@ mod tests {
 
     #[test]
     fn components_are_read() {
-        let read = |text: &str| components(vec![text.to_owned()], &["all".to_owned()]);
+        let read = |text: &str| components(vec![text.to_owned()], &["all".to_owned()], &[]);
         let own = &read("os=/a,b/x.img,hw=cu-v1,hw=cu-v2").unwrap()[0];
         assert_eq!(own.path, PathBuf::from("/a,b/x.img"));
         assert_eq!(own.compatible, ["cu-v1", "cu-v2"]);

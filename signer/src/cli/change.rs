@@ -53,7 +53,7 @@ pub(super) fn run(
             let request = commands::PublishRequest {
                 product: release.product,
                 version: release.version,
-                components: args::components(release.component, &release.hw)?,
+                components: args::components(release.component, &release.hw, &release.verity)?,
                 security_version: release.security_version,
                 channel,
                 role: by.as_deref().map(role).transpose()?,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use formats::digest::Sha256;
 use formats::oci::{Descriptor, RepositoryName, media_type};
 use formats::release::{
     ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent,
@@ -33,6 +34,8 @@ pub struct ComponentInput {
     pub path: PathBuf,
     /// Hardware ids it is for.
     pub compatible: Vec<String>,
+    /// Whether a dm-verity tree is appended and its root hash signed.
+    pub verity: bool,
 }
 
 /// What is published.
@@ -136,7 +139,13 @@ pub fn publish(
     // All files are opened before the first is built: a missing one should not cost an hour.
     let mut sources = Vec::new();
     for component in &components {
-        sources.push(Source::open(&component.path)?);
+        let source = Source::open(&component.path)?;
+        // The same for every release, so that unchanged parts of the tree stay unchanged, too.
+        let salt = Sha256::of(format!("{}/{}", request.product, component.name).as_bytes());
+        sources.push(match component.verity {
+            true => source.with_tree(&salt.0),
+            false => source,
+        });
     }
     // And so should an image that no slot holds, or a key that is at home.
     let sizes = components.iter().zip(&sources);
@@ -315,6 +324,7 @@ impl Upload<'_> {
             compatible: input.compatible.clone(),
             manifest: descriptor.digest.clone(),
             raw_size: built.raw_size,
+            verity: source.verity().cloned(),
         };
         let listed = IndexedComponent {
             name: input.name.clone(),

@@ -133,6 +133,7 @@ pub fn component(name: &str, path: PathBuf, compatible: &[&str]) -> ComponentInp
         name: name.parse().unwrap(),
         path,
         compatible: compatible.iter().map(|id| (*id).to_owned()).collect(),
+        verity: false,
     }
 }
 
