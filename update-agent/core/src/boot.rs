@@ -83,6 +83,9 @@ pub enum FlagEdit {
     Confirm(Slot),
     /// The slot becomes next as it is; it must be confirmed.
     Prefer(Slot),
+    /// The chooser found that the slot is not what was signed: as if its tries were used up, so
+    /// that the agent takes it for a trial that was lost.
+    Refuse(Slot),
 }
 
 impl FlagEdit {
@@ -103,6 +106,10 @@ impl FlagEdit {
             FlagEdit::Prefer(slot) => {
                 after.of_mut(slot).priority = 2;
                 demote(after.of_mut(slot.other()));
+            }
+            FlagEdit::Refuse(slot) => {
+                let own = after.of_mut(slot);
+                *own = Flags { tries: 0, successful: false, ..*own };
             }
         }
         after

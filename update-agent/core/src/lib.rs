@@ -20,6 +20,7 @@
 //! ```
 
 pub mod boot;
+pub mod chooser;
 pub mod floor;
 pub mod image;
 pub mod policy;

@@ -119,7 +119,8 @@ impl BootControl for SystemdBoot<'_> {
         let wanted = edit.apply(self.flags()?);
         let entries = self.entries()?;
         match edit {
-            FlagEdit::Clear(slot) => entries.clear(slot)?,
+            // An entry has no name that says "refused"; only the chooser asks for it.
+            FlagEdit::Clear(slot) | FlagEdit::Refuse(slot) => entries.clear(slot)?,
             FlagEdit::Activate { slot, tries } => {
                 entries.activate(slot, tries, &self.content(slot)?)?;
             }
