@@ -21,7 +21,9 @@
 //! A parsed list keeps its bytes and reads entries from them, so it costs its own size in memory
 //! and nothing more.
 
-use crate::digest::Sha256;
+pub mod delta;
+
+use crate::digest::{Algorithm, Digest, Sha256};
 
 /// First bytes of a chunk list.
 pub const MAGIC: &[u8; 8] = b"RKLCHNK1";
@@ -180,6 +182,20 @@ impl ChunkList {
     /// The bytes of the list, as received.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// What the image is, however it is encoded: SHA-256 over its length, the number of its chunks
+    /// and their entries. Two lists of the same image, cut the same way, have the same.
+    pub fn image_id(&self) -> Sha256 {
+        let mut hasher = Algorithm::Sha256.hasher();
+        let entries = HEADER..HEADER + CHUNK * self.chunks as usize;
+        for part in [self.bytes.get(8..20), self.bytes.get(entries)].into_iter().flatten() {
+            hasher.update(part);
+        }
+        match hasher.finish() {
+            Digest::Sha256(hash) => hash,
+            Digest::Sha512(_) => unreachable!("the hasher was made for SHA-256"),
+        }
     }
 
     /// The blobs that hold the image; at least one.

@@ -35,6 +35,10 @@ pub mod media_type {
     pub const IMAGE_BLOB: &str = "application/vnd.racklet.image.raw+zstd";
     /// The chunk list: [`crate::chunks::ChunkList`].
     pub const CHUNKS: &str = "application/vnd.racklet.image.chunks.v1";
+    /// List of a delta from another image (`formats::chunks::delta`).
+    pub const DELTA: &str = "application/vnd.racklet.image.delta.v1";
+    /// Blob of a delta: the frames its list describes.
+    pub const DELTA_BLOB: &str = "application/vnd.racklet.image.delta.v1+zstd";
     /// A channel document kept beside the TUF metadata: [`crate::channel::Channel`].
     pub const CHANNEL: &str = "application/vnd.racklet.channel.v1+json";
 }

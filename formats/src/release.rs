@@ -6,7 +6,8 @@
 //!                                                          └ manifests[] one per component
 //!                                                              ├ config    ImageConfig
 //!                                                              ├ layer     image blob(s), zstd
-//!                                                              └ layer     chunk list
+//!                                                              ├ layer     chunk list
+//!                                                              └ layers    deltas: list, blob
 //! ```
 //! Everything is bound by digest from the signed target down, so components of different releases
 //! cannot be mixed.
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::delta::DELTAS_LIMIT;
 use crate::digest::{Digest, Sha256};
 use crate::oci::{Descriptor, Index, Manifest, OciError, annotation, media_type};
 use crate::verity::Verity;
@@ -317,6 +319,17 @@ pub struct ComponentManifest {
     pub images: Vec<Descriptor>,
     /// The chunk list.
     pub chunks: Descriptor,
+    /// Deltas from other images, at most [`DELTAS_LIMIT`].
+    pub deltas: Vec<Delta>,
+}
+
+/// A delta as a component manifest lists it. Which image it is from is in its list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// Its list.
+    pub list: Descriptor,
+    /// Its blob, whose digest is in the list, too.
+    pub blob: Descriptor,
 }
 
 impl ComponentManifest {
@@ -332,9 +345,16 @@ impl ComponentManifest {
         };
         let images = of_kind(media_type::IMAGE_BLOB);
         let mut lists = of_kind(media_type::CHUNKS);
+        let delta_lists = of_kind(media_type::DELTA);
+        let delta_blobs = of_kind(media_type::DELTA_BLOB);
+        if delta_lists.len() != delta_blobs.len() || delta_lists.len() > DELTAS_LIMIT {
+            return Err(ReleaseError::Layers("too many deltas, or one without its blob"));
+        }
+        let deltas = delta_lists.into_iter().zip(delta_blobs);
+        let deltas = deltas.map(|(list, blob)| Delta { list, blob }).collect();
         match (images.len(), lists.pop(), lists.is_empty()) {
             (1..=4, Some(chunks), true) => {
-                Ok(ComponentManifest { config: manifest.config, images, chunks })
+                Ok(ComponentManifest { config: manifest.config, images, chunks, deltas })
             }
             (0, _, _) => Err(ReleaseError::Layers("no image layer")),
             (1..=4, _, _) => Err(ReleaseError::Layers("exactly one chunk list is needed")),
@@ -355,6 +375,14 @@ impl ComponentManifest {
             })
             .collect();
         layers.push(self.chunks.clone().annotated(annotation::TITLE, &format!("{title}.chunks")));
+        for (number, Delta { list, blob }) in self.deltas.iter().enumerate() {
+            let titled = |layer: &Descriptor, kind: &str| {
+                let name = format!("{title}{}.{kind}", suffix(number));
+                layer.clone().annotated(annotation::TITLE, &name)
+            };
+            layers.push(titled(list, "delta"));
+            layers.push(titled(blob, "delta.zst"));
+        }
         Manifest::artifact(media_type::IMAGE, self.config.clone(), layers).to_bytes()
     }
 }
@@ -464,15 +492,24 @@ mod tests {
             config: config.clone(),
             images: vec![image.clone()],
             chunks: chunks.clone(),
+            deltas: vec![Delta {
+                list: Descriptor::of(media_type::DELTA, b"delta"),
+                blob: Descriptor::of(media_type::DELTA_BLOB, b"frames"),
+            }],
         };
         let again = ComponentManifest::parse(&good.to_bytes("os")).unwrap();
         assert_eq!(again.to_bytes("os"), good.to_bytes("os"));
+        assert_eq!(again.deltas.len(), 1);
         let rows = [
             ("no image", vec![chunks.clone()]),
             ("no list", vec![image.clone()]),
             (
                 "two lists",
                 vec![image.clone(), chunks.clone(), Descriptor::of(media_type::CHUNKS, b"2")],
+            ),
+            (
+                "a delta without its blob",
+                vec![image.clone(), chunks.clone(), Descriptor::of(media_type::DELTA, b"d")],
             ),
         ];
         for (name, layers) in rows {

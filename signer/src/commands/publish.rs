@@ -305,7 +305,7 @@ impl Upload<'_> {
         let chunks = Descriptor::of(media_type::CHUNKS, built.chunks.as_bytes());
         registry.put_blob(repository, &chunks, built.chunks.as_bytes())?;
         let documents =
-            ComponentManifest { config: config_descriptor, images: vec![blob.clone()], chunks };
+            ComponentManifest { config: config_descriptor, images: vec![blob.clone()], chunks, deltas: vec![] };
         let manifest = documents.to_bytes(input.name.as_str());
         ComponentManifest::parse(&manifest)?;
         let descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
