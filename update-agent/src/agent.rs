@@ -1,9 +1,7 @@
 //! The driver: performs the effects the update machine asks for, and decides nothing.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use formats::boot_record::{BootRecord, HistoryEvent, Journal, JournalComponent, ReleaseId, Slot};
@@ -19,7 +17,7 @@ use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 use crate::config::Config;
 use crate::disk::{BootControl, Disk};
 use crate::error::{AgentError, Because as _};
-use crate::health;
+use crate::outside::{Outside, RealWorld};
 use crate::progress::Progress;
 use crate::release::{Resolved, ResolvedComponent};
 use crate::source::Source;
@@ -39,6 +37,8 @@ pub struct Agent {
     pub disk: Disk,
     /// The machine both are part of.
     pub host: Arc<dyn Host>,
+    /// What is around it.
+    pub outside: Arc<dyn Outside>,
 }
 
 /// What an apply needs beside the state.
@@ -81,14 +81,18 @@ pub struct Ended {
 impl Agent {
     /// Opens the state of a configuration on this system.
     pub fn open(config: Config) -> Result<Self, AgentError> {
-        Self::open_on(Arc::new(System), config)
+        Self::open_on(Arc::new(System), Arc::new(RealWorld), config)
     }
 
-    /// Opens the state of a configuration on a machine.
-    pub fn open_on(host: Arc<dyn Host>, config: Config) -> Result<Self, AgentError> {
+    /// Opens the state of a configuration on a machine in its surroundings.
+    pub fn open_on(
+        host: Arc<dyn Host>,
+        outside: Arc<dyn Outside>,
+        config: Config,
+    ) -> Result<Self, AgentError> {
         let state = State::open(&config.state_dir, Arc::clone(&host))?;
         let disk = Disk::new(&config, Arc::clone(&host));
-        Ok(Agent { config, state, disk, host })
+        Ok(Agent { config, state, disk, host, outside })
     }
 
     /// The root metadata this node was given.
@@ -194,7 +198,7 @@ impl Agent {
                 return Ok(Event::ReadBack(self.read_back(*slot, here.booted, supply)?));
             }
             Effect::CheckHealth => {
-                return Ok(Event::Health(self.check_health()?));
+                return Ok(Event::Health(self.outside.check_health(&self.config)?));
             }
             Effect::RaiseFloor(floor) => self.state.raise_floor(held, *floor)?,
             Effect::Reboot => self.reboot()?,
@@ -265,7 +269,8 @@ impl Agent {
                 self.state.save_journal(held, Some(&journal)).map_err(StageError::journal)
             };
             let resume = Resume { known: known > 0, next_chunk: known };
-            let done = stage::write_image(
+            let done = stage::write_image_at(
+                &self.outside.pace(),
                 &image,
                 supply.sources,
                 &seeds,
@@ -350,50 +355,9 @@ impl Agent {
         Ok(planned)
     }
 
-    /// Runs the health checks until they pass or their deadline is over.
-    fn check_health(&self) -> Result<Result<(), String>, AgentError> {
-        let report = health::run(&self.config.health, &mut |so_far, wait| {
-            let failing: Vec<&str> =
-                so_far.failures.iter().map(|failure| failure.check.as_str()).collect();
-            let state = if failing.is_empty() { "good" } else { "failing" };
-            tracing::info!("health: round {} {state} {}", so_far.rounds, failing.join(", "));
-            crate::notify::wait(wait);
-            ControlFlow::Continue(())
-        })?;
-        if report.passed {
-            return Ok(Ok(()));
-        }
-        let why: Vec<String> = report
-            .failures
-            .iter()
-            .map(|failure| format!("{}: {}", failure.check, failure.why))
-            .collect();
-        let why =
-            if why.is_empty() { "too few good rounds in a row".to_owned() } else { why.join("; ") };
-        Ok(Err(why))
-    }
-
     /// Restarts the machine.
     pub fn reboot(&self) -> Result<(), AgentError> {
-        let argv = &self.config.boot.reboot_command;
-        let shown = argv.join(" ");
-        let Some((program, arguments)) = argv.split_first() else {
-            return Err(AgentError::new(Reason::Config, "boot.reboot_command is empty"));
-        };
-        tracing::info!("restarting: {shown}");
-        let status = Command::new(program)
-            .args(arguments)
-            .stdin(std::process::Stdio::null())
-            // Standard output belongs to `--json`.
-            .stdout(std::io::stderr())
-            .status()
-            .because(Reason::Config, format!("run boot.reboot_command `{shown}`"))?;
-        if status.success() {
-            Ok(())
-        } else {
-            let text = format!("boot.reboot_command `{shown}` ended with {status}");
-            Err(AgentError::new(Reason::Config, text).hint("restart the machine by hand"))
-        }
+        self.outside.restart(&self.config)
     }
 
     /// Writes the history and clears away what nobody needs any more.

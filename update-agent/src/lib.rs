@@ -29,6 +29,7 @@ pub mod health;
 pub mod http;
 mod notify;
 pub mod output;
+pub mod outside;
 pub mod progress;
 pub mod release;
 pub mod source;

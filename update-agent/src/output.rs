@@ -13,11 +13,23 @@ use crate::error::AgentError;
 pub struct Output {
     /// One JSON object instead of text.
     pub json: bool,
+    /// Nothing at all: for callers inside a program.
+    pub quiet: bool,
 }
 
 impl Output {
+    /// For people.
+    pub const TEXT: Output = Output { json: false, quiet: false };
+    /// For programs.
+    pub const JSON: Output = Output { json: true, quiet: false };
+    /// For nobody.
+    pub const QUIET: Output = Output { json: false, quiet: true };
+
     /// Prints a result. `value` must be an object; `"ok":true` is added.
     pub fn result(self, mut value: Value, text: &str) {
+        if self.quiet {
+            return;
+        }
         if self.json {
             if let Some(object) = value.as_object_mut() {
                 object.insert("ok".to_owned(), json!(true));

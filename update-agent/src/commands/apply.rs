@@ -10,7 +10,6 @@ use super::offer::{Offer, capacities, offer, rules, sources, word};
 use crate::agent::{Agent, Ended, Supply};
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
-use crate::progress;
 use crate::release::{Resolved, identity, resolve};
 use crate::source::Source;
 use crate::state::Held;
@@ -137,7 +136,7 @@ pub(super) fn apply_held(
 ) -> Result<Ended, AgentError> {
     let all = sources(agent, args.from.as_deref())?;
     let wanted = wanted(agent, held, args, &all)?;
-    let progress = progress::start(output.json);
+    let progress = agent.outside.progress(output.json);
     let supply = Supply {
         resolved: &wanted.resolved,
         sources: &wanted.sources,

@@ -151,7 +151,7 @@ pub struct BootSelectArgs {
 /// Runs a command line to its end.
 pub fn run(cli: &Cli) -> Exit {
     start_log(cli);
-    let output = Output { json: cli.json };
+    let output = if cli.json { Output::JSON } else { Output::TEXT };
     if let Command::Completions { shell } = &cli.command {
         let mut command = <Cli as clap::CommandFactory>::command();
         clap_complete::generate(*shell, &mut command, "update-agent", &mut std::io::stdout());
@@ -167,34 +167,36 @@ pub fn run(cli: &Cli) -> Exit {
     if agent.trusts_example_keys() {
         tracing::warn!("{}", crate::example::WARNING);
     }
-    let result = match &cli.command {
-        Command::Check => offer::check(&agent, output),
-        Command::Plan(args) => apply::plan(&agent, args, output),
-        Command::Apply(args) => apply::apply(&agent, args, output),
-        Command::Confirm(args) => trial::confirm(&agent, *args, output),
-        Command::Revert(args) => trial::revert(&agent, args, output),
-        Command::Status => status::status(&agent, output),
-        Command::Explain => offer::explain(&agent, output),
-        Command::History => status::history(&agent, output),
-        Command::Doctor => doctor::doctor(&agent, output),
-        Command::Verify(args) => status::verify(&agent, *args, output),
-        Command::Run(args) => run::run(&agent, *args, output),
-        Command::BootSelect(_) => boot_select::simulate(&agent, output),
+    perform(&agent, &cli.command, output).unwrap_or_else(|error| {
+        output.error(&error);
+        error.reason().exit()
+    })
+}
+
+/// Performs one command to its end, and keeps its error for `status`.
+pub fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, AgentError> {
+    let result = match command {
+        Command::Check => offer::check(agent, output),
+        Command::Plan(args) => apply::plan(agent, args, output),
+        Command::Apply(args) => apply::apply(agent, args, output),
+        Command::Confirm(args) => trial::confirm(agent, *args, output),
+        Command::Revert(args) => trial::revert(agent, args, output),
+        Command::Status => status::status(agent, output),
+        Command::Explain => offer::explain(agent, output),
+        Command::History => status::history(agent, output),
+        Command::Doctor => doctor::doctor(agent, output),
+        Command::Verify(args) => status::verify(agent, *args, output),
+        Command::Run(args) => run::run(agent, *args, output),
+        Command::BootSelect(_) => boot_select::simulate(agent, output),
         Command::Completions { .. } => Ok(Exit::Done),
     };
-    match result {
-        Ok(exit) => {
-            if !matches!(cli.command, Command::Status | Command::History | Command::BootSelect(_)) {
-                forget_error(&agent);
-            }
-            exit
+    match &result {
+        Ok(_) if matches!(command, Command::Status | Command::History | Command::BootSelect(_)) => {
         }
-        Err(error) => {
-            note_error(&agent, &error);
-            output.error(&error);
-            error.reason().exit()
-        }
+        Ok(_) => forget_error(agent),
+        Err(error) => note_error(agent, error),
     }
+    result
 }
 
 /// Keeps the error for `status`, unless another agent is at work.

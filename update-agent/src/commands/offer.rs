@@ -12,9 +12,8 @@ use update_core::policy::{Decided, Decision, NodeFacts, Offered, decide, wave_of
 
 use crate::agent::Agent;
 use crate::error::AgentError;
-use crate::http::Limits;
 use crate::output::{Output, time};
-use crate::source::{self, Source, SourceConfig};
+use crate::source::Source;
 use crate::state::{Held, OfferReport};
 use crate::trust::{self, SignedRelease, Trusted};
 
@@ -29,19 +28,7 @@ pub(super) fn sources(
     agent: &Agent,
     named: Option<&str>,
 ) -> Result<Vec<Box<dyn Source>>, AgentError> {
-    let open =
-        |config: &SourceConfig| source::open(config, Limits::default()).map_err(AgentError::from);
-    let configured = &agent.config.sources;
-    match named {
-        // A registry that is configured keeps its CA and token when it is named.
-        Some(place) => match configured.iter().find(|source| source.url == place) {
-            Some(known) => Ok(vec![open(known)?]),
-            None => Ok(vec![open(&SourceConfig::at(place))?]),
-        },
-        None => {
-            configured.iter().map(|config| open(config).map_err(AgentError::or_config)).collect()
-        }
-    }
+    agent.outside.sources(&agent.config, named)
 }
 
 /// What the channel offers, or the version that was named, and what the rules say to it.

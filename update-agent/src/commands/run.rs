@@ -159,7 +159,7 @@ fn poll(agent: &Agent, held: Held) -> Result<Round, AgentError> {
             agent.config.health.usable()?;
             let stage_only = mode == Mode::Stage;
             let args = ApplyArgs { stage_only, ..ApplyArgs::default() };
-            let quiet = Output { json: false };
+            let quiet = Output::TEXT;
             super::apply::apply_held(agent, &held, &args, quiet)?;
             if stage_only {
                 let value = json!({ "did": "staged", "version": version });

@@ -1,7 +1,7 @@
 //! Reading a device in the order of its chunks, on several threads.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use formats::chunks::{Chunk, Content, DATA_CHUNK_LIMIT};
@@ -94,8 +94,12 @@ pub(super) fn spans(chunks: impl Iterator<Item = Chunk>) -> impl Iterator<Item =
 
 /// One thread per processor, at most four: hashing then is faster than any slot.
 pub(super) fn default_threads() -> NonZeroUsize {
-    let most = NonZeroUsize::new(4).expect("four is not zero");
-    thread::available_parallelism().map_or(NonZeroUsize::MIN, |found| found.min(most))
+    // Asked once: the answer costs several reads of files.
+    static THREADS: OnceLock<NonZeroUsize> = OnceLock::new();
+    *THREADS.get_or_init(|| {
+        let most = NonZeroUsize::new(4).expect("four is not zero");
+        thread::available_parallelism().map_or(NonZeroUsize::MIN, |found| found.min(most))
+    })
 }
 
 /// Works through items in their order on several threads, each with its own buffer. The first error

@@ -1,0 +1,119 @@
+//! What an agent meets that is not durable: repositories, health checks, the way to restart.
+//!
+//! [`RealWorld`] is what programs use. The power-cut sweeps of the tests put a simulated machine
+//! under [`Agent::open_on`](crate::agent::Agent::open_on), and beside it a world without sockets.
+
+use std::ops::ControlFlow;
+use std::process::{Command, Stdio};
+
+use formats::reason::Reason;
+
+use crate::config::Config;
+use crate::error::{AgentError, Because as _};
+use crate::health;
+use crate::http::Limits;
+use crate::progress::{self, Progress};
+use crate::source::{self, Source, SourceConfig};
+use crate::stage::Pace;
+
+/// The agent's surroundings.
+pub trait Outside: Send + Sync {
+    /// The sources to use: one that was named, or the configured ones.
+    fn sources(
+        &self,
+        config: &Config,
+        named: Option<&str>,
+    ) -> Result<Vec<Box<dyn Source>>, AgentError>;
+
+    /// Runs the health checks to their end: passed, or why not.
+    fn check_health(&self, config: &Config) -> Result<Result<(), String>, AgentError>;
+
+    /// Restarts the machine.
+    fn restart(&self, config: &Config) -> Result<(), AgentError>;
+
+    /// Whom to tell how far long work is.
+    fn progress(&self, json: bool) -> Box<dyn Progress>;
+
+    /// How fast and how carefully slots are written.
+    fn pace(&self) -> Pace;
+}
+
+/// Networks, commands and terminals of this system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealWorld;
+
+impl Outside for RealWorld {
+    fn sources(
+        &self,
+        config: &Config,
+        named: Option<&str>,
+    ) -> Result<Vec<Box<dyn Source>>, AgentError> {
+        let open = |source: &SourceConfig| {
+            source::open(source, Limits::default()).map_err(AgentError::from)
+        };
+        match named {
+            // A registry that is configured keeps its CA and token when it is named.
+            Some(place) => match config.sources.iter().find(|source| source.url == place) {
+                Some(known) => Ok(vec![open(known)?]),
+                None => Ok(vec![open(&SourceConfig::at(place))?]),
+            },
+            None => config
+                .sources
+                .iter()
+                .map(|source| open(source).map_err(AgentError::or_config))
+                .collect(),
+        }
+    }
+
+    fn check_health(&self, config: &Config) -> Result<Result<(), String>, AgentError> {
+        let report = health::run(&config.health, &mut |so_far, wait| {
+            let failing: Vec<&str> =
+                so_far.failures.iter().map(|failure| failure.check.as_str()).collect();
+            let state = if failing.is_empty() { "good" } else { "failing" };
+            tracing::info!("health: round {} {state} {}", so_far.rounds, failing.join(", "));
+            crate::notify::wait(wait);
+            ControlFlow::Continue(())
+        })?;
+        if report.passed {
+            return Ok(Ok(()));
+        }
+        let why: Vec<String> = report
+            .failures
+            .iter()
+            .map(|failure| format!("{}: {}", failure.check, failure.why))
+            .collect();
+        let why =
+            if why.is_empty() { "too few good rounds in a row".to_owned() } else { why.join("; ") };
+        Ok(Err(why))
+    }
+
+    fn restart(&self, config: &Config) -> Result<(), AgentError> {
+        let argv = &config.boot.reboot_command;
+        let shown = argv.join(" ");
+        let Some((program, arguments)) = argv.split_first() else {
+            return Err(AgentError::new(Reason::Config, "boot.reboot_command is empty"));
+        };
+        tracing::info!("restarting: {shown}");
+        let status = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            // Standard output belongs to `--json`.
+            .stdout(std::io::stderr())
+            .status()
+            .because(Reason::Config, format!("run boot.reboot_command `{shown}`"))?;
+        if status.success() {
+            Ok(())
+        } else {
+            let text = format!("boot.reboot_command `{shown}` ended with {status}");
+            Err(AgentError::new(Reason::Config, text).hint("restart the machine by hand"))
+        }
+    }
+
+    fn progress(&self, json: bool) -> Box<dyn Progress> {
+        progress::start(json)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::default()
+    }
+}
