@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::store::bucket::place::S3;
 use crate::store::quota::Quota;
 
 /// 6 hours: of the day a timestamp lasts by default, a signer that renews it twice has missed one
@@ -15,13 +16,15 @@ pub const ALARM_BEFORE: Duration = Duration::from_secs(6 * 3600);
 pub struct Config {
     /// The storage directory: an OCI image layout.
     pub dir: PathBuf,
+    /// A bucket instead of the directory.
+    pub bucket: Option<S3>,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Certificate and key; plain HTTP without.
     pub tls: Option<TlsFiles>,
     /// Allow plain HTTP on an address that is not loopback.
     pub insecure_http: bool,
-    /// Change nothing in `dir`.
+    /// Change nothing in the storage.
     pub read_only: bool,
     /// Tokens that may push. Without, nobody may.
     pub push_tokens: Option<PathBuf>,
@@ -52,6 +55,7 @@ impl Config {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Config {
             dir: dir.into(),
+            bucket: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
             insecure_http: false,

@@ -129,6 +129,14 @@ pub enum ServerError {
         /// What is wrong.
         why: String,
     },
+    /// The bucket cannot be read or begun.
+    #[error("{bucket}: {why}")]
+    Bucket {
+        /// Which.
+        bucket: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The address cannot be listened on.
     #[error("listen on {address}")]
     Listen {
@@ -178,6 +186,7 @@ impl ServerError {
         match self {
             ServerError::Io { .. } => Reason::StoreIo,
             ServerError::Store { .. } => Reason::StoreCorrupt,
+            ServerError::Bucket { .. } => Reason::Unreachable,
             ServerError::Perms { .. } => Reason::InsecurePerms,
             ServerError::Listen { .. }
             | ServerError::PlainHttp(_)
@@ -194,6 +203,10 @@ impl ServerError {
                 "every blob is checked before it is served; no data is lost"
             }
             ServerError::Perms { .. } => "only the server's user may read a token file",
+            ServerError::Bucket { .. } => {
+                "check the bucket's name, --s3-endpoint, and the credentials in AWS_ACCESS_KEY_ID \
+                 and AWS_SECRET_ACCESS_KEY or in ~/.aws/credentials"
+            }
             ServerError::Listen { .. } => "is another server on that port?",
             ServerError::PlainHttp(_) => "tokens and updates need TLS on a network",
             ServerError::Tls { .. } => "PEM files: the chain with the server's certificate first",

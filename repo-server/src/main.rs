@@ -9,10 +9,12 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use formats::reason::Exit;
 use repo_server::config::ALARM_BEFORE;
-use repo_server::store::Store;
+use repo_server::store::bucket::place::S3;
 use repo_server::store::quota::Quota;
+use repo_server::store::{Store, StoreError};
 use repo_server::{Collect, Config, Limits, Reloader, Server, ServerError, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
+use url::Url;
 
 /// One day: pushes of the largest images over slow lines take hours.
 const GRACE: u64 = 86_400;
@@ -34,15 +36,15 @@ enum Command {
     Serve(Box<Serve>),
     /// Read every blob and compare it with its digest.
     Scrub {
-        /// The repository: an OCI image layout.
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Throw away what no tag, TUF state or referrer needs.
+    ///
+    /// A directory must not be written by a server at the moment; a bucket may.
     Gc {
-        /// The repository: an OCI image layout that no server writes at the moment.
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
         /// Seconds; what is younger stays. Pushes under way need it.
         #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
         grace: u64,
@@ -57,11 +59,68 @@ enum Command {
     },
 }
 
+/// Where the repository is.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The repository: an OCI image layout, made when it is not there.
+    #[arg(long, value_name = "DIR", required_unless_present = "s3")]
+    dir: Option<PathBuf>,
+    /// The repository in a bucket, which any number of servers may share: BUCKET or BUCKET/prefix.
+    /// Credentials come from the environment (AWS_ACCESS_KEY_ID, …) or ~/.aws/credentials.
+    #[arg(long, value_name = "BUCKET", conflicts_with = "dir", value_parser = S3::parse)]
+    s3: Option<S3>,
+    /// The service that has the bucket, when it is not AWS: https://host:port.
+    #[arg(long, value_name = "URL", requires = "s3")]
+    s3_endpoint: Option<Url>,
+    /// The bucket's region; without, AWS_REGION or us-east-1.
+    #[arg(long, value_name = "REGION", requires = "s3")]
+    s3_region: Option<String>,
+    /// A file of AWS credentials; its profile is AWS_PROFILE or `default`.
+    #[arg(long, value_name = "FILE", requires = "s3")]
+    s3_credentials: Option<PathBuf>,
+    /// Certificates (PEM) that may have signed the service's, beside the system's.
+    #[arg(long, value_name = "FILE", requires = "s3")]
+    s3_ca: Option<PathBuf>,
+    /// Plain HTTP to a service on another machine.
+    #[arg(long, requires = "s3_endpoint")]
+    s3_insecure_http: bool,
+}
+
+impl Place {
+    fn bucket(&self) -> Option<S3> {
+        self.s3.clone().map(|s3| S3 {
+            endpoint: self.s3_endpoint.clone(),
+            region: self.s3_region.clone(),
+            credentials: self.s3_credentials.clone(),
+            ca: self.s3_ca.clone(),
+            insecure_http: self.s3_insecure_http,
+            ..s3
+        })
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_default()
+    }
+
+    fn open(&self, read_only: bool) -> Result<Store, ServerError> {
+        match self.bucket() {
+            Some(bucket) => Store::open_bucket(&bucket, read_only, Quota::default()),
+            None => Store::open(&self.dir(), read_only),
+        }
+    }
+
+    fn failed(&self, error: &StoreError) -> ServerError {
+        match self.bucket() {
+            Some(bucket) => bucket.failed(error),
+            None => ServerError::Store { path: self.dir(), why: chain(error) },
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct Serve {
-    /// The repository: an OCI image layout, made when it is not there.
-    #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443")]
     listen: SocketAddr,
@@ -84,7 +143,7 @@ struct Serve {
     /// Tokens that may pull. Without, everybody may pull.
     #[arg(long, value_name = "FILE")]
     pull_token_file: Option<PathBuf>,
-    /// Change nothing in DIR.
+    /// Change nothing in the repository.
     #[arg(long)]
     read_only: bool,
     /// Let push tokens delete tags, manifests and blobs.
@@ -117,7 +176,7 @@ struct Serve {
     alarm_before: u64,
     /// Renew snapshot and timestamp with this key (may be given twice). The server then holds an
     /// online key, and says so; a key of people is refused. `signer refresh` elsewhere is better.
-    #[arg(long, value_name = "FILE", conflicts_with = "read_only")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["read_only", "s3"])]
     refresh_key: Vec<PathBuf>,
     /// Connections of one client (an IPv4 address or an IPv6 /64) at once; further ones are closed.
     #[arg(long, value_name = "N", default_value_t = Limits::default().client_connections)]
@@ -158,7 +217,8 @@ impl Serve {
     fn config(&self) -> Config {
         let tls = self.tls_cert.clone().zip(self.tls_key.clone());
         Config {
-            dir: self.dir.clone(),
+            dir: self.place.dir(),
+            bucket: self.place.bucket(),
             listen: self.listen,
             tls: tls.map(|(certificate, key)| TlsFiles {
                 certificate,
@@ -198,9 +258,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Command::Serve(args) => serve(args, cli.json),
-        Command::Scrub { dir } => scrub(dir, cli.json),
-        Command::Gc { dir, grace, dry_run } => {
-            collect(dir, Duration::from_secs(*grace), *dry_run, cli.json)
+        Command::Scrub { place } => scrub(place, cli.json),
+        Command::Gc { place, grace, dry_run } => {
+            collect(place, Duration::from_secs(*grace), *dry_run, cli.json)
         }
         Command::Completions { shell } => {
             clap_complete::generate(
@@ -292,8 +352,8 @@ fn start_log(args: &Serve) -> Result<(), ServerError> {
     Ok(())
 }
 
-fn scrub(dir: &std::path::Path, json: bool) -> Result<Exit, ServerError> {
-    let store = Store::open(dir, true)?;
+fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
+    let store = place.open(true)?;
     let show = std::io::stderr().is_terminal() && !json;
     let checked = store.scrub(|digest, len| {
         if show {
@@ -303,8 +363,7 @@ fn scrub(dir: &std::path::Path, json: bool) -> Result<Exit, ServerError> {
     if show {
         eprintln!();
     }
-    let (read, rotten) =
-        checked.map_err(|error| ServerError::Store { path: dir.to_owned(), why: chain(&error) })?;
+    let (read, rotten) = checked.map_err(|error| place.failed(&error))?;
     if json {
         let rotten: Vec<_> = rotten
             .iter()
@@ -321,16 +380,10 @@ fn scrub(dir: &std::path::Path, json: bool) -> Result<Exit, ServerError> {
     Ok(if rotten.is_empty() { Exit::Done } else { Exit::Content })
 }
 
-fn collect(
-    dir: &std::path::Path,
-    grace: Duration,
-    dry: bool,
-    json: bool,
-) -> Result<Exit, ServerError> {
-    let store = Store::open(dir, false)?;
+fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
+    let store = place.open(false)?;
     let done = store.collect(grace, std::time::SystemTime::now(), dry);
-    let done =
-        done.map_err(|error| ServerError::Store { path: dir.to_owned(), why: chain(&error) })?;
+    let done = done.map_err(|error| place.failed(&error))?;
     if json {
         print_json(&serde_json::json!({
             "ok": true,

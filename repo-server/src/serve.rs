@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::progress::{Counted, Progress, Verdict};
 use crate::refresh::{self, Refresher};
 use crate::store::gc::Collected;
-use crate::store::{Store, chain};
+use crate::store::{RELIST, Store, chain};
 use crate::tls;
 use crate::tuf_tree::TufTree;
 
@@ -98,10 +98,18 @@ impl Server {
         let access = Access::new(&config)?;
         let refresher = Refresher::new(&config.dir, &config.refresh_keys)?;
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
-        let (dir, read_only, quota) = (config.dir.clone(), config.read_only, config.quota);
+        let (dir, bucket) = (config.dir.clone(), config.bucket.clone());
+        let (read_only, quota) = (config.read_only, config.quota);
+        if bucket.is_some() && refresher.is_some() {
+            let text = "--refresh-key works on a directory; run `signer refresh` beside a bucket";
+            return Err(ServerError::Config(text.to_owned()));
+        }
         let sessions = config.limits.sessions;
         let open = move || {
-            let store = Store::open_with(&dir, read_only, quota)?;
+            let store = match &bucket {
+                Some(place) => Store::open_bucket(place, read_only, quota)?,
+                None => Store::open_with(&dir, read_only, quota)?,
+            };
             let uploads = Uploads::new(&store, sessions)
                 .map_err(|error| ServerError::Store { path: dir, why: chain(&error) })?;
             Ok((store, uploads))
@@ -171,6 +179,7 @@ impl Server {
         chores.spawn(collect_garbage(Arc::clone(&app)));
         chores.spawn(renew_timestamps(Arc::clone(&app)));
         chores.spawn(watch_timestamps(Arc::clone(&app)));
+        chores.spawn(relist(Arc::clone(&app)));
         if let Some((listener, _)) = metrics {
             chores.spawn(serve_metrics(listener, Arc::clone(&app)));
         }
@@ -252,6 +261,19 @@ fn sweep_uploads(app: &Arc<App>) {
             tracing::info!(expired, "uploads nobody finished");
         }
     });
+}
+
+/// Looks, now and then, what other servers on the same storage did.
+async fn relist(app: Arc<App>) {
+    while app.store.is_shared() {
+        tokio::time::sleep(RELIST).await;
+        let store = Arc::clone(&app.store);
+        match tokio::task::spawn_blocking(move || store.relist()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "storage not listed"),
+            Err(panic) => tracing::error!(%panic, "storage not listed"),
+        }
+    }
 }
 
 /// Throws garbage away, now and then. Ends between two steps when the server does.

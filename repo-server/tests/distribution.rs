@@ -230,7 +230,7 @@ fn end_4b_single_post() {
     let target = format!("/v2/a/blobs/uploads/?digest={wrong}");
     server.push("POST", &target, &[], &bytes).expect_error(400, "DIGEST_INVALID");
     server.get(&format!("/v2/a/blobs/{wrong}")).expect(404);
-    assert_eq!(common::uploads(&server.dir()), 0);
+    assert_eq!(server.uploads(), 0);
     server
         .push("POST", "/v2/a/blobs/uploads/?digest=md5:00", &[], &bytes)
         .expect_error(400, "DIGEST_INVALID");
@@ -339,7 +339,7 @@ fn end_6_a_wrong_digest_leaves_nothing() {
         .expect_error(400, "DIGEST_INVALID");
     server.get(&format!("/v2/a/blobs/{wrong}")).expect(404);
     server.push("GET", &location, &[], &[]).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
-    assert_eq!(common::uploads(&server.dir()), 0);
+    assert_eq!(server.uploads(), 0);
 }
 
 #[test]
@@ -524,13 +524,13 @@ fn end_14_cancel() {
     server.push("DELETE", &location, &[], &[]).expect(204);
     server.push("GET", &location, &[], &[]).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
     server.push("DELETE", &location, &[], &[]).expect(404);
-    assert_eq!(common::uploads(&server.dir()), 0);
+    assert_eq!(server.uploads(), 0);
 }
 
 /// What was pushed is there after a restart, tagged or not, and DIR is an image layout as it is.
 #[test]
 fn everything_survives_a_restart() {
-    use storage::layout::{Layout as _, LayoutDir};
+    use storage::layout::Layout as _;
     let server = Fixture::new();
     let component = server.artifact("racklet/demo", &[b"image", b"chunks"]).to_bytes();
     server.push_manifest("racklet/demo", &Digest::sha256_of(&component).to_string(), &component);
@@ -546,7 +546,7 @@ fn everything_survives_a_restart() {
     {
         server.get(&format!("/v2/racklet/demo/{target}")).expect(200);
     }
-    let layout = LayoutDir::open(&server.dir()).unwrap();
+    let layout = server.layout();
     let found = layout.resolve("racklet/demo:1.0.0").unwrap().unwrap();
     assert_eq!(found.digest, release);
     for digest in layout.blobs().unwrap() {
@@ -560,7 +560,7 @@ fn pushes_need_a_token() {
     let server = Fixture::new();
     let digest = server.push_artifact("a", "v1", &[b"layer"]);
     let location = server.start_upload("a");
-    let before = common::tree(&server.dir());
+    let before = server.stored();
     let manifest = server.get("/v2/a/manifests/v1").body;
     let targets = [
         ("POST", "/v2/a/blobs/uploads/".to_owned()),
@@ -585,7 +585,7 @@ fn pushes_need_a_token() {
             assert!(reply.header("www-authenticate").is_some(), "{method} {target}");
         }
     }
-    assert_eq!(common::tree(&server.dir()), before);
+    assert_eq!(server.stored(), before);
 
     for change in [(|config| config.push_tokens = None) as fn(&mut repo_server::Config), |config| {
         config.read_only = true

@@ -59,6 +59,7 @@ pub(super) async fn referrers(
     let filtered = artifact_type.is_some();
     let found = blocking(app, move |store| {
         store.refresh()?;
+        store.relist_manifests(&name)?;
         Ok(store.with(&name, |it| it.referrers(&digest, artifact_type.as_deref())))
     })
     .await?;

@@ -163,7 +163,7 @@ async fn answer(
             Start::Mount(digest, from) => uploads::mount(&app, name, digest, from).await,
         },
         Route::Upload(name, id, step) => {
-            let session = app.uploads.find(&name, &id)?;
+            let session = uploads::find(&app, &name, &id).await?;
             match step {
                 Step::Append => uploads::append(&app, asked, session, body, open).await,
                 Step::Finish(digest) => {
@@ -238,6 +238,14 @@ impl From<&StoreError> for ApiError {
                 tracing::error!(error = %chain(error), "no room for another tag");
                 let text = "the server has no room for another tag; delete old ones";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
+            }
+            StoreError::Elsewhere(_) => {
+                ApiError::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, error)
+            }
+            StoreError::Bucket { .. } => {
+                tracing::error!(error = %chain(error), "bucket");
+                let text = "the storage behind this server does not answer; try again";
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unsupported, text)
             }
             StoreError::Layout(_)
             | StoreError::Link(_)

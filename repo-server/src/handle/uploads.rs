@@ -150,6 +150,10 @@ impl Uploads {
     /// The sessions that servers before this one left. Blocks.
     pub(crate) fn new(store: &Store, most: usize) -> Result<Self, StoreError> {
         let now = SystemTime::now();
+        if store.is_shared() {
+            // They may be another server's; whoever asks for one gets it.
+            return Ok(Uploads { sessions: Mutex::default(), most });
+        }
         let left = store.uploads()?.into_iter().map(|(key, stored, grown)| {
             let idle = now.duration_since(grown).unwrap_or_default();
             let charge = store.usage().charge(&key.name, stored);
@@ -163,17 +167,11 @@ impl Uploads {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// The session of that id in that repository.
-    pub(super) fn find(
-        &self,
-        name: &RepositoryName,
-        id: &SessionId,
-    ) -> Result<Arc<Session>, ApiError> {
+    fn find(&self, name: &RepositoryName, id: &SessionId) -> Option<Arc<Session>> {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions.get(id).filter(|session| session.key.name == *name);
-        let session = Arc::clone(session.ok_or_else(unknown)?);
+        let session = sessions.get(id).filter(|session| session.key.name == *name)?;
         session.touch();
-        Ok(session)
+        Some(Arc::clone(session))
     }
 
     fn insert(&self, session: &Arc<Session>) -> Result<(), ApiError> {
@@ -207,12 +205,91 @@ impl Uploads {
         for session in &old {
             // Whoever got hold of it meanwhile finds it gone, or keeps it until that request ends.
             let Ok(mut content) = session.content.try_lock() else { continue };
-            if let Err(error) = throw_away(store, session, &mut content) {
+            if let Err(error) = give_up(store, session, &mut content) {
                 tracing::warn!(error = %chain(&error), "an expired upload stays until the next start");
             }
         }
+        if store.is_shared() {
+            self.expire_others(store, expiry).unwrap_or_else(|error| {
+                tracing::warn!(error = %chain(&error), "uploads of other servers not looked at");
+            });
+        }
         old.len()
     }
+
+    /// Throws away what servers that are no more left in a storage that is shared.
+    fn expire_others(&self, store: &Store, expiry: Duration) -> Result<(), StoreError> {
+        let now = SystemTime::now();
+        for (key, _, grown) in store.uploads()? {
+            let here = {
+                let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                sessions.contains_key(&key.id)
+            };
+            if !here
+                && now.duration_since(grown).is_ok_and(|age| age > expiry)
+                && let Some(upload) = store.resume_upload(&key)?
+            {
+                upload.abandon()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The session of that id in that repository, also when another server began it or went on with it.
+pub(super) async fn find(
+    app: &Arc<App>,
+    name: &RepositoryName,
+    id: &SessionId,
+) -> Result<Arc<Session>, ApiError> {
+    let known = app.uploads.find(name, id);
+    if !app.store.is_shared() {
+        return known.ok_or_else(unknown);
+    }
+    if let Some(session) = known {
+        let Ok(mut writing) = session.lock() else { return Ok(session) };
+        let looked = Arc::clone(&session);
+        let there = blocking(app, move |store| {
+            if let Content::Open(growing) = &mut *writing
+                && !growing.upload.is_current()?
+            {
+                *writing = Content::Asleep(store.usage().charge(&looked.key.name, 0));
+            }
+            Ok(open(store, &looked, &mut writing)?.is_some())
+        });
+        if there.await? {
+            return Ok(session);
+        }
+        app.uploads.remove(id);
+        return Err(unknown());
+    }
+    let (name, id) = (name.clone(), id.clone());
+    let resumed = blocking(app, move |store| {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let key = UploadKey { name: name.clone(), id: id.clone(), algorithm };
+            if let Some(upload) = store.resume_upload(&key)? {
+                let stored = upload.stored();
+                let charge = store.usage().charge(&key.name, stored);
+                let content = Content::Open(Growing { upload, charge });
+                return Ok(Some(Session::new(key, content, stored, Duration::ZERO)));
+            }
+        }
+        Ok(None)
+    });
+    let session = resumed.await?.ok_or_else(unknown)?;
+    app.uploads.insert(&session)?;
+    Ok(session)
+}
+
+/// Throws it away, unless another server goes on with it.
+fn give_up(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
+    if let Content::Open(growing) = content
+        && !growing.upload.is_current()?
+    {
+        *content = Content::Gone;
+        return Ok(());
+    }
+    throw_away(store, session, content)
 }
 
 fn throw_away(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
@@ -239,6 +316,8 @@ pub(super) async fn start(
     algorithm: Algorithm,
 ) -> Result<Response<Body>, ApiError> {
     let session = begin(app, name, algorithm).await?;
+    // Another server may get the next request.
+    write(app, &session, session.lock()?, Vec::new(), true).await?;
     Ok(progress(&session, StatusCode::ACCEPTED))
 }
 
@@ -317,7 +396,7 @@ pub(super) async fn append(
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
     let writing = session.lock()?;
-    receive(app, asked, &session, writing, body, open).await?;
+    receive(app, asked, &session, writing, body, open, Then::Wait).await?;
     Ok(progress(&session, StatusCode::ACCEPTED))
 }
 
@@ -331,7 +410,7 @@ pub(super) async fn finish(
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
     let writing = session.lock()?;
-    let mut writing = receive(app, asked, &session, writing, body, open).await?;
+    let mut writing = receive(app, asked, &session, writing, body, open, Then::Finish).await?;
     app.uploads.remove(&session.key.id);
     let (ending, wanted) = (Arc::clone(&session), digest.clone());
     let there = blocking(app, move |store| {
@@ -374,6 +453,15 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response<Body> {
     response
 }
 
+/// What follows a body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// Nobody knows when there is more.
+    Wait,
+    /// All of it is there.
+    Finish,
+}
+
 /// Writes a body to the end of the session.
 async fn receive(
     app: &Arc<App>,
@@ -382,6 +470,7 @@ async fn receive(
     mut writing: Writing,
     mut body: Incoming,
     open: &RequestOpen,
+    then: Then,
 ) -> Result<Writing, ApiError> {
     if body.is_end_stream() {
         return Ok(writing);
@@ -408,7 +497,8 @@ async fn receive(
         }
         let over = total > most;
         if (waiting >= BATCH || ended) && !over {
-            writing = write(app, session, writing, std::mem::take(&mut batch), ended).await?;
+            let pause = ended && (broken || then == Then::Wait);
+            writing = write(app, session, writing, std::mem::take(&mut batch), pause).await?;
             waiting = 0;
         }
         match (over, broken, ended) {

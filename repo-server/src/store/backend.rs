@@ -1,4 +1,5 @@
-//! What a storage has to do, whatever it is made of: a directory ([`super::local`]), a bucket.
+//! What a storage has to do, whatever it is made of: a directory ([`super::local`]), a bucket
+//! ([`super::bucket`]).
 //!
 //! ```text
 //!  Store ─► Backend ─► blobs by digest     whole or not there
@@ -78,6 +79,44 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// All uploads under way, also those that a server before this one began.
     fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError>;
+
+    /// Whether other servers write here, too: then what is in memory may be behind, and what is
+    /// below answers for them.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The next [`Backend::index`] asks the storage, however short ago it was asked.
+    fn forget_index(&self) {}
+
+    /// The links to these as they stand now, one answer for each.
+    fn find_links(
+        &self,
+        _name: &RepositoryName,
+        wanted: &[(Kind, Digest)],
+    ) -> Result<Vec<Option<Link>>, StoreError> {
+        Ok(vec![None; wanted.len()])
+    }
+
+    /// The links to manifests of one repository as they stand now.
+    fn manifest_links(&self, _name: &RepositoryName) -> Result<Vec<Link>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Garbage that was condemned, and when.
+    fn condemned(&self) -> Result<Vec<(Digest, SystemTime)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Notes that a blob is garbage from now on.
+    fn condemn(&self, _digest: &Digest) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Takes that back.
+    fn spare(&self, _digest: &Digest) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A blob that is open: later changes of its name change nothing here.
@@ -116,6 +155,11 @@ pub trait Upload: fmt::Debug + Send {
 
     /// A request has ended: what it sent has to outlive this process.
     fn pause(&mut self) -> Result<(), StoreError>;
+
+    /// Whether nobody else has gone on with it since it was paused.
+    fn is_current(&mut self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
 
     /// Makes a blob of them if they have that digest, and throws them away if not.
     fn commit(self: Box<Self>, digest: &Digest) -> Result<(), StoreError>;

@@ -12,6 +12,9 @@
 //! pushes under way: their blobs come before the manifest that needs them, and their manifests
 //! before the tag. A blob that is pushed or mounted again is young again.
 //!
+//! On a storage that several servers share, bytes go in two steps: condemned by one collection,
+//! thrown away by one that finds them condemned and unneeded a grace period later.
+//!
 //! Every step is one removal, durable by itself: a collection that is cut off anywhere has thrown
 //! away less, and the next one does the rest. When a needed manifest or a TUF metadata file
 //! cannot be read, nobody knows what it needs; then nothing at all is thrown away.
@@ -24,7 +27,7 @@ use formats::digest::Digest;
 use formats::oci::MANIFEST_LIMIT;
 use serde::Deserialize;
 
-use super::backend::{Kind, Link, Refs};
+use super::backend::{Kind, Link, Refs, Stored};
 use super::facts::Facts;
 use super::{Read, State, Store, StoreError};
 
@@ -64,6 +67,7 @@ impl Store {
         // A time in the future is that of a clock that was set back: young.
         let old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age > grace);
         let mut done = Collected::default();
+        self.relist()?;
         let mut state = self.state();
         let (refs, needed) = self.mark(&mut state, &old)?;
         done.links = self.sweep_links(&mut state, &needed, &old, dry)?;
@@ -77,6 +81,13 @@ impl Store {
                 garbage.push(stored);
             } else {
                 (done.kept, done.young) = (done.kept + 1, done.young + 1);
+            }
+        }
+        if self.is_shared() && !dry {
+            let (spared, waiting) = self.judge(&mut garbage, &old)?;
+            (done.kept, done.young) = (done.kept + waiting, done.young + waiting);
+            for digest in spared {
+                self.backend.spare(&digest)?;
             }
         }
         for batch in garbage.chunks(BATCH) {
@@ -98,6 +109,7 @@ impl Store {
                         || !self.is_still(&stored.digest, &old)?;
                     if !wanted {
                         self.backend.remove_blob(&stored.digest)?;
+                        self.backend.spare(&stored.digest)?;
                         self.verified.remove(&stored.digest);
                         self.usage.remove(&stored.digest);
                         done.blobs += 1;
@@ -108,6 +120,34 @@ impl Store {
             })?;
         }
         Ok(done)
+    }
+
+    /// On a storage that others write, too: leaves in `garbage` what was condemned a grace period
+    /// ago, and condemns the rest; gives those that are garbage no more, and how many wait.
+    ///
+    /// A server beside this one may have looked at a blob just before it was unlinked here, and
+    /// accept a manifest that names it just after. The next collection sees that manifest.
+    fn judge(
+        &self,
+        garbage: &mut Vec<Stored>,
+        old: &dyn Fn(SystemTime) -> bool,
+    ) -> Result<(Vec<Digest>, usize), StoreError> {
+        let mut condemned: BTreeMap<Digest, SystemTime> =
+            self.backend.condemned()?.into_iter().collect();
+        let mut due = Vec::new();
+        let mut waiting = 0;
+        for stored in garbage.drain(..) {
+            match condemned.remove(&stored.digest) {
+                Some(since) if old(since) => due.push(stored),
+                Some(_) => waiting += 1,
+                None => {
+                    self.backend.condemn(&stored.digest)?;
+                    waiting += 1;
+                }
+            }
+        }
+        *garbage = due;
+        Ok((condemned.into_keys().collect(), waiting))
     }
 
     /// The references, and everything they, young links and referrers need.
@@ -295,7 +335,7 @@ mod tests {
     use formats::oci::{Descriptor, Index, Manifest, RepositoryName, annotation, media_type};
     use formats::oci::{EMPTY_CONFIG, Tag};
 
-    use super::super::backend::{Backend, Blob, Stored, Upload, UploadKey};
+    use super::super::backend::{Backend, Blob, Upload, UploadKey};
     use super::super::local::Local;
     use super::super::quota::Quota;
     use super::super::write::Target;

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`backend`] | what a storage has to do |
 //! | [`local`] | that, in a directory: an OCI image layout (the default) |
+//! | [`bucket`] | that, in a bucket of an S3-compatible object store, which many servers share |
+//! | `shared` | what other servers on the same storage did |
 //! | [`catalog`], [`facts`] | links and references → repositories (pure) |
 //! | [`gc`] | throws away what nothing reaches |
 //! | [`quota`] | how much room there is |
@@ -16,6 +18,7 @@
 //! only looks into memory. Of two changes at once, one waits; readers never wait for a disk.
 
 pub mod backend;
+pub mod bucket;
 pub mod catalog;
 pub mod facts;
 pub mod gc;
@@ -23,6 +26,7 @@ pub mod held;
 mod links;
 pub mod local;
 pub mod quota;
+mod shared;
 pub mod write;
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,11 +41,13 @@ use storage::FileError;
 use storage::layout::LayoutError;
 
 use self::backend::{Backend, Blob, Kind};
+use self::bucket::place::S3;
 use self::catalog::{Linked, Repository, Visible};
 use self::facts::{Facts, FactsError};
 use self::held::{SmallBlobs, Verified};
 use self::local::Local;
 use self::quota::{Quota, Usage};
+pub(crate) use self::shared::RELIST;
 use crate::error::ServerError;
 use crate::route::Reference;
 
@@ -90,6 +96,20 @@ pub enum StoreError {
         "{0} is damaged, so nobody knows what it needs: nothing is thrown away. Push it again, or delete its tag"
     )]
     Unknowable(Digest),
+    /// The object store did not do what was asked.
+    #[error("{doing} {key} in the bucket")]
+    Bucket {
+        /// What was tried.
+        doing: &'static str,
+        /// The object's name.
+        key: String,
+        /// What came of it.
+        #[source]
+        source: Box<object_store::Error>,
+    },
+    /// Another server was faster.
+    #[error("{0}")]
+    Elsewhere(&'static str),
     /// The server was started read-only.
     #[error("this server is read-only")]
     ReadOnly,
@@ -147,6 +167,12 @@ impl Store {
         })
     }
 
+    /// Opens the storage in a bucket, with quotas.
+    pub fn open_bucket(place: &S3, read_only: bool, quota: Quota) -> Result<Self, ServerError> {
+        let backend = Box::new(place.open(read_only)?);
+        Self::over(backend, read_only, quota).map_err(|error| place.failed(&error))
+    }
+
     /// Reads what a storage of any kind shows.
     pub fn over(
         backend: Box<dyn Backend>,
@@ -172,7 +198,10 @@ impl Store {
             small: SmallBlobs::default(),
             usage: Arc::new(usage),
         };
-        store.rebuild(&mut store.state())?;
+        let mut state = store.state();
+        store.read_ahead(&mut state)?;
+        store.rebuild(&mut state)?;
+        drop(state);
         Ok(store)
     }
 
@@ -247,7 +276,10 @@ impl Store {
             return Ok(Some(found));
         }
         self.refresh()?;
-        Ok(find())
+        if let Some(found) = find() {
+            return Ok(Some(found));
+        }
+        Ok(if self.learn_of_manifest(name, reference)? { find() } else { None })
     }
 
     /// Whether the repository shows that blob now.
@@ -257,7 +289,7 @@ impl Store {
             return Ok(true);
         }
         self.refresh()?;
-        Ok(look())
+        Ok(look() || self.learn_of_blob(name, digest)?)
     }
 
     /// Looks into memory only: verified bytes of a small blob that was read before.

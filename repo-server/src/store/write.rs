@@ -90,7 +90,10 @@ impl Store {
         self.refresh()?;
         let mut state = self.state();
         let there = match from {
-            Some(from) => self.with(from, |it| it.blobs.contains(digest)).unwrap_or(false),
+            Some(from) => {
+                let known = || self.with(from, |it| it.blobs.contains(digest)).unwrap_or(false);
+                known() || (self.learn_of_blobs(&mut state, from, digest)?)
+            }
             None => self.anywhere(digest),
         };
         let Some(blob) = self.backend.open_blob(digest)?.filter(|_| there) else {
@@ -148,10 +151,13 @@ impl Store {
         };
         self.refresh()?;
         let mut state = self.state();
-        if let Some(missing) = self
-            .with(name, |it| missing(it, &facts))
-            .unwrap_or_else(|| missing(&Repository::default(), &facts))
-        {
+        let missing = match backend.is_shared() {
+            true => self.missing_now(&mut state, name, &facts)?,
+            false => self
+                .with(name, |it| missing(it, &facts))
+                .unwrap_or_else(|| missing(&Repository::default(), &facts)),
+        };
+        if let Some(missing) = missing {
             return Err(StoreError::Incomplete(missing));
         }
         if self.with(name, |it| it.manifests.contains_key(&digest)) != Some(true) {

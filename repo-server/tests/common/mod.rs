@@ -10,6 +10,11 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, EMPTY_CONFIG, Index, Manifest, media_type};
 use repo_server::{Config, Running};
 
+pub mod bucket;
+
+/// Whether servers of this program keep their storage in a bucket.
+pub const IN_A_BUCKET: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"bucket");
+
 pub const TOKEN: &str = "push-token-for-tests";
 
 /// A server with a directory of its own.
@@ -40,6 +45,35 @@ impl Fixture {
 
     pub fn dir(&self) -> PathBuf {
         self.temp.path().join("repository")
+    }
+
+    /// Everything in the storage: names, and content.
+    pub fn stored(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        match IN_A_BUCKET {
+            true => bucket::content(&bucket::place_for(self.temp.path())),
+            false => tree(&self.dir()),
+        }
+    }
+
+    /// Uploads under way.
+    pub fn uploads(&self) -> usize {
+        let mut all = self.stored();
+        all.retain(|(path, _)| path.components().any(|part| part.as_os_str() == "_uploads"));
+        all.len()
+    }
+
+    /// The storage as an image layout.
+    pub fn layout(&self) -> storage::layout::LayoutDir {
+        let copy = self.temp.path().join("copy");
+        if IN_A_BUCKET {
+            for (name, bytes) in self.stored() {
+                let path = copy.join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, bytes).unwrap();
+            }
+        }
+        let dir = if IN_A_BUCKET { copy } else { self.dir() };
+        storage::layout::LayoutDir::open(&dir).unwrap()
     }
 
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -118,6 +152,9 @@ pub fn config(temp: &tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Con
     let tokens = temp.path().join("tokens");
     write_private(&tokens, TOKEN);
     let mut config = Config::new(temp.path().join("repository"));
+    if IN_A_BUCKET {
+        config.bucket = Some(bucket::place_for(temp.path()));
+    }
     config.push_tokens = Some(tokens);
     config.allow_delete = true;
     change(&mut config);
