@@ -139,6 +139,13 @@ impl FsDir {
         self.0.path()
     }
 
+    pub(crate) fn remove_stale(&self) {
+        let stale = |name: &String| name.starts_with(".tmp-");
+        for name in self.0.names().unwrap_or_default().iter().filter(|name| stale(name)) {
+            let _ = self.0.unlink(name);
+        }
+    }
+
     pub(crate) fn lock(&self) -> Result<Box<dyn Locked>, StoreError> {
         self.0.lock()
     }

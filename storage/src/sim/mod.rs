@@ -5,9 +5,13 @@
 
 mod disk;
 mod files;
+mod flash;
+pub mod machine;
 
 pub use disk::{Disk, Fault, Loss, Operation};
 pub use files::{FilesFault, Interrupted, MemFiles};
+pub use flash::{Flash, FlashFault};
+pub use machine::{Machine, Media};
 
 /// SplitMix64: reproducible from a printed seed, and nothing more.
 pub(crate) fn next_random(state: &mut u64) -> u64 {
