@@ -11,6 +11,7 @@ use formats::oci::{Descriptor, EMPTY_CONFIG, Index, Manifest, media_type};
 use repo_server::{Config, Running};
 
 pub mod bucket;
+pub mod proxy;
 
 /// Whether servers of this program keep their storage in a bucket.
 pub const IN_A_BUCKET: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"bucket");
