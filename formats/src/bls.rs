@@ -114,6 +114,45 @@ impl EntryFields {
     }
 }
 
+/// What a type 1 entry boots: the form in which a slot tells the chooser of its kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFiles {
+    /// Absolute path of the kernel.
+    pub linux: String,
+    /// Absolute paths of initrds, in order.
+    pub initrd: Vec<String>,
+    /// The kernel's command line.
+    pub options: String,
+}
+
+/// An entry names no kernel, or something that is no path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EntryError(String);
+
+impl BootFiles {
+    /// Reads an entry. Several `initrd` and `options` lines add up; unknown keys are left alone.
+    pub fn parse(text: &str) -> Result<Self, EntryError> {
+        let (mut linux, mut initrd, mut options) = (None, Vec::new(), Vec::new());
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            let Some((key, value)) = line.split_once([' ', '\t']) else { continue };
+            let value = value.trim();
+            let path = || match value.starts_with('/') && !value.contains("/../") {
+                true => Ok(value.to_owned()),
+                false => Err(EntryError(format!("{key} {value:?} is no absolute path"))),
+            };
+            match key {
+                "linux" => linux = Some(path()?),
+                "initrd" => initrd.push(path()?),
+                "options" => options.push(value),
+                _ => {}
+            }
+        }
+        let linux = linux.ok_or_else(|| EntryError("it names no `linux`".to_owned()))?;
+        Ok(BootFiles { linux, initrd, options: options.join(" ") })
+    }
+}
+
 /// Which of two entries systemd-boot lists first: `Less` is first, and the first one boots.
 pub fn menu_order(one: (&str, &EntryFields), two: (&str, &EntryFields)) -> Ordering {
     let parse =

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use formats::boot_record::{BootRecord, HistoryEvent, Journal, JournalComponent, ReleaseId, Slot};
+use formats::boot_record::{BootRecord, HistoryEvent, Journal, JournalComponent, Phase, ReleaseId, Slot};
 use formats::chunks::Content;
 use formats::digest::{Digest, Sha256};
 use formats::reason::Reason;
 use formats::tuf::{Metadata as _, Root};
 use storage::host::{Host, System};
 use update_core::boot::BootFlags;
+use update_core::chooser::Proof;
 use update_core::image::StagedSlot;
 use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 
+use crate::chooser;
 use crate::config::Config;
 use crate::disk::{BootControl, Disk};
 use crate::error::{AgentError, Because as _};
@@ -49,6 +51,8 @@ pub struct Supply<'a> {
     pub sources: &'a [&'a dyn Source],
     /// Whom to tell about progress.
     pub progress: &'a dyn Progress,
+    /// What is kept behind the boot component, for a verifying chooser.
+    pub proof: Option<Proof>,
 }
 
 /// Where the bytes of an image would come from.
@@ -172,6 +176,13 @@ impl Agent {
         if record.counting == Some(false) && self.disk.chooser_booted() {
             record.counting = None;
         }
+        // Nobody else can know why a slot did not even start.
+        if let Some(update) = &mut record.update
+            && let Some(code) = self.disk.refused_by_chooser(update.slot)
+            && let Phase::Trial { failed: failed @ None, .. } = &mut update.phase
+        {
+            *failed = Some(format!("the chooser refused slot {}: {code}", update.slot));
+        }
         record
     }
 
@@ -195,7 +206,9 @@ impl Agent {
             }
             Effect::SyncAndReadBack { slot } => {
                 let supply = supply.ok_or_else(needs_supply)?;
-                return Ok(Event::ReadBack(self.read_back(*slot, here.booted, supply)?));
+                let staged = self.read_back(*slot, here.booted, supply)?;
+                self.keep_proof(*slot, here.booted, supply)?;
+                return Ok(Event::ReadBack(staged));
             }
             Effect::CheckHealth => {
                 return Ok(Event::Health(self.outside.check_health(&self.config)?));
@@ -320,6 +333,16 @@ impl Agent {
             supply.resolved.components.iter().map(|component| component.identity.clone()).collect();
         StagedSlot::new(slot, supply.resolved.release.clone(), components, proofs)
             .because(Reason::Readback, format!("slot {slot}"))
+    }
+
+    /// Puts the proof behind the image: without it a verifying chooser would refuse the slot.
+    fn keep_proof(&self, slot: Slot, booted: Slot, supply: &Supply<'_>) -> Result<(), AgentError> {
+        let Some(proof) = &supply.proof else { return Ok(()) };
+        let name = &self.config.boot.component;
+        let own = supply.resolved.components.iter().find(|one| one.identity.name == *name);
+        let used = own.map_or(0, |own| own.identity.raw_size);
+        let target = self.disk.open_to_write(slot, name, booted)?;
+        chooser::write_proof(target.as_ref(), proof, used)
     }
 
     /// Where a component's bytes would come from, before anything is fetched.

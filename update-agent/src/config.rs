@@ -13,6 +13,7 @@ use formats::release::{ComponentName, is_word};
 use formats::uboot_env::FlagRule;
 use serde::Deserialize;
 
+use crate::chooser::ChooserConfig;
 use crate::error::{AgentError, Because as _};
 use crate::health::{HealthConfig, deserialize_period};
 use crate::source::SourceConfig;
@@ -40,6 +41,9 @@ pub struct Config {
     /// When `run` acts by itself.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// What `boot-select` does as `/init`.
+    #[serde(default)]
+    pub chooser: ChooserConfig,
 }
 
 /// `[node]`
@@ -105,6 +109,10 @@ pub struct BootConfig {
     /// `systemd-boot`: where the EFI system partition is mounted.
     #[serde(default = "esp")]
     pub esp: PathBuf,
+    /// Only releases with a dm-verity tree are installed, each with its proof behind it: what a
+    /// verifying chooser needs.
+    #[serde(default)]
+    pub verity: bool,
     /// How to restart the machine.
     #[serde(default = "systemctl_reboot")]
     pub reboot_command: Vec<String>,

@@ -175,6 +175,14 @@ impl Disk {
             .is_ok_and(|text| text.split_whitespace().any(|word| word.starts_with("racklet.boot=")))
     }
 
+    /// Why the chooser did not boot a slot in this boot, if it told the kernel so.
+    pub fn refused_by_chooser(&self, slot: Slot) -> Option<String> {
+        let text = self.host.read_kernel(&self.boot.cmdline).ok()?;
+        let word = format!("racklet.refused={slot}:");
+        let code = text.split_whitespace().find_map(|found| found.strip_prefix(&word))?;
+        Some(code.chars().take(40).collect())
+    }
+
     fn slot_of_cmdline(&self, table: &Table) -> Result<Option<Slot>, AgentError> {
         let text = match self.host.read_kernel(&self.boot.cmdline) {
             Ok(text) => text,

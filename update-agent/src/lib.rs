@@ -20,6 +20,7 @@
 
 pub mod agent;
 pub mod boot;
+pub mod chooser;
 pub mod commands;
 pub mod config;
 pub mod disk;

@@ -4,8 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use update_agent::commands::{Cli, run};
+use update_agent::{chooser, config};
 
 fn main() -> ExitCode {
+    if chooser::is_init() {
+        // The kernel hands words it does not know to the first process: they are not for us.
+        chooser::run(config::DEFAULT_PATH.as_ref());
+    }
     let cli = Cli::parse();
     ExitCode::from(run(&cli).code())
 }

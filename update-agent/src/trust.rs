@@ -7,8 +7,9 @@ use formats::digest::Sha256;
 use formats::oci::Descriptor;
 use formats::reason::{Exit, Reason};
 use formats::release::{Summary, channel_target_name, target_name};
-use formats::tuf::{Metadata as _, UnixTime};
+use formats::tuf::{Envelope, Metadata as _, Role, Root, UnixTime};
 use formats::version::Version;
+use update_core::chooser::Proof;
 use update_core::trust::{
     Clock, Fetch, Limits, Refresh, Reply, SignedTarget, Step, Stored, TrustError, TrustedSet,
     Workflow,
@@ -244,6 +245,45 @@ impl Trusted<'_> {
         }
         let index = signed_sha256(&target)?;
         Ok(SignedRelease { index, length: target.file().length, summary })
+    }
+
+    /// The metadata that leads from the given root to this release: what a verifying chooser walks
+    /// again. Roots between the given and the newest one are fetched, because they are not kept.
+    pub fn proof(&mut self, shipped_root: &[u8], version: &Version) -> Result<Proof, AgentError> {
+        let given = Envelope::parse(shipped_root)
+            .and_then(|envelope| Root::parse(envelope.signed()))
+            .map_err(|error| AgentError::new(Reason::MetaFormat, error.to_string()))?;
+        let (set, stored) = (&self.set, self.set.stored());
+        let mut files = BTreeMap::new();
+        let newest = set.root().header().version;
+        let file_name = |role: &Role, version| set.root().file_name(role, version);
+        let listed = stored.delegated.keys().filter_map(|name| {
+            let role = Role::delegated(name).ok()?;
+            let version = set.snapshot().role(&role)?.version;
+            Some((role, version))
+        });
+        let top = [
+            (Role::Root, newest),
+            (Role::Timestamp, set.timestamp().header().version),
+            (Role::Snapshot, set.snapshot().header().version),
+            (Role::Targets, set.targets().header().version),
+        ];
+        for (role, version) in top.into_iter().chain(listed) {
+            if let Some(bytes) = stored.file(&role) {
+                files.insert(file_name(&role, version), bytes.to_vec());
+            }
+        }
+        for number in given.header().version.saturating_add(1)..newest {
+            let name = file_name(&Role::Root, number);
+            match self.files.fetch(&name, Limits::default().root_len)? {
+                Reply::Bytes(bytes) => files.insert(name, bytes),
+                _ => {
+                    let text = format!("the repository does not serve {name} any more");
+                    return Err(AgentError::new(Reason::TargetNotFound, text));
+                }
+            };
+        }
+        Ok(Proof { known_time: self.set.now(), version: version.clone(), files })
     }
 
     /// The channel's document.

@@ -3,6 +3,17 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
+fn boot_files_are_paths_and_words() {
+    let text = "title x\n# linux /no\nlinux\t/boot/vmlinuz\ninitrd /a\ninitrd  /b\noptions ro\noptions quiet \n";
+    let files = BootFiles::parse(text).unwrap();
+    assert_eq!((files.linux.as_str(), files.options.as_str()), ("/boot/vmlinuz", "ro quiet"));
+    assert_eq!(files.initrd, ["/a", "/b"]);
+    for wrong in ["", "initrd /a", "linux vmlinuz", "linux /a/../../b", "linux"] {
+        assert!(BootFiles::parse(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
 fn names_and_their_counters() {
     let some = |left, done| Some(Counters { left, done });
     let rows = [

@@ -83,6 +83,8 @@ pub enum FlagEdit {
     Confirm(Slot),
     /// The slot becomes next as it is; it must be confirmed.
     Prefer(Slot),
+    /// The chooser boots the slot: one try less, unless it is confirmed.
+    Spend(Slot),
     /// The chooser found that the slot is not what was signed: as if its tries were used up, so
     /// that the agent takes it for a trial that was lost.
     Refuse(Slot),
@@ -106,6 +108,12 @@ impl FlagEdit {
             FlagEdit::Prefer(slot) => {
                 after.of_mut(slot).priority = 2;
                 demote(after.of_mut(slot.other()));
+            }
+            FlagEdit::Spend(slot) => {
+                let own = after.of_mut(slot);
+                if !own.successful {
+                    own.tries = own.tries.saturating_sub(1);
+                }
             }
             FlagEdit::Refuse(slot) => {
                 let own = after.of_mut(slot);

@@ -124,6 +124,7 @@ impl BootControl for SystemdBoot<'_> {
             FlagEdit::Activate { slot, tries } => {
                 entries.activate(slot, tries, &self.content(slot)?)?;
             }
+            FlagEdit::Spend(slot) => entries.spend(slot)?,
             FlagEdit::Confirm(slot) => entries.confirm(slot, &self.present(slot)?)?,
             FlagEdit::Prefer(slot) => entries.prefer(slot, &self.present(slot)?)?,
         }

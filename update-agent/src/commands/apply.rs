@@ -2,24 +2,27 @@
 
 use formats::reason::{Exit, Reason};
 use serde_json::json;
+use update_core::chooser::{Proof, approve, place};
 use update_core::policy::Decision;
 use update_core::update::{Outcome, Task, begin};
 
 use super::ApplyArgs;
 use super::offer::{Offer, capacities, offer, rules, sources, word};
 use crate::agent::{Agent, Ended, Supply};
+use crate::chooser::machine;
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
 use crate::release::{Resolved, identity, resolve};
 use crate::source::Source;
 use crate::state::Held;
-use crate::trust;
+use crate::trust::{self, Trusted};
 
 /// What is to be installed, and from where.
 struct Wanted<'a> {
     offer: Offer,
     resolved: Resolved,
     sources: Vec<&'a dyn Source>,
+    proof: Option<Proof>,
 }
 
 /// Refreshes, decides, and fetches the documents of what is to be installed. Whatever speaks
@@ -52,7 +55,36 @@ fn wanted<'a>(
     let place = best.describe();
     sources.extend(all.iter().map(AsRef::as_ref).filter(|source| source.describe() != place));
     let resolved = resolve(&agent.config.node.product, &offer.signed, &chosen, &sources)?;
-    Ok(Wanted { offer, resolved, sources })
+    let proof = match agent.config.boot.verity {
+        true => Some(proof(agent, &root, &mut trusted, &offer, &resolved)?),
+        false => None,
+    };
+    Ok(Wanted { offer, resolved, sources, proof })
+}
+
+/// What a verifying chooser will ask for, asked before anything is written: the same walk from the
+/// same root, and whether it fits behind the image.
+fn proof(
+    agent: &Agent,
+    root: &[u8],
+    trusted: &mut Trusted<'_>,
+    offer: &Offer,
+    resolved: &Resolved,
+) -> Result<Proof, AgentError> {
+    let proof = trusted.proof(root, &offer.signed.summary.version)?;
+    approve(&proof, root, machine(&agent.config)).map_err(|error| {
+        AgentError::from(error).context("the chooser would refuse this release")
+    })?;
+    let component = &agent.config.boot.component;
+    let slot = agent.disk.booted()?.other();
+    let capacity = agent.disk.capacities(slot)?.get(component).copied().unwrap_or(0);
+    let own = resolved.components.iter().find(|one| one.identity.name == *component);
+    let used = own.map_or(0, |own| own.identity.raw_size);
+    if place(proof.to_bytes().len() as u64, capacity, used).is_none() {
+        let text = format!("slot {slot} has no room for the release's proof behind the image");
+        return Err(AgentError::new(Reason::SlotSize, text).hint("make the slots larger by a MiB"));
+    }
+    Ok(proof)
 }
 
 /// `plan`: exactly what would be fetched and written. Writes no slot.
@@ -141,6 +173,7 @@ pub(super) fn apply_held(
         resolved: &wanted.resolved,
         sources: &wanted.sources,
         progress: progress.as_ref(),
+        proof: wanted.proof,
     };
     let task = Task::Apply {
         release: identity(&wanted.offer.signed),

@@ -143,7 +143,8 @@ pub struct RunArgs {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct BootSelectArgs {
     /// Do everything a boot does to the disk and to the simulated kernel's files, then print the
-    /// choice instead of booting it.
+    /// choice instead of booting it. Without it, this program boots a slot only as /init of an
+    /// initramfs.
     #[arg(long, required = true)]
     pub simulate: bool,
 }

@@ -1,0 +1,229 @@
+//! `boot-select` as `/init`: a LinuxBoot chooser.
+//!
+//! ```text
+//!  modules, watchdog ─► disk ─► repair the table ─► next slot (core) ─► spend its try, durably
+//!     ▲                                                │ none              │
+//!     └──────── wait, longer each time ◄───────────────┘                   ▼
+//!                                             proof (core) ─► dm-verity ─► mount ─► kexec
+//!                                                  └─ refused: its flags go, the next slot
+//! ```
+//!
+//! Nothing of a slot is read before its try is spent, and nothing of it is executed that did not
+//! come through dm-verity with the root hash that the release signs. The watchdog is armed first and
+//! never disarmed: it guards the chooser, the kexec, and the slot until its agent feeds it.
+//!
+//! What the kernel is told besides what the slot says: `racklet.slot`, `racklet.boot`,
+//! `racklet.tries`, `racklet.version`, `racklet.refused=SLOT:CODE` for a slot refused in this boot,
+//! and `roothash` with its companions, as systemd's veritysetup generator reads them.
+
+mod config;
+mod mapper;
+mod slot;
+mod sys;
+mod watchdog;
+
+use std::fmt;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use formats::boot_record::{PerSlot, Slot};
+use formats::reason::Reason;
+use rustix::mount::{MountFlags, mount};
+use rustix::system::RebootCommand;
+use storage::block::Access;
+use storage::host::System;
+use storage::partition_table;
+use update_core::boot::{BootFlags, FlagEdit};
+use update_core::chooser::{Attempt, Rescue, is_given_up, next, rescue};
+
+pub use config::{ChooserConfig, RescueEnd};
+pub use slot::{machine, read_proof, write_proof};
+
+use crate::config::{Backend, Config};
+use crate::disk::{BootControl as _, Disk};
+use crate::error::{AgentError, Because as _};
+use watchdog::Watchdog;
+
+/// Between two looks for a disk that has not appeared.
+const DISK_POLL: Duration = Duration::from_millis(50);
+
+/// Whether this process is the first one of a machine, started as `/init` of an initramfs.
+pub fn is_init() -> bool {
+    std::process::id() == 1
+        && std::env::args_os().next().is_some_and(|name| Path::new(&name).ends_with("init"))
+}
+
+/// Boots a slot. Returns never: when no slot can be booted, the machine waits, restarts or is
+/// switched off, as `[chooser]` says.
+pub fn run(config: &Path) -> ! {
+    // A panic would end the first process, and the kernel would restart the machine at once.
+    let ended = catch_unwind(AssertUnwindSafe(|| boot(config)));
+    let what = if ended.is_err() { "the chooser panicked" } else { "the chooser ended" };
+    say(format_args!("{what}; restarting in 60 s"));
+    std::thread::sleep(Duration::from_secs(60));
+    end(RescueEnd::Reboot, &[]);
+    loop {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
+/// A line on the console. Nobody may read it: errors have no meaning.
+pub(super) fn say(text: fmt::Arguments<'_>) {
+    let _unread = writeln!(std::io::stderr(), "racklet: {text}");
+}
+
+fn boot(path: &Path) {
+    system_mounts();
+    let config = Config::load(path);
+    let settings = config.as_ref().map(|config| config.chooser.clone()).unwrap_or_default();
+    load_modules(&settings.modules);
+    let mut watchdog = Watchdog::arm(&settings.watchdog, settings.watchdog_timeout);
+    let mut round = 0;
+    loop {
+        let error = match &config {
+            Ok(config) => one_round(config, &mut watchdog),
+            Err(error) => format!("{}: {}", error.reason(), error.chain()),
+        };
+        match rescue(round, settings.rescue_rounds) {
+            Rescue::Wait(wait) => {
+                say(format_args!("rescue: {error}; again in {} s", wait.as_secs()));
+                watchdog.sleep(wait);
+            }
+            Rescue::End => {
+                say(format_args!("rescue: {error}; giving up: {:?}", settings.rescue));
+                end(settings.rescue, &settings.shell);
+                round = 0;
+                continue;
+            }
+        }
+        round += 1;
+    }
+}
+
+/// Tries every slot once. Returns only when none could be booted, and says why.
+fn one_round(config: &Config, watchdog: &mut Watchdog) -> String {
+    let mut refused = PerSlot { a: false, b: false };
+    let mut why: Vec<(Slot, Reason)> = Vec::new();
+    let shown = |error: &AgentError| format!("{}: {}", error.reason(), error.chain());
+    let disk = match find_disk(config) {
+        Ok(disk) => disk,
+        Err(error) => return shown(&error),
+    };
+    loop {
+        watchdog.feed();
+        let flags = match disk.flags() {
+            Ok(flags) => flags,
+            Err(error) => return shown(&error),
+        };
+        let Some(attempt) = next(flags, refused) else {
+            let told = |slot: Slot| match why.iter().find(|(one, _)| *one == slot) {
+                Some((_, reason)) => format!("slot {slot} was refused ({reason})"),
+                None => format!("slot {slot} is not bootable"),
+            };
+            return format!("{}: {}, {}", Reason::BootRecord, told(Slot::A), told(Slot::B));
+        };
+        let error = match try_slot(config, &disk, flags, attempt, &why, watchdog) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        say(format_args!("slot {} refused: {}", attempt.slot, shown(&error)));
+        if is_given_up(flags, refused, attempt.slot, error.reason())
+            && let Err(error) = disk.edit(FlagEdit::Refuse(attempt.slot))
+        {
+            say(format_args!("slot {} keeps its flags: {}", attempt.slot, shown(&error)));
+        }
+        *refused.of_mut(attempt.slot) = true;
+        why.push((attempt.slot, error.reason()));
+    }
+}
+
+/// The disk, once it is there, its partition table whole in both copies.
+fn find_disk(config: &Config) -> Result<Disk, AgentError> {
+    if config.boot.backend != Backend::GptAttributes {
+        let text = format!("the chooser reads gpt-attributes, not {}", config.boot.backend.name());
+        return Err(AgentError::new(Reason::Config, text));
+    }
+    let until = Instant::now() + config.chooser.disk_wait;
+    while !config.boot.disk.exists() && Instant::now() < until {
+        std::thread::sleep(DISK_POLL);
+    }
+    let disk = Disk::new(config, Arc::new(System));
+    let choice = partition_table::repair(disk.open(Access::Write)?.as_ref())?;
+    if let Some(copy) = choice.repair {
+        say(format_args!("the {copy:?} partition table was damaged and is written again"));
+    }
+    Ok(disk)
+}
+
+/// Spends the slot's try, then boots it. Returns only when it must not be booted, or cannot.
+fn try_slot(
+    config: &Config,
+    disk: &Disk,
+    before: BootFlags,
+    attempt: Attempt,
+    refused: &[(Slot, Reason)],
+    watchdog: &mut Watchdog,
+) -> Result<std::convert::Infallible, AgentError> {
+    if attempt.flags != before {
+        let after = disk.edit(FlagEdit::Spend(attempt.slot))?;
+        if after != attempt.flags {
+            let text = "the try was not spent: the flags are not what was written";
+            return Err(AgentError::new(Reason::Readback, text));
+        }
+    }
+    let ready = slot::load(config, disk, attempt, refused, watchdog)?;
+    say(format_args!("slot {}, {ready}; starting", attempt.slot));
+    watchdog.feed();
+    rustix::fs::sync();
+    rustix::system::reboot(RebootCommand::Kexec).because(Reason::SlotIo, "kexec")?;
+    Err(AgentError::new(Reason::SlotIo, "kexec returned"))
+}
+
+/// What every other step needs. Some kernels mount a devtmpfs themselves.
+fn system_mounts() {
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        let _exists = std::fs::create_dir(place);
+        let flags = if kind == "devtmpfs" { MountFlags::NOSUID } else { flags };
+        let _mounted = mount(kind, place, kind, flags, None);
+    }
+}
+
+fn load_modules(modules: &[String]) {
+    for module in modules {
+        let (file, parameters) = module.split_once(' ').unwrap_or((module, ""));
+        if let Err(error) = load_module(Path::new(file), parameters) {
+            say(format_args!("module {file}: {error}"));
+        }
+    }
+}
+
+fn load_module(file: &Path, parameters: &str) -> std::io::Result<()> {
+    let parameters = std::ffi::CString::new(parameters)?;
+    let file = std::fs::File::open(file)?;
+    match rustix::system::finit_module(&file, &parameters, 0) {
+        Err(rustix::io::Errno::EXIST) | Ok(()) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Ends this boot without a slot.
+fn end(how: RescueEnd, shell: &[String]) {
+    rustix::fs::sync();
+    if how == RescueEnd::Shell
+        && let Some((program, arguments)) = shell.split_first()
+    {
+        // Whoever leaves it wants the disk to be looked at again.
+        let _left = Command::new(program).args(arguments).status();
+        return;
+    }
+    let command = match how {
+        RescueEnd::PowerOff => RebootCommand::PowerOff,
+        _ => RebootCommand::Restart,
+    };
+    let _refused = rustix::system::reboot(command);
+}
