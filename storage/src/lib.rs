@@ -16,6 +16,7 @@
 //! | [`esp`] | boot entries on an EFI system partition, without renaming what counts |
 //! | [`files`] | a private directory of small files, each replaced whole |
 //! | [`folder`] | the steps that changes of a directory are made of |
+//! | [`flash`] | images in banks of NOR and NAND flash |
 //! | [`grub_env`] | GRUB's environment block, in place |
 //! | [`host`] | the machine under a program: opens all of these by their paths |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
@@ -23,6 +24,7 @@
 //! | [`private`] | configuration, trust roots and keys that others must not change or read |
 //! | [`record`] | checksummed records in two copies |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
+//! | [`watchdog`] | nothing: restarts a machine that is not fed |
 //! | [`lock`] | one agent at a time |
 //! | [`sim`] | nothing: simulated media, power cuts and faults for tests |
 //!
@@ -39,9 +41,11 @@ pub mod block;
 mod directory;
 pub mod esp;
 pub mod files;
+pub mod flash;
 pub mod folder;
 pub mod grub_env;
 pub mod host;
+mod ioctl;
 pub mod layout;
 pub mod lock;
 pub mod partition_table;
@@ -49,5 +53,6 @@ pub mod private;
 pub mod record;
 pub mod sim;
 pub mod uboot_env;
+pub mod watchdog;
 
 pub use directory::{Directory, FileError, open_regular};

@@ -122,6 +122,13 @@ pub trait BlockDevice: Send + Sync {
     /// call fails too: the system may have forgotten which bytes it could not write.
     fn sync(&self) -> Result<(), DeviceError>;
 
+    /// Writes what the device held back until everything else was there, and flushes: the first
+    /// block of a flash bank, by which a boot loader knows an image. Called once, after the last
+    /// write.
+    fn complete(&self) -> Result<(), DeviceError> {
+        self.sync()
+    }
+
     /// Asks that later reads of this range come from the medium, not from memory. Only flushed
     /// bytes can be forgotten; a device that cannot forget does nothing.
     fn forget_cached(&self, _offset: u64, _len: u64) {}
@@ -153,6 +160,10 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
 
     fn sync(&self) -> Result<(), DeviceError> {
         (**self).sync()
+    }
+
+    fn complete(&self) -> Result<(), DeviceError> {
+        (**self).complete()
     }
 
     fn forget_cached(&self, offset: u64, len: u64) {
@@ -187,6 +198,10 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
 
     fn sync(&self) -> Result<(), DeviceError> {
         (**self).sync()
+    }
+
+    fn complete(&self) -> Result<(), DeviceError> {
+        (**self).complete()
     }
 
     fn forget_cached(&self, offset: u64, len: u64) {

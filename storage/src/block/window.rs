@@ -50,6 +50,10 @@ impl<D: BlockDevice> BlockDevice for Window<D> {
         self.device.sync()
     }
 
+    fn complete(&self) -> Result<(), DeviceError> {
+        self.device.complete()
+    }
+
     fn forget_cached(&self, offset: u64, len: u64) {
         if let Ok(start) = self.below(offset, len) {
             self.device.forget_cached(start, len);
