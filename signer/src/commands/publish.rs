@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::ceremony::{Base, Outcome, Wanted, apply, timestamp_expires};
 use super::{Answer, Delivery, Report, Signing, bytes, has_example_key};
 use crate::error::SignerError;
-use crate::image::{self, Source};
+use crate::image::{self, Sinks, Source};
 use crate::plan::{
     Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, check_fit, check_release,
     decide,
@@ -278,17 +278,28 @@ impl Upload<'_> {
     ) -> Result<(IndexedComponent, ComponentSummary, ComponentReport), SignerError> {
         let Upload { registry, repository, request, .. } = *self;
         let len = source.len();
-        let mut sink = registry.begin_blob(repository)?;
+        let mut fine = registry.begin_blob(repository)?;
+        let mut solid = registry.begin_blob(repository)?;
         let bar = self.show.begin(&format!("building {}", input.name), len);
         let add = |count| bar.add(count);
-        let written = image::build(&mut source, len, &mut sink, &request.options, &add)?;
+        let sinks = Sinks { fine: &mut fine, solid: &mut solid };
+        let written = image::build(&mut source, len, sinks, &request.options, &add)?;
         bar.done();
-        let bar = self.show.begin(&format!("uploading {}", input.name), written.blob_size());
-        let digest = sink.finish(&bar)?;
+        let sizes = [Some(written.fine_size()), written.solid_size()];
+        let bar =
+            self.show.begin(&format!("uploading {}", input.name), sizes.iter().flatten().sum());
+        let mut images = Vec::new();
+        for (sink, size) in [fine, solid].into_iter().zip(sizes) {
+            // A sink that is dropped leaves nothing.
+            if let Some(size) = size {
+                images.push(Descriptor::new(media_type::IMAGE_BLOB, sink.finish(&bar)?, size));
+            }
+        }
         bar.done();
-        let blob_sha256 = digest.as_sha256().expect("sinks hash with SHA-256");
-        let built = written.finish(blob_sha256)?;
-        let blob = Descriptor::new(media_type::IMAGE_BLOB, digest, built.blob_size);
+        let mut hashes =
+            images.iter().map(|image| image.digest.as_sha256().expect("sinks hash with SHA-256"));
+        let fine_sha256 = hashes.next().expect("the fine blob is always kept");
+        let built = written.finish(fine_sha256, hashes.next())?;
 
         let config = ImageConfig {
             component: input.name.clone(),
@@ -304,8 +315,9 @@ impl Upload<'_> {
         registry.put_blob(repository, &config_descriptor, &config)?;
         let chunks = Descriptor::of(media_type::CHUNKS, built.chunks.as_bytes());
         registry.put_blob(repository, &chunks, built.chunks.as_bytes())?;
+        let blob_size = images.iter().map(|image| image.size).min().unwrap_or_default();
         let documents =
-            ComponentManifest { config: config_descriptor, images: vec![blob.clone()], chunks, deltas: vec![] };
+            ComponentManifest { config: config_descriptor, images, chunks, deltas: vec![] };
         let manifest = documents.to_bytes(input.name.as_str());
         ComponentManifest::parse(&manifest)?;
         let descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
@@ -316,7 +328,7 @@ impl Upload<'_> {
             compatible: input.compatible.clone(),
             manifest: descriptor.digest.to_string(),
             raw_size: built.raw_size,
-            blob_size: built.blob_size,
+            blob_size,
             chunks: built.chunks.chunk_count(),
         };
         let summary = ComponentSummary {

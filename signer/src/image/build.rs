@@ -1,21 +1,30 @@
 //! The pipeline: reader, workers, in-order writer.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use formats::chunks::{Builder, ChunkList, Content, FrameEntry, seekable_table};
+use formats::chunks::{Builder, ChunkList, FrameEntry, seekable_table};
 use formats::digest::{Algorithm, Digest, Hasher, Sha256};
 
 use super::ImageError;
-use super::cut::{Cutter, DATA_AVERAGE, DATA_MAX, DATA_MIN, Piece, ZERO_CHUNK_MAX};
+use super::cut::{Cutter, DATA_AVERAGE, DATA_MAX, DATA_MIN, Piece};
+use super::pack::{Frame, Job, Packed, Promise, work_off};
 
 /// 1 MiB: large enough that the system reads ahead, small beside the queues.
 const READ_SIZE: usize = 1 << 20;
 /// Pieces in flight for each worker: enough that a slow one does not stop the others.
 const QUEUE_PER_THREAD: usize = 8;
+/// 16 MiB: content of a large frame. Twice a node's window: beyond that little is gained.
+const GROUP_MAX: u64 = 16 << 20;
+/// 7 MiB: what the chunks of a large frame may have when each is compressed by itself. A node holds
+/// a frame whole, to verify it first; this bounds it where nothing compresses.
+const GROUP_PACKED_MAX: u64 = 7 << 20;
+/// 1 MiB: zeros from there on are a frame of their own, which no node fetches.
+const ZEROS_APART: u64 = 1 << 20;
 
 /// How an image is built.
 #[derive(Debug, Clone, Copy)]
@@ -36,98 +45,104 @@ impl Default for Options {
 impl Options {
     /// The `chunking` of an image's config.
     pub fn describe(&self) -> String {
-        format!("fastcdc2020 {DATA_MIN}/{DATA_AVERAGE}/{DATA_MAX} zstd {}", self.level)
+        let large = GROUP_MAX >> 20;
+        let cut = format!("{DATA_MIN}/{DATA_AVERAGE}/{DATA_MAX}");
+        format!("fastcdc2020 {cut} zstd {}, alone and by {large} MiB", self.level)
     }
 }
 
-/// An image whose blob was written, until the digest of the blob is known.
+/// Where the two blobs of an image go.
+pub struct Sinks<'a> {
+    /// One frame for each chunk: for nodes that have most of them.
+    pub fine: &'a mut dyn Write,
+    /// Frames of many chunks: for nodes that have none.
+    pub solid: &'a mut dyn Write,
+}
+
+/// An image whose blobs were written, until their digests are known.
 ///
-/// Whoever stores the blob hashes it anyway; hashing it here too would cost time and prove nothing.
+/// Whoever stores a blob hashes it anyway; hashing it here too would cost time and prove nothing.
 #[derive(Debug)]
 pub struct Written {
     raw_size: u64,
     raw_sha256: Sha256,
-    blob_size: u64,
     list: Builder,
-    frames: Vec<FrameEntry>,
+    fine: Layer,
+    solid: Layer,
 }
 
 impl Written {
-    /// Length of the blob in bytes.
-    pub fn blob_size(&self) -> u64 {
-        self.blob_size
+    /// Length of the fine blob in bytes.
+    pub fn fine_size(&self) -> u64 {
+        self.fine.size
     }
 
-    /// The image with its chunk list.
-    pub fn finish(mut self, blob_sha256: Sha256) -> Result<BuiltImage, ImageError> {
-        self.list.encoding(blob_sha256, self.blob_size, &self.frames);
-        Ok(BuiltImage {
-            raw_size: self.raw_size,
-            raw_sha256: self.raw_sha256,
-            blob_sha256,
-            blob_size: self.blob_size,
-            chunks: self.list.finish()?,
-        })
+    /// Length of the solid blob in bytes; `None` when it is no smaller than the fine one, and so of
+    /// no use: what was written of it is to be thrown away.
+    pub fn solid_size(&self) -> Option<u64> {
+        (self.solid.size < self.fine.size).then_some(self.solid.size)
+    }
+
+    /// The image with its chunk list, of the blobs that were kept.
+    pub fn finish(mut self, fine: Sha256, solid: Option<Sha256>) -> Result<BuiltImage, ImageError> {
+        self.list.encoding(fine, self.fine.size, &self.fine.frames);
+        if let Some(solid) = solid {
+            self.list.encoding(solid, self.solid.size, &self.solid.frames);
+        }
+        let (raw_size, raw_sha256) = (self.raw_size, self.raw_sha256);
+        Ok(BuiltImage { raw_size, raw_sha256, chunks: self.list.finish()? })
     }
 }
 
-/// What is known of an image after its blob was written.
+/// What is known of an image after its blobs were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltImage {
     /// Length of the image in bytes.
     pub raw_size: u64,
     /// SHA-256 of the image.
     pub raw_sha256: Sha256,
-    /// SHA-256 of the blob.
-    pub blob_sha256: Sha256,
-    /// Length of the blob in bytes.
-    pub blob_size: u64,
     /// The chunk list, as it will be signed.
     pub chunks: ChunkList,
 }
 
-/// A compressed piece.
-struct Packed {
-    piece: Piece,
-    content: Content,
-    frame: Vec<u8>,
-    frame_sha256: Sha256,
-}
-
-/// A piece for a worker, and where its result is awaited.
-struct Job {
-    number: usize,
-    piece: Piece,
-    result: SyncSender<Result<Packed, ImageError>>,
-}
-
-/// The result of a piece, once a worker has it.
-type Promise = Receiver<Result<Packed, ImageError>>;
-
-/// Reads `source` to its end, which must be at `len`, and writes its blob to `sink`.
+/// Reads `source` to its end, which must be at `len`, and writes its blobs to the sinks.
 ///
-/// `progress` is told the number of raw bytes of each finished chunk. After an error the sink
-/// holds the beginning of a blob and must be thrown away.
+/// `progress` is told the number of raw bytes of each finished chunk. After an error the sinks
+/// hold the beginnings of blobs and must be thrown away.
 pub fn build(
     source: &mut (dyn Read + Send),
     len: u64,
-    sink: &mut dyn Write,
+    sinks: Sinks<'_>,
     options: &Options,
     progress: &dyn Fn(u64),
 ) -> Result<Written, ImageError> {
     let depth = options.threads.get() * QUEUE_PER_THREAD;
     thread::scope(|scope| {
         let (jobs, work) = sync_channel::<Job>(depth);
-        let (promises, results) = sync_channel::<Promise>(depth);
-        let work = std::sync::Arc::new(Mutex::new(work));
+        let (promises, results) = sync_channel::<Promise<Packed>>(depth);
+        let work = Arc::new(Mutex::new(work));
         for _ in 0..options.threads.get() {
-            let work = std::sync::Arc::clone(&work);
+            let work = Arc::clone(&work);
             scope.spawn(move || work_off(&work, options.level));
         }
         // Only the workers hold it now: when they are gone, the reader notices.
         drop(work);
+        let groups = jobs.clone();
         let reader = scope.spawn(move || read(source, len, &jobs, &promises));
-        let written = write(results, sink, progress);
+        let writer = Writer {
+            raw: Algorithm::Sha256.hasher(),
+            raw_size: 0,
+            list: Builder::default(),
+            fine: Blob { sink: sinks.fine, layer: Layer::default() },
+            solid: Solid {
+                blob: Blob { sink: sinks.solid, layer: Layer::default() },
+                group: Group::default(),
+                pending: VecDeque::new(),
+                pending_max: options.threads.get() + 1,
+                jobs: groups,
+            },
+        };
+        let written = writer.write(results, progress);
         // The reader has ended or ends now: `write` dropped its end of the queue.
         let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // A failed read shows as an early end to the writer, so its error comes first.
@@ -140,13 +155,13 @@ fn read(
     source: &mut dyn Read,
     len: u64,
     jobs: &SyncSender<Job>,
-    promises: &SyncSender<Promise>,
+    promises: &SyncSender<Promise<Packed>>,
 ) -> Result<(), ImageError> {
     struct Closed;
     let mut number = 0;
     let mut emit = |piece: Piece| {
         let (result, promise) = sync_channel(1);
-        let job = Job { number, piece, result };
+        let job = Job::Piece(number, piece, result);
         number += 1;
         promises.send(promise).map_err(|_| Closed)?;
         jobs.send(job).map_err(|_| Closed)
@@ -174,88 +189,188 @@ fn read(
     Ok(())
 }
 
-/// Takes jobs until there are no more.
-fn work_off(work: &Mutex<Receiver<Job>>, level: i32) {
-    let mut packer = Packer { level, compressor: None, full_zeros: None };
-    loop {
-        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { number, piece, result }) = next else { return };
-        let packed =
-            packer.pack(piece).map_err(|source| ImageError::Compress { chunk: number, source });
-        // Nobody waits any more after an error elsewhere.
-        let _ = result.send(packed);
-    }
-}
-
-struct Packer {
-    level: i32,
-    compressor: Option<zstd::bulk::Compressor<'static>>,
-    /// The frame of a zero chunk of full size: most zero chunks are.
-    full_zeros: Option<Vec<u8>>,
-}
-
-impl Packer {
-    fn pack(&mut self, piece: Piece) -> io::Result<Packed> {
-        let (content, frame) = match &piece {
-            Piece::Data(bytes) => (Content::Data(Sha256::of(bytes)), self.compress(bytes)?),
-            Piece::Zeros(ZERO_CHUNK_MAX) => (Content::Zero, self.full_zeros()?),
-            Piece::Zeros(len) => (Content::Zero, self.compress(&zeros(*len))?),
-        };
-        let frame_sha256 = Sha256::of(&frame);
-        Ok(Packed { piece, content, frame, frame_sha256 })
-    }
-
-    fn full_zeros(&mut self) -> io::Result<Vec<u8>> {
-        if self.full_zeros.is_none() {
-            self.full_zeros = Some(self.compress(&zeros(ZERO_CHUNK_MAX))?);
-        }
-        Ok(self.full_zeros.clone().unwrap_or_default())
-    }
-
-    /// One frame with its content size in the header and no checksum: the chunk list has better.
-    fn compress(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let compressor = match &mut self.compressor {
-            Some(compressor) => compressor,
-            none => none.insert(zstd::bulk::Compressor::new(self.level)?),
-        };
-        compressor.compress(bytes)
-    }
-}
-
-fn zeros(len: u64) -> Vec<u8> {
-    vec![0; usize::try_from(len).expect("a zero chunk has at most 16 MiB")]
-}
-
 /// Keeps the promises in order.
-fn write(
-    results: Receiver<Promise>,
-    sink: &mut dyn Write,
-    progress: &dyn Fn(u64),
-) -> Result<Written, ImageError> {
-    let mut raw = Algorithm::Sha256.hasher();
-    let mut list = Builder::default();
-    let (mut frames, mut table) = (Vec::new(), Vec::new());
-    let (mut raw_size, mut blob_size) = (0u64, 0u64);
-    for promise in results {
-        // A worker that is gone without an answer panicked; the scope reports that.
-        let Ok(packed) = promise.recv() else { continue };
-        let Packed { piece, content, frame, frame_sha256 } = packed?;
-        let chunk_len = u32::try_from(piece.len()).expect("a piece has at most 16 MiB");
-        // zstd adds at most half a per cent to 16 MiB.
-        let frame_len = u32::try_from(frame.len()).expect("a frame is about its chunk's length");
-        hash_piece(&mut raw, &piece);
-        sink.write_all(&frame).map_err(ImageError::Write)?;
-        list.chunk(chunk_len, content);
-        frames.push(FrameEntry { len: frame_len, chunks: 1, sha256: frame_sha256 });
-        table.push((frame_len, chunk_len));
-        raw_size += piece.len();
-        blob_size += u64::from(frame_len);
-        progress(piece.len());
+struct Writer<'a> {
+    raw: Hasher,
+    raw_size: u64,
+    list: Builder,
+    fine: Blob<'a>,
+    solid: Solid<'a>,
+}
+
+impl Writer<'_> {
+    fn write(
+        mut self,
+        results: Receiver<Promise<Packed>>,
+        progress: &dyn Fn(u64),
+    ) -> Result<Written, ImageError> {
+        for (number, promise) in results.into_iter().enumerate() {
+            // A worker that is gone without an answer panicked; the scope reports that.
+            let Ok(packed) = promise.recv() else { continue };
+            let Packed { piece, content, frame } = packed?;
+            let len = piece.len();
+            hash_piece(&mut self.raw, &piece);
+            self.list.chunk(u32::try_from(len).expect("a piece has at most 16 MiB"), content);
+            self.raw_size += len;
+            self.fine.put(&frame, 1, len)?;
+            self.solid.take(number, piece, frame)?;
+            progress(len);
+        }
+        Ok(Written {
+            raw_size: self.raw_size,
+            raw_sha256: sha256(self.raw),
+            list: self.list,
+            fine: self.fine.end()?,
+            solid: self.solid.end()?,
+        })
     }
-    let table = seekable_table(&table);
-    blob_size += table.len() as u64;
-    sink.write_all(&table).and_then(|()| sink.flush()).map_err(ImageError::Write)?;
-    Ok(Written { raw_size, raw_sha256: sha256(raw), blob_size, list, frames })
+}
+
+/// The frames of a blob.
+#[derive(Debug, Default)]
+struct Layer {
+    size: u64,
+    frames: Vec<FrameEntry>,
+    /// Compressed and raw length of each.
+    table: Vec<(u32, u32)>,
+}
+
+struct Blob<'a> {
+    sink: &'a mut dyn Write,
+    layer: Layer,
+}
+
+impl Blob<'_> {
+    fn put(&mut self, frame: &Frame, chunks: u32, raw: u64) -> Result<(), ImageError> {
+        self.sink.write_all(&frame.bytes).map_err(ImageError::Write)?;
+        // zstd adds at most half a per cent to 16 MiB.
+        let len = u32::try_from(frame.bytes.len()).expect("a frame is about its content's length");
+        let raw = u32::try_from(raw).expect("a frame has at most 16 MiB of content");
+        let Layer { size, frames, table } = &mut self.layer;
+        frames.push(FrameEntry { len, chunks, sha256: frame.sha256 });
+        table.push((len, raw));
+        *size += u64::from(len);
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Layer, ImageError> {
+        let table = seekable_table(&self.layer.table);
+        self.layer.size += table.len() as u64;
+        let written = self.sink.write_all(&table).and_then(|()| self.sink.flush());
+        written.map_err(ImageError::Write)?;
+        Ok(self.layer)
+    }
+}
+
+/// The blob of large frames: groups that are being compressed, and the one that still grows.
+struct Solid<'a> {
+    blob: Blob<'a>,
+    group: Group,
+    pending: VecDeque<Pending>,
+    /// Each holds up to 16 MiB until a worker is done with it.
+    pending_max: usize,
+    jobs: SyncSender<Job>,
+}
+
+#[derive(Default)]
+struct Group {
+    /// Number of its first piece.
+    first: usize,
+    chunks: u32,
+    bytes: Vec<u8>,
+    /// Length of its chunks, each compressed by itself.
+    packed: u64,
+    /// The frame of the first of them: all there is to a group of one.
+    alone: Option<Frame>,
+}
+
+struct Pending {
+    frame: Awaited,
+    chunks: u32,
+    raw: u64,
+}
+
+enum Awaited {
+    Ready(Frame),
+    Promised(Promise<Frame>),
+}
+
+impl Solid<'_> {
+    fn take(&mut self, number: usize, piece: Piece, frame: Frame) -> Result<(), ImageError> {
+        let raw = piece.len();
+        if matches!(piece, Piece::Zeros(len) if len >= ZEROS_APART) {
+            self.close()?;
+            return self.queue(Pending { frame: Awaited::Ready(frame), chunks: 1, raw });
+        }
+        let packed = frame.bytes.len() as u64;
+        let group = &self.group;
+        if group.bytes.len() as u64 + raw > GROUP_MAX || group.packed + packed > GROUP_PACKED_MAX {
+            self.close()?;
+        }
+        let group = &mut self.group;
+        if group.chunks == 0 {
+            group.first = number;
+            group.alone = Some(frame);
+        } else {
+            group.alone = None;
+        }
+        group.chunks += 1;
+        group.packed += packed;
+        match piece {
+            Piece::Data(bytes) => group.bytes.extend_from_slice(&bytes),
+            Piece::Zeros(len) => {
+                let len = usize::try_from(len).expect("below ZEROS_APART");
+                group.bytes.resize(group.bytes.len() + len, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the group to a worker.
+    fn close(&mut self) -> Result<(), ImageError> {
+        let Group { first, chunks, bytes, alone, .. } = std::mem::take(&mut self.group);
+        let raw = bytes.len() as u64;
+        let frame = match alone {
+            _ if chunks == 0 => return Ok(()),
+            Some(frame) => Awaited::Ready(frame),
+            None => {
+                let (result, promise) = sync_channel(1);
+                // Workers live as long as this sender; one that panicked shows at the promise.
+                let _ = self.jobs.send(Job::Group(first, bytes, result));
+                Awaited::Promised(promise)
+            }
+        };
+        self.queue(Pending { frame, chunks, raw })
+    }
+
+    fn queue(&mut self, pending: Pending) -> Result<(), ImageError> {
+        self.pending.push_back(pending);
+        while self.pending.len() > self.pending_max {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the oldest group.
+    fn settle(&mut self) -> Result<(), ImageError> {
+        let Some(Pending { frame, chunks, raw }) = self.pending.pop_front() else { return Ok(()) };
+        let frame = match frame {
+            Awaited::Ready(frame) => frame,
+            Awaited::Promised(promise) => match promise.recv() {
+                Ok(frame) => frame?,
+                Err(_) => return Ok(()),
+            },
+        };
+        self.blob.put(&frame, chunks, raw)
+    }
+
+    fn end(mut self) -> Result<Layer, ImageError> {
+        self.close()?;
+        while !self.pending.is_empty() {
+            self.settle()?;
+        }
+        self.blob.end()
+    }
 }
 
 fn hash_piece(hasher: &mut Hasher, piece: &Piece) {
@@ -283,15 +398,24 @@ fn sha256(hasher: Hasher) -> Sha256 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use formats::chunks::Content;
     use std::process::{Command, Stdio};
 
-    fn built(image: &[u8], threads: usize) -> (BuiltImage, Vec<u8>) {
+    fn built(image: &[u8], threads: usize) -> (BuiltImage, Vec<Vec<u8>>) {
         let options =
             Options { threads: NonZeroUsize::new(threads).unwrap(), ..Options::default() };
-        let mut blob = Vec::new();
+        let (mut fine, mut solid) = (Vec::new(), Vec::new());
         let mut source = image;
-        let built = build(&mut source, image.len() as u64, &mut blob, &options, &|_| {}).unwrap();
-        (built.finish(Sha256::of(&blob)).unwrap(), blob)
+        let sinks = Sinks { fine: &mut fine, solid: &mut solid };
+        let built = build(&mut source, image.len() as u64, sinks, &options, &|_| {}).unwrap();
+        assert_eq!(built.fine_size(), fine.len() as u64);
+        let kept = built.solid_size();
+        let built = built.finish(Sha256::of(&fine), kept.map(|_| Sha256::of(&solid))).unwrap();
+        let solid = kept.map(|size| {
+            assert_eq!(size, solid.len() as u64);
+            solid
+        });
+        (built, std::iter::once(fine).chain(solid).collect())
     }
 
     fn noise(len: usize, mut seed: u64) -> Vec<u8> {
@@ -337,37 +461,63 @@ mod tests {
     #[test]
     fn zstd_gives_the_image_back() {
         for (name, image) in images() {
-            let (_, blob) = built(&image, 2);
-            zstd(&["-t", "-q"], &blob);
-            assert!(zstd(&["-dc", "-q"], &blob) == image, "{name}");
+            for (layer, blob) in built(&image, 2).1.iter().enumerate() {
+                zstd(&["-t", "-q"], blob);
+                assert!(zstd(&["-dc", "-q"], blob) == image, "{name}, layer {layer}");
+            }
         }
     }
 
     #[test]
     fn every_number_and_hash_is_right() {
         for (name, image) in images() {
-            let (built, blob) = built(&image, 2);
+            let (built, blobs) = built(&image, 2);
             assert_eq!(built.raw_size, image.len() as u64, "{name}");
             assert_eq!(built.raw_sha256, Sha256::of(&image), "{name}");
-            assert_eq!(built.blob_size, blob.len() as u64, "{name}");
-            assert_eq!(built.blob_sha256, Sha256::of(&blob), "{name}");
-            let encoding = built.chunks.encodings()[0];
-            let frames: Vec<_> = built.chunks.frames(&encoding).collect();
-            assert_eq!(frames.len(), built.chunks.chunk_count() as usize, "{name}");
-            for (chunk, frame) in built.chunks.chunks().zip(&frames) {
+            for chunk in built.chunks.chunks() {
                 let raw = &image[chunk.offset as usize..][..chunk.len as usize];
                 match chunk.content {
                     Content::Zero => assert!(raw.iter().all(|byte| *byte == 0), "{name}"),
                     Content::Data(hash) => assert_eq!(hash, Sha256::of(raw), "{name}"),
                 }
-                let packed = &blob[frame.offset as usize..][..frame.len as usize];
-                assert_eq!(frame.sha256, Sha256::of(packed), "{name}");
-                // Content size in the header, exactly one frame.
-                assert!(zstd::bulk::decompress(packed, raw.len()).unwrap() == raw, "{name}");
-                let size = zstd::zstd_safe::get_frame_content_size(packed).unwrap();
-                assert_eq!(size, Some(raw.len() as u64), "{name}");
+            }
+            let lengths: Vec<usize> =
+                built.chunks.chunks().map(|chunk| chunk.len as usize).collect();
+            assert_eq!(built.chunks.encodings().len(), blobs.len(), "{name}");
+            for (encoding, blob) in built.chunks.encodings().iter().zip(&blobs) {
+                assert_eq!(encoding.blob, Sha256::of(blob), "{name}");
+                let mut rest = image.as_slice();
+                for frame in built.chunks.frames(encoding) {
+                    let first = frame.first_chunk as usize;
+                    let len = lengths[first..first + frame.chunks as usize].iter().sum();
+                    let (raw, after) = rest.split_at(len);
+                    rest = after;
+                    let packed = &blob[frame.offset as usize..][..frame.len as usize];
+                    assert_eq!(frame.sha256, Sha256::of(packed), "{name}");
+                    // Content size in the header, exactly one frame.
+                    assert!(zstd::bulk::decompress(packed, len).unwrap() == raw, "{name}");
+                    let size = zstd::zstd_safe::get_frame_content_size(packed).unwrap();
+                    assert_eq!(size, Some(len as u64), "{name}");
+                }
+                assert!(rest.is_empty(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn large_frames_gather_what_compresses_and_stay_small_where_nothing_does() {
+        let text = noise(300_000, 8).repeat(40);
+        let image = [text.clone(), vec![0; 3 << 20], noise(20 << 20, 9), text].concat();
+        let (built, blobs) = built(&image, 2);
+        let (fine, solid) = (&blobs[0], &blobs[1]);
+        assert!(solid.len() < fine.len());
+        let encoding = built.chunks.encodings()[1];
+        let frames: Vec<_> = built.chunks.frames(&encoding).collect();
+        assert!(frames.len() < 12, "{}", frames.len());
+        assert!(frames.iter().all(|frame| frame.len < 8 << 20));
+        let zeros = built.chunks.chunks().find(|chunk| chunk.content == Content::Zero).unwrap();
+        let of_zeros = frames.iter().find(|frame| frame.first_chunk == zeros.index).unwrap();
+        assert_eq!(of_zeros.chunks, 1, "long zeros are a frame of their own");
     }
 
     #[test]
@@ -400,14 +550,23 @@ mod tests {
                 Ok(buffer.len())
             }
         }
+        fn run(
+            source: &mut (dyn Read + Send),
+            len: u64,
+            fine: &mut dyn Write,
+            solid: &mut dyn Write,
+        ) -> Result<Written, ImageError> {
+            build(source, len, Sinks { fine, solid }, &Options::default(), &|_| {})
+        }
         let image = noise(64 << 20, 3);
-        let options = Options::default();
-        let full =
-            build(&mut &image[..], image.len() as u64, &mut Full(1 << 20), &options, &|_| {});
+        let len = image.len() as u64;
+        let full = run(&mut &image[..], len, &mut Full(1 << 20), &mut io::sink());
         assert!(matches!(full, Err(ImageError::Write(_))), "{full:?}");
-        let broken = build(&mut Broken(3 << 20), 9 << 20, &mut io::sink(), &options, &|_| {});
+        let full = run(&mut &image[..], len, &mut io::sink(), &mut Full(1 << 20));
+        assert!(matches!(full, Err(ImageError::Write(_))), "{full:?}");
+        let broken = run(&mut Broken(3 << 20), 9 << 20, &mut io::sink(), &mut io::sink());
         assert!(matches!(broken, Err(ImageError::Read { offset: 3145728, .. })), "{broken:?}");
-        let grown = build(&mut &image[..], 5, &mut io::sink(), &options, &|_| {});
+        let grown = run(&mut &image[..], 5, &mut io::sink(), &mut io::sink());
         assert!(matches!(grown, Err(ImageError::Changed { expected: 5, .. })), "{grown:?}");
     }
 

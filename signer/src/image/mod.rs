@@ -2,10 +2,14 @@
 //!
 //! ```text
 //!           ┌─ reader ─┐  bounded   ┌─ workers ─┐   in order   ┌──── writer ────┐
-//!  file ──► │ read,    │ ─ pieces ► │ sha256,   │ ─ frames ──► │ sha256 of raw  │ ──► blob
-//!           │ cut      │            │ zstd      │              │ in order       │     chunk list
-//!           └──────────┘            └───────────┘              └────────────────┘
+//!  file ──► │ read,    │ ─ pieces ► │ sha256,   │ ─ frames ──► │ sha256 of raw  │ ──► fine blob
+//!           │ cut      │            │ zstd      │              │ in order       │     solid blob
+//!           └──────────┘            │           │ ◄─ groups ── │ gathers 16 MiB │     chunk list
+//!                                   └───────────┘ ── frames ─► └────────────────┘
 //! ```
+//!
+//! The fine blob has a frame for each chunk: what a node lacks that has most of them. The solid one
+//! has frames of many chunks, for nodes that have nothing; measured, it is a fifth smaller.
 //!
 //! The reader queues each piece twice: for whichever worker is free, and, as a promise of the
 //! result, for the writer. The writer keeps the promises in the order of the image, so the number
@@ -14,9 +18,10 @@
 
 mod build;
 pub mod cut;
+mod pack;
 mod source;
 
-pub use build::{BuiltImage, Options, Written, build};
+pub use build::{BuiltImage, Options, Sinks, Written, build};
 pub use source::Source;
 
 use std::io;
