@@ -22,6 +22,7 @@
 pub mod boot;
 pub mod chooser;
 pub mod floor;
+pub mod fetch;
 pub mod image;
 pub mod policy;
 pub mod probation;
