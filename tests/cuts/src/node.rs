@@ -1,0 +1,382 @@
+//! A machine with one of the boot backends, and the agent on it.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use formats::boot_record::Slot;
+use formats::boot_vars;
+use formats::gpt::{Geometry, Guid, NewPartition, Table};
+use formats::gpt_attrs::SlotAttrs;
+use formats::grub_env::GrubEnv;
+use formats::reason::Exit;
+use formats::uboot_env::{Env, EnvCopy, Layout};
+use storage::block::Access;
+use storage::files::Files as _;
+use storage::host::Host as _;
+use storage::partition_table;
+use storage::sim::{Machine, Media};
+use update_agent::agent::Agent;
+use update_agent::commands::{
+    self, ApplyArgs, BootSelectArgs, Command, ConfirmArgs, RevertArgs, RunArgs,
+};
+use update_agent::config::Config;
+use update_agent::error::AgentError;
+use update_agent::output::Output;
+use update_agent::outside::Outside;
+use update_agent::progress::{Progress, Silent};
+use update_agent::source::Source;
+use update_agent::stage::Pace;
+
+use crate::forge::NOW;
+use crate::repository::{CHANNEL, HARDWARE, PRODUCT, Snapshot};
+
+/// Who keeps the boot flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backend {
+    /// Attribute bits of GPT entries.
+    Gpt,
+    /// U-Boot's redundant environment, copies that count up.
+    Uboot,
+    /// The same, one copy marked active.
+    UbootActive,
+    /// Names of entries on a FAT file system.
+    SystemdBoot,
+    /// GRUB's environment block, which promises less.
+    Grub,
+}
+
+impl Backend {
+    /// All of them.
+    pub const ALL: [Backend; 5] =
+        [Backend::Gpt, Backend::Uboot, Backend::UbootActive, Backend::SystemdBoot, Backend::Grub];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Gpt => "gpt-attributes",
+            Backend::Uboot => "uboot-env",
+            Backend::UbootActive => "uboot-env (active)",
+            Backend::SystemdBoot => "systemd-boot",
+            Backend::Grub => "grub-env",
+        }
+    }
+
+    fn lines(self) -> &'static str {
+        match self {
+            Backend::Gpt => "backend = 'gpt-attributes'",
+            Backend::Uboot => "backend = 'uboot-env'\nenv_config = 'fw_env.config'",
+            Backend::UbootActive => {
+                "backend = 'uboot-env'\nenv_config = 'fw_env.config'\nenv_flags = 'active-obsolete'"
+            }
+            Backend::SystemdBoot => "backend = 'systemd-boot'\nesp = 'esp'",
+            Backend::Grub => "backend = 'grub-env'\ngrub_env = 'grubenv'",
+        }
+    }
+}
+
+/// Trial boots of a new release.
+pub const TRIES: u8 = 2;
+/// The disk of every node.
+pub const DISK: &str = "/disk";
+/// Where the state is.
+pub const STATE: &str = "/state";
+const ENV_SIZE: u64 = 4096;
+const CMDLINE: &str = "/kernel/cmdline";
+const BOOT_ID: &str = "/kernel/boot_id";
+
+/// How a node is made: its configuration, and where its slots are.
+#[derive(Debug)]
+pub struct Kit {
+    /// Who keeps its boot flags.
+    pub backend: Backend,
+    /// Components of its slots, 1 or 2.
+    pub components: usize,
+    config: Config,
+    places: Vec<(Slot, usize, u64, u64)>,
+}
+
+/// Names of components, in the order of a release.
+const COMPONENTS: [&str; 2] = ["os", "firmware"];
+/// Bytes of each component's partition.
+const CAPACITY: [u64; 2] = [48 << 10, 24 << 10];
+
+impl Kit {
+    /// A kind of node.
+    pub fn new(backend: Backend, components: usize) -> Self {
+        let slots = |slot: &str| -> String {
+            let line = |name: &&str| format!("{name} = '{name}-{slot}'\n");
+            COMPONENTS[..components].iter().map(line).collect()
+        };
+        let text = format!(
+            "state_dir = 'state'\n\
+             [node]\nproduct = '{PRODUCT}'\nchannel = '{CHANNEL}'\nhardware = ['{HARDWARE}']\n\
+             id = 'node-1'\nos_release = 'os-release'\n\
+             [trust]\nroot = 'root.json'\n\
+             [[source]]\nurl = 'docker://memory.example/demo'\n\
+             [boot]\n{}\ndisk = 'disk'\ntries = {TRIES}\ncmdline = 'kernel/cmdline'\n\
+             boot_id = 'kernel/boot_id'\n\
+             [slots.a]\n{}[slots.b]\n{}\
+             [health]\naccept_no_checks = true\n[policy]\nmode = 'auto'\n",
+            backend.lines(),
+            slots("a"),
+            slots("b"),
+        );
+        let config = match Config::parse(&text, Path::new("/")) {
+            Ok(config) => config,
+            Err(error) => panic!("the configuration of a simulated node: {}", error.chain()),
+        };
+        Kit { backend, components, config, places: Vec::new() }
+    }
+
+    /// A node from the factory: slot A holds these images and is confirmed, slot B holds nothing.
+    pub fn factory(&mut self, root: &[u8], images: &[Vec<u8>]) -> Media {
+        let guid = |number: u8| Guid([number; 16]);
+        let labels: Vec<String> = ["a", "b"]
+            .iter()
+            .flat_map(|slot| {
+                COMPONENTS[..self.components].iter().map(move |name| format!("{name}-{slot}"))
+            })
+            .collect();
+        let partitions: Vec<NewPartition<'_>> = labels
+            .iter()
+            .enumerate()
+            .map(|(nth, label)| NewPartition {
+                label,
+                type_guid: guid(0xee),
+                guid: guid(u8::try_from(nth).expect("four at most") + 1),
+                len: CAPACITY[nth % self.components],
+                attributes: match (self.backend, nth) {
+                    (Backend::Gpt, 0) => attributes(confirmed(1)),
+                    _ => 0,
+                },
+            })
+            .collect();
+        let len = (labels.len() as u64 + 2) << 20;
+        let geometry = Geometry::new(len, 512).expect("a small disk");
+        let table = Table::create(geometry, guid(0xdd), &partitions).expect("there is room");
+        let mut media = Media::new()
+            .with_bytes(DISK, &vec![0; usize::try_from(len).expect("a few MiB")])
+            .with_bytes("/root.json", root)
+            .with_folder(STATE);
+        media = self.with_boot_record(media);
+        let machine = Machine::on(&media, 0);
+        let disk = machine.open_device(Path::new(DISK), Access::Write).expect("there is a disk");
+        partition_table::format(&disk, &table).expect("a disk in memory takes a table");
+        self.places = Slot::BOTH
+            .into_iter()
+            .flat_map(|slot| (0..self.components).map(move |component| (slot, component)))
+            .zip(table.partitions())
+            .map(|((slot, component), partition)| {
+                (slot, component, partition.offset(geometry), partition.len(geometry))
+            })
+            .collect();
+        for (component, image) in images.iter().enumerate() {
+            let (offset, _) = self.place(Slot::A, component);
+            disk.write_at(image, offset).expect("an image fits its partition");
+        }
+        disk.sync().expect("a disk in memory is flushed");
+        machine.durable()
+    }
+
+    fn with_boot_record(&self, media: Media) -> Media {
+        let entry = |slot: &str| {
+            format!("title Racklet\nsort-key racklet\nlinux /{slot}/vmlinuz\n").into_bytes()
+        };
+        let flags = formats::boot_record::PerSlot { a: confirmed(1), b: SlotAttrs::CLEARED };
+        let variables = boot_vars::variables(None, flags);
+        match self.backend {
+            Backend::Gpt => media,
+            Backend::Uboot | Backend::UbootActive => {
+                let mut env = Env::default();
+                for (name, value) in &variables {
+                    env.set(name, value).expect("a variable fits");
+                }
+                let copy = |flag| {
+                    let copy = EnvCopy { env: env.clone(), flag };
+                    copy.encode(ENV_SIZE, Layout::Redundant).expect("an environment fits")
+                };
+                let flags = if self.backend == Backend::Uboot { [2, 1] } else { [1, 0] };
+                let places = format!("/env0 0x0 {ENV_SIZE:#x}\n/env1 0x0 {ENV_SIZE:#x}\n");
+                media
+                    .with_bytes("/fw_env.config", places.as_bytes())
+                    .with_bytes("/env0", &copy(flags[0]))
+                    .with_bytes("/env1", &copy(flags[1]))
+            }
+            Backend::Grub => {
+                let mut env = GrubEnv::new(1024).expect("the usual size");
+                // What changes lies across the two sectors, where a cut can part it.
+                env.set("padding", &"x".repeat(440)).expect("it fits");
+                for (name, value) in &variables {
+                    env.set(name, value).expect("a variable fits");
+                }
+                media.with_bytes("/grubenv", &env.encode().expect("it fits"))
+            }
+            Backend::SystemdBoot => {
+                let media = media
+                    .with_fat_folder("/esp/loader/entries")
+                    .with_bytes("/esp/loader/racklet/a.conf", &entry("a"))
+                    .with_bytes("/esp/loader/racklet/b.conf", &entry("b"));
+                let machine = Machine::on(&media, 0);
+                let folder = machine.open_folder(Path::new("/esp/loader/entries"));
+                let folder = folder.expect("it was just made");
+                folder.write_atomic("racklet-1-a.conf", &entry("a")).expect("a folder in memory");
+                machine.durable()
+            }
+        }
+    }
+
+    /// Where a component's partition is in a slot: offset and length in bytes.
+    pub fn place(&self, slot: Slot, component: usize) -> (u64, u64) {
+        let found = self.places.iter().find(|place| (place.0, place.1) == (slot, component));
+        found.map_or((0, 0), |place| (place.2, place.3))
+    }
+}
+
+fn confirmed(priority: u8) -> SlotAttrs {
+    SlotAttrs { priority, tries: 0, successful: true }
+}
+
+fn attributes(attrs: SlotAttrs) -> u64 {
+    attrs.put_into(0)
+}
+
+/// What the agent meets: a repository in memory, and a health check that says what it is told.
+pub struct Surroundings {
+    repository: Snapshot,
+    healthy: bool,
+    restarted: AtomicBool,
+}
+
+impl Outside for Surroundings {
+    fn sources(&self, _: &Config, _: Option<&str>) -> Result<Vec<Box<dyn Source>>, AgentError> {
+        Ok(vec![Box::new(self.repository.clone())])
+    }
+
+    fn check_health(&self, _: &Config) -> Result<Result<(), String>, AgentError> {
+        Ok(if self.healthy { Ok(()) } else { Err("web: no answer".to_owned()) })
+    }
+
+    fn restart(&self, _: &Config) -> Result<(), AgentError> {
+        self.restarted.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn progress(&self, _: bool) -> Box<dyn Progress> {
+        Box::new(Silent)
+    }
+
+    fn pace(&self) -> Pace {
+        // Two chunks between two flushes: journal points in the middle of a small image.
+        Pace { threads: NonZeroUsize::MIN, sync_every: 16 << 10 }
+    }
+}
+
+/// A node that is switched on.
+pub struct Node<'a> {
+    kit: &'a Kit,
+    /// Its media.
+    pub machine: Machine,
+    surroundings: Arc<Surroundings>,
+    boots: u32,
+    /// The slot that runs; none before the first boot.
+    pub booted: Option<Slot>,
+}
+
+impl<'a> Node<'a> {
+    /// Switches a node on that has these media. Nothing has booted yet; boots are counted on from
+    /// `boots`, so that no two of them have the same id.
+    pub fn on(
+        kit: &'a Kit,
+        media: &Media,
+        repository: &Snapshot,
+        healthy: bool,
+        boots: u32,
+    ) -> Self {
+        let now = u64::try_from(NOW.secs()).expect("after 1970");
+        let repository = repository.clone();
+        let restarted = AtomicBool::new(false);
+        Node {
+            kit,
+            machine: Machine::on(media, now),
+            surroundings: Arc::new(Surroundings { repository, healthy, restarted }),
+            boots,
+            booted: None,
+        }
+    }
+
+    /// How it was made.
+    pub fn kit(&self) -> &'a Kit {
+        self.kit
+    }
+
+    /// A fresh process of the agent.
+    pub fn agent(&self) -> Result<Agent, AgentError> {
+        let host = Arc::new(self.machine.clone());
+        let outside = Arc::clone(&self.surroundings);
+        Agent::open_on(host, outside, self.kit.config.clone())
+    }
+
+    /// Performs one command of the agent.
+    pub fn perform(&self, command: &Command) -> Result<Exit, AgentError> {
+        commands::perform(&self.agent()?, command, Output::QUIET)
+    }
+
+    /// What the boot loader does, by the project's own chooser, and a kernel with a new boot id.
+    pub fn boot(&mut self) -> Result<Slot, AgentError> {
+        self.surroundings.restarted.store(false, Ordering::SeqCst);
+        self.boots += 1;
+        let agent = self.agent()?;
+        let arguments = BootSelectArgs { simulate: true };
+        commands::perform(&agent, &Command::BootSelect(arguments), Output::QUIET)?;
+        // The only randomness of a boot; it would make equal runs different.
+        let id = format!("boot-{}", self.boots);
+        self.machine.write_kernel(Path::new(BOOT_ID), &id).expect("memory");
+        let text = self.machine.read_kernel(Path::new(CMDLINE)).unwrap_or_default();
+        let slot = if text.contains("racklet.slot=a") { Slot::A } else { Slot::B };
+        self.booted = Some(slot);
+        Ok(slot)
+    }
+
+    /// A kernel that runs already, from that slot, confirmed.
+    pub fn running(mut self, slot: Slot) -> Self {
+        let letter = slot.name();
+        let text = format!("ro racklet.slot={letter} racklet.boot=confirmed racklet.tries=0");
+        self.machine.write_kernel(Path::new(CMDLINE), &text).expect("memory");
+        let id = format!("boot-{}", self.boots);
+        self.machine.write_kernel(Path::new(BOOT_ID), &id).expect("memory");
+        self.booted = Some(slot);
+        self
+    }
+
+    /// Whether the agent restarted the machine since the last boot.
+    pub fn restarted(&self) -> bool {
+        self.surroundings.restarted.load(Ordering::SeqCst)
+    }
+
+    /// Boots so far.
+    pub fn boots(&self) -> u32 {
+        self.boots
+    }
+}
+
+/// `apply`.
+pub fn apply() -> Command {
+    Command::Apply(ApplyArgs::default())
+}
+
+/// `run --once`.
+pub fn run_once() -> Command {
+    Command::Run(RunArgs { once: true })
+}
+
+/// `confirm --adopt`.
+pub fn adopt() -> Command {
+    Command::Confirm(ConfirmArgs { adopt: true })
+}
+
+/// `revert --reboot`.
+pub fn revert() -> Command {
+    Command::Revert(RevertArgs { reboot: true, reason: "by the test".to_owned() })
+}

@@ -1,0 +1,208 @@
+//! All crash states of a scenario, once and twice.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use storage::sim::Media;
+use storage::sim::machine::{Crash, Operation, Recording};
+
+use crate::node::Backend;
+use crate::scenario::Row;
+
+/// How much is tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Subsets drawn where not all of them are tried.
+    pub samples: usize,
+    /// Of so many first cuts, one is followed by second cuts; scenarios that are small take every one.
+    pub second_every: u64,
+    /// Second cuts after one first cut of a large scenario, at most.
+    pub second_cuts: usize,
+    /// Decides all draws.
+    pub seed: u64,
+}
+
+/// A state that broke a promise.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Where it came from.
+    pub path: Vec<Crash>,
+    /// The media.
+    pub media: Media,
+    /// What was broken.
+    pub why: String,
+    /// What the machine had been asked for, before each cut.
+    pub recordings: Vec<Recording>,
+}
+
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Operations of the uncut run.
+    pub operations: usize,
+    /// Cuts × losses that were made.
+    pub crashes: usize,
+    /// Distinct states after one cut.
+    pub once: usize,
+    /// Distinct states after two, that were not seen after one.
+    pub twice: usize,
+    /// Recoveries that took two runs.
+    pub two_runs: usize,
+    /// States that broke a promise.
+    pub failures: Vec<Failure>,
+    /// How many there were; the list holds the first few.
+    pub failed: usize,
+    /// States in which a backend that is documented as weak broke a promise, as it is documented.
+    pub weak: usize,
+    /// Time of all threads together.
+    pub busy: Duration,
+}
+
+/// Failures that are kept whole.
+const KEPT: usize = 5;
+
+struct Shared<'a> {
+    row: &'a Row,
+    size: Size,
+    seen: Mutex<HashSet<u64>>,
+    found: Mutex<Found>,
+    next: AtomicUsize,
+}
+
+/// Cuts a row everywhere, on so many threads.
+pub fn sweep(row: &Row, size: Size, threads: usize) -> Found {
+    let shared = Shared {
+        row,
+        size,
+        seen: Mutex::new(HashSet::new()),
+        found: Mutex::new(Found {
+            operations: row.recording.operations().len(),
+            ..Found::default()
+        }),
+        next: AtomicUsize::new(0),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| shared.work());
+        }
+    });
+    shared.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared<'_> {
+    fn work(&self) {
+        let started = Instant::now();
+        let recording = &self.row.recording;
+        loop {
+            let cut = self.next.fetch_add(1, Ordering::Relaxed);
+            if cut > recording.operations().len() {
+                break;
+            }
+            let Size { samples, seed, .. } = self.size;
+            recording.crashes(cut..cut + 1, samples, seed, &mut |crash, media| {
+                self.once(crash, &media);
+            });
+        }
+        lock(&self.found).busy += started.elapsed();
+    }
+
+    fn is_new(&self, hash: u64) -> bool {
+        lock(&self.seen).insert(hash)
+    }
+
+    fn once(&self, crash: &Crash, media: &Media) {
+        let hash = media.hash();
+        let new = self.is_new(hash);
+        {
+            let mut found = lock(&self.found);
+            found.crashes += 1;
+            found.once += usize::from(new);
+        }
+        if !new {
+            return;
+        }
+        let recordings = || vec![self.row.recording.clone()];
+        let Some(again) = self.judge(&[crash.clone()], media, recordings) else { return };
+        let small = self.row.scenario.small;
+        let every = if small { 1 } else { self.size.second_every.max(1) };
+        if !(hash ^ self.size.seed).is_multiple_of(every) {
+            return;
+        }
+        let count = again.operations().len() + 1;
+        let step = if small { 1 } else { count.div_ceil(self.size.second_cuts.max(1)) };
+        let offset = usize::try_from(hash >> 32).unwrap_or(0) % step;
+        for cut in (offset..count).step_by(step) {
+            let samples = if small { self.size.samples.min(4) } else { 1 };
+            again.crashes(cut..cut + 1, samples, self.size.seed, &mut |second, media| {
+                lock(&self.found).crashes += 1;
+                if self.is_new(media.hash()) {
+                    lock(&self.found).twice += 1;
+                    let path = [crash.clone(), second.clone()];
+                    let recordings = || vec![self.row.recording.clone(), again.clone()];
+                    self.judge(&path, &media, recordings);
+                }
+            });
+        }
+    }
+
+    fn judge(
+        &self,
+        path: &[Crash],
+        media: &Media,
+        recordings: impl Fn() -> Vec<Recording>,
+    ) -> Option<Recording> {
+        let judged = catch_unwind(AssertUnwindSafe(|| self.row.judge(media)));
+        let why = match judged {
+            Ok(Ok(recovered)) => {
+                if recovered.runs > 1 {
+                    lock(&self.found).two_runs += 1;
+                }
+                return Some(recovered.recording);
+            }
+            Ok(Err(why)) => why,
+            Err(_) => "S14: panic".to_owned(),
+        };
+        let recordings = recordings();
+        let mut found = lock(&self.found);
+        if is_documented(self.row, media, &recordings) {
+            found.weak += 1;
+            return None;
+        }
+        found.failed += 1;
+        if found.failures.len() < KEPT {
+            let (path, media) = (path.to_vec(), media.clone());
+            found.failures.push(Failure { path, media, why, recordings });
+        }
+        None
+    }
+}
+
+/// GRUB's block has one copy and no checksum: a state in which it is neither what it was nor what was
+/// being written is lost, and documented as such. Everything else has to hold there, too.
+fn is_documented(row: &Row, media: &Media, recordings: &[Recording]) -> bool {
+    if row.kit.backend != Backend::Grub {
+        return false;
+    }
+    let now = media.bytes(GRUB_BLOCK);
+    let written = |recording: &Recording| {
+        recording.operations().iter().any(|operation| match operation {
+            Operation::Write { object, bytes, .. } => {
+                recording.base().name_of(*object) == GRUB_BLOCK
+                    && now.as_ref().is_some_and(|now| bytes[..] == now[..])
+            }
+            _ => false,
+        })
+    };
+    !recordings
+        .iter()
+        .any(|recording| recording.base().bytes(GRUB_BLOCK) == now || written(recording))
+}
+
+const GRUB_BLOCK: &str = "/grubenv";
