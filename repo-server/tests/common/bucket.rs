@@ -111,7 +111,9 @@ pub fn content(place: &S3) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         for meta in listed {
             let path = meta.unwrap().location;
-            let bytes = client.get(&path).await.unwrap().bytes().await.unwrap();
+            // It may have gone since.
+            let Ok(got) = client.get(&path).await else { continue };
+            let bytes = got.bytes().await.unwrap();
             let name = path.as_ref().strip_prefix(prefix.as_ref()).unwrap();
             found.push((PathBuf::from(name.trim_start_matches('/')), bytes.to_vec()));
         }

@@ -43,7 +43,10 @@ impl S3 {
             return Err(format!("{bucket:?} is no name of a bucket"));
         }
         let prefix = prefix.trim_end_matches('/');
-        if !prefix.bytes().all(|byte| good(byte) || byte == b'/') || Key::parse(prefix).is_err() {
+        let odd = |part: &str| matches!(part, "" | "." | "..");
+        let dots = !prefix.is_empty() && prefix.split('/').any(odd);
+        let fits = prefix.bytes().all(|byte| good(byte) || byte == b'/');
+        if dots || !fits || Key::parse(prefix).is_err() {
             return Err(format!(
                 "{prefix:?} cannot be the beginning of names: use a-z, 0-9, . _ - /"
             ));
@@ -196,7 +199,9 @@ mod tests {
         let S3 { bucket, prefix, .. } = S3::parse("fleet/eu/1/").unwrap();
         assert_eq!((bucket.as_str(), prefix.as_str()), ("fleet", "eu/1"));
         assert_eq!(S3::parse("fleet").unwrap().to_string(), "s3://fleet/");
-        for bad in ["", "/x", "a b", "fleet/../x", "fleet//x", "fleet/a b", "fleet/%2e"] {
+        for bad in
+            ["", "/x", "a b", "fleet/../x", "fleet//x/y", "fleet/a//b", "fleet/a b", "fleet/%2e"]
+        {
             assert!(S3::parse(bad).is_err(), "{bad}");
         }
     }

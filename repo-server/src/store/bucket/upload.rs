@@ -33,6 +33,9 @@ use super::{Shared, StoreError, failed, is_conflict, missing_is_none, version_of
 /// 5 MiB: the least S3 takes, but for the last one; two of them are held for each upload.
 const PART: usize = 5 << 20;
 
+/// 256 KiB: most blobs are no larger, and do not need room for a part.
+const SMALL_BUFFER: usize = 256 << 10;
+
 /// 32 MiB: S3 takes 10,000 parts, so they grow when there are many.
 const LARGE_PART: usize = 32 << 20;
 
@@ -74,7 +77,7 @@ pub(super) struct BucketUpload {
     key: UploadKey,
     state: State,
     /// Bytes that are no part yet.
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     /// The part on its way, and its length.
     sending: Option<(u64, Sending)>,
     /// The state as last written or read, and how much it stood for.
@@ -94,7 +97,7 @@ impl BucketUpload {
     /// Nobody sees it before [`Upload::pause`].
     pub(super) fn new(shared: Arc<Shared>, key: UploadKey) -> Self {
         let hasher = Some(key.algorithm.hasher());
-        let (state, buffer) = (State::default(), BytesMut::new());
+        let (state, buffer) = (State::default(), Vec::new());
         BucketUpload { shared, key, state, buffer, sending: None, saved: None, hasher, len: 0 }
     }
 
@@ -118,7 +121,7 @@ impl BucketUpload {
             hasher
         });
         let saved = Some((version_of(&fetched.meta), len));
-        let buffer = BytesMut::from(&tail[..]);
+        let buffer = tail.to_vec();
         Ok(Some(BucketUpload { shared, key, state, buffer, sending: None, saved, hasher, len }))
     }
 
@@ -141,8 +144,8 @@ impl BucketUpload {
         Ok(())
     }
 
-    /// Sends the first `len` bytes of the buffer off as the next part.
-    fn send(&mut self, len: usize) -> Result<(), StoreError> {
+    /// Sends the buffer off as the next part.
+    fn send(&mut self) -> Result<(), StoreError> {
         self.settle()?;
         let path = self.bytes();
         let shared = Arc::clone(&self.shared);
@@ -157,16 +160,17 @@ impl BucketUpload {
                 id
             }
         };
-        let part = self.buffer.split_to(len).freeze();
-        let number = self.state.parts.len();
         let permit = shared.run(Arc::clone(&shared.parts).acquire_owned());
+        let part = std::mem::take(&mut self.buffer);
+        let (len, number) = (part.len() as u64, self.state.parts.len());
+        let part = Bytes::from(part);
         let sender = Arc::clone(&shared);
         let sending = async move {
             let _permit = permit;
             sender.objects.put_part(&path, &id, number, PutPayload::from_bytes(part)).await
         };
         let runtime = shared.runtime.as_ref().expect("taken only when dropped");
-        self.sending = Some((len as u64, runtime.spawn(sending)));
+        self.sending = Some((len, runtime.spawn(sending)));
         if number > 0 && number.is_multiple_of(SAVED_EVERY) {
             self.save_parts_only()?;
         }
@@ -239,10 +243,10 @@ impl BucketUpload {
         }
         let to = self.shared.keys.blob(digest);
         let Some(multipart) = self.state.multipart.clone() else {
-            return self.shared.put(&to, self.buffer.split().freeze());
+            return self.shared.put(&to, std::mem::take(&mut self.buffer).into());
         };
         if !self.buffer.is_empty() {
-            self.send(self.buffer.len())?;
+            self.send()?;
         }
         self.settle()?;
         let from = self.bytes();
@@ -334,9 +338,20 @@ impl Upload for BucketUpload {
             hasher.update(bytes);
         }
         self.len += bytes.len() as u64;
-        self.buffer.extend_from_slice(bytes);
-        while self.buffer.len() >= self.part_size() {
-            self.send(self.part_size())?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let size = self.part_size();
+            if self.buffer.capacity() < size && self.buffer.len() + rest.len() > SMALL_BUFFER {
+                // As much as a part needs at once: growing by doubling would hold twice that.
+                self.buffer.reserve_exact(size.saturating_sub(self.buffer.len()));
+            }
+            let room = size.saturating_sub(self.buffer.len());
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            self.buffer.extend_from_slice(now);
+            rest = later;
+            if self.buffer.len() >= size {
+                self.send()?;
+            }
         }
         Ok(())
     }
