@@ -6,6 +6,10 @@
 //! installs). The list's own digest is in the signed component manifest, so each of its hashes is
 //! signed.
 //!
+//! A large frame is listed in *parts*, each of whole chunks: every part is verified by itself, and
+//! what it holds follows from it and the parts before, so a reader holds one part at a time and an
+//! interrupted one keeps what it has.
+//!
 //! All numbers are little-endian. There is no padding, and nothing follows the last frame.
 //!
 //! | offset | size | meaning |
@@ -15,8 +19,8 @@
 //! | 16 | 4 | number of chunks *n* |
 //! | 20 | 4 | number of encodings, 1 to 4 |
 //! | 24 | 36 × *n* | chunks: 4 bytes length (bit 31 set: the chunk is all zeros), 32 bytes SHA-256 (zeros for a zero chunk) |
-//! | … | 48 | per encoding: 32 bytes SHA-256 of the blob, 8 bytes its length, 4 bytes number of frames *m*, 4 bytes zero |
-//! | … | 40 × *m* | frames of that encoding: 4 bytes compressed length, 4 bytes number of chunks, 32 bytes SHA-256 of the compressed frame |
+//! | … | 48 | per encoding: 32 bytes SHA-256 of the blob, 8 bytes its length, 4 bytes number of parts *m*, 4 bytes zero |
+//! | … | 40 × *m* | parts of that encoding's frames: 4 bytes compressed length, 4 bytes number of chunks (bit 31 set: it goes on with the frame of the part before), 32 bytes SHA-256 of the compressed bytes |
 //!
 //! A parsed list keeps its bytes and reads entries from them, so it costs its own size in memory
 //! and nothing more.
@@ -41,6 +45,7 @@ const CHUNK: usize = 36;
 const ENCODING: usize = 48;
 const FRAME: usize = 40;
 const ZERO_FLAG: u32 = 1 << 31;
+const CONTINUES_FLAG: u32 = 1 << 31;
 
 /// Why bytes are not a chunk list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +70,7 @@ pub enum ChunkListError {
     /// No encoding or more than four.
     #[error("chunk list: {0} encodings, 1 to 4 are possible")]
     Encodings(u32),
-    /// A frame with no chunk, no bytes, or too many.
+    /// A frame with no chunk, no bytes, or too many, or one that continues nothing.
     #[error("chunk list: frame {frame} of encoding {encoding} is impossible")]
     Frame {
         /// Index of the encoding.
@@ -100,7 +105,7 @@ pub struct Chunk {
     pub content: Content,
 }
 
-/// One frame of an encoding.
+/// One frame of an encoding, or one part of a large one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
     /// Offset in the blob, bytes.
@@ -111,8 +116,19 @@ pub struct Frame {
     pub first_chunk: u32,
     /// How many chunks it holds, at least one.
     pub chunks: u32,
-    /// SHA-256 of the compressed frame.
+    /// It goes on with the zstd frame of the one before, and is decompressed after it. The zstd
+    /// frame ends before the next one that does not.
+    pub continues: bool,
+    /// SHA-256 of its compressed bytes.
     pub sha256: Sha256,
+}
+
+impl Frame {
+    /// The indexes of its chunks.
+    pub fn chunks(&self) -> std::ops::Range<u32> {
+        // Parsed frames end with the list at the latest.
+        self.first_chunk..self.first_chunk.saturating_add(self.chunks)
+    }
 }
 
 /// One blob that holds the image.
@@ -122,7 +138,7 @@ pub struct Encoding {
     pub blob: Sha256,
     /// Length of the blob in bytes, seekable table included.
     pub blob_size: u64,
-    /// Number of frames.
+    /// Number of frames, or parts of them.
     pub frames: u32,
     /// Where its frames begin in the list's bytes.
     table: usize,
@@ -220,9 +236,10 @@ impl ChunkList {
         (0..encoding.frames).map_while(move |index| {
             let at = encoding.table + FRAME * index as usize;
             let len = u32_at(&self.bytes, at)?;
-            let chunks = u32_at(&self.bytes, at + 4)?;
-            let frame =
-                Frame { offset, len, first_chunk, chunks, sha256: hash_at(&self.bytes, at + 8)? };
+            let word = u32_at(&self.bytes, at + 4)?;
+            let (chunks, continues) = (word & !CONTINUES_FLAG, word & CONTINUES_FLAG != 0);
+            let sha256 = hash_at(&self.bytes, at + 8)?;
+            let frame = Frame { offset, len, first_chunk, chunks, continues, sha256 };
             // Sums were checked against the totals when the list was parsed.
             offset = offset.saturating_add(u64::from(len));
             first_chunk = first_chunk.saturating_add(chunks);
@@ -278,23 +295,27 @@ impl ChunkList {
     }
 
     fn check_frames(&self, number: u32, encoding: &Encoding) -> Result<(), ChunkListError> {
-        let (mut size, mut covered) = (0u64, 0u32);
+        let (mut size, mut covered, mut raw, mut whole) = (0u64, 0u32, 0u64, 0u32);
         for (index, frame) in (0u32..).zip(self.frames(encoding)) {
             let refused = ChunkListError::Frame { encoding: number, frame: index };
             let end = covered.checked_add(frame.chunks).ok_or(refused.clone())?;
-            if frame.len == 0 || frame.chunks == 0 || end > self.chunks {
+            let orphan = frame.continues && index == 0;
+            if frame.len == 0 || frame.chunks == 0 || end > self.chunks || orphan {
                 return Err(refused);
             }
-            let raw: u64 = (covered..end)
+            if !frame.continues {
+                (raw, whole) = (0, whole + 1);
+            }
+            raw += (covered..end)
                 .map(|chunk| self.entry(chunk).map_or(0, |(len, _)| u64::from(len)))
-                .sum();
+                .sum::<u64>();
             if raw > FRAME_LIMIT {
                 return Err(refused);
             }
             size += u64::from(frame.len);
             covered = end;
         }
-        let table = seekable_table_len(encoding.frames);
+        let table = seekable_table_len(whole);
         if covered == self.chunks && size.checked_add(table) == Some(encoding.blob_size) {
             Ok(())
         } else {
@@ -343,7 +364,7 @@ pub struct FrameEntry {
     pub len: u32,
     /// How many chunks it holds.
     pub chunks: u32,
-    /// SHA-256 of the compressed frame.
+    /// SHA-256 of its compressed bytes.
     pub sha256: Sha256,
 }
 
@@ -360,17 +381,29 @@ impl Builder {
         self.count += 1;
     }
 
-    /// Adds a blob that holds all chunks.
+    /// Adds a blob that holds all chunks, each of its frames whole.
     pub fn encoding(&mut self, blob: Sha256, blob_size: u64, frames: &[FrameEntry]) {
-        let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        self.encoding_in_parts(blob, blob_size, frames.iter().map(|frame| (*frame, false)));
+    }
+
+    /// The same with frames in parts; each says whether it goes on with the frame of the one
+    /// before.
+    pub fn encoding_in_parts(
+        &mut self,
+        blob: Sha256,
+        blob_size: u64,
+        parts: impl ExactSizeIterator<Item = (FrameEntry, bool)>,
+    ) {
+        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
         self.encodings.extend_from_slice(&blob.0);
         self.encodings.extend_from_slice(&blob_size.to_le_bytes());
         self.encodings.extend_from_slice(&count.to_le_bytes());
         self.encodings.extend_from_slice(&[0; 4]);
-        for frame in frames {
-            self.encodings.extend_from_slice(&frame.len.to_le_bytes());
-            self.encodings.extend_from_slice(&frame.chunks.to_le_bytes());
-            self.encodings.extend_from_slice(&frame.sha256.0);
+        for (part, continues) in parts {
+            let flag = if continues { CONTINUES_FLAG } else { 0 };
+            self.encodings.extend_from_slice(&part.len.to_le_bytes());
+            self.encodings.extend_from_slice(&(part.chunks | flag).to_le_bytes());
+            self.encodings.extend_from_slice(&part.sha256.0);
         }
         self.encoding_count += 1;
     }
@@ -409,7 +442,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Two data chunks around a zero run; one frame per chunk, and one frame for all.
+    /// Two data chunks around a zero run; one frame per chunk, one frame for all, and one in parts.
     fn sample() -> ChunkList {
         let mut builder = Builder::default();
         builder.chunk(5, Content::Data(Sha256::of(b"first")));
@@ -419,6 +452,9 @@ mod tests {
         let small = [frame(10, 1), frame(11, 1), frame(12, 1)];
         builder.encoding(Sha256::of(b"small"), 33 + seekable_table_len(3), &small);
         builder.encoding(Sha256::of(b"solid"), 20 + seekable_table_len(1), &[frame(20, 3)]);
+        let parts = [(frame(6, 1), false), (frame(7, 1), true), (frame(8, 1), false)];
+        let size = 21 + seekable_table_len(2);
+        builder.encoding_in_parts(Sha256::of(b"parts"), size, parts.into_iter());
         builder.finish().unwrap()
     }
 
@@ -434,6 +470,11 @@ mod tests {
             .collect();
         assert_eq!(frames, [(0, 10, 0, 1), (10, 11, 1, 1), (21, 12, 2, 1)]);
         assert_eq!(list.frames(&list.encodings()[1]).count(), 1);
+        let parts: Vec<_> = list
+            .frames(&list.encodings()[2])
+            .map(|part| (part.offset, part.chunks(), part.continues))
+            .collect();
+        assert_eq!(parts, [(0, 0..1, false), (6, 1..2, true), (13, 2..3, false)]);
     }
 
     #[test]
@@ -469,6 +510,10 @@ mod tests {
             ("empty frame", change(first_frame, &0u32.to_le_bytes())),
             ("frame without chunks", change(first_frame + 4, &0u32.to_le_bytes())),
             ("frame with too many chunks", change(first_frame + 4, &u32::MAX.to_le_bytes())),
+            (
+                "a first frame that continues",
+                change(first_frame + 4, &(1 | 1u32 << 31).to_le_bytes()),
+            ),
             ("trailing byte", ChunkList::parse([&good[..], &[0]].concat())),
         ];
         for (name, result) in rows {

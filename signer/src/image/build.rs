@@ -12,7 +12,7 @@ use formats::digest::{Algorithm, Digest, Hasher, Sha256};
 
 use super::ImageError;
 use super::cut::{Cutter, DATA_AVERAGE, DATA_MAX, DATA_MIN, Piece};
-use super::pack::{Frame, Job, Packed, Promise, work_off};
+use super::pack::{Frame, Grouped, Job, Packed, Promise, work_off};
 
 /// 1 MiB: large enough that the system reads ahead, small beside the queues.
 const READ_SIZE: usize = 1 << 20;
@@ -20,9 +20,8 @@ const READ_SIZE: usize = 1 << 20;
 const QUEUE_PER_THREAD: usize = 8;
 /// 16 MiB: content of a large frame. Twice a node's window: beyond that little is gained.
 const GROUP_MAX: u64 = 16 << 20;
-/// 7 MiB: what the chunks of a large frame may have when each is compressed by itself. A node holds
-/// a frame whole, to verify it first; this bounds it where nothing compresses.
-const GROUP_PACKED_MAX: u64 = 7 << 20;
+/// 1 MiB: content of a part of it, which a node holds whole to verify it first.
+const PART_MIN: usize = 1 << 20;
 /// 1 MiB: zeros from there on are a frame of their own, which no node fetches.
 const ZEROS_APART: u64 = 1 << 20;
 
@@ -85,9 +84,10 @@ impl Written {
 
     /// The image with its chunk list, of the blobs that were kept.
     pub fn finish(mut self, fine: Sha256, solid: Option<Sha256>) -> Result<BuiltImage, ImageError> {
-        self.list.encoding(fine, self.fine.size, &self.fine.frames);
+        let parts = |layer: &Layer| layer.parts.clone().into_iter();
+        self.list.encoding_in_parts(fine, self.fine.size, parts(&self.fine));
         if let Some(solid) = solid {
-            self.list.encoding(solid, self.solid.size, &self.solid.frames);
+            self.list.encoding_in_parts(solid, self.solid.size, parts(&self.solid));
         }
         let (raw_size, raw_sha256) = (self.raw_size, self.raw_sha256);
         Ok(BuiltImage { raw_size, raw_sha256, chunks: self.list.finish()? })
@@ -212,7 +212,8 @@ impl Writer<'_> {
             hash_piece(&mut self.raw, &piece);
             self.list.chunk(u32::try_from(len).expect("a piece has at most 16 MiB"), content);
             self.raw_size += len;
-            self.fine.put(&frame, 1, len)?;
+            self.fine.put(&frame, 1, false)?;
+            self.fine.end_frame(len);
             self.solid.take(number, piece, frame)?;
             progress(len);
         }
@@ -230,9 +231,12 @@ impl Writer<'_> {
 #[derive(Debug, Default)]
 struct Layer {
     size: u64,
-    frames: Vec<FrameEntry>,
-    /// Compressed and raw length of each.
+    /// Its frames or their parts, and whether each goes on with the one before.
+    parts: Vec<(FrameEntry, bool)>,
+    /// Compressed and raw length of each whole frame.
     table: Vec<(u32, u32)>,
+    /// Compressed length of the frame whose parts are being written.
+    begun: u64,
 }
 
 struct Blob<'a> {
@@ -241,16 +245,23 @@ struct Blob<'a> {
 }
 
 impl Blob<'_> {
-    fn put(&mut self, frame: &Frame, chunks: u32, raw: u64) -> Result<(), ImageError> {
+    /// Writes a frame or a part of one.
+    fn put(&mut self, frame: &Frame, chunks: u32, continues: bool) -> Result<(), ImageError> {
         self.sink.write_all(&frame.bytes).map_err(ImageError::Write)?;
         // zstd adds at most half a per cent to 16 MiB.
         let len = u32::try_from(frame.bytes.len()).expect("a frame is about its content's length");
-        let raw = u32::try_from(raw).expect("a frame has at most 16 MiB of content");
-        let Layer { size, frames, table } = &mut self.layer;
-        frames.push(FrameEntry { len, chunks, sha256: frame.sha256 });
-        table.push((len, raw));
-        *size += u64::from(len);
+        let layer = &mut self.layer;
+        layer.parts.push((FrameEntry { len, chunks, sha256: frame.sha256 }, continues));
+        layer.size += u64::from(len);
+        layer.begun += u64::from(len);
         Ok(())
+    }
+
+    /// The frame is whole, of so many raw bytes.
+    fn end_frame(&mut self, raw: u64) {
+        let len = u32::try_from(std::mem::take(&mut self.layer.begun));
+        let raw = u32::try_from(raw).expect("a frame has at most 16 MiB of content");
+        self.layer.table.push((len.expect("a frame is about its content's length"), raw));
     }
 
     fn end(mut self) -> Result<Layer, ImageError> {
@@ -276,23 +287,23 @@ struct Solid<'a> {
 struct Group {
     /// Number of its first piece.
     first: usize,
-    chunks: u32,
-    bytes: Vec<u8>,
-    /// Length of its chunks, each compressed by itself.
-    packed: u64,
-    /// The frame of the first of them: all there is to a group of one.
+    content: Grouped,
+    /// Chunks of each part; the last one grows.
+    chunks: Vec<u32>,
+    /// The frame of its first chunk: all there is to a group of one.
     alone: Option<Frame>,
 }
 
 struct Pending {
     frame: Awaited,
-    chunks: u32,
+    /// Chunks of each part.
+    chunks: Vec<u32>,
     raw: u64,
 }
 
 enum Awaited {
     Ready(Frame),
-    Promised(Promise<Frame>),
+    Promised(Promise<Vec<Frame>>),
 }
 
 impl Solid<'_> {
@@ -300,27 +311,35 @@ impl Solid<'_> {
         let raw = piece.len();
         if matches!(piece, Piece::Zeros(len) if len >= ZEROS_APART) {
             self.close()?;
-            return self.queue(Pending { frame: Awaited::Ready(frame), chunks: 1, raw });
+            return self.queue(Pending { frame: Awaited::Ready(frame), chunks: vec![1], raw });
         }
-        let packed = frame.bytes.len() as u64;
-        let group = &self.group;
-        if group.bytes.len() as u64 + raw > GROUP_MAX || group.packed + packed > GROUP_PACKED_MAX {
+        if self.group.content.bytes.len() as u64 + raw > GROUP_MAX {
             self.close()?;
         }
         let group = &mut self.group;
-        if group.chunks == 0 {
+        let Grouped { bytes, ends } = &mut group.content;
+        if group.chunks.is_empty() {
             group.first = number;
             group.alone = Some(frame);
         } else {
             group.alone = None;
         }
-        group.chunks += 1;
-        group.packed += packed;
+        let begun = bytes.len() - ends.last().copied().unwrap_or(0);
+        match group.chunks.last_mut() {
+            Some(last) if begun < PART_MIN => *last += 1,
+            // The first part of all, or the one before is long enough.
+            last => {
+                if last.is_some() {
+                    ends.push(bytes.len());
+                }
+                group.chunks.push(1);
+            }
+        }
         match piece {
-            Piece::Data(bytes) => group.bytes.extend_from_slice(&bytes),
+            Piece::Data(data) => bytes.extend_from_slice(&data),
             Piece::Zeros(len) => {
                 let len = usize::try_from(len).expect("below ZEROS_APART");
-                group.bytes.resize(group.bytes.len() + len, 0);
+                bytes.resize(bytes.len() + len, 0);
             }
         }
         Ok(())
@@ -328,15 +347,16 @@ impl Solid<'_> {
 
     /// Hands the group to a worker.
     fn close(&mut self) -> Result<(), ImageError> {
-        let Group { first, chunks, bytes, alone, .. } = std::mem::take(&mut self.group);
-        let raw = bytes.len() as u64;
+        let Group { first, mut content, chunks, alone } = std::mem::take(&mut self.group);
+        let raw = content.bytes.len() as u64;
         let frame = match alone {
-            _ if chunks == 0 => return Ok(()),
+            _ if chunks.is_empty() => return Ok(()),
             Some(frame) => Awaited::Ready(frame),
             None => {
+                content.ends.push(content.bytes.len());
                 let (result, promise) = sync_channel(1);
                 // Workers live as long as this sender; one that panicked shows at the promise.
-                let _ = self.jobs.send(Job::Group(first, bytes, result));
+                let _ = self.jobs.send(Job::Group(first, content, result));
                 Awaited::Promised(promise)
             }
         };
@@ -354,14 +374,18 @@ impl Solid<'_> {
     /// Writes the oldest group.
     fn settle(&mut self) -> Result<(), ImageError> {
         let Some(Pending { frame, chunks, raw }) = self.pending.pop_front() else { return Ok(()) };
-        let frame = match frame {
-            Awaited::Ready(frame) => frame,
+        let parts = match frame {
+            Awaited::Ready(frame) => vec![frame],
             Awaited::Promised(promise) => match promise.recv() {
-                Ok(frame) => frame?,
+                Ok(parts) => parts?,
                 Err(_) => return Ok(()),
             },
         };
-        self.blob.put(&frame, chunks, raw)
+        for (number, (part, chunks)) in parts.iter().zip(chunks).enumerate() {
+            self.blob.put(part, chunks, number > 0)?;
+        }
+        self.blob.end_frame(raw);
+        Ok(())
     }
 
     fn end(mut self) -> Result<Layer, ImageError> {
@@ -487,13 +511,19 @@ mod tests {
             for (encoding, blob) in built.chunks.encodings().iter().zip(&blobs) {
                 assert_eq!(encoding.blob, Sha256::of(blob), "{name}");
                 let mut rest = image.as_slice();
-                for frame in built.chunks.frames(encoding) {
-                    let first = frame.first_chunk as usize;
-                    let len = lengths[first..first + frame.chunks as usize].iter().sum();
+                let parts: Vec<_> = built.chunks.frames(encoding).collect();
+                for part in &parts {
+                    let packed = &blob[part.offset as usize..][..part.len as usize];
+                    assert_eq!(part.sha256, Sha256::of(packed), "{name}");
+                }
+                for frame in parts.chunk_by(|_, next| next.continues) {
+                    let chunks =
+                        frame[0].first_chunk as usize..frame.last().unwrap().chunks().end as usize;
+                    let len = lengths[chunks].iter().sum();
                     let (raw, after) = rest.split_at(len);
                     rest = after;
-                    let packed = &blob[frame.offset as usize..][..frame.len as usize];
-                    assert_eq!(frame.sha256, Sha256::of(packed), "{name}");
+                    let packed = frame.iter().map(|part| part.len as usize).sum();
+                    let packed = &blob[frame[0].offset as usize..][..packed];
                     // Content size in the header, exactly one frame.
                     assert!(zstd::bulk::decompress(packed, len).unwrap() == raw, "{name}");
                     let size = zstd::zstd_safe::get_frame_content_size(packed).unwrap();
@@ -504,20 +534,38 @@ mod tests {
         }
     }
 
+    /// What a part holds comes out as soon as it has arrived.
     #[test]
-    fn large_frames_gather_what_compresses_and_stay_small_where_nothing_does() {
-        let text = noise(300_000, 8).repeat(40);
-        let image = [text.clone(), vec![0; 3 << 20], noise(20 << 20, 9), text].concat();
+    fn large_frames_come_in_parts_that_need_nothing_after_them() {
+        use zstd::stream::raw::{Decoder, Operation as _};
+        let image = [noise(300_000, 8).repeat(70), vec![0; 3 << 20], noise(2 << 20, 9)].concat();
         let (built, blobs) = built(&image, 2);
-        let (fine, solid) = (&blobs[0], &blobs[1]);
-        assert!(solid.len() < fine.len());
-        let encoding = built.chunks.encodings()[1];
-        let frames: Vec<_> = built.chunks.frames(&encoding).collect();
-        assert!(frames.len() < 12, "{}", frames.len());
-        assert!(frames.iter().all(|frame| frame.len < 8 << 20));
-        let zeros = built.chunks.chunks().find(|chunk| chunk.content == Content::Zero).unwrap();
-        let of_zeros = frames.iter().find(|frame| frame.first_chunk == zeros.index).unwrap();
-        assert_eq!(of_zeros.chunks, 1, "long zeros are a frame of their own");
+        assert!(blobs[1].len() < blobs[0].len() / 3);
+        let list = built.chunks;
+        let parts: Vec<_> = list.frames(&list.encodings()[1]).collect();
+        let frames = parts.iter().filter(|part| !part.continues).count();
+        assert!((3..6).contains(&frames) && parts.len() > 20, "{frames} of {} parts", parts.len());
+        let chunks: Vec<_> = list.chunks().collect();
+        let zeros = chunks.iter().find(|chunk| chunk.content == Content::Zero).unwrap();
+        let of_zeros = parts.iter().find(|part| part.first_chunk == zeros.index).unwrap();
+        assert!(of_zeros.chunks == 1 && !of_zeros.continues, "long zeros are a frame of their own");
+        let mut decoder = Decoder::new().unwrap();
+        for part in &parts {
+            if !part.continues {
+                decoder.reinit().unwrap();
+            }
+            let held = &chunks[part.chunks().start as usize..part.chunks().end as usize];
+            let len: usize = held.iter().map(|chunk| chunk.len as usize).sum();
+            let mut packed = &blobs[1][part.offset as usize..][..part.len as usize];
+            let (mut raw, mut at) = (vec![0; len], 0);
+            while at < len {
+                let done = decoder.run_on_buffers(packed, &mut raw[at..]).unwrap();
+                assert!(done.bytes_read + done.bytes_written > 0, "part at {}", part.offset);
+                packed = &packed[done.bytes_read..];
+                at += done.bytes_written;
+            }
+            assert!(raw == image[held[0].offset as usize..][..len], "part at {}", part.offset);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use formats::chunks::Content;
 use formats::digest::Sha256;
 use zstd::bulk::Compressor;
-use zstd::zstd_safe::CParameter;
+use zstd::stream::raw::{CParameter, Encoder, Operation as _, OutBuffer};
 
 use super::ImageError;
 use super::cut::{Piece, ZERO_CHUNK_MAX};
@@ -44,8 +44,16 @@ pub(super) type Promise<T> = Receiver<Result<T, ImageError>>;
 pub(super) enum Job {
     /// A piece by itself, numbered for messages.
     Piece(usize, Piece, SyncSender<Result<Packed, ImageError>>),
-    /// Many pieces, put together, the number of the first.
-    Group(usize, Vec<u8>, SyncSender<Result<Frame, ImageError>>),
+    /// Many pieces, the number of the first.
+    Group(usize, Grouped, SyncSender<Result<Vec<Frame>, ImageError>>),
+}
+
+/// The content of a large frame.
+#[derive(Default)]
+pub(super) struct Grouped {
+    pub(super) bytes: Vec<u8>,
+    /// Where its parts end; the last where the bytes do.
+    pub(super) ends: Vec<usize>,
 }
 
 /// Takes jobs until there are no more.
@@ -60,9 +68,9 @@ pub(super) fn work_off(work: &Mutex<Receiver<Job>>, level: i32) {
                 let failed = |source| ImageError::Compress { chunk, source };
                 let _ = result.send(packer.piece(piece).map_err(failed));
             }
-            Job::Group(chunk, bytes, result) => {
+            Job::Group(chunk, group, result) => {
                 let failed = |source| ImageError::Compress { chunk, source };
-                let _ = result.send(packer.group(&bytes).map_err(failed));
+                let _ = result.send(packer.group(&group).map_err(failed));
             }
         }
     }
@@ -71,7 +79,7 @@ pub(super) fn work_off(work: &Mutex<Receiver<Job>>, level: i32) {
 struct Packer {
     level: i32,
     small: Option<Compressor<'static>>,
-    large: Option<Compressor<'static>>,
+    large: Option<Encoder<'static>>,
     /// The frame of a zero chunk of full size: most zero chunks are.
     full_zeros: Option<Frame>,
 }
@@ -103,23 +111,57 @@ impl Packer {
         Ok(Frame::new(compressor.compress(bytes)?))
     }
 
-    /// The same for many chunks, with all of the window that nodes have, and matches found in all
-    /// of it.
-    fn group(&mut self, bytes: &[u8]) -> io::Result<Frame> {
-        let compressor = match &mut self.large {
-            Some(compressor) => compressor,
+    /// One frame of many chunks, with all of the window that nodes have, and matches found in all
+    /// of it. It is cut where the parts end: each can be decompressed once it has arrived.
+    fn group(&mut self, group: &Grouped) -> io::Result<Vec<Frame>> {
+        let encoder = match &mut self.large {
+            Some(encoder) => encoder,
             none => {
-                let mut compressor = Compressor::new(self.level)?;
-                compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
-                compressor.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
+                let mut encoder = Encoder::new(self.level)?;
+                encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+                encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
                 if self.level <= 3 {
-                    compressor.set_parameter(CParameter::HashLog(TABLE_LOG))?;
-                    compressor.set_parameter(CParameter::ChainLog(TABLE_LOG))?;
+                    encoder.set_parameter(CParameter::HashLog(TABLE_LOG))?;
+                    encoder.set_parameter(CParameter::ChainLog(TABLE_LOG))?;
                 }
-                none.insert(compressor)
+                none.insert(encoder)
             }
         };
-        Ok(Frame::new(compressor.compress(bytes)?))
+        encoder.reinit()?;
+        encoder.set_pledged_src_size(Some(group.bytes.len() as u64))?;
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for end in &group.ends {
+            let bytes = group.bytes.get(start..*end).unwrap_or_default();
+            let last = *end == group.bytes.len();
+            parts.push(Frame::new(part(encoder, bytes, last)?));
+            start = *end;
+        }
+        Ok(parts)
+    }
+}
+
+/// What the encoder makes of more bytes, all of it.
+fn part(encoder: &mut Encoder<'_>, mut bytes: &[u8], last: bool) -> io::Result<Vec<u8>> {
+    // Beyond what zstd adds to what does not compress, there is always room.
+    let mut out = vec![0; zstd::zstd_safe::compress_bound(bytes.len()) + 1024];
+    let mut at = 0;
+    while !bytes.is_empty() {
+        let done = encoder.run_on_buffers(bytes, out.get_mut(at..).unwrap_or_default())?;
+        bytes = bytes.get(done.bytes_read..).unwrap_or_default();
+        at += done.bytes_written;
+    }
+    loop {
+        let mut room = OutBuffer::around(out.get_mut(at..).unwrap_or_default());
+        let left =
+            if last { encoder.finish(&mut room, true)? } else { encoder.flush(&mut room)? };
+        at += room.pos();
+        if left == 0 {
+            out.truncate(at);
+            out.shrink_to_fit();
+            return Ok(out);
+        }
+        out.resize(out.len() + left, 0);
     }
 }
 

@@ -7,6 +7,7 @@ use formats::digest::{Algorithm, Digest, Hasher, Sha256};
 use formats::oci::Descriptor;
 use formats::reason::Reason;
 use update_core::image::chunk_matches;
+use zstd::stream::raw::{DParameter, Operation as _};
 
 use super::VerifyError;
 use crate::progress::Progress;
@@ -29,7 +30,10 @@ pub(super) fn verify(
     let mut raw = Algorithm::Sha256.hasher();
     let mut table = Vec::new();
     let mut chunks = list.chunks();
-    for (number, frame) in list.frames(encoding).enumerate() {
+    let mut decoder =
+        Decoder::new().map_err(|error| blob.wrong(error.to_string(), Reason::Decompress))?;
+    let mut frames = list.frames(encoding).enumerate().peekable();
+    while let Some((number, frame)) = frames.next() {
         let packed = blob.read(u64::from(frame.len))?;
         if Sha256::of(&packed) != frame.sha256 {
             return Err(
@@ -38,7 +42,9 @@ pub(super) fn verify(
         }
         let held: Vec<_> = chunks.by_ref().take(frame.chunks as usize).collect();
         let length: u64 = held.iter().map(|chunk| u64::from(chunk.len)).sum();
-        let bytes = decompress(&packed, &frame, length)
+        let last = frames.peek().is_none_or(|(_, next)| !next.continues);
+        let bytes = decoder
+            .part(&packed, &frame, last, length)
             .map_err(|why| blob.wrong(format!("frame {number}: {why}"), Reason::Decompress))?;
         let mut rest = bytes.as_slice();
         for chunk in held {
@@ -51,7 +57,13 @@ pub(super) fn verify(
         }
         raw.update(&bytes);
         // Chunk lists bound a frame's raw length to 64 MiB.
-        table.push((frame.len, u32::try_from(length).unwrap_or(u32::MAX)));
+        let raw = u32::try_from(length).unwrap_or(u32::MAX);
+        match table.last_mut() {
+            Some((packed, whole)) if frame.continues => {
+                (*packed, *whole) = (frame.len + *packed, raw + *whole);
+            }
+            _ => table.push((frame.len, raw)),
+        }
         progress.add(u64::from(frame.len));
     }
     let expected = seekable_table(&table);
@@ -106,20 +118,50 @@ impl<R: Read> Blob<'_, R> {
     }
 }
 
-/// Exactly one frame of exactly `length` bytes, with a window that nodes accept.
-fn decompress(packed: &[u8], frame: &Frame, length: u64) -> Result<Vec<u8>, String> {
-    let one = zstd::zstd_safe::find_frame_compressed_size(packed);
-    if one.ok() != usize::try_from(frame.len).ok() {
-        return Err("is not exactly one zstd frame".to_owned());
+/// Decompresses frames that come whole or in parts.
+struct Decoder(zstd::stream::raw::Decoder<'static>);
+
+impl Decoder {
+    fn new() -> io::Result<Self> {
+        let mut decoder = zstd::stream::raw::Decoder::new()?;
+        decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))?;
+        Ok(Decoder(decoder))
     }
-    let text = |error: io::Error| error.to_string();
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(text)?;
-    decoder.window_log_max(WINDOW_LOG_MAX).map_err(text)?;
-    let mut bytes = Vec::new();
-    decoder.single_frame().take(length + 1).read_to_end(&mut bytes).map_err(text)?;
-    if bytes.len() as u64 == length {
+
+    /// Exactly `length` bytes of one frame, which ends with the last part and not before, with a
+    /// window that nodes accept.
+    fn part(
+        &mut self,
+        packed: &[u8],
+        frame: &Frame,
+        last: bool,
+        length: u64,
+    ) -> Result<Vec<u8>, String> {
+        let one = zstd::zstd_safe::find_frame_compressed_size(packed);
+        if !frame.continues && last && one.ok() != usize::try_from(frame.len).ok() {
+            return Err("is not exactly one zstd frame".to_owned());
+        }
+        let text = |error: io::Error| error.to_string();
+        if !frame.continues {
+            self.0.reinit().map_err(text)?;
+        }
+        // One byte more than it should be: none may come.
+        let mut bytes = vec![0; usize::try_from(length + 1).map_err(|e| e.to_string())?];
+        let (mut left, mut at, mut ended) = (packed, 0, false);
+        loop {
+            let room = bytes.get_mut(at..).unwrap_or_default();
+            let done = self.0.run_on_buffers(left, room).map_err(text)?;
+            left = left.get(done.bytes_read..).unwrap_or_default();
+            at += done.bytes_written;
+            ended |= done.remaining == 0;
+            if ended || at == bytes.len() || (done.bytes_read == 0 && done.bytes_written == 0) {
+                break;
+            }
+        }
+        if at as u64 != length || !left.is_empty() || ended != last {
+            return Err(format!("does not decompress to its {length} bytes"));
+        }
+        bytes.truncate(at);
         Ok(bytes)
-    } else {
-        Err(format!("does not decompress to its {length} bytes"))
     }
 }
