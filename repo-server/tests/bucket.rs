@@ -1,6 +1,7 @@
 //! The storage in a bucket of a real S3 server: every endpoint as on a directory, and what only a
 //! bucket has to stand: servers beside each other, a service that fails half-way, one that lies.
 #![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
+#![allow(clippy::duplicate_mod, reason = "the endpoints are tested once more, on another storage")]
 
 mod common;
 #[path = "distribution.rs"]
