@@ -1,12 +1,15 @@
 //! The update machine: what is done next, and what must be durable before.
 //!
 //! ```text
-//! stage     clear slot ─► persist Staging ─► write ─► sync, read back ─► persist Staged
-//! activate  persist Trial ─► make next
+//! stage     clear slot ─► switch back ─► persist Staging ─► write ─► sync, read back ─► persist Staged
+//! activate  persist Trial ─► switch ─► make next
 //! trial     (boot) check health ─┬ passed ─► confirm ─► persist ─► raise floor
 //!                                └ failed ─► persist why ─► reboot … no tries left ─► the boot loader reverts
-//! revert    persist Reverting ─► clear slot ─► persist failure ─► reboot
+//! revert    persist Reverting ─► clear slot ─► switch back ─► persist failure ─► reboot
 //! ```
+//!
+//! *Switch* is for the components that start by themselves, from a bank of their own: a BMC beside
+//! the system. The flags move every other component; the record is the commit of both.
 //!
 //! [`stand`] says where a node stands after any interruption; [`begin`] starts a piece of work and
 //! [`step`] continues it. One effect is under way at a time, and an effect that relies on another
@@ -137,6 +140,13 @@ pub enum Task {
         /// Why, in words.
         detail: String,
     },
+    /// Give up a slot for good: its release is not tried again here, and it is no fallback.
+    MarkBad {
+        /// The slot.
+        slot: Slot,
+        /// Why, in words.
+        detail: String,
+    },
     /// Bring the record up to date with what happened.
     Settle,
 }
@@ -215,6 +225,12 @@ pub enum Effect {
         /// The release.
         release: ReleaseId,
     },
+    /// Make the components with a switch of their own start from this slot, in the order of the
+    /// release. Nothing to do on a node without such components.
+    Switch {
+        /// The slot.
+        slot: Slot,
+    },
     /// Flush the slot, read it back whole and compare it with the signed digests.
     SyncAndReadBack {
         /// The slot.
@@ -285,11 +301,13 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
     Clearing,
+    SwitchingOff,
     Marking,
     Writing,
     ReadingBack,
     PersistingStaged,
     PersistingTrial,
+    Switching,
     Activating,
     Checking,
     Confirming,
@@ -299,8 +317,11 @@ enum At {
     Restarting { detail: String },
     PersistingReverting,
     ClearingReverted,
+    SwitchingBack,
     PersistingReverted,
+    SwitchingStaged,
     Settling,
+    SettlingFloor,
     Over,
 }
 
@@ -357,7 +378,8 @@ pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
             Standing::Leaving => Err(Refusal::Leaving(state.node.booted)),
             _ => Ok(state.confirm()),
         },
-        Task::Revert { detail } => state.begin_revert(&standing, detail),
+        Task::Revert { detail } => state.begin_revert(&standing, detail, None),
+        Task::MarkBad { slot, detail } => state.begin_revert(&standing, detail, Some(slot)),
         Task::Settle => Ok(state.settle(standing)),
     }
 }
@@ -373,6 +395,10 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
         // Only now: a record that says Staging beside flags that still boot the slot would let a
         // cut boot a slot that nobody knows to be on trial.
         (At::Clearing, Event::Done) => {
+            let booted = state.node.booted;
+            state.go(At::SwitchingOff, Effect::Switch { slot: booted })
+        }
+        (At::SwitchingOff, Event::Done) => {
             let Some(release) = state.applying.take() else { return state.contradiction() };
             let record = &mut state.node.record;
             *record.slots.of_mut(slot) = None;
@@ -393,7 +419,9 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
                 state.finish(Outcome::Staged(slot))
             }
         }
-        (At::PersistingTrial, Event::Done) => {
+        // Before the flags: a system that boots on trial finds its set whole.
+        (At::PersistingTrial, Event::Done) => state.go(At::Switching, Effect::Switch { slot }),
+        (At::Switching, Event::Done) => {
             let tries = state.tries;
             state.edit(At::Activating, FlagEdit::Activate { slot, tries })
         }
@@ -419,11 +447,24 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
         (At::RaisingFloor, Event::Done) => state.finish_confirmed(),
         (At::PersistingReverting, Event::Done) => state.clear_reverted(),
         (At::ClearingReverted, Event::Done) => {
+            let given_up = state.reverting.as_ref().map(|reverting| reverting.0);
+            match given_up {
+                Some(slot) => state.go(At::SwitchingBack, Effect::Switch { slot: slot.other() }),
+                None => state.contradiction(),
+            }
+        }
+        (At::SwitchingBack, Event::Done) => {
             state.forget_reverted(now);
             state.persist(At::PersistingReverted)
         }
+        (At::SwitchingStaged, Event::Done) => {
+            if let Some(update) = &mut state.node.record.update {
+                update.phase = Phase::Staged;
+            }
+            state.persist(At::Settling)
+        }
         (At::PersistingReverted, Event::Done) => state.finish_reverted(),
-        (At::Settling, Event::Done) => state.finish(Outcome::Settled),
+        (At::Settling | At::SettlingFloor, Event::Done) => state.finish(Outcome::Settled),
         // The driver reported something that was not asked for.
         _ => state.contradiction(),
     }
@@ -558,6 +599,7 @@ impl State {
         mut self,
         standing: &Standing,
         detail: String,
+        chosen: Option<Slot>,
     ) -> Result<(State, Effect), Refusal> {
         if *standing == Standing::RevertUnfinished {
             return Ok(self.settle(Standing::RevertUnfinished));
@@ -566,6 +608,7 @@ impl State {
         let pending = self.node.record.update.as_ref().map(|update| update.slot);
         // What is next but does not run yet is cancelled; otherwise the booted slot is left.
         let slot = match standing {
+            _ if chosen.is_some() => chosen.unwrap_or(booted),
             Standing::AwaitingReboot | Standing::Staged | Standing::Interrupted => booted.other(),
             _ => booted,
         };
@@ -578,6 +621,8 @@ impl State {
             (false, None) => None,
         };
         match release {
+            // Marking a slot that is not the update's would forget the update: settle that first.
+            Some(_) if pending.is_some_and(|pending| pending != slot) => Err(Refusal::Unsettled),
             Some(release) => {
                 let phase = Phase::Reverting { reason: Reason::Operator, detail };
                 self.node.record.update = Some(Update { slot, release, phase });
@@ -645,11 +690,14 @@ impl State {
             Standing::RevertUnfinished => self.clear_reverted(),
             // The activation was cut before the flags: it is staged, no more.
             Standing::Staged if self.says_trial() => {
-                if let Some(update) = &mut self.node.record.update {
-                    update.phase = Phase::Staged;
-                }
-                self.persist(At::Settling)
+                let booted = self.node.booted;
+                self.go(At::SwitchingStaged, Effect::Switch { slot: booted })
             }
+            // A confirm that was cut before the floor rose: it rises now.
+            Standing::Idle => match self.floor_to_raise() {
+                Some(floor) => self.go(At::SettlingFloor, Effect::RaiseFloor(floor)),
+                None => self.finish(Outcome::Settled),
+            },
             _ => self.finish(Outcome::Settled),
         }
     }
