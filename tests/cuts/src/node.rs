@@ -2,8 +2,9 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use formats::boot_record::Slot;
 use formats::boot_vars;
@@ -100,7 +101,7 @@ pub struct Kit {
 /// Names of components, in the order of a release.
 const COMPONENTS: [&str; 2] = ["os", "firmware"];
 /// Bytes of each component's partition.
-const CAPACITY: [u64; 2] = [48 << 10, 24 << 10];
+const CAPACITY: [u64; 2] = [64 << 10, 24 << 10];
 
 impl Kit {
     /// A kind of node.
@@ -247,6 +248,7 @@ pub struct Surroundings {
     repository: Snapshot,
     healthy: bool,
     restarted: AtomicBool,
+    in_step: Option<Machine>,
 }
 
 impl Outside for Surroundings {
@@ -254,7 +256,7 @@ impl Outside for Surroundings {
         Ok(vec![Box::new(self.repository.clone())])
     }
 
-    fn check_health(&self, _: &Config) -> Result<Result<(), String>, AgentError> {
+    fn check_health(&self, _: &Config, _: std::time::Duration) -> Result<Result<(), String>, AgentError> {
         Ok(if self.healthy { Ok(()) } else { Err("web: no answer".to_owned()) })
     }
 
@@ -264,14 +266,64 @@ impl Outside for Surroundings {
     }
 
     fn progress(&self, _: bool) -> Box<dyn Progress> {
-        Box::new(Silent)
+        match &self.in_step {
+            Some(machine) => Box::new(InStep { machine: machine.clone(), state: Mutex::default() }),
+            None => Box::new(Silent),
+        }
     }
 
     fn pace(&self) -> Pace {
-        // Two chunks between two flushes: journal points in the middle of a small image.
-        Pace { threads: NonZeroUsize::MIN, sync_every: 16 << 10 }
+        // Eight chunks between two flushes: a journal point in the middle of a small image, and few
+        // enough writes in flight for every subset of them.
+        Pace { threads: NonZeroUsize::MIN, sync_every: SYNC_EVERY }
     }
 }
+
+const SYNC_EVERY: u64 = 32 << 10;
+
+/// Lets the thread that writes wait for the one that flushes, so that equal runs are equal in the
+/// order of their writes as well. They are allowed to overlap.
+struct InStep {
+    machine: Machine,
+    state: Mutex<Steps>,
+}
+
+#[derive(Default)]
+struct Steps {
+    writing: bool,
+    written: u64,
+    journals: usize,
+}
+
+impl Progress for InStep {
+    fn begin(&self, what: &str, _: u64) {
+        let writing = what.starts_with("write");
+        let journals = self.machine.flushes(STATE);
+        *self.state.lock().expect("nothing panics under it") =
+            Steps { writing, written: 0, journals };
+    }
+
+    fn advance(&self, bytes: u64) {
+        let mut state = self.state.lock().expect("nothing panics under it");
+        state.written += bytes;
+        if !state.writing || state.written < SYNC_EVERY {
+            return;
+        }
+        state.written = 0;
+        state.journals += 1;
+        let started = Instant::now();
+        while self.machine.flushes(STATE) < state.journals && started.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+    }
+
+    fn note(&self, _: &str) {}
+
+    fn end(&self) {}
+}
+
+/// 2 s: longer than any flush of memory; a run that failed meanwhile never flushes.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node that is switched on.
 pub struct Node<'a> {
@@ -297,13 +349,24 @@ impl<'a> Node<'a> {
         let now = u64::try_from(NOW.secs()).expect("after 1970");
         let repository = repository.clone();
         let restarted = AtomicBool::new(false);
+        let machine = Machine::on(media, now);
+        let in_step = Some(machine.clone());
         Node {
             kit,
-            machine: Machine::on(media, now),
-            surroundings: Arc::new(Surroundings { repository, healthy, restarted }),
+            machine,
+            surroundings: Arc::new(Surroundings { repository, healthy, restarted, in_step }),
             boots,
             booted: None,
         }
+    }
+
+    /// Its writes need not come in the same order every time.
+    #[must_use]
+    pub fn out_of_step(mut self) -> Self {
+        if let Some(surroundings) = Arc::get_mut(&mut self.surroundings) {
+            surroundings.in_step = None;
+        }
+        self
     }
 
     /// How it was made.
@@ -379,4 +442,9 @@ pub fn adopt() -> Command {
 /// `revert --reboot`.
 pub fn revert() -> Command {
     Command::Revert(RevertArgs { reboot: true, reason: "by the test".to_owned() })
+}
+
+/// Whether a path is that of a device, which is read back, and not of a file in a folder.
+pub fn is_device(path: &str) -> bool {
+    [DISK, "/env0", "/env1", "/grubenv"].contains(&path)
 }

@@ -91,7 +91,7 @@ impl Repository {
 
     /// Publishes the next release and offers it on the channel.
     pub fn publish(&mut self, version: &str, security_version: u64) -> Snapshot {
-        let names = [("os", 10), ("firmware", 4)];
+        let names = [("os", 14), ("firmware", 4)];
         let images: Vec<(ComponentName, Vec<u8>)> = names[..self.components]
             .iter()
             .map(|(name, chunks)| {

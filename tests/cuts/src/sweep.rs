@@ -69,6 +69,8 @@ struct Shared<'a> {
     size: Size,
     seen: Mutex<HashSet<u64>>,
     found: Mutex<Found>,
+    /// First cuts that second ones follow.
+    seconds: Mutex<Vec<(Crash, Media)>>,
     next: AtomicUsize,
 }
 
@@ -82,13 +84,22 @@ pub fn sweep(row: &Row, size: Size, threads: usize) -> Found {
             operations: row.recording.operations().len(),
             ..Found::default()
         }),
+        seconds: Mutex::new(Vec::new()),
         next: AtomicUsize::new(0),
     };
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| shared.work());
-        }
-    });
+    // All first cuts first, so that a state counts as one of them where it is one.
+    for pass in [Shared::first_cuts, Shared::second_cuts] {
+        shared.next.store(0, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.max(1) {
+                scope.spawn(|| {
+                    let started = Instant::now();
+                    pass(&shared);
+                    lock(&shared.found).busy += started.elapsed();
+                });
+            }
+        });
+    }
     shared.found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -97,27 +108,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared<'_> {
-    fn work(&self) {
-        let started = Instant::now();
+    fn first_cuts(&self) {
         let recording = &self.row.recording;
         loop {
             let cut = self.next.fetch_add(1, Ordering::Relaxed);
             if cut > recording.operations().len() {
-                break;
+                return;
             }
             let Size { samples, seed, .. } = self.size;
             recording.crashes(cut..cut + 1, samples, seed, &mut |crash, media| {
-                self.once(crash, &media);
+                self.first(crash, media);
             });
         }
-        lock(&self.found).busy += started.elapsed();
     }
 
     fn is_new(&self, hash: u64) -> bool {
         lock(&self.seen).insert(hash)
     }
 
-    fn once(&self, crash: &Crash, media: &Media) {
+    fn first(&self, crash: &Crash, media: Media) {
         let hash = media.hash();
         let new = self.is_new(hash);
         {
@@ -129,26 +138,39 @@ impl Shared<'_> {
             return;
         }
         let recordings = || vec![self.row.recording.clone()];
-        let Some(again) = self.judge(&[crash.clone()], media, recordings) else { return };
-        let small = self.row.scenario.small;
-        let every = if small { 1 } else { self.size.second_every.max(1) };
-        if !(hash ^ self.size.seed).is_multiple_of(every) {
-            return;
+        let good = self.judge(&[crash.clone()], &media, recordings).is_some();
+        let every = if self.row.scenario.small { 1 } else { self.size.second_every.max(1) };
+        if good && (hash ^ self.size.seed).is_multiple_of(every) {
+            lock(&self.seconds).push((crash.clone(), media));
         }
-        let count = again.operations().len() + 1;
-        let step = if small { 1 } else { count.div_ceil(self.size.second_cuts.max(1)) };
-        let offset = usize::try_from(hash >> 32).unwrap_or(0) % step;
-        for cut in (offset..count).step_by(step) {
+    }
+
+    fn second_cuts(&self) {
+        let small = self.row.scenario.small;
+        loop {
+            let nth = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some((first, media)) = lock(&self.seconds).get(nth).cloned() else { return };
+            let Ok(again) = self.row.judge(&media) else { continue };
+            let again = again.recording;
+            let count = again.operations().len() + 1;
+            let step = if small { 1 } else { count.div_ceil(self.size.second_cuts.max(1)) };
             let samples = if small { self.size.samples.min(4) } else { 1 };
-            again.crashes(cut..cut + 1, samples, self.size.seed, &mut |second, media| {
-                lock(&self.found).crashes += 1;
-                if self.is_new(media.hash()) {
-                    lock(&self.found).twice += 1;
-                    let path = [crash.clone(), second.clone()];
-                    let recordings = || vec![self.row.recording.clone(), again.clone()];
-                    self.judge(&path, &media, recordings);
-                }
-            });
+            let seed = self.size.seed.wrapping_add(nth as u64);
+            for cut in (nth % step..count).step_by(step) {
+                again.crashes(cut..cut + 1, samples, seed, &mut |second, media| {
+                    let new = self.is_new(media.hash());
+                    {
+                        let mut found = lock(&self.found);
+                        found.crashes += 1;
+                        found.twice += usize::from(new);
+                    }
+                    if new {
+                        let path = [first.clone(), second.clone()];
+                        let recordings = || vec![self.row.recording.clone(), again.clone()];
+                        self.judge(&path, &media, recordings);
+                    }
+                });
+            }
         }
     }
 

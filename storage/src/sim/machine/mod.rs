@@ -39,6 +39,10 @@ pub struct Call<'a> {
     pub kind: CallKind,
     /// The device, file or folder, by its path.
     pub place: &'a str,
+    /// Where on it, for a write.
+    pub offset: u64,
+    /// The name that begins, is taken or goes.
+    pub name: &'a str,
 }
 
 /// The kinds of calls.
@@ -78,6 +82,11 @@ pub enum Verdict {
 pub trait Script: Send {
     /// What this call comes to.
     fn verdict(&mut self, call: &Call<'_>) -> Verdict;
+
+    /// Whether caches are dropped when a program asks for it.
+    fn forgets(&self) -> bool {
+        true
+    }
 }
 
 impl<F: FnMut(&Call<'_>) -> Verdict + Send> Script for F {
@@ -149,6 +158,14 @@ impl Machine {
         self.running().calls
     }
 
+    /// How often a device or folder was flushed.
+    pub fn flushes(&self, path: &str) -> usize {
+        let running = self.running();
+        let Some(object) = running.seen.find(Path::new(path)) else { return 0 };
+        let flush = |operation: &&Operation| **operation == Operation::Sync { object };
+        running.log.iter().filter(flush).count()
+    }
+
     /// What was asked so far.
     pub fn recording(&self) -> Recording {
         let running = self.running();
@@ -171,12 +188,12 @@ impl Machine {
 }
 
 impl Running {
-    fn decide(&mut self, kind: CallKind, object: ObjectId) -> Verdict {
+    fn decide(&mut self, kind: CallKind, object: ObjectId, offset: u64, name: &str) -> Verdict {
         let nth = self.calls;
         self.calls += 1;
         let Some(mut script) = self.script.take() else { return Verdict::Do };
         let place = self.seen.name_of(object);
-        let verdict = script.verdict(&Call { nth, kind, place: &place });
+        let verdict = script.verdict(&Call { nth, kind, place: &place, offset, name });
         self.script = Some(script);
         verdict
     }
@@ -188,7 +205,7 @@ impl Running {
     }
 
     fn read(&mut self, object: ObjectId) -> io::Result<()> {
-        match self.decide(CallKind::Read, object) {
+        match self.decide(CallKind::Read, object, 0, "") {
             Verdict::Fail(kind) | Verdict::Short(kind) => Err(kind.into()),
             _ => Ok(()),
         }
@@ -196,7 +213,7 @@ impl Running {
 
     fn write(&mut self, object: ObjectId, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let operation = |bytes: &[u8]| Operation::Write { object, offset, bytes: bytes.into() };
-        match self.decide(CallKind::Write, object) {
+        match self.decide(CallKind::Write, object, offset, "") {
             Verdict::Do => self.record(operation(bytes)),
             Verdict::Fail(kind) => return Err(kind.into()),
             Verdict::Short(kind) => {
@@ -226,7 +243,7 @@ impl Running {
     }
 
     fn sync(&mut self, object: ObjectId) -> io::Result<()> {
-        match self.decide(CallKind::Sync, object) {
+        match self.decide(CallKind::Sync, object, 0, "") {
             Verdict::Skip => return Ok(()),
             Verdict::Fail(kind) | Verdict::Short(kind) => {
                 // The system forgets what it could not write, and later flushes succeed.
@@ -257,7 +274,12 @@ impl Running {
 
     fn change(&mut self, kind: CallKind, operations: Vec<Operation>) -> io::Result<()> {
         let Some(first) = operations.first() else { return Ok(()) };
-        match self.decide(kind, first.medium()) {
+        let name = match first {
+            Operation::Enter { name, .. } | Operation::Unlink { name, .. } => name.clone(),
+            Operation::Rename { to, .. } => to.clone(),
+            _ => String::new(),
+        };
+        match self.decide(kind, first.medium(), 0, &name) {
             Verdict::Do | Verdict::Flip => operations.into_iter().for_each(|op| self.record(op)),
             Verdict::Skip => operations.iter().for_each(|op| self.seen.apply(op)),
             Verdict::Fail(kind) => return Err(kind.into()),
@@ -271,6 +293,9 @@ impl Running {
 
     /// Reads come from the medium again.
     fn forget(&mut self, object: ObjectId, offset: u64, len: u64) {
+        if self.script.as_ref().is_some_and(|script| !script.forgets()) {
+            return;
+        }
         let touched = |(id, at, bytes): &(ObjectId, u64, Vec<u8>)| {
             *id == object && *at < offset + len && offset < at + bytes.len() as u64
         };
