@@ -2,7 +2,7 @@
 //!
 //! An image can be fetched as any of several *coverings*: its fine encoding (a frame for each
 //! chunk), its solid one (frames of many), deltas from an image this node has. A frame is fetched
-//! whole. [`choose`] mixes coverings freely, stretch by stretch, and finds the least number of
+//! whole, or in parts from its beginning on. [`choose`] mixes coverings freely, stretch by stretch, and finds the least number of
 //! bytes: nearly all missing → solid frames, a few → fine ones, the base at hand → the delta.
 
 use std::ops::Range;
@@ -10,49 +10,44 @@ use std::ops::Range;
 /// Marks a chunk that need not be fetched.
 const HELD: u8 = u8::MAX;
 
-/// A frame that can be fetched.
+/// A frame that can be fetched, or the beginning of one up to the end of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// The first chunk it holds, and one past the last.
+    /// The first chunk of the frame.
     pub first: u32,
     /// One past the last chunk it holds. It may leave out chunks in between.
     pub end: u32,
-    /// Its length in bytes.
+    /// Its length in bytes, from the beginning of the frame on.
     pub len: u32,
 }
 
-impl Piece {
-    /// The chunks between its first and its last.
-    pub fn chunks(&self) -> Range<u32> {
-        self.first..self.end
-    }
-}
-
-/// Frames that hold chunks of an image, ascending and disjoint.
+/// Frames that hold chunks of an image, ascending and disjoint; the beginnings of one frame stand
+/// next to each other, the shortest first.
 #[derive(Debug, Clone, Default)]
 pub struct Covering {
     pieces: Vec<Piece>,
-    /// What a request for a single frame of it costs beside its bytes.
-    overhead: u32,
 }
 
 impl Covering {
-    /// A covering of these frames; `None` when they are not ascending and disjoint.
-    ///
-    /// `overhead` is what each frame costs beside its bytes, for instance the prefix that must be
-    /// read for a frame of a delta.
-    pub fn new(pieces: Vec<Piece>, overhead: u32) -> Option<Self> {
-        let mut next = 0;
+    /// A covering of these pieces; `None` when they are not in order.
+    pub fn new(pieces: Vec<Piece>) -> Option<Self> {
+        let mut before: Option<Piece> = None;
         for piece in &pieces {
-            if piece.first < next || piece.end <= piece.first {
+            let ordered = match before {
+                Some(before) if before.first == piece.first => {
+                    before.end < piece.end && before.len < piece.len
+                }
+                before => piece.first >= before.map_or(0, |before| before.end),
+            };
+            if !ordered || piece.end <= piece.first {
                 return None;
             }
-            next = piece.end;
+            before = Some(*piece);
         }
-        Some(Covering { pieces, overhead })
+        Some(Covering { pieces })
     }
 
-    /// The frames.
+    /// The pieces.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
@@ -61,8 +56,8 @@ impl Covering {
 /// Which frames to fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
-    /// For each covering, ascending, the indexes of the frames to fetch.
-    pub frames: Vec<Vec<u32>>,
+    /// For each covering, ascending, the indexes of the pieces to fetch; of a frame at most one.
+    pub pieces: Vec<Vec<u32>>,
     /// Their bytes.
     pub bytes: u64,
 }
@@ -112,8 +107,9 @@ pub fn choose(
             }
             // A frame that leaves out a missing chunk serves only what comes after that.
             let from = piece.first.max(*gap);
-            let price = u64::from(piece.len) + u64::from(covering.overhead);
-            let sum = cost.get(from as usize).copied().unwrap_or(u64::MAX).saturating_add(price);
+            let sum = cost
+                .get(from as usize)
+                .map_or(u64::MAX, |before| before.saturating_add(u64::from(piece.len)));
             if best.is_none_or(|(least, _)| sum < least) {
                 best = Some((sum, u8::try_from(number).unwrap_or(HELD)));
             }
@@ -133,7 +129,7 @@ fn follow(
     missing: &impl Fn(u32) -> bool,
     holds: &impl Fn(usize, u32) -> bool,
 ) -> Choice {
-    let mut choice = Choice { frames: vec![Vec::new(); coverings.len()], bytes: 0 };
+    let mut choice = Choice { pieces: vec![Vec::new(); coverings.len()], bytes: 0 };
     let mut chunk = chunks;
     while let Some(last) = chunk.checked_sub(1) {
         let by = served.get(last as usize).copied().unwrap_or(HELD);
@@ -145,11 +141,15 @@ fn follow(
             chunk = last;
             continue;
         };
-        if let Some(frames) = choice.frames.get_mut(usize::from(by)) {
-            let at = u32::try_from(at).unwrap_or(u32::MAX);
-            // A frame that leaves out chunks may serve twice; it is fetched once.
-            if frames.last() != Some(&at) {
-                frames.push(at);
+        if let Some(pieces) = choice.pieces.get_mut(usize::from(by)) {
+            // A frame that leaves out chunks may serve twice; the longer piece is fetched.
+            let same = pieces.last().is_some_and(|later: &u32| {
+                let later =
+                    coverings.get(usize::from(by)).and_then(|c| c.pieces.get(*later as usize));
+                later.is_some_and(|later| later.first == piece.first)
+            });
+            if !same {
+                pieces.push(u32::try_from(at).unwrap_or(u32::MAX));
                 choice.bytes += u64::from(piece.len);
             }
         }
@@ -162,8 +162,8 @@ fn follow(
             chunk = previous;
         }
     }
-    for frames in &mut choice.frames {
-        frames.reverse();
+    for pieces in &mut choice.pieces {
+        pieces.reverse();
     }
     choice
 }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn covering(pieces: &[Piece]) -> Covering {
-        Covering::new(pieces.to_vec(), 0).unwrap()
+        Covering::new(pieces.to_vec()).unwrap()
     }
 
     /// Ten chunks: alone for 10 each, by five for 30.
@@ -201,7 +201,7 @@ mod tests {
         for (name, missing, fine, solid, bytes) in rows {
             let choice =
                 choose(10, &both(), |chunk| missing.contains(&chunk), |_, _| true).unwrap();
-            assert_eq!(choice.frames, [fine.to_vec(), solid.to_vec()], "{name}");
+            assert_eq!(choice.pieces, [fine.to_vec(), solid.to_vec()], "{name}");
             assert_eq!(choice.bytes, *bytes, "{name}");
         }
     }
@@ -218,18 +218,34 @@ mod tests {
 
     #[test]
     fn coverings_are_ascending() {
-        assert!(Covering::new(vec![piece(0, 2, 1), piece(1, 3, 1)], 0).is_none(), "overlap");
-        assert!(Covering::new(vec![piece(2, 2, 1)], 0).is_none(), "empty");
-        assert!(Covering::new(vec![piece(2, 3, 1), piece(0, 1, 1)], 0).is_none(), "descending");
+        assert!(Covering::new(vec![piece(0, 2, 1), piece(1, 3, 1)]).is_none(), "overlap");
+        assert!(Covering::new(vec![piece(2, 2, 1)]).is_none(), "empty");
+        assert!(Covering::new(vec![piece(2, 3, 1), piece(0, 1, 1)]).is_none(), "descending");
+        assert!(
+            Covering::new(vec![piece(0, 2, 1), piece(0, 3, 1)]).is_none(),
+            "a part of no bytes"
+        );
+        assert!(Covering::new(vec![piece(0, 2, 1), piece(0, 3, 2), piece(3, 4, 1)]).is_some());
     }
 
     #[test]
-    fn overhead_decides_between_equals() {
-        let dear = Covering::new(vec![piece(0, 1, 9)], 5).unwrap();
-        let plain = covering(&[piece(0, 1, 10)]);
-        let choice = choose(1, &[dear, plain], |_| true, |_, _| true).unwrap();
-        assert_eq!(choice.frames, [vec![], vec![0]]);
-        assert_eq!(choice.bytes, 10);
+    fn of_a_frame_in_parts_only_the_beginning_is_fetched() {
+        let fine: Vec<Piece> = (0..6).map(|chunk| piece(chunk, chunk + 1, 10)).collect();
+        let solid = [piece(0, 2, 12), piece(0, 4, 24), piece(0, 6, 36)];
+        let both = [covering(&fine), covering(&solid)];
+        type Row = (&'static str, &'static [u32], &'static [u32], &'static [u32], u64);
+        // (name, missing, fine pieces, solid pieces, bytes)
+        let rows: &[Row] = &[
+            ("all", &[0, 1, 2, 3, 4, 5], &[], &[2], 36),
+            ("what an interrupted run left", &[3, 4, 5], &[3, 4, 5], &[], 30),
+            ("the first ones", &[0, 1, 2, 3], &[], &[1], 24),
+            ("the first ones, and one", &[0, 1, 5], &[5], &[0], 22),
+        ];
+        for (name, missing, fine, solid, bytes) in rows {
+            let choice = choose(6, &both, |chunk| missing.contains(&chunk), |_, _| true).unwrap();
+            assert_eq!(choice.pieces, [fine.to_vec(), solid.to_vec()], "{name}");
+            assert_eq!(choice.bytes, *bytes, "{name}");
+        }
     }
 
     /// Every choice of frames, tried: small images only.
@@ -244,7 +260,8 @@ mod tests {
                 let chosen = || all.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1);
                 let covered = |chunk: u32| {
                     chosen().any(|(_, (number, piece))| {
-                        piece.chunks().contains(&chunk) && holds[*number] >> chunk & 1 == 1
+                        (piece.first..piece.end).contains(&chunk)
+                            && holds[*number] >> chunk & 1 == 1
                     })
                 };
                 let whole = (0..chunks).all(|chunk| missing >> chunk & 1 == 0 || covered(chunk));
@@ -268,12 +285,18 @@ mod tests {
             let mut coverings = Vec::new();
             for _ in 0..1 + draw(2) {
                 let (mut pieces, mut next) = (Vec::new(), draw(2));
-                while next < chunks {
-                    let end = (next + 1 + draw(4)).min(chunks);
-                    pieces.push(piece(next, end, 1 + draw(40)));
+                while next < chunks && pieces.len() < 6 {
+                    let mut end = (next + 1 + draw(4)).min(chunks);
+                    let mut len = 1 + draw(40);
+                    let first = next;
+                    pieces.push(piece(first, end, len));
+                    while end < chunks && draw(3) == 0 {
+                        (end, len) = ((end + 1 + draw(2)).min(chunks), len + 1 + draw(20));
+                        pieces.push(piece(first, end, len));
+                    }
                     next = end + draw(6) / 5;
                 }
-                coverings.push(Covering::new(pieces, 0).unwrap());
+                coverings.push(Covering::new(pieces).unwrap());
             }
             let missing = draw(1 << chunks);
             // Frames that hold all they span: what is found is the least.
@@ -292,10 +315,11 @@ mod tests {
             assert_eq!(found.is_some(), best.is_some(), "{number}");
             let Some(choice) = found else { continue };
             for chunk in (0..chunks).filter(|chunk| is_missing(*chunk)) {
-                let there = choice.frames.iter().enumerate().any(|(number, frames)| {
+                let there = choice.pieces.iter().enumerate().any(|(number, frames)| {
                     held(number, chunk)
                         && frames.iter().any(|frame| {
-                            coverings[number].pieces[*frame as usize].chunks().contains(&chunk)
+                            let piece = coverings[number].pieces[*frame as usize];
+                            (piece.first..piece.end).contains(&chunk)
                         })
                 });
                 assert!(there, "{number}: chunk {chunk}");
