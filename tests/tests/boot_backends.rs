@@ -260,8 +260,15 @@ impl Reader for SystemdBoot {
         // bootctl reads only what is the root of a file system, so the folder becomes one.
         let script =
             "mount --bind \"$1\" \"$1\" && exec \"$2\" --esp-path=\"$1\" list --json=short";
+        // Root needs no user namespace, which containers and chroots refuse.
+        let user: &[&str] = if rustix::process::geteuid().is_root() {
+            &[]
+        } else {
+            &["--user", "--map-root-user"]
+        };
         let done = tool("unshare", "util-linux")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+            .args(user)
+            .args(["--mount", "sh", "-c", script, "sh"])
             .arg(node.path("esp"))
             .arg(bootctl())
             .env("SYSTEMD_RELAX_ESP_CHECKS", "1")

@@ -172,7 +172,8 @@ impl Running {
     /// Asks it to end, and waits until it has.
     #[track_caller]
     pub fn terminate(self) -> Done {
-        let _asked = Run::new("kill").args(["-TERM", &self.child.id().to_string()]).ok();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
         self.finish()
     }
 
