@@ -235,6 +235,9 @@ pub struct BootRecord {
     /// Whether the boot loader was seen to spend a try, or not to, at the last trial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counting: Option<bool>,
+    /// Whether a boot loader that reads the flags once told the kernel so: every boot since has to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chooser: bool,
 }
 
 /// How much of a component's image is written and flushed.
@@ -411,6 +414,7 @@ mod tests {
                 detail: "web: connection refused".to_owned(),
             }],
             counting: Some(true),
+            chooser: false,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use formats::boot_record::{BootRecord, HistoryEvent, Journal, JournalComponent, Phase, ReleaseId, Slot};
 use formats::chunks::Content;
@@ -24,12 +25,15 @@ use crate::progress::Progress;
 use crate::release::{Resolved, ResolvedComponent};
 use crate::source::Source;
 use crate::stage::{self, Image, JournalPoint, Resume, Seed, StageError, Written};
-use crate::state::{Held, State};
+use crate::health::watch::Watch;
+use crate::state::{Began, Held, State};
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
 const ROOT_LIMIT: u64 = 1 << 20;
 
 /// Everything a command works with.
+/// Seconds since the machine started, time in sleep included: no clock can be set there.
+const UPTIME: &str = "/proc/uptime";
 pub struct Agent {
     /// The configuration.
     pub config: Config,
@@ -43,6 +47,8 @@ pub struct Agent {
     pub outside: Arc<dyn Outside>,
 }
 
+    /// The watchdog over a trial whose checks have passed.
+    watch: Mutex<Option<Watch>>,
 /// What an apply needs beside the state.
 pub struct Supply<'a> {
     /// What to install.
@@ -96,7 +102,7 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let state = State::open(&config.state_dir, Arc::clone(&host))?;
         let disk = Disk::new(&config, Arc::clone(&host));
-        Ok(Agent { config, state, disk, host, outside })
+        Ok(Agent { config, state, disk, host, outside, watch: Mutex::default() })
     }
 
     /// The root metadata this node was given.
@@ -125,7 +131,8 @@ impl Agent {
             flags: self.disk.flags()?,
             booted: self.disk.booted()?,
             boot_id: self.disk.boot_id()?,
-            floor: self.state.floor()?,
+        self.settle_floor(held)?;
+            floor: self.floor()?.floor,
         })
     }
 
@@ -146,6 +153,9 @@ impl Agent {
         let node = self.node()?;
         let booted = node.booted;
         // A booted slot with a chooser that told so is counted again, whatever was seen before.
+                if matches!(outcome, Outcome::Confirmed(_)) {
+                    self.disarm();
+                }
         let node = Node { record: self.believe_chooser(node.record), ..node };
         let before = node.record.clone();
         let here = Here { booted, used: before.slots.of(booted.other()).is_some() };
@@ -173,8 +183,16 @@ impl Agent {
     }
 
     fn believe_chooser(&self, mut record: BootRecord) -> BootRecord {
-        if record.counting == Some(false) && self.disk.chooser_booted() {
-            record.counting = None;
+        match (self.disk.chooser_booted(), record.chooser) {
+            (true, _) => {
+                record.chooser = true;
+                if record.counting == Some(false) {
+                    record.counting = None;
+                }
+            }
+            // It counted every boot so far, and did not start this one: another boot loader did.
+            (false, true) => record.counting = Some(false),
+            (false, false) => {}
         }
         // Nobody else can know why a slot did not even start.
         if let Some(update) = &mut record.update
@@ -193,6 +211,7 @@ impl Agent {
         here: &Here,
         supply: Option<&Supply<'_>>,
         written: &mut Written,
+            Effect::Switch { slot } => self.disk.switch(*slot)?,
     ) -> Result<Event, AgentError> {
         let needs_supply = || AgentError::new(Reason::Usage, "there is nothing to write");
         match effect {
@@ -211,9 +230,50 @@ impl Agent {
                 return Ok(Event::ReadBack(staged));
             }
             Effect::CheckHealth => {
-                return Ok(Event::Health(self.outside.check_health(&self.config)?));
+                return Ok(Event::Health(self.check_health(held)?));
             }
-            Effect::RaiseFloor(floor) => self.state.raise_floor(held, *floor)?,
+    /// Runs the checks of a trial under the watchdog. Their deadline began with the first agent of
+    /// this boot.
+    fn check_health(&self, held: &Held) -> Result<Result<(), String>, AgentError> {
+        let already = self.probation_age(held)?;
+        let health = &self.config.health;
+        let mut watch = Watch::arm(health);
+        let left = health.deadline.saturating_sub(already);
+        let ended = watch.over(left, || self.outside.check_health(&self.config, already))?;
+        // Whatever comes next, it stays armed until the trial is confirmed durably.
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        Ok(ended)
+    }
+
+    /// How long ago the checks of this boot began; they begin now when they have not.
+    fn probation_age(&self, held: &Held) -> Result<Duration, AgentError> {
+        let boot_id = self.disk.boot_id()?;
+        // Without a clock of the boot the deadline is that of this process.
+        let uptime = self.host.read_kernel(Path::new(UPTIME)).ok();
+        let uptime = uptime.as_deref().and_then(|text| text.split_ascii_whitespace().next());
+        let Some(now) = uptime.and_then(|text| text.parse::<f64>().ok()) else {
+            return Ok(Duration::ZERO);
+        };
+        let now = Duration::try_from_secs_f64(now).unwrap_or_default();
+        match self.state.probation() {
+            Some(began) if began.boot_id == boot_id => {
+                Ok(now.saturating_sub(Duration::from_millis(began.uptime_ms)))
+            }
+            _ => {
+                let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(0);
+                self.state.save_probation(held, &Began { boot_id, uptime_ms })?;
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Takes the watchdog off a trial that is confirmed.
+    fn disarm(&self) {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        watch.unwrap_or_default().disarm();
+    }
+
+            Effect::RaiseFloor(floor) => self.raise_floor(held, *floor)?,
             Effect::Reboot => self.reboot()?,
             Effect::Finish(_) => {}
         }
@@ -290,6 +350,8 @@ impl Agent {
                 resume,
                 supply.progress,
                 &mut note,
+            // The header of a flash bank, now that the rest is there.
+            target.complete()?;
             )?;
             self.state.keep_chunk_list(held, &component.list)?;
             total += done;

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::chooser::ChooserConfig;
 use crate::error::{AgentError, Because as _};
 use crate::health::{HealthConfig, deserialize_period};
+use crate::place::Place;
 use crate::source::SourceConfig;
 
 /// The whole file.
@@ -33,8 +34,11 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     /// How it boots.
     pub boot: BootConfig,
-    /// Partition label of each component in each slot.
-    pub slots: PerSlot<BTreeMap<ComponentName, String>>,
+    /// Where each component of each slot lies.
+    pub slots: PerSlot<BTreeMap<ComponentName, Place>>,
+    /// Where the security-version floor is kept, too.
+    #[serde(default)]
+    pub floor: FloorConfig,
     /// What a trial must pass.
     #[serde(default)]
     pub health: HealthConfig,
@@ -184,6 +188,32 @@ pub struct PolicyConfig {
     #[serde(default = "one_hour", deserialize_with = "deserialize_period")]
     pub interval: Duration,
 }
+/// `[floor]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloorConfig {
+    /// The TPM 2.0 whose counter keeps the floor: `/dev/tpmrm0`, or a socket that speaks the same.
+    #[serde(default)]
+    pub tpm: Option<PathBuf>,
+    /// The counter's NV index.
+    #[serde(default = "tpm_index")]
+    pub tpm_index: u32,
+    /// A private file with the owner's password of the TPM; it is empty on most machines.
+    #[serde(default)]
+    pub tpm_owner: Option<PathBuf>,
+}
+
+impl Default for FloorConfig {
+    fn default() -> Self {
+        FloorConfig { tpm: None, tpm_index: tpm_index(), tpm_owner: None }
+    }
+}
+
+/// In the range that the TCG leaves to the owner of a platform.
+fn tpm_index() -> u32 {
+    0x0180_5241
+}
+
 
 impl Default for PolicyConfig {
     fn default() -> Self {
@@ -294,6 +324,18 @@ impl Config {
             }
         }
         config.check()?;
+        for path in [&mut config.floor.tpm, &mut config.floor.tpm_owner].into_iter().flatten() {
+            below(path);
+        }
+        if let Some(path) = &mut config.health.watchdog {
+            below(path);
+        }
+        for place in config.slots.a.values_mut().chain(config.slots.b.values_mut()) {
+            place.resolve(base);
+        }
+        for seed in &mut config.seeds {
+            below(&mut seed.path);
+        }
         Ok(config)
     }
 
@@ -326,9 +368,37 @@ impl Config {
             let component = &self.boot.component;
             return fail(format!("boot.component {component:?} is in no slot: add it to both"));
         }
-        let mut labels = BTreeSet::new();
-        if let Some(twice) = a.values().chain(b.values()).find(|label| !labels.insert(*label)) {
-            return fail(format!("partition {twice:?} is used twice in [slots]"));
+        if !matches!(a.get(&self.boot.component), Some(Place::Label(_)))
+            || !matches!(b.get(&self.boot.component), Some(Place::Label(_)))
+        {
+            let component = &self.boot.component;
+            return fail(format!(
+                "boot.component {component:?} must be a partition of boot.disk in both slots"
+            ));
+        }
+        let mut places = BTreeSet::new();
+        for (name, place) in a.iter().chain(b) {
+            let identity = place.identity();
+            if places.contains(&identity) {
+                return fail(format!(
+                    "{identity} is used twice in [slots]; a board with one bank for {name} has \
+                     nothing to fall back to, so it is not updated by slots"
+                ));
+            }
+            places.insert(identity);
+        }
+        for (name, one) in a {
+            let has_switch = |place: &Place| match place {
+                Place::Device(own) => !own.switch.is_empty(),
+                Place::Label(_) => false,
+            };
+            if b.get(name).is_some_and(|other| has_switch(one) != has_switch(other)) {
+                return fail(format!("{name} has a switch in one slot only; it needs both ways"));
+            }
+        }
+        if !formats::tpm::OWNER_INDICES.contains(&self.floor.tpm_index) {
+            let index = self.floor.tpm_index;
+            return fail(format!("floor.tpm_index 0x{index:08x} is not 0x01800000 to 0x01bfffff"));
         }
         if self.policy.interval < Duration::from_secs(1) {
             return fail("policy.interval is below a second".to_owned());

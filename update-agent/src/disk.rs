@@ -17,6 +17,7 @@ use storage::partition_table;
 pub use crate::boot::BootControl;
 use crate::config::{BootConfig, Config};
 use crate::error::{AgentError, Because as _};
+use crate::place::Place;
 
 /// A disk with a partition table.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct Disk {
     host: Arc<dyn Host>,
     path: PathBuf,
     boot: BootConfig,
-    labels: PerSlot<BTreeMap<ComponentName, String>>,
+    places: PerSlot<BTreeMap<ComponentName, Place>>,
 }
 
 impl Disk {
@@ -34,7 +35,7 @@ impl Disk {
             host,
             path: config.boot.disk.clone(),
             boot: config.boot.clone(),
-            labels: config.slots.clone(),
+            places: config.slots.clone(),
         }
     }
 
@@ -63,6 +64,42 @@ impl Disk {
         Ok(partition_table::load(&self.open(Access::Read)?)?.repair)
     }
 
+    fn place(&self, slot: Slot, component: &ComponentName) -> Result<&Place, AgentError> {
+        self.places.of(slot).get(component).ok_or_else(|| {
+            AgentError::new(Reason::Config, format!("slot {slot} has no component {component}"))
+        })
+    }
+
+    /// Makes the components with a switch of their own start from a slot, in the order of their
+    /// names. Done twice it is done once.
+    pub fn switch(&self, slot: Slot) -> Result<(), AgentError> {
+        for (component, place) in self.places.of(slot) {
+            if let Place::Device(own) = place {
+                own.switch().map_err(|error| error.context(format!("{component}, slot {slot}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Components that start by themselves: those with a switch.
+    pub fn switched(&self) -> Vec<&ComponentName> {
+        let own = |place: &Place| matches!(place, Place::Device(own) if !own.switch.is_empty());
+        self.places.a.iter().filter(|(_, place)| own(place)).map(|(name, _)| name).collect()
+    }
+
+    /// Components that run from the bank of a slot, by the hardware's own word.
+    pub fn running_in(&self, slot: Slot) -> Result<Vec<&ComponentName>, AgentError> {
+        let mut running = Vec::new();
+        for (component, place) in self.places.of(slot) {
+            if let Place::Device(own) = place
+                && own.runs(self.host())?
+            {
+                running.push(component);
+            }
+        }
+        Ok(running)
+    }
+
     /// The partition of a component in a slot.
     pub fn partition(
         &self,
@@ -70,9 +107,10 @@ impl Disk {
         slot: Slot,
         component: &ComponentName,
     ) -> Result<Partition, AgentError> {
-        let label = self.labels.of(slot).get(component).ok_or_else(|| {
-            AgentError::new(Reason::Config, format!("slot {slot} has no component {component}"))
-        })?;
+        let Place::Label(label) = self.place(slot, component)? else {
+            let text = format!("{component} of slot {slot} is no partition of boot.disk");
+            return Err(AgentError::new(Reason::Config, text));
+        };
         table.find(label).because(
             Reason::GptInvalid,
             format!("partition {label:?} of slot {slot} on {}", self.path.display()),
@@ -83,10 +121,13 @@ impl Disk {
     pub fn capacities(&self, slot: Slot) -> Result<BTreeMap<ComponentName, u64>, AgentError> {
         let table = self.table()?;
         let capacity = |component: &ComponentName| {
-            let partition = self.partition(&table, slot, component)?;
-            Ok((component.clone(), partition.len(table.geometry())))
+            let len = match self.place(slot, component)? {
+                Place::Device(own) => own.open(self.host(), Access::Read)?.len(),
+                Place::Label(_) => self.partition(&table, slot, component)?.len(table.geometry()),
+            };
+            Ok((component.clone(), len))
         };
-        self.labels.of(slot).keys().map(capacity).collect()
+        self.places.of(slot).keys().map(capacity).collect()
     }
 
     /// Opens the partition of a component for reading.
@@ -107,11 +148,20 @@ impl Disk {
         booted: Slot,
     ) -> Result<Box<dyn BlockDevice>, AgentError> {
         let table = self.table()?;
-        let wanted = self.partition(&table, slot, component)?;
-        let in_booted = self.labels.of(booted).keys().any(|own| {
-            let running = self.partition(&table, booted, own);
-            running.is_ok_and(|running| running.guid == wanted.guid)
-        });
+        let in_booted = match self.place(slot, component)? {
+            Place::Label(_) => {
+                let wanted = self.partition(&table, slot, component)?;
+                self.places.of(booted).keys().any(|own| {
+                    let running = self.partition(&table, booted, own);
+                    running.is_ok_and(|running| running.guid == wanted.guid)
+                })
+            }
+            // By the node, not by its name: two paths may lead to one device.
+            Place::Device(wanted) => self.places.of(booted).values().any(|own| match own {
+                Place::Device(running) => same_device(&running.device, &wanted.device),
+                Place::Label(_) => false,
+            }),
+        };
         if slot == booted || in_booted {
             let text = format!("slot {slot} ({component}) is the one that runs");
             return Err(AgentError::new(Reason::SlotActive, text)
@@ -126,13 +176,17 @@ impl Disk {
         component: &ComponentName,
         access: Access,
     ) -> Result<Box<dyn BlockDevice>, AgentError> {
+        let name = |error: AgentError| error.context(format!("slot {slot}, component {component}"));
+        if let Place::Device(own) = self.place(slot, component)? {
+            return own.open(self.host(), access).map_err(name);
+        }
         let table = self.table()?;
         let partition = self.partition(&table, slot, component)?;
         let geometry = table.geometry();
         let (start, len) = (partition.offset(geometry), partition.len(geometry));
-        self.host.open_partition(&self.path, partition.number, start, len, access).map_err(
-            |error| AgentError::from(error).context(format!("slot {slot}, component {component}")),
-        )
+        self.host
+            .open_partition(&self.path, partition.number, start, len, access)
+            .map_err(|error| name(AgentError::from(error)))
     }
 
     pub(crate) fn open(&self, access: Access) -> Result<Box<dyn BlockDevice>, AgentError> {
@@ -263,4 +317,14 @@ impl Disk {
             }
         }
     }
+}
+
+/// Whether two paths lead to one device or file.
+fn same_device(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| {
+        let found = fs::metadata(path).ok()?;
+        // A node is what it stands for; a file is itself.
+        Some(if found.rdev() == 0 { (found.dev(), found.ino()) } else { (0, found.rdev()) })
+    };
+    one == other || id(one).is_some_and(|own| id(other) == Some(own))
 }

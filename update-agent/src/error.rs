@@ -136,6 +136,7 @@ from_lower_layers!(
     crate::source::FetchError,
     crate::health::HealthError,
     crate::stage::StageError,
+    crate::tpm::CounterError,
     storage::block::DeviceError,
     storage::partition_table::TableError,
     storage::files::StoreError,

@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use formats::reason::Reason;
 
@@ -25,8 +26,13 @@ pub trait Outside: Send + Sync {
         named: Option<&str>,
     ) -> Result<Vec<Box<dyn Source>>, AgentError>;
 
-    /// Runs the health checks to their end: passed, or why not.
-    fn check_health(&self, config: &Config) -> Result<Result<(), String>, AgentError>;
+    /// Runs the health checks to their end: passed, or why not. So much of their deadline is over
+    /// `already`.
+    fn check_health(
+        &self,
+        config: &Config,
+        already: Duration,
+    ) -> Result<Result<(), String>, AgentError>;
 
     /// Restarts the machine.
     fn restart(&self, config: &Config) -> Result<(), AgentError>;
@@ -65,8 +71,13 @@ impl Outside for RealWorld {
         }
     }
 
-    fn check_health(&self, config: &Config) -> Result<Result<(), String>, AgentError> {
-        let report = health::run(&config.health, &mut |so_far, wait| {
+    fn check_health(
+        &self,
+        config: &Config,
+        already: Duration,
+    ) -> Result<Result<(), String>, AgentError> {
+        let around = health::Surroundings { sources: &config.sources, already };
+        let report = health::run(&config.health, around, &mut |so_far, wait| {
             let failing: Vec<&str> =
                 so_far.failures.iter().map(|failure| failure.check.as_str()).collect();
             let state = if failing.is_empty() { "good" } else { "failing" };

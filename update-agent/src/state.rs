@@ -7,6 +7,7 @@
 //! | `boot-record` | what the slots hold, the update in progress, failures |
 //! | `journal` | how much of a slot is written |
 //! | `floor` | the security-version floor |
+//! | `probation` | when the checks of a trial began, in this boot |
 //! | `history` | what happened |
 //! | `channel` | the last channel document |
 //! | `report` | last check and last error, for `status` |
@@ -99,6 +100,15 @@ pub struct OfferReport {
     pub why: String,
 }
 
+/// When the checks of a trial began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Began {
+    /// The boot that is on trial.
+    pub boot_id: String,
+    /// Milliseconds after its start.
+    pub uptime_ms: u64,
+}
+
 /// The state directory, open. Reading takes no lock, so `status` never waits.
 #[derive(Debug)]
 pub struct State {
@@ -144,9 +154,19 @@ impl State {
         self.write("boot-record", &record.to_bytes())
     }
 
-    /// The floor; zero when there is none yet.
+    /// The floor by the file alone; zero when there is none yet.
     pub fn floor(&self) -> Result<u64, AgentError> {
-        Ok(self.read("floor", Floor::parse)?.security_version)
+        Ok(self.floor_record()?.security_version)
+    }
+
+    /// The floor's file.
+    pub fn floor_record(&self) -> Result<Floor, AgentError> {
+        self.read("floor", Floor::parse)
+    }
+
+    /// Makes the floor's file durable.
+    pub fn save_floor(&self, _: &Held, floor: &Floor) -> Result<(), AgentError> {
+        self.write("floor", &floor.to_bytes())
     }
 
     /// Raises the floor durably; never lowers it.
@@ -154,8 +174,23 @@ impl State {
         if security_version <= self.floor()? {
             return Ok(());
         }
-        let floor = Floor { security_version, ..self.read("floor", Floor::parse)? };
+        let floor = Floor { security_version, ..self.floor_record()? };
         self.write("floor", &floor.to_bytes())
+    }
+
+    /// When the checks of a trial began. A damaged record is none: the deadline begins anew.
+    pub fn probation(&self) -> Option<Began> {
+        let found = record::read(&self.dir, "probation").ok().flatten()?;
+        serde_json::from_slice(&found.record.payload).ok()
+    }
+
+    /// Makes it durable.
+    pub fn save_probation(&self, _: &Held, began: &Began) -> Result<(), AgentError> {
+        if record::read(&self.dir, "probation").is_err() {
+            record::remove(&self.dir, "probation")?;
+        }
+        let payload = serde_json::to_vec(began).because(Reason::StoreIo, "write the probation")?;
+        self.write("probation", &payload)
     }
 
     /// The progress journal. A damaged one is no journal: it is only a hint.

@@ -54,6 +54,7 @@ fn wanted<'a>(
     let mut sources: Vec<&dyn Source> = vec![best];
     let place = best.describe();
     sources.extend(all.iter().map(AsRef::as_ref).filter(|source| source.describe() != place));
+    agent.check_floor(offer.signed.summary.security_version)?;
     let resolved = resolve(&agent.config.node.product, &offer.signed, &chosen, &sources)?;
     let proof = match agent.config.boot.verity {
         true => Some(proof(agent, &root, &mut trusted, &offer, &resolved)?),

@@ -5,6 +5,7 @@ use std::path::Path;
 use formats::boot_record::Slot;
 use formats::reason::{Exit, Reason};
 use serde_json::json;
+use update_core::floor::Guarantee;
 use update_core::update::stand;
 
 use super::offer::sources;
@@ -35,7 +36,7 @@ struct Finding {
 pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let mut findings = Vec::new();
     let mut first_bad = None;
-    let checks: [(&'static str, Check); 10] = [
+    let checks: [(&'static str, Check); 13] = [
         ("trust root", trust_root),
         ("clock", clock),
         ("partition table", partition_table),
@@ -46,6 +47,9 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         ("state", state),
         ("health checks", health),
         ("sources", reachable),
+        ("floor", floor),
+        ("watchdog", watchdog),
+        ("update set", update_set),
     ];
     for (check, ask) in checks {
         let (level, text) = match ask(agent) {
@@ -59,12 +63,6 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         };
         findings.push(Finding { check, level, text });
     }
-    findings.push(Finding {
-        check: "floor",
-        level: Level::Weak,
-        text: "kept in two files: stops remote rollback, not a replaced disk".to_owned(),
-    });
-    findings.push(watchdog());
     let word = |level| match level {
         Level::Good => "ok",
         Level::Weak => "weak",
@@ -156,6 +154,11 @@ fn booted(agent: &Agent) -> Answer {
 fn counting(agent: &Agent) -> Answer {
     let record = agent.state.boot_record()?;
     match (record.counting, agent.disk.chooser_booted()) {
+        (_, false) if record.chooser => Err(AgentError::new(
+            Reason::CountingInactive,
+            "earlier boots were counted, this one was not: another boot loader started it",
+        )
+        .hint("put back the chooser or boot script; compare the kernel command line")),
         (_, true) => good("boot-select booted this system"),
         (Some(true), false) => good("a try was spent at the last trial"),
         (Some(false), false) => Err(AgentError::new(
@@ -213,12 +216,62 @@ fn reachable(agent: &Agent) -> Answer {
     good(texts.join(", "))
 }
 
-fn watchdog() -> Finding {
-    let there = Path::new("/dev/watchdog").exists();
-    let (level, text) = if there {
-        (Level::Good, "/dev/watchdog is there: let systemd arm it (RuntimeWatchdogSec=)")
-    } else {
-        (Level::Weak, "no /dev/watchdog: a system that hangs on trial waits for a power cycle")
-    };
-    Finding { check: "watchdog", level, text: text.to_owned() }
+fn floor(agent: &Agent) -> Answer {
+    let judged = agent.floor()?;
+    let text = super::floor::guarantee(&judged);
+    match judged.guarantee {
+        Guarantee::Tpm if !judged.older_state => good(text),
+        Guarantee::Lost(_) => Err(AgentError::new(Reason::FloorLost, text)
+            .hint("when you know why the TPM changed, run `update-agent floor --renew`")),
+        Guarantee::File if Path::new(TPM).exists() => {
+            Ok((Level::Weak, format!("{text}; this machine has a TPM: set floor.tpm = {TPM:?}")))
+        }
+        _ => Ok((Level::Weak, text)),
+    }
+}
+
+const TPM: &str = "/dev/tpmrm0";
+const WATCHDOG: &str = "/dev/watchdog";
+
+fn watchdog(agent: &Agent) -> Answer {
+    match &agent.config.health.watchdog {
+        Some(path) if path.exists() => good(format!("{} is armed over each trial", path.display())),
+        Some(path) => Err(AgentError::new(
+            Reason::Config,
+            format!("health.watchdog {} is not there", path.display()),
+        )
+        .hint("load its driver (CONFIG_WATCHDOG, and the one of your board), or remove the line")),
+        None if Path::new(WATCHDOG).exists() => Ok((
+            Level::Weak,
+            format!(
+                "{WATCHDOG} is not used: set health.watchdog, or RuntimeWatchdogSec= of systemd"
+            ),
+        )),
+        None => Ok((
+            Level::Weak,
+            format!("no {WATCHDOG}: a system that hangs on trial waits for a power cycle"),
+        )),
+    }
+}
+
+/// Components that start by themselves run from the bank of the slot that booted.
+fn update_set(agent: &Agent) -> Answer {
+    let booted = agent.disk.booted()?;
+    let switched = agent.disk.switched();
+    if switched.is_empty() {
+        return good("every component is switched by the boot flags");
+    }
+    let behind = agent.disk.running_in(booted.other())?;
+    if let Some(component) = behind.first() {
+        return Ok((
+            Level::Weak,
+            format!(
+                "{component} runs from slot {}, the system from {booted}: restart it before the \
+                 next update",
+                booted.other()
+            ),
+        ));
+    }
+    let names: Vec<&str> = switched.iter().map(|name| name.as_str()).collect();
+    good(format!("{} switched beside the boot flags", names.join(", ")))
 }

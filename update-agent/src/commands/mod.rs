@@ -3,6 +3,7 @@
 mod apply;
 mod boot_select;
 mod doctor;
+mod floor;
 mod offer;
 mod run;
 mod status;
@@ -51,6 +52,10 @@ pub enum Command {
     Confirm(ConfirmArgs),
     /// Give up what is next or on trial, or go back to the other slot.
     Revert(RevertArgs),
+    /// Give up a slot for good: its release is not tried again, and it is no fallback.
+    MarkBad(MarkBadArgs),
+    /// The security-version floor and what keeps it (exit 12: its TPM is lost).
+    Floor(FloorArgs),
     /// State of the slots, the trial, the floor and the last check.
     Status,
     /// Which rule decided about the last offer, from what is trusted already.
@@ -118,6 +123,28 @@ pub struct RevertArgs {
 /// Options of `verify`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct VerifyArgs {
+/// Options of `mark-bad`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MarkBadArgs {
+    /// The slot; the one on trial or next when absent.
+    #[arg(long, value_parser = parse_slot)]
+    pub slot: Option<formats::boot_record::Slot>,
+    /// Restart the machine afterwards, if that is needed to leave the slot.
+    #[arg(long)]
+    pub reboot: bool,
+    /// Why, for the history.
+    #[arg(long, default_value = "marked bad by an operator")]
+    pub reason: String,
+}
+
+/// Options of `floor`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct FloorArgs {
+    /// Begin anew with the TPM that is there now, after it was cleared or exchanged.
+    #[arg(long)]
+    pub renew: bool,
+}
+
     /// The slot; both when absent.
     #[arg(long, value_parser = parse_slot)]
     pub slot: Option<formats::boot_record::Slot>,
@@ -185,6 +212,8 @@ pub fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit,
         Command::Status => status::status(agent, output),
         Command::Explain => offer::explain(agent, output),
         Command::History => status::history(agent, output),
+        Command::MarkBad(args) => trial::mark_bad(agent, args, output),
+        Command::Floor(args) => floor::floor(agent, *args, output),
         Command::Doctor => doctor::doctor(agent, output),
         Command::Verify(args) => status::verify(agent, *args, output),
         Command::Run(args) => run::run(agent, *args, output),

@@ -16,6 +16,16 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     let node = agent.node()?;
     let report = agent.state.report();
     let standing = stand(&node);
+    let floor = agent.floor()?;
+    let older_since = agent.state.floor_record()?.older_since;
+    // What cannot be asked now is `doctor`'s to tell.
+    let mixed: Vec<String> = agent
+        .disk
+        .running_in(node.booted.other())
+        .unwrap_or_default()
+        .into_iter()
+        .map(ToString::to_string)
+        .collect();
     let example = agent.trusts_example_keys();
     let pending = node.record.update.as_ref().map(|update| {
         json!({
@@ -32,7 +42,8 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "standing": word(&standing),
         "pending": pending,
         "slots": { "a": slot_value(&node, Slot::A), "b": slot_value(&node, Slot::B) },
-        "floor": { "security_version": node.floor, "kept_in": "file", "guarantee": FILE_FLOOR },
+        "floor": super::floor::value(&floor, older_since),
+        "mixed": mixed,
         "counting": node.record.counting,
         "failures": node.record.failures,
         "last_check": report.last_success,
@@ -53,7 +64,21 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         text += &slot_line(&node, slot);
     }
     text += &format!("update   {}\n", sentence(&node, &standing));
-    text += &format!("floor    security version {} ({FILE_FLOOR})\n", node.floor);
+    text += &format!(
+        "floor    security version {} ({})\n",
+        floor.floor,
+        super::floor::guarantee(&floor)
+    );
+    if let Some(at) = older_since {
+        text += &format!("noticed  on {}: this state was older than the TPM\n", time(at));
+    }
+    if !mixed.is_empty() {
+        text += &format!(
+            "mixed    {} still runs from slot {}\n",
+            mixed.join(", "),
+            node.booted.other()
+        );
+    }
     for failure in &node.record.failures {
         text += &format!(
             "failed   {} on {}: {} ({})\n",
@@ -84,9 +109,6 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     output.result(value, &text);
     Ok(Exit::Done)
 }
-
-/// Said wherever the floor is shown: which attacks it stops.
-const FILE_FLOOR: &str = "kept in two files: stops remote rollback, not a replaced disk";
 
 fn slot_value(node: &Node, slot: Slot) -> Value {
     let flags = *node.flags.of(slot);

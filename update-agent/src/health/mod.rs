@@ -6,13 +6,15 @@
 //!                     └──────────── between (waits) ◄──────────┘
 //! ```
 //!
-//! A check is an HTTP request (2xx), a TCP connection, a command (exit status 0) or a systemd unit
-//! (active). Each has its own timeout, and none outlives the deadline of the whole. Without checks
+//! A check is an HTTP request (2xx), a TCP connection, a command (exit status 0), a systemd unit
+//! (active), free space, or the repository: a system that cannot reach it never gets the next
+//! update. Each has its own timeout, and none outlives the deadline of the whole. Without checks
 //! a trial proves nothing, so an empty list is refused unless `accept_no_checks` says otherwise.
 
 mod command;
 mod period;
 mod probe;
+pub mod watch;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -27,6 +29,7 @@ use update_core::probation::{Probation, Round, Rules, Verdict};
 pub use self::period::{deserialize_period, parse_period};
 
 use crate::http::Url;
+use crate::source::SourceConfig;
 
 /// 64: they run at the same time, one thread each.
 const CHECKS_LIMIT: usize = 64;
@@ -56,6 +59,12 @@ pub struct HealthConfig {
     /// Good rounds in a row that prove the trial.
     #[serde(default = "three")]
     pub passes: u32,
+    /// The hardware watchdog over a trial.
+    #[serde(default)]
+    pub watchdog: Option<PathBuf>,
+    /// How long it waits for its food.
+    #[serde(default = "one_minute", deserialize_with = "deserialize_period")]
+    pub watchdog_timeout: Duration,
     /// Confirm trials without any check.
     #[serde(default)]
     pub accept_no_checks: bool,
@@ -66,6 +75,10 @@ pub struct HealthConfig {
 
 fn five_minutes() -> Duration {
     Duration::from_secs(300)
+}
+
+fn one_minute() -> Duration {
+    Duration::from_secs(60)
 }
 
 fn five_seconds() -> Duration {
@@ -87,6 +100,8 @@ impl Default for HealthConfig {
             deadline: five_minutes(),
             interval: five_seconds(),
             passes: three(),
+            watchdog: None,
+            watchdog_timeout: one_minute(),
             accept_no_checks: false,
             checks: Vec::new(),
         }
@@ -154,6 +169,15 @@ pub enum Probe {
     Command(Vec<String>),
     /// Asks systemd; passes when the unit is active.
     Unit(String),
+    /// Asks a configured source for an answer; any of them will do.
+    Repository,
+    /// Passes when a file system has so much room for others than root.
+    FreeSpace {
+        /// A path on it.
+        path: PathBuf,
+        /// MiB that must be free.
+        mib: u64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -165,6 +189,9 @@ struct RawCheck {
     tcp: Option<String>,
     command: Option<Vec<String>>,
     unit: Option<String>,
+    repository: Option<bool>,
+    free_space: Option<PathBuf>,
+    mib: Option<u64>,
     #[serde(default = "ten_seconds", deserialize_with = "deserialize_period")]
     timeout: Duration,
 }
@@ -173,7 +200,8 @@ impl TryFrom<RawCheck> for Check {
     type Error = String;
 
     fn try_from(raw: RawCheck) -> Result<Self, String> {
-        let RawCheck { name, http, ca, tcp, command, unit, timeout } = raw;
+        let RawCheck { name, http, ca, tcp, command, unit, repository, free_space, mib, timeout } =
+            raw;
         let wrong = |why: &str| format!("health check {name:?}: {why}");
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err(wrong("the name is empty or not printable"));
@@ -184,7 +212,21 @@ impl TryFrom<RawCheck> for Check {
         if ca.is_some() && http.is_none() {
             return Err(wrong("`ca` belongs to an http check"));
         }
+        if mib.is_some() && free_space.is_none() {
+            return Err(wrong("`mib` belongs to a free_space check"));
+        }
+        let other = match (repository, free_space) {
+            (None, None) => None,
+            (Some(true), None) => Some(Probe::Repository),
+            (None, Some(path)) if mib.is_some_and(|mib| mib > 0) => {
+                Some(Probe::FreeSpace { path, mib: mib.unwrap_or(1) })
+            }
+            (None, Some(_)) => return Err(wrong("`free_space` needs `mib`, above 0")),
+            _ => return Err(wrong("repository is true, and stands alone")),
+        };
         let probe = match (http, tcp, command, unit) {
+            (None, None, None, None) if other.is_some() => other.unwrap_or(Probe::Repository),
+            _ if other.is_some() => return Err(wrong(ONE_KIND)),
             (Some(url), None, None, None) => {
                 let url = Url::parse(&url).map_err(|error| wrong(&error.to_string()))?;
                 Probe::Http { url, ca }
@@ -214,11 +256,13 @@ impl TryFrom<RawCheck> for Check {
                 }
                 Probe::Unit(unit)
             }
-            _ => return Err(wrong("give exactly one of http, tcp, command, unit")),
+            _ => return Err(wrong(ONE_KIND)),
         };
         Ok(Check { name, probe, timeout })
     }
 }
+
+const ONE_KIND: &str = "give exactly one of http, tcp, command, unit, repository, free_space";
 
 /// Why the checks were not run to an end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -283,12 +327,22 @@ pub struct Failure {
     pub why: String,
 }
 
+/// What the checks need to know beside themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Surroundings<'a> {
+    /// The configured sources, for a check of the repository.
+    pub sources: &'a [SourceConfig],
+    /// How much of the deadline is over: another agent of the same boot began the checks.
+    pub already: Duration,
+}
+
 /// Runs rounds until the trial has passed or failed.
 ///
 /// `between` is called after every round but the last, with what is known so far; it waits as long
 /// as it is told, or breaks to give up, which decides nothing.
 pub fn run(
     config: &HealthConfig,
+    around: Surroundings<'_>,
     between: &mut dyn FnMut(&HealthReport, Duration) -> ControlFlow<()>,
 ) -> Result<HealthReport, HealthError> {
     config.usable()?;
@@ -299,9 +353,10 @@ pub fn run(
     let start = Instant::now();
     let mut probation = Probation::new(config.rules());
     loop {
-        let left = config.deadline.saturating_sub(start.elapsed());
-        let failures = run_round(&config.checks, left);
-        let round = Round { ended: start.elapsed(), passed: failures.is_empty() };
+        let over = || start.elapsed().saturating_add(around.already);
+        let left = config.deadline.saturating_sub(over());
+        let failures = run_round(&config.checks, around.sources, left);
+        let round = Round { ended: over(), passed: failures.is_empty() };
         let (next, verdict) = probation.after(round);
         probation = next;
         report.rounds = probation.rounds();
@@ -323,11 +378,11 @@ pub fn run(
 }
 
 /// All checks at once; the failures in the order of the configuration.
-fn run_round(checks: &[Check], left: Duration) -> Vec<Failure> {
+fn run_round(checks: &[Check], sources: &[SourceConfig], left: Duration) -> Vec<Failure> {
     thread::scope(|scope| {
         let running: Vec<_> = checks
             .iter()
-            .map(|check| scope.spawn(|| probe::run(&check.probe, check.timeout.min(left))))
+            .map(|check| scope.spawn(|| probe::run(&check.probe, sources, check.timeout.min(left))))
             .collect();
         let ended = running.into_iter().map(|thread| {
             // A check that panics is a defect of ours, and no proof of health.

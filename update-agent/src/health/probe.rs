@@ -3,12 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
+use formats::reference::Reference;
+
 use super::Probe;
 use super::command::{self, End, Outcome};
 use crate::http::{Client, HttpError, Limits, Options, RetryPolicy, Url};
+use crate::source::{SourceConfig, parse_place};
 
 /// Runs a check; `Err` says in one line why it does not pass.
-pub(super) fn run(probe: &Probe, timeout: Duration) -> Result<(), String> {
+pub(super) fn run(
+    probe: &Probe,
+    sources: &[SourceConfig],
+    timeout: Duration,
+) -> Result<(), String> {
     match probe {
         Probe::Http { url, ca } => http(url, ca.as_deref(), timeout),
         Probe::Tcp { host, port } => {
@@ -16,12 +23,51 @@ pub(super) fn run(probe: &Probe, timeout: Duration) -> Result<(), String> {
         }
         Probe::Command(argv) => explain(command::run(argv, timeout)),
         Probe::Unit(unit) => is_active(unit, timeout),
+        Probe::Repository => repository(sources, timeout),
+        Probe::FreeSpace { path, mib } => free_space(path, *mib),
     }
 }
 
 fn http(url: &Url, ca: Option<&Path>, timeout: Duration) -> Result<(), String> {
     let status = client(ca, timeout)?.status(url, timeout).map_err(|error| error.to_string())?;
     if status.is_success() { Ok(()) } else { Err(format!("{url} answers {status}")) }
+}
+
+/// Whether one of the sources can be asked for the next update. Whatever a registry answers will do:
+/// its content is checked when it is used.
+fn repository(sources: &[SourceConfig], timeout: Duration) -> Result<(), String> {
+    let mut why = "no source is configured".to_owned();
+    for source in sources {
+        let reached = match parse_place(&source.url) {
+            Ok(Reference::Registry { authority, .. }) => {
+                let scheme = if source.plain_http { "http" } else { "https" };
+                Url::parse(&format!("{scheme}://{authority}/v2/"))
+                    .map_err(|error| error.to_string())
+                    .and_then(|url| {
+                        let client = client(source.ca.as_deref(), timeout)?;
+                        client.status(&url, timeout).map_err(|error| error.to_string())
+                    })
+                    .map(|_status| ())
+            }
+            Ok(Reference::Layout { path, .. } | Reference::Archive { path, .. }) => {
+                let shown = path.display();
+                std::fs::metadata(&path).map(|_| ()).map_err(|error| format!("{shown}: {error}"))
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        match reached {
+            Ok(()) => return Ok(()),
+            Err(error) => why = error,
+        }
+    }
+    Err(why)
+}
+
+fn free_space(path: &Path, mib: u64) -> Result<(), String> {
+    let found =
+        rustix::fs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize) >> 20;
+    if free >= mib { Ok(()) } else { Err(format!("{} has {free} MiB free", path.display())) }
 }
 
 /// A client that tries once and follows nothing. It shows nobody a secret, so plain HTTP is fine.

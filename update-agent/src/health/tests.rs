@@ -67,6 +67,11 @@ fn mistakes_are_named() {
         ("name = 'x'\ncommand = 'true'", "expected a sequence"),
         ("name = 'x'\nunit = '--help'", "systemd unit"),
         ("name = 'x'\nunit = 'a b'", "systemd unit"),
+        ("name = 'x'\nrepository = false", "stands alone"),
+        ("name = 'x'\nrepository = true\nunit = 'a'", "exactly one"),
+        ("name = 'x'\nfree_space = '/var'", "needs `mib`"),
+        ("name = 'x'\nfree_space = '/var'\nmib = 0", "needs `mib`"),
+        ("name = 'x'\nunit = 'a'\nmib = 1", "free_space"),
         ("name = 'x'\nunit = 'a'\nca = '/ca.pem'", "http check"),
         ("name = 'x'\nunit = 'a'\ntimeout = '0s'", "never passes"),
         ("name = 'x'\nunit = 'a'\ntimeout = 10", "expected a string"),
@@ -87,14 +92,69 @@ fn what_proves_nothing_or_never_passes_is_refused() {
     assert_eq!(usable(&format!("{one}{one}")), Err(HealthError::Duplicate("x".to_owned())));
     let tight = usable(&format!("deadline = '10s'\ninterval = '5s'{one}"));
     assert!(matches!(tight, Err(HealthError::Impossible { .. })), "{tight:?}");
-    assert!(run(&HealthConfig::default(), &mut at_once).is_err());
+    assert!(run(&HealthConfig::default(), here(), &mut at_once).is_err());
     let accepted = HealthConfig { accept_no_checks: true, ..HealthConfig::default() };
-    assert!(run(&accepted, &mut at_once).unwrap().passed);
+    assert!(run(&accepted, here(), &mut at_once).unwrap().passed);
+}
+
+fn here() -> Surroundings<'static> {
+    Surroundings::default()
+}
+
+#[test]
+fn free_space_and_the_repository_are_checked() {
+    let health = |check: &str| {
+        let text = format!("passes = 1\ndeadline = '5s'\n[[check]]\nname = 'x'\n{check}\n");
+        parse(&text).unwrap()
+    };
+    let sources = [
+        SourceConfig::at("oci-archive:/no-such-file-here.tar"),
+        SourceConfig::at("oci:/"),
+        // A port of this machine where nobody listens.
+        SourceConfig { plain_http: true, ..SourceConfig::at("docker://127.0.0.1:1/ns") },
+    ];
+    let rows: [(&str, &str, &[SourceConfig], bool); 6] = [
+        ("there is room", "free_space = '/'\nmib = 1", &[], true),
+        ("not that much", "free_space = '/'\nmib = 1000000000", &[], false),
+        ("no such place", "free_space = '/no-such-place'\nmib = 1", &[], false),
+        ("no source", "repository = true", &[], false),
+        ("the second source is there", "repository = true", &sources[..2], true),
+        (
+            "neither file nor registry",
+            "repository = true",
+            &[sources[0].clone(), sources[2].clone()],
+            false,
+        ),
+    ];
+    for (name, check, sources, passes) in rows {
+        let around = Surroundings { sources, ..here() };
+        let report = run(
+            &HealthConfig {
+                deadline: Duration::from_secs(1),
+                interval: Duration::from_secs(1),
+                ..health(check)
+            },
+            around,
+            &mut at_once,
+        );
+        let report = report.unwrap();
+        assert_eq!(report.passed, passes, "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn the_deadline_goes_on_where_an_agent_of_the_same_boot_began_it() {
+    let failing =
+        HealthConfig { deadline: Duration::from_secs(60), ..config(1, vec![check("a", "false")]) };
+    let around = Surroundings { already: Duration::from_secs(61), ..here() };
+    let report = run(&failing, around, &mut |_, _| panic!("no round fits any more")).unwrap();
+    assert_eq!((report.passed, report.rounds), (false, 1));
 }
 
 #[test]
 fn a_healthy_trial_passes_after_its_rounds() {
-    let report = run(&config(3, vec![check("a", "true"), check("b", "true")]), &mut at_once);
+    let report =
+        run(&config(3, vec![check("a", "true"), check("b", "true")]), here(), &mut at_once);
     assert_eq!(report.unwrap(), HealthReport { passed: true, rounds: 3, failures: vec![] });
 }
 
@@ -104,7 +164,7 @@ fn a_service_that_comes_up_late_still_passes() {
     let up = dir.path().join("up");
     let checks = vec![check("late", &format!("test -e {} || (echo not yet; false)", up.display()))];
     let mut seen = Vec::new();
-    let report = run(&config(2, checks), &mut |so_far, _| {
+    let report = run(&config(2, checks), here(), &mut |so_far, _| {
         seen.push(so_far.failures.first().map(|failure| failure.why.clone()));
         if so_far.rounds == 2 {
             std::fs::write(&up, "").unwrap();
@@ -122,7 +182,7 @@ fn a_trial_that_hangs_fails_by_its_deadline() {
         interval: Duration::from_millis(1),
         ..config(1, vec![check("fine", "true"), check("hung", "exec sleep 1000")])
     };
-    let report = run(&health, &mut at_once).unwrap();
+    let report = run(&health, here(), &mut at_once).unwrap();
     assert!(!report.passed);
     assert_eq!(report.rounds, 1);
     let hung = report.failures.iter().find(|failure| failure.check == "hung");
@@ -131,7 +191,8 @@ fn a_trial_that_hangs_fails_by_its_deadline() {
 
 #[test]
 fn an_interrupted_probation_decides_nothing() {
-    let stopped = run(&config(2, vec![check("a", "true")]), &mut |_, _| ControlFlow::Break(()));
+    let stopped =
+        run(&config(2, vec![check("a", "true")]), here(), &mut |_, _| ControlFlow::Break(()));
     assert_eq!(stopped, Err(HealthError::Interrupted));
 }
 

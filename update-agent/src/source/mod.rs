@@ -173,7 +173,7 @@ fn origin_of(scheme: Scheme, authority: &str) -> Result<Origin, FetchError> {
 }
 
 /// A reference, or the path of something that exists.
-fn parse_place(text: &str) -> Result<Reference, FetchError> {
+pub(crate) fn parse_place(text: &str) -> Result<Reference, FetchError> {
     let error = match text.parse() {
         Ok(reference) => return Ok(reference),
         Err(error) => error,

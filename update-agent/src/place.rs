@@ -1,0 +1,188 @@
+//! Where a component of a slot lies: a partition of `boot.disk`, or a device of its own.
+//!
+//! ```toml
+//! [slots.a]
+//! os  = "root-a"                                    # GPT label on boot.disk
+//! bmc = { device = "/dev/mtd0", switch = ["bmc-bank", "a"], runs = { file = "/sys/…/bank", is = "0" } }
+//! ```
+//!
+//! | form | is |
+//! |---|---|
+//! | `"label"` | a partition of `boot.disk`, switched with the boot flags |
+//! | `device` | a block device, loop device, plain file, or an MTD character device |
+//! | `flash` | makes a plain file a flash of that geometry |
+//! | `switch` | makes the component start from here; run before the flags move, and when they move back |
+//! | `runs` | says by the hardware's own state that this bank runs now: it is never written then |
+//!
+//! Without `switch` a component on its own device is read by the slot that boots, like a partition.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use formats::reason::Reason;
+use serde::Deserialize;
+use storage::block::{Access, BlockDevice, DeviceError};
+use storage::flash::{Bank, FileFlash, Kind, MtdFlash, is_mtd};
+use storage::host::Host;
+
+use crate::error::{AgentError, Because as _};
+
+/// Where one component of one slot lies.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// A partition of `boot.disk`, by its GPT label.
+    Label(String),
+    /// A device of its own.
+    Device(Device),
+}
+
+/// A device of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its path.
+    pub device: PathBuf,
+    /// A plain file that stands for a flash.
+    #[serde(default)]
+    pub flash: Option<FlashFile>,
+    /// Makes the component start from this device from now on; a program and its arguments.
+    #[serde(default)]
+    pub switch: Vec<String>,
+    /// How the hardware says that the component runs from this device.
+    #[serde(default)]
+    pub runs: Option<Runs>,
+}
+
+/// The geometry of a plain file that stands for a flash.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlashFile {
+    /// NOR or NAND.
+    pub kind: FlashKind,
+    /// Bytes that are erased as one.
+    pub erase: u32,
+    /// Bytes that are programmed as one.
+    #[serde(default = "one")]
+    pub page: u32,
+    /// Blocks that are bad from the factory.
+    #[serde(default)]
+    pub bad: Vec<u64>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// NOR or NAND.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlashKind {
+    /// Bits of bytes.
+    Nor,
+    /// Whole pages.
+    Nand,
+}
+
+/// A file of the kernel that says which bank runs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runs {
+    /// The file.
+    pub file: PathBuf,
+    /// What it holds, but for white space, when this bank runs.
+    pub is: String,
+}
+
+impl Place {
+    /// Makes relative paths relative to `base`.
+    pub(crate) fn resolve(&mut self, base: &Path) {
+        if let Place::Device(own) = self {
+            own.device = base.join(&own.device);
+            if let Some(runs) = &mut own.runs {
+                runs.file = base.join(&runs.file);
+            }
+        }
+    }
+
+    /// What two places of a configuration must not share.
+    pub(crate) fn identity(&self) -> String {
+        match self {
+            Place::Label(label) => format!("partition {label:?}"),
+            Place::Device(own) => own.device.display().to_string(),
+        }
+    }
+}
+
+impl Device {
+    /// Opens it. A flash is written in blocks, its first one last; a bank that runs is refused for
+    /// writing.
+    pub(crate) fn open(
+        &self,
+        host: &dyn Host,
+        access: Access,
+    ) -> Result<Box<dyn BlockDevice>, AgentError> {
+        if access != Access::Read && self.runs(host)? {
+            let text = format!("{} is the bank that runs", self.device.display());
+            return Err(AgentError::new(Reason::SlotActive, text)
+                .hint("its component has not restarted since it was switched; restart it first"));
+        }
+        let opened = match &self.flash {
+            Some(flash) => open_file(&self.device, flash, access),
+            None if is_mtd(&self.device) => {
+                MtdFlash::open(&self.device, access).and_then(|flash| boxed(Bank::new(flash)))
+            }
+            None => host.open_device(&self.device, access),
+        };
+        Ok(opened?)
+    }
+
+    /// Whether the hardware says that the component runs from here. Without a way to know: no.
+    pub(crate) fn runs(&self, host: &dyn Host) -> Result<bool, AgentError> {
+        let Some(runs) = &self.runs else { return Ok(false) };
+        let text = host
+            .read_kernel(&runs.file)
+            .because(Reason::BootRecord, format!("read {}", runs.file.display()))
+            .map_err(|error| {
+                error.hint("nothing is written while it is unknown which bank runs")
+            })?;
+        Ok(text.trim() == runs.is)
+    }
+
+    /// Makes the component start from here. Has to be harmless when it does already.
+    pub(crate) fn switch(&self) -> Result<(), AgentError> {
+        let Some((program, arguments)) = self.switch.split_first() else { return Ok(()) };
+        let shown = self.switch.join(" ");
+        let status = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(std::io::stderr())
+            .status()
+            .because(Reason::BootRecord, format!("run the switch `{shown}`"))?;
+        if status.success() {
+            return Ok(());
+        }
+        let text = format!("the switch `{shown}` ended with {status}");
+        Err(AgentError::new(Reason::BootRecord, text)
+            .hint("the other bank stays the one that starts; mend the command, then try again"))
+    }
+}
+
+fn open_file(
+    path: &Path,
+    flash: &FlashFile,
+    access: Access,
+) -> Result<Box<dyn BlockDevice>, DeviceError> {
+    let kind = match flash.kind {
+        FlashKind::Nor => Kind::Nor,
+        FlashKind::Nand => Kind::Nand,
+    };
+    let opened = FileFlash::open(path, access, kind, flash.erase, flash.page)?;
+    boxed(Bank::new(opened.with_bad(flash.bad.iter().copied())))
+}
+
+fn boxed<F: storage::flash::Flash + 'static>(
+    bank: Result<Bank<F>, DeviceError>,
+) -> Result<Box<dyn BlockDevice>, DeviceError> {
+    Ok(Box::new(bank?))
+}
