@@ -55,6 +55,10 @@ pub mod annotation {
     pub const COMPONENT: &str = "racklet.component";
     /// Hardware ids a component is for, sorted, separated by commas.
     pub const COMPATIBLE: &str = "racklet.compatible";
+    /// Of a delta: image id of what it is from, 64 hex digits.
+    pub const FROM: &str = "racklet.from";
+    /// Of a delta: length in bytes of what it is from.
+    pub const FROM_SIZE: &str = "racklet.from-size";
 }
 
 /// 4 MiB: the manifest size every registry must take (distribution-spec §"Pushing Manifests").

@@ -323,9 +323,13 @@ pub struct ComponentManifest {
     pub deltas: Vec<Delta>,
 }
 
-/// A delta as a component manifest lists it. Which image it is from is in its list.
+/// A delta as a component manifest lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
+    /// The [image id](crate::chunks::ChunkList::image_id) of what it is from.
+    pub from: Sha256,
+    /// Length of that image in bytes.
+    pub from_size: u64,
     /// Its list.
     pub list: Descriptor,
     /// Its blob, whose digest is in the list, too.
@@ -350,8 +354,19 @@ impl ComponentManifest {
         if delta_lists.len() != delta_blobs.len() || delta_lists.len() > DELTAS_LIMIT {
             return Err(ReleaseError::Layers("too many deltas, or one without its blob"));
         }
-        let deltas = delta_lists.into_iter().zip(delta_blobs);
-        let deltas = deltas.map(|(list, blob)| Delta { list, blob }).collect();
+        let deltas: Result<Vec<Delta>, ReleaseError> = delta_lists
+            .into_iter()
+            .zip(delta_blobs)
+            .map(|(list, blob)| {
+                let from = list.annotation(annotation::FROM);
+                let from = from.and_then(|text| Sha256::from_hex(text).ok());
+                let size = list.annotation(annotation::FROM_SIZE).and_then(|size| size.parse().ok());
+                let (from, from_size) =
+                    from.zip(size).ok_or(ReleaseError::Layers("a delta does not say from what"))?;
+                Ok(Delta { from, from_size, list, blob })
+            })
+            .collect();
+        let deltas = deltas?;
         match (images.len(), lists.pop(), lists.is_empty()) {
             (1..=4, Some(chunks), true) => {
                 Ok(ComponentManifest { config: manifest.config, images, chunks, deltas })
@@ -375,12 +390,16 @@ impl ComponentManifest {
             })
             .collect();
         layers.push(self.chunks.clone().annotated(annotation::TITLE, &format!("{title}.chunks")));
-        for (number, Delta { list, blob }) in self.deltas.iter().enumerate() {
+        for (number, Delta { from, from_size, list, blob }) in self.deltas.iter().enumerate() {
             let titled = |layer: &Descriptor, kind: &str| {
                 let name = format!("{title}{}.{kind}", suffix(number));
                 layer.clone().annotated(annotation::TITLE, &name)
             };
-            layers.push(titled(list, "delta"));
+            layers.push(
+                titled(list, "delta")
+                    .annotated(annotation::FROM, &from.to_hex())
+                    .annotated(annotation::FROM_SIZE, &from_size.to_string()),
+            );
             layers.push(titled(blob, "delta.zst"));
         }
         Manifest::artifact(media_type::IMAGE, self.config.clone(), layers).to_bytes()
@@ -493,13 +512,15 @@ mod tests {
             images: vec![image.clone()],
             chunks: chunks.clone(),
             deltas: vec![Delta {
+                from: Sha256::of(b"base"),
+                from_size: 7,
                 list: Descriptor::of(media_type::DELTA, b"delta"),
                 blob: Descriptor::of(media_type::DELTA_BLOB, b"frames"),
             }],
         };
         let again = ComponentManifest::parse(&good.to_bytes("os")).unwrap();
         assert_eq!(again.to_bytes("os"), good.to_bytes("os"));
-        assert_eq!(again.deltas.len(), 1);
+        assert_eq!((again.deltas[0].from, again.deltas[0].from_size), (Sha256::of(b"base"), 7));
         let rows = [
             ("no image", vec![chunks.clone()]),
             ("no list", vec![image.clone()]),
@@ -510,6 +531,15 @@ mod tests {
             (
                 "a delta without its blob",
                 vec![image.clone(), chunks.clone(), Descriptor::of(media_type::DELTA, b"d")],
+            ),
+            (
+                "a delta from nothing",
+                vec![
+                    image.clone(),
+                    chunks.clone(),
+                    Descriptor::of(media_type::DELTA, b"d"),
+                    Descriptor::of(media_type::DELTA_BLOB, b"b"),
+                ],
             ),
         ];
         for (name, layers) in rows {

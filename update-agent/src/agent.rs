@@ -1,13 +1,13 @@
 //! The driver: performs the effects the update machine asks for, and decides nothing.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use formats::boot_record::{BootRecord, HistoryEvent, Journal, JournalComponent, Phase, ReleaseId, Slot};
-use formats::chunks::Content;
-use formats::digest::{Digest, Sha256};
+use formats::boot_record::{
+    BootRecord, HistoryEvent, Journal, JournalComponent, Phase, ReleaseId, Slot,
+};
+use formats::digest::Digest;
 use formats::reason::Reason;
 use formats::tuf::{Metadata as _, Root};
 use storage::host::{Host, System};
@@ -20,20 +20,20 @@ use crate::chooser;
 use crate::config::Config;
 use crate::disk::{BootControl, Disk};
 use crate::error::{AgentError, Because as _};
+use crate::health::watch::Watch;
 use crate::outside::{Outside, RealWorld};
 use crate::progress::Progress;
-use crate::release::{Resolved, ResolvedComponent};
+use crate::release::Resolved;
 use crate::source::Source;
-use crate::stage::{self, Image, JournalPoint, Resume, Seed, StageError, Written};
-use crate::health::watch::Watch;
+use crate::stage::{self, Image, JournalPoint, Resume, StageError, Written};
 use crate::state::{Began, Held, State};
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
 const ROOT_LIMIT: u64 = 1 << 20;
-
-/// Everything a command works with.
 /// Seconds since the machine started, time in sleep included: no clock can be set there.
 const UPTIME: &str = "/proc/uptime";
+
+/// Everything a command works with.
 pub struct Agent {
     /// The configuration.
     pub config: Config,
@@ -45,31 +45,22 @@ pub struct Agent {
     pub host: Arc<dyn Host>,
     /// What is around it.
     pub outside: Arc<dyn Outside>,
-}
-
     /// The watchdog over a trial whose checks have passed.
     watch: Mutex<Option<Watch>>,
+}
+
 /// What an apply needs beside the state.
 pub struct Supply<'a> {
     /// What to install.
     pub resolved: &'a Resolved,
     /// Where its bytes may come from, in order of preference.
     pub sources: &'a [&'a dyn Source],
+    /// Files and devices that may hold some of them.
+    pub seeds: &'a [PathBuf],
     /// Whom to tell about progress.
     pub progress: &'a dyn Progress,
     /// What is kept behind the boot component, for a verifying chooser.
     pub proof: Option<Proof>,
-}
-
-/// Where the bytes of an image would come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Planned {
-    /// Compressed bytes to fetch, at most: what the slot already holds is found while writing.
-    pub fetch: u64,
-    /// Bytes the booted slot has.
-    pub reuse: u64,
-    /// Zero bytes.
-    pub zeros: u64,
 }
 
 /// The node as a task found it.
@@ -131,7 +122,6 @@ impl Agent {
             flags: self.disk.flags()?,
             booted: self.disk.booted()?,
             boot_id: self.disk.boot_id()?,
-        self.settle_floor(held)?;
             floor: self.floor()?.floor,
         })
     }
@@ -139,6 +129,7 @@ impl Agent {
     /// Brings the record up to date with what happened since: a trial that was lost, a confirm or
     /// a revert that was cut. Every command that changes something begins with it.
     pub fn settle(&self, held: &Held) -> Result<Outcome, AgentError> {
+        self.settle_floor(held)?;
         let ended = self.run(held, Task::Settle, None)?;
         Ok(ended.outcome)
     }
@@ -153,9 +144,6 @@ impl Agent {
         let node = self.node()?;
         let booted = node.booted;
         // A booted slot with a chooser that told so is counted again, whatever was seen before.
-                if matches!(outcome, Outcome::Confirmed(_)) {
-                    self.disarm();
-                }
         let node = Node { record: self.believe_chooser(node.record), ..node };
         let before = node.record.clone();
         let here = Here { booted, used: before.slots.of(booted.other()).is_some() };
@@ -163,6 +151,9 @@ impl Agent {
         let mut written = Written::default();
         loop {
             if let Effect::Finish(outcome) = effect {
+                if matches!(outcome, Outcome::Confirmed(_)) {
+                    self.disarm();
+                }
                 self.after(held, &before, &outcome)?;
                 return Ok(Ended { outcome, written });
             }
@@ -211,7 +202,6 @@ impl Agent {
         here: &Here,
         supply: Option<&Supply<'_>>,
         written: &mut Written,
-            Effect::Switch { slot } => self.disk.switch(*slot)?,
     ) -> Result<Event, AgentError> {
         let needs_supply = || AgentError::new(Reason::Usage, "there is nothing to write");
         match effect {
@@ -219,6 +209,7 @@ impl Agent {
             Effect::EditFlags(edit) => {
                 self.disk.edit(*edit)?;
             }
+            Effect::Switch { slot } => self.disk.switch(*slot)?,
             Effect::WriteSlot { slot, release } => {
                 let supply = supply.ok_or_else(needs_supply)?;
                 *written = self.write_slot(held, *slot, release, here, supply)?;
@@ -232,6 +223,13 @@ impl Agent {
             Effect::CheckHealth => {
                 return Ok(Event::Health(self.check_health(held)?));
             }
+            Effect::RaiseFloor(floor) => self.raise_floor(held, *floor)?,
+            Effect::Reboot => self.reboot()?,
+            Effect::Finish(_) => {}
+        }
+        Ok(Event::Done)
+    }
+
     /// Runs the checks of a trial under the watchdog. Their deadline began with the first agent of
     /// this boot.
     fn check_health(&self, held: &Held) -> Result<Result<(), String>, AgentError> {
@@ -273,13 +271,6 @@ impl Agent {
         watch.unwrap_or_default().disarm();
     }
 
-            Effect::RaiseFloor(floor) => self.raise_floor(held, *floor)?,
-            Effect::Reboot => self.reboot()?,
-            Effect::Finish(_) => {}
-        }
-        Ok(Event::Done)
-    }
-
     fn write_slot(
         &self,
         held: &Held,
@@ -310,21 +301,27 @@ impl Agent {
             },
         };
         let resumed_from = journal.fetched;
+        let operator_seeds = self.operator_seeds(supply.seeds, supply.progress);
         let mut total = Written::default();
         for (number, component) in supply.resolved.components.iter().enumerate() {
             let name = &component.identity.name;
             let target = self.disk.open_to_write(slot, name, here.booted)?;
-            let seed = self.seed(&record, here.booted, name)?;
-            let seeds: Vec<Seed<'_>> =
-                seed.iter().map(|(list, device)| Seed { list, device: device.as_ref() }).collect();
+            let reuse = self.reuse(
+                &record,
+                here.booted,
+                component,
+                &operator_seeds,
+                supply.sources,
+                supply.progress,
+            );
+            let (seeds, deltas) = (reuse.seeds(), reuse.deltas());
             let known = journal.components.get(number).map_or(0, |known| known.next_chunk);
-            let (encoding, blob) = smallest(component)?;
             let image = Image {
                 component: name,
                 product: &self.config.node.product,
                 list: &component.list,
-                encoding,
-                blob,
+                blobs: &component.images,
+                deltas: &deltas,
                 target: target.as_ref(),
             };
             // From here on the slot may hold parts of this image, whatever happens: the next run
@@ -350,32 +347,13 @@ impl Agent {
                 resume,
                 supply.progress,
                 &mut note,
+            )?;
             // The header of a flash bank, now that the rest is there.
             target.complete()?;
-            )?;
             self.state.keep_chunk_list(held, &component.list)?;
             total += done;
         }
         Ok(total)
-    }
-
-    /// The booted slot's image of a component, if this agent wrote it and kept its index.
-    #[expect(clippy::type_complexity, reason = "a list and its device, used once")]
-    fn seed(
-        &self,
-        record: &BootRecord,
-        booted: Slot,
-        name: &formats::release::ComponentName,
-    ) -> Result<
-        Option<(formats::chunks::ChunkList, Box<dyn storage::block::BlockDevice>)>,
-        AgentError,
-    > {
-        let Some(content) = record.slots.of(booted) else { return Ok(None) };
-        let Some(own) = content.components.iter().find(|own| own.name == *name) else {
-            return Ok(None);
-        };
-        let Some(list) = self.state.chunk_list(&own.chunks) else { return Ok(None) };
-        Ok(Some((list, self.disk.open_to_read(booted, name)?)))
     }
 
     fn read_back(
@@ -405,39 +383,6 @@ impl Agent {
         let used = own.map_or(0, |own| own.identity.raw_size);
         let target = self.disk.open_to_write(slot, name, booted)?;
         chooser::write_proof(target.as_ref(), proof, used)
-    }
-
-    /// Where a component's bytes would come from, before anything is fetched.
-    pub fn planned(&self, component: &ResolvedComponent) -> Result<Planned, AgentError> {
-        let booted = self.disk.booted()?;
-        let record = self.state.boot_record()?;
-        let seed = self.seed(&record, booted, &component.identity.name)?;
-        let known: BTreeSet<Sha256> = seed
-            .iter()
-            .flat_map(|(list, _)| list.chunks())
-            .filter_map(|chunk| match chunk.content {
-                Content::Data(hash) => Some(hash),
-                Content::Zero => None,
-            })
-            .collect();
-        let (number, _) = smallest(component)?;
-        let mut planned = Planned::default();
-        let Some(encoding) = component.list.encodings().get(number) else { return Ok(planned) };
-        for frame in component.list.frames(encoding) {
-            let chunks = frame.first_chunk..frame.first_chunk.saturating_add(frame.chunks);
-            let mut fetch = false;
-            for (len, content) in chunks.filter_map(|index| component.list.entry(index)) {
-                match content {
-                    Content::Zero => planned.zeros += u64::from(len),
-                    Content::Data(hash) if known.contains(&hash) => planned.reuse += u64::from(len),
-                    Content::Data(_) => fetch = true,
-                }
-            }
-            if fetch {
-                planned.fetch += u64::from(frame.len);
-            }
-        }
-        Ok(planned)
     }
 
     /// Restarts the machine.
@@ -494,16 +439,4 @@ impl Agent {
     pub fn flags(&self) -> Result<BootFlags, AgentError> {
         self.disk.flags()
     }
-}
-
-/// The encoding with the smallest blob.
-fn smallest(
-    component: &ResolvedComponent,
-) -> Result<(usize, &formats::oci::Descriptor), AgentError> {
-    component
-        .images
-        .iter()
-        .enumerate()
-        .min_by_key(|(_, image)| image.size)
-        .ok_or_else(|| AgentError::new(Reason::BundleFormat, "the component has no image"))
 }

@@ -32,6 +32,9 @@ pub struct Config {
     /// Repositories in order of preference; may be empty on sites without a network.
     #[serde(default, rename = "source")]
     pub sources: Vec<SourceConfig>,
+    /// What may hold parts of images beside the slots: files, devices, older images.
+    #[serde(default, rename = "seed")]
+    pub seeds: Vec<SeedConfig>,
     /// How it boots.
     pub boot: BootConfig,
     /// Where each component of each slot lies.
@@ -75,6 +78,14 @@ pub struct NodeConfig {
 pub struct TrustConfig {
     /// The root metadata this node was given.
     pub root: PathBuf,
+}
+
+/// `[[seed]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeedConfig {
+    /// A file or block device. Only chunks with the signed digests are taken from it.
+    pub path: PathBuf,
 }
 
 /// `[boot]`
@@ -177,17 +188,6 @@ impl EnvFlags {
     }
 }
 
-/// `[policy]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyConfig {
-    /// How far `run` goes by itself.
-    #[serde(default)]
-    pub mode: Mode,
-    /// Between two polls; each is moved by up to a tenth, so that nodes do not poll at once.
-    #[serde(default = "one_hour", deserialize_with = "deserialize_period")]
-    pub interval: Duration,
-}
 /// `[floor]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,6 +214,17 @@ fn tpm_index() -> u32 {
     0x0180_5241
 }
 
+/// `[policy]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// How far `run` goes by itself.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Between two polls; each is moved by up to a tenth, so that nodes do not poll at once.
+    #[serde(default = "one_hour", deserialize_with = "deserialize_period")]
+    pub interval: Duration,
+}
 
 impl Default for PolicyConfig {
     fn default() -> Self {
@@ -313,17 +324,6 @@ impl Config {
         below(&mut config.boot.grub_env);
         below(&mut config.boot.esp);
         below(&mut config.node.os_release);
-        for source in &mut config.sources {
-            for transport in ["oci:", "oci-archive:"] {
-                if let Some(path) = source.url.strip_prefix(transport) {
-                    source.url = format!("{transport}{}", base.join(path).display());
-                }
-            }
-            for file in [&mut source.ca, &mut source.token_file].into_iter().flatten() {
-                *file = base.join(&*file);
-            }
-        }
-        config.check()?;
         for path in [&mut config.floor.tpm, &mut config.floor.tpm_owner].into_iter().flatten() {
             below(path);
         }
@@ -336,6 +336,17 @@ impl Config {
         for seed in &mut config.seeds {
             below(&mut seed.path);
         }
+        for source in &mut config.sources {
+            for transport in ["oci:", "oci-archive:"] {
+                if let Some(path) = source.url.strip_prefix(transport) {
+                    source.url = format!("{transport}{}", base.join(path).display());
+                }
+            }
+            for file in [&mut source.ca, &mut source.token_file].into_iter().flatten() {
+                *file = base.join(&*file);
+            }
+        }
+        config.check()?;
         Ok(config)
     }
 

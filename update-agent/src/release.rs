@@ -6,7 +6,8 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, MANIFEST_LIMIT};
 use formats::reason::Reason;
 use formats::release::{
-    CONFIG_LIMIT, ComponentManifest, ComponentSummary, ImageConfig, ReleaseError, ReleaseIndex,
+    CONFIG_LIMIT, ComponentManifest, ComponentSummary, Delta, ImageConfig, ReleaseError,
+    ReleaseIndex,
 };
 
 use crate::error::AgentError;
@@ -22,6 +23,8 @@ pub struct ResolvedComponent {
     pub list: ChunkList,
     /// The blob of each encoding of the list.
     pub images: Vec<Descriptor>,
+    /// Deltas to it; their lists are fetched when the node has what one is from.
+    pub deltas: Vec<Delta>,
 }
 
 /// A release, ready to be fetched.
@@ -124,7 +127,7 @@ fn component(
     if identity.chunks.as_sha256().is_none() {
         return Err(AgentError::new(Reason::BundleFormat, "the chunk list is not named by sha256"));
     }
-    Ok(ResolvedComponent { identity, list, images: manifest.images })
+    Ok(ResolvedComponent { identity, list, images: manifest.images, deltas: manifest.deltas })
 }
 
 impl From<ReleaseError> for AgentError {

@@ -94,10 +94,10 @@ fn the_blob_must_be_the_one_of_the_list() {
         write_image_at(&pace(), &image, &sources, &[], LOOK, &progress, &mut |_| Ok(()))
     };
     let mut image = repository.image(&disk);
-    image.blob = &other.blob;
+    image.blobs = std::slice::from_ref(&other.blob);
     assert_eq!(code(write(image)), "bundle_format");
     let mut image = repository.image(&disk);
-    image.encoding = 1;
+    image.blobs = &[];
     assert_eq!(code(write(image)), "bundle_format");
     assert_eq!(disk.operations(), []);
 }

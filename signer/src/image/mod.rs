@@ -17,12 +17,12 @@
 //! size of the image.
 
 mod build;
-pub mod cut;
 mod pack;
 mod source;
 
 pub use build::{BuiltImage, Options, Sinks, Written, build};
 pub use source::Source;
+pub use update_core::cut;
 
 use std::io;
 use std::path::PathBuf;

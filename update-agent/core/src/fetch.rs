@@ -5,8 +5,6 @@
 //! whole, or in parts from its beginning on. [`choose`] mixes coverings freely, stretch by stretch, and finds the least number of
 //! bytes: nearly all missing → solid frames, a few → fine ones, the base at hand → the delta.
 
-use std::ops::Range;
-
 /// Marks a chunk that need not be fetched.
 const HELD: u8 = u8::MAX;
 

@@ -21,8 +21,9 @@
 
 pub mod boot;
 pub mod chooser;
-pub mod floor;
+pub mod cut;
 pub mod fetch;
+pub mod floor;
 pub mod image;
 pub mod policy;
 pub mod probation;

@@ -107,11 +107,13 @@ pub(super) fn plan(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<Ex
     begin(agent.node()?, task)?;
     let mut components = Vec::new();
     let mut text = format!("{} to slot {slot}:\n", wanted.offer.signed.summary.version);
+    let progress = agent.outside.progress(output.json);
+    let seeds = agent.operator_seeds(&args.seeds, progress.as_ref());
     for component in &wanted.resolved.components {
         let name = component.identity.name.to_string();
-        let planned = agent.planned(component)?;
+        let planned = agent.planned(component, &seeds, &wanted.sources, progress.as_ref())?;
         text += &format!(
-            "  {name}: {} image, {} to fetch at most, {} reused from the booted slot, {} zeros\n",
+            "  {name}: {} image, {} to fetch at most, {} reused, {} zeros\n",
             bytes(component.identity.raw_size),
             bytes(planned.fetch),
             bytes(planned.reuse),
@@ -122,6 +124,7 @@ pub(super) fn plan(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<Ex
             "raw_size": component.identity.raw_size,
             "capacity": capacity.get(&name),
             "fetch": planned.fetch,
+            "delta": planned.delta,
             "reuse": planned.reuse,
             "zeros": planned.zeros,
         }));
@@ -173,6 +176,7 @@ pub(super) fn apply_held(
     let supply = Supply {
         resolved: &wanted.resolved,
         sources: &wanted.sources,
+        seeds: &args.seeds,
         progress: progress.as_ref(),
         proof: wanted.proof,
     };

@@ -99,6 +99,9 @@ pub struct ApplyArgs {
     /// Try a release again that failed on this node.
     #[arg(long)]
     pub retry: bool,
+    /// A file or device that may hold parts of the images, for instance an older image.
+    #[arg(long = "seed", value_name = "PATH")]
+    pub seeds: Vec<PathBuf>,
 }
 
 /// Options of `confirm`.
@@ -120,9 +123,6 @@ pub struct RevertArgs {
     pub reason: String,
 }
 
-/// Options of `verify`.
-#[derive(Debug, Clone, Copy, clap::Args)]
-pub struct VerifyArgs {
 /// Options of `mark-bad`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MarkBadArgs {
@@ -145,6 +145,9 @@ pub struct FloorArgs {
     pub renew: bool,
 }
 
+/// Options of `verify`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct VerifyArgs {
     /// The slot; both when absent.
     #[arg(long, value_parser = parse_slot)]
     pub slot: Option<formats::boot_record::Slot>,
@@ -209,11 +212,11 @@ pub fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit,
         Command::Apply(args) => apply::apply(agent, args, output),
         Command::Confirm(args) => trial::confirm(agent, *args, output),
         Command::Revert(args) => trial::revert(agent, args, output),
+        Command::MarkBad(args) => trial::mark_bad(agent, args, output),
+        Command::Floor(args) => floor::floor(agent, *args, output),
         Command::Status => status::status(agent, output),
         Command::Explain => offer::explain(agent, output),
         Command::History => status::history(agent, output),
-        Command::MarkBad(args) => trial::mark_bad(agent, args, output),
-        Command::Floor(args) => floor::floor(agent, *args, output),
         Command::Doctor => doctor::doctor(agent, output),
         Command::Verify(args) => status::verify(agent, *args, output),
         Command::Run(args) => run::run(agent, *args, output),

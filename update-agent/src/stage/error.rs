@@ -1,6 +1,5 @@
 //! Why an image was not staged.
 
-use formats::digest::Digest;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::block::DeviceError;
@@ -26,14 +25,12 @@ pub enum StageError {
         len: u64,
     },
     /// The blob to be fetched is not the one its chunk list describes.
-    #[error("{component}: encoding {encoding} of its chunk list is not the blob {blob}")]
+    #[error("{component}: encoding {encoding} of its chunk list is not a blob of its manifest")]
     Encoding {
         /// Which component.
         component: ComponentName,
         /// Index of the encoding.
         encoding: usize,
-        /// The blob of the manifest.
-        blob: Digest,
     },
     /// Reading, writing or flushing the slot failed.
     #[error("{component}")]
@@ -113,6 +110,18 @@ pub enum StageError {
         /// Which component.
         component: ComponentName,
     },
+    /// What might have been reused cannot be read.
+    #[error("read {what}")]
+    Seed {
+        /// A slot or a seed.
+        what: String,
+        /// What failed.
+        #[source]
+        source: DeviceError,
+    },
+    /// What might have been reused is too large to be indexed.
+    #[error("index: {0}")]
+    Index(String),
     /// The progress could not be recorded.
     #[error("record how far the slot is written")]
     Journal(#[source] Box<AgentError>),
@@ -129,7 +138,8 @@ impl StageError {
         match self {
             StageError::SlotSize { .. } => Reason::SlotSize,
             StageError::Encoding { .. } => Reason::BundleFormat,
-            StageError::Device { source, .. } => source.reason(),
+            StageError::Device { source, .. } | StageError::Seed { source, .. } => source.reason(),
+            StageError::Index(_) => Reason::MetaLimit,
             StageError::ReadBack { .. } => Reason::Readback,
             StageError::FrameHash { .. } | StageError::ChunkHash { .. } => Reason::HashMismatch,
             StageError::Frame { source, .. } => source.reason(),

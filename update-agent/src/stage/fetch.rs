@@ -1,37 +1,43 @@
 //! Fetching what neither the slot nor a seed has.
 //!
 //! ```text
-//!           ┌─ fetcher ──┐  ≤ 8 MiB   ┌─ worker ─────────────────────────────────┐
-//!  sources ►│ frames in  │── frames ─►│ sha256 of the frame ─► zstd ─► per chunk: │─► slot
-//!           │ blob order │            │   sha256 of the chunk ─► write            │   ledger
-//!           └────────────┘            └───────────────────────────────────────────┘
+//!           ┌─ fetcher ──┐  ≤ 8 MiB  ┌─ unpacker ──┐  ≤ 4 MiB  ┌─ finishers ─┐
+//!  sources ►│ parts in   │─ parts ──►│ sha256 of   │─ chunks ─►│ sha256,     │─► slot
+//!           │ blob order │           │ part ─► zstd│           │ write       │   ledger
+//!           └────────────┘           └─────────────┘           └─────────────┘
 //! ```
+//!
+//! Where every frame is one small chunk, several unpackers finish their chunks themselves.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::ops::{ControlFlow, Range};
 use std::sync::Mutex;
 use std::thread;
 
-use formats::chunks::{Chunk, Content, Encoding, Frame};
+use formats::chunks::{Chunk, Content};
 use formats::digest::Sha256;
+use formats::reason::Reason;
 use update_core::image::chunk_matches;
 
-use super::frame::{FrameError, Unpacker, Unpacking, WINDOW_MAX};
+use super::frame::FrameError;
 use super::ledger::{Ledger, Origin};
+use super::offer::{Form, Holds, Offer, Offers, Part};
 use super::queue::{Queue, Room};
-use super::span::{SPAN, filled, lock};
+use super::span::lock;
+use super::unpack::{Worker, finish};
 use super::{Image, StageError};
 use crate::http::coalesce;
 use crate::progress::Progress;
 use crate::source::Source;
 
-/// 8 MiB of compressed frames between the network and the slot: a second of a fast line.
+/// 8 MiB of compressed parts between the network and the slot: a second of a fast line.
 const IN_FLIGHT: usize = 8 << 20;
+/// 4 MiB of chunks between an unpacker and those who write.
+const CHUNKS_IN_FLIGHT: usize = 4 << 20;
 /// 9 MiB: a frame of 8 MiB that zstd cannot compress; it is held whole to be verified first.
-const FRAME_BYTES_MAX: u32 = 9 << 20;
-/// 12 MiB: for the windows and chunk buffers of all workers.
-const WORK_MEMORY: u64 = 12 << 20;
-/// Frames asked for in one go: 80 MiB of 20 KiB frames, 230 KiB of memory.
+const PART_BYTES_MAX: u32 = 9 << 20;
+/// Parts asked for in one go: 80 MiB of 20 KiB frames, 300 KiB of memory.
 const BATCH: usize = 4096;
 /// How often each source is tried: once more than a hiccup of every source needs.
 const ROUNDS: usize = 3;
@@ -39,98 +45,123 @@ const ROUNDS: usize = 3;
 /// Fetches and writes all data chunks that the ledger does not have.
 ///
 /// Sources are asked in their order. One that fails or gives wrong bytes is left for the next,
-/// which is asked for the frames that are still missing. In the end the first error counts.
+/// which is asked for what is still missing. A delta that a source does not have, or whose base is
+/// not what it should be, and a form of the image of which a source gives wrong bytes, are replaced
+/// by the other forms. In the end the first error counts.
 pub(super) fn fetch(
     image: &Image<'_>,
-    encoding: &Encoding,
     sources: &[&dyn Source],
     threads: NonZeroUsize,
     ledger: &Ledger,
     progress: &dyn Progress,
 ) -> Result<(), StageError> {
-    let queue = Queue::new(IN_FLIGHT);
-    let line = Line { image, encoding, ledger, progress, queue: &queue, refused: Mutex::new(None) };
-    let mut nothing = true;
-    for Part { frame, .. } in line.missing() {
-        nothing = false;
-        if frame.len > FRAME_BYTES_MAX {
-            return Err(line.bad_frame(&frame)(FrameError::TooLong(frame.len)));
-        }
-    }
-    if nothing {
-        return Ok(());
+    let offers = Offers::new(image, &|text| progress.note(text))?;
+    let (queue, chunks) = (Queue::new(IN_FLIGHT), Queue::new(CHUNKS_IN_FLIGHT));
+    let line = Line {
+        image,
+        offers: &offers,
+        ledger,
+        progress,
+        queue: &queue,
+        chunks: &chunks,
+        alone: !offers.all.iter().any(|offer| offer.windowed(image.list)),
+        refused: Mutex::new(None),
+        useless: Mutex::default(),
+        spare: Mutex::default(),
+    };
+    let missing = |chunk| !ledger.holds(chunk);
+    let first = offers.choose(missing, |_| true);
+    match first {
+        Some(choice) if choice.bytes == 0 => return Ok(()),
+        Some(choice) => line.check_lengths(&choice.pieces)?,
+        None => return Err(line.no_source()),
     }
     thread::scope(|scope| {
-        for _ in 0..line.worker_count(threads) {
-            scope.spawn(|| line.work_off());
+        let unpackers = if line.alone { threads.get() } else { 1 };
+        for _ in 0..unpackers {
+            scope.spawn(|| line.unpack());
+        }
+        let finishers = if line.alone { 0 } else { threads.get() };
+        for _ in 0..finishers {
+            scope.spawn(|| line.finish());
         }
         let result = line.fetch(sources);
         queue.close();
+        chunks.close();
         result
     })
 }
 
 /// What fetcher and workers share.
-struct Line<'a> {
-    image: &'a Image<'a>,
-    encoding: &'a Encoding,
-    ledger: &'a Ledger,
-    progress: &'a dyn Progress,
+pub(super) struct Line<'a> {
+    pub(super) image: &'a Image<'a>,
+    pub(super) offers: &'a Offers<'a>,
+    pub(super) ledger: &'a Ledger,
+    pub(super) progress: &'a dyn Progress,
     queue: &'a Queue<Job>,
-    /// Offset in the blob of a frame that the present source gave wrong.
+    pub(super) chunks: &'a Queue<Ready>,
+    /// Every frame is one chunk: whoever unpacks it also writes it.
+    pub(super) alone: bool,
+    /// Offset in the blob of a part that the present source gave wrong.
     refused: Mutex<Option<u64>>,
+    /// Offers that turned out to be of no use on this node.
+    useless: Mutex<BTreeSet<usize>>,
+    /// Buffers of chunks that were written, to be used again.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
-/// A frame, and where its first chunk begins in the image.
-#[derive(Clone, Copy)]
-struct Part {
-    frame: Frame,
-    offset: u64,
+/// A part as a source gave it.
+pub(super) struct Job {
+    pub(super) part: Part,
+    /// The offer it is of, an index.
+    pub(super) offer: usize,
+    pub(super) bytes: Vec<u8>,
 }
 
-/// A frame as a source gave it.
-struct Job {
-    part: Part,
-    bytes: Vec<u8>,
-}
-
-fn chunks_of(frame: &Frame) -> Range<u32> {
-    frame.first_chunk..frame.first_chunk.saturating_add(frame.chunks)
+/// A chunk that was decompressed.
+pub(super) struct Ready {
+    pub(super) chunk: Chunk,
+    pub(super) offer: usize,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Line<'_> {
-    /// All frames in the order of the blob.
-    fn parts(&self) -> impl Iterator<Item = Part> {
-        let mut next = 0;
-        self.image.list.frames(self.encoding).map(move |frame| {
-            let offset = next;
-            next += self.raw_len(&frame);
-            Part { frame, offset }
-        })
+    fn no_source(&self) -> StageError {
+        StageError::NoSource { component: self.image.component.clone() }
     }
 
-    /// The frames that hold a chunk the slot does not, as of when each is reached.
-    fn missing(&self) -> impl Iterator<Item = Part> {
-        self.parts().filter(|part| !self.ledger.holds_all(chunks_of(&part.frame)))
+    fn check_lengths(&self, pieces: &[Vec<u32>]) -> Result<(), StageError> {
+        for (number, pieces) in pieces.iter().enumerate() {
+            let parts = self.offers.parts(self.image.list, number, pieces);
+            if let Some(long) = parts.iter().find(|part| part.len > PART_BYTES_MAX) {
+                return Err(self.bad_frame(long)(FrameError::TooLong(long.len)));
+            }
+        }
+        Ok(())
     }
 
-    fn raw_len(&self, frame: &Frame) -> u64 {
-        let entries = chunks_of(frame).filter_map(|index| self.image.list.entry(index));
-        entries.map(|(len, _)| u64::from(len)).sum()
-    }
-
-    /// As many workers as asked for, unless frames of several chunks, for which zstd keeps a
-    /// window, would take too much memory together.
-    fn worker_count(&self, threads: NonZeroUsize) -> usize {
-        let several = self.image.list.frames(self.encoding).filter(|frame| frame.chunks > 1);
-        let window = several.map(|frame| self.raw_len(&frame)).max().unwrap_or(0).min(WINDOW_MAX);
-        let most = usize::try_from(WORK_MEMORY / (window + SPAN)).unwrap_or(1);
-        threads.get().min(most).max(1)
-    }
-
-    fn bad_frame(&self, frame: &Frame) -> impl Fn(FrameError) -> StageError + use<> {
-        let (component, offset) = (self.image.component.clone(), frame.offset);
+    pub(super) fn bad_frame(&self, part: &Part) -> impl Fn(FrameError) -> StageError + use<> {
+        let (component, offset) = (self.image.component.clone(), part.offset);
         move |source| StageError::Frame { component: component.clone(), offset, source }
+    }
+
+    /// The offer is not to be used again.
+    pub(super) fn give_up(&self, offer: usize, why: &str) {
+        if lock(&self.useless).insert(offer) {
+            let name = self.offers.all.get(offer).map_or("image", Offer::name);
+            let component = self.image.component;
+            self.progress.note(&format!("{component}: the {name} is of no use here: {why}"));
+        }
+    }
+
+    /// A buffer for a chunk.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        lock(&self.spare).pop().unwrap_or_default()
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn recycle(&self, buffer: Vec<u8>) {
+        lock(&self.spare).push(buffer);
     }
 }
 
@@ -159,43 +190,82 @@ impl Line<'_> {
             }
             sources = useful;
         }
-        let component = self.image.component.clone();
-        Err(first_error.unwrap_or(StageError::NoSource { component }))
+        Err(first_error.unwrap_or_else(|| self.no_source()))
     }
 
     /// Asks one source for everything that is missing, and waits until it is written.
     fn ask_to_the_end(&self, source: &dyn Source) -> Result<(), StageError> {
-        let component = self.image.component.clone();
-        let asked = self.ask(source);
-        self.queue.drain();
-        if let Some(offset) = lock(&self.refused).take() {
-            return Err(StageError::FrameHash { component, offset, from: source.describe() });
-        }
-        asked?;
-        match self.missing().next() {
-            None => Ok(()),
-            Some(Part { frame, .. }) => {
-                let (from, offset) = (source.describe(), frame.offset);
-                Err(StageError::LeftOut { component, from, offset })
+        // Offers of which this source gave nothing or nonsense.
+        let mut failed = BTreeSet::new();
+        let mut first_error = None;
+        loop {
+            let usable = |offer| !failed.contains(&offer) && !lock(&self.useless).contains(&offer);
+            let missing = |chunk| !self.ledger.holds(chunk);
+            let Some(choice) = self.offers.choose(missing, usable) else {
+                return Err(first_error.unwrap_or_else(|| self.no_source()));
+            };
+            if choice.bytes == 0 || self.ledger.stopped() {
+                return Ok(());
+            }
+            // Deltas first, then large frames: what fails of them, small ones replace.
+            for (number, pieces) in choice.pieces.iter().enumerate().rev() {
+                let parts = self.offers.parts(self.image.list, number, pieces);
+                let Some(offer) = self.offers.all.get(number).filter(|_| !parts.is_empty()) else {
+                    continue;
+                };
+                let asked = self.ask_for(source, number, &parts);
+                if self.ledger.stopped() {
+                    return Ok(());
+                }
+                let Err(error) = asked else { continue };
+                let delta = matches!(offer.form, Form::Delta(_));
+                if !delta && !of_the_offer(&error) {
+                    return Err(error);
+                }
+                if delta {
+                    let (name, reason) = (source.describe(), error.reason());
+                    self.progress.note(&format!("{name} gives no delta: {reason}"));
+                }
+                failed.insert(number);
+                first_error.get_or_insert(error);
+                break;
             }
         }
     }
 
-    fn ask(&self, source: &dyn Source) -> Result<(), StageError> {
-        let mut missing = self.missing();
-        loop {
-            let batch: Vec<Part> = missing.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
-                return Ok(());
+    /// Asks for parts of one blob, and waits until their chunks are written.
+    fn ask_for(&self, source: &dyn Source, offer: usize, parts: &[Part]) -> Result<(), StageError> {
+        let component = self.image.component.clone();
+        let asked = self.ask(source, offer, parts);
+        self.queue.drain();
+        self.chunks.drain();
+        if let Some(offset) = lock(&self.refused).take() {
+            return Err(StageError::FrameHash { component, offset, from: source.describe() });
+        }
+        match asked? {
+            Some(offset) if !self.ledger.stopped() => {
+                Err(StageError::LeftOut { component, from: source.describe(), offset })
             }
-            let mut assembly = Assembly { line: self, parts: &batch, begun: None };
-            let ranges: Vec<Range<u64>> = batch
-                .iter()
-                .map(|Part { frame, .. }| frame.offset..frame.offset + u64::from(frame.len))
-                .collect();
-            let (product, blob) = (self.image.product, self.image.blob);
+            _ => Ok(()),
+        }
+    }
+
+    /// `Some` is the offset of the first part that did not come.
+    fn ask(
+        &self,
+        source: &dyn Source,
+        offer: usize,
+        parts: &[Part],
+    ) -> Result<Option<u64>, StageError> {
+        let Some(blob) = self.offers.all.get(offer).map(|offer| offer.blob) else {
+            return Ok(None);
+        };
+        for batch in parts.chunks(BATCH) {
+            let mut assembly = Assembly { line: self, offer, parts: batch, begun: None };
+            let ranges: Vec<Range<u64>> =
+                batch.iter().map(|part| part.offset..part.offset + u64::from(part.len)).collect();
             source
-                .ranges(product, blob, &coalesce(&ranges, 0), &mut |at, piece| {
+                .ranges(self.image.product, blob, &coalesce(&ranges, 0), &mut |at, piece| {
                     assembly.take(at, piece)
                 })
                 .map_err(|error| StageError::Fetch {
@@ -203,10 +273,14 @@ impl Line<'_> {
                     from: source.describe(),
                     source: Box::new(error),
                 })?;
-            if !assembly.parts.is_empty() || self.over() {
-                return Ok(());
+            if let Some(part) = assembly.parts.first() {
+                return Ok(Some(part.offset));
+            }
+            if self.over() {
+                return Ok(None);
             }
         }
+        Ok(None)
     }
 
     /// Whether more bytes of the present source are of no use.
@@ -215,10 +289,22 @@ impl Line<'_> {
     }
 }
 
-/// Puts pieces together to frames.
+/// Whether an error is one of a blob rather than of its source, so that another blob may do.
+fn of_the_offer(error: &StageError) -> bool {
+    match error {
+        StageError::FrameHash { .. } | StageError::LeftOut { .. } => true,
+        StageError::Fetch { source, .. } => {
+            matches!(source.reason(), Reason::HttpStatus | Reason::BundleFormat)
+        }
+        _ => false,
+    }
+}
+
+/// Puts pieces together to parts.
 struct Assembly<'a> {
     line: &'a Line<'a>,
-    /// The frames that are not complete yet.
+    offer: usize,
+    /// The parts that are not complete yet.
     parts: &'a [Part],
     /// What there is of the first of them.
     begun: Option<(Room<'a, Job>, Vec<u8>)>,
@@ -231,7 +317,7 @@ impl Assembly<'_> {
         self.line.ledger.count_fetched(piece.len() as u64);
         while !piece.is_empty() && !self.line.over() {
             let Some((part, rest)) = self.parts.split_first() else { break };
-            let len = part.frame.len as usize;
+            let len = part.len as usize;
             let (room, mut bytes) = match self.begun.take() {
                 Some(begun) => begun,
                 None => match self.line.queue.reserve(len) {
@@ -239,7 +325,7 @@ impl Assembly<'_> {
                     None => break,
                 },
             };
-            if at != part.frame.offset + bytes.len() as u64 {
+            if at != part.offset + bytes.len() as u64 {
                 break;
             }
             let (head, tail) = piece.split_at(piece.len().min(len - bytes.len()));
@@ -247,7 +333,7 @@ impl Assembly<'_> {
             at += head.len() as u64;
             piece = tail;
             if bytes.len() == len {
-                room.push(Job { part: *part, bytes });
+                room.push(Job { part: *part, offer: self.offer, bytes });
                 self.parts = rest;
             } else {
                 self.begun = Some((room, bytes));
@@ -260,77 +346,89 @@ impl Assembly<'_> {
 // ---- the workers -------------------------------------------------------------------------------
 
 impl Line<'_> {
-    fn work_off(&self) {
+    fn unpack(&self) {
         let _guard = AbandonOnPanic(self.queue);
-        let mut unpacker = None;
-        let mut buffer = Vec::new();
+        let mut worker = Worker::default();
         while let Some((job, _room)) = self.queue.pop() {
             if self.ledger.stopped() {
                 continue;
             }
-            if Sha256::of(&job.bytes) != job.part.frame.sha256 {
-                lock(&self.refused).get_or_insert(job.part.frame.offset);
-            } else if let Err(error) = self.write(&job, &mut unpacker, &mut buffer) {
-                // The frame is the signed one: no other source has a better one.
+            if Sha256::of(&job.bytes) != job.part.sha256 {
+                lock(&self.refused).get_or_insert(job.part.offset);
+                worker.lost();
+            } else if let Err(error) = worker.take(self, &job) {
+                // The part is the signed one: no other source has a better one.
                 self.ledger.fail(error);
             }
         }
     }
 
-    /// Writes the chunks of a verified frame, each verified itself.
-    fn write(
-        &self,
-        job: &Job,
-        unpacker: &mut Option<Unpacker>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), StageError> {
-        let bad_frame = self.bad_frame(&job.part.frame);
-        let unpacker = match unpacker {
-            Some(unpacker) => unpacker,
-            none => none.insert(Unpacker::new().map_err(&bad_frame)?),
-        };
-        let mut content = unpacker.begin(&job.bytes).map_err(&bad_frame)?;
-        let mut next = job.part.offset;
-        for index in chunks_of(&job.part.frame) {
-            let Some((len, kind)) = self.image.list.entry(index) else { break };
-            let chunk = Chunk { index, offset: next, len, content: kind };
-            next += u64::from(len);
-            if chunk.content == Content::Zero {
-                skip(&mut content, len, buffer).map_err(&bad_frame)?;
-                continue;
+    fn finish(&self) {
+        let _guard = AbandonOnPanic(self.chunks);
+        while let Some((ready, _room)) = self.chunks.pop() {
+            if !self.ledger.stopped()
+                && let Err(error) = finish(self, &ready)
+            {
+                self.ledger.fail(error);
             }
-            let bytes = filled(buffer, len.into());
-            content.fill(bytes).map_err(&bad_frame)?;
-            if self.ledger.holds(index) {
-                continue;
-            }
-            if !chunk_matches(&chunk, bytes) {
-                let component = self.image.component.clone();
-                return Err(StageError::ChunkHash { component, chunk: index });
-            }
-            self.image.write(bytes, chunk.offset)?;
-            self.ledger.mark(&chunk, Origin::Source);
-            self.progress.advance(len.into());
+            self.recycle(ready.bytes);
         }
-        content.finish().map_err(&bad_frame)
     }
 }
 
-/// Decompresses a zero chunk to nowhere: the slot has it already.
-fn skip(content: &mut Unpacking<'_>, len: u32, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
-    let mut left = u64::from(len);
-    while left > 0 {
-        let piece = left.min(SPAN);
-        content.fill(filled(buffer, piece))?;
-        left -= piece;
+impl Line<'_> {
+    /// Writes a chunk that is the signed one. `Ok(false)`: it is not.
+    pub(super) fn write(&self, chunk: &Chunk, bytes: &[u8]) -> Result<bool, StageError> {
+        if !chunk_matches(chunk, bytes) {
+            return Ok(false);
+        }
+        self.image.write(bytes, chunk.offset)?;
+        self.ledger.mark(chunk, Origin::Source);
+        self.progress.advance(chunk.len.into());
+        Ok(true)
     }
-    Ok(())
+
+    /// The chunks a part holds, in order.
+    pub(super) fn chunks_of(&self, part: &Part, offer: usize) -> Vec<Chunk> {
+        let list = self.image.list;
+        let chunk = |index: u32, offset: u64| {
+            let (len, content) = list.entry(index)?;
+            Some(Chunk { index, offset, len, content })
+        };
+        match part.holds {
+            Holds::Chunks { first, count, at, .. } => {
+                let mut next = at;
+                (first..first.saturating_add(count))
+                    .map_while(|index| {
+                        let found = chunk(index, next)?;
+                        next += u64::from(found.len);
+                        Some(found)
+                    })
+                    .collect()
+            }
+            Holds::Delta(frame) => {
+                let Some(Form::Delta(base)) = self.offers.all.get(offer).map(|o| &o.form) else {
+                    return Vec::new();
+                };
+                let runs = base.frames.get(frame).map(|frame| frame.content.as_slice());
+                let indexes = runs.unwrap_or_default().iter().flat_map(|run| run.chunks());
+                indexes
+                    .map_while(|index| chunk(index, *self.offers.offsets.get(index as usize)?))
+                    .collect()
+            }
+        }
+    }
 }
 
-/// A worker that panics leaves frames that nobody takes: the fetcher must not wait for them.
-struct AbandonOnPanic<'a>(&'a Queue<Job>);
+/// Whether the chunk is to be decompressed to nowhere: the slot has it already.
+pub(super) fn is_spare(line: &Line<'_>, chunk: &Chunk) -> bool {
+    chunk.content == Content::Zero || line.ledger.holds(chunk.index)
+}
 
-impl Drop for AbandonOnPanic<'_> {
+/// A worker that panics leaves jobs that nobody takes: the others must not wait for them.
+struct AbandonOnPanic<'a, T>(&'a Queue<T>);
+
+impl<T> Drop for AbandonOnPanic<'_, T> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.abandon();

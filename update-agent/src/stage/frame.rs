@@ -1,4 +1,5 @@
-//! One zstd frame, decompressed chunk by chunk into buffers of the caller (RFC 8878 §3.1.1).
+//! One zstd frame, whole or part by part, decompressed chunk by chunk into buffers of the caller
+//! (RFC 8878 §3.1.1).
 //!
 //! A frame is taken only in one form: a zstd frame (neither skippable nor legacy), no dictionary,
 //! a window of at most 8 MiB, exactly as much content as was signed, and nothing after it. Lengths
@@ -57,42 +58,66 @@ impl FrameError {
 }
 
 /// A decompressor, used for one frame after the other.
-pub(super) struct Unpacker {
-    zstd: Decoder<'static>,
+pub(super) struct Unpacker<'p> {
+    zstd: Decoder<'p>,
+    /// The last frame's end was seen.
+    ended: bool,
+    /// Nothing was decompressed yet: a prefix lasts for one frame, and a reset would lose it.
+    fresh: bool,
 }
 
 /// A frame that is being decompressed.
-pub(super) struct Unpacking<'a> {
-    zstd: &'a mut Decoder<'static>,
+pub(super) struct Unpacking<'a, 'p> {
+    zstd: &'a mut Decoder<'p>,
     /// What zstd has not taken yet.
     left: &'a [u8],
     /// zstd has seen the end of the frame and handed out all of it.
-    ended: bool,
+    ended: &'a mut bool,
 }
 
-impl Unpacker {
+impl<'p> Unpacker<'p> {
     pub(super) fn new() -> Result<Self, FrameError> {
-        let mut zstd = Decoder::new().map_err(FrameError::Damaged)?;
+        Self::limited(Decoder::new())
+    }
+
+    /// For one frame that was compressed with a prefix.
+    pub(super) fn with_prefix(prefix: &'p [u8]) -> Result<Self, FrameError> {
+        Self::limited(Decoder::with_ref_prefix(prefix))
+    }
+
+    fn limited(zstd: io::Result<Decoder<'p>>) -> Result<Self, FrameError> {
+        let mut zstd = zstd.map_err(FrameError::Damaged)?;
         zstd.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
             .map_err(FrameError::Damaged)?;
-        Ok(Unpacker { zstd })
+        Ok(Unpacker { zstd, ended: true, fresh: true })
     }
 
-    /// Begins a frame, of which `frame` is all there is.
-    pub(super) fn begin<'a>(&'a mut self, frame: &'a [u8]) -> Result<Unpacking<'a>, FrameError> {
-        check_header(frame)?;
-        self.zstd.reinit().map_err(FrameError::Damaged)?;
-        Ok(Unpacking { zstd: &mut self.zstd, left: frame, ended: false })
+    /// Begins a frame, of which `bytes` is all there is, or the first part.
+    pub(super) fn begin<'a>(
+        &'a mut self,
+        bytes: &'a [u8],
+    ) -> Result<Unpacking<'a, 'p>, FrameError> {
+        check_header(bytes)?;
+        if !std::mem::take(&mut self.fresh) {
+            self.zstd.reinit().map_err(FrameError::Damaged)?;
+        }
+        self.ended = false;
+        Ok(Unpacking { zstd: &mut self.zstd, left: bytes, ended: &mut self.ended })
+    }
+
+    /// Goes on with the next part of the frame that was begun.
+    pub(super) fn go_on<'a>(&'a mut self, bytes: &'a [u8]) -> Unpacking<'a, 'p> {
+        Unpacking { zstd: &mut self.zstd, left: bytes, ended: &mut self.ended }
     }
 }
 
-impl Unpacking<'_> {
+impl Unpacking<'_, '_> {
     /// Fills `out` with the next bytes of the content.
     pub(super) fn fill(&mut self, mut out: &mut [u8]) -> Result<(), FrameError> {
         while !out.is_empty() {
             let written = self.step(out)?;
             out = out.get_mut(written..).unwrap_or_default();
-            if self.ended && !out.is_empty() {
+            if *self.ended && !out.is_empty() {
                 return Err(match self.left.len() {
                     0 => FrameError::Short,
                     more => FrameError::Trailing(more),
@@ -104,7 +129,7 @@ impl Unpacking<'_> {
 
     /// The content must end here, and the frame with it.
     pub(super) fn finish(mut self) -> Result<(), FrameError> {
-        while !self.ended {
+        while !*self.ended {
             // Room for one byte: zstd must have none to put there.
             if self.step(&mut [0])? > 0 {
                 return Err(FrameError::Long);
@@ -116,15 +141,29 @@ impl Unpacking<'_> {
         }
     }
 
+    /// The part must end here, and the frame must not.
+    pub(super) fn pause(mut self) -> Result<(), FrameError> {
+        while !self.left.is_empty() && !*self.ended {
+            if self.step(&mut [0])? > 0 {
+                return Err(FrameError::Long);
+            }
+        }
+        match (*self.ended, self.left.len()) {
+            (false, _) => Ok(()),
+            (true, 0) => Err(FrameError::Short),
+            (true, more) => Err(FrameError::Trailing(more)),
+        }
+    }
+
     /// Bytes written to `out`, unless nothing moves any more.
     fn step(&mut self, out: &mut [u8]) -> Result<usize, FrameError> {
-        if self.ended {
+        if *self.ended {
             return Ok(0);
         }
         let status = self.zstd.run_on_buffers(self.left, out).map_err(FrameError::Damaged)?;
         self.left = self.left.get(status.bytes_read..).unwrap_or_default();
-        self.ended = status.remaining == 0;
-        if !self.ended && status.bytes_read == 0 && status.bytes_written == 0 {
+        *self.ended = status.remaining == 0;
+        if !*self.ended && status.bytes_read == 0 && status.bytes_written == 0 {
             return Err(FrameError::CutOff);
         }
         Ok(status.bytes_written)
@@ -200,6 +239,72 @@ mod tests {
             }
         }
         assert!(unpack(&pack(&content), &[700_000]).unwrap() == content);
+    }
+
+    #[test]
+    fn a_frame_comes_in_parts() {
+        let content: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        let mut ends = Vec::new();
+        for part in content.chunks(100_000) {
+            io::Write::write_all(&mut encoder, part).unwrap();
+            io::Write::flush(&mut encoder).unwrap();
+            ends.push(encoder.get_ref().len());
+        }
+        let frame = encoder.finish().unwrap();
+        *ends.last_mut().unwrap() = frame.len();
+        let mut unpacker = Unpacker::new().unwrap();
+        for _ in 0..2 {
+            let (mut start, mut out) = (0, vec![0; 100_000]);
+            for (number, end) in ends.iter().enumerate() {
+                let part = &frame[start..*end];
+                let mut unpacking = match number {
+                    0 => unpacker.begin(part).unwrap(),
+                    _ => unpacker.go_on(part),
+                };
+                unpacking.fill(&mut out).unwrap();
+                assert!(out == content[number * 100_000..][..100_000]);
+                match number {
+                    2 => unpacking.finish().unwrap(),
+                    _ => unpacking.pause().unwrap(),
+                }
+                start = *end;
+            }
+        }
+        // A part that is cut off, one that holds more, and one after which the frame is over.
+        let mut out = vec![0; 100_000];
+        let cut = unpacker.begin(&frame[..ends[0] - 1]).unwrap().fill(&mut out);
+        assert!(matches!(cut, Err(FrameError::CutOff)), "{cut:?}");
+        let mut long = unpacker.begin(&frame[..ends[1]]).unwrap();
+        long.fill(&mut out).unwrap();
+        assert!(matches!(long.pause(), Err(FrameError::Long)));
+        let whole = pack(&[7; 100_000]);
+        let mut over = unpacker.begin(&whole).unwrap();
+        over.fill(&mut out).unwrap();
+        assert!(matches!(over.pause(), Err(FrameError::Short)));
+    }
+
+    #[test]
+    fn a_prefix_is_needed_for_what_was_compressed_with_it() {
+        let prefix: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(n) >> 5) as u8).collect();
+        let mut encoder = zstd::stream::raw::Encoder::with_ref_prefix(3, &prefix).unwrap();
+        let mut frame = vec![0; 300_000];
+        let done = encoder.run_on_buffers(&prefix, &mut frame).unwrap();
+        assert_eq!(done.bytes_read, prefix.len());
+        let mut at = done.bytes_written;
+        let mut rest = zstd::stream::raw::OutBuffer::around(&mut frame[at..]);
+        assert_eq!(encoder.finish(&mut rest, true).unwrap(), 0);
+        at += rest.pos();
+        frame.truncate(at);
+        assert!(frame.len() < 1000, "{}", frame.len());
+        let mut out = vec![0; prefix.len()];
+        let mut unpacker = Unpacker::with_prefix(&prefix).unwrap();
+        let mut unpacking = unpacker.begin(&frame).unwrap();
+        unpacking.fill(&mut out).unwrap();
+        unpacking.finish().unwrap();
+        assert!(out == prefix);
+        let mut without = Unpacker::new().unwrap();
+        assert!(without.begin(&frame).unwrap().fill(&mut out).is_err() || out != prefix);
     }
 
     #[test]

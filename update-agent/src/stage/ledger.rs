@@ -1,6 +1,5 @@
 //! Which chunks of the image the slot holds: shared by all threads that stage it.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -87,12 +86,6 @@ impl Ledger {
     /// Whether the slot holds this chunk.
     pub(super) fn holds(&self, index: u32) -> bool {
         self.state().holds(index)
-    }
-
-    /// Whether the slot holds all of these chunks.
-    pub(super) fn holds_all(&self, mut chunks: Range<u32>) -> bool {
-        let state = self.state();
-        chunks.all(|index| state.holds(index))
     }
 
     /// How many chunks the slot holds.

@@ -19,10 +19,12 @@ mod error;
 mod fetch;
 mod frame;
 mod ledger;
+mod offer;
 mod queue;
 mod read_back;
 mod seed;
 mod span;
+mod unpack;
 
 use std::num::NonZeroUsize;
 use std::ops::AddAssign;
@@ -37,6 +39,7 @@ use update_core::image::{chunk_matches, is_zero};
 
 pub use self::error::StageError;
 pub use self::frame::FrameError;
+pub use self::offer::{Delta, Planned, plan};
 pub use self::read_back::read_back;
 pub use self::seed::Seed;
 
@@ -55,10 +58,10 @@ pub struct Image<'a> {
     pub product: &'a str,
     /// Its signed chunk list.
     pub list: &'a ChunkList,
-    /// Which of the list's encodings is fetched, an index.
-    pub encoding: usize,
-    /// The blob of that encoding.
-    pub blob: &'a Descriptor,
+    /// The blob of each of the list's encodings, in their order.
+    pub blobs: &'a [Descriptor],
+    /// Deltas from images that this node has.
+    pub deltas: &'a [Delta<'a>],
     /// The slot's partition: at least as long as the image.
     pub target: &'a dyn BlockDevice,
 }
@@ -153,7 +156,7 @@ pub fn write_image_at(
     journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
 ) -> Result<Written, StageError> {
     image.check_size()?;
-    let encoding = image.encoding()?;
+    image.check_blobs()?;
     let ledger = Ledger::new(image.list.chunk_count(), pace.sync_every);
     let staging = Staging { image, pace, ledger: &ledger, progress };
     staging.look(resume);
@@ -162,7 +165,7 @@ pub fn write_image_at(
     staging.keep_journal(journal, || {
         staging.zero()?;
         staging.copy(seeds)?;
-        fetch::fetch(image, encoding, sources, pace.threads, &ledger, progress)
+        fetch::fetch(image, sources, pace.threads, &ledger, progress)
     });
     progress.end();
     let written = ledger.into_result()?;
@@ -181,16 +184,20 @@ impl Image<'_> {
         Err(StageError::SlotSize { component, device, needed, len })
     }
 
-    fn encoding(&self) -> Result<&Encoding, StageError> {
-        let found = self.list.encodings().get(self.encoding).filter(|encoding| {
-            encoding.blob_size == self.blob.size
-                && self.blob.digest.as_sha256() == Some(encoding.blob)
+    /// The blob of an encoding, which must be the one its list describes.
+    fn blob_of(&self, number: usize, encoding: &Encoding) -> Result<&Descriptor, StageError> {
+        let blob = self.blobs.get(number).filter(|blob| {
+            encoding.blob_size == blob.size && blob.digest.as_sha256() == Some(encoding.blob)
         });
-        found.ok_or_else(|| StageError::Encoding {
+        blob.ok_or_else(|| StageError::Encoding {
             component: self.component.clone(),
-            encoding: self.encoding,
-            blob: self.blob.digest.clone(),
+            encoding: number,
         })
+    }
+
+    fn check_blobs(&self) -> Result<(), StageError> {
+        let mut encodings = self.list.encodings().iter().enumerate();
+        encodings.try_for_each(|(number, encoding)| self.blob_of(number, encoding).map(drop))
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {

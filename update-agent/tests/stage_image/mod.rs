@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use formats::chunks::delta::{self, DeltaFrameEntry, DeltaList, runs};
 use formats::chunks::{Builder, Chunk, ChunkList, Content, FrameEntry, seekable_table};
 use formats::digest::{Digest, Sha256};
 use formats::oci::{Descriptor, media_type};
@@ -24,6 +25,7 @@ use update_agent::stage::{
     Image, JournalPoint, Pace, Resume, Seed, StageError, Written, read_back, write_image_at,
 };
 use update_core::image::{ReadImage, is_zero};
+use zstd::stream::raw::{CParameter, Encoder, Operation as _, OutBuffer};
 
 /// Bytes that do not compress and differ by seed.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -55,6 +57,42 @@ pub fn sample() -> Vec<Vec<u8>> {
     ]
 }
 
+/// What an encoder makes of more bytes: all of it, and the frame's end if they are the last.
+fn packed(encoder: &mut Encoder<'_>, raw: &[u8], last: bool) -> Vec<u8> {
+    let mut out = vec![0; zstd::zstd_safe::compress_bound(raw.len()) + 1024];
+    let (mut read, mut written) = (0, 0);
+    while read < raw.len() {
+        let done = encoder.run_on_buffers(&raw[read..], &mut out[written..]).unwrap();
+        read += done.bytes_read;
+        written += done.bytes_written;
+    }
+    let mut room = OutBuffer::around(&mut out[written..]);
+    let left = if last { encoder.finish(&mut room, true) } else { encoder.flush(&mut room) };
+    assert_eq!(left.unwrap(), 0);
+    written += room.pos();
+    out.truncate(written);
+    out
+}
+
+/// A blob of frames in parts.
+fn solid(chunks: &[Vec<u8>], per_part: usize, parts: usize) -> (Vec<u8>, Vec<(FrameEntry, bool)>) {
+    let (mut blob, mut entries, mut table) = (Vec::new(), Vec::new(), Vec::new());
+    for group in chunks.chunks(per_part * parts) {
+        let mut encoder = Encoder::new(3).unwrap();
+        let start = blob.len();
+        let count = group.len().div_ceil(per_part);
+        for (number, part) in group.chunks(per_part).enumerate() {
+            let bytes = packed(&mut encoder, &part.concat(), number + 1 == count);
+            let (len, sha256) = (bytes.len() as u32, Sha256::of(&bytes));
+            entries.push((FrameEntry { len, chunks: part.len() as u32, sha256 }, number > 0));
+            blob.extend(bytes);
+        }
+        table.push(((blob.len() - start) as u32, group.concat().len() as u32));
+    }
+    blob.extend(seekable_table(&table));
+    (blob, entries)
+}
+
 pub struct Repository {
     /// Removed when the last repository in it is gone.
     all: Arc<TempDir>,
@@ -63,7 +101,10 @@ pub struct Repository {
     /// The image.
     pub raw: Vec<u8>,
     pub list: ChunkList,
+    /// The first encoding's blob.
     pub blob: Descriptor,
+    /// One for each encoding.
+    pub blobs: Vec<Descriptor>,
 }
 
 impl Repository {
@@ -76,6 +117,17 @@ impl Repository {
     pub fn with_frames(
         chunks: &[Vec<u8>],
         per_frame: usize,
+        change: impl FnMut(usize, &mut Vec<u8>),
+    ) -> Self {
+        Self::with_forms(chunks, per_frame, None, change)
+    }
+
+    /// The same, and beside it a blob of larger frames in parts: so many chunks per part, so many
+    /// parts per frame.
+    pub fn with_forms(
+        chunks: &[Vec<u8>],
+        per_frame: usize,
+        parts: Option<(usize, usize)>,
         mut change: impl FnMut(usize, &mut Vec<u8>),
     ) -> Self {
         let mut builder = Builder::default();
@@ -98,15 +150,63 @@ impl Repository {
         builder.encoding(Sha256::of(&blob), blob.len() as u64, &frames);
         let all = Arc::new(tempfile::tempdir().unwrap());
         let dir = all.path().join("0");
-        LayoutDir::create(&dir).unwrap().put_blob(&blob).unwrap();
+        let layout = LayoutDir::create(&dir).unwrap();
+        layout.put_blob(&blob).unwrap();
+        let mut blobs = vec![Descriptor::of(media_type::IMAGE_BLOB, &blob)];
+        if let Some((per_part, parts)) = parts {
+            let (solid, entries) = solid(chunks, per_part, parts);
+            layout.put_blob(&solid).unwrap();
+            blobs.push(Descriptor::of(media_type::IMAGE_BLOB, &solid));
+            builder.encoding_in_parts(Sha256::of(&solid), solid.len() as u64, entries.into_iter());
+        }
         Repository {
             all,
             dir,
             component: "os".parse().unwrap(),
             raw: chunks.concat(),
             list: builder.finish().unwrap(),
-            blob: Descriptor::of(media_type::IMAGE_BLOB, &blob),
+            blob: blobs[0].clone(),
+            blobs,
         }
+    }
+
+    /// A delta from another image, in frames of so many of the chunks that one does not have, each
+    /// with all of its data as prefix. The blob is put beside the image.
+    pub fn delta_from(&self, base: &Repository, per_frame: usize) -> (DeltaList, Descriptor) {
+        let data = |repository: &Repository| -> Vec<Chunk> {
+            let chunks = repository.list.chunks();
+            chunks.filter(|chunk| chunk.content != Content::Zero).collect()
+        };
+        let known: Vec<Content> = data(base).iter().map(|chunk| chunk.content).collect();
+        let changed: Vec<Chunk> =
+            data(self).into_iter().filter(|chunk| !known.contains(&chunk.content)).collect();
+        let bytes = |repository: &Repository, chunks: &[Chunk]| -> Vec<u8> {
+            let part = |chunk: &Chunk| {
+                repository.raw[chunk.offset as usize..][..chunk.len as usize].to_vec()
+            };
+            chunks.iter().flat_map(part).collect()
+        };
+        let prefix_chunks = data(base);
+        let prefix = bytes(base, &prefix_chunks);
+        let (mut blob, mut frames) = (Vec::new(), Vec::new());
+        for content in changed.chunks(per_frame) {
+            let raw = bytes(self, content);
+            let mut encoder = zstd::stream::raw::Encoder::with_ref_prefix(3, &prefix).unwrap();
+            encoder.set_parameter(CParameter::EnableLongDistanceMatching(true)).unwrap();
+            encoder.set_parameter(CParameter::WindowLog(22)).unwrap();
+            encoder.set_pledged_src_size(Some(raw.len() as u64)).unwrap();
+            let frame = packed(&mut encoder, &raw, true);
+            frames.push(DeltaFrameEntry {
+                len: frame.len() as u32,
+                sha256: Sha256::of(&frame),
+                content: runs(content.iter().map(|chunk| chunk.index)),
+                prefix: runs(prefix_chunks.iter().map(|chunk| chunk.index)),
+            });
+            blob.extend(frame);
+        }
+        LayoutDir::create(&self.dir).unwrap().put_blob(&blob).unwrap();
+        let list = delta::build(&base.list, &self.list, Sha256::of(&blob), &frames).unwrap();
+        (list, Descriptor::of(media_type::DELTA_BLOB, &blob))
     }
 
     /// Good until the last repository of the family is dropped.
@@ -130,10 +230,34 @@ impl Repository {
             raw: self.raw.clone(),
             list: self.list.clone(),
             blob: self.blob.clone(),
+            blobs: self.blobs.clone(),
         };
         // An honest blob makes the folders.
         LayoutDir::create(&altered.dir).unwrap().put_blob(b"").unwrap();
         fs::write(altered.blob_path(), blob).unwrap();
+        altered
+    }
+
+    /// The same repository elsewhere, with the bytes of one of its blobs changed.
+    pub fn altered_blob(&self, blob: &Descriptor, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let altered = self.altered(|_| {});
+        let from = self.dir.join("blobs/sha256");
+        let to = altered.dir.join("blobs/sha256");
+        for file in fs::read_dir(&from).unwrap() {
+            let name = file.unwrap().file_name();
+            fs::copy(from.join(&name), to.join(&name)).unwrap();
+        }
+        let path = to.join(blob.digest.hex());
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(path, bytes).unwrap();
+        altered
+    }
+
+    /// The same without one of its blobs.
+    pub fn without_blob(&self, blob: &Descriptor) -> Self {
+        let altered = self.altered_blob(blob, |_| {});
+        fs::remove_file(altered.dir.join("blobs/sha256").join(blob.digest.hex())).unwrap();
         altered
     }
 
@@ -178,8 +302,8 @@ impl Repository {
             component: &self.component,
             product: "demo",
             list: &self.list,
-            encoding: 0,
-            blob: &self.blob,
+            blobs: &self.blobs,
+            deltas: &[],
             target,
         }
     }
@@ -212,6 +336,13 @@ impl Repository {
     /// Every byte that was written belongs to the signed list, whole chunks only (issue 4, must
     /// show 5), and nothing outside of the image changed.
     pub fn assert_only_signed_chunks(&self, disk: &Disk) {
+        self.assert_only_signed_writes(disk);
+        let (old, new) = (self.disk().content(), disk.content());
+        assert!(new[self.raw.len()..] == old[self.raw.len()..], "behind the image");
+    }
+
+    /// Every write is a whole signed chunk where the list has it.
+    pub fn assert_only_signed_writes(&self, disk: &Disk) {
         let mut zeros: Vec<Range<u64>> = Vec::new();
         for operation in disk.operations() {
             match operation {
@@ -233,8 +364,6 @@ impl Repository {
             assert_eq!(inside.first().map(|chunk| chunk.offset), Some(range.start));
             assert_eq!(sum, range.end - range.start, "whole zero chunks");
         }
-        let (old, new) = (self.disk().content(), disk.content());
-        assert!(new[self.raw.len()..] == old[self.raw.len()..], "behind the image");
     }
 }
 

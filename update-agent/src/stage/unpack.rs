@@ -1,0 +1,167 @@
+//! From verified compressed bytes to chunks: frames whole or in parts, and those of deltas.
+
+use formats::chunks::Chunk;
+use update_core::image::chunk_matches;
+
+use super::StageError;
+use super::fetch::{Job, Line, Ready, is_spare};
+use super::frame::{FrameError, Unpacker, Unpacking};
+use super::offer::{Base, Form, Holds};
+use super::span::{SPAN, filled};
+
+/// What one unpacking thread keeps between parts.
+#[derive(Default)]
+pub(super) struct Worker {
+    unpacker: Option<Unpacker<'static>>,
+    /// Offset in the blob at which the frame goes on that was begun.
+    next: Option<(usize, u64)>,
+    buffer: Vec<u8>,
+}
+
+impl Worker {
+    /// A part is missing: the frame it is of cannot go on.
+    pub(super) fn lost(&mut self) {
+        self.next = None;
+    }
+
+    /// Unpacks a part whose bytes are the signed ones.
+    pub(super) fn take(&mut self, line: &Line<'_>, job: &Job) -> Result<(), StageError> {
+        match job.part.holds {
+            Holds::Chunks { begins, ends, .. } => self.chunks(line, job, begins, ends),
+            Holds::Delta(frame) => {
+                let form = line.offers.all.get(job.offer).map(|offer| &offer.form);
+                if let Some(Form::Delta(base)) = form
+                    && let Err(why) = self.delta(line, job, base, frame)?
+                {
+                    line.give_up(job.offer, &why);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn chunks(
+        &mut self,
+        line: &Line<'_>,
+        job: &Job,
+        begins: bool,
+        ends: bool,
+    ) -> Result<(), StageError> {
+        let bad_frame = line.bad_frame(&job.part);
+        let expected = self.next.take() == Some((job.offer, job.part.offset));
+        let unpacker = match &mut self.unpacker {
+            Some(unpacker) => unpacker,
+            none => none.insert(Unpacker::new().map_err(&bad_frame)?),
+        };
+        let content = match begins {
+            true => unpacker.begin(&job.bytes).map_err(&bad_frame)?,
+            false if expected => unpacker.go_on(&job.bytes),
+            // Something before it is missing, and so will this be.
+            false => return Ok(()),
+        };
+        unpack(line, job, content, ends, &mut self.buffer)?.map_err(&bad_frame)?;
+        if !ends {
+            self.next = Some((job.offer, job.part.offset + u64::from(job.part.len)));
+        }
+        Ok(())
+    }
+
+    /// `Ok(Err)` says why the delta is of no use.
+    fn delta(
+        &mut self,
+        line: &Line<'_>,
+        job: &Job,
+        base: &Base<'_>,
+        frame: usize,
+    ) -> Result<Result<(), String>, StageError> {
+        let prefix = match prefix(base, frame) {
+            Ok(prefix) => prefix,
+            Err(why) => return Ok(Err(why)),
+        };
+        // The window of the last large frame is not needed beside the prefix.
+        self.unpacker = None;
+        let unpacked = Unpacker::with_prefix(&prefix).and_then(|mut unpacker| {
+            let content = unpacker.begin(&job.bytes)?;
+            Ok(unpack(line, job, content, true, &mut self.buffer))
+        });
+        match unpacked.and_then(|result| result.map_or_else(|error| Ok(Err(error)), |r| r.map(Ok)))
+        {
+            Ok(done) => done.map(Ok),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+}
+
+/// The chunks of the base that a frame refers to, each compared with its digest.
+fn prefix(base: &Base<'_>, frame: usize) -> Result<Vec<u8>, String> {
+    let frame = base.frames.get(frame).ok_or("it has no such frame")?;
+    let mut prefix = Vec::new();
+    for index in frame.prefix.iter().flat_map(|run| run.chunks()) {
+        let found = base.delta.base.entry(index).zip(base.offsets.get(index as usize));
+        let ((len, content), offset) = found.ok_or("its base has no such chunk")?;
+        let chunk = Chunk { index, offset: *offset, len, content };
+        let start = prefix.len();
+        prefix.resize(start + len as usize, 0);
+        let bytes = prefix.get_mut(start..).unwrap_or_default();
+        base.delta.device.read_at(bytes, *offset).map_err(|error| error.to_string())?;
+        if !chunk_matches(&chunk, bytes) {
+            return Err("its base is not what it should be".to_owned());
+        }
+    }
+    Ok(prefix)
+}
+
+/// Decompresses the chunks of a part and hands them on. The inner error is one of the frame.
+fn unpack(
+    line: &Line<'_>,
+    job: &Job,
+    mut content: Unpacking<'_, '_>,
+    ends: bool,
+    scratch: &mut Vec<u8>,
+) -> Result<Result<(), FrameError>, StageError> {
+    for chunk in line.chunks_of(&job.part, job.offer) {
+        if is_spare(line, &chunk) {
+            let mut left = u64::from(chunk.len);
+            while left > 0 {
+                let piece = left.min(SPAN);
+                if let Err(error) = content.fill(filled(scratch, piece)) {
+                    return Ok(Err(error));
+                }
+                left -= piece;
+            }
+            continue;
+        }
+        let room = match line.alone {
+            true => None,
+            false => line.chunks.reserve(chunk.len as usize),
+        };
+        let mut bytes = line.buffer();
+        bytes.resize(chunk.len as usize, 0);
+        if let Err(error) = content.fill(&mut bytes) {
+            return Ok(Err(error));
+        }
+        let ready = Ready { chunk, offer: job.offer, bytes };
+        match room {
+            Some(room) => room.push(ready),
+            None => {
+                finish(line, &ready)?;
+                line.recycle(ready.bytes);
+            }
+        }
+    }
+    Ok(if ends { content.finish() } else { content.pause() })
+}
+
+/// Verifies a chunk and writes it.
+pub(super) fn finish(line: &Line<'_>, ready: &Ready) -> Result<(), StageError> {
+    if line.write(&ready.chunk, &ready.bytes)? {
+        return Ok(());
+    }
+    let offer = line.offers.all.get(ready.offer);
+    if offer.is_some_and(|offer| matches!(offer.form, Form::Delta(_))) {
+        line.give_up(ready.offer, "it makes other bytes than the signed ones");
+        return Ok(());
+    }
+    let component = line.image.component.clone();
+    Err(StageError::ChunkHash { component, chunk: ready.chunk.index })
+}
