@@ -220,7 +220,7 @@ fn http_passes_with_2xx_only() {
     {
         let (port, server) = serve_once(status);
         let url = Url::parse(&format!("http://127.0.0.1:{port}/healthz")).unwrap();
-        let result = probe::run(&Probe::Http { url, ca: None }, Duration::from_secs(60));
+        let result = probe::run(&Probe::Http { url, ca: None }, &[], Duration::from_secs(60));
         assert_eq!(result.is_ok(), passes, "{status}: {result:?}");
         assert!(server.join().unwrap().starts_with("GET /healthz HTTP/1.1\r\n"));
         if let Err(why) = result {
@@ -235,13 +235,13 @@ fn a_server_that_accepts_and_says_nothing_is_not_healthy() {
     let port = listener.local_addr().unwrap().port();
     let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
     let limit = Duration::from_millis(200);
-    let why = probe::run(&Probe::Http { url, ca: None }, limit).unwrap_err();
+    let why = probe::run(&Probe::Http { url, ca: None }, &[], limit).unwrap_err();
     assert!(why.contains("within 200ms"), "{why}");
     let host = "127.0.0.1".to_owned();
     let tcp = Probe::Tcp { host, port };
-    probe::run(&tcp, Duration::from_secs(60)).unwrap();
+    probe::run(&tcp, &[], Duration::from_secs(60)).unwrap();
     drop(listener);
-    let why = probe::run(&tcp, Duration::from_secs(60)).unwrap_err();
+    let why = probe::run(&tcp, &[], Duration::from_secs(60)).unwrap_err();
     assert!(why.contains("refused"), "{why}");
 }
 
@@ -249,6 +249,6 @@ fn a_server_that_accepts_and_says_nothing_is_not_healthy() {
 fn a_unit_that_systemd_does_not_know_is_not_active() {
     // Fails where there is no systemd as well, with another reason.
     let unit = Probe::Unit("racklet-no-such.service".to_owned());
-    let why = probe::run(&unit, Duration::from_secs(60)).unwrap_err();
+    let why = probe::run(&unit, &[], Duration::from_secs(60)).unwrap_err();
     assert!(!why.is_empty() && !why.chars().any(char::is_control), "{why:?}");
 }
