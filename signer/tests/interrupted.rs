@@ -13,7 +13,7 @@ use formats::oci::{Descriptor, RepositoryName, Tag};
 use formats::reason::Reason;
 use formats::reference::Reference;
 use signer::progress::Progress;
-use signer::repository::{BlobSink, Expect, Registry, RegistryError};
+use signer::repository::{BlobSink, Expect, Registry, RegistryError, Stored};
 
 /// Whether the call that fails has its effect: a request that was lost, or its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl Registry for Failing<'_> {
         repository: &RepositoryName,
         manifest: &Descriptor,
         bytes: &[u8],
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Stored, RegistryError> {
         self.step(|| self.inner.put_manifest(repository, manifest, bytes))
     }
     fn set_tag(
@@ -265,7 +265,7 @@ fn of_two_publishers_the_second_is_told_to_run_again() {
             repository: &RepositoryName,
             manifest: &Descriptor,
             bytes: &[u8],
-        ) -> Result<(), RegistryError> {
+        ) -> Result<Stored, RegistryError> {
             self.inner.put_manifest(repository, manifest, bytes)
         }
         fn set_tag(

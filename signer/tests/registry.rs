@@ -74,7 +74,7 @@ fn a_registry_on_loopback() {
     let fixture = Fixture::new();
     let server = serve(&fixture, false);
     let token_file = Some(fixture.path("tokens"));
-    let options = ClientOptions { token_file, plain_http: true, ca: None };
+    let options = ClientOptions { token_file, plain_http: true, ..ClientOptions::default() };
     round_trip(&fixture, connect(&server, &options).as_ref());
 
     // Without the token everything can be read and nothing written.
@@ -94,6 +94,7 @@ fn a_registry_over_tls() {
         ca: Some(fixture.path("cert.pem")),
         token_file: Some(fixture.path("tokens")),
         plain_http: false,
+        ..ClientOptions::default()
     };
     round_trip(&fixture, connect(&server, &options).as_ref());
 

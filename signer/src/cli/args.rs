@@ -405,7 +405,7 @@ pub(super) struct RegistryArgs {
     /// Trust only these certificates (PEM) instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// File with a bearer token
+    /// File with a bearer token; without, docker's and podman's files are looked at
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// HTTP without TLS, on this machine only
@@ -419,6 +419,7 @@ impl RegistryArgs {
             ca: self.ca.clone(),
             token_file: self.token_file.clone(),
             plain_http: self.plain_http,
+            ..ClientOptions::default()
         }
     }
 }

@@ -135,6 +135,7 @@ pub fn publish(
     let (components, security_version) = check_request(&base.published, request)?;
     rehearse(&base.published, request, security_version, now)?;
     let repository = product_repository(registry, &request.product)?;
+    registry.may_mount_from(&neighbours(registry, &base.published, &request.product)?);
     let tag = published::tag(request.version.as_str())?;
     // All files are opened before the first is built: a missing one should not cost an hour.
     let mut sources = Vec::new();
@@ -202,6 +203,21 @@ pub fn publish(
         warnings,
         example_keys: has_example_key(&state.root),
     }))
+}
+
+/// Where images of this release may be already: the repositories of other products.
+fn neighbours(
+    registry: &dyn Registry,
+    before: &Published,
+    product: &str,
+) -> Result<Vec<RepositoryName>, SignerError> {
+    let releases = before.state.releases().map_err(PlanError::from)?;
+    let mut products: Vec<_> = releases.into_iter().map(|release| release.product).collect();
+    products.retain(|other| other != product);
+    products.sort();
+    products.dedup();
+    let names = products.iter().map(|product| product_repository(registry, product));
+    Ok(names.collect::<Result<_, _>>()?)
 }
 
 /// Everything that signing would refuse whatever is in the images, before they are built.
@@ -295,7 +311,6 @@ impl Upload<'_> {
                 images.push(Descriptor::new(media_type::IMAGE_BLOB, sink.finish(&bar)?, size));
             }
         }
-        bar.done();
         let mut hashes =
             images.iter().map(|image| image.digest.as_sha256().expect("sinks hash with SHA-256"));
         let fine_sha256 = hashes.next().expect("the fine blob is always kept");
@@ -321,7 +336,9 @@ impl Upload<'_> {
         let manifest = documents.to_bytes(input.name.as_str());
         ComponentManifest::parse(&manifest)?;
         let descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
+        // Uploads go on until here.
         registry.put_manifest(repository, &descriptor, &manifest)?;
+        bar.done();
 
         let report = ComponentReport {
             name: input.name.to_string(),

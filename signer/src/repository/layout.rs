@@ -10,7 +10,7 @@ use formats::oci::{
 use formats::reference::Reference;
 use storage::layout::{Archive, BlobWriter, Layout, LayoutDir, LayoutError};
 
-use super::{BlobSink, Expect, Registry, RegistryError};
+use super::{BlobSink, Expect, Registry, RegistryError, Stored};
 use crate::progress::Progress;
 
 /// A layout whose references read `[ns/]repository:tag`.
@@ -160,10 +160,10 @@ impl Registry for LayoutRepository {
         _repository: &RepositoryName,
         manifest: &Descriptor,
         bytes: &[u8],
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Stored, RegistryError> {
         let stored = self.writable()?.put_blob(bytes)?;
         debug_assert_eq!(stored, manifest.digest);
-        Ok(())
+        Ok(Stored::ReferrersNotListed)
     }
 
     fn set_tag(

@@ -1,7 +1,7 @@
 //! Where a repository lies, and the few things that are done to it.
 //!
 //! ```text
-//!  docker://host/ns     ─► RegistryClient (oci-client)      ┐
+//!  docker://host/ns     ─► RegistryClient (HTTP)            ┐
 //!  oci:DIR[:ns]         ─► LayoutRepository (storage)       ├─ dyn Registry
 //!  oci-archive:FILE.tar ─► LayoutRepository, read only      ┘
 //! ```
@@ -13,10 +13,12 @@
 #[cfg(feature = "registry")]
 mod client;
 mod layout;
+mod referrers;
 
 #[cfg(feature = "registry")]
-pub use client::RegistryClient;
+pub use client::{Backoff, RegistryClient};
 pub use layout::LayoutRepository;
+pub use referrers::{attach, attached};
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -216,13 +218,27 @@ pub trait Registry {
         repository: &RepositoryName,
     ) -> Result<Box<dyn BlobSink + '_>, RegistryError>;
 
-    /// Stores a manifest under its digest. What it refers to must be there.
+    /// Stores a manifest under its digest. What it refers to must be there, or have been given to
+    /// [`BlobSink::finish`]: this waits for it.
     fn put_manifest(
         &self,
         repository: &RepositoryName,
         manifest: &Descriptor,
         bytes: &[u8],
-    ) -> Result<(), RegistryError>;
+    ) -> Result<Stored, RegistryError>;
+
+    /// Repositories beside the one that is written which may hold the same blobs.
+    fn may_mount_from(&self, _repositories: &[RepositoryName]) {}
+
+    /// What is attached to a manifest, as the repository itself lists it, by digest; `None` when it
+    /// keeps no such list, see [`attached`].
+    fn referrers(
+        &self,
+        _repository: &RepositoryName,
+        _subject: &Digest,
+    ) -> Result<Option<Vec<Descriptor>>, RegistryError> {
+        Ok(None)
+    }
 
     /// Makes a tag stand for a stored manifest, if it stands for what is expected.
     ///
@@ -282,9 +298,19 @@ pub trait Registry {
     }
 }
 
+/// What a repository does for a manifest that is attached to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Lists it by itself (`OCI-Subject`).
+    ReferrersListed,
+    /// Nothing, so that whoever attaches it keeps the list.
+    ReferrersNotListed,
+}
+
 /// A blob on its way, hashed as it passes. Dropped unfinished, nothing of it remains.
 pub trait BlobSink: Write {
-    /// Stores the blob durably and gives its SHA-256 digest.
+    /// Gives its SHA-256 digest. In a directory the blob is durable then; on its way to a registry it
+    /// may take until the next manifest is stored, which fails when the blob did not get there.
     fn finish(self: Box<Self>, progress: &Progress) -> Result<Digest, RegistryError>;
 
     /// The error of a failed write.
@@ -300,6 +326,9 @@ pub struct ClientOptions {
     pub token_file: Option<PathBuf>,
     /// HTTP without TLS; loopback addresses only.
     pub plain_http: bool,
+    /// How failures that pass are waited for.
+    #[cfg(feature = "registry")]
+    pub backoff: Backoff,
 }
 
 /// What a repository is opened for.

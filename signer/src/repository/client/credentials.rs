@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use formats::reason::Reason;
-use oci_client::client::{Certificate, CertificateEncoding};
+use reqwest::Certificate;
 
-use super::RegistryError;
+use super::super::RegistryError;
 
 /// 16 KiB: larger than any token we know of; bounds what a wrong path makes us read.
 const TOKEN_LIMIT: u64 = 16 << 10;
@@ -21,7 +21,7 @@ pub(super) fn is_loopback(authority: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-pub(super) fn read_ca(path: &Path) -> Result<Certificate, RegistryError> {
+pub(super) fn read_ca(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
     let failed = |why: String| RegistryError::Credential {
         what: "certificate file",
         path: path.to_owned(),
@@ -32,7 +32,7 @@ pub(super) fn read_ca(path: &Path) -> Result<Certificate, RegistryError> {
     if !data.windows(11).any(|window| window == b"-----BEGIN ") {
         return Err(failed("holds no PEM certificate".to_owned()));
     }
-    Ok(Certificate { encoding: CertificateEncoding::Pem, data })
+    Certificate::from_pem_bundle(&data).map_err(|error| failed(error.to_string()))
 }
 
 pub(super) fn read_token(path: &Path) -> Result<String, RegistryError> {

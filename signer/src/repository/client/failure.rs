@@ -1,43 +1,97 @@
-//! What an error of `oci-client` means.
+//! What went wrong between us and a registry.
 
 use std::error::Error as _;
 use std::io;
+use std::time::Duration;
 
 use formats::reason::Reason;
-use oci_client::errors::{OciDistributionError, OciErrorCode};
 
-/// Whether the registry says, in so many words, that there is no such thing.
-pub(super) fn is_not_found(error: &OciDistributionError) -> bool {
-    match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => true,
-        OciDistributionError::ServerError { code, .. } => *code == 404,
-        OciDistributionError::RegistryError { envelope, .. } => {
-            !envelope.errors.is_empty()
-                && envelope.errors.iter().all(|error| {
-                    matches!(
-                        error.code,
-                        OciErrorCode::ManifestUnknown
-                            | OciErrorCode::NameUnknown
-                            | OciErrorCode::BlobUnknown
-                            | OciErrorCode::NotFound
-                    )
-                })
-        }
-        _ => false,
-    }
+/// Why a request brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The registry says no.
+    #[error("{status}{}", said(.text))]
+    Status {
+        status: u16,
+        /// The first error code of the answer.
+        code: String,
+        /// What it says, cut and escaped.
+        text: String,
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+    /// The network, or TLS.
+    #[error("{}", chain(.0))]
+    Transport(reqwest::Error),
+    /// An answer that makes no sense.
+    #[error("the answer {0}")]
+    Answer(&'static str),
+    /// Tokens.
+    #[error("{0}")]
+    Token(String),
+    /// The file to be uploaded.
+    #[error("read what is to be uploaded: {0}")]
+    File(#[from] io::Error),
 }
 
-/// The stable code.
-pub(super) fn reason_of(error: &OciDistributionError) -> Reason {
-    match error {
-        OciDistributionError::DigestError(_) => Reason::HashMismatch,
-        OciDistributionError::RequestError(error) if error.is_timeout() => Reason::Timeout,
-        OciDistributionError::RequestError(error) if error.is_redirect() => Reason::RedirectRefused,
-        OciDistributionError::RequestError(error) if is_tls(error) => Reason::Tls,
-        OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => {
-            Reason::Unreachable
+fn said(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+impl Failure {
+    /// The status of an answer and what its body says (distribution-spec §"Error Codes").
+    pub(super) fn status(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
+        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let first = json.pointer("/errors/0");
+        let field = |name: &str| {
+            let text = first.and_then(|it| it.get(name)).and_then(|it| it.as_str());
+            text.unwrap_or_default().chars().take(200).collect::<String>()
+        };
+        let (code, message) = (field("code"), field("message"));
+        let text = format!("{code} {message}").trim().escape_debug().to_string();
+        Failure::Status { status, code, text, retry_after }
+    }
+
+    /// Whether the registry says, in so many words, that there is no such thing.
+    pub(super) fn is_not_found(&self) -> bool {
+        match self {
+            Failure::Status { status, code, .. } => {
+                let known = ["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NOT_FOUND"];
+                *status == 404 || known.contains(&code.as_str())
+            }
+            _ => false,
         }
-        _ => Reason::HttpStatus,
+    }
+
+    /// Whether the same request may go better a little later.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Failure::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            Failure::Transport(error) => {
+                !(error.is_builder() || error.is_redirect() || is_tls(error))
+            }
+            Failure::Answer(_) | Failure::Token(_) | Failure::File(_) => false,
+        }
+    }
+
+    /// How long the registry asks us to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Failure::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The stable code.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Failure::Transport(error) if error.is_timeout() => Reason::Timeout,
+            Failure::Transport(error) if error.is_redirect() => Reason::RedirectRefused,
+            Failure::Transport(error) if is_tls(error) => Reason::Tls,
+            Failure::Transport(_) => Reason::Unreachable,
+            Failure::Status { .. } | Failure::Answer(_) | Failure::Token(_) => Reason::HttpStatus,
+            Failure::File(_) => Reason::StoreIo,
+        }
     }
 }
 
@@ -57,7 +111,7 @@ fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// An error with its causes; each part once.
-pub(super) fn chain(error: &OciDistributionError) -> String {
+pub(super) fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -68,4 +122,22 @@ pub(super) fn chain(error: &OciDistributionError) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_registry_says_is_shown_without_its_tricks() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no\u001b[2J\nerror[ok]"}]}"#;
+        let failure = Failure::status(403, body, None);
+        assert_eq!(failure.to_string(), "403: DENIED no\\u{1b}[2J\\nerror[ok]");
+        assert!(!failure.is_passing() && !failure.is_not_found());
+        assert!(Failure::status(404, b"<html>", None).is_not_found());
+        for status in [429, 500, 503] {
+            assert!(Failure::status(status, b"", None).is_passing(), "{status}");
+        }
+        assert_eq!(Failure::status(500, b"", None).to_string(), "500");
+    }
 }

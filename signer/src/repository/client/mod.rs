@@ -1,46 +1,82 @@
-//! Registries over HTTP, through `oci-client`. Its types and its runtime stay in this file.
+//! Registries over HTTP: the part of the distribution API that publishing needs. Nothing of the HTTP
+//! client or of its runtime leaves this folder.
 //!
-//! Manifests travel as the bytes that were signed, never parsed and written again. Blobs go up in
-//! one streamed request each, from a temporary file: the digest has to be known before the upload
-//! ends, and a whole image does not fit into memory.
+//! | module | does | I/O |
+//! |---|---|---|
+//! | `auth` | challenges, tokens, what goes to whom | asks for tokens |
+//! | `backoff` | how long to wait (pure) | no |
+//! | `credentials`, `files` | tokens, certificates, docker's and podman's files, helpers | yes |
+//! | `failure` | what an error means (pure) | no |
+//! | `http` | one request, repeated where that may help | yes |
+//! | `upload` | blobs: mounts, whole uploads, and going on after a cut | yes |
+//!
+//! Manifests travel as the bytes that were signed, never parsed and written again. Blobs go up from
+//! a temporary file: the digest has to be known before the upload ends, and a whole image does not
+//! fit into memory. They go up several at once while the next one is made; whatever refers to them
+//! waits until they are there.
 
+mod auth;
+mod backoff;
 mod credentials;
 mod failure;
+mod files;
+mod http;
 mod transfer;
+mod upload;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Seek, Write};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use formats::digest::{Algorithm, Digest, Hasher};
-use formats::oci::{Descriptor, RepositoryName, Tag, media_type};
+use formats::oci::{Descriptor, MANIFEST_LIMIT, RepositoryName, Tag, media_type};
 use formats::reason::Reason;
 use formats::reference::Reference;
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference as ImageReference};
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
-use self::credentials::{is_loopback, read_ca, read_token};
-use self::failure::{chain, is_not_found, reason_of};
-use self::transfer::{BlobReader, FileStream};
-use super::{BlobSink, ClientOptions, Expect, Registry, RegistryError};
+use self::auth::{Auth, Credentials, Secret};
+pub use self::backoff::Backoff;
+use self::credentials::{is_loopback, read_token};
+use self::failure::Failure;
+use self::http::Http;
+use self::transfer::{BlobReader, Content};
+use self::upload::push_scope;
+use super::{BlobSink, ClientOptions, Expect, Registry, RegistryError, Stored};
 use crate::progress::Progress;
 
-/// A registry that is silent for this long is gone.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longer than any handshake over a bad line.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Uploads at once: enough to fill a line with small blobs, few enough for any registry.
+const UPLOADS: usize = 4;
+
+/// 64 KiB: looking for a smaller blob elsewhere costs as much as sending it.
+const WORTH_A_MOUNT: u64 = 64 << 10;
+
+/// Repositories that are asked for a blob before it is uploaded.
+const SOURCES: usize = 8;
 
 /// A registry.
 pub struct RegistryClient {
     reference: Reference,
     authority: String,
-    client: Client,
-    auth: RegistryAuth,
+    http: Arc<Http>,
+    uploads: Arc<Semaphore>,
+    pending: Mutex<Vec<Pending>>,
+    /// Repositories of this registry that may have what is to be uploaded.
+    sources: Mutex<Vec<RepositoryName>>,
     runtime: tokio::runtime::Runtime,
+}
+
+/// A blob on its way.
+struct Pending {
+    repository: RepositoryName,
+    digest: Digest,
+    upload: JoinHandle<Result<(), Failure>>,
 }
 
 impl RegistryClient {
@@ -53,104 +89,132 @@ impl RegistryClient {
         if options.plain_http && !is_loopback(&authority) {
             return Err(RegistryError::PlainHttp(authority));
         }
-        // Fails when another part of the program chose a provider already; that one is used then.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let ca = options.ca.as_deref().map(read_ca).transpose()?;
-        let auth = match options.token_file.as_deref() {
-            Some(path) => RegistryAuth::Bearer(read_token(path)?),
-            None => RegistryAuth::Anonymous,
-        };
         let failed = |message: String| RegistryError::Client {
             action: "prepare the client".to_owned(),
             registry: authority.clone(),
             message,
             reason: Reason::Config,
         };
-        let config = ClientConfig {
-            protocol: if options.plain_http { ClientProtocol::Http } else { ClientProtocol::Https },
-            use_monolithic_push: true,
-            tls_certs_only: ca.into_iter().collect(),
-            read_timeout: Some(READ_TIMEOUT),
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            user_agent: concat!("racklet-signer/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
+        let credentials = match options.token_file.as_deref() {
+            Some(path) => Credentials::Bearer(Secret::new(&read_token(path)?)),
+            None => files::find(&authority, reference.namespace().as_str())?,
         };
-        let client = Client::try_from(config).map_err(|error| failed(chain(&error)))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        let scheme = if options.plain_http { "http" } else { "https" };
+        let base: url::Url = format!("{scheme}://{authority}/")
+            .parse()
+            .map_err(|_| failed(format!("{authority:?} is no address")))?;
+        let client = http::client(options.ca.as_deref(), &authority)?;
+        let auth = Auth::new(credentials, base.clone(), options.plain_http);
+        let (backoff, answered) = (options.backoff, AtomicBool::new(false));
+        let http = Arc::new(Http { client, base, auth, backoff, answered });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("registry")
             .enable_all()
             .build()
             .map_err(|error| failed(error.to_string()))?;
-        Ok(RegistryClient { reference, authority, client, auth, runtime })
+        let uploads = Arc::new(Semaphore::new(UPLOADS));
+        let (pending, sources) = (Mutex::default(), Mutex::default());
+        Ok(RegistryClient { reference, authority, http, uploads, pending, sources, runtime })
     }
 
     fn run<T>(
         &self,
         action: &str,
-        work: impl Future<Output = Result<T, OciDistributionError>>,
+        work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, RegistryError> {
-        self.runtime.block_on(work).map_err(|error| self.failed(action, &error))
+        self.runtime.block_on(work).map_err(|failure| self.failed(action, &failure))
     }
 
-    /// `None` when the registry says that there is no such thing, and only then.
-    fn run_optional<T>(
-        &self,
-        action: &str,
-        work: impl Future<Output = Result<T, OciDistributionError>>,
-    ) -> Result<Option<T>, RegistryError> {
-        match self.runtime.block_on(work) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if is_not_found(&error) => Ok(None),
-            Err(error) => Err(self.failed(action, &error)),
-        }
-    }
-
-    fn failed(&self, action: &str, error: &OciDistributionError) -> RegistryError {
+    fn failed(&self, action: &str, failure: &Failure) -> RegistryError {
         RegistryError::Client {
             action: action.to_owned(),
             registry: self.authority.clone(),
-            message: chain(error),
-            reason: reason_of(error),
+            message: failure.to_string(),
+            reason: failure.reason(),
         }
     }
 
-    fn by_tag(&self, repository: &RepositoryName, tag: &str) -> ImageReference {
-        ImageReference::with_tag(
-            self.authority.clone(),
-            repository.as_str().to_owned(),
-            tag.to_owned(),
-        )
+    fn pending(&self) -> std::sync::MutexGuard<'_, Vec<Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn by_digest(&self, repository: &RepositoryName, digest: &Digest) -> ImageReference {
-        ImageReference::with_digest(
-            self.authority.clone(),
-            repository.as_str().to_owned(),
-            digest.to_string(),
-        )
+    /// Waits until every blob is there, and tells the first error of those that are not.
+    fn settle(&self) -> Result<(), RegistryError> {
+        let pending = std::mem::take(&mut *self.pending());
+        let mut first = Ok(());
+        for Pending { repository, digest, upload } in pending {
+            let done = self.runtime.block_on(upload);
+            let done = done.unwrap_or_else(|panic| Err(Failure::File(io::Error::other(panic))));
+            if let (Err(failure), Ok(())) = (done, &first) {
+                first = Err(self.failed(&format!("push blob {digest} to {repository}"), &failure));
+            }
+        }
+        first
     }
 
-    /// Blob calls take no credentials; this is what stores them.
-    fn authenticate(&self) {
-        self.runtime.block_on(self.client.store_auth_if_needed(&self.authority, &self.auth));
+    /// A manifest by tag or digest, and no other bytes than are a manifest's.
+    fn pull(
+        &self,
+        action: &str,
+        repository: &RepositoryName,
+        reference: &str,
+    ) -> Result<Option<Vec<u8>>, RegistryError> {
+        let accepted = format!("{}, {}", media_type::MANIFEST, media_type::INDEX);
+        let scope = format!("repository:{repository}:pull");
+        let pulled = self.run(action, async {
+            let url = self.http.url(&format!("{repository}/manifests/{reference}"))?;
+            let fill = |request: reqwest::RequestBuilder| request.header(ACCEPT, &accepted);
+            let answer = match self.http.send(&scope, Method::GET, url, &fill).await {
+                Ok(answer) => answer,
+                Err(failure) if failure.is_not_found() => return Ok(None),
+                Err(failure) => return Err(failure),
+            };
+            let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
+            http::read_limited(answer, limit).await.map(Some)
+        })?;
+        Ok(pulled.map(|bytes| bytes.to_vec()))
     }
 
+    /// Stores a manifest under a tag or its digest.
     fn push(
         &self,
-        image: &ImageReference,
+        repository: &RepositoryName,
+        reference: &str,
         manifest: &Descriptor,
         bytes: &[u8],
-    ) -> Result<(), RegistryError> {
-        self.authenticate();
+    ) -> Result<Stored, RegistryError> {
+        self.settle()?;
         let action = format!("push manifest {}", manifest.digest);
-        let content_type = manifest.media_type.parse().map_err(|_| RegistryError::Client {
-            action: action.clone(),
-            registry: self.authority.clone(),
-            message: format!("{:?} is not a media type", manifest.media_type),
-            reason: Reason::BundleFormat,
-        })?;
         let body = Bytes::copy_from_slice(bytes);
-        self.run(&action, self.client.push_manifest_raw(image, body, content_type))?;
-        Ok(())
+        self.run(&action, async {
+            let url = self.http.url(&format!("{repository}/manifests/{reference}"))?;
+            let fill = |request: reqwest::RequestBuilder| {
+                request.header(CONTENT_TYPE, &manifest.media_type).body(body.clone())
+            };
+            let scope = push_scope(repository);
+            let answer = self.http.send(&scope, Method::PUT, url, &fill).await?;
+            // distribution-spec §"Pushing Manifests with Subject".
+            let listed = answer.headers().contains_key("oci-subject");
+            Ok(if listed { Stored::ReferrersListed } else { Stored::ReferrersNotListed })
+        })
+    }
+
+    /// A repository of this registry, other than `to`, that has the blob.
+    async fn source(
+        http: &Http,
+        sources: &[RepositoryName],
+        to: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<RepositoryName> {
+        for from in sources.iter().filter(|from| *from != to).take(SOURCES) {
+            let scope = format!("repository:{from}:pull");
+            // A repository that we may not read has nothing for us.
+            if http.has_blob(&scope, from, digest).await.unwrap_or(false) {
+                return Some(from.clone());
+            }
+        }
+        None
     }
 }
 
@@ -159,16 +223,16 @@ impl Registry for RegistryClient {
         &self.reference
     }
 
+    fn may_mount_from(&self, repositories: &[RepositoryName]) {
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = repositories.to_vec();
+    }
+
     fn tagged(
         &self,
         repository: &RepositoryName,
         tag: &Tag,
     ) -> Result<Option<Vec<u8>>, RegistryError> {
-        let image = self.by_tag(repository, tag.as_str());
-        let action = format!("read {repository}:{tag}");
-        let accepted = [media_type::MANIFEST, media_type::INDEX];
-        let pull = self.client.pull_manifest_raw(&image, &self.auth, &accepted);
-        Ok(self.run_optional(&action, pull)?.map(|(bytes, _)| bytes.to_vec()))
+        self.pull(&format!("read {repository}:{tag}"), repository, tag.as_str())
     }
 
     fn manifest(
@@ -176,14 +240,11 @@ impl Registry for RegistryClient {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Vec<u8>, RegistryError> {
-        let image = self.by_digest(repository, digest);
         let action = format!("read manifest {digest} of {repository}");
-        let accepted = [media_type::MANIFEST, media_type::INDEX];
-        let pull = self.client.pull_manifest_raw(&image, &self.auth, &accepted);
         let what = "manifest";
-        match self.run_optional(&action, pull)? {
+        match self.pull(&action, repository, &digest.to_string())? {
             None => Err(RegistryError::Missing { what, digest: digest.clone() }),
-            Some((bytes, _)) if digest.matches(&bytes) => Ok(bytes.to_vec()),
+            Some(bytes) if digest.matches(&bytes) => Ok(bytes),
             Some(_) => Err(RegistryError::Digest { what, digest: digest.clone() }),
         }
     }
@@ -193,10 +254,14 @@ impl Registry for RegistryClient {
         repository: &RepositoryName,
         blob: &Descriptor,
     ) -> Result<bool, RegistryError> {
-        self.authenticate();
-        let image = self.by_digest(repository, &blob.digest);
-        let digest = blob.digest.to_string();
-        self.run(&format!("look for blob {digest}"), self.client.blob_exists(&image, &digest))
+        let digest = &blob.digest;
+        let coming = |it: &Pending| it.digest == *digest && it.repository == *repository;
+        if self.pending().iter().any(coming) {
+            return Ok(true);
+        }
+        let scope = push_scope(repository);
+        let look = self.http.has_blob(&scope, repository, digest);
+        self.run(&format!("look for blob {digest}"), look)
     }
 
     fn open_blob(
@@ -204,17 +269,23 @@ impl Registry for RegistryClient {
         repository: &RepositoryName,
         blob: &Descriptor,
     ) -> Result<Box<dyn Read + '_>, RegistryError> {
-        self.authenticate();
-        let image = self.by_digest(repository, &blob.digest);
-        let digest = blob.digest.to_string();
+        self.settle()?;
+        let digest = blob.digest.clone();
         let action = format!("read blob {digest} of {repository}");
-        let pull = self.client.pull_blob_stream(&image, digest.as_str());
-        match self.run_optional(&action, pull)? {
-            Some(stream) => {
-                let (stream, rest) = (stream.stream, Bytes::new());
-                Ok(Box::new(BlobReader { runtime: &self.runtime, stream, rest }))
+        let scope = format!("repository:{repository}:pull");
+        let opened = self.run(&action, async {
+            let url = self.http.url(&format!("{repository}/blobs/{digest}"))?;
+            match self.http.send(&scope, Method::GET, url, &|request| request).await {
+                Ok(answer) => Ok(Some(answer)),
+                Err(failure) if failure.is_not_found() => Ok(None),
+                Err(failure) => Err(failure),
             }
-            None => Err(RegistryError::Missing { what: "blob", digest: blob.digest.clone() }),
+        })?;
+        match opened {
+            Some(answer) => {
+                Ok(Box::new(BlobReader { runtime: &self.runtime, answer, rest: Bytes::new() }))
+            }
+            None => Err(RegistryError::Missing { what: "blob", digest }),
         }
     }
 
@@ -232,10 +303,8 @@ impl Registry for RegistryClient {
         repository: &RepositoryName,
         manifest: &Descriptor,
         bytes: &[u8],
-    ) -> Result<(), RegistryError> {
-        // As a tag that reads like a digest: the request is the same, and oci-client 0.18 panics
-        // on a digest reference when the registry's answer has no Location.
-        self.push(&self.by_tag(repository, &manifest.digest.to_string()), manifest, bytes)
+    ) -> Result<Stored, RegistryError> {
+        self.push(repository, &manifest.digest.to_string(), manifest, bytes)
     }
 
     fn set_tag(
@@ -251,7 +320,57 @@ impl Registry for RegistryClient {
             let (repository, tag) = (repository.clone(), tag.clone());
             return Err(RegistryError::Moved { repository, tag });
         }
-        self.push(&self.by_tag(repository, tag.as_str()), manifest, bytes)
+        self.push(repository, tag.as_str(), manifest, bytes).map(drop)
+    }
+
+    fn referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+    ) -> Result<Option<Vec<Descriptor>>, RegistryError> {
+        let scope = format!("repository:{repository}:pull");
+        let action = format!("list referrers of {subject}");
+        let mut found = BTreeMap::new();
+        let mut next = Some(format!("{repository}/referrers/{subject}"));
+        // A hundred pages of a registry's own size; one that never ends is cut off.
+        for _ in 0..100 {
+            let Some(rest) = next.take() else { break };
+            let answered = self.run(&action, async {
+                let url = self.http.url(&rest)?;
+                match self.http.send(&scope, Method::GET, url, &|request| request).await {
+                    Ok(answer) => {
+                        let link = http::text(answer.headers(), "link").and_then(next_page);
+                        let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
+                        let body = http::read_limited(answer, limit).await?;
+                        Ok(Some((body, link)))
+                    }
+                    // distribution-spec §"Unavailable Referrers API".
+                    Err(failure) if failure.is_not_found() => Ok(None),
+                    Err(failure) => Err(failure),
+                }
+            })?;
+            let Some((body, link)) = answered else { return Ok(None) };
+            let Ok(index) = formats::oci::Index::parse_layout(&body) else { return Ok(None) };
+            found.extend(index.manifests.into_iter().map(|it| (it.digest.clone(), it)));
+            next = link;
+        }
+        Ok(Some(found.into_values().collect()))
+    }
+}
+
+/// `</v2/<rest>>; rel="next"`; other places are not followed.
+fn next_page(link: &str) -> Option<String> {
+    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    rest.contains("rel=\"next\"").then_some(())?;
+    Some(target.strip_prefix("/v2/")?.to_owned())
+}
+
+impl Drop for RegistryClient {
+    fn drop(&mut self) {
+        // Nobody waits for these any more: what they carry is not referred to.
+        for pending in self.pending().drain(..) {
+            pending.upload.abort();
+        }
     }
 }
 
@@ -286,12 +405,22 @@ impl BlobSink for Upload<'_> {
             return Ok(digest);
         }
         file.rewind().map_err(spool)?;
-        let image = registry.by_digest(&repository, &digest);
-        let text = digest.to_string();
-        // The registry compares the bytes with the digest and refuses others.
-        let stream = FileStream { file, left: len, progress: progress.clone() };
-        let push = registry.client.push_blob_stream(&image, stream, &text, Some(len));
-        registry.run(&format!("push blob {text} to {repository}"), push)?;
+        let content = Content::new(file, len, progress.clone());
+        let sources = registry.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let http = Arc::clone(&registry.http);
+        // Here, not in the task: so many files wait on disk, and no more.
+        let place = registry.runtime.block_on(Arc::clone(&registry.uploads).acquire_owned());
+        let (to, named) = (repository.clone(), digest.clone());
+        let upload = registry.runtime.spawn(async move {
+            let _place = place;
+            let from = match len >= WORTH_A_MOUNT {
+                true => RegistryClient::source(&http, &sources, &to, &named).await,
+                false => None,
+            };
+            // The registry compares the bytes with the digest and refuses others.
+            http.push_blob(&to, &named, &content, from.as_ref()).await
+        });
+        registry.pending().push(Pending { repository, digest: digest.clone(), upload });
         Ok(digest)
     }
 
@@ -302,4 +431,17 @@ impl BlobSink for Upload<'_> {
 
 fn spool(source: io::Error) -> RegistryError {
     RegistryError::Spool { path: std::env::temp_dir(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_stay_at_the_registry() {
+        let next = next_page("</v2/a/referrers/sha256:0?last=1>; rel=\"next\"");
+        assert_eq!(next.as_deref(), Some("a/referrers/sha256:0?last=1"));
+        assert_eq!(next_page("<https://evil.example/v2/x>; rel=\"next\""), None);
+        assert_eq!(next_page("</v2/a>; rel=\"prev\""), None);
+    }
 }

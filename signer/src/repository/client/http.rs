@@ -1,0 +1,196 @@
+//! One request and its answer: credentials, another try when it may help, bounds on what is read.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use url::Url;
+
+use super::super::RegistryError;
+use super::auth::{Auth, Challenge};
+use super::backoff::{Backoff, retry_after};
+use super::credentials::{is_loopback, read_ca};
+use super::failure::{Failure, chain};
+use formats::reason::Reason;
+
+/// A registry that is silent for this long is gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than any handshake over a bad line.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// As many as any registry needs to hand a blob over to its storage.
+const REDIRECTS: usize = 5;
+/// What is read of an answer that only says what is wrong.
+const ERROR_LIMIT: usize = 16 << 10;
+
+/// The client of one registry.
+#[derive(Debug)]
+pub(super) struct Http {
+    pub(super) client: Client,
+    /// `https://host:port/`.
+    pub(super) base: Url,
+    pub(super) auth: Auth,
+    pub(super) backoff: Backoff,
+    /// Whether it ever answered: one that never did is a wrong address, mostly.
+    pub(super) answered: AtomicBool,
+}
+
+/// Attempts to reach a registry that never answered.
+const FIRST_CONTACT: u32 = 2;
+
+/// A client that trusts the certificates of `ca`, or the system's.
+pub(super) fn client(
+    ca: Option<&std::path::Path>,
+    registry: &str,
+) -> Result<Client, RegistryError> {
+    // Fails when another part of the program chose a provider already; that one is used then.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .user_agent(concat!("racklet-signer/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .redirect(redirect::Policy::custom(follow));
+    if let Some(path) = ca {
+        builder = builder.tls_certs_only(read_ca(path)?);
+    }
+    builder.build().map_err(|error| RegistryError::Client {
+        action: "prepare the client".to_owned(),
+        registry: registry.to_owned(),
+        message: chain(&error),
+        reason: Reason::Config,
+    })
+}
+
+/// Storage behind a registry may be elsewhere; credentials do not go there (the client drops them
+/// with the host), and nothing goes from TLS to plain HTTP.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let plain = attempt.url().scheme() != "https";
+    let was_plain = attempt.previous().last().is_some_and(|url| url.scheme() != "https");
+    let here = attempt.url().host_str().is_some_and(is_loopback);
+    if plain && !(was_plain && here) {
+        return attempt.error("leads from TLS to plain HTTP");
+    }
+    if attempt.previous().len() > REDIRECTS {
+        return attempt.error("leads nowhere");
+    }
+    attempt.follow()
+}
+
+/// At most that many bytes of an answer.
+pub(super) async fn read_limited(mut answer: Response, limit: usize) -> Result<BytesMut, Failure> {
+    let mut body = BytesMut::new();
+    while let Some(part) = answer.chunk().await.map_err(Failure::Transport)? {
+        if body.len() + part.len() > limit {
+            return Err(Failure::Answer("is too long"));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// The answer if it is a good one.
+pub(super) async fn good(mut answer: Response) -> Result<Response, Failure> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let asked = text(answer.headers(), RETRY_AFTER.as_str()).and_then(retry_after);
+    let mut body = Vec::new();
+    // As much as comes of it: an answer that breaks off has said enough.
+    while let Ok(Some(part)) = answer.chunk().await {
+        body.extend_from_slice(&part);
+        if body.len() > ERROR_LIMIT {
+            break;
+        }
+    }
+    Err(Failure::status(status.as_u16(), &body, asked))
+}
+
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+impl Http {
+    /// `/v2/<rest>`.
+    pub(super) fn url(&self, rest: &str) -> Result<Url, Failure> {
+        self.base.join(&format!("v2/{rest}")).map_err(|_| Failure::Answer("has an odd name in it"))
+    }
+
+    /// Where an upload goes on; it may be relative. Never from TLS to plain HTTP.
+    pub(super) fn location(&self, answer: &Response) -> Result<Url, Failure> {
+        let odd = || Failure::Answer("names no place for the upload");
+        let text = text(answer.headers(), "location").ok_or_else(odd)?;
+        let url = answer.url().join(text).map_err(|_| odd())?;
+        let same = self.is_ours(&url) || url.scheme() == "https";
+        if same { Ok(url) } else { Err(Failure::Answer("sends the upload to plain HTTP")) }
+    }
+
+    /// Whether this is the registry itself, and not a storage behind it.
+    fn is_ours(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// Sends a request once, with credentials where they belong; once more when they were not
+    /// known to be needed, or ran out.
+    pub(super) async fn once(
+        &self,
+        scope: &str,
+        method: &Method,
+        url: &Url,
+        fill: &(dyn Fn(RequestBuilder) -> RequestBuilder + Sync),
+    ) -> Result<Response, Failure> {
+        let mut asked = false;
+        loop {
+            let mut request = fill(self.client.request(method.clone(), url.clone()));
+            if self.is_ours(url)
+                && let Some(header) = self.auth.header(&self.client, scope).await?
+            {
+                let mut value = reqwest::header::HeaderValue::from_str(header.expose())
+                    .map_err(|_| Failure::Token("credentials hold odd bytes".to_owned()))?;
+                value.set_sensitive(true);
+                request = request.header(AUTHORIZATION, value);
+            }
+            let answer = request.send().await.map_err(Failure::Transport)?;
+            self.answered.store(true, Ordering::Relaxed);
+            if answer.status() == StatusCode::UNAUTHORIZED && !asked && self.is_ours(answer.url()) {
+                let challenges = answer.headers().get_all(WWW_AUTHENTICATE).iter();
+                let mut known =
+                    challenges.filter_map(|value| value.to_str().ok()).filter_map(Challenge::parse);
+                if let Some(challenge) = known.next() {
+                    drop(known);
+                    self.auth.learn(challenge, scope);
+                    asked = true;
+                    continue;
+                }
+            }
+            return good(answer).await;
+        }
+    }
+
+    /// The same for requests that may be repeated: failures that pass are waited for.
+    pub(super) async fn send(
+        &self,
+        scope: &str,
+        method: Method,
+        url: Url,
+        fill: &(dyn Fn(RequestBuilder) -> RequestBuilder + Sync),
+    ) -> Result<Response, Failure> {
+        let mut nth = 0;
+        loop {
+            match self.once(scope, &method, &url, fill).await {
+                Err(failure) if failure.is_passing() => {
+                    if nth >= FIRST_CONTACT && !self.answered.load(Ordering::Relaxed) {
+                        return Err(failure);
+                    }
+                    let Some(pause) = self.backoff.pause(nth, failure.retry_after()) else {
+                        return Err(failure);
+                    };
+                    tokio::time::sleep(pause).await;
+                    nth += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What hangs on a manifest: SBOMs, provenance, deltas (image-spec `subject`).
+//!
+//! A registry of distribution 1.1 lists them itself. For others, and in directories, whoever pushes
+//! keeps the list: an index under the tag `sha256-<hex>` of the subject (distribution-spec
+//! §"Referrers Tag Schema"). It also keeps what is attached from being collected as garbage.
+
+use formats::digest::Digest;
+use formats::oci::{Descriptor, Index, Manifest, RepositoryName, Tag, media_type};
+
+use super::{Expect, Registry, RegistryError, Stored};
+
+/// Two who attach at once may overwrite each other's list; whoever finds itself missing writes again.
+const ATTEMPTS: usize = 10;
+
+/// The tag of the list of what is attached to `subject`.
+fn tag_of(subject: &Digest) -> Result<Tag, RegistryError> {
+    // A tag has at most 128 characters; sha512 would not fit (§"Referrers Tag Schema": truncate).
+    let hex: String = subject.hex().chars().take(64).collect();
+    Ok(format!("{}-{hex}", subject.algorithm().name()).parse::<Tag>()?)
+}
+
+/// Stores a manifest that has a subject, and has it listed there.
+pub fn attach(
+    registry: &dyn Registry,
+    repository: &RepositoryName,
+    manifest: &Manifest,
+) -> Result<Descriptor, RegistryError> {
+    let bytes = manifest.to_bytes();
+    let descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
+    let stored = registry.put_manifest(repository, &descriptor, &bytes)?;
+    if let (Stored::ReferrersNotListed, Some(subject)) = (stored, &manifest.subject) {
+        let mut listed = descriptor.clone();
+        listed.artifact_type = manifest.artifact_type.clone();
+        listed.annotations = manifest.annotations.clone();
+        list(registry, repository, &subject.digest, &listed)?;
+    }
+    Ok(descriptor)
+}
+
+fn list(
+    registry: &dyn Registry,
+    repository: &RepositoryName,
+    subject: &Digest,
+    entry: &Descriptor,
+) -> Result<(), RegistryError> {
+    let tag = tag_of(subject)?;
+    for _ in 0..ATTEMPTS {
+        let before = registry.tagged(repository, &tag)?;
+        // What is no index is nobody's list (§"Referrers Tag Schema": may be overwritten).
+        let index = before.as_deref().and_then(|bytes| Index::parse_layout(bytes).ok());
+        let mut index = index.unwrap_or_else(|| Index::new(None, Vec::new()));
+        if index.manifests.iter().any(|it| it.digest == entry.digest) {
+            return Ok(());
+        }
+        index.manifests.push(entry.clone());
+        // The same set is the same bytes, whoever came first.
+        index.manifests.sort_by(|a, b| a.digest.cmp(&b.digest));
+        let bytes = index.to_bytes();
+        let descriptor = Descriptor::of(media_type::INDEX, &bytes);
+        let before = before.map(|bytes| Digest::sha256_of(&bytes));
+        let expect = before.as_ref().map_or(Expect::Absent, Expect::Digest);
+        match registry.set_tag(repository, &tag, &descriptor, &bytes, expect) {
+            // Read again: a registry has no conditional put.
+            Ok(()) | Err(RegistryError::Moved { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(RegistryError::Moved { repository: repository.clone(), tag })
+}
+
+/// What is attached to `subject`, by digest: as the repository lists it, or by its tag.
+pub fn attached(
+    registry: &dyn Registry,
+    repository: &RepositoryName,
+    subject: &Digest,
+) -> Result<Vec<Descriptor>, RegistryError> {
+    if let Some(found) = registry.referrers(repository, subject)? {
+        return Ok(found);
+    }
+    let bytes = registry.tagged(repository, &tag_of(subject)?)?;
+    let index = bytes.and_then(|bytes| Index::parse_layout(&bytes).ok());
+    let mut found = index.map(|index| index.manifests).unwrap_or_default();
+    found.sort_by(|a, b| a.digest.cmp(&b.digest));
+    Ok(found)
+}
