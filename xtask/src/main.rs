@@ -5,6 +5,8 @@
 //! cargo xtask test     format, lints, docs, licences, purity, every test: what CI runs
 //! cargo xtask images   build the real Debian images and firmware blobs (cached)
 //! cargo xtask demo     one release through everything, on a real Debian image
+//! cargo xtask sim      cut the power of a simulated machine at every step, everywhere
+//! cargo xtask vm       boot real machines under QEMU, cell by cell
 //! cargo xtask bench    our programs beside other people's, as a table of ratios
 //! ```
 //!
@@ -19,7 +21,9 @@ mod firmware;
 mod paths;
 mod setup;
 mod show;
+mod sim;
 mod suite;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -42,6 +46,10 @@ enum Task {
     Images(debian::Options),
     /// Carry releases through signer, repo-server and update-agent, and check every step.
     Demo(demo::Options),
+    /// Cut the power of a simulated machine everywhere, and judge every state that may be left.
+    Sim(sim::Options),
+    /// Boot real machines under QEMU: choosers, loaders, broken releases, power cuts.
+    Vm(vm::Options),
     /// Measure ours beside theirs and write docs/benchmarks.md.
     Bench(bench::Options),
 }
@@ -52,6 +60,8 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::run(&options),
         Task::Images(options) => debian::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Sim(options) => sim::run(&options),
+        Task::Vm(options) => vm::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
     match done {

@@ -1,0 +1,51 @@
+#!/bin/sh
+# The first process of a guest: starts what its release is made to show, lets the agent finish what
+# the boot left to do, then obeys the serial line. Lines with @@ are for the harness.
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev 2>/dev/null
+mount -t tmpfs run /run
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
+stty -echo
+
+version=$(cat /etc/version)
+mode=$(cat /etc/mode)
+echo "@@start version=$version mode=$mode"
+echo 1 >/proc/sys/kernel/sysrq
+case $mode in
+    panic) echo c >/proc/sysrq-trigger ;;
+    hang) while :; do sleep 100; done ;;
+esac
+
+# On a kernel with these built in they do not fit, and are not missed.
+while read -r module; do insmod "$module" 2>/dev/null; done </etc/modules
+tries=0
+while [ $tries -lt 100 ]; do
+    for data in /dev/nvme0n1p5 /dev/sda5 /dev/vda5; do
+        [ -b $data ] && break 2
+    done
+    sleep 0.1
+    tries=$((tries + 1))
+done
+mount -t ext4 $data /data || echo "@@no data partition"
+[ -e /data/esp-at ] && mount -t vfat -o umask=077 "$(cat /data/esp-at)" /esp
+
+[ "$mode" = netdead ] || { ip link set lo up; httpd -p 127.0.0.1:8080 -h /www; }
+[ "$mode" = unhealthy ] || touch /run/healthy
+[ "$mode" = hanglate ] && { sleep 30; echo "@@everything stops"; kill -STOP -1; } &
+# The service manager's part: the watchdog is fed while there is an agent that looks after things.
+[ -x /bin/update-agent ] && { while :; do echo; sleep 2; done >/dev/watchdog; } 2>/dev/null &
+
+agent() { update-agent --config /data/agent.toml "$@"; }
+slot=$(sed -n 's/.*racklet\.slot=\([ab]\).*/\1/p' /proc/cmdline)
+echo "@@boot slot=$slot version=$version"
+agent run --once --json
+echo "@@agent ended with $?"
+# A node whose agent is missing has nobody who could say that it works.
+[ -x /bin/update-agent ] || while :; do sleep 100; done
+echo "@@ready slot=$slot version=$version"
+while read -r line; do
+    eval "$line"
+    echo "@@rc $?"
+done

@@ -1,0 +1,316 @@
+//! Boot loaders by other people: systemd-boot, GRUB and U-Boot, each with the agent's backend for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Cell;
+use super::machine::{Hardware, Machine};
+use super::world::{Disk, Setup, World, offset};
+use crate::cmd::Cmd;
+
+pub(super) const CELLS: &[Cell] = &[
+    ("systemd-boot-cycle", "systemd-boot 252, mdir", |world, dir| cycle(world, dir, &SYSTEMD_BOOT)),
+    ("grub-cycle", "GRUB 2.06, grub-editenv", |world, dir| cycle(world, dir, &GRUB)),
+    ("uboot-cycle", "U-Boot 2023.01, fw_printenv", |world, dir| cycle(world, dir, &UBOOT)),
+];
+
+/// One boot loader.
+struct Loader {
+    /// Lines of `[boot]`.
+    boot: &'static str,
+    disk: &'static str,
+    /// Further files of the data partition.
+    files: &'static [(&'static str, &'static str)],
+    /// Puts it on the disk, slot a confirmed.
+    install: fn(&World, &Path, &Disk) -> Result<()>,
+    /// How the machine starts it.
+    hardware: fn(&World, &Path) -> Result<Vec<String>>,
+    /// What its record says at the end, by other people's reader.
+    record: fn(&World, &Path, &Disk) -> Result<String>,
+    /// What the record must say: slot b confirmed, slot a cleared.
+    expected: &'static str,
+}
+
+const SYSTEMD_BOOT: Loader = Loader {
+    boot: "backend = \"systemd-boot\"\nesp = \"/esp\"\n",
+    disk: "/dev/nvme0n1",
+    files: &[("esp-at", "/dev/nvme0n1p1")],
+    install: install_systemd_boot,
+    hardware: uefi,
+    record: |world, _, disk| {
+        let text = esp(world, disk, "mdir", &["-b", "::/loader/entries"])?;
+        let names = text.lines().filter_map(|line| line.rsplit('/').next());
+        // The generation counts updates.
+        let short = |name: &str| name.trim().replace(|c: char| c.is_ascii_digit(), "N");
+        Ok(names.map(short).collect::<Vec<_>>().join(" "))
+    },
+    expected: "racklet-N-b.conf",
+};
+
+const GRUB: Loader = Loader {
+    boot: "backend = \"grub-env\"\ngrub_env = \"/esp/grub/grubenv\"\n",
+    disk: "/dev/nvme0n1",
+    files: &[("esp-at", "/dev/nvme0n1p1")],
+    install: install_grub,
+    hardware: uefi,
+    record: |world, dir, disk| {
+        let file = dir.join("grubenv");
+        esp(world, disk, "mcopy", &["-n", "-o", "::/grub/grubenv", &file.display().to_string()])?;
+        Cmd::new("grub-editenv").arg(&file).arg("list").read()
+    },
+    expected: "BOOT_ORDER=B\nBOOT_A_LEFT=0\nBOOT_B_LEFT=9999999",
+};
+
+const UBOOT: Loader = Loader {
+    boot: "backend = \"uboot-env\"\nenv_config = \"/data/fw_env.config\"\naccept_single_env = true\n",
+    disk: "/dev/sda",
+    files: &[("fw_env.config", "/dev/sda4 0x0 0x4000\n")],
+    install: install_uboot,
+    hardware: |world, dir| {
+        let drive = format!("if=none,id=d0,format=raw,file={}", dir.join("disk.img").display());
+        let bios = world.tools.file("usr/lib/u-boot/qemu-x86/u-boot.rom").display().to_string();
+        let words = ["-bios", &bios, "-drive", &drive, "-device", "ide-hd,drive=d0,bus=ide.0"];
+        Ok(words.map(str::to_owned).to_vec())
+    },
+    record: |_, dir, _| {
+        let names = ["BOOT_ORDER", "BOOT_A_LEFT", "BOOT_B_LEFT"];
+        Cmd::new("fw_printenv").arg("-c").arg(dir.join("fw_env.config")).args(names).read()
+    },
+    expected: "BOOT_ORDER=B\nBOOT_A_LEFT=0\nBOOT_B_LEFT=9999999",
+};
+
+/// A → B → confirm → a release whose kernel panics → back, by the loader's own counting.
+fn cycle(world: &World, dir: &Path, loader: &Loader) -> Result<String> {
+    let setup = Setup {
+        disk: loader.disk,
+        boot: loader.boot,
+        bundles: &["1.1.0", "1.2.1"],
+        files: loader.files,
+        ..Setup::default()
+    };
+    let disk = world.disk(dir, &setup)?;
+    (loader.install)(world, dir, &disk)?;
+    let mut machine = Hardware {
+        tools: &world.tools,
+        arguments: (loader.hardware)(world, dir)?,
+        memory: 512,
+        life: Duration::from_secs(300),
+        log: dir.join("serial.log"),
+    }
+    .start()?;
+    machine.expect("@@ready slot=a version=1.0.0")?;
+    let first = machine.age();
+    update(&mut machine, "1.1.0")?;
+    machine.expect("\"did\":\"confirmed\"")?;
+    machine.expect("@@ready slot=b version=1.1.0")?;
+    machine.send("reboot-now")?;
+    machine.expect("@@ready slot=b version=1.1.0")?;
+    update(&mut machine, "1.2.1")?;
+    for _ in 0..2 {
+        machine.expect_any(&["@@start version=1.2.1", "@@boot"]).and_then(|line| {
+            ensure!(line.contains("1.2.1"), "it came back too early: {line}");
+            Ok(line)
+        })?;
+    }
+    machine.expect("@@start version=1.1.0")?;
+    machine.expect("\"did\":\"reverted\"")?;
+    machine.expect("@@ready slot=b version=1.1.0")?;
+    let refused = machine.run("agent apply --version 1.2.1 /data/1.2.1.tar")?;
+    ensure!(refused.1.contains("failed_before"), "not tried again: {refused:?}");
+    let all = machine.age();
+    drop(machine.cut());
+    let record = (loader.record)(world, dir, &disk)?;
+    ensure!(record == loader.expected, "its record is {record:?}");
+    let verified = Cmd::new("sgdisk").arg("-v").arg(&disk.path).read()?;
+    ensure!(verified.contains("No problems found"), "sgdisk -v: {verified}");
+    Ok(format!("6 boots in {:.0} s, the first in {:.0} s", all.as_secs_f64(), first.as_secs_f64()))
+}
+
+fn update(machine: &mut Machine, version: &str) -> Result<()> {
+    let said =
+        machine.ok(&format!("agent apply --json --version {version} /data/{version}.tar"))?;
+    ensure!(said.contains("\"activated\":true"), "apply of {version} said {said}");
+    machine.send("reboot-now")
+}
+
+/// Runs one of the mtools on the ESP inside the disk.
+fn esp(world: &World, disk: &Disk, tool: &str, arguments: &[&str]) -> Result<String> {
+    let image = format!("{}@@{}", disk.path.display(), offset("esp")?);
+    world
+        .tools
+        .program(&format!("usr/bin/{tool}"))
+        .env("MTOOLS_SKIP_CHECK", "1")
+        .args(["-i", &image])
+        .args(arguments)
+        .read()
+}
+
+/// Makes the ESP with these files, written into `dir` first where they are texts.
+fn make_esp(world: &World, dir: &Path, disk: &Disk, files: &[(&str, PathBuf)]) -> Result<()> {
+    let fat = dir.join("esp.img");
+    fs::File::create(&fat)?.set_len(48 << 20)?;
+    world.tools.program("sbin/mkfs.vfat").args(["-F", "32", "-n", "ESP"]).arg(&fat).run()?;
+    disk.put("esp", &fat)?;
+    fs::remove_file(&fat)?;
+    let mut made = Vec::new();
+    for (path, from) in files {
+        let mut folder = String::from("::");
+        for part in path.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            folder = format!("{folder}/{part}");
+            if !made.contains(&folder) {
+                esp(world, disk, "mmd", &[&folder])?;
+                made.push(folder.clone());
+            }
+        }
+        let to = format!("::/{path}");
+        esp(world, disk, "mcopy", &["-o", &from.display().to_string(), &to])
+            .with_context(|| format!("copy {path} to the ESP"))?;
+    }
+    Ok(())
+}
+
+/// A text as a file of the cell's folder.
+fn text(dir: &Path, name: &str, content: &str) -> Result<PathBuf> {
+    let file = dir.join(name);
+    fs::write(&file, content)?;
+    Ok(file)
+}
+
+fn install_systemd_boot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
+    let entry = |slot: &str| {
+        format!(
+            "title slot {slot}\nsort-key racklet\nlinux /racklet/vmlinuz\n\
+             options console=ttyS0 panic=1 quiet init=/init root=PARTLABEL=root-{slot} ro \
+             racklet.slot={slot}\n"
+        )
+    };
+    let (a, b) = (text(dir, "a.conf", &entry("a"))?, text(dir, "b.conf", &entry("b"))?);
+    let program = world.tools.file("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
+    let files = [
+        ("EFI/BOOT/BOOTX64.EFI", program),
+        ("loader/loader.conf", text(dir, "loader.conf", "timeout 0\n")?),
+        ("loader/entries/racklet-1-a.conf", a.clone()),
+        ("loader/racklet/a.conf", a),
+        ("loader/racklet/b.conf", b),
+        ("racklet/vmlinuz", world.tools.kernel(true)?),
+    ];
+    make_esp(world, dir, disk, &files)
+}
+
+fn install_grub(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
+    let boot = |slot: &str, number: u32| {
+        format!(
+            "function racklet_boot_{slot} {{\n\
+             linux (hd0,gpt{number})/boot/vmlinuz console=ttyS0 panic=1 quiet $racklet_args\n\
+             initrd (hd0,gpt{number})/boot/initrd.img\nboot\n}}\n"
+        )
+    };
+    let config = format!(
+        "serial --unit=0 --speed=115200\nterminal_output serial\n{}{}source $prefix/racklet.cfg\n",
+        boot("a", 2),
+        boot("b", 3)
+    );
+    let program = dir.join("BOOTX64.EFI");
+    let modules = [
+        "part_gpt",
+        "fat",
+        "ext2",
+        "normal",
+        "linux",
+        "loadenv",
+        "test",
+        "echo",
+        "sleep",
+        "reboot",
+        "serial",
+        "terminal",
+        "boot",
+        "configfile",
+    ];
+    Cmd::new("grub-mkimage")
+        .args(["-O", "x86_64-efi", "-p", "(hd0,gpt1)/grub", "-o"])
+        .arg(&program)
+        .arg("-d")
+        .arg(world.tools.file("usr/lib/grub/x86_64-efi"))
+        .args(modules)
+        .run()?;
+    let env = dir.join("grubenv.new");
+    Cmd::new("grub-editenv").arg(&env).arg("create").run()?;
+    let factory = ["BOOT_ORDER=A", "BOOT_A_LEFT=9999999", "BOOT_B_LEFT=0"];
+    Cmd::new("grub-editenv").arg(&env).arg("set").args(factory).run()?;
+    let script = include_str!("../../../update-agent/boot/grub/racklet.cfg");
+    let files = [
+        ("EFI/BOOT/BOOTX64.EFI", program),
+        ("grub/grub.cfg", text(dir, "grub.cfg", &config)?),
+        ("grub/racklet.cfg", text(dir, "racklet.cfg", script)?),
+        ("grub/grubenv", env),
+    ];
+    make_esp(world, dir, disk, &files)
+}
+
+fn install_uboot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
+    const NAMES: &str = "BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT";
+    let sector = offset("env")? / 512;
+    let boot = |slot: &str, number: u32| {
+        format!(
+            "setenv racklet_boot_{slot} 'ext4load scsi 0:{number} 0x2000000 /boot/vmlinuz && \
+             setenv racklet_size ${{filesize}} && \
+             ext4load scsi 0:{number} 0x4000000 /boot/initrd.img && \
+             zboot 0x2000000 ${{racklet_size}} 0x4000000 ${{filesize}}'\n"
+        )
+    };
+    let board = format!(
+        "setenv bootargs 'console=ttyS0 panic=1 quiet'\n\
+         scsi read 0x6000000 0x{sector:x} 0x20\n\
+         env import -c 0x6000000 0x4000 {NAMES}\n\
+         setenv racklet_save 'env export -c -s 0x4000 0x6000000 {NAMES} && \
+         scsi write 0x6000000 0x{sector:x} 0x20'\n{}{}",
+        boot("a", 2),
+        boot("b", 3)
+    );
+    let source = board + include_str!("../../../update-agent/boot/uboot/boot.cmd");
+    let source = text(dir, "boot.cmd", &source)?;
+    let script = dir.join("boot.scr");
+    world
+        .tools
+        .program("usr/bin/mkimage")
+        .args(["-A", "x86", "-T", "script", "-C", "none", "-d"])
+        .arg(&source)
+        .arg(&script)
+        .run()?;
+    make_esp(world, dir, disk, &[("boot.scr", script)])?;
+    let place = format!("{} 0x{:x} 0x4000\n", disk.path.display(), offset("env")?);
+    let place = text(dir, "fw_env.config", &place)?;
+    let factory = "BOOT_ORDER=A\nBOOT_A_LEFT=9999999\nBOOT_B_LEFT=0\n";
+    let factory = text(dir, "factory.env", factory)?;
+    Cmd::new("fw_setenv")
+        .arg("-c")
+        .arg(place)
+        .arg("-f")
+        .arg(&factory)
+        .arg("-s")
+        .arg(&factory)
+        .run()?;
+    Ok(())
+}
+
+/// OVMF with variables of its own, the disk on NVMe.
+fn uefi(world: &World, dir: &Path) -> Result<Vec<String>> {
+    let vars = dir.join("vars.fd");
+    fs::copy(world.tools.file("usr/share/OVMF/OVMF_VARS_4M.fd"), &vars)?;
+    let code = world.tools.file("usr/share/OVMF/OVMF_CODE_4M.fd");
+    let words = [
+        "-drive".to_owned(),
+        format!("if=pflash,format=raw,readonly=on,file={}", code.display()),
+        "-drive".to_owned(),
+        format!("if=pflash,format=raw,file={}", vars.display()),
+        "-drive".to_owned(),
+        format!("if=none,id=d0,format=raw,file={}", dir.join("disk.img").display()),
+        "-device".to_owned(),
+        "nvme,drive=d0,serial=d0".to_owned(),
+    ];
+    Ok(words.to_vec())
+}

@@ -1,0 +1,190 @@
+//! One virtual machine: QEMU without KVM, its serial line, and a limit on its life.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::tools::Tools;
+
+/// A machine that runs. Killed when dropped, and when its life is over.
+pub(super) struct Machine {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+    /// Everything it said, for failures and for searching again.
+    pub(super) said: Vec<String>,
+    started: Instant,
+    life: Duration,
+    log: PathBuf,
+}
+
+/// How a machine is put together.
+pub(super) struct Hardware<'a> {
+    pub(super) tools: &'a Tools,
+    /// Beside processor, memory and serial line.
+    pub(super) arguments: Vec<String>,
+    /// MiB.
+    pub(super) memory: u32,
+    /// It is killed after that, whatever it does.
+    pub(super) life: Duration,
+    /// Where the serial line is kept.
+    pub(super) log: PathBuf,
+}
+
+impl Hardware<'_> {
+    /// Switches it on.
+    pub(super) fn start(self) -> Result<Machine> {
+        let Hardware { tools, arguments, memory, life, log } = self;
+        let mut child = Command::new(tools.file("usr/bin/qemu-system-x86_64"))
+            .env("LD_LIBRARY_PATH", tools.libraries())
+            .arg("-L")
+            .arg(tools.file("usr/share/qemu"))
+            .arg("-L")
+            .arg(tools.file("usr/share/seabios"))
+            // Never KVM: hosts that are machines themselves offer one that hangs.
+            .args(["-accel", "tcg", "-smp", "1", "-cpu", "max", "-machine", "q35"])
+            .args(["-m", &memory.to_string(), "-nodefaults", "-nographic"])
+            .args(["-serial", "stdio", "-monitor", "none", "-device", "i6300esb"])
+            .args(["-action", "watchdog=reset"])
+            .args(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start QEMU")?;
+        let input = child.stdin.take().context("QEMU's input")?;
+        let output = child.stdout.take().context("QEMU's output")?;
+        let errors = child.stderr.take().context("QEMU's errors")?;
+        let (tell, lines) = channel();
+        let mut kept = File::create(&log).with_context(|| format!("make {}", log.display()))?;
+        let started = Instant::now();
+        let told = tell.clone();
+        std::thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut bytes = Vec::new();
+            while output.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+                let line = String::from_utf8_lossy(&bytes).trim_end().replace('\r', "");
+                let at = started.elapsed().as_secs_f64();
+                drop(writeln!(kept, "{at:8.2} {line}"));
+                if told.send(line).is_err() {
+                    return;
+                }
+                bytes.clear();
+            }
+        });
+        std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                drop(tell.send(format!("qemu: {line}")));
+            }
+        });
+        Ok(Machine { child, input, lines, said: Vec::new(), started, life, log })
+    }
+}
+
+impl Machine {
+    /// Waits for a line with this in it, and gives the line.
+    pub(super) fn expect(&mut self, marker: &str) -> Result<String> {
+        self.expect_any(&[marker])
+    }
+
+    /// Waits for a line with one of these in it, and gives the line.
+    pub(super) fn expect_any(&mut self, markers: &[&str]) -> Result<String> {
+        loop {
+            let line = self.line(markers)?;
+            if markers.iter().any(|marker| line.contains(marker)) {
+                return Ok(line);
+            }
+            // What comes next is waiting.
+            ensure!(!line.contains("racklet: rescue:"), "it does not boot: {line}");
+        }
+    }
+
+    fn line(&mut self, awaited: &[&str]) -> Result<String> {
+        let left = self.life.saturating_sub(self.started.elapsed());
+        let line = match self.lines.recv_timeout(left) {
+            Ok(line) => line,
+            Err(why) => {
+                let ended = match why {
+                    RecvTimeoutError::Timeout => format!("after {:?}", self.life),
+                    RecvTimeoutError::Disconnected => "because QEMU ended".to_owned(),
+                };
+                let tail: Vec<String> = self.said.iter().rev().take(25).rev().cloned().collect();
+                bail!(
+                    "{ended} there was no line with {awaited:?}; the last lines of {}:\n    {}",
+                    self.log.display(),
+                    tail.join("\n    ")
+                );
+            }
+        };
+        self.said.push(line.clone());
+        Ok(line)
+    }
+
+    /// Runs a shell command in the guest; its exit code and what it printed.
+    pub(super) fn run(&mut self, command: &str) -> Result<(i32, String)> {
+        self.send(command)?;
+        let mut text = String::new();
+        loop {
+            let line = self.line(&["@@rc"])?;
+            if let Some((before, code)) = line.split_once("@@rc ") {
+                text.push_str(before);
+                let code = code.trim().parse().with_context(|| format!("{line:?}"))?;
+                return Ok((code, text));
+            }
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+
+    /// [`Machine::run`], which has to end with 0.
+    pub(super) fn ok(&mut self, command: &str) -> Result<String> {
+        match self.run(command)? {
+            (0, text) => Ok(text),
+            (code, text) => bail!("`{command}` in the guest ended with {code}:\n{text}"),
+        }
+    }
+
+    /// A command whose end is not awaited.
+    pub(super) fn send(&mut self, command: &str) -> Result<()> {
+        writeln!(self.input, "{command}").and_then(|()| self.input.flush()).context("to the guest")
+    }
+
+    /// How long it has been running.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Cuts the power: what the guest had not handed to its disk is lost.
+    pub(super) fn cut(mut self) -> Vec<String> {
+        self.kill();
+        while let Ok(line) = self.lines.recv() {
+            self.said.push(line);
+        }
+        std::mem::take(&mut self.said)
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Folder of a cell, emptied.
+pub(super) fn fresh(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir)?;
+    }
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))
+}

@@ -1,0 +1,160 @@
+//! `cargo xtask vm`: the boot loaders themselves, in virtual machines.
+//!
+//! ```text
+//!  tools (.cache/vm) ─► world: releases, bundles, factory disks ─► cell: one or more machines
+//!  signer, agent     ─┘                                             └ what chooser, kernel and agent
+//!                                                                     say on the serial line, and what
+//!                                                                     other people's tools find on the
+//!                                                                     disk afterwards
+//! ```
+//!
+//! Two machines at a time, each with a limit on its life. A cell fails with the last lines of its
+//! serial line; the whole of it is kept in `target/vm/CELL/`.
+
+mod linuxboot;
+mod loaders;
+mod machine;
+mod tools;
+mod tree;
+mod world;
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::{paths, show};
+use tools::Tools;
+use world::World;
+
+/// Options of `cargo xtask vm`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Only cells whose name contains this; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    cell: Vec<String>,
+    /// Say which cells there are.
+    #[arg(long)]
+    list: bool,
+    /// Machines at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Take our programs as they were built last.
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// One cell: its name, who judges it beside the serial line, and what it does. It ends with what it
+/// saw, in a few words.
+type Cell = (&'static str, &'static str, fn(&World, &Path) -> Result<String>);
+
+/// All of them, the longest first, so that two at a time end together.
+fn cells() -> Vec<Cell> {
+    [loaders::CELLS, linuxboot::CELLS].concat()
+}
+
+/// What became of a cell.
+pub(crate) struct Done {
+    /// Its name.
+    pub(crate) name: &'static str,
+    judges: &'static str,
+    took: Duration,
+    /// What it saw, or why it failed.
+    pub(crate) result: Result<String>,
+}
+
+/// `cargo xtask vm`
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.list {
+        for (name, judges, _) in cells() {
+            println!("{name:<28} {judges}");
+        }
+        return Ok(());
+    }
+    let started = Instant::now();
+    let done = perform(&options.cell, options.jobs, !options.no_build)?;
+    println!("{}", table(&done));
+    let failed = done.iter().filter(|cell| cell.result.is_err()).count();
+    println!("{} passed, {failed} failed, {}", done.len() - failed, show::time(started.elapsed()));
+    if failed > 0 { bail!("{failed} cells failed") } else { Ok(()) }
+}
+
+/// Runs the cells whose name contains one of `wanted`; all when it is empty.
+pub(crate) fn perform(wanted: &[String], jobs: usize, build: bool) -> Result<Vec<Done>> {
+    let all = cells();
+    let chosen: Vec<Cell> = all
+        .into_iter()
+        .filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word)))
+        .collect();
+    if chosen.is_empty() {
+        bail!("no cell of that name; see cargo xtask vm --list");
+    }
+    let tools = Tools::prepare()?;
+    let dir = paths::target().join("vm");
+    machine::fresh(&dir)?;
+    let world = World::build(tools, &dir, build)?;
+    let queue = Mutex::new(chosen.into_iter().enumerate());
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().map(|mut queue| queue.next());
+                    let Ok(Some((number, (name, judges, work)))) = next else { return };
+                    let cell = one(&world, &dir.join(name), name, judges, work);
+                    if let Ok(mut done) = done.lock() {
+                        done.push((number, cell));
+                    }
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(|held| held.into_inner());
+    done.sort_by_key(|(number, _)| *number);
+    Ok(done.into_iter().map(|(_, cell)| cell).collect())
+}
+
+fn one(
+    world: &World,
+    dir: &Path,
+    name: &'static str,
+    judges: &'static str,
+    work: fn(&World, &Path) -> Result<String>,
+) -> Done {
+    let started = Instant::now();
+    let result = machine::fresh(dir).and_then(|()| work(world, dir));
+    let took = started.elapsed();
+    match &result {
+        Ok(saw) => {
+            eprintln!("ok      {name:<28} {:>8}  {saw}", show::time(took));
+            // Disks are large, and the story is in the logs.
+            drop(remove_images(dir));
+        }
+        Err(error) => eprintln!("FAILED  {name:<28} {:>8}\n{error:#}", show::time(took)),
+    }
+    Done { name, judges, took, result }
+}
+
+fn remove_images(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        if entry.path().extension().is_some_and(|kind| kind == "img" || kind == "cpio") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The cells as a table.
+pub(crate) fn table(done: &[Done]) -> String {
+    let mut rows = vec![["cell", "result", "time", "judged by", "saw"].map(str::to_owned).to_vec()];
+    for cell in done {
+        let (word, saw) = match &cell.result {
+            Ok(saw) => ("ok", saw.clone()),
+            Err(error) => ("FAILED", error.to_string().lines().next().unwrap_or("").to_owned()),
+        };
+        let (name, judges) = (cell.name.to_owned(), cell.judges.to_owned());
+        rows.push(vec![name, word.to_owned(), show::time(cell.took), judges, saw]);
+    }
+    show::table(&rows)
+}

@@ -1,0 +1,220 @@
+//! QEMU, kernels, firmware and readers, unpacked into `.cache/vm`; nothing is installed.
+//!
+//! Debian's `qemu-system-x86` would remove a newer `qemu-utils`, and some of the others upgrade
+//! systemd: more than a test may do. Versions are whatever apt resolves; the folder is named by them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cmd::{Cmd, which};
+use crate::paths;
+
+/// Unpacked with everything they depend on that this machine has not.
+const WITH_DEPENDENCIES: &[&str] = &["qemu-system-x86"];
+/// Unpacked alone.
+const ALONE: &[&str] = &[
+    "ovmf",
+    "grub-efi-amd64-bin",
+    "systemd-boot-efi",
+    "u-boot-qemu",
+    "u-boot-tools",
+    "busybox-static",
+    "cryptsetup-bin",
+    "libpopt0",
+    "dosfstools",
+    "mtools",
+    "swtpm",
+    "swtpm-libs",
+    "libtpms0",
+    "mtd-utils",
+];
+/// Metapackages of the two kernels: all drivers as modules, and few drivers, built in.
+const KERNELS: [&str; 2] = ["linux-image-amd64", "linux-image-cloud-amd64"];
+/// Of no use in a machine without screen, sound and radio; half of a kernel package.
+const LEFT_OUT: &[&str] =
+    &["gpu", "media", "net", "infiniband", "staging", "iio", "usb", "sound", "isdn", "input"];
+
+/// The unpacked tools.
+#[derive(Debug, Clone)]
+pub(super) struct Tools {
+    root: PathBuf,
+}
+
+impl Tools {
+    /// Finds them in the cache or fetches them.
+    pub(super) fn prepare() -> Result<Self> {
+        let missing: Vec<&str> = ["apt-get", "dpkg-deb", "sgdisk", "mke2fs"]
+            .into_iter()
+            .filter(|program| which(program).is_none())
+            .collect();
+        if !missing.is_empty() {
+            bail!("{} missing: run cargo xtask setup", missing.join(", "));
+        }
+        let kernels = KERNELS.map(kernel_of);
+        let [full, cloud] = kernels;
+        let (full, cloud) = (full?, cloud?);
+        let dir = paths::cache().join("vm").join(&full);
+        let stamp = dir.join("complete");
+        let wanted = [WITH_DEPENDENCIES, ALONE].concat().join(" ") + &format!(" {full} {cloud}");
+        if !fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+            eprintln!("fetching QEMU, kernels and firmware (once) …");
+            if dir.exists() {
+                fs::remove_dir_all(&dir)?;
+            }
+            fs::create_dir_all(dir.join("archives/partial"))?;
+            fetch(&dir, &[full.as_str(), cloud.as_str()]).with_context(
+                || "fetch packages for virtual machines; try: apt-get update && cargo xtask vm",
+            )?;
+            fs::write(&stamp, wanted)?;
+        }
+        Ok(Tools { root: dir.join("root") })
+    }
+
+    /// A file of one of the packages.
+    pub(super) fn file(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// A program of one of the packages, with the libraries that came with it.
+    pub(super) fn program(&self, path: &str) -> Cmd {
+        Cmd::new(self.file(path)).env("LD_LIBRARY_PATH", self.libraries())
+    }
+
+    /// Where the libraries are that came with the programs.
+    pub(super) fn libraries(&self) -> OsString {
+        let mut path = self.file("usr/lib/x86_64-linux-gnu").into_os_string();
+        path.push(":");
+        path.push(self.file("lib/x86_64-linux-gnu"));
+        path
+    }
+
+    /// The kernel with its drivers as modules, or the one with few drivers built in.
+    pub(super) fn kernel(&self, cloud: bool) -> Result<PathBuf> {
+        let boot = self.file("boot");
+        for entry in fs::read_dir(&boot)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("vmlinuz-") && name.contains("-cloud-") == cloud {
+                return Ok(entry.path());
+            }
+        }
+        bail!("no kernel in {}", boot.display())
+    }
+
+    /// Modules of a kernel and what they depend on, in the order in which they are loaded.
+    pub(super) fn modules(&self, cloud: bool, names: &[&str]) -> Result<Vec<PathBuf>> {
+        let kernel = self.kernel(cloud)?;
+        let kernel = kernel.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let release = kernel.trim_start_matches("vmlinuz-").to_owned();
+        let dir = self.file("lib/modules").join(release);
+        let builtin = fs::read_to_string(dir.join("modules.builtin"))?;
+        let order = fs::read_to_string(dir.join("modules.order"))?;
+        let index = Index { dir, builtin, order };
+        let mut found = Vec::new();
+        for name in names {
+            index.add(name, &mut found)?;
+        }
+        Ok(found)
+    }
+}
+
+/// Where modules are, by name.
+struct Index {
+    dir: PathBuf,
+    builtin: String,
+    order: String,
+}
+
+impl Index {
+    fn add(&self, name: &str, found: &mut Vec<PathBuf>) -> Result<()> {
+        let file = format!("/{}.ko", name.replace('_', "-"));
+        let other = format!("/{}.ko", name.replace('-', "_"));
+        let is = |line: &&str| line.ends_with(&file) || line.ends_with(&other);
+        let Some(line) = self.order.lines().find(is) else {
+            ensure!(self.builtin.lines().any(|line| is(&line)), "no kernel module {name}");
+            return Ok(());
+        };
+        let path = self.dir.join(line);
+        if found.contains(&path) {
+            return Ok(());
+        }
+        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        // `.modinfo` holds NUL-terminated `key=value` texts.
+        let depends = bytes
+            .windows(9)
+            .position(|window| window == b"\0depends=")
+            .and_then(|at| bytes.get(at + 9..))
+            .map(|rest| rest.split(|byte| *byte == 0).next().unwrap_or_default());
+        let depends = String::from_utf8_lossy(depends.unwrap_or_default()).into_owned();
+        for needed in depends.split(',').filter(|name| !name.is_empty()) {
+            self.add(needed, found)?;
+        }
+        found.push(path);
+        Ok(())
+    }
+}
+
+/// The kernel package a metapackage stands for.
+fn kernel_of(meta: &str) -> Result<String> {
+    let text = Cmd::new("apt-cache").args(["depends", meta]).read()?;
+    let name = text.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
+    match name {
+        Some(rest) => Ok(format!("linux-image-{rest}")),
+        None => bail!("apt knows no {meta}: run apt-get update"),
+    }
+}
+
+fn fetch(dir: &Path, kernels: &[&str]) -> Result<()> {
+    let root = dir.join("root");
+    let archives = dir.join("archives");
+    fs::create_dir_all(&root)?;
+    let option = |text: String| ["-o".to_owned(), text];
+    let common = [
+        option("APT::Sandbox::User=root".to_owned()),
+        option("Debug::NoLocking=1".to_owned()),
+        option(format!("Dir::Cache::archives={}/", archives.display())),
+    ]
+    .concat();
+    Cmd::new("apt-get")
+        .args(["-q", "-y", "install", "--download-only", "--no-install-recommends"])
+        .args(&common)
+        .args(WITH_DEPENDENCIES)
+        .run()?;
+    let mut alone = Vec::new();
+    for package in ALONE {
+        // Some are part of others in other releases of Debian.
+        let known = Cmd::new("apt-cache").args(["show", package]).finish()?;
+        if known.code == 0 {
+            alone.push(*package);
+        }
+    }
+    Cmd::new("apt-get")
+        .args(["-q", "download"])
+        .args(&common)
+        .args(&alone)
+        .args(kernels)
+        .current_dir(&archives)
+        .run()?;
+    for entry in fs::read_dir(&archives)?.flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.ends_with(".deb") {
+            continue;
+        }
+        if name.starts_with("linux-image-") {
+            let excluded = LEFT_OUT.iter().map(|kind| format!("--exclude=*/drivers/{kind}/*"));
+            let excluded: Vec<String> = excluded.chain(["--exclude=./usr/*".to_owned()]).collect();
+            let script = format!(
+                "dpkg-deb --fsys-tarfile \"$1\" | tar -x -C \"$2\" {}",
+                excluded.iter().map(|text| format!("'{text}'")).collect::<Vec<_>>().join(" ")
+            );
+            Cmd::new("sh").args(["-ec", &script, "sh"]).arg(&path).arg(&root).run()?;
+        } else {
+            Cmd::new("dpkg").arg("-x").arg(&path).arg(&root).run()?;
+        }
+        fs::remove_file(&path)?;
+    }
+    Ok(())
+}
