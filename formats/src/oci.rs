@@ -21,6 +21,14 @@ pub mod media_type {
     pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
     /// The two-byte config `{}` of artifacts without one.
     pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+    /// An SBOM in SPDX, as JSON.
+    pub const SPDX: &str = "application/spdx+json";
+    /// An SBOM in CycloneDX, as JSON.
+    pub const CYCLONEDX: &str = "application/vnd.cyclonedx+json";
+    /// An in-toto statement.
+    pub const IN_TOTO: &str = "application/vnd.in-toto+json";
+    /// A signed envelope around one.
+    pub const DSSE: &str = "application/vnd.dsse.envelope.v1+json";
     /// One TUF metadata file, as docker/attest names it.
     pub const TUF_METADATA: &str = "application/vnd.tuf.metadata+json";
     /// `artifactType` of the manifest that holds one TUF state.

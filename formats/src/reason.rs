@@ -82,6 +82,8 @@ reasons! {
     Decompress = "decompress", Content;
     /// A bundle, manifest or release document is malformed.
     BundleFormat = "bundle_format", Content;
+    /// The release has no attachment of a kind that this node's policy requires.
+    AttachmentMissing = "attachment_missing", Content;
     /// A name would leave the place it belongs to.
     PathRefused = "path_refused", Content;
     /// The image is for other hardware.

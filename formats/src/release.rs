@@ -24,6 +24,10 @@ use crate::version::Version;
 
 /// Components one release may have.
 pub const COMPONENTS_LIMIT: usize = 64;
+/// Documents attached to one release.
+pub const ATTACHMENTS_LIMIT: usize = 64;
+/// 16 MiB: an SBOM of ten thousand packages has five.
+pub const ATTACHMENT_LIMIT: u64 = 16 << 20;
 /// Config documents are small; this bounds a download.
 pub const CONFIG_LIMIT: u64 = 64 << 10;
 
@@ -144,6 +148,49 @@ pub struct Summary {
     pub security_version: u64,
     /// The components, in the order of the index.
     pub components: Vec<ComponentSummary>,
+    /// What describes the release and its making; in ascending order of their digests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+}
+
+/// A document that is attached to a release: a manifest whose subject is the release index, with
+/// the document as its only layer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Digest of its manifest.
+    pub manifest: Digest,
+    /// Media type of what it is, see [`AttachmentKind::of`].
+    #[serde(rename = "type")]
+    pub artifact_type: String,
+}
+
+/// What an attachment is good for, in the words of policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachmentKind {
+    /// What is in the release: SPDX or CycloneDX.
+    Sbom,
+    /// How it was made: an in-toto statement.
+    Provenance,
+}
+
+impl AttachmentKind {
+    /// The kind of an artifact type; `None` for others, which satisfy no policy.
+    pub fn of(artifact_type: &str) -> Option<Self> {
+        match artifact_type {
+            media_type::SPDX | media_type::CYCLONEDX => Some(AttachmentKind::Sbom),
+            media_type::IN_TOTO => Some(AttachmentKind::Provenance),
+            _ => None,
+        }
+    }
+
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            AttachmentKind::Sbom => "sbom",
+            AttachmentKind::Provenance => "provenance",
+        }
+    }
 }
 
 /// What the signed target says of one component.
@@ -175,6 +222,12 @@ impl Summary {
         if components.is_empty() || components.len() > COMPONENTS_LIMIT {
             return Err(ReleaseError::Components(format!("{} components", components.len())));
         }
+        let attachments = &custom.racklet.attachments;
+        let sorted = attachments.is_sorted_by(|a, b| a.manifest < b.manifest);
+        if attachments.len() > ATTACHMENTS_LIMIT || !sorted {
+            let why = "attachments are too many, twice or not in order".to_owned();
+            return Err(ReleaseError::Form { what: "target custom", why });
+        }
         for component in components {
             if let Some(verity) = &component.verity {
                 verity.check(component.raw_size).map_err(|error| ReleaseError::Form {
@@ -184,6 +237,12 @@ impl Summary {
             }
         }
         Ok(custom.racklet)
+    }
+
+    /// The attachments of that kind.
+    pub fn attached(&self, kind: AttachmentKind) -> impl Iterator<Item = &Attachment> {
+        let mine = move |it: &&Attachment| AttachmentKind::of(&it.artifact_type) == Some(kind);
+        self.attachments.iter().filter(mine)
     }
 
     /// The JSON of a target's `custom` object.
@@ -360,7 +419,8 @@ impl ComponentManifest {
             .map(|(list, blob)| {
                 let from = list.annotation(annotation::FROM);
                 let from = from.and_then(|text| Sha256::from_hex(text).ok());
-                let size = list.annotation(annotation::FROM_SIZE).and_then(|size| size.parse().ok());
+                let size =
+                    list.annotation(annotation::FROM_SIZE).and_then(|size| size.parse().ok());
                 let (from, from_size) =
                     from.zip(size).ok_or(ReleaseError::Layers("a delta does not say from what"))?;
                 Ok(Delta { from, from_size, list, blob })
@@ -495,6 +555,7 @@ mod tests {
                 raw_size: 1,
                 verity: None,
             }],
+            attachments: Vec::new(),
         };
         assert_eq!(Summary::parse_custom(&summary.to_custom()).unwrap(), summary);
         assert_eq!(index.check_against(&summary), Ok(()));

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::block::{self, Access, BlockDevice, DeviceError, FileDevice};
 use crate::files::{FsDir, StoreError};
+use crate::flash::{Bank, MtdFlash, is_mtd};
 use crate::private;
 
 /// Opens what is durable, by its path, and tells the time.
@@ -57,6 +58,10 @@ impl Host for System {
         path: &Path,
         access: Access,
     ) -> Result<Box<dyn BlockDevice>, DeviceError> {
+        // A boot loader's environment may lie on flash: no order of blocks, unlike an image.
+        if is_mtd(path) {
+            return Ok(Box::new(Bank::without_header(MtdFlash::open(path, access)?)?));
+        }
         Ok(Box::new(FileDevice::open(path, access)?))
     }
 

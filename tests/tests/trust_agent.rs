@@ -357,6 +357,7 @@ fn case_06_extraneous_dependencies() {
         version: "1.1.0".parse().unwrap(),
         security_version: 0,
         components: vec![component("os", b"the manifest")],
+        attachments: Vec::new(),
     };
     let role = scene.repo.delegate(&Role::Targets, "releases", &["demo/*"]);
     let publish = |repo: &mut Forge, summary: &Summary| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use formats::boot_record::PerSlot;
 use formats::reason::Reason;
-use formats::release::{ComponentName, is_word};
+use formats::release::{AttachmentKind, ComponentName, is_word};
 use formats::uboot_env::FlagRule;
 use serde::Deserialize;
 
@@ -224,11 +224,14 @@ pub struct PolicyConfig {
     /// Between two polls; each is moved by up to a tenth, so that nodes do not poll at once.
     #[serde(default = "one_hour", deserialize_with = "deserialize_period")]
     pub interval: Duration,
+    /// What a release must have attached, beside its images: `sbom`, `provenance`.
+    #[serde(default)]
+    pub require: Vec<AttachmentKind>,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        PolicyConfig { mode: Mode::default(), interval: one_hour() }
+        PolicyConfig { mode: Mode::default(), interval: one_hour(), require: Vec::new() }
     }
 }
 

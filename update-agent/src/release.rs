@@ -1,13 +1,15 @@
 //! From a signed target to everything that is needed to install it, each document by its digest.
 
+use std::ops::ControlFlow;
+
 use formats::boot_record::{ReleaseId, SlotComponent};
 use formats::chunks::{ChunkList, LIST_LIMIT};
 use formats::digest::Digest;
-use formats::oci::{Descriptor, MANIFEST_LIMIT};
+use formats::oci::{Descriptor, MANIFEST_LIMIT, Manifest};
 use formats::reason::Reason;
 use formats::release::{
-    CONFIG_LIMIT, ComponentManifest, ComponentSummary, Delta, ImageConfig, ReleaseError,
-    ReleaseIndex,
+    ATTACHMENT_LIMIT, Attachment, AttachmentKind, CONFIG_LIMIT, ComponentManifest,
+    ComponentSummary, Delta, ImageConfig, ReleaseError, ReleaseIndex,
 };
 
 use crate::error::AgentError;
@@ -46,15 +48,25 @@ pub fn identity(signed: &SignedRelease) -> ReleaseId {
 }
 
 /// Fetches and checks the documents of the chosen components, from the first source that has them.
+///
+/// So are the attachments of the kinds that the node requires: what is signed for and not there, or
+/// with other bytes, is as good as missing.
 pub fn resolve(
     product: &str,
     signed: &SignedRelease,
     chosen: &[ComponentSummary],
+    require: &[AttachmentKind],
     sources: &[&dyn Source],
 ) -> Result<Resolved, AgentError> {
     let mut first = None;
     for source in sources {
-        match resolve_from(product, signed, chosen, *source) {
+        let found = resolve_from(product, signed, chosen, *source);
+        let found = found.and_then(|resolved| {
+            let attachments = require.iter().flat_map(|kind| signed.summary.attached(*kind));
+            attachments.into_iter().try_for_each(|it| attachment(product, signed, it, *source))?;
+            Ok(resolved)
+        });
+        match found {
             Ok(resolved) => return Ok(resolved),
             Err(error) => first = first.or(Some(error.context(source.describe()))),
         }
@@ -87,6 +99,48 @@ fn resolve_from(
         components.push(component);
     }
     Ok(Resolved { release: identity(signed), components })
+}
+
+/// Looks whether an attachment is there and what is signed for; its text is for people to read.
+fn attachment(
+    product: &str,
+    signed: &SignedRelease,
+    attachment: &Attachment,
+    source: &dyn Source,
+) -> Result<(), AgentError> {
+    let name = format!("attachment {}", attachment.artifact_type);
+    let wrong = |why: &str| AgentError::new(Reason::BundleFormat, format!("{name}: {why}"));
+    let bytes = source.manifest(product, &attachment.manifest, MANIFEST_LIMIT);
+    let bytes = bytes.map_err(|error| AgentError::from(error).context(name.clone()))?;
+    let manifest = Manifest::parse(&bytes).map_err(|error| wrong(&error.to_string()))?;
+    if manifest.artifact_type.as_ref() != Some(&attachment.artifact_type) {
+        return Err(wrong("it is of another type than signed"));
+    }
+    let subject = manifest.subject.as_ref().map(|subject| &subject.digest);
+    if subject != Some(&signed.index.into()) {
+        return Err(wrong("it belongs to another release"));
+    }
+    let [layer] = manifest.layers.as_slice() else {
+        return Err(wrong("it does not have exactly one layer"));
+    };
+    if layer.size == 0 || layer.size > ATTACHMENT_LIMIT {
+        return Err(wrong("it is empty or larger than documents are"));
+    }
+    // Hashed as it comes and not kept: memory does not depend on it.
+    let (mut hasher, mut len) = (layer.digest.algorithm().hasher(), 0);
+    let mut sink = |_: u64, bytes: &[u8]| {
+        hasher.update(bytes);
+        len += bytes.len() as u64;
+        ControlFlow::Continue(())
+    };
+    let all = 0..layer.size;
+    let fetched = source.ranges(product, layer, std::slice::from_ref(&all), &mut sink);
+    fetched.map_err(|error| AgentError::from(error).context(name.clone()))?;
+    if len != layer.size || hasher.finish() != layer.digest {
+        let why = format!("{name} does not have the digest that is signed");
+        return Err(AgentError::new(Reason::HashMismatch, why));
+    }
+    Ok(())
 }
 
 fn component(

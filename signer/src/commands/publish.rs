@@ -174,7 +174,8 @@ pub fn publish(
     registry.put_manifest(&repository, &index_descriptor, &index)?;
 
     let version = request.version.clone();
-    let summary = Summary { version, security_version, components: summaries };
+    let summary =
+        Summary { version, security_version, components: summaries, attachments: Vec::new() };
     let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
     let channel = request.channel.clone();
     let wanted = Wanted {
@@ -228,7 +229,8 @@ fn rehearse(
     now: UnixTime,
 ) -> Result<(), SignerError> {
     let (version, components) = (request.version.clone(), Vec::new());
-    let summary = Summary { version, security_version, components };
+    let attachments = Vec::new();
+    let summary = Summary { version, security_version, components, attachments };
     let release = NewRelease { product: request.product.clone(), summary, index: Vec::new() };
     let (channel, role) = (request.channel.clone(), request.role.clone());
     let change = Change::Publish { release, channel, role };

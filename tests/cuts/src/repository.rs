@@ -119,7 +119,12 @@ impl Repository {
         }
         let index = ReleaseIndex { components: indexed }.to_bytes();
         self.put(&index);
-        let summary = Summary { version: parsed.clone(), security_version, components: summaries };
+        let summary = Summary {
+            version: parsed.clone(),
+            security_version,
+            components: summaries,
+            attachments: Vec::new(),
+        };
         let custom = Value::parse(&summary.to_custom()).expect("a summary is JSON");
         let mut channel = Channel::new(PRODUCT, CHANNEL);
         let sha256 = Sha256::of(&index);

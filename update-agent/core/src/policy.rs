@@ -23,7 +23,7 @@ use formats::boot_record::{BootRecord, ReleaseId};
 use formats::channel::{Channel, Urgency, Wave, Window};
 use formats::digest::Sha256;
 use formats::reason::Reason;
-use formats::release::{ComponentName, ComponentSummary, Summary};
+use formats::release::{AttachmentKind, ComponentName, ComponentSummary, Summary};
 use formats::version::Version;
 
 /// What the node knows of itself.
@@ -45,6 +45,8 @@ pub struct NodeFacts<'a> {
     pub record: &'a BootRecord,
     /// 1 to 100: the share of all nodes at which this one's wave begins.
     pub wave: u8,
+    /// What a release must have attached.
+    pub require: &'a [AttachmentKind],
 }
 
 /// What is offered to the node.
@@ -106,9 +108,10 @@ type Verdict = Result<String, (Decision, String)>;
 pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
     let mut answers = Vec::new();
     let mut chosen = Vec::new();
-    let rules: [(&'static str, &mut dyn FnMut() -> Verdict); 8] = [
+    let rules: [(&'static str, &mut dyn FnMut() -> Verdict); 9] = [
         ("newer", &mut || newer(node, offered)),
         ("floor", &mut || floor(node, offered)),
+        ("attachments", &mut || attachments(node, offered)),
         ("hardware", &mut || {
             let (components, why) = hardware(node, offered)?;
             chosen = components;
@@ -121,6 +124,9 @@ pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
         ("window", &mut || window(node, offered)),
     ];
     for (rule, ask) in rules {
+        if rule == "attachments" && node.require.is_empty() {
+            continue;
+        }
         match ask() {
             Ok(why) => answers.push(Answer { rule, passed: true, why }),
             Err((decision, why)) => {
@@ -173,6 +179,20 @@ fn floor(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
         return Err(refuse(Reason::SecverFloor, why));
     }
     Ok(format!("security version {offers}, floor {floor}"))
+}
+
+fn attachments(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
+    let missing =
+        node.require.iter().find(|kind| offered.summary.attached(**kind).next().is_none());
+    if let Some(kind) = missing {
+        let (word, version) = (kind.word(), &offered.summary.version);
+        let why = format!(
+            "{version} comes without {word}, which this node requires; publish it with --{word}"
+        );
+        return Err(refuse(Reason::AttachmentMissing, why));
+    }
+    let words: Vec<String> = node.require.iter().map(|kind| kind.word().to_owned()).collect();
+    Ok(format!("{} attached", list(&words)))
 }
 
 fn hardware(
@@ -313,6 +333,7 @@ mod tests {
     use super::*;
     use formats::boot_record::Failure;
     use formats::digest::Digest;
+    use formats::release::Attachment;
 
     struct Case {
         installed: Option<(&'static str, u64)>,
@@ -325,6 +346,13 @@ mod tests {
         now: u64,
         wave: u8,
         channel: Option<Channel>,
+        attached: &'static [&'static str],
+        require: &'static [AttachmentKind],
+    }
+
+    fn attachment(artifact_type: &str) -> Attachment {
+        let manifest = Digest::sha256_of(artifact_type.as_bytes());
+        Attachment { manifest, artifact_type: artifact_type.to_owned() }
     }
 
     fn base() -> Case {
@@ -339,6 +367,8 @@ mod tests {
             now: 1_800_000_000,
             wave: 50,
             channel: Some(Channel::new("demo", "stable")),
+            attached: &[],
+            require: &[],
         }
     }
 
@@ -362,6 +392,7 @@ mod tests {
                 raw_size: 100,
                 verity: None,
             }],
+            attachments: case.attached.iter().copied().map(attachment).collect(),
         };
         let installed = case.installed.map(|(version, sv)| id(version, sv));
         let own_word = case.own_word.map(|version| version.parse().unwrap());
@@ -385,6 +416,7 @@ mod tests {
                 floor: case.floor,
                 record: &record,
                 wave: case.wave,
+                require: case.require,
             },
             &Offered {
                 index: Sha256::of(b"1.1"),
@@ -447,6 +479,27 @@ mod tests {
                 Case { floor: 3, ..base() },
                 "floor",
                 Decision::Refuse(Reason::SecverFloor),
+            ),
+            (
+                "without the SBOM that is required",
+                Case {
+                    require: &[AttachmentKind::Sbom, AttachmentKind::Provenance],
+                    attached: &["application/vnd.in-toto+json", "text/plain"],
+                    ..base()
+                },
+                "attachments",
+                Decision::Refuse(Reason::AttachmentMissing),
+            ),
+            (
+                "with both, for other hardware",
+                Case {
+                    require: &[AttachmentKind::Sbom, AttachmentKind::Provenance],
+                    attached: &["application/vnd.in-toto+json", "application/vnd.cyclonedx+json"],
+                    hardware: "other",
+                    ..base()
+                },
+                "hardware",
+                Decision::Refuse(Reason::HwMismatch),
             ),
             (
                 "below the floor, named",

@@ -55,7 +55,13 @@ fn wanted<'a>(
     let place = best.describe();
     sources.extend(all.iter().map(AsRef::as_ref).filter(|source| source.describe() != place));
     agent.check_floor(offer.signed.summary.security_version)?;
-    let resolved = resolve(&agent.config.node.product, &offer.signed, &chosen, &sources)?;
+    let resolved = resolve(
+        &agent.config.node.product,
+        &offer.signed,
+        &chosen,
+        &agent.config.policy.require,
+        &sources,
+    )?;
     let proof = match agent.config.boot.verity {
         true => Some(proof(agent, &root, &mut trusted, &offer, &resolved)?),
         false => None,

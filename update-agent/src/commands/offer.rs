@@ -99,6 +99,7 @@ fn ask_rules(
         floor: agent.state.floor()?,
         record: &record,
         wave: wave_of(&node_id(agent), signed.index),
+        require: &agent.config.policy.require,
     };
     let offered = Offered { index: signed.index, summary: &signed.summary, channel, retry };
     Ok(decide(&facts, &offered))
