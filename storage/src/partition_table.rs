@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!  load    both copies read ──► the primary if valid, else the backup   (formats::gpt::choose)
-//!  write   bad copy first made good ─► backup array, header ─► sync ─► primary array, header ─► sync
-//!          └──────────── at every moment one copy is valid on the medium ────────────┘  ─► read back
+//!  write   bad copy first made good ─► backup array, header ─► sync ─► read back
+//!                                   ─► primary array, header ─► sync ─► read back
+//!          └───────────── at every moment one copy is valid on the medium ─────────────┘
 //! ```
+//! Reading the backup back before the primary is touched keeps a medium that flips bits from
+//! damaging both.
 //!
 //! After a cut anywhere in [`write()`] the next [`load`] finds the old table or the new one, whole;
 //! which one is what a boot loader that prefers the primary copy finds as well.
@@ -87,7 +90,6 @@ pub fn repair(device: &dyn BlockDevice) -> Result<Choice, TableError> {
     let choice = load(device)?;
     if let Some(copy) = choice.repair {
         put(device, &choice.table, copy)?;
-        check(device, &choice.table)?;
     }
     Ok(choice)
 }
@@ -109,8 +111,7 @@ pub fn write(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError> 
         return Ok(());
     }
     put(device, table, TableCopy::Backup)?;
-    put(device, table, TableCopy::Primary)?;
-    check(device, table)
+    put(device, table, TableCopy::Primary)
 }
 
 /// Writes a table to a disk that has none, or whose table is given up, with its protective MBR.
@@ -124,8 +125,7 @@ pub fn format(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError>
     }
     device.write_at(&formats::gpt::protective_mbr(geometry), 0)?;
     put(device, table, TableCopy::Backup)?;
-    put(device, table, TableCopy::Primary)?;
-    check(device, table)
+    put(device, table, TableCopy::Primary)
 }
 
 fn geometry(device: &dyn BlockDevice) -> Result<Geometry, TableError> {
@@ -156,26 +156,18 @@ fn read_copy(
     Ok(CopyRead::parse(geometry, header, &array))
 }
 
-/// Writes one copy, array first, and makes it durable.
-fn put(device: &dyn BlockDevice, table: &Table, copy: TableCopy) -> Result<(), DeviceError> {
+/// Writes one copy, array first, makes it durable, and reads it back from the medium.
+fn put(device: &dyn BlockDevice, table: &Table, copy: TableCopy) -> Result<(), TableError> {
     let Image { array_offset, array, header_offset, header } = table.image(copy);
     device.write_at(&array, array_offset)?;
     device.write_at(&header, header_offset)?;
-    device.sync()
-}
-
-/// Reads both copies back from the medium.
-fn check(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError> {
-    for copy in [TableCopy::Backup, TableCopy::Primary] {
-        let image = table.image(copy);
-        let parts = [(image.array_offset, image.array), (image.header_offset, image.header)];
-        for (offset, wanted) in parts {
-            let mut found = vec![0; wanted.len()];
-            device.forget_cached(offset, found.len() as u64);
-            device.read_at(&mut found, offset)?;
-            if found != wanted {
-                return Err(TableError::Readback { device: device.describe(), copy });
-            }
+    device.sync()?;
+    for (offset, wanted) in [(array_offset, array), (header_offset, header)] {
+        let mut found = vec![0; wanted.len()];
+        device.forget_cached(offset, found.len() as u64);
+        device.read_at(&mut found, offset)?;
+        if found != wanted {
+            return Err(TableError::Readback { device: device.describe(), copy });
         }
     }
     Ok(())
