@@ -157,7 +157,13 @@ fn stands(row: &Row, node: &Node<'_>) -> Result<End, String> {
     end(&row.node(&node.machine.durable()).running(booted))
 }
 
-fn one(row: &Row, success: &End, fault: Fault, nth: usize, for_good: bool) -> Result<Ended, String> {
+fn one(
+    row: &Row,
+    success: &End,
+    fault: Fault,
+    nth: usize,
+    for_good: bool,
+) -> Result<Ended, String> {
     let mut node = row.node(&row.base).out_of_step();
     let hit_file = Arc::new(AtomicUsize::new(0));
     let hits = Arc::clone(&hit_file);

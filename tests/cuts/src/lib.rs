@@ -17,6 +17,7 @@
 //! | [`scenario`] | what is cut, and what must come of it |
 //! | [`sweep`] | all crash states of one scenario, once and twice |
 //! | [`faults`] | the n-th call fails, lies or flips a bit |
+//! | [`lying`] | what a disk leaves that lies about flushes |
 //! | [`variants`] | faulty programs that the sweep must catch |
 //! | [`story`] | a failing state as a file, and in words |
 //! | [`report`] | the tables |
@@ -26,6 +27,7 @@
 pub mod faults;
 #[path = "../../src/forge.rs"]
 pub mod forge;
+pub mod lying;
 pub mod node;
 pub mod promises;
 pub mod report;

@@ -78,7 +78,7 @@ impl Backend {
 }
 
 /// Trial boots of a new release.
-pub const TRIES: u8 = 2;
+pub const TRIES: u8 = 3;
 /// The disk of every node.
 pub const DISK: &str = "/disk";
 /// Where the state is.
@@ -94,6 +94,7 @@ pub struct Kit {
     pub backend: Backend,
     /// Components of its slots, 1 or 2.
     pub components: usize,
+    single_copy: bool,
     config: Config,
     places: Vec<(Slot, usize, u64, u64)>,
 }
@@ -128,7 +129,15 @@ impl Kit {
             Ok(config) => config,
             Err(error) => panic!("the configuration of a simulated node: {}", error.chain()),
         };
-        Kit { backend, components, config, places: Vec::new() }
+        Kit { backend, components, single_copy: false, config, places: Vec::new() }
+    }
+
+    /// One copy of U-Boot's environment, which is accepted.
+    #[must_use]
+    pub fn with_single_copy(mut self) -> Self {
+        self.single_copy = true;
+        self.config.boot.accept_single_env = true;
+        self
     }
 
     /// A node from the factory: slot A holds these images and is confirmed, slot B holds nothing.
@@ -194,6 +203,14 @@ impl Kit {
                 for (name, value) in &variables {
                     env.set(name, value).expect("a variable fits");
                 }
+                if self.single_copy {
+                    let copy = EnvCopy { env, flag: 0 };
+                    let copy = copy.encode(ENV_SIZE, Layout::Single).expect("it fits");
+                    let place = format!("/env0 0x0 {ENV_SIZE:#x}\n");
+                    return media
+                        .with_bytes("/fw_env.config", place.as_bytes())
+                        .with_bytes("/env0", &copy);
+                }
                 let copy = |flag| {
                     let copy = EnvCopy { env: env.clone(), flag };
                     copy.encode(ENV_SIZE, Layout::Redundant).expect("an environment fits")
@@ -256,7 +273,11 @@ impl Outside for Surroundings {
         Ok(vec![Box::new(self.repository.clone())])
     }
 
-    fn check_health(&self, _: &Config, _: std::time::Duration) -> Result<Result<(), String>, AgentError> {
+    fn check_health(
+        &self,
+        _: &Config,
+        _: std::time::Duration,
+    ) -> Result<Result<(), String>, AgentError> {
         Ok(if self.healthy { Ok(()) } else { Err("web: no answer".to_owned()) })
     }
 

@@ -1,20 +1,23 @@
 //! The tables.
 
+use crate::faults;
+use crate::lying;
 use crate::scenario::Row;
 use crate::sweep::Found;
+use crate::variants::{Caught, Variant};
 
 /// The head of the table of cuts.
 pub fn head() -> String {
     format!(
-        "{:42} {:>6} {:>9} {:>9} {:>9} {:>8} {:>6} {:>7}",
-        "scenario / backend", "ops", "crashes", "once", "twice", "failures", "weak", "seconds"
+        "{:36} {:>5} {:>9} {:>8} {:>8} {:>8} {:>6} {:>8}",
+        "scenario / backend", "steps", "cut kinds", "once", "twice", "failures", "weak", "seconds"
     )
 }
 
-/// A row of it.
+/// A row of it: steps of the uncut run, cuts × losses made, distinct states after one and two cuts.
 pub fn line(row: &Row, found: &Found) -> String {
     format!(
-        "{:42} {:6} {:9} {:9} {:9} {:8} {:6} {:7.1}",
+        "{:36} {:5} {:9} {:8} {:8} {:8} {:6} {:8.1}",
         row.name(),
         found.operations,
         found.crashes,
@@ -24,4 +27,89 @@ pub fn line(row: &Row, found: &Found) -> String {
         found.weak,
         found.busy.as_secs_f64()
     )
+}
+
+/// The sums of a table of cuts.
+#[derive(Debug, Default)]
+pub struct Total {
+    once: usize,
+    twice: usize,
+    weak: usize,
+    two_runs: usize,
+    seconds: f64,
+    /// States that broke a promise.
+    pub failed: usize,
+}
+
+impl Total {
+    /// Adds a row.
+    pub fn add(&mut self, found: &Found) {
+        self.once += found.once;
+        self.twice += found.twice;
+        self.weak += found.weak;
+        self.two_runs += found.two_runs;
+        self.failed += found.failed;
+        self.seconds += found.busy.as_secs_f64();
+    }
+
+    /// In a sentence.
+    pub fn words(&self) -> String {
+        format!(
+            "{} distinct crash states ({} after one cut, {} after two), {} failures; {} recovered in \
+             a second run; {} with GRUB's block torn, as documented; {:.0} s of processor",
+            self.once + self.twice,
+            self.once,
+            self.twice,
+            self.failed,
+            self.two_runs,
+            self.weak,
+            self.seconds
+        )
+    }
+}
+
+/// The head of the table of faults.
+pub fn fault_head() -> String {
+    format!(
+        "{:36} {:>6} {:>7} {:>9} {:>6} {:>8} {:>8}",
+        "scenario / backend", "calls", "runs", "unharmed", "lied", "failures", "seconds"
+    )
+}
+
+/// A row of it.
+pub fn fault_line(row: &Row, found: &faults::Found) -> String {
+    format!(
+        "{:36} {:6} {:7} {:9} {:6} {:8} {:8.1}",
+        row.name(),
+        found.calls,
+        found.runs,
+        found.unharmed,
+        found.lied,
+        found.failed,
+        found.busy.as_secs_f64()
+    )
+}
+
+/// A faulty program and what caught it.
+pub fn variant_line(variant: &Variant, caught: &Caught) -> String {
+    format!(
+        "{:58} {}, {}: {} [{} states]",
+        variant.name,
+        format_args!("{} / {}", variant.scenario, variant.backend.name()),
+        caught.state,
+        caught.why.chars().take(100).collect::<String>(),
+        caught.of
+    )
+}
+
+/// The head of the table of lying disks.
+pub fn lying_head() -> String {
+    format!("{:36} {:>7} {:>7}  broken", "on a disk that lies about flushes", "states", "good")
+}
+
+/// A row of it.
+pub fn lying_line(row: &Row, found: &lying::Found) -> String {
+    let broken: Vec<String> =
+        found.broken.iter().map(|(promise, count)| format!("{promise} {count}")).collect();
+    format!("{:36} {:7} {:7}  {}", row.name(), found.states, found.good, broken.join(", "))
 }

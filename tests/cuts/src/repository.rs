@@ -16,7 +16,7 @@ use formats::release::{
 use formats::tuf::{Role, TargetFile};
 use update_agent::source::{FetchError, Sink, Source, TufState};
 
-use crate::forge::{Forge, ForgeKey};
+use crate::forge::{Forge, ForgeKey, role_keys};
 
 /// The product of all nodes here.
 pub const PRODUCT: &str = "demo";
@@ -77,12 +77,19 @@ impl Repository {
     pub fn new(components: usize) -> Self {
         let mut forge = Forge::new();
         forge.targets(&Role::Targets).targets.clear();
+        // One signature for each role: a sweep verifies them a million times.
+        for (role, seed) in [(Role::Root, 1), (Role::Targets, 11)] {
+            let key = ForgeKey::new(seed);
+            forge.root.set_role(&role, role_keys(1, std::slice::from_ref(&key)));
+            forge.signers.insert(role, vec![key]);
+        }
+        forge.issue(&Role::Root);
         Repository { forge, components, blobs: BTreeMap::new(), states: 0, releases: Vec::new() }
     }
 
     /// The trust root that nodes are given.
     pub fn root(&self) -> Vec<u8> {
-        self.forge.history("1.root.json")[0].clone()
+        self.forge.history("1.root.json").last().expect("it was issued").clone()
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -191,7 +198,7 @@ impl Repository {
 
     /// New root, timestamp and targets keys, and a new version of everything.
     pub fn rotate(&mut self) -> Snapshot {
-        self.forge.rekey(&Role::Root, 2, &[ForgeKey::new(4), ForgeKey::new(5)]);
+        self.forge.rekey(&Role::Root, 1, &[ForgeKey::new(4)]);
         self.forge.rekey(&Role::Targets, 1, &[ForgeKey::new(13)]);
         self.forge.rekey(&Role::Timestamp, 1, &[ForgeKey::new(33)]);
         self.forge.publish(&[Role::Root, Role::Targets]);

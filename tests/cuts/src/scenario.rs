@@ -11,6 +11,7 @@ use storage::sim::machine::Recording;
 use crate::node::{Backend, DISK, Kit, Node, adopt, apply, revert, run_once};
 use crate::promises::{self, Before, Known};
 use crate::repository::{Repository, Snapshot};
+use crate::variants::Variant;
 
 /// A kind of work that is cut.
 pub struct Scenario {
@@ -172,6 +173,13 @@ fn perform(node: &Node<'_>, command: &update_agent::commands::Command) -> Result
 fn boot_and_apply(node: &mut Node<'_>) -> Result<(), String> {
     boot(node)?;
     perform(node, &apply())
+}
+
+/// What a faulty program does: the floor of the release that was just made next.
+fn raise_floor(node: &Node<'_>) -> Result<(), String> {
+    let agent = node.agent().map_err(|error| error.chain())?;
+    let held = agent.state.hold().map_err(|error| error.chain())?;
+    agent.state.raise_floor(&held, 2).map_err(|error| error.chain())
 }
 
 fn boot_and_run(node: &mut Node<'_>) -> Result<(), String> {
@@ -354,6 +362,7 @@ pub struct Row {
     pub known: Known,
     repository: Snapshot,
     boots: u32,
+    variant: Option<&'static Variant>,
 }
 
 /// What a run that goes on after a cut did.
@@ -370,11 +379,23 @@ const RUNS: usize = 2;
 impl Row {
     /// Prepares a scenario on a backend and runs it uncut.
     pub fn new(scenario: &'static Scenario, backend: Backend) -> Result<Row, String> {
+        Row::of(scenario, backend, None)
+    }
+
+    /// The same with a faulty program.
+    pub fn of(
+        scenario: &'static Scenario,
+        backend: Backend,
+        variant: Option<&'static Variant>,
+    ) -> Result<Row, String> {
         let mut repository = Repository::new(scenario.components);
         let mut offers = vec![repository.publish("1.0.0", 1), repository.publish("2.0.0", 2)];
         offers.push(repository.rotate());
         offers.push(repository.publish("3.0.0", 3));
         let mut kit = Kit::new(backend, scenario.components);
+        if variant.is_some_and(Variant::single_copy) {
+            kit = kit.with_single_copy();
+        }
         let factory: Vec<Vec<u8>> =
             (0..scenario.components).map(|nth| vec![0xfa; 20_480 - 4096 * nth]).collect();
         let media = kit.factory(&repository.root(), &factory);
@@ -388,14 +409,22 @@ impl Row {
         let before = promises::before(&node)?;
         let mut node = Node::on(&kit, &base, &offer, scenario.healthy, boots);
         promises::check(&node, &known, &before)?;
+        if let Some(variant) = variant {
+            variant.spoil(&node);
+        }
         (scenario.act)(&mut node)?;
+        if variant.is_some_and(Variant::raises_early) {
+            raise_floor(&node)?;
+        }
         let (recording, media) = (node.machine.recording(), node.machine.media());
-        let boots = node.boots() + 100;
-        let mut node = Node::on(&kit, &media, &offer, scenario.healthy, boots);
+        // Goals are those of the good program.
+        let mut node = Node::on(&kit, &media, &offer, scenario.healthy, boots + 100);
         (scenario.again)(&mut node)?;
         let goal = end(&node)?;
         promises::check(&node, &known, &before)?;
-        Ok(Row { scenario, kit, base, before, recording, goal, known, repository: offer, boots })
+        let boots = boots + 100;
+        let repository = offer;
+        Ok(Row { scenario, kit, base, before, recording, goal, known, repository, boots, variant })
     }
 
     /// What the table calls it.
@@ -418,6 +447,9 @@ impl Row {
     pub fn judge(&self, media: &Media) -> Result<Recovered, String> {
         let mut node = self.node(media);
         promises::check(&node, &self.known, &self.before)?;
+        if let Some(variant) = self.variant {
+            variant.spoil(&node);
+        }
         let runs = self.finish(&mut node)?;
         Ok(Recovered { recording: node.machine.recording(), runs })
     }

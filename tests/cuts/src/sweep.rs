@@ -25,6 +25,23 @@ pub struct Size {
     pub seed: u64,
 }
 
+impl Size {
+    /// What CI runs: some minutes on two processors.
+    pub fn ci(seed: u64) -> Size {
+        Size { samples: 24, second_every: 6, second_cuts: 24, seed }
+    }
+
+    /// A round of a night.
+    pub fn deep(seed: u64) -> Size {
+        Size { samples: 200, second_every: 2, second_cuts: 60, seed }
+    }
+
+    /// Enough to catch a faulty program.
+    pub fn variant(seed: u64) -> Size {
+        Size { samples: 8, second_every: u64::MAX, second_cuts: 1, seed }
+    }
+}
+
 /// A state that broke a promise.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -76,10 +93,20 @@ struct Shared<'a> {
 
 /// Cuts a row everywhere, on so many threads.
 pub fn sweep(row: &Row, size: Size, threads: usize) -> Found {
+    sweep_beyond(row, size, threads, HashSet::new()).0
+}
+
+/// The same, without the states that are known (hashes), and all that are known then.
+pub fn sweep_beyond(
+    row: &Row,
+    size: Size,
+    threads: usize,
+    known: HashSet<u64>,
+) -> (Found, HashSet<u64>) {
     let shared = Shared {
         row,
         size,
-        seen: Mutex::new(HashSet::new()),
+        seen: Mutex::new(known),
         found: Mutex::new(Found {
             operations: row.recording.operations().len(),
             ..Found::default()
@@ -100,7 +127,8 @@ pub fn sweep(row: &Row, size: Size, threads: usize) -> Found {
             }
         });
     }
-    shared.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let seen = shared.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (shared.found.into_inner().unwrap_or_else(PoisonError::into_inner), seen)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -139,7 +167,8 @@ impl Shared<'_> {
         }
         let recordings = || vec![self.row.recording.clone()];
         let good = self.judge(&[crash.clone()], &media, recordings).is_some();
-        let every = if self.row.scenario.small { 1 } else { self.size.second_every.max(1) };
+        let small = self.row.scenario.small && self.size.second_every != u64::MAX;
+        let every = if small { 1 } else { self.size.second_every.max(1) };
         if good && (hash ^ self.size.seed).is_multiple_of(every) {
             lock(&self.seconds).push((crash.clone(), media));
         }

@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::cmd::{Cmd, Finished};
-use crate::{paths, show};
+use crate::{paths, show, vm};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -78,7 +78,9 @@ const STEPS: &[(&str, bool, Step)] = &[
     }),
     ("docs", true, |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
     ("tests", false, tests),
+    ("virtual machines", true, |_| virtual_machines()),
     ("release programs hold no fault injection", true, |_| findings(release::check()?)),
+    ("power cuts", true, |_| power_cuts()),
 ];
 
 /// `cargo` as CI must see it: no colour, no snapshot updates, warnings in docs denied.
@@ -125,6 +127,13 @@ fn lock_file() -> Result<Outcome> {
     Ok(one(done))
 }
 
+/// Its tables are shown however it ends: what was cut, and that nothing was lost.
+fn power_cuts() -> Result<Outcome> {
+    let done = crate::sim::check()?;
+    print!("{}", done.stdout);
+    Ok(Outcome { output: done.stderr.clone(), ..one(done) })
+}
+
 fn tests(quick: bool) -> Result<Outcome> {
     let mut args = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
     if quick {
@@ -137,6 +146,18 @@ fn tests(quick: bool) -> Result<Outcome> {
         failed = 1;
     }
     Ok(Outcome { passed, failed, output: done.output() })
+}
+
+/// Each cell counts as one. The table is shown whatever came of it.
+fn virtual_machines() -> Result<Outcome> {
+    let done = vm::perform(&vm::Options::all())?;
+    println!("{}", vm::table(&done));
+    let failures: Vec<String> = done
+        .iter()
+        .filter_map(|cell| Some(format!("{}: {:#}\n", cell.name, cell.result.as_ref().err()?)))
+        .collect();
+    let failed = failures.len() as u64;
+    Ok(Outcome { passed: done.len() as u64 - failed, failed, output: failures.concat() })
 }
 
 /// Sums libtest's `test result: ok. 3 passed; 0 failed; …` lines.

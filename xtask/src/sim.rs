@@ -1,0 +1,43 @@
+//! `cargo xtask sim`: the power-cut proof. Builds `racklet-cuts` optimised and runs it.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::cmd::{Cmd, Finished};
+use crate::paths;
+
+/// Options of `cargo xtask sim`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// What `racklet-cuts` is told: `--help`, `--deep`, `--seed N`, `--only TEXT`, `--replay FILE`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// `cargo xtask sim`
+pub(crate) fn run(options: &Options) -> Result<()> {
+    build()?;
+    program(&options.arguments).watch()
+}
+
+/// What CI runs; its tables are part of what CI shows.
+pub(crate) fn check() -> Result<Finished> {
+    build()?;
+    program(&[]).finish()
+}
+
+/// The release profile is the one whose dependencies CI has built already.
+fn build() -> Result<()> {
+    Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--release", "--locked", "-p", "racklet-cuts"])
+        .current_dir(&paths::root())
+        .run()
+        .map(drop)
+}
+
+fn program(arguments: &[OsString]) -> Cmd {
+    Cmd::new(paths::target().join("release/racklet-cuts"))
+        .args(arguments)
+        .current_dir(&paths::root())
+}
