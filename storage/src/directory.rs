@@ -248,6 +248,21 @@ impl Directory {
             .map_err(|errno| FileError::io("rename to", &to.shown(name), errno))
     }
 
+    /// On FAT a moved file's length and first cluster are written into its new entry only when the
+    /// file itself is flushed again: a sync of the directory alone leaves an empty file after a cut
+    /// (seen in a machine with an ESP, `cargo xtask vm --cell systemd-boot`).
+    fn sync_moved_on_fat(&self, name: &str) -> Result<(), FileError> {
+        /// `MSDOS_SUPER_MAGIC`
+        const FAT: u64 = 0x4d44;
+        let failed = |errno: Errno| FileError::io("sync", &self.shown(name), errno);
+        if u64::try_from(fs::fstatfs(&self.fd).map_err(failed)?.f_type) != Ok(FAT) {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.fd, name, flags, Mode::empty()).map_err(failed)?;
+        fs::fsync(&file).map_err(failed)
+    }
+
     /// Removes a file; whether there was one.
     pub fn remove(&self, name: &str) -> Result<bool, FileError> {
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
@@ -305,7 +320,8 @@ impl Steps for WithMode<'_> {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
-        self.0.rename(from, self.0, to)
+        self.0.rename(from, self.0, to)?;
+        self.0.sync_moved_on_fat(to)
     }
 
     fn unlink(&self, name: &str) -> Result<bool, FileError> {
