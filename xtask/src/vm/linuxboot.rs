@@ -89,7 +89,7 @@ impl<'a> Board<'a> {
             tools: &self.world.tools,
             arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
             memory: 384,
-            life: Duration::from_secs(life),
+            life: self.world.life(life),
             log: self.dir.join(format!("serial-{}.log", self.boots)),
         }
         .start()
@@ -114,8 +114,9 @@ impl<'a> Board<'a> {
 
 /// Applies a release from the data partition and restarts.
 fn update(machine: &mut Machine, version: &str) -> Result<()> {
-    let said =
-        machine.ok(&format!("agent apply --json --version {version} /data/{version}.tar"))?;
+    let said = machine.ok(&format!(
+        "agent apply --json --version {version} /data/{version}.tar 2>/run/progress"
+    ))?;
     ensure!(said.contains("\"activated\":true"), "apply of {version} said {said}");
     machine.send("reboot-now")
 }
@@ -193,7 +194,7 @@ fn altered(world: &World, dir: &Path) -> Result<String> {
     let mut board = Board::new(world, dir, &setup)?;
     let mut machine = board.power_on(120)?;
     machine.expect("@@ready slot=a version=1.0.0")?;
-    let command = "agent apply --json --version 1.1.0 /data/1.1.0.tar";
+    let command = "agent apply --json --version 1.1.0 /data/1.1.0.tar 2>/run/progress";
     machine.ok(command)?;
     drop(machine.cut());
     let pristine = dir.join("pristine.img");

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -97,7 +96,7 @@ fn cycle(world: &World, dir: &Path, loader: &Loader) -> Result<String> {
         tools: &world.tools,
         arguments: (loader.hardware)(world, dir)?,
         memory: 512,
-        life: Duration::from_secs(300),
+        life: world.life(240),
         log: dir.join("serial.log"),
     }
     .start()?;
@@ -130,8 +129,9 @@ fn cycle(world: &World, dir: &Path, loader: &Loader) -> Result<String> {
 }
 
 fn update(machine: &mut Machine, version: &str) -> Result<()> {
-    let said =
-        machine.ok(&format!("agent apply --json --version {version} /data/{version}.tar"))?;
+    let said = machine.ok(&format!(
+        "agent apply --json --version {version} /data/{version}.tar 2>/run/progress"
+    ))?;
     ensure!(said.contains("\"activated\":true"), "apply of {version} said {said}");
     machine.send("reboot-now")
 }

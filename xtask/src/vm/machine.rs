@@ -101,6 +101,7 @@ impl Machine {
             }
             // What comes next is waiting.
             ensure!(!line.contains("racklet: rescue:"), "it does not boot: {line}");
+            ensure!(!line.contains("@@ready"), "{markers:?} did not come before {line}");
         }
     }
 

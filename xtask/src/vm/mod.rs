@@ -40,9 +40,19 @@ pub(crate) struct Options {
     /// Machines at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// How many times longer than usual a machine may live: for a computer that is busy otherwise.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    patience: u32,
     /// Take our programs as they were built last.
     #[arg(long)]
     no_build: bool,
+}
+
+impl Options {
+    /// Every cell, two machines at a time.
+    pub(crate) fn all() -> Self {
+        Options { cell: Vec::new(), list: false, jobs: 2, patience: 1, no_build: false }
+    }
 }
 
 /// One cell: its name, who judges it beside the serial line, and what it does. It ends with what it
@@ -73,15 +83,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let started = Instant::now();
-    let done = perform(&options.cell, options.jobs, !options.no_build)?;
+    let done = perform(options)?;
     println!("{}", table(&done));
     let failed = done.iter().filter(|cell| cell.result.is_err()).count();
     println!("{} passed, {failed} failed, {}", done.len() - failed, show::time(started.elapsed()));
     if failed > 0 { bail!("{failed} cells failed") } else { Ok(()) }
 }
 
-/// Runs the cells whose name contains one of `wanted`; all when it is empty.
-pub(crate) fn perform(wanted: &[String], jobs: usize, build: bool) -> Result<Vec<Done>> {
+/// Runs the cells that were asked for; all when none was.
+pub(crate) fn perform(options: &Options) -> Result<Vec<Done>> {
+    let (wanted, jobs) = (&options.cell, options.jobs);
     let all = cells();
     let chosen: Vec<Cell> = all
         .into_iter()
@@ -93,7 +104,7 @@ pub(crate) fn perform(wanted: &[String], jobs: usize, build: bool) -> Result<Vec
     let tools = Tools::prepare()?;
     let dir = paths::target().join("vm");
     machine::fresh(&dir)?;
-    let world = World::build(tools, &dir, build)?;
+    let world = World::build(tools, &dir, !options.no_build, options.patience)?;
     let queue = Mutex::new(chosen.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -94,6 +95,7 @@ const CLOUD_MODULES: &[&str] = &["vfat", "nls_cp437", "nls_ascii"];
 /// Everything that is made once.
 pub(super) struct World {
     pub(super) tools: Tools,
+    patience: u32,
     pub(super) dir: PathBuf,
     agent: PathBuf,
     signer: PathBuf,
@@ -102,9 +104,10 @@ pub(super) struct World {
 
 impl World {
     /// Programs, releases and bundles, below an empty folder.
-    pub(super) fn build(tools: Tools, dir: &Path, build: bool) -> Result<Self> {
+    pub(super) fn build(tools: Tools, dir: &Path, build: bool, patience: u32) -> Result<Self> {
         let world = World {
             tools,
+            patience,
             dir: dir.to_owned(),
             agent: static_agent(build)?,
             signer: signer(build)?,
@@ -126,6 +129,11 @@ impl World {
         let repo = format!("oci:{}:racklet", self.dir.join("repository").display());
         let keys = self.dir.join("keys");
         Ok(Cmd::new(&self.signer).args(command).args(["--repo", &repo, "--keys"]).arg(keys))
+    }
+
+    /// That long, or longer on a computer that is busy otherwise.
+    pub(super) fn life(&self, seconds: u64) -> Duration {
+        Duration::from_secs(seconds) * self.patience.max(1)
     }
 
     /// The trust root that machines are given.

@@ -4,7 +4,8 @@
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev 2>/dev/null
+# Some kernels did it already; and there is no /dev/null to say that into before.
+[ -c /dev/null ] || mount -t devtmpfs dev /dev
 mount -t tmpfs run /run
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 stty -echo
