@@ -20,6 +20,7 @@
 //! | [`plan`] | state + change + time → what is signed next; what nodes would refuse | no |
 //! | [`policy`] | `signer.toml` → who should sign what, what hardware holds | no |
 //! | [`stage`] | a change on its way between signers, as one file | no |
+//! | [`shared`] | the same as an artifact beside the metadata | through [`repository`] |
 //! | [`summary`] | what is signed, against what is published, for people | no |
 //! | [`journal`] | what was signed from here, chained; the signer's memory | its file |
 //! | [`repository`] | registries, layouts, archives behind one trait | yes |
@@ -54,6 +55,7 @@ pub mod policy;
 pub mod progress;
 pub mod published;
 pub mod repository;
+pub mod shared;
 pub mod stage;
 pub mod state;
 pub mod summary;

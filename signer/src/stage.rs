@@ -38,6 +38,7 @@ use crate::journal::payload_digest;
 use crate::plan::{Payload, Proposal, Restart, Signatures};
 use crate::published::ReleaseTag;
 use crate::state::{State, StateError, channel_of};
+use crate::summary::printable;
 
 const TYPE: &str = "racklet-stage-1";
 
@@ -267,9 +268,9 @@ impl Staged {
         if members.text("type")? != TYPE {
             return Err(StageError::Form("its type is not racklet-stage-1".to_owned()));
         }
-        let what = members.text("what")?.chars().filter(|c| !c.is_control()).take(200).collect();
-        let repository =
-            members.text("repository")?.chars().filter(|c| !c.is_control()).take(500).collect();
+        let shown = |text: &str, most| -> String { printable(text).chars().take(most).collect() };
+        let what = shown(members.text("what")?, 200);
+        let repository = shown(members.text("repository")?, 500);
         let state = match members.take("state") {
             None => None,
             Some(value) => Some(digest(value)?),

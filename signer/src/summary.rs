@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use formats::release::Summary;
 use formats::tuf::{
-    DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, Metadata, Role, RoleKeys,
-    TargetFile, Targets, UnixTime,
+    DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, Metadata, REPOSITORY, Role,
+    RoleKeys, TargetFile, Targets, UnixTime,
 };
 use serde::Serialize;
 
@@ -79,6 +79,15 @@ fn section(
         let was = old.map(|old| (&old.header, &old.unknown));
         period_line(&mut lines, was.map(|(_, unknown)| unknown), &root.unknown);
         other_line(&mut lines, was.map(|(_, unknown)| unknown), &root.unknown);
+        let id = |root: &formats::tuf::Root| root.unknown.get(REPOSITORY).map(shown);
+        match (old.map(id), id(&root)) {
+            (None, Some(is)) => lines.push(format!("+ the repository's id is {is}")),
+            (Some(was), is) if was != is => {
+                let [was, is] = [was, is].map(|id| id.unwrap_or_else(|| "none".to_owned()));
+                lines.push(format!("~ the repository's id is {is}, before {was}"));
+            }
+            _ => {}
+        }
         if old.is_some_and(|old| old.consistent_snapshot != root.consistent_snapshot) {
             lines.push(format!("~ consistent_snapshot {}", root.consistent_snapshot));
         }
@@ -107,7 +116,7 @@ fn section(
 
 /// A line that shows what it says: no control characters, and none that turn the direction of
 /// the text around (CVE-2021-42574).
-fn printable(line: &str) -> String {
+pub(crate) fn printable(line: &str) -> String {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -289,11 +298,20 @@ fn other_line(
 ) {
     let names: BTreeSet<&String> =
         old.into_iter().flat_map(|old| old.keys()).chain(new.keys()).collect();
-    for name in names.into_iter().filter(|name| *name != crate::plan::PERIOD_MEMBER) {
+    // These have their own words; an id that is not the root's does not verify.
+    let known = [crate::plan::PERIOD_MEMBER, REPOSITORY];
+    for name in names.into_iter().filter(|name| !known.contains(&name.as_str())) {
         let is = new.get(name);
         if old.and_then(|old| old.get(name)) != is {
-            let shown: String = format!("{is:?}").chars().take(200).collect();
-            lines.push(format!("~ member {name:?} is {shown}"));
+            let is = is.map_or_else(|| "gone".to_owned(), shown);
+            lines.push(format!("~ member {name:?} is {is}"));
         }
+    }
+}
+
+fn shown(value: &formats::json::Value) -> String {
+    match value.as_str() {
+        Some(text) => text.chars().take(200).collect(),
+        None => format!("{value:?}").chars().take(200).collect(),
     }
 }

@@ -564,6 +564,157 @@ fn delegated_roles_sign_for_their_names_and_no_others() {
     signer.json(&["verify", "oci:repo", "--keys", "keys"], 0);
 }
 
+/// A role gets other names, then none; a role of that name later goes on counting.
+#[test]
+fn delegations_change_and_end() {
+    let team = Team::new(2, 1);
+    let signer = &team.signer;
+    for name in ["d0", "d1"] {
+        signer.json(&["key", "new", "--out", &format!("{name}/key")], 0);
+        std::fs::copy(signer.path("keys/root.json"), signer.path(&format!("{name}/root.json")))
+            .unwrap();
+    }
+    let delegate = ["delegate", "--role", "beta", "--path", "demo/*", "--role-keys", "d0/key.pub"];
+    team.change(&delegate, &["t0", "d0"]);
+    let by_beta = |version: &str, channel: &str| {
+        let mut publish = team.publish(version);
+        publish.extend(["--role", "beta", "--channel", channel].map(str::to_owned));
+        publish
+    };
+    team.change(&words(&by_beta("1.0.0", "beta")), &["d0", "t0"]);
+    let state = team.state();
+    assert_eq!(state.find("demo/1.0.0").unwrap().0.name(), "beta");
+    // A * does not cross a slash: the channel stays with the top level.
+    assert_eq!(state.find("demo/channels/beta.json").unwrap().0.name(), "targets");
+
+    // Its names change; its keys do not, and nobody signs its metadata again.
+    let paths = ["delegate", "--role", "beta", "--path", "demo/*", "--path", "demo/channels/*"];
+    let _ = std::fs::remove_file(signer.path("change.json"));
+    let staged = team.stage("change.json", &[&paths[..], &["--terminating"]].concat());
+    let line = staged["sections"][0]["changes"][0].as_str().unwrap();
+    assert_eq!(staged["sections"].as_array().unwrap().len(), 1, "{staged}");
+    assert!(line.ends_with(r#"nobody after it, before paths "demo/*""#), "{line}");
+    team.sign("change.json", "t1", 0);
+    team.commit(&["change.json"], 0);
+    let channel = ["channel", "set", "--product", "demo", "--channel", "beta", "--role", "beta"];
+    team.change(&channel, &["d0", "t0"]);
+    assert_eq!(team.state().find("demo/channels/beta.json").unwrap().0.name(), "beta");
+
+    let code = |change: &[&str]| {
+        let head = ["stage", "--out", "no.json"];
+        let all = [&head[..], change, &["--repo", "oci:repo", "--keys", "keys"]].concat();
+        let value: Value = serde_json::from_slice(&signer.run(&all).stdout).unwrap();
+        value["code"].as_str().unwrap_or("ok").to_owned()
+    };
+    let gone = ["delegate", "--role", "gamma", "--remove"];
+    assert_eq!(code(&gone), "target_not_found");
+    let odd = ["delegate", "--role", "beta", "--path", "../x"];
+    assert_eq!(code(&odd), "config");
+    let both = ["delegate", "--role", "beta", "--remove", "--path", "x/*"];
+    assert_eq!(signer.run(&both).status.code(), Some(2));
+
+    // A channel elsewhere that offers what would be gone keeps the role.
+    let stable = ["channel", "set", "--product", "demo", "--channel", "stable"];
+    team.change(&[&stable[..], &["--release", "1.0.0", "--role", "targets"]].concat(), &["t0"]);
+    assert_eq!(code(&["delegate", "--role", "beta", "--remove"]), "target_not_found");
+    team.change(&words(&team.publish("1.1.0")), &["t0"]);
+    team.change(&[&stable[..], &["--release", "1.1.0"]].concat(), &["t0"]);
+
+    // It ends: said, with all that goes with it.
+    let _ = std::fs::remove_file(signer.path("change.json"));
+    let staged = team.stage("change.json", &["delegate", "--role", "beta", "--remove"]);
+    let text = staged.to_string();
+    for said in ["no longer signs for", "demo/1.0.0 would be gone", "beta.json would be gone"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    team.sign("change.json", "t0", 0);
+    team.commit(&["change.json"], 0);
+    let state = team.state();
+    let beta = Role::Delegated("beta".to_owned());
+    assert!(state.targets.data.delegations.is_none() && state.delegated.is_empty());
+    assert!(state.find("demo/1.0.0").is_none() && state.find("demo/channels/beta.json").is_none());
+    let listed = state.snapshot.data.role(&beta).expect("nodes refuse a snapshot that forgets it");
+    let listed = listed.version;
+    signer.json(&["verify", "oci:repo", "--keys", "keys"], 0);
+
+    // Somebody else gets the name: versions go on, or nodes would see a rollback.
+    let again = ["delegate", "--role", "beta", "--path", "beta/*", "--role-keys", "d1/key.pub"];
+    team.change(&again, &["t0", "d1"]);
+    assert_eq!(team.state().delegated[&beta].data.header.version, listed + 1);
+    signer.json(&["verify", "oci:repo", "--keys", "keys"], 0);
+}
+
+/// A staged change in the repository instead of on a stick; a registry that swaps it or drops
+/// signatures gets nothing signed that was not shown, and nothing published.
+#[test]
+fn a_change_travels_through_its_repository() {
+    let team = Team::new(2, 2);
+    let signer = &team.signer;
+    let at = ["--repo", "oci:repo", "--keys", "keys"];
+    let share = |version: &str| {
+        let publish = team.publish(version);
+        let staged = signer.json(&[&["stage", "--share"], &words(&publish)[..], &at].concat(), 0);
+        staged["file"].as_str().unwrap().to_owned()
+    };
+    let sign = |name: &str, who: &str, code: i32| {
+        signer.json(&["sign", name, "--repo", "oci:repo", "--keys", who], code)
+    };
+    let name = share("1.0.0");
+    assert!(name.starts_with("staged-") && name.len() == 23, "{name}");
+    // The same again is the same change.
+    assert_eq!(signer.json(&["verify", "oci:repo", "--keys", "keys"], 0)["ok"], true);
+    assert_eq!(sign(&name, "t0", 0)["ready"], false);
+    // One signs in the registry, one a copy: put together there and at the commit.
+    let copy = ["sign", &name, "--repo", "oci:repo", "--keys", "t1", "-o", "copy.json"];
+    assert_eq!(signer.json(&copy, 0)["ready"], true);
+    let status = signer.json(&["status", &name, "--repo", "oci:repo", "--root", "t0/root.json"], 0);
+    assert_eq!(status["signatures"][0]["signed"].as_array().unwrap().len(), 1, "{status}");
+    let commit = [&["commit", &name, "copy.json"], &at[..]].concat();
+    signer.json(&commit, 0);
+    assert_eq!(signer.json(&commit, 0)["targets_version"], 2, "again is nothing to do");
+
+    // A registry that answers with another change under the name.
+    let name = share("1.1.0");
+    team.copy_repo("repo", "honest");
+    let evil = Team::new(2, 2);
+    evil.stage("evil.json", &words(&evil.publish("9.9.9")));
+    let evil = std::fs::read(evil.signer.path("evil.json")).unwrap();
+    let reference = format!("oci:{}", signer.path("repo").display()).parse().unwrap();
+    let registry = open(&reference, Access::Write, &ClientOptions::default()).unwrap();
+    let put = |bytes: &[u8]| {
+        use formats::oci::{Descriptor, EMPTY_CONFIG, Manifest, media_type};
+        use signer::repository::Expect;
+        let repository = "tuf".parse().unwrap();
+        let (config, layer) = (Descriptor::empty(), Descriptor::of("x/y", bytes));
+        registry.put_blob(&repository, &config, EMPTY_CONFIG).unwrap();
+        registry.put_blob(&repository, &layer, bytes).unwrap();
+        let bytes = Manifest::artifact(signer::shared::STAGED, config, vec![layer]).to_bytes();
+        let manifest = Descriptor::of(media_type::MANIFEST, &bytes);
+        registry.put_manifest(&repository, &manifest, &bytes).unwrap();
+        let tag = name.parse().unwrap();
+        registry.set_tag(&repository, &tag, &manifest, &bytes, Expect::Anything).unwrap();
+    };
+    put(&evil);
+    let before = std::fs::read(signer.path("t0/signer.log")).unwrap();
+    assert_eq!(sign(&name, "t0", 2)["code"], "usage", "it is another one");
+    put(b"nothing of the kind");
+    assert_eq!(sign(&name, "t0", 10)["code"], "meta_format");
+    assert!(std::fs::read(signer.path("t0/signer.log")).unwrap() == before, "nothing was signed");
+    // A registry that drops signatures delays, and is seen to.
+    team.copy_repo("honest", "repo");
+    sign(&name, "t0", 0);
+    team.copy_repo("honest", "repo");
+    let forgotten = sign(&name, "t1", 0);
+    assert_eq!(forgotten["ready"], false);
+    assert_eq!(sign(&name, "t0", 0)["ready"], true);
+    team.commit(&[&name], 0);
+    signer.json(&["verify", "oci:repo", "--keys", "keys"], 0);
+
+    let none = "staged-0123456789abcdef";
+    assert_eq!(sign(none, "t0", 10)["code"], "target_not_found");
+    assert_eq!(signer.json(&["sign", none, "--keys", "t0"], 23)["code"], "config", "no --repo");
+}
+
 #[test]
 fn signer_toml_declares_roles_and_what_hardware_holds() {
     let signer = Program::new();

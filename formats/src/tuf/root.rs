@@ -91,6 +91,14 @@ impl Root {
         }
     }
 
+    /// Gives metadata that is about to be signed the id this root pins; a root without one leaves
+    /// it as it is. `members` are those the specification does not name.
+    pub fn bind(&self, members: &mut Object) {
+        if let Some(id) = self.unknown.get(REPOSITORY) {
+            members.insert(REPOSITORY.to_owned(), id.clone());
+        }
+    }
+
     /// The file that holds version `version` of a role's metadata in this repository. Root files
     /// always carry their version and timestamps never; the others do when
     /// [`Root::consistent_snapshot`] is on (TUF §6.2).

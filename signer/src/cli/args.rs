@@ -41,17 +41,25 @@ pub(super) enum Command {
         /// The file to be made
         #[arg(long, short, value_name = "FILE", global = true)]
         out: Option<PathBuf>,
+        /// Put it into the repository instead, where signers find it by the name that is said
+        #[arg(long, global = true, conflicts_with = "out")]
+        share: bool,
         #[command(subcommand)]
         change: ChangeCommand,
     },
     /// Show what a staged change would publish, and sign it
     Sign {
         /// The staged change; several copies are put together
-        #[arg(value_name = "FILE", required = true)]
+        #[arg(value_name = "FILE|staged-…", required = true)]
         files: Vec<PathBuf>,
+        /// The repository that a change was put into by its name
+        #[arg(long, value_name = "REF")]
+        repo: Option<String>,
+        #[command(flatten)]
+        registry: RegistryArgs,
         #[command(flatten)]
         signing: SigningArgs,
-        /// Sign without asking
+        /// Sign without asking; --json asks nobody either
         #[arg(long)]
         yes: bool,
         /// Write here, and leave the first FILE as it is
@@ -61,7 +69,7 @@ pub(super) enum Command {
     /// Publish a staged change that has enough signatures
     Commit {
         /// The staged change; several copies are put together
-        #[arg(value_name = "FILE", required = true)]
+        #[arg(value_name = "FILE|staged-…", required = true)]
         files: Vec<PathBuf>,
         #[command(flatten)]
         repo: RepoArgs,
@@ -139,8 +147,11 @@ pub(super) enum Command {
     /// Show what expires when, releases and channels; of a staged change, who has not signed
     Status {
         /// The repository, or a staged change
-        #[arg(value_name = "REF|FILE")]
+        #[arg(value_name = "REF|FILE|staged-…")]
         reference: String,
+        /// The repository that a change was put into by its name
+        #[arg(long, value_name = "REF")]
+        repo: Option<String>,
         #[command(flatten)]
         registry: RegistryArgs,
         #[command(flatten)]
@@ -190,6 +201,10 @@ pub(super) enum ChangeCommand {
         /// Public keys of the targets role
         #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
         targets_keys: Vec<PathBuf>,
+        /// What the repository calls itself in all that is signed for it; otherwise derived from
+        /// REF, the keys and the time
+        #[arg(long, value_name = "WORD")]
+        id: Option<String>,
         #[arg(long, help = PASSPHRASE)]
         passphrase: bool,
         #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
@@ -220,7 +235,7 @@ pub(super) enum ChangeCommand {
         #[command(subcommand)]
         command: ChannelCommand,
     },
-    /// Let another role sign for some names
+    /// Let another role sign for some names, for others, or for none any more
     Delegate {
         #[command(flatten)]
         repo: RepoArgs,
@@ -230,14 +245,17 @@ pub(super) enum ChangeCommand {
         #[arg(long, value_name = "ROLE")]
         role: String,
         /// Names it may sign for, like demo/*; * does not cross a /
-        #[arg(long, value_name = "PATTERN", required = true)]
+        #[arg(long, value_name = "PATTERN", required_unless_present = "remove")]
         path: Vec<String>,
-        /// Its public keys
-        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',', required = true)]
+        /// Its public keys; without them, other paths for a role that is there
+        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
         role_keys: Vec<PathBuf>,
         /// How many of them must sign
         #[arg(long, value_name = "N", default_value_t = 1)]
         threshold: u32,
+        /// It signs for nothing any more; what it listed is gone
+        #[arg(long, conflicts_with_all = ["path", "role_keys", "terminating", "period"])]
+        remove: bool,
         /// Nobody after it is asked for these names
         #[arg(long)]
         terminating: bool,

@@ -31,6 +31,7 @@ pub(super) fn run(
             root_keys,
             targets_threshold,
             targets_keys,
+            id,
             passphrase,
             expires,
         } => {
@@ -41,6 +42,7 @@ pub(super) fn run(
                 root_keys,
                 targets_threshold,
                 targets_keys,
+                id,
                 expiry: Expiry::parse(&expires)?,
                 passphrase,
             };
@@ -92,26 +94,29 @@ pub(super) fn run(
             path,
             role_keys,
             threshold,
+            remove,
             terminating,
             by,
             period,
         } => {
             let delegated = delegated(&name)?;
-            let delegation = Delegation {
-                by: role(&by)?,
-                keys: RoleKeySet {
-                    role: delegated.clone(),
-                    keys: public_keys(&role_keys)?,
-                    threshold,
-                },
-                paths: path,
-                terminating,
+            let edit = if remove {
+                Edit::Undelegate(delegated.clone())
+            } else if role_keys.is_empty() {
+                Edit::Repath(delegated.clone(), path, terminating)
+            } else {
+                let (role, keys) = (delegated.clone(), public_keys(&role_keys)?);
+                Edit::Delegate(Delegation {
+                    by: self::role(&by)?,
+                    keys: RoleKeySet { role, keys, threshold },
+                    paths: path,
+                    terminating,
+                })
             };
             let mut expiry = Expiry::default();
             if let Some(period) = period {
                 expiry = expiry.with(delegated, parse_duration(&period)?)?;
             }
-            let edit = Edit::Delegate(delegation);
             make(&repo, &signing, expiry, None, delivery, now, json, |_| Ok(edit))?;
         }
         ChangeCommand::Rotate {

@@ -56,8 +56,13 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
     let now = now();
     match command {
         Command::Change(command) => change::run(command, Delivery::Publish, now, show, json)?,
-        Command::Stage { out, change } => {
-            let missing = || SignerError::Usage("give the file to be made: --out FILE".to_owned());
+        Command::Stage { share: true, change, .. } => {
+            change::run(change, Delivery::Share, now, show, json)?;
+        }
+        Command::Stage { out, change, .. } => {
+            let missing = || {
+                SignerError::Usage("give the file to be made: --out FILE, or --share".to_owned())
+            };
             let out = out.ok_or_else(missing)?;
             if out.exists() {
                 let text = format!("{} exists; it may hold signatures", out.display());
@@ -65,10 +70,19 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             }
             change::run(change, Delivery::Stage(&out), now, show, json)?;
         }
-        Command::Sign { files, signing, yes, output } => {
+        Command::Sign { files, repo, registry, signing, yes, output } => {
+            let asks = !yes && !json;
+            if asks && !output::somebody_is_there() {
+                let text = "nobody can be asked whether to sign this: sign at a terminal, or give \
+                            --yes once `signer status FILE` was read";
+                return Err(SignerError::Usage(text.to_owned()));
+            }
             let mut signing = signing::signing(&signing, Which::Given, None)?;
-            let agrees = |shown: &StageReport| yes || json || output::agrees(shown);
-            let report = commands::sign(&mut signing, &files, output.as_ref(), now, agrees)?;
+            let agrees = |shown: &StageReport| !asks || output::agrees(shown);
+            let access = if output.is_none() { Access::Write } else { Access::Read };
+            let from = repo.map(|repo| opened(&repo, &registry, access)).transpose()?;
+            let (from, output) = (from.as_deref(), output.as_ref());
+            let report = commands::sign(from, &mut signing, &files, output, now, agrees)?;
             output::success(&report, json);
         }
         Command::Commit { files, repo, signing, expires } => {
@@ -128,11 +142,14 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             };
             return Ok(output::success_or(&report, refused.as_ref(), json));
         }
-        Command::Status { reference, registry, trust, expires_within } => {
+        Command::Status { reference, repo, registry, trust, expires_within } => {
             let root = trust_root(&trust)?;
-            if let Some(file) = staged_file(&reference) {
+            let from = repo.map(|repo| opened(&repo, &registry, Access::Read)).transpose()?;
+            let named = from.is_some().then(|| PathBuf::from(&reference));
+            if let Some(file) = named.or_else(|| staged_file(&reference)) {
                 let signing = Signing { trust_root: root, ..Signing::default() };
-                output::success(&commands::stage_status(&signing, &[file], now)?, json);
+                let report = commands::stage_status(from.as_deref(), &signing, &[file], now)?;
+                output::success(&report, json);
                 return Ok(Exit::Done);
             }
             let registry = opened(&reference, &registry, Access::Read)?;

@@ -48,11 +48,13 @@ pub(super) fn success_or(report: &impl Report, error: Option<&SignerError>, json
     }
 }
 
-/// Shows what would be signed and asks, if there is somebody to be asked.
+/// Whether a question would be seen, and could be answered.
+pub(super) fn somebody_is_there() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Shows what would be signed and asks. No answer is a no.
 pub(super) fn agrees(shown: &StageReport) -> bool {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return true;
-    }
     eprint!("{}\nsign this? [y/N] ", shown.text());
     let mut answer = String::new();
     let read = std::io::stdin().lock().take(100).read_line(&mut answer);

@@ -19,6 +19,7 @@ use crate::plan::{
 use crate::policy::Policy;
 use crate::published::{self, Published, PublishedError};
 use crate::repository::{Registry, RegistryError};
+use crate::shared;
 use crate::stage::{STAGE_LIMIT, Staged, StagedRelease};
 use crate::state::State;
 use crate::verify::read_release;
@@ -104,6 +105,8 @@ pub enum Delivery<'a> {
     Publish,
     /// It is written to this new file, for others to sign.
     Stage(&'a Path),
+    /// It is put into the repository under a name of its own, for others to sign.
+    Share,
 }
 
 /// The state of which a change starts.
@@ -192,13 +195,10 @@ pub(super) fn apply(
     };
     let findings = lint(Some(before), &staged.proposal, &signing.policy, now)?;
     match delivery {
-        Delivery::Stage(path) => {
-            write_new(path, &staged.to_bytes())?;
-            {
-                let before = Some(before);
-                let none = Vec::new();
-                Ok(Outcome::Staged(stage_report(path, true, &staged, before, findings, none, now)?))
-            }
+        Delivery::Stage(_) | Delivery::Share => {
+            let path = deliver(registry, &mut staged, delivery)?;
+            let (before, none) = (Some(before), Vec::new());
+            Ok(Outcome::Staged(stage_report(&path, true, &staged, before, findings, none, now)?))
         }
         Delivery::Publish => {
             check_memory(signing, &staged, Some(before))?;
@@ -222,6 +222,21 @@ pub(super) fn apply(
             )?;
             Ok(Outcome::Published(Box::new(Published { manifest, state }), findings))
         }
+    }
+}
+
+/// Takes a staged change to where others find it.
+pub(super) fn deliver(
+    registry: &dyn Registry,
+    staged: &mut Staged,
+    delivery: Delivery<'_>,
+) -> Result<PathBuf, SignerError> {
+    match delivery {
+        Delivery::Stage(path) => {
+            write_new(path, &staged.to_bytes())?;
+            Ok(path.to_owned())
+        }
+        Delivery::Publish | Delivery::Share => shared::push(registry, staged),
     }
 }
 
@@ -385,23 +400,34 @@ pub(super) fn online_events(state: &State, by: &str, what: &str, now: UnixTime) 
     events
 }
 
-/// Reads staged changes: copies of one, whose signatures are put together.
-pub(super) fn read_staged(paths: &[PathBuf]) -> Result<Staged, SignerError> {
+/// Reads staged changes: copies of one, whose signatures are put together. Those that are no files
+/// but names are in the registry.
+pub(super) fn read_staged(
+    registry: Option<&dyn Registry>,
+    paths: &[PathBuf],
+) -> Result<Staged, SignerError> {
     let mut merged: Option<Staged> = None;
     for path in paths {
         let in_file = |source| SignerError::Stage { path: path.clone(), source };
-        let failed = |source| SignerError::File { action: "read", path: path.clone(), source };
-        let file = std::fs::File::open(path).map_err(failed)?;
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::Read::take(file, STAGE_LIMIT), &mut bytes)
-            .map_err(failed)?;
-        let staged = Staged::parse(&bytes).map_err(in_file)?;
+        let staged = match registry.filter(|_| shared::is_name(path)) {
+            Some(registry) => shared::fetch(registry, path)?,
+            None => Staged::parse(&read_limited(path)?).map_err(in_file)?,
+        };
         match &mut merged {
             None => merged = Some(staged),
             Some(first) => first.merge(staged, path).map_err(in_file)?,
         }
     }
     merged.ok_or_else(|| SignerError::Usage("give a staged change".to_owned()))
+}
+
+fn read_limited(path: &Path) -> Result<Vec<u8>, SignerError> {
+    let failed = |source| SignerError::File { action: "read", path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, STAGE_LIMIT), &mut bytes)
+        .map_err(failed)?;
+    Ok(bytes)
 }
 
 /// The repository's name in the log: two spellings of one directory are one name.

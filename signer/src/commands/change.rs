@@ -64,6 +64,10 @@ pub enum Edit {
     Channel(ChannelEdit, Option<Role>),
     /// Another role.
     Delegate(Delegation),
+    /// Other paths for a role, and whether nobody is asked after it.
+    Repath(Role, Vec<String>, bool),
+    /// One role less.
+    Undelegate(Role),
     /// Keys and thresholds of roles.
     Rotate(Vec<Rotation>),
     /// Keys, thresholds and delegations, whole, as `signer.toml` has them.
@@ -134,6 +138,14 @@ fn change_of(published: &Published, edit: &Edit) -> Result<(Change, String), Sig
         Edit::Delegate(delegation) => {
             let what = format!("delegate to {}", delegation.keys.role.name());
             (Change::Delegate(delegation.clone()), what)
+        }
+        Edit::Repath(role, paths, terminating) => {
+            let (role, paths, terminating) = (role.clone(), paths.clone(), *terminating);
+            let what = format!("other paths for {}", role.name());
+            (Change::Repath { role, paths, terminating }, what)
+        }
+        Edit::Undelegate(role) => {
+            (Change::Undelegate(role.clone()), format!("delegate no more to {}", role.name()))
         }
         Edit::Rotate(rotations) => {
             let sets = rotations.iter().map(|rotation| {

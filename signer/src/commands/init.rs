@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use formats::tuf::{Envelope, Key, KeyId, Role, UnixTime};
+use formats::reference::Reference;
+use formats::tuf::{Envelope, Key, KeyId, REPOSITORY, Role, UnixTime};
 use serde::Serialize;
 
-use super::ceremony::{check_memory, events, finish_staged, lint, repository_name};
+use super::ceremony::{check_memory, deliver, events, finish_staged, lint, repository_name};
 use super::files::write_new;
 use super::stage::stage_report;
 use super::{
@@ -13,7 +14,9 @@ use super::{
 };
 use crate::error::SignerError;
 use crate::key::{self, KeyLocation, SECRET_ENDING, SecretKey, URI_ENDING};
-use crate::plan::{Expiry, Finding, Payload, PlanError, Proposal, RoleKeySet, sign_payloads};
+use crate::plan::{
+    Expiry, Finding, Payload, PlanError, Proposal, RepositoryId, RoleKeySet, sign_payloads,
+};
 use crate::published::latest_digest;
 use crate::repository::Registry;
 use crate::stage::Staged;
@@ -32,6 +35,9 @@ pub struct InitRequest {
     pub targets_threshold: u32,
     /// Public keys of the targets role; empty: those of `signer.toml`, otherwise one new key.
     pub targets_keys: Vec<PathBuf>,
+    /// What the repository calls itself in all that is signed for it; absent: derived from its
+    /// reference, keys and time.
+    pub id: Option<String>,
     /// How long signatures last.
     pub expiry: Expiry,
     /// Whether new root and targets keys get a passphrase. Snapshot and timestamp never do: a
@@ -43,6 +49,7 @@ pub struct InitRequest {
 #[derive(Debug, Serialize)]
 pub struct InitReport {
     repository: String,
+    repository_id: Option<String>,
     trust_root: PathBuf,
     root_keys: Vec<String>,
     root_threshold: u32,
@@ -105,19 +112,19 @@ pub fn init(
         state: None,
         recovery: false,
         base: Default::default(),
-        proposal: Proposal::first(sets, &expiry, now)?,
+        proposal: Proposal::first(sets, &repository_id(registry, request), &expiry, now)?,
         release: None,
         signatures: Default::default(),
     };
     let path = request.keys.join(ROOT_FILE);
     let there = path.exists();
     if there {
-        take_over_root(&mut staged, &read_trust_root(&path)?)?;
+        take_over_root(&mut staged, &read_trust_root(&path)?, &expiry, now)?;
     }
     let warnings = lint(None, &staged.proposal, &signing.policy, now)?;
-    if let Delivery::Stage(file) = delivery {
-        write_new(file, &staged.to_bytes())?;
-        let report = stage_report(file, true, &staged, None, warnings, Vec::new(), now)?;
+    if delivery != Delivery::Publish {
+        let path = deliver(registry, &mut staged, delivery)?;
+        let report = stage_report(&path, true, &staged, None, warnings, Vec::new(), now)?;
         return Ok(Answer::Staged(report));
     }
     check_memory(signing, &staged, None)?;
@@ -140,6 +147,12 @@ pub fn init(
         (keys_of(Role::Root), keys_of(Role::Targets));
     Ok(Answer::Done(InitReport {
         repository: registry.reference().to_string(),
+        repository_id: state
+            .root
+            .unknown
+            .get(REPOSITORY)
+            .and_then(|id| id.as_str())
+            .map(str::to_owned),
         trust_root: path,
         root_keys,
         root_threshold,
@@ -152,17 +165,31 @@ pub fn init(
     }))
 }
 
+/// A layout is itself wherever it lies; a registry's repository is named by where it is.
+fn repository_id(registry: &dyn Registry, request: &InitRequest) -> RepositoryId {
+    if let Some(id) = &request.id {
+        return RepositoryId::Named(id.clone());
+    }
+    RepositoryId::Derived(match registry.reference() {
+        reference @ Reference::Registry { .. } => reference.to_string(),
+        layout => layout.namespace().as_str().to_owned(),
+    })
+}
+
 /// The root that nodes may already have, instead of a new one.
-fn take_over_root(staged: &mut Staged, bytes: &[u8]) -> Result<(), SignerError> {
+fn take_over_root(
+    staged: &mut Staged,
+    bytes: &[u8],
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Result<(), SignerError> {
     let in_root = |source| {
         let file = ROOT_FILE.to_owned();
         SignerError::Plan(PlanError::Result(StateError::Untrusted { file, source }))
     };
     let envelope = Envelope::parse(bytes).map_err(in_root)?;
     let payload = Payload { role: Role::Root, signed: envelope.signed().clone() };
-    for place in staged.proposal.payloads.iter_mut().filter(|place| place.role == Role::Root) {
-        *place = payload.clone();
-    }
+    staged.proposal = Proposal::below(payload, expiry, now)?;
     staged.signatures.insert(Role::Root, envelope.signatures().to_vec());
     Ok(())
 }

@@ -57,7 +57,7 @@ pub fn lint_staged(
     files: &[PathBuf],
     now: UnixTime,
 ) -> Result<(LintReport, Option<SignerError>), SignerError> {
-    let staged = read_staged(files)?;
+    let staged = read_staged(None, files)?;
     let path = files.first().cloned().unwrap_or_default();
     let base = staged
         .base(signing.trust_root.as_deref())

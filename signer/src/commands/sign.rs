@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use formats::tuf::UnixTime;
+use formats::tuf::{Role, UnixTime};
 use serde::Serialize;
 
 use super::ceremony::{
@@ -12,10 +12,11 @@ use super::files::{replace, write_new};
 use super::stage::stage_report;
 use super::{Report, Signing, StageReport, has_example_key};
 use crate::error::SignerError;
-use crate::journal::{Event, Which};
+use crate::journal::{Event, Which, payload_digest};
 use crate::plan::{Expiry, Finding, PlanError, missing, sign_payloads};
-use crate::published::{self, PublishedError};
+use crate::published::{self, Published, PublishedError};
 use crate::repository::Registry;
+use crate::shared;
 use crate::stage::Staged;
 use crate::state::State;
 
@@ -24,7 +25,10 @@ use crate::state::State;
 /// `agrees` is asked after everything was verified and before any key is used; it gets what is
 /// shown. What is shown and what is signed are the same values in memory: a file that changes
 /// meanwhile changes nothing (threats 191).
+///
+/// A change that is named, not a file, is fetched from `registry` and put back there.
 pub fn sign(
+    registry: Option<&dyn Registry>,
     signing: &mut Signing,
     files: &[PathBuf],
     output: Option<&PathBuf>,
@@ -32,7 +36,7 @@ pub fn sign(
     agrees: impl FnOnce(&StageReport) -> bool,
 ) -> Result<StageReport, SignerError> {
     let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
-    let mut staged = read_staged(files)?;
+    let mut staged = read_staged(registry, files)?;
     let base = base_of(&staged, signing, first)?;
     let base = base.as_ref();
     let in_file = |source| SignerError::Stage { path: first.clone(), source };
@@ -54,9 +58,10 @@ pub fn sign(
     // Who signed on top of a state is not led back behind it.
     all.extend(base.map(|state| Event::seen(&staged.repository, state, now)));
     signing.record(&all)?;
-    match output {
-        Some(path) => write_new(path, &staged.to_bytes())?,
-        None => replace(first, &staged.to_bytes(), 0o644)?,
+    match (output, registry.filter(|_| shared::is_name(first))) {
+        (Some(path), _) => write_new(path, &staged.to_bytes())?,
+        (None, Some(registry)) => drop(shared::push(registry, &mut staged)?),
+        (None, None) => replace(first, &staged.to_bytes(), 0o644)?,
     }
     stage_report(output.unwrap_or(first), true, &staged, base, warnings, by, now)
 }
@@ -101,12 +106,13 @@ fn base_of(
 /// How far a staged change is; signs nothing. Without a trust root it is only consistent in
 /// itself.
 pub fn stage_status(
+    registry: Option<&dyn Registry>,
     signing: &Signing,
     files: &[PathBuf],
     now: UnixTime,
 ) -> Result<StageReport, SignerError> {
     let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
-    let staged = read_staged(files)?;
+    let staged = read_staged(registry, files)?;
     let base = staged
         .base(signing.trust_root.as_deref())
         .map_err(|source| SignerError::Stage { path: first.clone(), source })?;
@@ -164,7 +170,7 @@ pub fn commit(
     now: UnixTime,
 ) -> Result<CommitReport, SignerError> {
     let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
-    let staged = read_staged(files)?;
+    let staged = read_staged(Some(registry), files)?;
     let base = base_of(&staged, signing, first)?;
     let previous = published::latest_digest(registry)?;
     let current = match (&base, staged.recovery) {
@@ -183,7 +189,15 @@ pub fn commit(
             let state = State::verify(&found.files, Some(signing.root()?));
             Some(state.map_err(PublishedError::from)?)
         }
-        (Some(_), false) => Some(signing.load(registry)?.state),
+        (Some(_), false) => {
+            let published = signing.load(registry)?;
+            if is_public(&staged, &published.state)? {
+                // The answer to an earlier run was lost, or somebody else was faster.
+                let warnings = Vec::new();
+                return Ok(CommitReport::of(registry, staged.what, &published, warnings));
+            }
+            Some(published.state)
+        }
     };
     if let (Some(base), Some(current)) = (&base, &current) {
         check_unmoved(&staged, base, current)?;
@@ -197,18 +211,42 @@ pub fn commit(
     }
     let (state, manifest) =
         finish_staged(registry, signing, &staged, current, previous, &[], &expiry, now)?;
-    Ok(CommitReport {
-        what: staged.what,
-        repository: registry.reference().to_string(),
-        state: manifest.to_string(),
-        root_version: state.root.header.version,
-        targets_version: state.targets.data.header.version,
-        snapshot_version: state.snapshot.data.header.version,
-        timestamp_version: state.timestamp.data.header.version,
-        timestamp_expires: timestamp_expires(&state),
-        warnings,
-        example_keys: has_example_key(&state.root),
-    })
+    Ok(CommitReport::of(registry, staged.what, &Published { manifest, state }, warnings))
+}
+
+impl CommitReport {
+    fn of(
+        registry: &dyn Registry,
+        what: String,
+        published: &Published,
+        warnings: Vec<Finding>,
+    ) -> Self {
+        let state = &published.state;
+        CommitReport {
+            what,
+            repository: registry.reference().to_string(),
+            state: published.manifest.to_string(),
+            root_version: state.root.header.version,
+            targets_version: state.targets.data.header.version,
+            snapshot_version: state.snapshot.data.header.version,
+            timestamp_version: state.timestamp.data.header.version,
+            timestamp_expires: timestamp_expires(state),
+            warnings,
+            example_keys: has_example_key(&state.root),
+        }
+    }
+}
+
+/// Whether everything that is signed in it is what the repository serves.
+fn is_public(staged: &Staged, state: &State) -> Result<bool, SignerError> {
+    let public = |role: &Role| match role {
+        Role::Root => state.roots.values().next_back().map(Vec::as_slice),
+        other => state.targets_of(other).map(|signed| signed.bytes.as_slice()),
+    };
+    let ids = payload_ids(staged)?;
+    Ok(ids.iter().all(|(role, _, digest)| {
+        public(role).is_some_and(|bytes| payload_digest(bytes) == *digest)
+    }))
 }
 
 /// A first root lies with the keys before anybody can see the repository: run again, `commit`
@@ -227,12 +265,12 @@ fn found_trust_root(signing: &mut Signing, staged: &Staged) -> Result<(), Signer
 /// timestamp does every day.
 fn check_unmoved(staged: &Staged, base: &State, current: &State) -> Result<(), SignerError> {
     let newest = |state: &State| state.roots.values().next_back().cloned();
-    let moved = |role: &formats::tuf::Role| match role {
-        formats::tuf::Role::Root => newest(base) != newest(current),
+    let moved = |role: &Role| match role {
+        Role::Root => newest(base) != newest(current),
         other => base.targets_of(other) != current.targets_of(other),
     };
     // Targets were staged for the keys of that root.
-    let root = formats::tuf::Role::Root;
+    let root = Role::Root;
     let roles = staged.proposal.payloads.iter().map(|payload| &payload.role).chain([&root]);
     for role in roles {
         if moved(role) {
@@ -249,7 +287,7 @@ pub fn abandon(
     files: &[PathBuf],
     now: UnixTime,
 ) -> Result<AbandonReport, SignerError> {
-    let staged = read_staged(files)?;
+    let staged = read_staged(None, files)?;
     let trust_root = signing.trust_root.as_deref();
     let path = files.first().cloned().unwrap_or_default();
     let base = staged.base(trust_root).map_err(|source| SignerError::Stage { path, source })?;

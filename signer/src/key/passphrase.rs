@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use super::{KeyError, file};
@@ -76,26 +76,65 @@ fn prompt(what: &str) -> Result<Zeroizing<String>, KeyError> {
     let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(refused)?;
     let before = tcgetattr(&tty).map_err(|error| refused(error.into()))?;
     let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    silent.local_modes.insert(LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+    // Ctrl-C comes as a byte, too: a signal would end us before the terminal is given back.
+    silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    silent.special_codes[SpecialCodeIndex::VMIN] = 1;
+    silent.special_codes[SpecialCodeIndex::VTIME] = 0;
     tcsetattr(&tty, OptionalActions::Flush, &silent).map_err(|error| refused(error.into()))?;
     let asked = write!(tty, "{what}: ").and_then(|()| tty.flush());
     let line = asked.and_then(|()| read_line(&mut tty));
+    let _ = writeln!(tty);
     // The terminal is given back whatever happened.
     tcsetattr(&tty, OptionalActions::Flush, &before).map_err(|error| refused(error.into()))?;
-    let line = line.map_err(refused)?;
+    let line = line.map_err(|error| KeyError::NoPassphrase(format!("{what}: {error}")))?;
     if line.is_empty() {
         return Err(KeyError::NoPassphrase(format!("{what}: nothing was entered")));
     }
     Ok(line)
 }
 
-fn read_line(tty: &mut File) -> io::Result<Zeroizing<String>> {
+/// A line, with the keys that people know from every other prompt.
+fn read_line(tty: &mut impl Read) -> io::Result<Zeroizing<String>> {
+    const ETX: u8 = 3; // Ctrl-C
+    const EOT: u8 = 4; // Ctrl-D
+    const NAK: u8 = 21; // Ctrl-U
+    const FS: u8 = 28; // Ctrl-\
     let mut line = Zeroizing::new(Vec::with_capacity(LIMIT));
     let mut byte = [0];
-    while line.len() < LIMIT && tty.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        line.push(byte[0]);
+    while line.len() < LIMIT && tty.read(&mut byte)? == 1 {
+        match byte[0] {
+            b'\n' | b'\r' | EOT => break,
+            ETX | FS => return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted")),
+            NAK => line.clear(),
+            // Backspace takes a character, of however many bytes.
+            0x7f | 0x08 => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+            other => line.push(other),
+        }
     }
     let text = std::str::from_utf8(&line).map_err(|_| io::ErrorKind::InvalidData)?;
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_edited_before_it_ends() {
+        let read = |bytes: &[u8]| read_line(&mut &*bytes).map(|line| line.as_str().to_owned());
+        for (name, typed, expected) in [
+            ("plain", &b"horse\nmore"[..], "horse"),
+            ("no end of line", b"horse", "horse"),
+            ("Ctrl-D", b"horse\x04x\n", "horse"),
+            ("backspace", b"horze\x7f\x7fse\n", "horse"),
+            ("backspace over an umlaut", "pfä\x08erd\n".as_bytes(), "pferd"),
+            ("backspace at the start", b"\x7fhorse\r", "horse"),
+            ("Ctrl-U", b"wrong\x15horse\n", "horse"),
+        ] {
+            assert_eq!(read(typed).unwrap(), expected, "{name}");
+        }
+        assert_eq!(read(b"hor\x03se\n").unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(read(b"\xff\n").unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(read(&[b'x'; 5000]).unwrap().len() <= LIMIT);
+    }
 }

@@ -161,10 +161,12 @@ impl<'a> Draft<'a> {
             proposal.payloads.push(next(&Role::Root, self.root.clone(), expiry, now));
         }
         for (role, targets) in &self.targets {
+            let mut targets = targets.clone();
+            self.root.bind(&mut targets.unknown);
             let before = self.state.targets_of(role);
-            let same = before.is_some_and(|before| before.data == *targets);
+            let same = before.is_some_and(|before| before.data == targets);
             if !same || self.renewed.contains(role) {
-                proposal.payloads.push(next(role, targets.clone(), expiry, now));
+                proposal.payloads.push(next(role, targets, expiry, now));
             }
         }
         // One more round per level of delegation, at most: a payload changes no keys.

@@ -14,6 +14,7 @@
 //! | a threshold that needs every key there is | said | `sig_threshold` |
 //! | a published key | said | `example_key` |
 //! | a release that is gone; a channel that offers an older one | said | `version_rollback` |
+//! | a channel that is gone | said | `target_not_found` |
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,7 +111,12 @@ pub fn lint_change(
     let targets = proposal.targets(before)?;
     let mut channels = BTreeMap::new();
     for (target, signed) in before.iter().flat_map(|state| &state.channels) {
-        channels.insert(target.clone(), signed.data.clone());
+        if lookup(target, |role| targets.get(role)).is_some() {
+            channels.insert(target.clone(), signed.data.clone());
+        } else {
+            let text = format!("{target} would be gone; nodes that follow it get nothing more");
+            found.warn(Reason::TargetNotFound, text);
+        }
     }
     channels.extend(proposal.channels.clone());
     let view = View { root: &root, targets: &targets, channels: &channels, policy, now };

@@ -30,7 +30,7 @@ pub use lint::{
 };
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
 pub use roles::{Delegation, RoleKeySet, rotation_of};
-pub use sign::{Restart, check_at_hand, finish, refresh, sign_payloads};
+pub use sign::{RepositoryId, Restart, check_at_hand, finish, refresh, sign_payloads};
 
 use formats::channel::{ChannelError, Urgency};
 use formats::reason::Reason;
@@ -331,6 +331,17 @@ pub enum Change {
     },
     /// Another role may sign for some names.
     Delegate(Delegation),
+    /// A delegated role signs for these names instead; its keys stay.
+    Repath {
+        /// The role.
+        role: Role,
+        /// Path patterns, all of them.
+        paths: Vec<String>,
+        /// Whether nobody after it is asked for these names.
+        terminating: bool,
+    },
+    /// A role signs for nothing any more; what it listed is gone.
+    Undelegate(Role),
     /// Keys and thresholds of roles, whole: what is not named stays as it is.
     Roles(Vec<RoleKeySet>),
     /// Keys, thresholds and delegations as they are declared. Delegated roles that are not named
@@ -382,6 +393,8 @@ pub fn decide(
             draft.set_channel(edit, place)?;
         }
         Change::Delegate(delegation) => draft.delegate(delegation)?,
+        Change::Repath { role, paths, terminating } => draft.repath(role, paths, *terminating)?,
+        Change::Undelegate(role) => draft.undelegate(role)?,
         Change::Roles(sets) => draft.set_roles(sets)?,
         Change::Declared { roles, delegations } => {
             draft.set_roles(roles)?;

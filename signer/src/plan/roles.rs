@@ -85,6 +85,20 @@ pub(super) fn check_set(set: &RoleKeySet) -> Result<RoleKeys, PlanError> {
     Ok(RoleKeys::new(*threshold, keys.iter().map(Key::id)))
 }
 
+fn check_paths(role: &Role, paths: &[String]) -> Result<(), PlanError> {
+    let good = |path: &String| {
+        !path.is_empty()
+            && path.len() <= 256
+            && !path.starts_with('/')
+            && !path.chars().any(char::is_control)
+            && !path.split('/').any(|part| matches!(part, "" | "." | ".."))
+    };
+    if paths.is_empty() || paths.len() > PATHS_LIMIT || !paths.iter().all(good) {
+        return Err(PlanError::Paths { role: role.clone() });
+    }
+    Ok(())
+}
+
 impl Draft<'_> {
     pub(super) fn set_roles(&mut self, sets: &[RoleKeySet]) -> Result<(), PlanError> {
         for set in sets {
@@ -129,16 +143,7 @@ impl Draft<'_> {
         if !is_name {
             return Err(PlanError::RoleName(name.chars().take(80).collect()));
         }
-        let good = |path: &String| {
-            !path.is_empty()
-                && path.len() <= 256
-                && !path.starts_with('/')
-                && !path.chars().any(char::is_control)
-                && !path.split('/').any(|part| matches!(part, "" | "." | ".."))
-        };
-        if paths.is_empty() || paths.len() > PATHS_LIMIT || !paths.iter().all(good) {
-            return Err(PlanError::Paths { role: role.clone() });
-        }
+        check_paths(role, paths)?;
         let keys = check_set(set)?;
         if self.targets.contains_key(role) {
             return Err(PlanError::RoleExists(role.clone()));
@@ -177,15 +182,52 @@ impl Draft<'_> {
             return self.delegate(delegation);
         }
         self.set_roles(std::slice::from_ref(&delegation.keys))?;
+        self.repath(role, &delegation.paths, delegation.terminating)
+    }
+
+    /// Other names for a role, whoever delegates to it.
+    pub(super) fn repath(
+        &mut self,
+        role: &Role,
+        paths: &[String],
+        terminating: bool,
+    ) -> Result<(), PlanError> {
+        check_paths(role, paths)?;
+        let mut found = false;
+        for named in self.delegations().flatten().filter(|named| named.role == *role) {
+            named.paths = Paths::Patterns(paths.to_vec());
+            named.terminating = terminating;
+            found = true;
+        }
+        if found { Ok(()) } else { Err(PlanError::NoRole(role.clone())) }
+    }
+
+    /// Takes a role out of every list of delegations. Its metadata stay listed in the snapshot,
+    /// where nobody reads them: nodes refuse a snapshot that forgets a role (TUF §5.5.5).
+    pub(super) fn undelegate(&mut self, role: &Role) -> Result<(), PlanError> {
+        let mut found = false;
+        for roles in self.delegations() {
+            let before = roles.len();
+            roles.retain(|named| named.role != *role);
+            found |= roles.len() < before;
+        }
+        if !found {
+            return Err(PlanError::NoRole(role.clone()));
+        }
+        self.drop_unused_keys();
         for targets in self.targets.values_mut() {
-            let Some(delegations) = &mut targets.delegations else { continue };
-            let DelegatedTo::Roles(roles) = &mut delegations.to else { continue };
-            for named in roles.iter_mut().filter(|named| named.role == *role) {
-                named.paths = Paths::Patterns(delegation.paths.clone());
-                named.terminating = delegation.terminating;
-            }
+            let is_empty = |delegations: &Delegations| matches!(&delegations.to, DelegatedTo::Roles(roles) if roles.is_empty());
+            targets.delegations.take_if(|delegations| is_empty(delegations));
         }
         Ok(())
+    }
+
+    /// The delegated roles of each role that delegates by name.
+    fn delegations(&mut self) -> impl Iterator<Item = &mut Vec<DelegatedRole>> {
+        self.targets.values_mut().filter_map(|targets| match &mut targets.delegations {
+            Some(Delegations { to: DelegatedTo::Roles(roles), .. }) => Some(roles),
+            _ => None,
+        })
     }
 
     pub(super) fn revoke(

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use formats::json::Object;
+use formats::digest::Sha256;
+use formats::json::{Object, Value};
 use formats::tuf::{
-    Header, KeyId, MetaFile, Metadata, Role, RoleKeys, Root, Snapshot, Targets, Timestamp,
-    UnixTime, envelope_bytes,
+    Header, KeyId, MetaFile, Metadata, REPOSITORY, Role, RoleKeys, Root, Snapshot, Targets,
+    Timestamp, UnixTime, envelope_bytes,
 };
 
 use super::assemble::Offline;
 use super::draft::{empty_targets, next};
-use super::proposal::{Proposal, Signatures, requirements};
+use super::proposal::{Payload, Proposal, Signatures, requirements};
 use super::roles::check_set;
-use super::{Expiry, PlanError, RoleKeySet};
+use super::{Expiry, PlanError, RoleKeySet, check_word};
 use crate::key::{KeyStore, sign};
 use crate::state::{Signed, State, verified};
 
@@ -28,8 +29,13 @@ pub struct Restart {
 }
 
 impl Proposal {
-    /// The first root and targets of a repository.
-    pub fn first(sets: [RoleKeySet; 4], expiry: &Expiry, now: UnixTime) -> Result<Self, PlanError> {
+    /// The first root and targets of a repository, with its id in both.
+    pub fn first(
+        sets: [RoleKeySet; 4],
+        id: &RepositoryId,
+        expiry: &Expiry,
+        now: UnixTime,
+    ) -> Result<Self, PlanError> {
         let roles = sets
             .iter()
             .map(|set| Ok((set.role.clone(), check_set(set)?)))
@@ -43,14 +49,48 @@ impl Proposal {
             targets: of(Role::Targets)?,
         };
         super::roles::check_separation_of(&top_level)?;
-        let root = Root::new(Header::new(0, now), keys.collect(), top_level);
-        Ok(Proposal {
-            payloads: vec![
-                next(&Role::Root, root, expiry, now),
-                next(&Role::Targets, empty_targets(now), expiry, now),
-            ],
-            channels: BTreeMap::new(),
-        })
+        let mut root = Root::new(Header::new(0, now), keys.collect(), top_level);
+        let id = id.of(&next(&Role::Root, root.clone(), expiry, now))?;
+        root.unknown.insert(REPOSITORY.to_owned(), Value::from(id));
+        Proposal::below(next(&Role::Root, root, expiry, now), expiry, now)
+    }
+
+    /// The first targets below a root that nodes may already have.
+    pub fn below(root: Payload, expiry: &Expiry, now: UnixTime) -> Result<Self, PlanError> {
+        let mut targets = empty_targets(now);
+        if let Some(root) = root.root()? {
+            root.bind(&mut targets.unknown);
+        }
+        let targets = next(&Role::Targets, targets, expiry, now);
+        Ok(Proposal { payloads: vec![root, targets], channels: BTreeMap::new() })
+    }
+}
+
+/// What a first root calls its repository ([`REPOSITORY`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RepositoryId {
+    /// By this word.
+    Named(String),
+    /// By a hash of this text and of everything the root says: repositories with the same keys
+    /// differ by where they are, or by when they were made, and the same inputs give the same id.
+    Derived(String),
+}
+
+impl RepositoryId {
+    fn of(&self, root: &Payload) -> Result<String, PlanError> {
+        match self {
+            RepositoryId::Named(word) => {
+                check_word("repository id", word)?;
+                Ok(word.clone())
+            }
+            RepositoryId::Derived(text) => {
+                let all = [text.as_bytes(), b"\0", &root.message()].concat();
+                let mut hex = Sha256::of(&all).to_hex();
+                // 128 bits: nobody has a reason to look for two that are alike.
+                hex.truncate(32);
+                Ok(hex)
+            }
+        }
     }
 }
 
@@ -143,9 +183,13 @@ pub fn finish(
         let (data, bytes) = (data.clone(), data.to_bytes());
         channels.insert(target.clone(), Signed { data, bytes });
     }
-    let next = State { roots, root, timestamp, snapshot, targets, delegated, channels };
+    // Which of the documents nodes will find is seen below.
+    let resting = state.map(|state| state.resting.clone()).unwrap_or_default();
+    let next = State { roots, root, timestamp, snapshot, targets, delegated, channels, resting };
     // As somebody else will read it.
-    let files = next.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
+    let files = next.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec()));
+    // Of two with one name, the channel that is offered comes first.
+    let files = files.rev().collect();
     let trust_root = next.roots.values().next();
     Ok(State::verify(&files, trust_root.map(Vec::as_slice))?)
 }
@@ -195,6 +239,8 @@ fn sign_next<T: Document>(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<Signed<T>, PlanError> {
+    let mut data = data;
+    root.bind(data.header_mut().1);
     let payload = next(&role, data, expiry, now);
     let message = payload.message();
     let no_keys = RoleKeys::new(1, []);

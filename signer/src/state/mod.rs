@@ -124,6 +124,9 @@ pub struct State {
     pub delegated: BTreeMap<Role, Signed<Targets>>,
     /// Channel documents by target name, each with its parsed form.
     pub channels: BTreeMap<String, Signed<Channel>>,
+    /// Documents that a role lists and no node comes to, because its delegation was made narrower.
+    /// They are kept: nodes look for them again on the day it is made wider.
+    pub resting: BTreeMap<String, Vec<u8>>,
 }
 
 /// A release as the signed targets list it.
@@ -224,7 +227,10 @@ impl State {
         let channels = self.channels.iter().map(|(target, channel)| {
             (format!("{DOCUMENT_PREFIX}{target}"), channel.bytes.as_slice())
         });
-        roots.chain(top_level).chain(delegated).chain(channels).collect()
+        let resting = self.resting.iter();
+        let resting =
+            resting.map(|(target, bytes)| (format!("{DOCUMENT_PREFIX}{target}"), bytes.as_slice()));
+        roots.chain(top_level).chain(delegated).chain(channels).chain(resting).collect()
     }
 }
 

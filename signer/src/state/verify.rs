@@ -34,10 +34,12 @@ pub(super) fn state(
     let targets: Signed<Targets> = verified(&root, &Role::Targets, &file, bytes)?;
     check_version(&file, targets.data.header.version, listed.version)?;
 
-    let delegated = verify_delegated(files, &snapshot.data, &targets.data)?;
-    let channels = BTreeMap::new();
-    let mut state = State { roots, root, timestamp, snapshot, targets, delegated, channels };
+    let delegated = verify_delegated(files, &root, &snapshot.data, &targets.data)?;
+    let (channels, resting) = Default::default();
+    let mut state =
+        State { roots, root, timestamp, snapshot, targets, delegated, channels, resting };
     state.channels = verify_channels(files, &state)?;
+    state.resting = resting_documents(files, &state);
     Ok(state)
 }
 
@@ -107,6 +109,7 @@ pub fn self_signed(bytes: &[u8], file: &str) -> Result<Root, StateError> {
 
 fn verify_delegated(
     files: &BTreeMap<String, Vec<u8>>,
+    root: &Root,
     snapshot: &Snapshot,
     targets: &Targets,
 ) -> Result<BTreeMap<Role, Signed<Targets>>, StateError> {
@@ -141,6 +144,7 @@ fn verify_delegated(
             {
                 role_keys.verify(keys, &role, &envelope).map_err(untrusted(&file))?;
             }
+            root.check_repository(&envelope).map_err(untrusted(&file))?;
             let data = Targets::parse(envelope.signed()).map_err(untrusted(&file))?;
             check_version(&file, data.header.version, version)?;
             by.extend(data.delegations.clone());
@@ -195,6 +199,22 @@ fn verify_channels(
         }
     }
     Ok(channels)
+}
+
+/// The listed documents that nodes do not find.
+fn resting_documents(
+    files: &BTreeMap<String, Vec<u8>>,
+    state: &State,
+) -> BTreeMap<String, Vec<u8>> {
+    let listed = state.targets_roles().flat_map(|(_, signed)| &signed.data.targets);
+    listed
+        .filter(|(target, _)| channel_of(target).is_some() && !state.channels.contains_key(*target))
+        .filter_map(|(target, listed)| {
+            let bytes = files.get(&format!("{DOCUMENT_PREFIX}{target}"))?;
+            listed.check(target, bytes).ok()?;
+            Some((target.clone(), bytes.clone()))
+        })
+        .collect()
 }
 
 /// Metadata that enough keys of its role signed.
