@@ -3,136 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
+mod failing;
 
 use std::cell::Cell;
-use std::io::{self, Read, Write};
+use std::io::Read;
 
 use common::{Fixture, NOW, copy_tree};
+use failing::{Cut, Failing};
 use formats::digest::Digest;
 use formats::oci::{Descriptor, RepositoryName, Tag};
 use formats::reason::Reason;
 use formats::reference::Reference;
-use signer::progress::Progress;
 use signer::repository::{BlobSink, Expect, Registry, RegistryError, Stored};
-
-/// Whether the call that fails has its effect: a request that was lost, or its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    Before,
-    After,
-}
-
-/// A registry whose `n`th changing call fails.
-struct Failing<'a> {
-    inner: &'a dyn Registry,
-    left: Cell<usize>,
-    cut: Cut,
-}
-
-impl Failing<'_> {
-    fn step<T>(
-        &self,
-        effect: impl FnOnce() -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
-        let left = self.left.get();
-        self.left.set(left.wrapping_sub(1));
-        if left != 0 {
-            return effect();
-        }
-        if self.cut == Cut::After {
-            effect()?;
-        }
-        Err(RegistryError::Client {
-            action: "test".to_owned(),
-            registry: "test".to_owned(),
-            message: "cut".to_owned(),
-            reason: Reason::Unreachable,
-        })
-    }
-}
-
-struct FailingSink<'a> {
-    registry: &'a Failing<'a>,
-    inner: Box<dyn BlobSink + 'a>,
-}
-
-impl Write for FailingSink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner.write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl BlobSink for FailingSink<'_> {
-    fn finish(self: Box<Self>, progress: &Progress) -> Result<Digest, RegistryError> {
-        let FailingSink { registry, inner } = *self;
-        registry.step(|| inner.finish(progress))
-    }
-    fn failed(&self, source: io::Error) -> RegistryError {
-        self.inner.failed(source)
-    }
-}
-
-impl Registry for Failing<'_> {
-    fn reference(&self) -> &Reference {
-        self.inner.reference()
-    }
-    fn tagged(
-        &self,
-        repository: &RepositoryName,
-        tag: &Tag,
-    ) -> Result<Option<Vec<u8>>, RegistryError> {
-        self.inner.tagged(repository, tag)
-    }
-    fn manifest(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Vec<u8>, RegistryError> {
-        self.inner.manifest(repository, digest)
-    }
-    fn has_blob(
-        &self,
-        repository: &RepositoryName,
-        blob: &Descriptor,
-    ) -> Result<bool, RegistryError> {
-        self.inner.has_blob(repository, blob)
-    }
-    fn open_blob(
-        &self,
-        repository: &RepositoryName,
-        blob: &Descriptor,
-    ) -> Result<Box<dyn Read + '_>, RegistryError> {
-        self.inner.open_blob(repository, blob)
-    }
-    fn begin_blob(
-        &self,
-        repository: &RepositoryName,
-    ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
-        let inner = self.inner.begin_blob(repository)?;
-        Ok(Box::new(FailingSink { registry: self, inner }))
-    }
-    fn put_manifest(
-        &self,
-        repository: &RepositoryName,
-        manifest: &Descriptor,
-        bytes: &[u8],
-    ) -> Result<Stored, RegistryError> {
-        self.step(|| self.inner.put_manifest(repository, manifest, bytes))
-    }
-    fn set_tag(
-        &self,
-        repository: &RepositoryName,
-        tag: &Tag,
-        manifest: &Descriptor,
-        bytes: &[u8],
-        expect: Expect<'_>,
-    ) -> Result<(), RegistryError> {
-        self.step(|| self.inner.set_tag(repository, tag, manifest, bytes, expect))
-    }
-}
 
 /// The digest of the state readers see, after everything below it was verified.
 fn visible(fixture: &Fixture) -> String {
@@ -140,7 +22,7 @@ fn visible(fixture: &Fixture) -> String {
 }
 
 #[test]
-fn an_interrupted_publish_is_invisible_and_the_next_one_completes() {
+fn case_195_an_interrupted_publish_is_invisible_and_the_next_one_completes() {
     let fixture = Fixture::new();
     fixture.publish(&fixture.request("1.0.0", "os.img")).unwrap();
     let pristine = fixture.path("pristine");
@@ -182,7 +64,7 @@ fn an_interrupted_publish_is_invisible_and_the_next_one_completes() {
 }
 
 #[test]
-fn an_interrupted_init_goes_on_with_the_same_root() {
+fn case_195_an_interrupted_init_goes_on_with_the_same_root() {
     for cut in [Cut::Before, Cut::After] {
         for n in 0.. {
             let fixture = Fixture::new();

@@ -32,7 +32,7 @@ fn verify_at(text: &str, root: &[u8]) -> Result<(), SignerError> {
 }
 
 #[test]
-fn the_same_inputs_give_the_same_bytes() {
+fn case_197_the_same_inputs_give_the_same_bytes() {
     let [one, two] = [Fixture::new(), Fixture::new()];
     assert_eq!(one.root(), two.root());
     let first = one.publish(&one.request("1.0.0", "os.img")).unwrap();
