@@ -1,33 +1,7 @@
 //! Rotations as other people see them: python-tuf, a node that slept, a new node.
 
-use std::fs;
-
-use racklet_tests::rig::{Done, Node, RepoServer, Run, World, program, venv};
-
-/// `signer key new`.
-#[track_caller]
-fn new_key(world: &World, name: &str) -> String {
-    let out = world.path("people").join(name);
-    let _folder = fs::create_dir_all(world.path("people"));
-    let _done = program("signer").args(["key", "new", "--out"]).arg(&out).ok();
-    format!("{}.pub", out.display())
-}
-
-/// `signer COMMAND` with all keys at hand, of which the metadata choose.
-#[track_caller]
-fn with_people(world: &World, command: &[&str]) -> Done {
-    let mut run = world.signer(command);
-    let mut files: Vec<_> = fs::read_dir(world.path("people"))
-        .expect("list the keys")
-        .map(|entry| entry.expect("list the keys").path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "key"))
-        .collect();
-    files.sort();
-    for file in files {
-        run = run.arg("--key").arg(file);
-    }
-    run.ok()
-}
+use formats::reason::Reason;
+use racklet_tests::rig::{Node, RepoServer, Run, World, program, venv};
 
 /// python-tuf from the first trust root, in a local folder of that name.
 #[track_caller]
@@ -51,34 +25,10 @@ fn case_188_every_rotation_is_followed_by_everybody() {
     let node = Node::from_factory(&world, "node", &release, &server.reference());
     let slept = Node::from_factory(&world, "slept", &release, &server.reference());
     let _first = slept.agent(&["check"]).finish();
-    let first_root = fs::read(world.path("keys/root.pub")).expect("read the first key");
-    fs::create_dir_all(world.path("people")).expect("make a folder");
-    fs::write(world.path("people/first.pub"), first_root).expect("keep the first key");
-    let keys: Vec<String> =
-        ["a", "b", "c", "d", "t", "s"].iter().map(|n| new_key(&world, n)).collect();
-    let [a, b, c, d, t, s] = keys.as_slice() else { panic!("six keys") };
-    let first = world.path("people/first.pub").display().to_string();
-    let targets = world.path("keys/targets.pub").display().to_string();
-    let snapshot = world.path("keys/snapshot.pub").display().to_string();
-
-    let steps: Vec<(&str, Vec<&str>)> = vec![
-        ("keys come", vec!["rotate", "--role", "root", "--add", a, "--add", b]),
-        ("threshold up", vec!["rotate", "--role", "root", "--threshold", "3"]),
-        ("one for another", vec!["rotate", "--role", "root", "--remove", &first, "--add", c]),
-        ("threshold down", vec!["rotate", "--role", "root", "--threshold", "1"]),
-        ("all but one go", vec!["rotate", "--role", "root", "--remove", a, "--remove", b]),
-        ("all others", vec!["rotate", "--role", "root", "--remove", c, "--add", d, "--add", a]),
-        ("targets keys", vec!["rotate", "--role", "targets", "--remove", &targets, "--add", t]),
-        (
-            "targets 2 of 2",
-            vec!["rotate", "--role", "targets", "--add", &targets, "--threshold", "2"],
-        ),
-        ("snapshot key", vec!["revoke", &snapshot, "--replace", s]),
-        ("nothing but time", vec!["renew", "root", "targets"]),
-    ];
+    let steps = world.rotations();
     let mut version = 1;
     for (i, (name, command)) in steps.iter().enumerate() {
-        let done = with_people(&world, command).json();
+        let done = world.with_people(command).json();
         version = done["root_version"].as_u64().expect("a version");
         assert_eq!(version, i as u64 + 2, "{name}: {done}");
         for folder in ["follows", &format!("fresh-{i}")] {
@@ -105,7 +55,7 @@ fn case_188_every_rotation_is_followed_by_everybody() {
         (component("os", &next.os.path), component("firmware", &next.firmware.path));
     let publish = ["publish", "--product", "demo", "--version", "1.1.0", "--channel", "stable"];
     let publish = [&publish[..], &["--component", &os, "--component", &firmware]].concat();
-    let _done = with_people(&world, &publish);
+    let _done = world.with_people(&publish);
     let _applied = slept.apply(&[]);
     assert_eq!(slept.status()["metadata"]["root"], version);
     assert_eq!(slept.boot(), "b");
@@ -118,14 +68,12 @@ fn delegated_releases_reach_python_tuf_and_nodes() {
     let release = world.publish_stable("1.0.0", 1);
     let server = RepoServer::start(&world);
     let node = Node::from_factory(&world, "node", &release, &server.reference());
-    let (r, c) = (new_key(&world, "releases"), new_key(&world, "channels"));
-    let _done = with_people(
-        &world,
-        &["delegate", "--role", "demo-releases", "--path", "demo/*", "--role-keys", &r],
-    );
+    let (r, c) = (world.person("releases"), world.person("channels"));
+    let releases = ["delegate", "--role", "demo-releases", "--path", "demo/*", "--role-keys", &r];
+    let _done = world.with_people(&releases);
     let channels = ["delegate", "--role", "demo-channels", "--path", "demo/channels/*"];
-    let _done =
-        with_people(&world, &[&channels[..], &["--terminating", "--role-keys", &c]].concat());
+    let keys = ["--terminating", "--role-keys", &c];
+    let _done = world.with_people(&[&channels[..], &keys].concat());
 
     let next = world.release("1.1.0", 2);
     let component = |name: &str, path: &std::path::Path| {
@@ -136,9 +84,9 @@ fn delegated_releases_reach_python_tuf_and_nodes() {
     let publish = ["publish", "--product", "demo", "--version", "1.1.0", "--role", "demo-releases"];
     let publish = [&publish[..], &["--component", &os, "--component", &firmware]].concat();
     let before = targets_version(&world);
-    let _done = with_people(&world, &publish);
+    let _done = world.with_people(&publish);
     let set = ["channel", "set", "--product", "demo", "--channel", "beta", "--release", "1.1.0"];
-    let _done = with_people(&world, &[&set[..], &["--role", "demo-channels"]].concat());
+    let _done = world.with_people(&[&set[..], &["--role", "demo-channels"]].concat());
     assert_eq!(targets_version(&world), before, "the top level signed nothing");
 
     let names = ["demo/1.0.0", "demo/1.1.0", "demo/channels/beta.json"];
@@ -149,6 +97,56 @@ fn delegated_releases_reach_python_tuf_and_nodes() {
     node.reconfigure("channel = \"stable\"", "channel = \"beta\"");
     let _applied = node.apply(&[]);
     assert_eq!(node.boot(), "b");
+}
+
+/// One team signs for a product, another for the channels of a board; what either signs reaches a
+/// node of that board, until its delegation is changed or ends.
+#[test]
+fn delegations_per_product_and_hardware_reach_nodes_until_they_end() {
+    let world = World::with_repository();
+    let release = world.publish_stable("1.0.0", 1);
+    let server = RepoServer::start(&world);
+    let node = Node::from_factory(&world, "node", &release, &server.reference());
+    let (product, board) = (world.person("product"), world.person("board"));
+    let delegate = |role: &str, path: &str, options: &[&str]| {
+        let head = ["delegate", "--role", role, "--path", path];
+        world.with_people(&[&head[..], options].concat())
+    };
+    let _done = delegate("demo-team", "demo/*", &["--role-keys", &product]);
+    let of_board = "demo/channels/cu-v1-*.json";
+    let _done = delegate("cu-v1-team", of_board, &["--terminating", "--role-keys", &board]);
+
+    let next = world.release("1.1.0", 2);
+    let component = |name: &str, path: &std::path::Path| {
+        format!("{name}={},hw={}", path.display(), racklet_tests::rig::HARDWARE)
+    };
+    let (os, firmware) =
+        (component("os", &next.os.path), component("firmware", &next.firmware.path));
+    let publish = ["publish", "--product", "demo", "--version", "1.1.0", "--role", "demo-team"];
+    let publish = [&publish[..], &["--component", &os, "--component", &firmware]].concat();
+    let _done = world.with_people(&publish);
+    let set = ["channel", "set", "--product", "demo", "--channel", "cu-v1-field"];
+    let set = [&set[..], &["--release", "1.1.0", "--role", "cu-v1-team"]].concat();
+    let _done = world.with_people(&set);
+
+    node.reconfigure("channel = \"stable\"", "channel = \"cu-v1-field\"");
+    let check = || node.agent(&["check"]).finish();
+    assert_eq!(check().code, 0);
+    // The board's team gets other names: what it signed for the old ones counts nothing.
+    let _done = delegate("cu-v1-team", "demo/channels/cu-v2-*.json", &["--terminating"]);
+    check().refused(Reason::TargetNotFound);
+    let _done = delegate("cu-v1-team", of_board, &["--terminating"]);
+    let _applied = node.apply(&[]);
+    assert_eq!(node.boot(), "b");
+
+    let _done = world.with_people(&["delegate", "--role", "cu-v1-team", "--remove"]);
+    check().refused(Reason::TargetNotFound);
+    let python = |names: &[&str]| python_tuf(&world, &server, "python").args(names).finish();
+    assert_eq!(python(&["demo/1.1.0"]).code, 0);
+    assert_ne!(python(&["demo/channels/cu-v1-field.json"]).code, 0);
+    let _done = world.with_people(&["delegate", "--role", "demo-team", "--remove"]);
+    assert_ne!(python(&["demo/1.1.0"]).code, 0);
+    assert_eq!(python(&["demo/1.0.0", "demo/channels/stable.json"]).code, 0);
 }
 
 fn targets_version(world: &World) -> u64 {

@@ -40,6 +40,12 @@ fn blocks(name: &str) -> Vec<String> {
     blocks
 }
 
+/// The answer of everybody who is asked here; how they are asked is in signer's own tests.
+const YES: &str = "signer() {
+    if [ \"$1\" = sign ]; then command signer \"$@\" --yes; else command signer \"$@\"; fi
+}
+";
+
 /// A shell in the world's folder, with our programs and a token store of its own.
 fn shell(world: &World, script: &str) -> Run {
     // Built if they are older than their sources.
@@ -54,10 +60,11 @@ fn shell(world: &World, script: &str) -> Run {
         fs::write(world.path("softhsm2.conf"), conf).expect("configure the token store");
     }
     let path = std::env::var("PATH").unwrap_or_default();
+    let script = format!("{YES}{script}");
     Run::new("env")
         .arg("-C")
         .arg(world.dir())
-        .args(["sh", "-eu", "-c", script])
+        .args(["sh", "-eu", "-c", &script])
         .env("PATH", format!("{}:{path}", programs.display()))
         .env("SOFTHSM2_CONF", world.path("softhsm2.conf"))
 }
@@ -152,8 +159,9 @@ fn stolen_online_key_md() {
 fn expired_metadata_md() {
     let world = first_repository();
     let _there = tool("faketime", "faketime");
-    let late =
-        |script: &str| shell(&world, &format!("faketime -f +400d sh -eu <<'END'\n{script}\nEND"));
+    let late = |script: &str| {
+        shell(&world, &format!("faketime -f +400d sh -eu <<'END'\n{YES}{script}\nEND"))
+    };
     let status = late("signer verify oci:repository --keys online --json").finish();
     assert_eq!(status.json()["code"], "expired", "{}", status.output());
     let _done = late(&blocks("expired-metadata.md").concat()).ok();

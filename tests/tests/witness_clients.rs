@@ -73,11 +73,7 @@ struct Scene {
 
 impl Scene {
     fn new(program: &'static str) -> Self {
-        let world = World::with_repository();
-        for folder in ["local/metadata", "local/targets"] {
-            fs::create_dir_all(world.path(folder)).unwrap();
-        }
-        Scene { world, program }
+        Scene { world: World::with_repository(), program }
     }
 
     fn publish(&self, version: &str, number: u64) {
@@ -86,13 +82,21 @@ impl Scene {
     }
 
     fn run(&self, target: &str) -> Run {
+        self.run_in("local", target)
+    }
+
+    /// The client whose trusted files are in that folder; a new folder is a new client.
+    fn run_in(&self, folder: &str, target: &str) -> Run {
+        for part in ["metadata", "targets"] {
+            fs::create_dir_all(self.world.path(folder).join(part)).unwrap();
+        }
         let path = |name: &str| self.world.path(name);
         let client = client(self.program).arg(path("root.json"));
         let client = match self.program {
             "tough-client" => client.arg(path("files/metadata")).arg(path("files/targets")),
             _ => client.arg(path("files")),
         };
-        client.arg(path("local")).arg(target).arg(path("out"))
+        client.arg(path(folder)).arg(target).arg(path("out"))
     }
 
     /// Updates, and gives the versions it says and the target it wrote.
@@ -125,6 +129,37 @@ fn follows_our_repository(program: &'static str) {
     fs::write(&timestamp, text.replace("\"version\":3", "\"version\":4")).unwrap();
     let done = scene.run("demo/1.1.0").finish();
     assert_ne!(done.code, 0, "{}", done.output());
+}
+
+/// Threat case 188: every published version is followed step by step, and by a client that comes
+/// from the first root.
+fn follows_every_rotation(program: &'static str) {
+    let scene = Scene::new(program);
+    scene.publish("1.0.0", 1);
+    let steps = scene.world.rotations();
+    let update = |folder: &str| scene.run_in(folder, "demo/1.0.0").finish();
+    assert_eq!(update("local").code, 0);
+    for (i, (name, command)) in steps.iter().enumerate() {
+        let _done = scene.world.with_people(command);
+        publish_as_files(&scene.world, &scene.world.path("files"));
+        for folder in ["local", &format!("fresh-{i}")] {
+            let done = update(folder);
+            let root = format!("root {} ", i + 2);
+            let said = done.code == 0 && done.text().starts_with(&root);
+            assert!(said, "{program}, {folder}, after {name:?}:\n{}", done.output());
+        }
+    }
+    println!("{program} followed {} roots", steps.len() + 1);
+}
+
+#[test]
+fn case_188_tough_follows_every_rotation() {
+    follows_every_rotation("tough-client");
+}
+
+#[test]
+fn case_188_rust_tuf_follows_every_rotation() {
+    follows_every_rotation("rust-tuf-client");
 }
 
 #[test]

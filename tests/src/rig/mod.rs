@@ -20,6 +20,7 @@ mod disk;
 mod images;
 mod layout;
 mod node;
+mod people;
 mod programs;
 mod redact;
 mod run;

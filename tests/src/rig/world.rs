@@ -148,7 +148,13 @@ impl World {
     /// Signs metadata with the key of a role, as the file that is published.
     #[track_caller]
     pub fn signed(&self, role: &str, signed: &Value) -> Vec<u8> {
-        let keys = self.path("keys");
+        self.signed_in("keys", role, signed)
+    }
+
+    /// The same with the keys of another folder.
+    #[track_caller]
+    pub fn signed_in(&self, folder: &str, role: &str, signed: &Value) -> Vec<u8> {
+        let keys = self.path(folder);
         let public = must(read_public(&keys.join(role).with_extension("pub")), "read a key");
         let store = must(KeyStore::open(&keys), "open the keys");
         let key = store.find(&public.id()).expect("`signer init` made both halves");
