@@ -6,9 +6,10 @@ mod source_server;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use formats::digest::Digest;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -368,4 +369,92 @@ fn http_2_is_used_where_it_is_offered() {
     drop(source);
     // The connection ends with the client; how is no matter.
     let _ = server.join().unwrap();
+}
+
+/// A proxy that carries `CONNECT` to one server, whatever name is asked for, and keeps the heads.
+fn connect_proxy(to: std::net::SocketAddr, refuse: bool) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap().to_string();
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = heads.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(mut client), seen) = (client, seen.clone()) else { continue };
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).unwrap_or(0) > 0 {
+                    head.push(byte[0]);
+                }
+                seen.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
+                if refuse {
+                    let _ = client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
+                    return;
+                }
+                let mut server = TcpStream::connect(to).unwrap();
+                client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+                let mut back = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut back.0, &mut back.1));
+                let _ = std::io::copy(&mut client, &mut server);
+                let _ = server.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    (place, heads)
+}
+
+#[test]
+fn a_proxy_carries_tls_and_sees_neither_token_nor_content() {
+    let secrets = Secrets::new("secret-token");
+    let blob = noise(2 << 20);
+    let served = blob.clone();
+    let tls = secrets.tls("registry.test", &[b"http/1.1"]);
+    let server = Server::start_tls(tls, move |seen| {
+        assert_eq!(seen.header("authorization"), Some("Bearer secret-token"));
+        assert_eq!(seen.header("proxy-authorization"), None);
+        Reply::blob(seen, &served)
+    });
+    let (proxy, heads) = connect_proxy(server.address, false);
+    let config = SourceConfig {
+        ca: Some(secrets.ca()),
+        token_file: Some(secrets.token()),
+        proxy: Some(format!("http://us%65r:pass@{proxy}")),
+        ..SourceConfig::at("docker://registry.test:5000/ns")
+    };
+    let fetched = source(&config).blob("demo", &descriptor(&blob), 4 << 20).unwrap();
+    assert!(fetched == blob);
+    let heads = heads.lock().unwrap();
+    assert!((1..=5).contains(&heads.len()), "{} connections", heads.len());
+    for head in heads.iter() {
+        assert_eq!(
+            head,
+            "CONNECT registry.test:5000 HTTP/1.1\r\nHost: registry.test:5000\r\n\
+             Proxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n"
+        );
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_is_told_so_without_its_password() {
+    let secrets = Secrets::new("secret-token");
+    let (proxy, _) = connect_proxy("127.0.0.1:1".parse().unwrap(), true);
+    let config = SourceConfig {
+        ca: Some(secrets.ca()),
+        proxy: Some(format!("http://user:hunter2@{proxy}")),
+        ..SourceConfig::at("docker://registry.test/ns")
+    };
+    let error = source(&config).blob("demo", &descriptor(b"x"), MAX).unwrap_err();
+    assert_eq!(error.reason().code(), "unreachable");
+    let text = update_agent::error::AgentError::from(error).chain();
+    assert!(text.contains("wants a user and password") && !text.contains("hunter2"), "{text}");
+}
+
+/// The environment may name a proxy; this machine is never asked for through one.
+#[test]
+fn loopback_is_reached_without_a_proxy() {
+    let blob = noise(1000);
+    let served = blob.clone();
+    let server = Server::start(move |seen| Reply::blob(seen, &served));
+    let config = SourceConfig { proxy: Some("http://127.0.0.1:1".to_owned()), ..server.config() };
+    assert_eq!(source(&config).blob("demo", &descriptor(&blob), MAX).unwrap(), blob);
 }

@@ -369,14 +369,51 @@ fn case_101_twenty_cuts_cost_no_byte_twice() {
     let served = blob.clone();
     let server = Server::start(move |seen| {
         let reply = Reply::blob(seen, &served);
-        if seen.nth < 20 { reply.cut((1 << 20) + 17) } else { reply }
+        if seen.nth % 4 == 1 && seen.nth < 80 { reply.cut(100_000) } else { reply }
     });
     let source = server.source();
     let all = [0..blob.len() as u64, blob.len() as u64..blob.len() as u64];
     let got = fetch_ranges(&*source, &descriptor(&blob), &all).unwrap();
     assert!(got == expected(&blob, &all[..1]));
     assert_eq!(source.bytes_fetched(), blob.len() as u64);
-    assert_eq!(server.seen().len(), 21);
+    assert_eq!(server.seen().len(), 84 + 20, "segments of 256 KiB, and the rests of twenty");
+}
+
+#[test]
+fn a_few_requests_are_in_flight_and_come_in_order() {
+    let blob = noise(6 << 20);
+    let served = blob.clone();
+    let server = Server::start(move |seen| {
+        // The later of each four are the quicker.
+        std::thread::sleep(Duration::from_millis(4 - seen.nth as u64 % 4));
+        Reply::blob(seen, &served)
+    });
+    let source = server.source();
+    let ranges = [10..3_000_000, 3_000_100..3_000_200, 4_000_000..blob.len() as u64];
+    let got = fetch_ranges(&*source, &descriptor(&blob), &ranges).unwrap();
+    assert!(got == expected(&blob, &ranges));
+    let connections: std::collections::BTreeSet<usize> =
+        server.seen().iter().map(|seen| seen.connection).collect();
+    assert!((2..=5).contains(&connections.len()), "{connections:?}");
+    let longest = server.seen().iter().filter_map(|seen| seen.range()).map(|(a, b)| b - a).max();
+    assert!(longest.unwrap() < 256 << 10);
+}
+
+#[test]
+fn case_102_a_server_that_forgets_ranges_in_the_middle_is_read_whole() {
+    for answer in ["200", "416"] {
+        let blob = noise(3 << 20);
+        let served = blob.clone();
+        let server = Server::start(move |seen| match (seen.nth, seen.range()) {
+            (5.., Some(_)) if answer == "416" => Reply::status("416 Range Not Satisfiable"),
+            (5.., _) => Reply::ok(&served),
+            _ => Reply::blob(seen, &served),
+        });
+        let source = server.source();
+        let all = [0..blob.len() as u64];
+        let got = fetch_ranges(&*source, &descriptor(&blob), &all).unwrap();
+        assert!(got == expected(&blob, &all), "{answer}");
+    }
 }
 
 #[test]

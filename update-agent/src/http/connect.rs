@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::url::{Distance, Origin, Scheme, may_connect};
-use super::{HttpError, Limits, tls};
+use super::{HttpError, Options, Proxy, tls};
 
 /// 64 KiB: the read buffer of a connection, and with it the largest head of an answer.
 const BUFFER: usize = 64 << 10;
@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) distance: Distance,
     /// Whether it has carried a request before, so that its end says nothing about this one.
     pub(crate) reused: bool,
+    /// The proxy that reads what is sent; not one that only carries it.
+    pub(crate) through: Option<Arc<Proxy>>,
 }
 
 enum Sender {
@@ -87,7 +89,8 @@ impl Pool {
             if connection.is_ready().await {
                 connection.reused = true;
                 if let Sender::Http2(sender) = &connection.sender {
-                    let shared = Connection { sender: Sender::Http2(sender.clone()), ..connection };
+                    let sender = Sender::Http2(sender.clone());
+                    let shared = Connection { sender, through: None, ..connection };
                     self.put(origin, shared);
                 }
                 return Some(connection);
@@ -127,19 +130,32 @@ impl Via {
     }
 }
 
-/// Connects, negotiates TLS and HTTP, and starts the task that drives the connection.
-///
-/// A proxy would be put here: connect to it, `CONNECT`, then the same handshakes.
+/// Connects, through a proxy where one is set, negotiates TLS and HTTP, and starts the task that
+/// drives the connection.
 pub(crate) async fn dial(
     origin: &Origin,
     via: Option<&Via>,
-    limits: &Limits,
+    options: &Options,
     tls: Option<Arc<ClientConfig>>,
 ) -> Result<Connection, HttpError> {
-    let (stream, address) = dial_tcp(origin, via, limits.connect).await?;
+    let limits = &options.limits;
+    let proxy = options.proxies.of(origin);
+    let (mut stream, distance) = match proxy {
+        None => {
+            let (stream, address) = dial_tcp(origin, via, limits.connect).await?;
+            (stream, Distance::of(address))
+        }
+        Some(proxy) => {
+            // The proxy resolves names; an address says by itself where it leads.
+            let distance = origin.host().parse().map_or(Distance::Public, Distance::of);
+            if let Some(via) = via {
+                via.check(origin, distance)?;
+            }
+            (dial_tcp(&proxy.origin, None, limits.connect).await?.0, distance)
+        }
+    };
     // Answers are requested one by one; delaying a small request only costs time.
     let _ = stream.set_nodelay(true);
-    let distance = Distance::of(address);
     let late = || HttpError::Timeout {
         origin: origin.to_string(),
         phase: "TLS and HTTP handshake",
@@ -148,11 +164,19 @@ pub(crate) async fn dial(
     let sender = timeout(limits.handshake, async {
         match (origin.scheme(), tls) {
             (Scheme::Http, _) => handshake_http1(origin, stream).await,
-            (Scheme::Https, Some(config)) => handshake_tls(origin, stream, config).await,
+            (Scheme::Https, Some(config)) => {
+                if let Some(proxy) = proxy {
+                    proxy.tunnel(&mut stream, origin).await?;
+                }
+                handshake_tls(origin, stream, config).await
+            }
             (Scheme::Https, None) => unreachable!("the client loads TLS before it dials https"),
         }
     });
-    Ok(Connection { sender: sender.await.map_err(|_| late())??, distance, reused: false })
+    let sender = sender.await.map_err(|_| late())??;
+    let read_by_proxy = origin.scheme() == Scheme::Http;
+    let through = proxy.filter(|_| read_by_proxy).cloned().map(Arc::new);
+    Ok(Connection { sender, distance, reused: false, through })
 }
 
 async fn handshake_tls(

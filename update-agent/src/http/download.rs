@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header;
 
 use super::range::{ContentRange, coalesce, well_ordered};
+use super::segments::{SEGMENT, SEVERAL_FROM};
 use super::{Answer, Client, Get, HttpError, Url};
 
 /// 256 KiB: the largest piece a sink is given.
@@ -20,6 +21,18 @@ pub struct Remote<'a> {
     pub scope: &'a str,
     /// Its length in bytes.
     pub size: u64,
+}
+
+/// How ranges were answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answers {
+    /// How many answers the bytes came from: with more than one, they may be of different
+    /// versions, and only a digest over all of them tells.
+    pub count: usize,
+    /// The server knows ranges.
+    pub(super) ranged: bool,
+    /// The sink wanted no more.
+    pub(super) stopped: bool,
 }
 
 /// A small document, fetched whole.
@@ -85,35 +98,65 @@ impl Client {
     ///
     /// Ranges at most `gap` bytes apart are fetched with one request. A server that ignores ranges
     /// is read once, from the start, for all of them. After a failure the rest only is asked for.
-    /// Returns how many answers the bytes came from: with more than one, they may be of different
-    /// versions, and only a digest over all of them tells.
+    /// Long ranges are asked for in segments, a few of them at a time.
     pub fn ranges(
         &self,
         remote: Remote<'_>,
         wanted: &[Range<u64>],
         gap: u64,
         sink: &mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>,
-    ) -> Result<usize, HttpError> {
+    ) -> Result<Answers, HttpError> {
         if !well_ordered(wanted, remote.size) {
             let why = "the ranges to fetch overlap or leave the blob";
             return Err(HttpError::Url { url: remote.url.to_string(), why });
         }
         let runs = coalesce(wanted, gap);
         let mut wanted = Wanted::new(wanted);
+        let total: u64 = runs.iter().map(|run| run.end - run.start).sum();
+        if total < SEVERAL_FROM {
+            return self.in_sequence(remote, &runs, u64::MAX, &mut wanted, sink);
+        }
+        // The first answer tells whether this server knows ranges.
+        let first = runs.first().map_or(0, |run| run.end.min(run.start + SEGMENT));
+        let mut answers = self.in_sequence(remote, &runs, first, &mut wanted, sink)?;
+        if answers.stopped {
+            return Ok(answers);
+        }
+        if answers.ranged {
+            let more = self.in_flight(remote, &runs, &mut wanted, sink)?;
+            answers.count += more.count;
+            if more.stopped {
+                return Ok(Answers { stopped: true, ..answers });
+            }
+        }
+        // What is left of a server that ignores ranges, or began to.
+        let more = self.in_sequence(remote, &runs, u64::MAX, &mut wanted, sink)?;
+        Ok(Answers { count: answers.count + more.count, ..more })
+    }
+
+    /// One request after the other, for wanted bytes below `until`; all of them from a server that
+    /// ignores ranges.
+    fn in_sequence(
+        &self,
+        remote: Remote<'_>,
+        runs: &[Range<u64>],
+        until: u64,
+        wanted: &mut Wanted<'_>,
+        sink: &mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>,
+    ) -> Result<Answers, HttpError> {
         let mut retry = self.retry();
-        let mut ranged = true;
-        let mut answers = 0;
-        while let Some(next) = wanted.next_byte() {
+        let mut ended = Answers { count: 0, ranged: true, stopped: false };
+        while let Some(next) = wanted.next_byte().filter(|next| *next < until || !ended.ranged) {
             let end = runs.iter().map(|run| run.end).find(|end| *end > next).unwrap_or(remote.size);
-            let run = if ranged { next..end } else { 0..remote.size };
+            let run = if ended.ranged { next..end.min(until) } else { 0..remote.size };
             let before = wanted.delivered;
-            answers += 1;
-            let error = match self.run(remote, run, &mut wanted, sink) {
-                Ok(Outcome::Stopped) => return Ok(answers),
+            ended.count += 1;
+            let error = match self.run(remote, run, wanted, sink) {
+                Ok(Outcome::Stopped) => return Ok(Answers { stopped: true, ..ended }),
                 Ok(Outcome::Delivered) => continue,
                 // Some caches refuse any range of what they have not got whole: take the whole.
-                Ok(Outcome::Unsatisfiable) if ranged => {
-                    ranged = false;
+                Ok(Outcome::Unsatisfiable) if ended.ranged => {
+                    ended.ranged = false;
                     continue;
                 }
                 Ok(Outcome::Unsatisfiable) => {
@@ -128,7 +171,7 @@ impl Client {
             tracing::debug!(%error, ?delay, at = wanted.next_byte(), "resuming");
             self.sleep(delay);
         }
-        Ok(answers)
+        Ok(ended)
     }
 
     /// One request for one run.
@@ -187,7 +230,11 @@ enum Outcome {
 }
 
 /// The bytes a 206 holds: they must start where we asked, and not go on beyond.
-fn partial_span(answer: &Answer<'_>, run: &Range<u64>, size: u64) -> Result<Range<u64>, HttpError> {
+pub(super) fn partial_span(
+    answer: &Answer<'_>,
+    run: &Range<u64>,
+    size: u64,
+) -> Result<Range<u64>, HttpError> {
     let value = answer.header(header::CONTENT_RANGE).unwrap_or_default();
     let asked = format!("bytes {}-{}/{size}", run.start, run.end - 1);
     let lie = || HttpError::Protocol {
@@ -208,7 +255,7 @@ fn partial_span(answer: &Answer<'_>, run: &Range<u64>, size: u64) -> Result<Rang
 }
 
 /// Where in the wanted ranges we are.
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     ranges: &'a [Range<u64>],
     /// Bytes of the first range that are delivered.
     done: u64,
@@ -222,7 +269,7 @@ impl<'a> Wanted<'a> {
         wanted
     }
 
-    fn next_byte(&self) -> Option<u64> {
+    pub(super) fn next_byte(&self) -> Option<u64> {
         self.ranges.first().map(|range| range.start + self.done)
     }
 
@@ -236,7 +283,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Hands on the wanted part of `bytes`, which start at `at`, not after the next wanted byte.
-    fn deliver(
+    pub(super) fn deliver(
         &mut self,
         at: u64,
         bytes: &[u8],

@@ -4,10 +4,11 @@
 //! runs while a call waits. So nothing here may be called from inside another tokio runtime.
 //!
 //! ```text
-//!  Client::get ──► redirects, tokens ──► pooled or new connection (TCP, TLS, h1 or h2)
+//!  Client::get ──► redirects, tokens ──► pooled or new connection (TCP, proxy, TLS, h1 or h2)
 //!     │                                       every step with its own timeout
 //!     └──► Answer::read ──► pieces (minimum rate, idle timeout) ──► caller's limits
-//!  Client::ranges  ──► resumes where the bytes stopped, retries with backoff (download.rs)
+//!  Client::ranges  ──► resumes where the bytes stopped, retries with backoff (download.rs);
+//!                      of long ranges a few requests are in flight (segments.rs)
 //! ```
 //!
 //! Refused, whatever the server says: content encodings, redirects out of TLS or towards the
@@ -21,10 +22,12 @@ mod connect;
 mod download;
 mod error;
 mod options;
+mod proxy;
 mod range;
 mod rate;
 mod request;
 mod retry;
+mod segments;
 mod tls;
 mod url;
 
@@ -43,6 +46,7 @@ pub use self::auth::Credential;
 pub use self::download::{Remote, Small};
 pub use self::error::HttpError;
 pub use self::options::{Limits, Options};
+pub use self::proxy::{Proxies, Proxy};
 pub use self::range::coalesce;
 pub use self::request::Get;
 pub use self::retry::RetryPolicy;
@@ -282,13 +286,15 @@ impl Client {
                 None => {
                     let https = origin.scheme() == Scheme::Https;
                     let tls = if https { Some(self.tls()?) } else { None };
-                    connect::dial(origin, via, &self.options.limits, tls).await?
+                    connect::dial(origin, via, &self.options, tls).await?
                 }
             };
             if let Some(via) = via {
                 via.check(origin, connection.distance)?;
             }
-            let request = get.build(url, authorization.as_deref(), connection.is_http2())?;
+            let through = connection.through.as_deref().map(|proxy| proxy.authorization.as_deref());
+            let request =
+                get.build(url, authorization.as_deref(), connection.is_http2(), through)?;
             let after = self.options.limits.first_byte;
             match timeout(after, connection.send(request)).await {
                 Ok(Ok(response)) => return Ok(Answer::new(self, url, response, connection)),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Credential, Origin, RetryPolicy};
+use super::{Credential, Origin, Proxies, RetryPolicy};
 
 /// Times and rates. Each is measured by a real timer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct Options {
     /// A host that may receive the credential over HTTPS when the origin names it as its token
     /// server.
     pub token_host: Option<String>,
+    /// Ways to other machines.
+    pub proxies: Proxies,
     /// Times and rates.
     pub limits: Limits,
     /// Seed of the jitter; random when absent.

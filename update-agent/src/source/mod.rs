@@ -28,7 +28,7 @@ pub use self::error::FetchError;
 pub use self::layout::LayoutSource;
 pub use self::registry::RegistrySource;
 
-use crate::http::{Credential, Limits, Options, Origin, Scheme, Url};
+use crate::http::{Credential, Limits, Options, Origin, Proxies, Proxy, Scheme, Url};
 
 /// Takes a piece of a blob and its offset; breaks to get no more.
 pub type Sink<'a> = dyn FnMut(u64, &[u8]) -> ControlFlow<()> + 'a;
@@ -130,13 +130,17 @@ pub struct SourceConfig {
     /// HTTP instead of HTTPS.
     #[serde(default)]
     pub plain_http: bool,
+    /// `http://[USER:PASSWORD@]HOST[:PORT]`, or `none`; absent: what `https_proxy`, `all_proxy` and
+    /// `no_proxy` of the environment say.
+    #[serde(default)]
+    pub proxy: Option<String>,
 }
 
 impl SourceConfig {
     /// The source at a place, with everything else as it is by default.
     pub fn at(url: &str) -> Self {
-        let (ca, token_file, token_host) = (None, None, None);
-        SourceConfig { url: url.to_owned(), ca, token_file, token_host, plain_http: false }
+        let (ca, token_file, token_host, proxy) = (None, None, None, None);
+        SourceConfig { url: url.to_owned(), ca, token_file, token_host, plain_http: false, proxy }
     }
 }
 
@@ -156,6 +160,7 @@ pub fn open(config: &SourceConfig, limits: Limits) -> Result<Box<dyn Source>, Fe
                 plain_http: config.plain_http,
                 credential,
                 token_host: config.token_host.clone(),
+                proxies: proxies(config)?,
                 limits,
                 seed: None,
             };
@@ -165,6 +170,14 @@ pub fn open(config: &SourceConfig, limits: Limits) -> Result<Box<dyn Source>, Fe
             Ok(Box::new(LayoutSource::open(path, reference.namespace().clone())?))
         }
     }
+}
+
+fn proxies(config: &SourceConfig) -> Result<Proxies, FetchError> {
+    Ok(match config.proxy.as_deref() {
+        Some("none") => Proxies::default(),
+        Some(proxy) => Proxies::only(Proxy::parse(proxy)?),
+        None => Proxies::from_environment(|name| std::env::var(name).ok())?,
+    })
 }
 
 fn origin_of(scheme: Scheme, authority: &str) -> Result<Origin, FetchError> {

@@ -53,7 +53,7 @@ impl RegistrySource {
                 })?;
             match check_digest(&what, &blob.digest, &bytes) {
                 // Put together from several answers: they may be of different versions.
-                Err(_) if answers > 1 && !restarted => restarted = true,
+                Err(_) if answers.count > 1 && !restarted => restarted = true,
                 done => return done.map(|()| bytes),
             }
         }
