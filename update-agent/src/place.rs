@@ -16,6 +16,7 @@
 //!
 //! Without `switch` a component on its own device is read by the slot that boots, like a partition.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -128,7 +129,7 @@ impl Device {
                 .hint("its component has not restarted since it was switched; restart it first"));
         }
         let opened = match &self.flash {
-            Some(flash) => open_file(&self.device, flash, access),
+            Some(flash) => open_file(host, &self.device, flash, access),
             None if is_mtd(&self.device) => {
                 MtdFlash::open(&self.device, access).and_then(|flash| boxed(Bank::new(flash)))
             }
@@ -169,6 +170,7 @@ impl Device {
 }
 
 fn open_file(
+    host: &dyn Host,
     path: &Path,
     flash: &FlashFile,
     access: Access,
@@ -177,7 +179,12 @@ fn open_file(
         FlashKind::Nor => Kind::Nor,
         FlashKind::Nand => Kind::Nand,
     };
-    let opened = FileFlash::open(path, access, kind, flash.erase, flash.page)?;
+    let node = path.metadata().is_ok_and(|found| found.file_type().is_block_device());
+    if node {
+        return Err(DeviceError::NotDevice(path.to_owned()));
+    }
+    let file = host.open_device(path, access)?;
+    let opened = FileFlash::over(file, kind, flash.erase, flash.page)?;
     boxed(Bank::new(opened.with_bad(flash.bad.iter().copied())))
 }
 

@@ -5,15 +5,14 @@ use std::io;
 use std::path::Path;
 
 use super::{Flash, Geometry, Kind, failed};
-use crate::block::{Access, BlockDevice as _, DeviceError, FileDevice};
+use crate::block::{Access, BlockDevice, DeviceError, FileDevice};
 
 /// A plain file with the geometry it is given.
 ///
 /// Programming clears bits and never sets any, as on the real thing, so that a writer that forgets
 /// to erase does not read back what it wrote.
-#[derive(Debug)]
 pub struct FileFlash {
-    file: FileDevice,
+    file: Box<dyn BlockDevice>,
     geometry: Geometry,
     /// Blocks that count as bad.
     bad: BTreeSet<u64>,
@@ -32,6 +31,16 @@ impl FileFlash {
         if file.is_node() {
             return Err(DeviceError::NotDevice(path.to_owned()));
         }
+        Self::over(Box::new(file), kind, erase, page)
+    }
+
+    /// A file that is open already: of a simulated machine, say.
+    pub fn over(
+        file: Box<dyn BlockDevice>,
+        kind: Kind,
+        erase: u32,
+        page: u32,
+    ) -> Result<Self, DeviceError> {
         let len = file.len() / u64::from(erase.max(1)) * u64::from(erase);
         let geometry = Geometry { kind, len, erase, page }.check(&file.describe())?;
         Ok(FileFlash { file, geometry, bad: BTreeSet::new() })
