@@ -46,12 +46,21 @@ pub enum Backend {
     SystemdBoot,
     /// GRUB's environment block, which promises less.
     Grub,
+    /// GPT entries for the system, and beside it firmware in two banks of NOR flash, which are erased
+    /// in blocks and programmed once.
+    FlashBank,
 }
 
 impl Backend {
     /// All of them.
-    pub const ALL: [Backend; 5] =
-        [Backend::Gpt, Backend::Uboot, Backend::UbootActive, Backend::SystemdBoot, Backend::Grub];
+    pub const ALL: [Backend; 6] = [
+        Backend::Gpt,
+        Backend::Uboot,
+        Backend::UbootActive,
+        Backend::SystemdBoot,
+        Backend::Grub,
+        Backend::FlashBank,
+    ];
 
     /// Its name in tables.
     pub fn name(self) -> &'static str {
@@ -61,12 +70,18 @@ impl Backend {
             Backend::UbootActive => "uboot-env (active)",
             Backend::SystemdBoot => "systemd-boot",
             Backend::Grub => "grub-env",
+            Backend::FlashBank => "flash-bank",
         }
+    }
+
+    /// Components of a release for such a node, when it would have so many otherwise.
+    pub fn components(self, otherwise: usize) -> usize {
+        if self == Backend::FlashBank { 2 } else { otherwise }
     }
 
     fn lines(self) -> &'static str {
         match self {
-            Backend::Gpt => "backend = 'gpt-attributes'",
+            Backend::Gpt | Backend::FlashBank => "backend = 'gpt-attributes'",
             Backend::Uboot => "backend = 'uboot-env'\nenv_config = 'fw_env.config'",
             Backend::UbootActive => {
                 "backend = 'uboot-env'\nenv_config = 'fw_env.config'\nenv_flags = 'active-obsolete'"
@@ -84,6 +99,8 @@ pub const DISK: &str = "/disk";
 /// Where the state is.
 pub const STATE: &str = "/state";
 const ENV_SIZE: u64 = 4096;
+/// Firmware of slots A and B on flash.
+const BANKS: [&str; 2] = ["/bank-a", "/bank-b"];
 const CMDLINE: &str = "/kernel/cmdline";
 const BOOT_ID: &str = "/kernel/boot_id";
 
@@ -96,7 +113,7 @@ pub struct Kit {
     pub components: usize,
     single_copy: bool,
     config: Config,
-    places: Vec<(Slot, usize, u64, u64)>,
+    places: Vec<(Slot, usize, &'static str, u64, u64)>,
 }
 
 /// Names of components, in the order of a release.
@@ -108,7 +125,12 @@ impl Kit {
     /// A kind of node.
     pub fn new(backend: Backend, components: usize) -> Self {
         let slots = |slot: &str| -> String {
-            let line = |name: &&str| format!("{name} = '{name}-{slot}'\n");
+            let line = |name: &&str| match (backend, *name) {
+                (Backend::FlashBank, "firmware") => format!(
+                    "firmware = {{ device = 'bank-{slot}', flash = {{ kind = 'nor', erase = 4096 }} }}\n"
+                ),
+                _ => format!("{name} = '{name}-{slot}'\n"),
+            };
             COMPONENTS[..components].iter().map(line).collect()
         };
         let text = format!(
@@ -143,12 +165,11 @@ impl Kit {
     /// A node from the factory: slot A holds these images and is confirmed, slot B holds nothing.
     pub fn factory(&mut self, root: &[u8], images: &[Vec<u8>]) -> Media {
         let guid = |number: u8| Guid([number; 16]);
-        let labels: Vec<String> = ["a", "b"]
-            .iter()
-            .flat_map(|slot| {
-                COMPONENTS[..self.components].iter().map(move |name| format!("{name}-{slot}"))
-            })
-            .collect();
+        let on_disk = if self.backend == Backend::FlashBank { 1 } else { self.components };
+        let of_slot = |slot: &'static str| {
+            COMPONENTS[..on_disk].iter().map(move |name| format!("{name}-{slot}"))
+        };
+        let labels: Vec<String> = ["a", "b"].into_iter().flat_map(of_slot).collect();
         let partitions: Vec<NewPartition<'_>> = labels
             .iter()
             .enumerate()
@@ -156,9 +177,9 @@ impl Kit {
                 label,
                 type_guid: guid(0xee),
                 guid: guid(u8::try_from(nth).expect("four at most") + 1),
-                len: CAPACITY[nth % self.components],
+                len: CAPACITY[nth % on_disk],
                 attributes: match (self.backend, nth) {
-                    (Backend::Gpt, 0) => attributes(confirmed(1)),
+                    (Backend::Gpt | Backend::FlashBank, 0) => attributes(confirmed(1)),
                     _ => 0,
                 },
             })
@@ -176,17 +197,24 @@ impl Kit {
         partition_table::format(&disk, &table).expect("a disk in memory takes a table");
         self.places = Slot::BOTH
             .into_iter()
-            .flat_map(|slot| (0..self.components).map(move |component| (slot, component)))
+            .flat_map(|slot| (0..on_disk).map(move |component| (slot, component)))
             .zip(table.partitions())
             .map(|((slot, component), partition)| {
-                (slot, component, partition.offset(geometry), partition.len(geometry))
+                (slot, component, DISK, partition.offset(geometry), partition.len(geometry))
             })
             .collect();
-        for (component, image) in images.iter().enumerate() {
-            let (offset, _) = self.place(Slot::A, component);
-            disk.write_at(image, offset).expect("an image fits its partition");
+        if self.backend == Backend::FlashBank {
+            let banks = Slot::BOTH.into_iter().zip(BANKS);
+            self.places.extend(banks.map(|(slot, bank)| (slot, 1, bank, 0, CAPACITY[1])));
         }
-        disk.sync().expect("a disk in memory is flushed");
+        for (component, image) in images.iter().enumerate() {
+            let (path, offset, _) = self.place(Slot::A, component);
+            let device = machine.open_device(Path::new(path), Access::Write);
+            let device = device.expect("every component has a place");
+            device.write_at(image, offset).expect("an image fits its place");
+            device.sync().expect("memory is flushed");
+        }
+        disk.sync().expect("memory is flushed");
         machine.durable()
     }
 
@@ -198,6 +226,10 @@ impl Kit {
         let variables = boot_vars::variables(None, flags);
         match self.backend {
             Backend::Gpt => media,
+            Backend::FlashBank => {
+                let erased = vec![0xff; usize::try_from(CAPACITY[1]).expect("a few KiB")];
+                media.with_bytes(BANKS[0], &erased).with_bytes(BANKS[1], &erased)
+            }
             Backend::Uboot | Backend::UbootActive => {
                 let mut env = Env::default();
                 for (name, value) in &variables {
@@ -245,10 +277,10 @@ impl Kit {
         }
     }
 
-    /// Where a component's partition is in a slot: offset and length in bytes.
-    pub fn place(&self, slot: Slot, component: usize) -> (u64, u64) {
+    /// Where a component of a slot is: device, offset and length in bytes.
+    pub fn place(&self, slot: Slot, component: usize) -> (&'static str, u64, u64) {
         let found = self.places.iter().find(|place| (place.0, place.1) == (slot, component));
-        found.map_or((0, 0), |place| (place.2, place.3))
+        found.map_or((DISK, 0, 0), |place| (place.2, place.3, place.4))
     }
 }
 
@@ -467,5 +499,5 @@ pub fn revert() -> Command {
 
 /// Whether a path is that of a device, which is read back, and not of a file in a folder.
 pub fn is_device(path: &str) -> bool {
-    [DISK, "/env0", "/env1", "/grubenv"].contains(&path)
+    [DISK, "/env0", "/env1", "/grubenv", BANKS[0], BANKS[1]].contains(&path)
 }

@@ -5,7 +5,7 @@ use formats::tuf::{Envelope, Role};
 use storage::sim::Media;
 use update_core::boot::{BootFlags, select};
 
-use crate::node::{DISK, Kit, Node};
+use crate::node::{Kit, Node};
 use crate::repository::Release;
 
 /// What was true before the run that was cut.
@@ -47,8 +47,8 @@ impl Known {
     pub fn held(&self, kit: &Kit, media: &Media, slot: Slot) -> Option<usize> {
         self.releases.iter().position(|(_, images)| {
             images.iter().enumerate().all(|(component, (hash, len))| {
-                let (offset, _) = kit.place(slot, component);
-                media.hash_of(DISK, offset, *len) == *hash
+                let (path, offset, _) = kit.place(slot, component);
+                media.hash_of(path, offset, *len) == *hash
             })
         })
     }
@@ -62,8 +62,8 @@ impl Known {
 pub fn slot_hashes(kit: &Kit, media: &Media, slot: Slot) -> Vec<u64> {
     (0..kit.components)
         .map(|component| {
-            let (offset, len) = kit.place(slot, component);
-            media.hash_of(DISK, offset, len)
+            let (path, offset, len) = kit.place(slot, component);
+            media.hash_of(path, offset, len)
         })
         .collect()
 }

@@ -131,6 +131,7 @@ impl Repository {
             security_version,
             components: summaries,
             attachments: Vec::new(),
+            mixed: Vec::new(),
         };
         let custom = Value::parse(&summary.to_custom()).expect("a summary is JSON");
         let mut channel = Channel::new(PRODUCT, CHANNEL);

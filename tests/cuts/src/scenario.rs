@@ -388,16 +388,17 @@ impl Row {
         backend: Backend,
         variant: Option<&'static Variant>,
     ) -> Result<Row, String> {
-        let mut repository = Repository::new(scenario.components);
+        let components = backend.components(scenario.components);
+        let mut repository = Repository::new(components);
         let mut offers = vec![repository.publish("1.0.0", 1), repository.publish("2.0.0", 2)];
         offers.push(repository.rotate());
         offers.push(repository.publish("3.0.0", 3));
-        let mut kit = Kit::new(backend, scenario.components);
+        let mut kit = Kit::new(backend, components);
         if variant.is_some_and(Variant::single_copy) {
             kit = kit.with_single_copy();
         }
         let factory: Vec<Vec<u8>> =
-            (0..scenario.components).map(|nth| vec![0xfa; 20_480 - 4096 * nth]).collect();
+            (0..components).map(|nth| vec![0xfa; 20_480 - 4096 * nth]).collect();
         let media = kit.factory(&repository.root(), &factory);
         let known = Known::new(&factory, &repository.releases);
         let mut past = Past { kit, media, boots: 0, offers };

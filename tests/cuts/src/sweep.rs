@@ -21,6 +21,8 @@ pub struct Size {
     pub second_every: u64,
     /// Second cuts after one first cut of a large scenario, at most.
     pub second_cuts: usize,
+    /// Ends after so many states that broke a promise.
+    pub enough: usize,
     /// Decides all draws.
     pub seed: u64,
 }
@@ -28,17 +30,17 @@ pub struct Size {
 impl Size {
     /// What CI runs: some minutes on two processors.
     pub fn ci(seed: u64) -> Size {
-        Size { samples: 24, second_every: 6, second_cuts: 24, seed }
+        Size { samples: 24, second_every: 8, second_cuts: 16, enough: usize::MAX, seed }
     }
 
     /// A round of a night.
     pub fn deep(seed: u64) -> Size {
-        Size { samples: 200, second_every: 2, second_cuts: 60, seed }
+        Size { samples: 200, second_every: 2, second_cuts: 60, enough: usize::MAX, seed }
     }
 
     /// Enough to catch a faulty program.
     pub fn variant(seed: u64) -> Size {
-        Size { samples: 8, second_every: u64::MAX, second_cuts: 1, seed }
+        Size { samples: 8, second_every: u64::MAX, second_cuts: 1, enough: 3, seed }
     }
 }
 
@@ -140,7 +142,8 @@ impl Shared<'_> {
         let recording = &self.row.recording;
         loop {
             let cut = self.next.fetch_add(1, Ordering::Relaxed);
-            if cut > recording.operations().len() {
+            let enough = lock(&self.found).failed >= self.size.enough;
+            if cut > recording.operations().len() || enough {
                 return;
             }
             let Size { samples, seed, .. } = self.size;

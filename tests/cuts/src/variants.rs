@@ -69,14 +69,6 @@ pub const ALL: &[Variant] = &[
         }),
     },
     Variant {
-        name: "backup table never written",
-        scenario: "apply",
-        backend: Backend::Gpt,
-        fault: Fault::OmitsUnread(|_, call| {
-            call.kind == CallKind::Write && call.place == DISK && is_backup(call.offset)
-        }),
-    },
-    Variant {
         name: "slot not cleared before it is written",
         scenario: "apply",
         backend: Backend::Gpt,
