@@ -104,6 +104,8 @@ reasons! {
     TrialActive = "trial_active", Boot;
     /// Boot counting is not active, so a trial could not revert.
     CountingInactive = "counting_inactive", Boot;
+    /// The release does not allow the mixture of releases that its own update would pass through.
+    SetMixed = "set_mixed", Boot;
     /// Another agent works on this node.
     Busy = "busy", Busy;
     /// There is no trial to end.

@@ -151,6 +151,19 @@ pub struct Summary {
     /// What describes the release and its making; in ascending order of their digests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
+    /// Which mixtures of releases a set over several devices may pass through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixed: Vec<Mixture>,
+}
+
+/// A mixture that was tested by whoever signs: between the start of an update set and its confirm or
+/// revert, a component that starts by itself may run beside a system of another release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mixture {
+    /// The component with a switch of its own.
+    pub component: ComponentName,
+    /// Releases it may run beside, and whose component may run beside this release.
+    pub with: Vec<Version>,
 }
 
 /// A document that is attached to a release: a manifest whose subject is the release index, with
@@ -556,6 +569,7 @@ mod tests {
                 verity: None,
             }],
             attachments: Vec::new(),
+            mixed: Vec::new(),
         };
         assert_eq!(Summary::parse_custom(&summary.to_custom()).unwrap(), summary);
         assert_eq!(index.check_against(&summary), Ok(()));

@@ -358,6 +358,7 @@ fn case_06_extraneous_dependencies() {
         security_version: 0,
         components: vec![component("os", b"the manifest")],
         attachments: Vec::new(),
+        mixed: Vec::new(),
     };
     let role = scene.repo.delegate(&Role::Targets, "releases", &["demo/*"]);
     let publish = |repo: &mut Forge, summary: &Summary| {

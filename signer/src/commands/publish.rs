@@ -175,7 +175,7 @@ pub fn publish(
 
     let version = request.version.clone();
     let summary =
-        Summary { version, security_version, components: summaries, attachments: Vec::new() };
+        Summary { version, security_version, components: summaries, attachments: Vec::new(), mixed: Vec::new() };
     let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
     let channel = request.channel.clone();
     let wanted = Wanted {
@@ -230,7 +230,8 @@ fn rehearse(
 ) -> Result<(), SignerError> {
     let (version, components) = (request.version.clone(), Vec::new());
     let attachments = Vec::new();
-    let summary = Summary { version, security_version, components, attachments };
+    let mixed = Vec::new();
+    let summary = Summary { version, security_version, components, attachments, mixed };
     let release = NewRelease { product: request.product.clone(), summary, index: Vec::new() };
     let (channel, role) = (request.channel.clone(), request.role.clone());
     let change = Change::Publish { release, channel, role };

@@ -8,6 +8,7 @@
 //! | `newer` | the offer is newer than what runs | up to date, or `version_rollback` |
 //! | `floor` | its security version is not below the floor | `secver_floor` |
 //! | `hardware` | every component of this node is there for its hardware | `hw_mismatch` |
+//! | `mixed` | the release allows each component that starts by itself beside what runs | `set_mixed` |
 //! | `size` | every image fits its slot | `slot_size` |
 //! | `failed-before` | it did not fail here, or a retry is asked for | `failed_before` |
 //! | `hold` | the channel is not held | deferred |
@@ -41,6 +42,8 @@ pub struct NodeFacts<'a> {
     pub installed_version: Option<&'a Version>,
     /// Security versions below it are refused.
     pub floor: u64,
+    /// Components that start by themselves, from a bank of their own.
+    pub switched: &'a [&'a ComponentName],
     /// What failed here before.
     pub record: &'a BootRecord,
     /// 1 to 100: the share of all nodes at which this one's wave begins.
@@ -108,7 +111,7 @@ type Verdict = Result<String, (Decision, String)>;
 pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
     let mut answers = Vec::new();
     let mut chosen = Vec::new();
-    let rules: [(&'static str, &mut dyn FnMut() -> Verdict); 9] = [
+    let rules: [(&'static str, &mut dyn FnMut() -> Verdict); 10] = [
         ("newer", &mut || newer(node, offered)),
         ("floor", &mut || floor(node, offered)),
         ("attachments", &mut || attachments(node, offered)),
@@ -117,6 +120,7 @@ pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
             chosen = components;
             Ok(why)
         }),
+        ("mixed", &mut || mixed(node, offered)),
         ("size", &mut || size(node, offered)),
         ("failed-before", &mut || failed_before(node, offered)),
         ("hold", &mut || hold(offered)),
@@ -226,6 +230,31 @@ fn hardware(
     Ok((chosen, format!("{} for {}", list(&names), list(node.hardware))))
 }
 
+/// While a set is under way, its components run from different releases. Only what whoever signs has
+/// listed was tested.
+fn mixed(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
+    if node.switched.is_empty() {
+        return Ok("all components are switched as one".to_owned());
+    }
+    let by_agent = node.installed.map(|installed| installed.version.version());
+    let Some(runs) = by_agent.as_ref().or(node.installed_version) else {
+        let why = "it is unknown what runs, so nothing says what the new set may run beside";
+        return Err(refuse(Reason::SetMixed, why.to_owned()));
+    };
+    for name in node.switched {
+        let allowed = offered.summary.mixed.iter().filter(|mixture| mixture.component == **name);
+        if !allowed.flat_map(|mixture| &mixture.with).any(|version| version == runs) {
+            let why = format!(
+                "{} does not allow its {name} beside {runs}; install a release in between, or \
+                 publish it with --mixed {name}={runs}",
+                offered.summary.version
+            );
+            return Err(refuse(Reason::SetMixed, why));
+        }
+    }
+    Ok(format!("signed for a set that passes through {runs}"))
+}
+
 fn size(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
     let (chosen, _) = hardware(node, offered)?;
     for component in &chosen {
@@ -333,7 +362,7 @@ mod tests {
     use super::*;
     use formats::boot_record::Failure;
     use formats::digest::Digest;
-    use formats::release::Attachment;
+    use formats::release::{Attachment, Mixture};
 
     struct Case {
         installed: Option<(&'static str, u64)>,
@@ -393,6 +422,7 @@ mod tests {
                 verity: None,
             }],
             attachments: case.attached.iter().copied().map(attachment).collect(),
+            mixed: Vec::new(),
         };
         let installed = case.installed.map(|(version, sv)| id(version, sv));
         let own_word = case.own_word.map(|version| version.parse().unwrap());
@@ -414,6 +444,7 @@ mod tests {
                 installed: installed.as_ref(),
                 installed_version: own_word.as_ref(),
                 floor: case.floor,
+                switched: &[],
                 record: &record,
                 wave: case.wave,
                 require: case.require,
@@ -597,5 +628,63 @@ mod tests {
             counts[usize::from(wave)] += 1;
         }
         assert!(counts[1..].iter().all(|count| (50..=160).contains(count)), "{counts:?}");
+    }
+
+    /// Sets over several devices pass through mixtures; only those that were signed.
+    #[test]
+    fn a_set_passes_through_signed_mixtures_only() {
+        let bmc: ComponentName = "bmc".parse().unwrap();
+        let component = |name: &ComponentName| ComponentSummary {
+            name: name.clone(),
+            compatible: vec!["cu-v1".to_owned()],
+            manifest: Digest::sha256_of(b"m"),
+            raw_size: 1,
+            verity: None,
+        };
+        let with = |versions: &[&str]| -> Vec<Mixture> {
+            let with = versions.iter().map(|version| version.parse().unwrap()).collect();
+            vec![Mixture { component: bmc.clone(), with }]
+        };
+        let rows: [(&str, Option<&str>, Vec<Mixture>, bool, bool); 6] = [
+            ("signed for what runs", Some("1.0"), with(&["0.9", "1.0"]), true, true),
+            ("signed for another", Some("0.8"), with(&["0.9", "1.0"]), true, false),
+            ("nothing signed", Some("1.0"), Vec::new(), true, false),
+            ("signed for none", Some("1.0"), with(&[]), true, false),
+            ("unknown what runs", None, with(&["1.0"]), true, false),
+            ("no switch of its own", Some("1.0"), Vec::new(), false, true),
+        ];
+        for (name, runs, mixed, switched, passes) in rows {
+            let summary = Summary {
+                version: "1.1".parse().unwrap(),
+                security_version: 2,
+                components: vec![component(&bmc)],
+                attachments: Vec::new(),
+                mixed,
+            };
+            let own_word = runs.map(|version| version.parse().unwrap());
+            let switched: &[&ComponentName] = if switched { &[&bmc] } else { &[] };
+            let decided = decide(
+                &NodeFacts {
+                    now: 0,
+                    hardware: &["cu-v1".to_owned()],
+                    capacity: &BTreeMap::from([(bmc.clone(), 1)]),
+                    installed: None,
+                    installed_version: own_word.as_ref(),
+                    floor: 0,
+                    switched,
+                    record: &BootRecord::default(),
+                    wave: 1,
+                    require: &[],
+                },
+                &Offered {
+                    index: Sha256::of(b"1.1"),
+                    summary: &summary,
+                    channel: None,
+                    retry: false,
+                },
+            );
+            let expected = decided.decision == Decision::Refuse(Reason::SetMixed);
+            assert_eq!(expected, !passes, "{name}: {decided:?}");
+        }
     }
 }
