@@ -1,5 +1,5 @@
-//! Requests to device drivers that no crate has a safe function for. The only module with `unsafe`
-//! code: each function below states which request it makes and why its memory is right.
+//! Requests to device drivers that no crate has a safe function for. The only module of this crate with
+//! `unsafe` code: each function below states which request it makes and why its memory is right.
 //!
 //! | request | number | argument | source |
 //! |---|---|---|---|
