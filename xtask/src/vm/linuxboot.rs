@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::Cell;
 use super::machine::{Hardware, Machine};
 use super::tree::Tree;
-use super::world::{Disk, Setup, World, agent_toml};
+use super::world::{Disk, KERNEL, Setup, World, agent_toml};
 use crate::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
@@ -81,7 +81,7 @@ impl<'a> Board<'a> {
         let arguments = [
             ["-kernel", &kernel],
             ["-initrd", &initrd],
-            ["-append", "console=ttyS0 panic=1 quiet"],
+            ["-append", KERNEL],
             ["-drive", &drive],
             ["-device", "nvme,drive=d0,serial=d0"],
         ];

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Cell;
 use super::machine::{Hardware, Machine};
-use super::world::{Disk, Setup, World, offset};
+use super::world::{Disk, KERNEL, Setup, World, offset};
 use crate::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
@@ -183,7 +183,7 @@ fn install_systemd_boot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
     let entry = |slot: &str| {
         format!(
             "title slot {slot}\nsort-key racklet\nlinux /racklet/vmlinuz\n\
-             options console=ttyS0 panic=1 quiet init=/init root=PARTLABEL=root-{slot} ro \
+             options {KERNEL} init=/init root=PARTLABEL=root-{slot} ro \
              racklet.slot={slot}\n"
         )
     };
@@ -204,7 +204,7 @@ fn install_grub(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
     let boot = |slot: &str, number: u32| {
         format!(
             "function racklet_boot_{slot} {{\n\
-             linux (hd0,gpt{number})/boot/vmlinuz console=ttyS0 panic=1 quiet $racklet_args\n\
+             linux (hd0,gpt{number})/boot/vmlinuz {KERNEL} $racklet_args\n\
              initrd (hd0,gpt{number})/boot/initrd.img\nboot\n}}\n"
         )
     };
@@ -258,12 +258,13 @@ fn install_uboot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
         format!(
             "setenv racklet_boot_{slot} 'ext4load scsi 0:{number} 0x2000000 /boot/vmlinuz && \
              setenv racklet_size ${{filesize}} && \
-             ext4load scsi 0:{number} 0x4000000 /boot/initrd.img && \
-             zboot 0x2000000 ${{racklet_size}} 0x4000000 ${{filesize}}'\n"
+             ext4load scsi 0:{number} 0x8000000 /boot/initrd.img && \
+             zboot 0x2000000 ${{racklet_size}} 0x8000000 ${{filesize}}'\n"
         )
     };
+    // Without nokaslr this kernel, started by this U-Boot, may unpack itself over the initrd.
     let board = format!(
-        "setenv bootargs 'console=ttyS0 panic=1 quiet'\n\
+        "setenv bootargs '{KERNEL} nokaslr'\n\
          scsi read 0x6000000 0x{sector:x} 0x20\n\
          env import -c 0x6000000 0x4000 {NAMES}\n\
          setenv racklet_save 'env export -c -s 0x4000 0x6000000 {NAMES} && \
