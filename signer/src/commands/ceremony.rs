@@ -296,7 +296,9 @@ fn check_uploaded(
     let listed = listed.ok_or(PlanError::NoRelease { target })?;
     let found = read_release(registry, state, listed)?;
     for component in &found.components {
-        let blobs = std::iter::once(&component.manifest.chunks).chain(&component.manifest.images);
+        let manifest = &component.manifest;
+        let deltas = manifest.deltas.iter().flat_map(|delta| [&delta.list, &delta.blob]);
+        let blobs = std::iter::once(&manifest.chunks).chain(&manifest.images).chain(deltas);
         for blob in blobs {
             if !registry.has_blob(&found.repository, blob)? {
                 let digest = blob.digest.clone();

@@ -5,6 +5,7 @@
 mod bundle;
 mod ceremony;
 mod change;
+mod delta;
 mod files;
 mod init;
 mod inspect;

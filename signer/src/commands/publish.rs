@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use formats::digest::Sha256;
 use formats::oci::{Descriptor, RepositoryName, media_type};
 use formats::release::{
-    ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent,
+    ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent, Mixture,
     ReleaseIndex, Summary, target_name,
 };
 use formats::tuf::{Role, UnixTime};
@@ -13,7 +13,9 @@ use formats::version::Version;
 use serde::Serialize;
 
 use super::ceremony::{Base, Outcome, Wanted, apply, timestamp_expires};
+use super::delta::{self, Deltas};
 use super::{Answer, Delivery, Report, Signing, bytes, has_example_key};
+use crate::attachment;
 use crate::error::SignerError;
 use crate::image::{self, Sinks, Source};
 use crate::plan::{
@@ -55,6 +57,12 @@ pub struct PublishRequest {
     pub role: Option<Role>,
     /// How images are built.
     pub options: image::Options,
+    /// Published releases from which there are to be deltas.
+    pub delta_from: Vec<Version>,
+    /// What is attached to it.
+    pub attachments: attachment::Wanted,
+    /// Mixtures that sets over several devices may pass through.
+    pub mixed: Vec<Mixture>,
     /// Periods that are to change.
     pub expiry: Expiry,
 }
@@ -85,6 +93,9 @@ struct ComponentReport {
     raw_size: u64,
     blob_size: u64,
     chunks: u32,
+    /// Bytes of each delta.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deltas: Vec<u64>,
 }
 
 impl Report for PublishReport {
@@ -100,6 +111,9 @@ impl Report for PublishReport {
                 bytes(component.blob_size),
                 component.compatible.join(", "),
             ));
+            for size in &component.deltas {
+                text.push_str(&format!("\n  {:10} {} as a delta", "", bytes(*size)));
+            }
         }
         if let Some(channel) = &self.channel {
             text.push_str(&format!("\noffered by channel {channel}"));
@@ -137,6 +151,10 @@ pub fn publish(
     let repository = product_repository(registry, &request.product)?;
     registry.may_mount_from(&neighbours(registry, &base.published, &request.product)?);
     let tag = published::tag(request.version.as_str())?;
+    let images: Vec<_> =
+        components.iter().map(|one| (one.name.as_str(), one.path.as_path())).collect();
+    let documents =
+        attachment::gather(&request.attachments, &request.product, &request.version, &images)?;
     // All files are opened before the first is built: a missing one should not cost an hour.
     let mut sources = Vec::new();
     for component in &components {
@@ -159,9 +177,23 @@ pub fn publish(
         let role = request.role.as_ref().unwrap_or(&Role::Targets);
         signing.can_sign(&base.published.state, role)?;
     }
+    let deltas = Deltas {
+        registry,
+        repository: &repository,
+        options: &request.options,
+        show,
+        bases: delta::bases(registry, &base.published, &request.product, &request.delta_from)?,
+    };
     let (mut indexed, mut summaries, mut reports) = (Vec::new(), Vec::new(), Vec::new());
     for (component, source) in components.iter().zip(sources) {
-        let upload = Upload { registry, repository: &repository, request, show, security_version };
+        let upload = Upload {
+            registry,
+            repository: &repository,
+            request,
+            show,
+            security_version,
+            deltas: &deltas,
+        };
         let (listed, summary, report) = upload.component(component, source)?;
         indexed.push(listed);
         summaries.push(summary);
@@ -172,10 +204,16 @@ pub fn publish(
     ReleaseIndex::parse(&index)?;
     let index_descriptor = Descriptor::of(media_type::INDEX, &index);
     registry.put_manifest(&repository, &index_descriptor, &index)?;
+    let attachments = attachment::store(registry, &repository, &index_descriptor, &documents)?;
 
     let version = request.version.clone();
-    let summary =
-        Summary { version, security_version, components: summaries, attachments: Vec::new(), mixed: Vec::new() };
+    let summary = Summary {
+        version,
+        security_version,
+        components: summaries,
+        attachments,
+        mixed: request.mixed.clone(),
+    };
     let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
     let channel = request.channel.clone();
     let wanted = Wanted {
@@ -230,7 +268,7 @@ fn rehearse(
 ) -> Result<(), SignerError> {
     let (version, components) = (request.version.clone(), Vec::new());
     let attachments = Vec::new();
-    let mixed = Vec::new();
+    let mixed = request.mixed.clone();
     let summary = Summary { version, security_version, components, attachments, mixed };
     let release = NewRelease { product: request.product.clone(), summary, index: Vec::new() };
     let (channel, role) = (request.channel.clone(), request.role.clone());
@@ -286,6 +324,7 @@ struct Upload<'a> {
     request: &'a PublishRequest,
     show: Show,
     security_version: u64,
+    deltas: &'a Deltas<'a>,
 }
 
 impl Upload<'_> {
@@ -333,9 +372,10 @@ impl Upload<'_> {
         registry.put_blob(repository, &config_descriptor, &config)?;
         let chunks = Descriptor::of(media_type::CHUNKS, built.chunks.as_bytes());
         registry.put_blob(repository, &chunks, built.chunks.as_bytes())?;
+        let deltas = self.deltas.of(input, &built.chunks)?;
+        let deltas_size: Vec<u64> = deltas.iter().map(|delta| delta.blob.size).collect();
         let blob_size = images.iter().map(|image| image.size).min().unwrap_or_default();
-        let documents =
-            ComponentManifest { config: config_descriptor, images, chunks, deltas: vec![] };
+        let documents = ComponentManifest { config: config_descriptor, images, chunks, deltas };
         let manifest = documents.to_bytes(input.name.as_str());
         ComponentManifest::parse(&manifest)?;
         let descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
@@ -350,6 +390,7 @@ impl Upload<'_> {
             raw_size: built.raw_size,
             blob_size,
             chunks: built.chunks.chunk_count(),
+            deltas: deltas_size,
         };
         let summary = ComponentSummary {
             name: input.name.clone(),

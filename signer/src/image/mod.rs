@@ -17,6 +17,7 @@
 //! size of the image.
 
 mod build;
+pub mod delta;
 mod pack;
 mod source;
 
@@ -28,6 +29,7 @@ use std::io;
 use std::path::PathBuf;
 
 use formats::chunks::ChunkListError;
+use formats::chunks::delta::DeltaError;
 use formats::reason::Reason;
 
 /// Why an image could not be built.
@@ -67,6 +69,27 @@ pub enum ImageError {
         /// Bytes read.
         found: u64,
     },
+    /// An image a delta is to be from cannot be read.
+    #[error("read the image a delta is from")]
+    ReadBase {
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what its chunk list says.
+    #[error("the image a delta is from is not what its chunk list says; copy it again")]
+    Base,
+    /// The image is not any more what it was when it was built.
+    #[error(
+        "the image changed after it was read, at byte {offset}; run again when nothing writes to it"
+    )]
+    Altered {
+        /// Where the chunk begins that differs.
+        offset: u64,
+    },
+    /// A delta could not be listed.
+    #[error(transparent)]
+    Delta(#[from] DeltaError),
     /// The blob could not be written.
     #[error("write image blob")]
     Write(#[source] io::Error),
@@ -89,7 +112,9 @@ impl ImageError {
     pub fn reason(&self) -> Reason {
         match self {
             ImageError::Write(_) => Reason::StoreIo,
-            ImageError::ChunkList(_) => Reason::MetaLimit,
+            ImageError::ChunkList(_) | ImageError::Delta(_) => Reason::MetaLimit,
+            ImageError::ReadBase { .. } => Reason::StoreIo,
+            ImageError::Base => Reason::HashMismatch,
             _ => Reason::Config,
         }
     }
