@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use formats::reason::Reason;
 use formats::release::ReleaseError;
 
+use crate::attachment::AttachmentError;
 use crate::image::ImageError;
 use crate::journal::JournalError;
 use crate::key::KeyError;
@@ -23,6 +24,9 @@ pub enum SignerError {
     /// Building an image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// An SBOM or a provenance.
+    #[error(transparent)]
+    Attachment(#[from] AttachmentError),
     /// Keys.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -132,6 +136,7 @@ impl SignerError {
     pub fn reason(&self) -> Reason {
         match self {
             SignerError::Image(error) => error.reason(),
+            SignerError::Attachment(error) => error.reason(),
             SignerError::Key(error) => error.reason(),
             SignerError::Registry(error) => error.reason(),
             SignerError::Published(error) => error.reason(),

@@ -23,6 +23,7 @@
 //! | [`shared`] | the same as an artifact beside the metadata | through [`repository`] |
 //! | [`summary`] | what is signed, against what is published, for people | no |
 //! | [`journal`] | what was signed from here, chained; the signer's memory | its file |
+//! | [`attachment`] | SBOMs and provenance, looked at and attached | files |
 //! | [`repository`] | registries, layouts, archives behind one trait | yes |
 //! | [`published`] | the state as one manifest, moved by one tag | through [`repository`] |
 //! | [`verify`] | content down to the last chunk | through [`repository`] |
@@ -43,6 +44,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod attachment;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod commands;

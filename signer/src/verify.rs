@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use formats::chunks::{ChunkList, ChunkListError, LIST_LIMIT};
 use formats::digest::Digest;
-use formats::oci::RepositoryName;
+use formats::oci::{Descriptor, Manifest, RepositoryName, media_type};
 use formats::reason::Reason;
 use formats::release::{
-    CONFIG_LIMIT, ComponentManifest, ImageConfig, ReleaseError, ReleaseIndex, target_name,
+    ATTACHMENT_LIMIT, Attachment, CONFIG_LIMIT, ComponentManifest, ImageConfig, ReleaseError, ReleaseIndex, target_name,
 };
 use formats::tuf::{TufError, UnixTime};
 use update_core::trust::{Clock, Limits, Refresh, Reply, Stored, TrustError, TrustedSet, run};
@@ -168,6 +168,8 @@ pub struct Release {
     pub index_size: u64,
     /// Its components.
     pub components: Vec<Component>,
+    /// What is attached to it: the manifest, and its blobs.
+    pub attachments: Vec<(Descriptor, Vec<Descriptor>)>,
 }
 
 /// Reads the documents of a release: index, manifests, configs.
@@ -208,13 +210,43 @@ pub fn read_release(
         }
         components.push(Component { listed: component, manifest, config });
     }
+    let attached = |attachment| read_attachment(registry, &repository, &index, attachment);
+    let attachments = listed.summary.attachments.iter().map(attached);
+    let attachments = attachments.collect::<Result<Vec<_>, _>>()?;
     Ok(Release {
         listed: listed.clone(),
         repository,
         index,
         index_size: bytes.len() as u64,
         components,
+        attachments,
     })
+}
+
+/// The manifest of an attachment and its blobs, if they are what is signed for.
+fn read_attachment(
+    registry: &dyn Registry,
+    repository: &RepositoryName,
+    index: &Digest,
+    attachment: &Attachment,
+) -> Result<(Descriptor, Vec<Descriptor>), VerifyError> {
+    let bytes = registry.manifest(repository, &attachment.manifest)?;
+    let in_attachment = |source| VerifyError::Release {
+        target: format!("attachment {}", attachment.artifact_type),
+        source,
+    };
+    let manifest = Manifest::parse(&bytes).map_err(|error| in_attachment(error.into()))?;
+    let subject = manifest.subject.as_ref().map(|subject| &subject.digest);
+    if manifest.artifact_type.as_ref() != Some(&attachment.artifact_type) || subject != Some(index) {
+        let what = "its type or subject".to_owned();
+        return Err(in_attachment(ReleaseError::Contradiction { what }));
+    }
+    for layer in &manifest.layers {
+        registry.blob(repository, layer, "attachment", ATTACHMENT_LIMIT)?;
+    }
+    let descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
+    let blobs = std::iter::once(manifest.config).chain(manifest.layers);
+    Ok((descriptor, blobs.collect()))
 }
 
 /// Reads every release and channel of a state, with all blobs.

@@ -504,9 +504,28 @@ pub(super) struct ReleaseArgs {
     /// Append a dm-verity tree to the image of this component and sign its root hash
     #[arg(long, value_name = "NAME")]
     pub(super) verity: Vec<ComponentName>,
+    /// Releases that this component, which starts by itself, may run beside while a set over several
+    /// devices is under way; repeatable
+    #[arg(long, value_name = "NAME=VERSION[,VERSION…]")]
+    pub(super) mixed: Vec<String>,
     /// Raise it when older releases must never run again; else that of the release before
     #[arg(long, value_name = "N")]
     pub(super) security_version: Option<u64>,
+    /// An SBOM (SPDX or CycloneDX, JSON) to attach and to sign for; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) sbom: Vec<PathBuf>,
+    /// A provenance (in-toto statement or DSSE envelope, JSON) to attach and to sign for; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) provenance: Vec<PathBuf>,
+    /// Make SBOMs from the package databases in ext4 and squashfs images (dpkg's)
+    #[arg(long)]
+    pub(super) sbom_from_image: bool,
+    /// Make an SBOM from this copy of /var/lib/dpkg/status
+    #[arg(long, value_name = "FILE")]
+    pub(super) dpkg_status: Option<PathBuf>,
+    /// Also make a delta from this release, for nodes whose slot holds exactly that; repeatable
+    #[arg(long, value_name = "VERSION")]
+    pub(super) delta_from: Vec<Version>,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ use super::opened;
 use super::output;
 use super::signing::{self, Which, declared, key_ids, public_keys, role};
 use crate::commands::{self, Answer, Delivery, Edit, EditOptions, Report, Rotation, Signing};
+use crate::attachment;
 use crate::error::SignerError;
 use crate::image;
 use crate::plan::{ChannelEdit, Delegation, Expiry, RoleKeySet, parse_duration};
@@ -60,6 +61,14 @@ pub(super) fn run(
                 channel,
                 role: by.as_deref().map(role).transpose()?,
                 options,
+                attachments: attachment::Wanted {
+                    sbom: release.sbom,
+                    provenance: release.provenance,
+                    from_images: release.sbom_from_image,
+                    dpkg_status: release.dpkg_status,
+                },
+                delta_from: release.delta_from,
+                mixed: args::mixtures(&release.mixed)?,
                 expiry: Expiry::parse(&expires)?,
             };
             let (mut signing, registry) = both(&signing, &repo, delivery)?;

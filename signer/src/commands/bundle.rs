@@ -189,6 +189,13 @@ impl Content {
                 blobs.push((repository.clone(), blob.clone(), Kind::Blob));
             }
         }
+        for (manifest, parts) in &release.attachments {
+            blobs.push((repository.clone(), manifest.clone(), Kind::Manifest));
+            blobs.extend(parts.iter().map(|blob| (repository.clone(), blob.clone(), Kind::Blob)));
+        }
+        // The empty config is in several of them.
+        let mut seen = std::collections::BTreeSet::new();
+        blobs.retain(|(_, blob, _)| seen.insert(blob.digest.clone()));
         Ok(Content { blobs, references })
     }
 

@@ -97,6 +97,7 @@ impl Fixture {
                 threads: NonZeroUsize::new(2).unwrap(),
                 ..image::Options::default()
             },
+            attachments: signer::attachment::Wanted::default(),
             expiry: Expiry::default(),
         }
     }
