@@ -12,7 +12,8 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, Manifest, RepositoryName, media_type};
 use formats::reason::Reason;
 use formats::release::{
-    ATTACHMENT_LIMIT, Attachment, CONFIG_LIMIT, ComponentManifest, ImageConfig, ReleaseError, ReleaseIndex, target_name,
+    ATTACHMENT_LIMIT, Attachment, CONFIG_LIMIT, ComponentManifest, ImageConfig, ReleaseError,
+    ReleaseIndex, target_name,
 };
 use formats::tuf::{TufError, UnixTime};
 use update_core::trust::{Clock, Limits, Refresh, Reply, Stored, TrustError, TrustedSet, run};
@@ -237,7 +238,8 @@ fn read_attachment(
     };
     let manifest = Manifest::parse(&bytes).map_err(|error| in_attachment(error.into()))?;
     let subject = manifest.subject.as_ref().map(|subject| &subject.digest);
-    if manifest.artifact_type.as_ref() != Some(&attachment.artifact_type) || subject != Some(index) {
+    if manifest.artifact_type.as_ref() != Some(&attachment.artifact_type) || subject != Some(index)
+    {
         let what = "its type or subject".to_owned();
         return Err(in_attachment(ReleaseError::Contradiction { what }));
     }

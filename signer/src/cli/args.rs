@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use formats::channel::Urgency;
-use formats::release::ComponentName;
+use formats::release::{ComponentName, Mixture};
 use formats::version::Version;
 
 use crate::commands::ComponentInput;
@@ -582,6 +582,23 @@ impl From<UrgencyArg> for Urgency {
             UrgencyArg::Security => Urgency::Security,
         }
     }
+}
+
+/// Mixtures as they are written on the command line.
+pub(super) fn mixtures(arguments: &[String]) -> Result<Vec<Mixture>, SignerError> {
+    let mixture = |argument: &String| {
+        let wrong = |why: String| SignerError::Usage(format!("--mixed {argument:?}: {why}"));
+        let (name, versions) = argument
+            .split_once('=')
+            .ok_or_else(|| wrong("is not NAME=VERSION[,VERSION…]".to_owned()))?;
+        let component = name.parse().map_err(|error| wrong(format!("{error}")))?;
+        let with = versions
+            .split(',')
+            .map(|version| version.parse().map_err(|error| wrong(format!("{error}"))))
+            .collect::<Result<_, _>>()?;
+        Ok(Mixture { component, with })
+    };
+    arguments.iter().map(mixture).collect()
 }
 
 /// Reads `NAME=FILE[,hw=ID…]`; a component without ids gets `all`.

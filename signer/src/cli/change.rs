@@ -8,8 +8,8 @@ use super::args::{self, ChangeCommand, ChannelCommand, RecoveryArgs, RepoArgs, S
 use super::opened;
 use super::output;
 use super::signing::{self, Which, declared, key_ids, public_keys, role};
-use crate::commands::{self, Answer, Delivery, Edit, EditOptions, Report, Rotation, Signing};
 use crate::attachment;
+use crate::commands::{self, Answer, Delivery, Edit, EditOptions, Report, Rotation, Signing};
 use crate::error::SignerError;
 use crate::image;
 use crate::plan::{ChannelEdit, Delegation, Expiry, RoleKeySet, parse_duration};

@@ -184,8 +184,10 @@ impl Content {
             let manifest = component.listed.manifest.clone();
             blobs.push((repository.clone(), manifest, Kind::Manifest));
             let documents = &component.manifest;
-            for blob in [&documents.config, &documents.chunks].into_iter().chain(&documents.images)
-            {
+            let deltas = documents.deltas.iter().flat_map(|delta| [&delta.list, &delta.blob]);
+            let documents =
+                [&documents.config, &documents.chunks].into_iter().chain(&documents.images);
+            for blob in documents.chain(deltas) {
                 blobs.push((repository.clone(), blob.clone(), Kind::Blob));
             }
         }

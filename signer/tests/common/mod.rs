@@ -93,11 +93,13 @@ impl Fixture {
             security_version: None,
             channel: Some("stable".to_owned()),
             role: None,
+            delta_from: Vec::new(),
             options: image::Options {
                 threads: NonZeroUsize::new(2).unwrap(),
                 ..image::Options::default()
             },
             attachments: signer::attachment::Wanted::default(),
+            mixed: Vec::new(),
             expiry: Expiry::default(),
         }
     }
