@@ -401,8 +401,9 @@ fn case_06_extraneous_dependencies() {
     let (mut trusted, source) =
         trust::refresh(&scene.state, &scene.held, &scene.root, &sources).unwrap();
     let signed = trusted.release(&scene.held, "demo", &version).unwrap();
+    let components = &signed.summary.components;
     let error =
-        release::resolve("demo", &signed, &signed.summary.components, &[source]).unwrap_err();
+        release::resolve("demo", &signed, components, &[], &[source], &|_| None).unwrap_err();
     assert_eq!(error.reason(), Reason::BundleFormat, "{}", error.chain());
     assert!(!registry.seen().iter().any(|path| path.contains(&second)));
 }

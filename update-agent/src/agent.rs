@@ -17,7 +17,7 @@ use update_core::image::StagedSlot;
 use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 
 use crate::chooser;
-use crate::config::Config;
+use crate::config::{Backend, Config};
 use crate::disk::{BootControl, Disk};
 use crate::error::{AgentError, Because as _};
 use crate::health::watch::Watch;
@@ -144,7 +144,11 @@ impl Agent {
         let node = self.node()?;
         let booted = node.booted;
         // A booted slot with a chooser that told so is counted again, whatever was seen before.
-        let node = Node { record: self.believe_chooser(node.record), ..node };
+        let mut node = Node { record: self.believe_chooser(node.record), ..node };
+        if task == Task::Adopt && !self.disk.chooser_booted() {
+            // An operator's word: this is how the node boots from now on.
+            (node.record.chooser, node.record.counting) = (false, None);
+        }
         let before = node.record.clone();
         let here = Here { booted, used: before.slots.of(booted.other()).is_some() };
         let (mut state, mut effect) = begin(node, task)?;
@@ -174,7 +178,9 @@ impl Agent {
     }
 
     fn believe_chooser(&self, mut record: BootRecord) -> BootRecord {
-        match (self.disk.chooser_booted(), record.chooser) {
+        // Its entries cannot tell the kernel: there a trial shows whether tries are spent.
+        let tells = self.config.boot.backend != Backend::SystemdBoot;
+        match (self.disk.chooser_booted(), record.chooser && tells) {
             (true, _) => {
                 record.chooser = true;
                 if record.counting == Some(false) {
@@ -306,6 +312,8 @@ impl Agent {
         for (number, component) in supply.resolved.components.iter().enumerate() {
             let name = &component.identity.name;
             let target = self.disk.open_to_write(slot, name, here.booted)?;
+            // Kept first: what is cut in the middle goes on without fetching it again.
+            self.state.keep_chunk_list(held, &component.list)?;
             let reuse = self.reuse(
                 &record,
                 here.booted,
@@ -350,7 +358,6 @@ impl Agent {
             )?;
             // The header of a flash bank, now that the rest is there.
             target.complete()?;
-            self.state.keep_chunk_list(held, &component.list)?;
             total += done;
         }
         Ok(total)

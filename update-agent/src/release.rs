@@ -50,17 +50,18 @@ pub fn identity(signed: &SignedRelease) -> ReleaseId {
 /// Fetches and checks the documents of the chosen components, from the first source that has them.
 ///
 /// So are the attachments of the kinds that the node requires: what is signed for and not there, or
-/// with other bytes, is as good as missing.
+/// with other bytes, is as good as missing. Chunk lists that were `kept` are not fetched again.
 pub fn resolve(
     product: &str,
     signed: &SignedRelease,
     chosen: &[ComponentSummary],
     require: &[AttachmentKind],
     sources: &[&dyn Source],
+    kept: &dyn Fn(&Digest) -> Option<ChunkList>,
 ) -> Result<Resolved, AgentError> {
     let mut first = None;
     for source in sources {
-        let found = resolve_from(product, signed, chosen, *source);
+        let found = resolve_from(product, signed, chosen, *source, kept);
         let found = found.and_then(|resolved| {
             let attachments = require.iter().flat_map(|kind| signed.summary.attached(*kind));
             attachments.into_iter().try_for_each(|it| attachment(product, signed, it, *source))?;
@@ -79,6 +80,7 @@ fn resolve_from(
     signed: &SignedRelease,
     chosen: &[ComponentSummary],
     source: &dyn Source,
+    kept: &dyn Fn(&Digest) -> Option<ChunkList>,
 ) -> Result<Resolved, AgentError> {
     if signed.length > MANIFEST_LIMIT {
         return Err(AgentError::new(Reason::MetaLimit, "the release index is above 4 MiB"));
@@ -94,7 +96,7 @@ fn resolve_from(
     index.check_against(&signed.summary)?;
     let mut components = Vec::new();
     for summary in chosen {
-        let component = component(product, signed, summary, source)
+        let component = component(product, signed, summary, source, kept)
             .map_err(|error| error.context(format!("component {}", summary.name)))?;
         components.push(component);
     }
@@ -148,6 +150,7 @@ fn component(
     signed: &SignedRelease,
     summary: &ComponentSummary,
     source: &dyn Source,
+    kept: &dyn Fn(&Digest) -> Option<ChunkList>,
 ) -> Result<ResolvedComponent, AgentError> {
     let bytes = source.manifest(product, &summary.manifest, MANIFEST_LIMIT)?;
     let manifest = ComponentManifest::parse(&bytes)?;
@@ -162,8 +165,11 @@ fn component(
     if config.raw_size != summary.raw_size {
         return Err(differs("the image's length"));
     }
-    let list = ChunkList::parse(source.blob(product, &manifest.chunks, LIST_LIMIT)?)
-        .map_err(|error| AgentError::new(Reason::BundleFormat, error.to_string()))?;
+    let list = match kept(&manifest.chunks.digest) {
+        Some(list) => list,
+        None => ChunkList::parse(source.blob(product, &manifest.chunks, LIST_LIMIT)?)
+            .map_err(|error| AgentError::new(Reason::BundleFormat, error.to_string()))?,
+    };
     if list.raw_size() != summary.raw_size {
         return Err(differs("the length in the chunk list"));
     }

@@ -61,6 +61,7 @@ fn wanted<'a>(
         &chosen,
         &agent.config.policy.require,
         &sources,
+        &|digest| agent.state.chunk_list(digest),
     )?;
     let proof = match agent.config.boot.verity {
         true => Some(proof(agent, &root, &mut trusted, &offer, &resolved)?),
