@@ -155,6 +155,18 @@ impl Machine {
         writeln!(self.input, "{command}").and_then(|()| self.input.flush()).context("to the guest")
     }
 
+    /// Waits until the machine is off, which ends QEMU.
+    pub(super) fn ended(&mut self) -> Result<()> {
+        loop {
+            let left = self.life.saturating_sub(self.started.elapsed());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => bail!("it still runs after {:?}", self.life),
+            }
+        }
+    }
+
     /// How long it has been running.
     pub(super) fn age(&self) -> Duration {
         self.started.elapsed()
