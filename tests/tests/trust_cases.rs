@@ -1,4 +1,5 @@
-//! `docs/threat-cases.md` is true: every case is in it once, and every test it names is there.
+//! `docs/threat-cases.md` and `docs/fetch-cases.md` are true: every case is in its list once, and
+//! every test they name is there.
 
 #![allow(clippy::unwrap_used, reason = "a document that cannot be read is a failure")]
 
@@ -17,9 +18,21 @@ fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-fn rows() -> Vec<Row> {
-    let text = fs::read_to_string(workspace().join("docs/threat-cases.md")).unwrap();
+/// Each list, and the cases it is of.
+fn documents() -> [(&'static str, Vec<u32>); 2] {
+    [
+        ("docs/threat-cases.md", (1..=87).chain(186..=198).collect()),
+        ("docs/fetch-cases.md", (88..=102).chain(118..=124).collect()),
+    ]
+}
+
+fn rows_of(document: &str) -> Vec<Row> {
+    let text = fs::read_to_string(workspace().join(document)).unwrap();
     text.lines().filter_map(row).collect()
+}
+
+fn rows() -> Vec<Row> {
+    documents().iter().flat_map(|(document, _)| rows_of(document)).collect()
 }
 
 fn row(line: &str) -> Option<Row> {
@@ -60,19 +73,21 @@ fn tests_of(file: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_case_of_client_and_signer_is_listed_once_with_a_test_or_a_reason() {
-    let mut listed: BTreeMap<u32, Row> = BTreeMap::new();
-    for row in rows() {
-        let case = row.case;
-        assert!(listed.insert(case, row).is_none(), "case {case} is listed twice");
+    for (document, cases) in documents() {
+        let mut listed: BTreeMap<u32, Row> = BTreeMap::new();
+        for row in rows_of(document) {
+            let case = row.case;
+            assert!(listed.insert(case, row).is_none(), "{document}: case {case} twice");
+        }
+        for case in cases {
+            let row = listed.get(&case).unwrap_or_else(|| panic!("{document}: no case {case}"));
+            let reason = row.text.starts_with("No test: ") && row.text.len() > 60;
+            assert!(!row.tests.is_empty() || reason, "case {case} has neither test nor reason");
+        }
+        let without: Vec<u32> =
+            listed.values().filter(|row| row.tests.is_empty()).map(|row| row.case).collect();
+        println!("{document}: {}; without a test, for a reason: {without:?}", listed.len());
     }
-    for case in (1..=87).chain(186..=198) {
-        let row = listed.get(&case).unwrap_or_else(|| panic!("case {case} is not listed"));
-        let reason = row.text.starts_with("No test: ") && row.text.len() > 60;
-        assert!(!row.tests.is_empty() || reason, "case {case} has neither a test nor a reason");
-    }
-    let without: Vec<u32> =
-        listed.values().filter(|row| row.tests.is_empty()).map(|row| row.case).collect();
-    println!("{} cases; without a test, for a reason: {without:?}", listed.len());
 }
 
 #[test]
@@ -101,7 +116,13 @@ fn every_test_with_a_number_is_named() {
         .collect();
     let attacks = ["classic", "clock", "delegations", "keys", "parser"]
         .map(|name| format!("tests/tests/trust_attacks/{name}.rs"));
-    let others = ["tests/tests/trust_agent.rs", "formats/tests/tuf_vectors.rs"].map(str::to_owned);
+    let others = [
+        "tests/tests/trust_agent.rs",
+        "formats/tests/tuf_vectors.rs",
+        "update-agent/tests/source_faults.rs",
+        "update-agent/tests/source_credentials.rs",
+    ]
+    .map(str::to_owned);
     let signer = fs::read_dir(workspace().join("signer/tests")).unwrap().filter_map(|entry| {
         let name = entry.unwrap().file_name().into_string().unwrap();
         name.ends_with(".rs").then(|| format!("signer/tests/{name}"))
@@ -112,7 +133,7 @@ fn every_test_with_a_number_is_named() {
             for case in rest
                 .split('_')
                 .map_while(|part| part.parse().ok())
-                .filter(|n| matches!(n, 5..=87 | 186..=198))
+                .filter(|n| matches!(n, 5..=102 | 118..=124 | 186..=198))
             {
                 assert!(named.contains(&(case, function.clone())), "{file}: {function}");
             }
