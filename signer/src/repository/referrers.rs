@@ -57,6 +57,7 @@ fn list(
         index.manifests.sort_by(|a, b| a.digest.cmp(&b.digest));
         let bytes = index.to_bytes();
         let descriptor = Descriptor::of(media_type::INDEX, &bytes);
+        registry.put_manifest(repository, &descriptor, &bytes)?;
         let before = before.map(|bytes| Digest::sha256_of(&bytes));
         let expect = before.as_ref().map_or(Expect::Absent, Expect::Digest);
         match registry.set_tag(repository, &tag, &descriptor, &bytes, expect) {
