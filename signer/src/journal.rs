@@ -209,6 +209,11 @@ impl Event {
         self.members.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
+    fn signed_key(&self) -> SignedKey {
+        let version = Event::version(self.members.get("version"));
+        (self.text("root").to_owned(), self.text("role").to_owned(), version)
+    }
+
     fn version(value: Option<&Value>) -> u64 {
         value.and_then(Value::as_int).and_then(|version| version.try_into().ok()).unwrap_or(0)
     }
@@ -218,28 +223,39 @@ fn int(value: u64) -> Value {
     Value::Int(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
+/// What was signed, by first root, role and version.
+type SignedKey = (String, String, u64);
+
 /// What the lines say together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Memory {
     /// By first root and repository: what was published last, by role.
     published: BTreeMap<(String, String), BTreeMap<String, (u64, String)>>,
     /// By first root: what people signed and did not abandon, by role and version.
-    signed: BTreeMap<(String, String, u64), String>,
+    signed: BTreeMap<SignedKey, String>,
 }
 
 impl Memory {
+    /// Refuses a second content of what was signed.
+    fn check(&self, key: &SignedKey, digest: &str) -> Result<(), JournalError> {
+        match self.signed.get(key) {
+            Some(before) if before != digest => Err(JournalError::Equivocation {
+                role: key.1.clone(),
+                version: key.2,
+                digest: before.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn replay(&mut self, event: &Event) {
         let root = event.text("root").to_owned();
-        let payload = |event: &Event| {
-            let version = Event::version(event.members.get("version"));
-            (root.clone(), event.text("role").to_owned(), version)
-        };
         match event.text("event") {
             // Only what leaves this machine by itself; what `publish` signs is public or nowhere.
             "signed" if event.text("by") == "sign" => {
-                self.signed.insert(payload(event), event.text("digest").to_owned());
+                self.signed.insert(event.signed_key(), event.text("digest").to_owned());
             }
-            "abandoned" => drop(self.signed.remove(&payload(event))),
+            "abandoned" => drop(self.signed.remove(&event.signed_key())),
             kind @ ("published" | "seen") => {
                 let key = (root.clone(), event.text("repository").to_owned());
                 let known = self.published.entry(key).or_default();
@@ -301,11 +317,11 @@ impl Journal {
     }
 
     /// Appends events, durably, before what they record leaves this machine.
+    ///
+    /// Somebody else may have signed with the same log since it was read: then a second content of
+    /// a version is refused here, under the lock.
     pub fn record(&mut self, events: &[Event]) -> Result<(), JournalError> {
-        append(&self.path, events)?;
-        for event in events {
-            self.memory.replay(event);
-        }
+        self.memory = append(&self.path, events)?;
         Ok(())
     }
 
@@ -348,14 +364,7 @@ impl Journal {
         digest: &Sha256,
     ) -> Result<(), JournalError> {
         let key = (anchor.to_hex(), role.name().to_owned(), version);
-        match self.memory.signed.get(&key) {
-            Some(before) if *before != digest.to_hex() => Err(JournalError::Equivocation {
-                role: role.name().to_owned(),
-                version,
-                digest: before.clone(),
-            }),
-            _ => Ok(()),
-        }
+        self.memory.check(&key, &digest.to_hex())
     }
 }
 
@@ -398,9 +407,18 @@ fn read(path: &Path) -> Result<Vec<Event>, JournalError> {
         other => other.map_err(failed(path))?,
     };
     flock(&file, FlockOperation::LockShared).map_err(|error| failed(path)(error.into()))?;
+    Ok(chain(path, &contents(path, &file)?)?.0)
+}
+
+/// All of it: what is cut off in the middle would be taken for what a power cut left.
+fn contents(path: &Path, file: &File) -> Result<Vec<u8>, JournalError> {
     let mut text = Vec::new();
-    file.take(LIMIT).read_to_end(&mut text).map_err(failed(path))?;
-    Ok(chain(path, &text)?.0)
+    file.take(LIMIT + 1).read_to_end(&mut text).map_err(failed(path))?;
+    if text.len() as u64 > LIMIT {
+        let why = "has more than 256 MiB: put it away as a whole and begin another with --log";
+        return Err(failed(path)(io::Error::new(io::ErrorKind::FileTooLarge, why)));
+    }
+    Ok(text)
 }
 
 /// The events of whole lines, the hash of the last one, and how many bytes they have.
@@ -424,7 +442,8 @@ fn chain(path: &Path, text: &[u8]) -> Result<(Vec<Event>, Sha256, usize), Journa
     Ok((events, last, len))
 }
 
-fn append(path: &Path, events: &[Event]) -> Result<(), JournalError> {
+/// Appends, and gives what all lines say together.
+fn append(path: &Path, events: &[Event]) -> Result<Memory, JournalError> {
     let failed = failed(path);
     let mut options = File::options();
     let mut file = options
@@ -436,9 +455,16 @@ fn append(path: &Path, events: &[Event]) -> Result<(), JournalError> {
         .open(path)
         .map_err(&failed)?;
     flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-    let mut text = Vec::new();
-    (&file).take(LIMIT).read_to_end(&mut text).map_err(&failed)?;
-    let (_, mut last, len) = chain(path, &text)?;
+    let text = contents(path, &file)?;
+    let (before, mut last, len) = chain(path, &text)?;
+    let mut memory = Memory::default();
+    before.iter().for_each(|event| memory.replay(event));
+    for event in events {
+        if event.text("event") == "signed" && event.text("by") == "sign" {
+            memory.check(&event.signed_key(), event.text("digest"))?;
+        }
+        memory.replay(event);
+    }
     if len < text.len() {
         file.set_len(len as u64).map_err(&failed)?;
     }
@@ -458,7 +484,7 @@ fn append(path: &Path, events: &[Event]) -> Result<(), JournalError> {
         let directory = directory.unwrap_or(Path::new("."));
         File::open(directory).and_then(|dir| dir.sync_all()).map_err(&failed)?;
     }
-    Ok(())
+    Ok(memory)
 }
 
 #[cfg(test)]
@@ -513,6 +539,33 @@ mod tests {
             journal.record(&[event(2)]).unwrap();
             assert!(std::fs::read(&path).unwrap() == whole, "cut at {cut}");
         }
+    }
+
+    /// Two at once read the log before either wrote to it: the second one's signature does not leave.
+    #[test]
+    fn case_189_of_two_at_once_with_other_contents_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(JOURNAL_FILE);
+        let (mut one, mut two) = (Journal::open(&path).unwrap(), Journal::open(&path).unwrap());
+        one.record(&[event(5)]).unwrap();
+        let mut other = event(5);
+        other.members.insert("digest".to_owned(), Value::from(Sha256::of(b"other").to_hex()));
+        let refused = two.record(&[other]).unwrap_err();
+        assert_eq!(refused.reason(), Reason::VersionRollback, "{refused}");
+        two.record(&[event(5), event(6)]).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().events().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_log_that_is_too_long_is_not_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(JOURNAL_FILE);
+        Journal::open(&path).unwrap().record(&[event(1)]).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(LIMIT + 1).unwrap();
+        let refused = append(&path, &[event(2)]).unwrap_err();
+        assert_eq!(refused.reason(), Reason::StoreIo, "{refused}");
+        assert_eq!(file.metadata().unwrap().len(), LIMIT + 1, "nothing was cut off");
     }
 
     #[test]

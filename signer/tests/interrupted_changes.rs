@@ -187,3 +187,35 @@ fn case_195_every_change_is_cut_at_every_step() {
     }
     println!("{total} cuts of 7 changes");
 }
+
+/// What was signed and lay about for too long is refused before it is public, and so is a release
+/// whose images somebody removed meanwhile.
+#[test]
+fn a_staged_change_is_looked_at_again_when_it_is_committed() {
+    use formats::reason::Reason;
+    let scene = Scene::new();
+    stage_and_sign(&scene);
+    let to = scene.fixture.writable();
+    let committed = |now| {
+        let mut signing = scene.signing();
+        commit(to.as_ref(), &mut signing, &[staged(&scene)], &Expiry::default(), now)
+            .map(|done| done.state)
+            .map_err(|error| error.reason())
+    };
+    let before = scene.visible(&scene.fixture.root(), NOW);
+    let late = NOW.plus(91 * 86_400);
+    assert_eq!(committed(late), Err(Reason::Expired));
+    let blobs = scene.fixture.path("repo/blobs/sha256");
+    let largest = std::fs::read_dir(&blobs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
+        .unwrap();
+    // The largest blob of the repository is the newer, larger image.
+    let away = scene.fixture.path("away");
+    std::fs::rename(&largest, &away).unwrap();
+    assert_eq!(committed(NOW), Err(Reason::BundleFormat));
+    std::fs::rename(&away, &largest).unwrap();
+    assert_eq!(scene.visible(&scene.fixture.root(), NOW), before, "nothing became public");
+    assert!(committed(NOW).unwrap() != before);
+}
