@@ -515,9 +515,7 @@ fn delegated_roles_sign_for_their_names_and_no_others() {
     assert_eq!(state.releases().unwrap().len(), 2);
     assert_eq!(state.targets.data.header.version, 4, "the top level did not change with them");
     signer.json(&["verify", "oci:repo", "--keys", "keys"], 0);
-    let status =
-        signer.json(&["status", "oci:repo", "--keys", "keys", "--expires-within", "29"], 11);
-    assert!(!status["message"].as_str().unwrap().contains("demo-releases"), "{status}");
+    let status = signer.json(&["status", "oci:repo", "--keys", "keys"], 0);
     assert_eq!(status["roles"][5]["role"], "demo-releases");
 
     let refused = |change: &[&str]| {

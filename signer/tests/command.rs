@@ -90,9 +90,9 @@ fn a_release_from_the_command_line() {
 
     let verified = json(dir, &["verify", "oci:repo:racklet", "--keys", "keys"], 0);
     assert_eq!((&verified["releases"], &verified["channels"]), (&1.into(), &1.into()));
+    // A timestamp of one day is not due on its first day.
     let status =
-        json(dir, &["status", "oci:repo:racklet", "--keys", "keys", "--expires-within", "2"], 11);
-    assert_eq!(status["code"], "expired");
+        json(dir, &["status", "oci:repo:racklet", "--keys", "keys", "--expires-within", "2"], 0);
     assert_eq!(status["roles"][3]["role"], "timestamp");
     json(dir, &["status", "oci:repo:racklet", "--expires-within", "0"], 0);
 
@@ -102,8 +102,8 @@ fn a_release_from_the_command_line() {
     let long = ["--expires", "timestamp=20d"];
     json(dir, &with(&["refresh"], &long), 0);
     json(dir, &with(&["refresh"], &[]), 0);
-    let status = json(dir, &["status", "oci:repo:racklet", "--expires-within", "15"], 11);
-    assert_eq!(status["message"], "snapshot expires within 15 days", "a period is remembered");
+    let status = json(dir, &["status", "oci:repo:racklet"], 0);
+    assert!(status["roles"][3]["days_left"].as_i64() >= Some(19), "a period is remembered");
 
     let select = ["--product", "demo", "--channel", "stable", "-o", "usb.tar"];
     json(dir, &with(&["bundle"], &select), 0);

@@ -139,10 +139,25 @@ fn expiry_is_judged_by_verify_and_renewed_by_refresh() {
     assert_eq!(check(late).unwrap_err().reason(), Reason::Expired);
     let root = fixture.root();
     let readable = fixture.readable();
-    let (_, soon) = status(readable.as_ref(), Some(&root), Some(2), NOW).unwrap();
-    assert_eq!(soon.unwrap().reason(), Reason::Expired);
-    let (_, none) = status(readable.as_ref(), Some(&root), Some(0), NOW).unwrap();
-    assert!(none.is_none());
+    // Root lasts a year, targets 90 days, the snapshot 7 and the timestamp one.
+    for (hours, days, due) in [
+        (0, 0, ""),
+        (0, 14, ""),
+        (15, 14, ""),
+        (17, 14, "timestamp"),
+        (5 * 24, 14, "snapshot, timestamp"),
+        (5 * 24, 1, "timestamp"),
+        (75 * 24, 14, "snapshot, timestamp"),
+        (77 * 24, 14, "targets, snapshot, timestamp"),
+        (352 * 24, 14, "root, targets, snapshot, timestamp"),
+    ] {
+        let at = NOW.plus(hours * 3600);
+        let (_, late) = status(readable.as_ref(), Some(&root), Some(days), at).unwrap();
+        assert!(late.iter().all(|late| late.reason() == Reason::Expired));
+        let said = late.map(|late| late.to_string()).unwrap_or_default();
+        let said = said.split(" expires within").next().unwrap_or_default();
+        assert_eq!(said, due, "after {hours} hours, within {days} days");
+    }
     // Only the online keys are needed.
     let mut online = KeyStore::default();
     for role in ["snapshot", "timestamp"] {

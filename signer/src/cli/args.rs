@@ -156,7 +156,8 @@ pub(super) enum Command {
         registry: RegistryArgs,
         #[command(flatten)]
         trust: TrustArgs,
-        /// Fail with `expired` (exit 11) if a role ends within that many days
+        /// Fail with `expired` (exit 11) if a role ends within that many days; one that lasts no longer
+        /// than three times that, in the last third of its period
         #[arg(long, value_name = "DAYS")]
         expires_within: Option<u32>,
     },

@@ -2,11 +2,12 @@
 
 use formats::channel::{Channel, Urgency};
 use formats::release::Summary;
-use formats::tuf::{Metadata, Role, UnixTime};
+use formats::tuf::{Header, Metadata, Role, UnixTime};
 use serde::Serialize;
 
 use super::{Report, has_example_key, time};
 use crate::error::SignerError;
+use crate::plan::period_of;
 use crate::published::{self, Published};
 use crate::repository::Registry;
 use crate::state::{State, delegators};
@@ -117,7 +118,8 @@ impl ChannelStatus {
 }
 
 /// Reads and verifies a repository's metadata, and fails with `expired` when a role ends within
-/// that many days.
+/// that many days. A role that never lasts three times as long is due in the last third of its
+/// period: a timestamp of one day must not cry every day.
 pub fn status(
     registry: &dyn Registry,
     trust_root: Option<&[u8]>,
@@ -142,12 +144,18 @@ pub fn status(
         example_keys: has_example_key(&state.root),
         roles,
     };
-    let limit = expires_within.map(|days| now.plus(days.saturating_mul(DAY)));
+    let is_due = |days: i64, expires: UnixTime, period: Option<u64>| {
+        let days = days.saturating_mul(DAY);
+        let third = period.and_then(|period| i64::try_from(period / 3).ok());
+        expires <= now.plus(third.map_or(days, |third| third.min(days)))
+    };
     let soon: Vec<&str> = report
         .roles
         .iter()
         .zip(headers(&state))
-        .filter(|(_, (_, _, expires))| limit.is_some_and(|limit| *expires <= limit))
+        .filter(|(_, (_, header, period))| {
+            expires_within.is_some_and(|days| is_due(days, header.expires, *period))
+        })
         .map(|(role, _)| role.role.as_str())
         .collect();
     let late = (!soon.is_empty()).then(|| {
@@ -157,22 +165,25 @@ pub fn status(
     Ok((report, late))
 }
 
-/// Every role: the top level in the order of trust, then the delegated ones by name.
-fn headers(state: &State) -> Vec<(Role, u64, UnixTime)> {
-    let row = |role, header: &formats::tuf::Header| (role, header.version, header.expires);
-    let top = [
-        row(Role::Root, state.root.header()),
-        row(Role::Targets, state.targets.data.header()),
-        row(Role::Snapshot, state.snapshot.data.header()),
-        row(Role::Timestamp, state.timestamp.data.header()),
+/// Every role: the top level in the order of trust, then the delegated ones by name; with how long
+/// its signatures last, if it says so.
+fn headers(state: &State) -> Vec<(Role, &Header, Option<u64>)> {
+    let State { root, targets, timestamp, snapshot, .. } = state;
+    let mut all = vec![
+        (Role::Root, root.header(), period_of(&root.unknown)),
+        (Role::Targets, targets.data.header(), period_of(&targets.data.unknown)),
+        (Role::Snapshot, snapshot.data.header(), period_of(&snapshot.data.unknown)),
+        (Role::Timestamp, timestamp.data.header(), period_of(&timestamp.data.unknown)),
     ];
-    let delegated = state.delegated.iter();
-    let delegated = delegated.map(|(role, signed)| row(role.clone(), signed.data.header()));
-    top.into_iter().chain(delegated).collect()
+    for (role, signed) in &state.delegated {
+        all.push((role.clone(), signed.data.header(), period_of(&signed.data.unknown)));
+    }
+    all
 }
 
 pub(super) fn roles(state: &State, now: UnixTime) -> Vec<RoleStatus> {
-    let rows = headers(state).into_iter().map(|(role, version, expires)| {
+    let rows = headers(state).into_iter().map(|(role, header, _)| {
+        let (version, expires) = (header.version, header.expires);
         let all = state.targets_roles().map(|(role, signed)| (role, &signed.data));
         let delegated = delegators(all, &role).into_iter().next().map(|(_, _, keys)| keys);
         let keys = state.root.role(&role).or(delegated);
