@@ -29,7 +29,6 @@ const IMPURE_CRATES: &[&str] = &[
     "object_store",
     "oci-client",
     "reqwest",
-    "reqwest",
     "indicatif",
     "storage",
 ];
