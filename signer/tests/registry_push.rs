@@ -527,7 +527,8 @@ fn lists_stay_whole_when_several_attach() {
     assert_eq!(found.len(), 12);
 }
 
-/// The same lines against somebody else's registry.
+/// The same lines against somebody else's registry, which wants no more of an upload that was cut in
+/// the middle of a request: each cut costs what was sent of that upload, and the blob gets there.
 #[test]
 fn a_cut_upload_to_docker_registry() {
     let temp = tempfile::tempdir().unwrap();
@@ -553,5 +554,5 @@ fn a_cut_upload_to_docker_registry() {
     let sent = middle.sent("PUT").0 + middle.sent("PATCH").0;
     let again = sent.saturating_sub(50 * MIB);
     println!("docker-registry, 50 MiB, cut twice: {again} bytes sent again");
-    assert!(again < 40 * MIB, "{again} bytes were sent again");
+    assert!(again < 45 * MIB, "{again} bytes were sent again");
 }
