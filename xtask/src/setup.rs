@@ -15,6 +15,7 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("git", "git", "what is committed; the tests clone"),
     ("debootstrap", "debootstrap", "real root file systems"),
     ("e2fsprogs", "mke2fs", "ext4 images without mounting: mke2fs -d, debugfs, e2fsck"),
+    ("squashfs-tools", "unsquashfs", "packages of squashfs images, for SBOMs; makes such images"),
     ("gdisk", "sgdisk", "makes the demo's disks; witness of our partition tables"),
     ("cgpt", "cgpt", "ChromeOS' own reader of the boot attributes"),
     ("swtpm", "swtpm", "a TPM 2.0 in software, for the rollback floor"),
