@@ -261,11 +261,8 @@ impl Reader for SystemdBoot {
         let script =
             "mount --bind \"$1\" \"$1\" && exec \"$2\" --esp-path=\"$1\" list --json=short";
         // Root needs no user namespace, which containers and chroots refuse.
-        let user: &[&str] = if rustix::process::geteuid().is_root() {
-            &[]
-        } else {
-            &["--user", "--map-root-user"]
-        };
+        let user: &[&str] =
+            if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
         let done = tool("unshare", "util-linux")
             .args(user)
             .args(["--mount", "sh", "-c", script, "sh"])
@@ -363,6 +360,27 @@ fn doctor_names_what_a_record_cannot_promise() {
         let output = node.agent_in_words(&["doctor"]).finish().output();
         assert!(output.lines().any(|line| line.starts_with(said)), "{name}:\n{output}");
     }
+}
+
+/// As many systems mount it, or as the kernel remounts it after errors.
+#[test]
+fn doctor_finds_an_esp_that_cannot_be_written() {
+    let world = World::with_repository();
+    let v1 = world.publish_stable("1.0.0", 1);
+    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
+    SystemdBoot.provision(&node);
+    node.reconfigure("backend = \"gpt-attributes\"", &SystemdBoot.config(&node));
+    let script =
+        "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+    let user: &[&str] =
+        if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let wrapper = tool("unshare", "util-linux")
+        .args(user)
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(node.path("esp"));
+    let output = node.agent_in_words(&["doctor"]).under(wrapper).finish().output();
+    let line = output.lines().find(|line| line.starts_with("BAD  boot flags"));
+    assert!(line.is_some_and(|line| line.contains("mount the ESP read-write")), "{output}");
 }
 
 #[test]

@@ -169,11 +169,22 @@ impl Running {
         self.end();
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal. It is our own child and not waited for yet, so the id is still its own.
+    #[track_caller]
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("our own child");
+    }
+
     /// Asks it to end, and waits until it has.
     #[track_caller]
     pub fn terminate(self) -> Done {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
+        self.signal(rustix::process::Signal::TERM);
         self.finish()
     }
 

@@ -142,6 +142,15 @@ impl BootControl for SystemdBoot<'_> {
     }
 
     fn weakness(&self) -> Result<Option<String>, AgentError> {
+        let entries = self.boot.esp.join("loader/entries");
+        // On a machine of memory there is no such path, and nothing to be read-only.
+        if entries.exists()
+            && let Err(errno) = rustix::fs::access(&entries, rustix::fs::Access::WRITE_OK)
+        {
+            let text = format!("{} cannot be written: {errno}", entries.display());
+            return Err(AgentError::new(Reason::BootRecord, text)
+                .hint("mount the ESP read-write; after errors check it with fsck.vfat"));
+        }
         for slot in Slot::BOTH {
             self.content(slot)?;
         }

@@ -11,6 +11,7 @@ use update_core::update::stand;
 use super::offer::sources;
 use crate::agent::Agent;
 use crate::boot::BootControl as _;
+use crate::config::Backend;
 use crate::error::AgentError;
 use crate::output::Output;
 use crate::source::TufState;
@@ -36,7 +37,7 @@ struct Finding {
 pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let mut findings = Vec::new();
     let mut first_bad = None;
-    let checks: [(&'static str, Check); 13] = [
+    let checks: [(&'static str, Check); 14] = [
         ("trust root", trust_root),
         ("clock", clock),
         ("partition table", partition_table),
@@ -47,6 +48,7 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         ("state", state),
         ("health checks", health),
         ("sources", reachable),
+        ("kernel", kernel),
         ("floor", floor),
         ("watchdog", watchdog),
         ("update set", update_set),
@@ -153,12 +155,16 @@ fn booted(agent: &Agent) -> Answer {
 
 fn counting(agent: &Agent) -> Answer {
     let record = agent.state.boot_record()?;
+    let tells = agent.config.boot.backend != Backend::SystemdBoot;
     match (record.counting, agent.disk.chooser_booted()) {
-        (_, false) if record.chooser => Err(AgentError::new(
+        (_, false) if record.chooser && tells => Err(AgentError::new(
             Reason::CountingInactive,
             "earlier boots were counted, this one was not: another boot loader started it",
         )
-        .hint("put back the chooser or boot script; compare the kernel command line")),
+        .hint(
+            "put back the chooser or boot script; if this is how the node boots from now on, run \
+             `update-agent confirm --adopt`",
+        )),
         (_, true) => good("boot-select booted this system"),
         (Some(true), false) => good("a try was spent at the last trial"),
         (Some(false), false) => Err(AgentError::new(
@@ -214,6 +220,14 @@ fn reachable(agent: &Agent) -> Answer {
         texts.push(format!("{} ({files} files)", source.describe()));
     }
     good(texts.join(", "))
+}
+
+fn kernel(agent: &Agent) -> Answer {
+    let missing = super::kernel::missing(Path::new("/"), &agent.config);
+    if missing.is_empty() {
+        return good("has what the configuration asks for");
+    }
+    Err(AgentError::new(Reason::Config, missing.join("; ")))
 }
 
 fn floor(agent: &Agent) -> Answer {

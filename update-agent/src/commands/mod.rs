@@ -4,6 +4,7 @@ mod apply;
 mod boot_select;
 mod doctor;
 mod floor;
+mod kernel;
 mod offer;
 mod run;
 mod status;

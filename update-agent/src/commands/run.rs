@@ -31,7 +31,13 @@ enum Round {
 /// `run`
 pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, AgentError> {
     if args.once {
-        return match once(agent)? {
+        let round = once(agent);
+        // A confirm has let go of it already.
+        let confirmed = |value: &Value| value["did"] == "confirmed";
+        if !matches!(&round, Ok(Round::Idle(value, _)) if confirmed(value)) {
+            rest_watchdog(agent, false);
+        }
+        return match round? {
             Round::Idle(value, text) | Round::Restarting(value, text) => {
                 output.result(value, &text);
                 Ok(Exit::Done)
@@ -42,7 +48,10 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
     let mut jitter = Jitter::new()?;
     loop {
         match once(agent) {
-            Ok(Round::Idle(_, text)) => tracing::info!("{text}"),
+            Ok(Round::Idle(_, text)) => {
+                tracing::info!("{text}");
+                rest_watchdog(agent, true);
+            }
             Ok(Round::Restarting(_, text)) => {
                 tracing::info!("{text}");
                 return Ok(Exit::Done);
@@ -57,6 +66,15 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
         let wait = jitter.around(agent.config.policy.interval);
         notify::status(&format!("next poll in {} s", wait.as_secs()));
         notify::wait(wait);
+    }
+}
+
+/// A chooser arms the watchdog at every boot; a system that is not on trial has nothing to prove.
+fn rest_watchdog(agent: &Agent, daemon: bool) {
+    let on_trial = |node| matches!(stand(&node), Standing::OnTrial { .. } | Standing::Leaving);
+    // Unknown is not "no": a watchdog that fires costs a reboot, one that was let go costs the node.
+    if agent.node().is_ok_and(|node| !on_trial(node)) {
+        crate::health::watch::rest(&agent.config.health, daemon);
     }
 }
 
@@ -109,11 +127,7 @@ fn after_boot(agent: &Agent, held: &Held) -> Result<Option<Round>, AgentError> {
             let text = "this slot was given up; restarting".to_owned();
             Ok(Some(Round::Restarting(json!({ "did": "leaving" }), text)))
         }
-        _ => {
-            // A chooser arms the watchdog at every boot; a confirmed system has nothing to prove.
-            crate::health::watch::release(&agent.config.health);
-            Ok(None)
-        }
+        _ => Ok(None),
     }
 }
 

@@ -6,6 +6,7 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Once;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,9 +64,37 @@ impl Watch {
     }
 }
 
-/// Stops a watchdog that the chooser armed, on a boot that is no trial.
-pub fn release(config: &HealthConfig) {
-    Watch::arm(config).disarm();
+/// On a system that is not on trial: stops a watchdog that the chooser armed. One that can never be
+/// stopped (`nowayout`) is fed for the life of a daemon, and left alone by any other process: what
+/// opens it has to feed it. Done once in a process.
+pub fn rest(config: &HealthConfig, daemon: bool) {
+    static RESTED: Once = Once::new();
+    let Some(path) = &config.watchdog else { return };
+    RESTED.call_once(|| {
+        if !never_stops(path) {
+            Watch::arm(config).disarm();
+        } else if daemon && let Some(mut dog) = open(path, config.watchdog_timeout) {
+            thread::spawn(move || {
+                loop {
+                    thread::sleep(dog.timeout() / 3);
+                    if let Err(error) = dog.feed() {
+                        tracing::error!("feed the watchdog: {error}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Whether the kernel never stops it.
+fn never_stops(path: &Path) -> bool {
+    let name = match path.strip_prefix("/dev") {
+        Ok(name) if name == Path::new("watchdog") => "watchdog0".into(),
+        Ok(name) => name.to_path_buf(),
+        Err(_) => return false,
+    };
+    let flag = Path::new("/sys/class/watchdog").join(name).join("nowayout");
+    std::fs::read_to_string(flag).is_ok_and(|text| text.trim() == "1")
 }
 
 fn open(path: &Path, timeout: Duration) -> Option<Watchdog> {
@@ -73,7 +102,7 @@ fn open(path: &Path, timeout: Duration) -> Option<Watchdog> {
         Ok(dog) => Some(dog),
         Err(error) => {
             let shown = path.display();
-            tracing::warn!("no watchdog over this trial: {shown}: {error}; see `doctor`");
+            tracing::warn!("no watchdog: {shown}: {error}; see `doctor`");
             None
         }
     }
