@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::boot_record::Slot;
 use formats::boot_vars;
@@ -364,10 +364,7 @@ impl Progress for InStep {
         }
         state.written = 0;
         state.journals += 1;
-        let started = Instant::now();
-        while self.machine.flushes(STATE) < state.journals && started.elapsed() < PATIENCE {
-            std::thread::yield_now();
-        }
+        self.machine.wait_for_flushes(STATE, state.journals, PATIENCE);
     }
 
     fn note(&self, _: &str) {}

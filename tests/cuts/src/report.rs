@@ -1,5 +1,7 @@
 //! The tables.
 
+use std::collections::BTreeMap;
+
 use crate::faults;
 use crate::lying;
 use crate::scenario::Row;
@@ -35,7 +37,7 @@ pub struct Total {
     once: usize,
     twice: usize,
     weak: usize,
-    two_runs: usize,
+    two_runs: BTreeMap<String, usize>,
     seconds: f64,
     /// States that broke a promise.
     pub failed: usize,
@@ -47,24 +49,30 @@ impl Total {
         self.once += found.once;
         self.twice += found.twice;
         self.weak += found.weak;
-        self.two_runs += found.two_runs;
+        for (reason, count) in &found.two_runs {
+            *self.two_runs.entry(reason.clone()).or_default() += count;
+        }
         self.failed += found.failed;
         self.seconds += found.busy.as_secs_f64();
     }
 
     /// In a sentence.
     pub fn words(&self) -> String {
-        format!(
+        let mut text = format!(
             "{} distinct crash states ({} after one cut, {} after two), {} failures; {} recovered in \
-             a second run; {} with GRUB's block torn, as documented; {:.0} s of processor",
+             a second run; {} with GRUB's block torn, as documented; {:.0} s of threads",
             self.once + self.twice,
             self.once,
             self.twice,
             self.failed,
-            self.two_runs,
+            self.two_runs.values().sum::<usize>(),
             self.weak,
             self.seconds
-        )
+        );
+        for (reason, count) in &self.two_runs {
+            text += &format!("\n  second run, {count}: {reason}");
+        }
+        text
     }
 }
 

@@ -369,8 +369,8 @@ pub struct Row {
 pub struct Recovered {
     /// Everything it asked its media for.
     pub recording: Recording,
-    /// Runs it took, at most two.
-    pub runs: usize,
+    /// What kept the first run from the goal, if it took two.
+    pub first: Option<String>,
 }
 
 /// Runs of the agent that a recovery may take (L1).
@@ -444,32 +444,35 @@ impl Row {
     }
 
     /// Judges media that a cut has left, and goes on from there: the promises hold, the boot loader
-    /// boots, and at most two runs reach the goal.
-    pub fn judge(&self, media: &Media) -> Result<Recovered, String> {
-        let mut node = self.node(media);
+    /// boots, and at most two runs reach the goal. In step, equal media give equal recordings.
+    pub fn judge(&self, media: &Media, in_step: bool) -> Result<Recovered, String> {
+        let node = self.node(media);
+        let mut node = if in_step { node } else { node.out_of_step() };
         promises::check(&node, &self.known, &self.before)?;
         if let Some(variant) = self.variant {
             variant.spoil(&node);
         }
-        let runs = self.finish(&mut node)?;
-        Ok(Recovered { recording: node.machine.recording(), runs })
+        let first = self.finish(&mut node)?;
+        Ok(Recovered { recording: node.machine.recording(), first })
     }
 
-    /// Goes on until the goal is reached; how many runs that took.
-    pub fn finish(&self, node: &mut Node<'_>) -> Result<usize, String> {
+    /// Goes on until the goal is reached; what kept the first run from it, if it took two.
+    pub fn finish(&self, node: &mut Node<'_>) -> Result<Option<String>, String> {
         let later = Before { running: None, ..self.before.clone() };
+        let mut first = None;
         let mut found = String::new();
-        for run in 1..=RUNS {
+        for _ in 0..RUNS {
             let done = (self.scenario.again)(node);
             promises::check(node, &self.known, &later)?;
             let stands = end(node)?;
             if stands == self.goal {
-                return Ok(run);
+                return Ok(first);
             }
             found = match done {
                 Ok(()) => format!("{stands:?}"),
                 Err(error) => format!("{error}; {stands:?}"),
             };
+            first.get_or_insert_with(|| found.clone());
         }
         Err(format!("L1: after {RUNS} runs: {found}, wanted {:?}", self.goal))
     }

@@ -19,9 +19,12 @@ struct Saved {
     backend: String,
     why: String,
     story: Vec<String>,
-    /// Path, length, and the sectors that are not zero: offset and hex.
-    media: Vec<(String, u64, Vec<(u64, String)>)>,
+    /// Path, length, and the sectors that are not zero.
+    media: Vec<(String, u64, Sectors)>,
 }
+
+/// Offset and hex.
+type Sectors = Vec<(u64, String)>;
 
 /// The story of a failure.
 pub fn words(row: &Row, failure: &Failure) -> Vec<String> {
@@ -92,7 +95,7 @@ fn unhex(text: &str) -> Result<Vec<u8>> {
 
 /// Saves a failing state.
 pub fn save(row: &Row, failure: &Failure, path: &Path) -> Result<()> {
-    let sparse = |bytes: &[u8]| -> Vec<(u64, String)> {
+    let sparse = |bytes: &[u8]| -> Sectors {
         let sectors = bytes.chunks(SECTOR).enumerate();
         sectors
             .filter(|(_, sector)| sector.iter().any(|byte| *byte != 0))
@@ -138,9 +141,12 @@ pub fn replay(path: &Path) -> Result<bool> {
     }
     let media: Media = row.base.restored(&dump);
     println!("-- judged again, by the programs as they are now:");
-    match row.judge(&media) {
+    match row.judge(&media, true) {
         Ok(recovered) => {
-            println!("every promise holds; the goal is reached in {} run(s)", recovered.runs);
+            println!("every promise holds, and the goal is reached");
+            if let Some(first) = recovered.first {
+                println!("in a second run; the first one: {first}");
+            }
             Ok(true)
         }
         Err(why) => {

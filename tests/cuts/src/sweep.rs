@@ -1,6 +1,6 @@
 //! All crash states of a scenario, once and twice.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ pub struct Size {
 impl Size {
     /// What CI runs: some minutes on two processors.
     pub fn ci(seed: u64) -> Size {
-        Size { samples: 24, second_every: 8, second_cuts: 16, enough: usize::MAX, seed }
+        Size { samples: 24, second_every: 9, second_cuts: 14, enough: usize::MAX, seed }
     }
 
     /// A round of a night.
@@ -68,8 +68,8 @@ pub struct Found {
     pub once: usize,
     /// Distinct states after two, that were not seen after one.
     pub twice: usize,
-    /// Recoveries that took two runs.
-    pub two_runs: usize,
+    /// Recoveries that took two runs, by what kept the first one.
+    pub two_runs: BTreeMap<String, usize>,
     /// States that broke a promise.
     pub failures: Vec<Failure>,
     /// How many there were; the list holds the first few.
@@ -169,7 +169,7 @@ impl Shared<'_> {
             return;
         }
         let recordings = || vec![self.row.recording.clone()];
-        let good = self.judge(&[crash.clone()], &media, recordings).is_some();
+        let good = self.judge(std::slice::from_ref(crash), &media, recordings);
         let small = self.row.scenario.small && self.size.second_every != u64::MAX;
         let every = if small { 1 } else { self.size.second_every.max(1) };
         if good && (hash ^ self.size.seed).is_multiple_of(every) {
@@ -182,7 +182,7 @@ impl Shared<'_> {
         loop {
             let nth = self.next.fetch_add(1, Ordering::Relaxed);
             let Some((first, media)) = lock(&self.seconds).get(nth).cloned() else { return };
-            let Ok(again) = self.row.judge(&media) else { continue };
+            let Ok(again) = self.row.judge(&media, true) else { continue };
             let again = again.recording;
             let count = again.operations().len() + 1;
             let step = if small { 1 } else { count.div_ceil(self.size.second_cuts.max(1)) };
@@ -211,14 +211,16 @@ impl Shared<'_> {
         path: &[Crash],
         media: &Media,
         recordings: impl Fn() -> Vec<Recording>,
-    ) -> Option<Recording> {
-        let judged = catch_unwind(AssertUnwindSafe(|| self.row.judge(media)));
+    ) -> bool {
+        let judged = catch_unwind(AssertUnwindSafe(|| self.row.judge(media, false)));
         let why = match judged {
             Ok(Ok(recovered)) => {
-                if recovered.runs > 1 {
-                    lock(&self.found).two_runs += 1;
+                if let Some(first) = recovered.first {
+                    let reason = first.split(';').next().unwrap_or_default();
+                    let reason = reason.chars().take(90).collect();
+                    *lock(&self.found).two_runs.entry(reason).or_default() += 1;
                 }
-                return Some(recovered.recording);
+                return true;
             }
             Ok(Err(why)) => why,
             Err(_) => "S14: panic".to_owned(),
@@ -227,14 +229,14 @@ impl Shared<'_> {
         let mut found = lock(&self.found);
         if is_documented(self.row, media, &recordings) {
             found.weak += 1;
-            return None;
+            return false;
         }
         found.failed += 1;
         if found.failures.len() < KEPT {
             let (path, media) = (path.to_vec(), media.clone());
             found.failures.push(Failure { path, media, why, recordings });
         }
-        None
+        false
     }
 }
 

@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use crash::{Crash, Kept, Recording, Tear};
 pub use media::{Media, Operation, SECTOR};
@@ -97,7 +98,13 @@ impl<F: FnMut(&Call<'_>) -> Verdict + Send> Script for F {
 
 /// A machine that is switched on. Copies are the same machine.
 #[derive(Clone)]
-pub struct Machine(Arc<Mutex<Running>>);
+pub struct Machine(Arc<Shared>);
+
+struct Shared {
+    running: Mutex<Running>,
+    /// Something was flushed.
+    flushed: Condvar,
+}
 
 struct Running {
     base: Media,
@@ -115,6 +122,8 @@ struct Running {
     kernel: BTreeMap<PathBuf, String>,
     locked: BTreeSet<ObjectId>,
     temporaries: u64,
+    /// Flushes of each object.
+    flushes: BTreeMap<ObjectId, usize>,
     now: u64,
 }
 
@@ -127,7 +136,7 @@ impl fmt::Debug for Machine {
 impl Machine {
     /// Switches a machine on that has these media.
     pub fn on(media: &Media, now: u64) -> Self {
-        Machine(Arc::new(Mutex::new(Running {
+        let running = Mutex::new(Running {
             base: media.clone(),
             seen: media.clone(),
             durable: media.clone(),
@@ -139,8 +148,10 @@ impl Machine {
             kernel: BTreeMap::new(),
             locked: BTreeSet::new(),
             temporaries: 0,
+            flushes: BTreeMap::new(),
             now,
-        })))
+        });
+        Machine(Arc::new(Shared { running, flushed: Condvar::new() }))
     }
 
     /// From now on each call is decided by `script`.
@@ -160,10 +171,17 @@ impl Machine {
 
     /// How often a device or folder was flushed.
     pub fn flushes(&self, path: &str) -> usize {
+        self.running().flushes_of(path)
+    }
+
+    /// Waits until a device or folder was flushed so often, but not for ever.
+    pub fn wait_for_flushes(&self, path: &str, count: usize, patience: Duration) {
         let running = self.running();
-        let Some(object) = running.seen.find(Path::new(path)) else { return 0 };
-        let flush = |operation: &&Operation| **operation == Operation::Sync { object };
-        running.log.iter().filter(flush).count()
+        let waited = self
+            .0
+            .flushed
+            .wait_timeout_while(running, patience, |running| running.flushes_of(path) < count);
+        drop(waited);
     }
 
     /// What was asked so far.
@@ -183,11 +201,16 @@ impl Machine {
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Running {
+    fn flushes_of(&self, path: &str) -> usize {
+        let object = self.seen.find(Path::new(path));
+        object.and_then(|object| self.flushes.get(&object)).copied().unwrap_or(0)
+    }
+
     fn decide(&mut self, kind: CallKind, object: ObjectId, offset: u64, name: &str) -> Verdict {
         let nth = self.calls;
         self.calls += 1;
@@ -269,6 +292,7 @@ impl Running {
         let now: Vec<Operation> = now;
         now.iter().for_each(|operation| self.durable.apply(operation));
         self.log.push(Operation::Sync { object });
+        *self.flushes.entry(object).or_default() += 1;
         Ok(())
     }
 
@@ -560,6 +584,7 @@ impl Steps for SimFolder {
 
     fn sync(&self) -> Result<(), FileError> {
         let done = self.machine.running().sync(self.object);
+        self.machine.0.flushed.notify_all();
         done.map_err(|error| FileError::io("sync", &self.path, error))
     }
 }
