@@ -7,6 +7,9 @@
 //!  complete        every other block ─► the first one, with the header by which a boot loader knows the image
 //! ```
 //!
+//! Of the first block of NOR its first 64 bytes go last of all. NAND wants its pages in order: there a
+//! cut may leave the first pages of the first block, and what reads them has to check the rest.
+//!
 //! A bank is bootable for those who look at it only between [`BlockDevice::complete`] and the next
 //! write. Blocks that hold what they should are not erased again, so an attempt that fails wears
 //! out the first block only.
@@ -23,6 +26,9 @@ const OPEN_LIMIT: usize = 4;
 /// A change of up to so many bytes that only clears bits of NOR is programmed over them: the flag
 /// of a copy of U-Boot's environment is made obsolete without erasing the copy.
 const IN_PLACE_LIMIT: usize = 4;
+
+/// Bytes at the beginning of an image by which boot loaders know it: U-Boot's header has 64.
+const HEAD: usize = 64;
 
 /// The good blocks of a flash, in order.
 #[derive(Debug)]
@@ -132,8 +138,8 @@ impl<F: Flash> Bank<F> {
         Ok(bytes)
     }
 
-    /// Makes a block hold `bytes`, and finds them there.
-    fn put(&self, block: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+    /// Makes a block hold `bytes`, and finds them there; its first `head` bytes last.
+    fn put(&self, block: usize, bytes: &[u8], head: usize) -> Result<(), DeviceError> {
         let physical = *self
             .blocks
             .get(block)
@@ -148,7 +154,11 @@ impl<F: Flash> Bank<F> {
         {
             return Err(self.gone_bad(physical, error));
         }
-        self.program(physical, place, bytes, &old)?;
+        let (first, rest) = bytes.split_at(head.min(bytes.len()));
+        let (old_first, old_rest) = old.split_at(first.len());
+        let in_place = self.clears_few_bits(&old, bytes);
+        self.program(physical, place + first.len() as u64, rest, old_rest, in_place)?;
+        self.program(physical, place, first, old_first, in_place)?;
         let mut found = vec![0; bytes.len()];
         self.flash.read(&mut found, place)?;
         if found == bytes {
@@ -164,9 +174,9 @@ impl<F: Flash> Bank<F> {
         place: u64,
         bytes: &[u8],
         old: &[u8],
+        in_place: bool,
     ) -> Result<(), DeviceError> {
         let page = self.geometry.page as usize;
-        let in_place = self.clears_few_bits(old, bytes);
         // NOR takes any length; larger pieces are fewer calls.
         let piece = page.max(if in_place { 1 } else { 4096.min(self.erase_len()) });
         let mut at = place;
@@ -212,7 +222,7 @@ impl<F: Flash> Bank<F> {
     fn flush(&self, state: &mut State) -> Result<(), DeviceError> {
         for block in std::mem::take(&mut state.order) {
             if let Some(bytes) = state.open.remove(&block) {
-                self.put(block, &bytes)?;
+                self.put(block, &bytes, 0)?;
             }
         }
         Ok(())
@@ -242,7 +252,7 @@ impl<F: Flash> Bank<F> {
             if state.order.len() >= OPEN_LIMIT {
                 let oldest = state.order.remove(0);
                 if let Some(bytes) = state.open.remove(&oldest) {
-                    self.put(oldest, &bytes)?;
+                    self.put(oldest, &bytes, 0)?;
                 }
             }
             state.open.insert(block, self.load(block)?);
@@ -350,7 +360,11 @@ impl<F: Flash> BlockDevice for Bank<F> {
         self.sync()?;
         let mut state = self.state();
         let Some(header) = state.header.take() else { return Ok(()) };
-        let result = self.put(0, &header);
+        let head = match self.geometry.kind {
+            Kind::Nor => HEAD.next_multiple_of(self.geometry.page as usize),
+            Kind::Nand => 0,
+        };
+        let result = self.put(0, &header, head);
         state.failed = result.is_err();
         result
     }
