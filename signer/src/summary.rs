@@ -207,20 +207,39 @@ fn target_line(
     }
 }
 
+/// Everything that is signed about a release, what this program has no words for included.
 fn component_lines(file: &TargetFile) -> Vec<String> {
-    let components = summary_of(file).map(|summary| summary.components).unwrap_or_default();
-    components
-        .iter()
-        .map(|component| {
-            format!(
-                "    {} of {} bytes for {}, {}",
+    let Some(summary) = summary_of(file) else { return Vec::new() };
+    let mut lines = Vec::new();
+    for component in &summary.components {
+        lines.push(format!(
+            "    {} of {} bytes for {}, {}",
+            component.name,
+            component.raw_size,
+            component.compatible.join(", "),
+            component.manifest
+        ));
+        if let Some(verity) = &component.verity {
+            lines.push(format!(
+                "    {} verified at boot by {}",
                 component.name,
-                component.raw_size,
-                component.compatible.join(", "),
-                component.manifest
-            )
-        })
-        .collect()
+                verity.root_hash.to_hex()
+            ));
+        }
+    }
+    for mixture in &summary.mixed {
+        let with: Vec<&str> = mixture.with.iter().map(|version| version.as_str()).collect();
+        lines.push(format!("    {} may run beside {}", mixture.component, with.join(", ")));
+    }
+    for attachment in &summary.attachments {
+        let (kind, manifest) = (&attachment.artifact_type, &attachment.manifest);
+        lines.push(format!("    attached: {kind}, {manifest}"));
+    }
+    let known = formats::json::Value::parse(&summary.to_custom()).ok();
+    if let Some(custom) = file.custom.as_ref().filter(|custom| known.as_ref() != Some(*custom)) {
+        lines.push(format!("    with members this program does not know: {}", shown(custom)));
+    }
+    lines
 }
 
 fn summary_of(file: &TargetFile) -> Option<Summary> {
@@ -312,6 +331,34 @@ fn other_line(
 fn shown(value: &formats::json::Value) -> String {
     match value.as_str() {
         Some(text) => text.chars().take(200).collect(),
-        None => format!("{value:?}").chars().take(200).collect(),
+        None => String::from_utf8_lossy(&value.to_bytes()).chars().take(1000).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use formats::json::Value;
+
+    /// A person must not sign what their program did not show.
+    #[test]
+    fn members_nobody_knows_are_shown_too() {
+        let known = r#"{"racklet":{"version":"1.0.0","security_version":1,"components":[{"name":"os",
+            "compatible":["cu-v1"],"manifest":"sha256:MANIFEST","raw_size":5}]}}"#;
+        let known = known.replace("MANIFEST", &"ab".repeat(32));
+        let lines = |custom: &str| {
+            let custom = Value::parse(custom.as_bytes()).unwrap();
+            component_lines(&TargetFile::of(b"index", Some(custom)))
+        };
+        assert_eq!(lines(&known).len(), 1, "{:?}", lines(&known));
+        for (place, more) in [
+            ("\"raw_size\":5", "\"raw_size\":5,\"run\":\"rm\""),
+            ("{\"racklet\":", "{\"other\":1,\"racklet\":"),
+            ("\"security_version\":1", "\"security_version\":1,\"floor\":0"),
+        ] {
+            let more = lines(&known.replace(place, more));
+            assert_eq!(more.len(), 2, "{more:?}");
+            assert!(more[1].contains("does not know: {"), "{more:?}");
+        }
     }
 }
