@@ -245,7 +245,8 @@ impl Directory {
     /// Moves a file, replacing what has the new name. Durable after [`Directory::sync`] of `to`.
     pub fn rename(&self, from: &str, to: &Directory, name: &str) -> Result<(), FileError> {
         fs::renameat(&self.fd, from, &to.fd, name)
-            .map_err(|errno| FileError::io("rename to", &to.shown(name), errno))
+            .map_err(|errno| FileError::io("rename to", &to.shown(name), errno))?;
+        to.sync_moved_on_fat(name)
     }
 
     /// On FAT a moved file's length and first cluster are written into its new entry only when the
@@ -320,8 +321,7 @@ impl Steps for WithMode<'_> {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
-        self.0.rename(from, self.0, to)?;
-        self.0.sync_moved_on_fat(to)
+        self.0.rename(from, self.0, to)
     }
 
     fn unlink(&self, name: &str) -> Result<bool, FileError> {
