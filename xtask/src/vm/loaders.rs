@@ -96,7 +96,7 @@ fn cycle(world: &World, dir: &Path, loader: &Loader) -> Result<String> {
         tools: &world.tools,
         arguments: (loader.hardware)(world, dir)?,
         memory: 512,
-        life: world.life(240),
+        life: world.life(480),
         log: dir.join("serial.log"),
     }
     .start()?;

@@ -26,10 +26,6 @@ const ALONE: &[&str] = &[
     "libpopt0",
     "dosfstools",
     "mtools",
-    "swtpm",
-    "swtpm-libs",
-    "libtpms0",
-    "mtd-utils",
 ];
 /// Metapackages of the two kernels: all drivers as modules, and few drivers, built in.
 const KERNELS: [&str; 2] = ["linux-image-amd64", "linux-image-cloud-amd64"];
@@ -53,8 +49,11 @@ impl Tools {
         if !missing.is_empty() {
             bail!("{} missing: run cargo xtask setup", missing.join(", "));
         }
-        let kernels = KERNELS.map(kernel_of);
-        let [full, cloud] = kernels;
+        if kernel_of(KERNELS[0]).is_err() && paths::is_root() {
+            // A clean machine has no lists yet.
+            Cmd::new("apt-get").args(["-q", "update"]).watch()?;
+        }
+        let [full, cloud] = KERNELS.map(kernel_of);
         let (full, cloud) = (full?, cloud?);
         let dir = paths::cache().join("vm").join(&full);
         let stamp = dir.join("complete");
