@@ -228,6 +228,10 @@ impl<D: BlockDevice> UbootEnv<D> {
             // new ones.
             old.device.write_at(&[OBSOLETE], old.offset + FLAG_OFFSET)?;
             old.device.sync()?;
+            let copy = EnvCopy::parse(&self.reread(old)?, Layout::Redundant);
+            if copy.map(|copy| copy.flag) != Ok(OBSOLETE) {
+                return Err(UbootStoreError::Readback(self.describe()));
+            }
         }
         Ok(())
     }
