@@ -99,6 +99,10 @@ pub const DISK: &str = "/disk";
 /// Where the state is.
 pub const STATE: &str = "/state";
 const ENV_SIZE: u64 = 4096;
+/// GRUB's environment block.
+pub const GRUB_BLOCK: &str = "/grubenv";
+/// Where systemd-boot looks for entries.
+pub const ENTRIES: &str = "/esp/loader/entries";
 /// Firmware of slots A and B on flash.
 const BANKS: [&str; 2] = ["/bank-a", "/bank-b"];
 const CMDLINE: &str = "/kernel/cmdline";
@@ -219,9 +223,6 @@ impl Kit {
     }
 
     fn with_boot_record(&self, media: Media) -> Media {
-        let entry = |slot: &str| {
-            format!("title Racklet\nsort-key racklet\nlinux /{slot}/vmlinuz\n").into_bytes()
-        };
         let flags = formats::boot_record::PerSlot { a: confirmed(1), b: SlotAttrs::CLEARED };
         let variables = boot_vars::variables(None, flags);
         match self.backend {
@@ -282,6 +283,11 @@ impl Kit {
         let found = self.places.iter().find(|place| (place.0, place.1) == (slot, component));
         found.map_or((DISK, 0, 0), |place| (place.2, place.3, place.4))
     }
+}
+
+/// What systemd-boot's entry of a slot says.
+pub fn entry(slot: &str) -> Vec<u8> {
+    format!("title Racklet\nsort-key racklet\nlinux /{slot}/vmlinuz\n").into_bytes()
 }
 
 fn confirmed(priority: u8) -> SlotAttrs {

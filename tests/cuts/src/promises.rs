@@ -1,11 +1,17 @@
 //! What must be true of every state that a power cut leaves (`threats.md` §1.4).
 
+use std::path::Path;
+
+use formats::bls::SlotEntry;
 use formats::boot_record::Slot;
 use formats::tuf::{Envelope, Role};
+use storage::esp::ENTRY_LIMIT;
+use storage::files::Files as _;
+use storage::host::Host as _;
 use storage::sim::Media;
 use update_core::boot::{BootFlags, select};
 
-use crate::node::{Kit, Node};
+use crate::node::{self, Backend, ENTRIES, Kit, Node};
 use crate::repository::Release;
 
 /// What was true before the run that was cut.
@@ -117,6 +123,7 @@ pub fn check(node: &Node<'_>, known: &Known, before: &Before) -> Result<(), Stri
         lowest = lowest.min(known.security_version(release));
     }
     last_resort(flags)?;
+    whole_entries(node)?;
     let trusted = trusted(&agent).map_err(|error| format!("S8: trusted metadata: {error}"))?;
     // A newer root may have taken away the keys of timestamp and snapshot: then they begin again.
     let rooted = trusted[0] > before.trusted[0];
@@ -130,6 +137,22 @@ pub fn check(node: &Node<'_>, known: &Known, before: &Before) -> Result<(), Stri
     }
     if floor > lowest {
         return Err(format!("S5: the floor {floor} is above security version {lowest} of a slot"));
+    }
+    Ok(())
+}
+
+/// An entry that systemd-boot sees is whole: its name alone boots nothing.
+fn whole_entries(node: &Node<'_>) -> Result<(), String> {
+    if node.kit().backend != Backend::SystemdBoot {
+        return Ok(());
+    }
+    let folder = node.machine.open_folder(Path::new(ENTRIES)).map_err(|error| error.to_string())?;
+    for name in folder.list().map_err(|error| error.to_string())? {
+        let Some(entry) = SlotEntry::parse(&name) else { continue };
+        let content = folder.read(&name, ENTRY_LIMIT).map_err(|error| error.to_string())?;
+        if content != Some(node::entry(entry.slot.name())) {
+            return Err(format!("S2: the entry {name} is not whole"));
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use storage::sim::Media;
 use storage::sim::machine::{Crash, Operation, Recording};
 
-use crate::node::Backend;
+use crate::node::{Backend, GRUB_BLOCK};
 use crate::scenario::Row;
 
 /// How much is tried.
@@ -260,5 +260,3 @@ fn is_documented(row: &Row, media: &Media, recordings: &[Recording]) -> bool {
         .iter()
         .any(|recording| recording.base().bytes(GRUB_BLOCK) == now || written(recording))
 }
-
-const GRUB_BLOCK: &str = "/grubenv";
