@@ -240,7 +240,8 @@ fn a_tpm_with_a_past_counts_from_where_it_stands() {
     // swtpm serves one client at a time.
     drop(ours);
     // A leap that would wear the TPM out is refused before anything is written.
-    publish(&world, "1.3.0", 9_000_000);
+    let leap = world.release("1.3.0", 10);
+    world.publish(&leap, &["--channel", "stable", "--security-version", "9000000"]);
     node.agent(&["apply"]).finish().refused(Reason::MetaLimit);
     drop(tpm);
 }

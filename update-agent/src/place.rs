@@ -16,12 +16,15 @@
 //!
 //! Without `switch` a component on its own device is read by the slot that boots, like a partition.
 
+use std::fmt;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use formats::reason::Reason;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use storage::block::{Access, BlockDevice, DeviceError};
 use storage::flash::{Bank, FileFlash, Kind, MtdFlash, is_mtd};
 use storage::host::Host;
@@ -29,8 +32,7 @@ use storage::host::Host;
 use crate::error::{AgentError, Because as _};
 
 /// Where one component of one slot lies.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A partition of `boot.disk`, by its GPT label.
     Label(String),
@@ -93,6 +95,31 @@ pub struct Runs {
     pub file: PathBuf,
     /// What it holds, but for white space, when this bank runs.
     pub is: String,
+}
+
+/// By hand, so that a misspelt member of a device is named.
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Place;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a partition's label, or { device = … }")
+            }
+
+            fn visit_str<E>(self, label: &str) -> Result<Place, E> {
+                Ok(Place::Label(label.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Place, A::Error> {
+                Device::deserialize(MapAccessDeserializer::new(map)).map(Place::Device)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl Place {
