@@ -1,10 +1,13 @@
 //! Progress of long work: a bar on a terminal, JSON lines for programs, nothing elsewhere.
 
+use std::fs;
 use std::io::{IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
 
 /// Told by long work how far it is. One piece of work at a time; any thread may call.
 pub trait Progress: Send + Sync {
@@ -86,10 +89,136 @@ impl Progress for Bar {
     }
 }
 
+/// How far a piece of work is, how fast it goes, and how long it still takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// What is done.
+    #[serde(rename = "progress")]
+    pub what: String,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes per second since it began; absent before anything is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// Seconds it still takes at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
+}
+
+impl Reached {
+    /// After `took` of work.
+    fn new(what: &str, done: u64, total: u64, took: Duration) -> Self {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let rate = done.saturating_mul(1000).checked_div(millis).filter(|rate| *rate > 0);
+        let left = rate.map(|rate| total.saturating_sub(done).div_ceil(rate));
+        Reached { what: what.to_owned(), done, total, rate, left }
+    }
+}
+
+/// Tells another one, and beside that a file, so that `status` can say how far a running apply is.
+///
+/// The file is no record: it is not flushed, is written once a second at most, and goes away with
+/// the work. Whoever reads it asks whether its writer still runs.
+pub struct Recorded {
+    inner: Box<dyn Progress>,
+    path: PathBuf,
+    work: Mutex<Option<Work>>,
+}
+
+struct Work {
+    what: String,
+    total: u64,
+    done: u64,
+    begun: Instant,
+    /// When the file was last written.
+    told: Option<Instant>,
+}
+
+/// What the file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The process that works.
+    pub pid: u32,
+    /// Unix seconds of this record.
+    pub at: u64,
+    /// How far it is.
+    #[serde(flatten)]
+    pub reached: Reached,
+}
+
+/// Name of the file in the state directory.
+const RECORD: &str = "progress.json";
+
+impl Recorded {
+    /// Records in a state directory.
+    pub fn new(inner: Box<dyn Progress>, state_dir: &Path) -> Self {
+        Recorded { inner, path: state_dir.join(RECORD), work: Mutex::default() }
+    }
+
+    /// Writes the record if the last one is old. Its failures are nobody's: work goes on.
+    fn tell(&self, work: &mut Work) {
+        if work.told.is_some_and(|told| told.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        work.told = Some(Instant::now());
+        let reached = Reached::new(&work.what, work.done, work.total, work.begun.elapsed());
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
+        let record = Record { pid: std::process::id(), at, reached };
+        let new = self.path.with_extension("json.new");
+        let Ok(bytes) = serde_json::to_vec(&record) else { return };
+        if fs::write(&new, bytes).is_ok() {
+            let _ = fs::rename(&new, &self.path);
+        }
+    }
+}
+
+/// What the agent that works in a state directory is at; `None` when none does.
+pub fn running(state_dir: &Path) -> Option<Record> {
+    let bytes = fs::read(state_dir.join(RECORD)).ok()?;
+    let record: Record = serde_json::from_slice(&bytes).ok()?;
+    // A killed one leaves its file.
+    Path::new("/proc").join(record.pid.to_string()).exists().then_some(record)
+}
+
+impl Progress for Recorded {
+    fn begin(&self, what: &str, total: u64) {
+        self.inner.begin(what, total);
+        let mut work =
+            Work { what: what.to_owned(), total, done: 0, begun: Instant::now(), told: None };
+        self.tell(&mut work);
+        *lock(&self.work) = Some(work);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.inner.advance(bytes);
+        if let Some(work) = &mut *lock(&self.work) {
+            work.done = work.done.saturating_add(bytes);
+            self.tell(work);
+        }
+    }
+
+    fn note(&self, text: &str) {
+        self.inner.note(text);
+    }
+
+    fn end(&self) {
+        self.inner.end();
+        *lock(&self.work) = None;
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// One JSON object per line: when work begins, at each further per cent, when it ends.
 ///
 /// ```text
-/// {"progress":"write os","done":0,"total":1073741824}
+/// {"progress":"write os","done":104857600,"total":1073741824,"rate":52428800,"left":19}
 /// {"note":"docker://mirror:5000 failed, going on with the next source"}
 /// ```
 #[derive(Debug)]
@@ -103,12 +232,23 @@ struct Lines<W> {
     done: u64,
     /// Per cent at which the next line is due.
     due: u64,
+    begun: Duration,
+    /// Time since any fixed moment.
+    clock: fn() -> Duration,
 }
 
 impl<W: Write + Send> JsonLines<W> {
     /// Writes to `out`, unbuffered. Lines that cannot be written are dropped: work goes on.
     pub fn new(out: W) -> Self {
-        JsonLines(Mutex::new(Lines { out, what: None, total: 0, done: 0, due: 0 }))
+        Self::with_clock(out, || {
+            static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+            START.get_or_init(Instant::now).elapsed()
+        })
+    }
+
+    fn with_clock(out: W, clock: fn() -> Duration) -> Self {
+        let begun = Duration::ZERO;
+        JsonLines(Mutex::new(Lines { out, what: None, total: 0, done: 0, due: 0, begun, clock }))
     }
 
     /// What was written to.
@@ -120,9 +260,11 @@ impl<W: Write + Send> JsonLines<W> {
 impl<W: Write> Lines<W> {
     fn line(&mut self) {
         if let Some(what) = &self.what {
-            let (done, total) = (self.done, self.total);
-            let line = serde_json::json!({ "progress": what, "done": done, "total": total });
-            let _ = writeln!(self.out, "{line}");
+            let took = (self.clock)().saturating_sub(self.begun);
+            let reached = Reached::new(what, self.done, self.total, took);
+            if let Ok(line) = serde_json::to_string(&reached) {
+                let _ = writeln!(self.out, "{line}");
+            }
         }
     }
 
@@ -139,6 +281,7 @@ impl<W: Write + Send> Progress for JsonLines<W> {
         let mut lines = lock(&self.0);
         lines.end();
         (lines.what, lines.total, lines.done, lines.due) = (Some(what.to_owned()), total, 0, 1);
+        lines.begun = (lines.clock)();
         lines.line();
     }
 
@@ -176,11 +319,15 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_once_per_percent() {
-        let lines = JsonLines::new(Vec::new());
+    fn lines_come_once_per_percent_with_rate_and_time_left() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NOW: AtomicU64 = AtomicU64::new(100);
+        let lines =
+            JsonLines::with_clock(Vec::new(), || Duration::from_secs(NOW.load(Ordering::SeqCst)));
         lines.advance(5);
         lines.end();
         lines.begin("write os", 1000);
+        NOW.store(102, Ordering::SeqCst);
         for _ in 0..25 {
             lines.advance(1);
         }
@@ -193,15 +340,33 @@ mod tests {
         lines.begin("next", u64::MAX);
         let text = String::from_utf8(lines.into_inner()).unwrap();
         let expected = [
-            r#"{"done":0,"progress":"write os","total":1000}"#,
-            r#"{"done":10,"progress":"write os","total":1000}"#,
-            r#"{"done":20,"progress":"write os","total":1000}"#,
+            r#"{"progress":"write os","done":0,"total":1000}"#,
+            r#"{"progress":"write os","done":10,"total":1000,"rate":5,"left":198}"#,
+            r#"{"progress":"write os","done":20,"total":1000,"rate":10,"left":98}"#,
             r#"{"note":"a \"note\""}"#,
-            r#"{"done":1000,"progress":"write os","total":1000}"#,
-            r#"{"done":0,"progress":"read back os","total":0}"#,
-            r#"{"done":0,"progress":"read back os","total":0}"#,
-            r#"{"done":0,"progress":"next","total":18446744073709551615}"#,
+            r#"{"progress":"write os","done":1000,"total":1000,"rate":500,"left":0}"#,
+            r#"{"progress":"read back os","done":0,"total":0}"#,
+            r#"{"progress":"read back os","done":0,"total":0}"#,
+            r#"{"progress":"next","done":0,"total":18446744073709551615}"#,
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_running_work_can_be_asked_after() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(running(dir.path()), None);
+        let progress = Recorded::new(Box::new(Silent), dir.path());
+        progress.begin("write os", 1000);
+        progress.advance(10);
+        let found = running(dir.path()).unwrap();
+        assert_eq!((found.pid, found.reached.what.as_str()), (std::process::id(), "write os"));
+        assert_eq!(found.reached.total, 1000);
+        drop(progress);
+        assert_eq!(running(dir.path()), None, "it goes away with the work");
+        // What a killed agent leaves says nothing: no process has this number.
+        let left = Record { pid: u32::MAX, ..found };
+        fs::write(dir.path().join(RECORD), serde_json::to_vec(&left).unwrap()).unwrap();
+        assert_eq!(running(dir.path()), None);
     }
 }

@@ -18,8 +18,8 @@ use super::pack::{Frame, Grouped, Job, Packed, Promise, work_off};
 const READ_SIZE: usize = 1 << 20;
 /// Pieces in flight for each worker: enough that a slow one does not stop the others.
 const QUEUE_PER_THREAD: usize = 8;
-/// 16 MiB: content of a large frame. Twice a node's window: beyond that little is gained.
-const GROUP_MAX: u64 = 16 << 20;
+/// 32 MiB: content of a large frame, four times a node's window: beyond that little is gained.
+const GROUP_MAX: u64 = 32 << 20;
 /// 1 MiB: content of a part of it, which a node holds whole to verify it first.
 const PART_MIN: usize = 1 << 20;
 /// 1 MiB: zeros from there on are a frame of their own, which no node fetches.
@@ -248,7 +248,7 @@ impl Blob<'_> {
     /// Writes a frame or a part of one.
     fn put(&mut self, frame: &Frame, chunks: u32, continues: bool) -> Result<(), ImageError> {
         self.sink.write_all(&frame.bytes).map_err(ImageError::Write)?;
-        // zstd adds at most half a per cent to 16 MiB.
+        // zstd adds at most half a per cent to a part.
         let len = u32::try_from(frame.bytes.len()).expect("a frame is about its content's length");
         let layer = &mut self.layer;
         layer.parts.push((FrameEntry { len, chunks, sha256: frame.sha256 }, continues));
@@ -260,7 +260,7 @@ impl Blob<'_> {
     /// The frame is whole, of so many raw bytes.
     fn end_frame(&mut self, raw: u64) {
         let len = u32::try_from(std::mem::take(&mut self.layer.begun));
-        let raw = u32::try_from(raw).expect("a frame has at most 16 MiB of content");
+        let raw = u32::try_from(raw).expect("a frame has at most 32 MiB of content");
         self.layer.table.push((len.expect("a frame is about its content's length"), raw));
     }
 
@@ -278,7 +278,7 @@ struct Solid<'a> {
     blob: Blob<'a>,
     group: Group,
     pending: VecDeque<Pending>,
-    /// Each holds up to 16 MiB until a worker is done with it.
+    /// Each holds up to 32 MiB until a worker is done with it.
     pending_max: usize,
     jobs: SyncSender<Job>,
 }

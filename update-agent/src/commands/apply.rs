@@ -12,6 +12,7 @@ use crate::agent::{Agent, Ended, Supply};
 use crate::chooser::machine;
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
+use crate::progress::{Progress, Recorded};
 use crate::release::{Resolved, identity, resolve};
 use crate::source::Source;
 use crate::state::Held;
@@ -180,6 +181,7 @@ pub(super) fn apply_held(
     let all = sources(agent, args.from.as_deref())?;
     let wanted = wanted(agent, held, args, &all)?;
     let progress = agent.outside.progress(output.json);
+    let progress: Box<dyn Progress> = Box::new(Recorded::new(progress, &agent.config.state_dir));
     let supply = Supply {
         resolved: &wanted.resolved,
         sources: &wanted.sources,

@@ -8,7 +8,7 @@ use update_core::update::{Node, Standing, next_slot, stand};
 use super::VerifyArgs;
 use crate::agent::Agent;
 use crate::error::AgentError;
-use crate::output::{Output, time};
+use crate::output::{Output, bytes, time};
 use crate::stage;
 
 /// `status`
@@ -36,6 +36,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
             "tries_left": node.flags.of(update.slot).tries,
         })
     });
+    let running = crate::progress::running(&agent.config.state_dir);
     let value = json!({
         "booted": node.booted,
         "next": next_slot(node.flags),
@@ -50,6 +51,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "last_error": report.last_error,
         "metadata": report.metadata,
         "offer": report.offer,
+        "running": running,
         "example_keys": example,
         "product": agent.config.node.product,
         "channel": agent.config.node.channel,
@@ -64,6 +66,13 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         text += &slot_line(&node, slot);
     }
     text += &format!("update   {}\n", sentence(&node, &standing));
+    if let Some(running) = &running {
+        let reached = &running.reached;
+        let percent = reached.done.saturating_mul(100).checked_div(reached.total).unwrap_or(100);
+        let rate = reached.rate.map_or_else(String::new, |rate| format!(", {}/s", bytes(rate)));
+        let left = reached.left.map_or_else(String::new, |left| format!(", {left} s left"));
+        text += &format!("running  {}: {percent} %{rate}{left}\n", reached.what);
+    }
     text += &format!(
         "floor    security version {} ({})\n",
         floor.floor,

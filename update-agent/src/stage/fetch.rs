@@ -1,7 +1,7 @@
 //! Fetching what neither the slot nor a seed has.
 //!
 //! ```text
-//!           ┌─ fetcher ──┐  ≤ 8 MiB  ┌─ unpacker ──┐  ≤ 4 MiB  ┌─ finishers ─┐
+//!           ┌─ fetcher ──┐  ≤ 4 MiB  ┌─ unpacker ──┐  ≤ 4 MiB  ┌─ finishers ─┐
 //!  sources ►│ parts in   │─ parts ──►│ sha256 of   │─ chunks ─►│ sha256,     │─► slot
 //!           │ blob order │           │ part ─► zstd│           │ write       │   ledger
 //!           └────────────┘           └─────────────┘           └─────────────┘
@@ -31,8 +31,8 @@ use crate::http::coalesce;
 use crate::progress::Progress;
 use crate::source::Source;
 
-/// 8 MiB of compressed parts between the network and the slot: a second of a fast line.
-const IN_FLIGHT: usize = 8 << 20;
+/// 4 MiB of compressed parts between the network and the slot: a dozen of the largest frames' parts.
+const IN_FLIGHT: usize = 4 << 20;
 /// 4 MiB of chunks between an unpacker and those who write.
 const CHUNKS_IN_FLIGHT: usize = 4 << 20;
 /// 9 MiB: a frame of 8 MiB that zstd cannot compress; it is held whole to be verified first.
@@ -67,7 +67,6 @@ pub(super) fn fetch(
         alone: !offers.all.iter().any(|offer| offer.windowed(image.list)),
         refused: Mutex::new(None),
         useless: Mutex::default(),
-        spare: Mutex::default(),
     };
     let missing = |chunk| !ledger.holds(chunk);
     let first = offers.choose(missing, |_| true);
@@ -106,8 +105,6 @@ pub(super) struct Line<'a> {
     refused: Mutex<Option<u64>>,
     /// Offers that turned out to be of no use on this node.
     useless: Mutex<BTreeSet<usize>>,
-    /// Buffers of chunks that were written, to be used again.
-    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A part as a source gave it.
@@ -152,16 +149,6 @@ impl Line<'_> {
             let component = self.image.component;
             self.progress.note(&format!("{component}: the {name} is of no use here: {why}"));
         }
-    }
-
-    /// A buffer for a chunk.
-    pub(super) fn buffer(&self) -> Vec<u8> {
-        lock(&self.spare).pop().unwrap_or_default()
-    }
-
-    /// Takes a buffer back.
-    pub(super) fn recycle(&self, buffer: Vec<u8>) {
-        lock(&self.spare).push(buffer);
     }
 }
 
@@ -371,7 +358,6 @@ impl Line<'_> {
             {
                 self.ledger.fail(error);
             }
-            self.recycle(ready.bytes);
         }
     }
 }

@@ -135,18 +135,15 @@ fn unpack(
             true => None,
             false => line.chunks.reserve(chunk.len as usize),
         };
-        let mut bytes = line.buffer();
-        bytes.resize(chunk.len as usize, 0);
+        // Not used again: buffers kept would each grow to the longest chunk.
+        let mut bytes = vec![0; chunk.len as usize];
         if let Err(error) = content.fill(&mut bytes) {
             return Ok(Err(error));
         }
         let ready = Ready { chunk, offer: job.offer, bytes };
         match room {
             Some(room) => room.push(ready),
-            None => {
-                finish(line, &ready)?;
-                line.recycle(ready.bytes);
-            }
+            None => finish(line, &ready)?,
         }
     }
     Ok(if ends { content.finish() } else { content.pause() })
