@@ -218,7 +218,8 @@ mod tests {
     fn senseless_descriptions_are_refused() {
         let (good, bytes) = tree(200);
         let size = good.hash_offset + bytes.len() as u64;
-        let rows: [(&str, fn(&mut Verity)); 6] = [
+        type Row = (&'static str, fn(&mut Verity));
+        let rows: [Row; 6] = [
             ("no data", |v| v.data_blocks = 0),
             ("overflow", |v| v.data_blocks = u64::MAX),
             ("tree inside the data", |v| v.hash_offset -= BLOCK as u64),

@@ -28,7 +28,7 @@
 //! | what is served, or not | [`Forge::served`], [`Forge::history`] |
 //! | listings that leave out length and hashes | [`Forge::list_hashes`] |
 //! | which repository the metadata is of | [`Forge::repository`] |
-//! | the network between | [`crate::forge_registry`] |
+//! | the network between | `forge_registry`, its sibling |
 //!
 //! Keys come from seeds and the clock stands still, so every run is the same run.
 

@@ -91,7 +91,7 @@ fn publish(world: &World, version: &str, number: u64) -> Release {
 }
 
 /// A node whose floor is 3, and what a thief or a careful operator copied of it when it was 0.
-fn node_and_copy<'a>(world: &'a World, tpm: bool) -> (Node, Option<Tpm>, PathBuf, Vec<&'a str>) {
+fn node_and_copy(world: &World, tpm: bool) -> (Node, Option<Tpm>, PathBuf, Vec<&str>) {
     let v1 = publish(world, "1.0.0", 1);
     let node = Node::from_factory(world, "node", &v1, &world.repository().reference());
     let tpm = tpm.then(|| {

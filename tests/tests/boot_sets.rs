@@ -249,7 +249,12 @@ fn sets_that_could_not_come_back_are_refused_by_the_configuration() {
             "os = { device = \"x\" }",
             "must be a partition",
         ),
-        ("an unknown member", "bank-runs\", is = \"b\"", "bank-runs\", was = \"b\"", "unknown field `was`"),
+        (
+            "an unknown member",
+            "bank-runs\", is = \"b\"",
+            "bank-runs\", was = \"b\"",
+            "unknown field `was`",
+        ),
     ];
     for (name, from, to, says) in rows {
         assert_eq!(good.matches(from).count(), 1, "{name}");
@@ -280,10 +285,7 @@ fn case_144_a_killed_apply_leaves_no_header_in_the_bank() {
         let found = bank(&node, "a");
         if found != old && !found.starts_with(new) {
             torn += 1;
-            assert!(
-                found[..64].iter().all(|byte| *byte == 0xff),
-                "after {wait} × 5 ms: a header"
-            );
+            assert!(found[..64].iter().all(|byte| *byte == 0xff), "after {wait} × 5 ms: a header");
         }
         node.disk.expect_valid();
         assert!(node.disk.flags("root-b").successful);

@@ -16,15 +16,13 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 /// `signer` in the world's folder.
 fn signer(world: &World, command: &str) -> Run {
-    let path = |word: &str| {
-        ["oci:", "keys", "a-keys", "b-keys"]
-            .iter()
-            .any(|start| word.starts_with(start))
-            .then(|| match word.strip_prefix("oci:") {
-                Some(rest) => format!("oci:{}", world.path(rest).display()),
-                None => world.path(word).display().to_string(),
-            })
-            .unwrap_or_else(|| word.to_owned())
+    const PLACES: [&str; 3] = ["keys", "a-keys", "b-keys"];
+    let path = |word: &str| match word.strip_prefix("oci:") {
+        Some(rest) => format!("oci:{}", world.path(rest).display()),
+        None if PLACES.iter().any(|start| word.starts_with(start)) => {
+            world.path(word).display().to_string()
+        }
+        None => word.to_owned(),
     };
     program("signer").args(command.split(' ').map(path)).arg("--json")
 }

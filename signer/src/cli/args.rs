@@ -183,6 +183,7 @@ pub(super) enum Command {
 
 /// What can be done at once or staged.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once, of the command line")]
 pub(super) enum ChangeCommand {
     /// Make keys, a trust root and a first repository
     Init {

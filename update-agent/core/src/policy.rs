@@ -645,7 +645,8 @@ mod tests {
             let with = versions.iter().map(|version| version.parse().unwrap()).collect();
             vec![Mixture { component: bmc.clone(), with }]
         };
-        let rows: [(&str, Option<&str>, Vec<Mixture>, bool, bool); 6] = [
+        type Row = (&'static str, Option<&'static str>, Vec<Mixture>, bool, bool);
+        let rows: [Row; 6] = [
             ("signed for what runs", Some("1.0"), with(&["0.9", "1.0"]), true, true),
             ("signed for another", Some("0.8"), with(&["0.9", "1.0"]), true, false),
             ("nothing signed", Some("1.0"), Vec::new(), true, false),

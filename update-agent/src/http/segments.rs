@@ -186,7 +186,7 @@ mod tests {
         let runs = [0..10, S..3 * S + 1, 9 * S..9 * S];
         let cut = |from| segments(&runs, from).collect::<Vec<_>>();
         assert_eq!(cut(0), [0..10, S..2 * S, 2 * S..3 * S, 3 * S..3 * S + 1]);
-        assert_eq!(cut(2 * S + 5), [2 * S + 5..3 * S + 1]);
+        assert_eq!(cut(2 * S + 5), vec![2 * S + 5..3 * S + 1]);
         assert_eq!(cut(u64::MAX), []);
     }
 }
