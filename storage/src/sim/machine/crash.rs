@@ -86,7 +86,7 @@ impl Recording {
     }
 
     /// Calls `take` with every crash after the operations in `cuts` and the media it leaves. Subsets
-    /// of more than [`EXHAUSTIVE`] operations are sampled by `seed`: none, all, all but one, one
+    /// of more than ten operations are sampled by `seed`: none, all, all but one, one
     /// alone, and `samples` others. Breaks when `take` says so.
     pub fn crashes(
         &self,
