@@ -2,7 +2,9 @@
 //! or revert.
 
 use formats::reason::{Exit, Reason};
-use racklet_tests::rig::{CLEAR, Node, RepoServer, TRIES, Tap, World, confirmed, redact, trial};
+use racklet_tests::rig::{
+    CLEAR, Node, RepoServer, TRIES, Tap, UNRELATED, World, confirmed, redact, trial,
+};
 
 /// What every update must have done by the time it is next.
 #[track_caller]
@@ -76,7 +78,7 @@ fn from_a_bundle_without_any_network() {
 #[test]
 fn the_next_release_reuses_the_booted_slot() {
     let (world, server) = RepoServer::with_repository();
-    let v1 = world.publish_stable("1.0.0", 1);
+    let v1 = world.publish_stable("1.0.0", UNRELATED);
     let _v2 = world.publish_stable("1.1.0", 2);
     let tap = Tap::to(&server.authority);
     let node =

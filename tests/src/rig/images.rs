@@ -38,15 +38,20 @@ impl Image {
 
 const MIB: usize = 1 << 20;
 
+/// The number of a release that shares nothing with the first ones.
+pub const UNRELATED: u64 = 101;
+
 /// An operating system of about 8 MiB, of which 5 do not compress.
 ///
-/// Releases differ as releases do: a piece is replaced, a piece is inserted, the rest moves.
+/// Releases differ as releases do: a piece is replaced, a piece is inserted, the rest moves. From
+/// one hundred to the next they have nothing in common.
 pub fn system(release: u64) -> Vec<u8> {
-    let mut image = text(1, MIB);
-    image.extend(noise(2, 3 * MIB));
+    let family = release / 100 * 10_000;
+    let mut image = text(family + 1, MIB);
+    image.extend(noise(family + 2, 3 * MIB));
     image.extend(vec![0; 2 * MIB]);
-    image.extend(text(3, MIB / 2));
-    image.extend(noise(4, 2 * MIB));
+    image.extend(text(family + 3, MIB / 2));
+    image.extend(noise(family + 4, 2 * MIB));
     image.extend(vec![0; 300_001]);
     // One piece in place, one that moves everything after it.
     let changed = noise(1000 + release, 150_000);

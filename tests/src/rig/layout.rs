@@ -83,14 +83,26 @@ impl Repository {
     /// The image blob of a component of a release of the product: the manifest's first layer.
     #[track_caller]
     pub fn image_blob(&self, tag: &str, component: &str) -> PathBuf {
+        self.image_blobs(tag, component).remove(0)
+    }
+
+    /// Every blob that a component can be made of, small frames first: at least one.
+    #[track_caller]
+    pub fn image_blobs(&self, tag: &str, component: &str) -> Vec<PathBuf> {
         let index = self.document(&self.tagged(tag));
         let manifest = manifests(&index)
             .find(|entry| entry["annotations"]["racklet.component"] == component)
             .and_then(|entry| entry["digest"].as_str());
         let Some(manifest) = manifest else { panic!("{tag} has no component {component}") };
-        let manifest = self.document(manifest);
-        let layer = manifest["layers"][0]["digest"].as_str();
-        self.blob(layer.expect("a component's manifest has the image as its first layer"))
+        let mut manifest = self.document(manifest);
+        let layers = layers(&mut manifest);
+        let images = layers.filter(|layer| {
+            layer["mediaType"].as_str().is_some_and(|kind| kind.ends_with("+zstd"))
+        });
+        let digests = images.map(|layer| layer["digest"].as_str().expect("a digest"));
+        let blobs: Vec<PathBuf> = digests.map(|digest| self.blob(digest)).collect();
+        assert!(!blobs.is_empty(), "{component} has no image");
+        blobs
     }
 
     /// Changes the files of the TUF state, by their TUF file names, and lets `tuf:latest` stand for

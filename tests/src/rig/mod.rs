@@ -30,7 +30,7 @@ mod world;
 
 pub use before::Before;
 pub use disk::{CLEAR, Disk, Flags, SlotSizes, confirmed, trial};
-pub use images::{Image, firmware, system};
+pub use images::{Image, UNRELATED, firmware, system};
 pub use layout::Repository;
 pub use node::{HARDWARE, Node, TRIES};
 pub use programs::program;

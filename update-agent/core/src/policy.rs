@@ -615,7 +615,7 @@ mod tests {
         for (name, case) in installs {
             let decided = run(&case);
             assert!(matches!(decided.decision, Decision::Install(_)), "{name}: {decided:?}");
-            assert_eq!(decided.answers.len(), 8, "{name}");
+            assert_eq!(decided.answers.len(), 9, "{name}");
         }
     }
 

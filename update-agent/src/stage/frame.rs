@@ -143,9 +143,13 @@ impl Unpacking<'_, '_> {
 
     /// The part must end here, and the frame must not.
     pub(super) fn pause(mut self) -> Result<(), FrameError> {
-        while !self.left.is_empty() && !*self.ended {
-            if self.step(&mut [0])? > 0 {
-                return Err(FrameError::Long);
+        // Content may also wait inside zstd, of a part it has taken whole.
+        while !*self.ended {
+            match self.step(&mut [0]) {
+                Ok(0) => {}
+                Ok(_) => return Err(FrameError::Long),
+                Err(FrameError::CutOff) => break,
+                Err(error) => return Err(error),
             }
         }
         match (*self.ended, self.left.len()) {
