@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::Cell;
-use super::machine::{Hardware, Machine};
+use super::machine::{DISK, Hardware, Machine};
 use super::tree::Tree;
 use super::world::{Disk, KERNEL, Setup, World, agent_toml};
 use crate::cmd::Cmd;
@@ -79,7 +79,7 @@ impl<'a> Board<'a> {
         self.boots += 1;
         let kernel = self.world.tools.kernel(false)?.display().to_string();
         let initrd = self.dir.join("chooser.cpio").display().to_string();
-        let drive = format!("if=none,id=d0,format=raw,file={}", self.disk.path.display());
+        let drive = format!("{DISK}{}", self.disk.path.display());
         let arguments = [
             ["-kernel", &kernel],
             ["-initrd", &initrd],

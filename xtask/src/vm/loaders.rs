@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::Cell;
-use super::machine::{Hardware, Machine};
+use super::machine::{DISK, Hardware, Machine};
 use super::world::{Disk, KERNEL, Setup, World, offset};
 use crate::cmd::Cmd;
 
@@ -69,7 +69,7 @@ const UBOOT: Loader = Loader {
     files: &[("fw_env.config", "/dev/sda4 0x0 0x4000\n")],
     install: install_uboot,
     hardware: |world, dir| {
-        let drive = format!("if=none,id=d0,format=raw,file={}", dir.join("disk.img").display());
+        let drive = format!("{DISK}{}", dir.join("disk.img").display());
         let bios = world.tools.file("usr/lib/u-boot/qemu-x86/u-boot.rom").display().to_string();
         let words = ["-bios", &bios, "-drive", &drive, "-device", "ide-hd,drive=d0,bus=ide.0"];
         Ok(words.map(str::to_owned).to_vec())
@@ -309,7 +309,7 @@ fn uefi(world: &World, dir: &Path) -> Result<Vec<String>> {
         "-drive".to_owned(),
         format!("if=pflash,format=raw,file={}", vars.display()),
         "-drive".to_owned(),
-        format!("if=none,id=d0,format=raw,file={}", dir.join("disk.img").display()),
+        format!("{DISK}{}", dir.join("disk.img").display()),
         "-device".to_owned(),
         "nvme,drive=d0,serial=d0".to_owned(),
     ];
