@@ -49,8 +49,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The cells of every CI run, two machines at a time. Not among them: what takes minutes by
-    /// itself (`hang-later`), what depends on when a cut falls (`power-cycles`), and the whole
+    /// The cells of every CI run, two machines at a time. Not among them: what waits for
+    /// minutes (`hang`, `hang-later`), what depends on when a cut falls (`power-cycles`), and the whole
     /// `linuxboot-cycle`, which has not passed often enough to judge other people's changes.
     pub(crate) fn tier() -> Self {
         const TIER: &[&str] = &[
