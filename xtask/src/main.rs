@@ -5,6 +5,7 @@
 //! cargo xtask test     format, lints, docs, licences, purity, every test: what CI runs
 //! cargo xtask images   build the real Debian images and firmware blobs (cached)
 //! cargo xtask demo     one release through everything, on a real Debian image
+//! cargo xtask dist     build the programs as they are shipped: a small static agent
 //! cargo xtask sim      cut the power of a simulated machine at every step, everywhere
 //! cargo xtask vm       boot real machines under QEMU, cell by cell
 //! cargo xtask bench    our programs beside other people's, as a table of ratios
@@ -17,6 +18,7 @@ mod bench;
 mod cmd;
 mod debian;
 mod demo;
+mod dist;
 mod firmware;
 mod paths;
 mod setup;
@@ -46,6 +48,8 @@ enum Task {
     Images(debian::Options),
     /// Carry releases through signer, repo-server and update-agent, and check every step.
     Demo(demo::Options),
+    /// Build the programs as they are shipped, into target/dist.
+    Dist,
     /// Cut the power of a simulated machine everywhere, and judge every state that may be left.
     Sim(sim::Options),
     /// Boot real machines under QEMU: choosers, loaders, broken releases, power cuts.
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::run(&options),
         Task::Images(options) => debian::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Dist => dist::run(),
         Task::Sim(options) => sim::run(&options),
         Task::Vm(options) => vm::run(&options),
         Task::Bench(options) => bench::run(&options),

@@ -1,7 +1,7 @@
 //! Fetching what neither the slot nor a seed has.
 //!
 //! ```text
-//!           ┌─ fetcher ──┐  ≤ 4 MiB  ┌─ unpacker ──┐  ≤ 4 MiB  ┌─ finishers ─┐
+//!           ┌─ fetcher ──┐  ≤ 2 MiB  ┌─ unpacker ──┐  ≤ 2 MiB  ┌─ finishers ─┐
 //!  sources ►│ parts in   │─ parts ──►│ sha256 of   │─ chunks ─►│ sha256,     │─► slot
 //!           │ blob order │           │ part ─► zstd│           │ write       │   ledger
 //!           └────────────┘           └─────────────┘           └─────────────┘
@@ -31,10 +31,10 @@ use crate::http::coalesce;
 use crate::progress::Progress;
 use crate::source::Source;
 
-/// 4 MiB of compressed parts between the network and the slot: a dozen of the largest frames' parts.
-const IN_FLIGHT: usize = 4 << 20;
-/// 4 MiB of chunks between an unpacker and those who write.
-const CHUNKS_IN_FLIGHT: usize = 4 << 20;
+/// 2 MiB of compressed parts between the network and the slot: half a dozen of the large frames'.
+const IN_FLIGHT: usize = 2 << 20;
+/// 2 MiB of chunks between an unpacker and those who write: eight of the longest.
+const CHUNKS_IN_FLIGHT: usize = 2 << 20;
 /// 9 MiB: a frame of 8 MiB that zstd cannot compress; it is held whole to be verified first.
 const PART_BYTES_MAX: u32 = 9 << 20;
 /// Parts asked for in one go: 80 MiB of 20 KiB frames, 300 KiB of memory.

@@ -30,7 +30,7 @@ use anyhow::{Context, Result};
 use self::rig::Bench;
 use self::table::{Row, Table};
 use crate::cmd::Cmd;
-use crate::{debian, paths, setup, show};
+use crate::{debian, dist, paths, setup, show};
 
 /// Of the measurements; what is built and prepared once comes before.
 const TIME: Duration = Duration::from_secs(15 * 60);
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let images = debian::images(&debian::Options { fallback: options.quick, rebuild: false })?;
     let programs = match &options.programs {
         Some(dir) => fs::canonicalize(dir).with_context(|| format!("find {}", dir.display()))?,
-        None => build()?,
+        None => dist::build()?,
     };
     fs::create_dir_all(paths::cache())?;
     run::sweep_loops(&paths::cache())?;
@@ -123,16 +123,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("written: docs/benchmarks.md");
     }
     Ok(())
-}
-
-/// The programs as they are shipped.
-fn build() -> Result<PathBuf> {
-    Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--locked", "--bins"])
-        .args(["-p", "signer", "-p", "repo-server", "-p", "update-agent"])
-        .current_dir(&paths::root())
-        .watch()?;
-    Ok(paths::target().join("release"))
 }
 
 /// What is made once and kept, so that the measuring time is for measuring.

@@ -21,8 +21,7 @@ use anyhow::Result;
 
 use self::rig::Rig;
 use self::story::{Story, Told};
-use crate::cmd::Cmd;
-use crate::{debian, firmware, paths, setup};
+use crate::{debian, dist, firmware, setup};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -53,14 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     })?;
     let (images, firmware) = found.expect("the step above succeeded");
 
-    story.step("build signer, repo-server and update-agent for release", || {
-        let packages = ["-p", "signer", "-p", "repo-server", "-p", "update-agent"];
-        Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--release", "--locked", "--bins"])
-            .args(packages)
-            .current_dir(&paths::root())
-            .run()?;
-        Ok(Told::line("cargo build --release --locked"))
+    story.step("build signer, repo-server and update-agent as they are shipped", || {
+        dist::build()?;
+        Ok(Told::line("cargo xtask dist: the agent is one static file"))
     })?;
 
     let rig = Rig::create(options.keep.as_deref())?;

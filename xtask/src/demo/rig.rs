@@ -13,7 +13,7 @@ use rcgen::{
 };
 
 use crate::cmd::Cmd;
-use crate::paths;
+use crate::{dist, paths};
 
 /// Repository namespace on the server.
 const NAMESPACE: &str = "racklet";
@@ -45,7 +45,7 @@ impl Rig {
                 (owned.path().to_path_buf(), Some(owned))
             }
         };
-        Ok(Self { dir, _owned: owned, programs: paths::target().join("release") })
+        Ok(Self { dir, _owned: owned, programs: dist::folder() })
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

@@ -8,24 +8,20 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{cargo_cmd, tracked_files};
+use super::tracked_files;
+use crate::dist::{self, PROGRAMS};
 use crate::paths;
 
 /// Start of the name of every fault-injection switch. Written in two parts, so that this file is
 /// not a finding of its own.
 const MARKER: &str = concat!("RACKLET_", "FAIL");
 
-/// What is shipped.
-const PROGRAMS: [&str; 3] = ["signer", "repo-server", "update-agent"];
-
 /// Builds the shipped programs as for a release and looks into them; one line for each breach.
 pub(super) fn check() -> Result<Vec<String>> {
     let mut faults = sources()?;
-    let mut build = vec!["build", "--release", "--locked", "--bins"];
-    build.extend(PROGRAMS.iter().flat_map(|program| ["-p", program]));
-    cargo_cmd(&build).run()?;
+    let dir = dist::build()?;
     for program in PROGRAMS {
-        let path = paths::target().join("release").join(program);
+        let path = dir.join(program);
         let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         if contains(&bytes, MARKER.as_bytes()) {
             faults.push(format!("release program {program} contains {MARKER}"));

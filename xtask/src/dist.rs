@@ -1,0 +1,87 @@
+//! `cargo xtask dist`: the programs as they are shipped.
+//!
+//! `update-agent` is one static file, built for size: nodes may have little flash, no C library of
+//! ours, and start it as `/init`. `signer` and `repo-server` are linked as the machine they run on is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cmd::Cmd;
+use crate::{paths, show};
+
+/// What is shipped.
+pub(crate) const PROGRAMS: [&str; 3] = ["signer", "repo-server", "update-agent"];
+
+/// `cargo xtask dist`
+pub(crate) fn run() -> Result<()> {
+    let dir = build()?;
+    for program in PROGRAMS {
+        let file = dir.join(program);
+        let kind = if is_static(&file)? { "static" } else { "dynamic" };
+        let size = fs::metadata(&file)?.len();
+        println!("{program:<13} {:>10}, {kind}  {}", show::bytes(size), file.display());
+    }
+    Ok(())
+}
+
+/// Where they lie once built.
+pub(crate) fn folder() -> PathBuf {
+    paths::target().join("dist")
+}
+
+/// Builds all of them; the folder where they lie.
+pub(crate) fn build() -> Result<PathBuf> {
+    let dir = folder();
+    let others = ["-p", "signer", "-p", "repo-server"];
+    cargo().args(["build", "--release", "--locked", "--bins"]).args(others).run()?;
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let release = paths::target().join("release");
+    for (from, program) in
+        [(release.join("signer"), "signer"), (release.join("repo-server"), "repo-server")]
+    {
+        copy(&from, &dir.join(program))?;
+    }
+    copy(&agent("dist")?, &dir.join("update-agent"))?;
+    Ok(dir)
+}
+
+/// The static agent, built with this profile.
+pub(crate) fn agent(profile: &str) -> Result<PathBuf> {
+    let target = host()?;
+    // With the target named, build scripts and macros are built without its flags.
+    cargo()
+        .args(["build", "--quiet", "--locked", "-p", "update-agent", "--profile", profile])
+        .args(["--target", &target])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .run()?;
+    let file = paths::target().join(target).join(profile).join("update-agent");
+    ensure!(is_static(&file)?, "{} asks for a dynamic loader", file.display());
+    Ok(file)
+}
+
+/// The target of this toolchain, as rustc names it.
+fn host() -> Result<String> {
+    let text = Cmd::new("rustc").arg("-vV").current_dir(&paths::root()).read()?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names its host")?.to_owned())
+}
+
+/// Whether a program needs no other file to start: its ELF program headers name no interpreter.
+pub(crate) fn is_static(file: &Path) -> Result<bool> {
+    let headers = Cmd::new("readelf").args(["-Wl"]).arg(file).read()?;
+    Ok(!headers.contains("INTERP"))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("copy {} to {}", from.display(), to.display()))
+}
+
+fn cargo() -> Cmd {
+    Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(&paths::root())
+        .env("CARGO_TERM_COLOR", "never")
+}
