@@ -13,6 +13,7 @@ use formats::release::ComponentName;
 use storage::block::{Access, BlockDevice};
 use storage::host::Host;
 use storage::partition_table;
+use update_core::chooser::ChooserFloor;
 
 pub use crate::boot::BootControl;
 use crate::config::{BootConfig, Config};
@@ -235,6 +236,12 @@ impl Disk {
         let word = format!("racklet.refused={slot}:");
         let code = text.split_whitespace().find_map(|found| found.strip_prefix(&word))?;
         Some(code.chars().take(40).collect())
+    }
+
+    /// What the chooser of this boot made of the TPM's floor, if it said so.
+    pub fn chooser_floor(&self) -> ChooserFloor {
+        let text = self.host.read_kernel(&self.boot.cmdline).unwrap_or_default();
+        ChooserFloor::of_command_line(&text)
     }
 
     fn slot_of_cmdline(&self, table: &Table) -> Result<Option<Slot>, AgentError> {

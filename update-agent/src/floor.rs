@@ -97,7 +97,7 @@ impl Agent {
     fn follow(&self, held: &Held) -> Result<(), AgentError> {
         let Some(mut counter) = self.open_tpm()? else { return Ok(()) };
         let file = self.state.floor_record()?;
-        let tpm = Self::look(&mut counter);
+        let tpm = look(&mut counter);
         let judged = judge(&file, &tpm);
         match (judged.guarantee, tpm) {
             (Guarantee::Lost(why), _) => {
@@ -149,17 +149,18 @@ impl Agent {
     fn ask_tpm(&self) -> Tpm {
         match self.open_tpm() {
             Ok(None) => Tpm::NotConfigured,
-            Ok(Some(mut counter)) => Self::look(&mut counter),
+            Ok(Some(mut counter)) => look(&mut counter),
             Err(error) => Tpm::Unusable(error.chain()),
         }
     }
+}
 
-    fn look(counter: &mut Counter) -> Tpm {
-        match counter.look() {
-            Ok(Found::Nothing | Found::Fresh) => Tpm::NoCounter,
-            Ok(Found::Counter { mark, value }) => Tpm::Counter { mark, value },
-            Err(error) => Tpm::Unusable(chain_of(&error)),
-        }
+/// What lies under a counter's index.
+pub(crate) fn look(counter: &mut Counter) -> Tpm {
+    match counter.look() {
+        Ok(Found::Nothing | Found::Fresh) => Tpm::NoCounter,
+        Ok(Found::Counter { mark, value }) => Tpm::Counter { mark, value },
+        Err(error) => Tpm::Unusable(chain_of(&error)),
     }
 }
 

@@ -7,6 +7,9 @@ use update_agent::commands::{Cli, run};
 use update_agent::{chooser, config};
 
 fn main() -> ExitCode {
+    if chooser::is_root_init() {
+        chooser::run_root();
+    }
     if chooser::is_init() {
         // The kernel hands words it does not know to the first process: they are not for us.
         chooser::run(config::DEFAULT_PATH.as_ref());

@@ -5,7 +5,8 @@
 # CONFIG  update-agent.toml with [chooser]; modules = [] is filled in with those named in $MODULES
 # OUT     a cpio archive for `-initrd`, or to be built into the firmware's kernel
 #
-# The modules come from /lib/modules/KERNEL-RELEASE with all that they depend on.
+# The modules come from /lib/modules/KERNEL-RELEASE with all that they depend on. With [floor] in CONFIG
+# name the TPM's driver, too: tpm_crb or tpm_tis.
 set -eu
 agent=$1 config=$2 root=$3 release=$4 out=$5
 modules=${MODULES:-nvme ext4 crc32c_generic dm-verity}

@@ -12,7 +12,8 @@
 //! The proof is the metadata with which the agent accepted the release, walked again from the root
 //! that the chooser carries. Expiry is judged by the time at which the agent did: a chooser has no
 //! clock it could trust, and a node that was off for a year must boot. What was current then stays
-//! bootable until its slot is written again; a rollback is refused by the agent, by its floor.
+//! bootable until its slot is written again; a rollback is refused by the floor: the agent's, and where
+//! a TPM keeps it the chooser's, too ([`ChooserFloor`]).
 
 use std::time::Duration;
 
@@ -27,8 +28,10 @@ use crate::boot::{BootFlags, FlagEdit, select};
 use crate::trust::{Clock, Limits, Refresh, Reply, Stored, TrustError, run};
 
 mod proof;
+mod told;
 
 pub use proof::{Proof, Trailer, place};
+pub use told::{BelowFloor, ChooserFloor, Gap, Root, RootError, init_of_command_line};
 
 /// Why a slot's proof does not hold.
 #[derive(Debug, thiserror::Error)]

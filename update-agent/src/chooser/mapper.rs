@@ -1,7 +1,7 @@
 //! A dm-verity device, set up without other programs.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,27 @@ impl VerityDevice {
     /// Its node.
     pub(super) fn node(&self) -> &Path {
         &self.node
+    }
+
+    /// Reads one block: what is mapped is what was signed, or something else altogether.
+    pub(super) fn check_first_block(&self) -> Result<(), AgentError> {
+        let mut block = [0; formats::verity::BLOCK];
+        File::open(&self.node)
+            .and_then(|mut file| file.read_exact(&mut block))
+            .map_err(|error| judge(self, "read the first block", error))
+    }
+
+    /// Leaves it in place for good, under its name in `/dev/mapper`, where other programs look.
+    pub(super) fn keep(self) -> io::Result<PathBuf> {
+        let named = Path::new("/dev/mapper").join(&self.name);
+        let device = std::mem::ManuallyDrop::new(self);
+        let target = Path::new("..").join(device.node.file_name().unwrap_or_default());
+        match std::os::unix::fs::symlink(target, &named) {
+            // udev was there first.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(named),
+            Err(error) => Err(error),
+            Ok(()) => Ok(named),
+        }
     }
 
     /// Whether a block was read that is not what was signed.

@@ -14,13 +14,17 @@
 //!
 //! What the kernel is told besides what the slot says: `racklet.slot`, `racklet.boot`,
 //! `racklet.tries`, `racklet.version`, `racklet.refused=SLOT:CODE` for a slot refused in this boot,
-//! and `roothash` with its companions, as systemd's veritysetup generator reads them.
+//! `racklet.floor` and `racklet.root` ([`update_core::chooser::Root`]), by which the slot's initramfs
+//! mounts `/`, and `roothash` with its companions, as systemd's veritysetup generator reads them.
 
 mod config;
+mod floor;
 mod mapper;
+mod root;
 mod slot;
 mod sys;
 mod watchdog;
+mod words;
 
 use std::fmt;
 use std::io::Write as _;
@@ -41,12 +45,14 @@ use update_core::boot::{BootFlags, FlagEdit};
 use update_core::chooser::{Attempt, Rescue, is_given_up, next, rescue};
 
 pub use config::{ChooserConfig, RescueEnd};
+pub use root::{is_root_init, map_root, run_root};
 pub use slot::{machine, read_proof, write_proof};
 
 use crate::config::{Backend, Config};
 use crate::disk::{BootControl as _, Disk};
 use crate::error::{AgentError, Because as _};
 use watchdog::Watchdog;
+use words::Told;
 
 /// Between two looks for a disk that has not appeared.
 const DISK_POLL: Duration = Duration::from_millis(50);
@@ -77,6 +83,7 @@ pub(super) fn say(text: fmt::Arguments<'_>) {
 }
 
 fn boot(path: &Path) {
+    say(format_args!("chooser {}", env!("CARGO_PKG_VERSION")));
     system_mounts();
     let config = Config::load(path);
     let settings = config.as_ref().map(|config| config.chooser.clone()).unwrap_or_default();
@@ -113,6 +120,7 @@ fn one_round(config: &Config, watchdog: &mut Watchdog) -> String {
         Ok(disk) => disk,
         Err(error) => return shown(&error),
     };
+    let floor = floor::ask(&config.floor, watchdog);
     loop {
         watchdog.feed();
         let flags = match disk.flags() {
@@ -126,7 +134,8 @@ fn one_round(config: &Config, watchdog: &mut Watchdog) -> String {
             };
             return format!("{}: {}, {}", Reason::BootRecord, told(Slot::A), told(Slot::B));
         };
-        let error = match try_slot(config, &disk, flags, attempt, &why, watchdog) {
+        let told = Told { floor, refused: &why };
+        let error = match try_slot(config, &disk, flags, attempt, told, watchdog) {
             Ok(never) => match never {},
             Err(error) => error,
         };
@@ -165,7 +174,7 @@ fn try_slot(
     disk: &Disk,
     before: BootFlags,
     attempt: Attempt,
-    refused: &[(Slot, Reason)],
+    told: Told<'_>,
     watchdog: &mut Watchdog,
 ) -> Result<std::convert::Infallible, AgentError> {
     if attempt.flags != before {
@@ -175,7 +184,7 @@ fn try_slot(
             return Err(AgentError::new(Reason::Readback, text));
         }
     }
-    let ready = slot::load(config, disk, attempt, refused, watchdog)?;
+    let ready = slot::load(config, disk, attempt, told, watchdog)?;
     say(format_args!("slot {}, {ready}; starting", attempt.slot));
     watchdog.feed();
     rustix::fs::sync();

@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use formats::bls::BootFiles;
-use formats::boot_record::Slot;
 use formats::gpt::Partition;
 use formats::reason::Reason;
 use formats::version::Version;
@@ -17,12 +16,13 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create, open
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use storage::block::BlockDevice;
 use update_core::chooser::{
-    Approved, Attempt, Machine, Proof, ProofError, Trailer, approve, place,
+    Attempt, BelowFloor, Machine, Proof, ProofError, Trailer, approve, place,
 };
 
 use super::mapper::{VerityDevice, judge};
 use super::sys;
 use super::watchdog::Watchdog;
+use super::words::{Told, Words};
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::error::{AgentError, Because as _};
@@ -61,7 +61,7 @@ pub(super) fn load(
     config: &Config,
     disk: &Disk,
     attempt: Attempt,
-    refused: &[(Slot, Reason)],
+    told: Told<'_>,
     watchdog: &mut Watchdog,
 ) -> Result<Ready, AgentError> {
     let slot = attempt.slot;
@@ -71,6 +71,7 @@ pub(super) fn load(
         .map_err(|error| AgentError::from(error).or_config().context("trust.root"))?;
     let proof = read_proof(device.as_ref())?;
     let approved = approve(&proof, &root, machine(config))?;
+    told.floor.admit(&approved)?;
     let partition = disk.partition(&disk.table()?, slot, component)?;
     let number = device_number(disk.path(), &partition)?;
     let verity = VerityDevice::open(&format!("racklet-{slot}"), &number, approved.verity())?;
@@ -82,7 +83,7 @@ pub(super) fn load(
     let files = BootFiles::parse(&entry).because(Reason::BundleFormat, ENTRY)?;
     let kernel = mounted.open(&files.linux)?;
     let initrd = mounted.initrd(&files.initrd)?;
-    let words = Words { config, attempt, approved: &approved, partition: &partition, refused };
+    let words = Words { config, attempt, approved: &approved, partition: &partition, told };
     let line = words.command_line(&files.options, watchdog);
     if line.len() > COMMAND_LINE_LIMIT {
         let text = format!("the kernel's command line has {} bytes", line.len());
@@ -146,7 +147,7 @@ pub fn write_proof(slot: &dyn BlockDevice, proof: &Proof, used: u64) -> Result<(
 }
 
 /// `major:minor` of the kernel's own partition.
-fn device_number(disk: &Path, partition: &Partition) -> Result<String, AgentError> {
+pub(super) fn device_number(disk: &Path, partition: &Partition) -> Result<String, AgentError> {
     let failed = || format!("find partition {} of {}", partition.number, disk.display());
     let rdev = fs::metadata(disk).because(Reason::SlotIo, failed())?.rdev();
     let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
@@ -182,11 +183,7 @@ struct Mounted<'a> {
 impl<'a> Mounted<'a> {
     fn at(place: &'static str, verity: &'a VerityDevice) -> Result<Self, AgentError> {
         let _exists = fs::create_dir(place);
-        let kind = file_system(verity)?;
-        let flags =
-            MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-        mount(verity.node(), place, kind, flags, None)
-            .map_err(|errno| judge(verity, "mount the slot", errno.into()))?;
+        mount_slot(verity, place, MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC)?;
         Ok(Mounted { place, verity })
     }
 
@@ -243,6 +240,17 @@ impl Drop for Mounted<'_> {
     }
 }
 
+/// Mounts a slot's file system, read-only.
+pub(super) fn mount_slot(
+    verity: &VerityDevice,
+    place: &str,
+    flags: MountFlags,
+) -> Result<(), AgentError> {
+    let kind = file_system(verity)?;
+    mount(verity.node(), place, kind, MountFlags::RDONLY | flags, None)
+        .map_err(|errno| judge(verity, "mount the slot", errno.into()))
+}
+
 /// Which file system a slot holds: the kernel's mount wants its name.
 fn file_system(verity: &VerityDevice) -> Result<&'static str, AgentError> {
     let mut head = vec![0; 2048];
@@ -262,46 +270,15 @@ fn file_system(verity: &VerityDevice) -> Result<&'static str, AgentError> {
     }
 }
 
-/// What the kernel is told.
-struct Words<'a> {
-    config: &'a Config,
-    attempt: Attempt,
-    approved: &'a Approved,
-    partition: &'a Partition,
-    refused: &'a [(Slot, Reason)],
-}
-
-impl Words<'_> {
-    fn command_line(&self, options: &str, watchdog: &Watchdog) -> String {
-        let slot = self.attempt.slot;
-        let flags = self.attempt.flags.of(slot);
-        let kind = if flags.successful { "confirmed" } else { "trial" };
-        let (guid, verity) = (self.partition.guid, self.approved.verity());
-        let mut words = vec![options.trim().to_owned(), self.config.chooser.append.clone()];
-        words.push(format!(
-            "racklet.slot={slot} racklet.boot={kind} racklet.tries={} racklet.version={}",
-            flags.tries,
-            self.approved.version(),
-        ));
-        words
-            .extend(self.refused.iter().map(|(slot, why)| format!("racklet.refused={slot}:{why}")));
-        if let Some(timeout) = watchdog.armed() {
-            words.push(format!("racklet.watchdog={}", timeout.as_secs()));
-        }
-        words.push(format!(
-            "roothash={} systemd.verity_root_data=PARTUUID={guid} \
-             systemd.verity_root_hash=PARTUUID={guid} \
-             systemd.verity_root_options=hash-offset={}",
-            verity.root_hash, verity.hash_offset,
-        ));
-        words.retain(|word| !word.is_empty());
-        words.join(" ")
-    }
-}
-
 impl From<ProofError> for AgentError {
     fn from(error: ProofError) -> Self {
         let reason = error.reason();
         AgentError::new(reason, crate::error::chain_of(&error))
+    }
+}
+
+impl From<BelowFloor> for AgentError {
+    fn from(error: BelowFloor) -> Self {
+        AgentError::new(Reason::SecverFloor, error.to_string())
     }
 }

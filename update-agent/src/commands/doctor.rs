@@ -5,6 +5,7 @@ use std::path::Path;
 use formats::boot_record::Slot;
 use formats::reason::{Exit, Reason};
 use serde_json::json;
+use update_core::chooser::ChooserFloor;
 use update_core::floor::Guarantee;
 use update_core::update::stand;
 
@@ -233,7 +234,21 @@ fn kernel(agent: &Agent) -> Answer {
 fn floor(agent: &Agent) -> Answer {
     let judged = agent.floor()?;
     let text = super::floor::guarantee(&judged);
+    // Only a verifying chooser could look at it.
+    let chooser = agent.config.boot.verity && agent.disk.chooser_booted();
     match judged.guarantee {
+        Guarantee::Tpm if chooser => match agent.disk.chooser_floor() {
+            ChooserFloor::At(_) if !judged.older_state => good(text),
+            ChooserFloor::At(_) => Ok((Level::Weak, text)),
+            ChooserFloor::Open(gap) => Ok((
+                Level::Weak,
+                format!("{text}; the chooser of this boot could not apply it: {}", gap.code()),
+            )),
+            ChooserFloor::Unset => Ok((
+                Level::Weak,
+                format!("{text}; the chooser does not look at it: set floor.tpm in its own file"),
+            )),
+        },
         Guarantee::Tpm if !judged.older_state => good(text),
         Guarantee::Lost(_) => Err(AgentError::new(Reason::FloorLost, text)
             .hint("when you know why the TPM changed, run `update-agent floor --renew`")),

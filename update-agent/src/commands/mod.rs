@@ -11,6 +11,7 @@ mod status;
 mod trial;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use formats::reason::{Exit, Reason};
@@ -71,6 +72,9 @@ pub enum Command {
     Run(RunArgs),
     /// Choose the slot to boot, as the boot loader does.
     BootSelect(BootSelectArgs),
+    /// In the initramfs of a slot: map the root file system that the chooser verified, through
+    /// dm-verity, and print its device.
+    MapRoot(MapRootArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -180,6 +184,14 @@ pub struct BootSelectArgs {
     pub simulate: bool,
 }
 
+/// Options of `map-root`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct MapRootArgs {
+    /// How long the disk may take to appear, in seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub wait: u64,
+}
+
 /// Runs a command line to its end.
 pub fn run(cli: &Cli) -> Exit {
     start_log(cli);
@@ -188,6 +200,20 @@ pub fn run(cli: &Cli) -> Exit {
         let mut command = <Cli as clap::CommandFactory>::command();
         clap_complete::generate(*shell, &mut command, "update-agent", &mut std::io::stdout());
         return Exit::Done;
+    }
+    // An initramfs has no configuration: the chooser's word is all that counts.
+    if let Command::MapRoot(args) = &cli.command {
+        return match crate::chooser::map_root(Duration::from_secs(args.wait)) {
+            Ok(node) => {
+                let node = node.display().to_string();
+                output.result(serde_json::json!({ "root": node }), &node);
+                Exit::Done
+            }
+            Err(error) => {
+                output.error(&error);
+                error.reason().exit()
+            }
+        };
     }
     let agent = match Config::load(&cli.config).and_then(Agent::open) {
         Ok(agent) => agent,
@@ -222,7 +248,7 @@ pub fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit,
         Command::Verify(args) => status::verify(agent, *args, output),
         Command::Run(args) => run::run(agent, *args, output),
         Command::BootSelect(_) => boot_select::simulate(agent, output),
-        Command::Completions { .. } => Ok(Exit::Done),
+        Command::Completions { .. } | Command::MapRoot(_) => Ok(Exit::Done),
     };
     match &result {
         Ok(_) if matches!(command, Command::Status | Command::History | Command::BootSelect(_)) => {

@@ -1,8 +1,11 @@
 //! `status`, `history` and `verify`. None of them changes anything or waits for another agent.
 
+use std::collections::BTreeMap;
+
 use formats::boot_record::{Phase, Slot};
 use formats::reason::{Exit, Reason};
 use serde_json::{Value, json};
+use update_core::chooser::ChooserFloor;
 use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::VerifyArgs;
@@ -26,6 +29,11 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         .into_iter()
         .map(ToString::to_string)
         .collect();
+    let chooser_floor = agent.disk.chooser_floor();
+    let refused: BTreeMap<String, String> = Slot::BOTH
+        .into_iter()
+        .filter_map(|slot| Some((slot.to_string(), agent.disk.refused_by_chooser(slot)?)))
+        .collect();
     let example = agent.trusts_example_keys();
     let pending = node.record.update.as_ref().map(|update| {
         json!({
@@ -44,6 +52,8 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "pending": pending,
         "slots": { "a": slot_value(&node, Slot::A), "b": slot_value(&node, Slot::B) },
         "floor": super::floor::value(&floor, older_since),
+        "chooser_floor": chooser_floor.to_string(),
+        "refused_by_chooser": refused,
         "mixed": mixed,
         "counting": node.record.counting,
         "failures": node.record.failures,
@@ -78,6 +88,12 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         floor.floor,
         super::floor::guarantee(&floor)
     );
+    if let ChooserFloor::Open(gap) = chooser_floor {
+        text += &format!("chooser  booted without a floor: {}\n", gap.code());
+    }
+    for (slot, code) in &refused {
+        text += &format!("chooser  refused slot {slot}: {code}\n");
+    }
     if let Some(at) = older_since {
         text += &format!("noticed  on {}: this state was older than the TPM\n", time(at));
     }

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::Cell;
 use super::machine::{DISK, Hardware, Machine};
+use super::power::{self, Subject};
 use super::tree::Tree;
-use super::world::{Disk, KERNEL, Setup, World, agent_toml};
+use super::world::{Disk, KERNEL, Setup, World, agent_toml, length};
 use crate::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
@@ -20,12 +21,22 @@ pub(super) const CELLS: &[Cell] = &[
     ("linuxboot-netdead", "the agent's history", |world, dir| broken(world, dir, "1.2.3")),
     ("linuxboot-noagent", "i6300esb", |world, dir| broken(world, dir, "1.2.4")),
     ("linuxboot-hang-later", "i6300esb", |world, dir| broken(world, dir, "1.2.5")),
-    ("linuxboot-power-cycles", "cgpt", power_cycles),
+    ("linuxboot-altered-later", "dm-verity of the kernel", altered_later),
+    ("linuxboot-power-cycles", "cgpt", |world, dir| power_cycles(world, dir, 50, 3)),
+    ("linuxboot-power-short", "cgpt", |world, dir| power_cycles(world, dir, 12, 1)),
 ];
 
 /// Modules of the chooser. sha256 may be built in.
-const MODULES: &[&str] =
-    &["nvme", "crc32c_generic", "ext4", "dm-mod", "dm-verity", "sha256_generic", "i6300esb"];
+const MODULES: &[&str] = &[
+    "nvme",
+    "crc32c_generic",
+    "ext4",
+    "dm-mod",
+    "dm-verity",
+    "sha256_generic",
+    "i6300esb",
+    "tpm_crb",
+];
 /// Seconds: longer than a slow start of the slot's kernel, short enough to wait for.
 const WATCHDOG: u64 = 30;
 
@@ -48,19 +59,21 @@ fn firmware(world: &World, file: &Path, settings: &str) -> Result<()> {
 }
 
 /// A machine and the disk it boots from, again and again.
-struct Board<'a> {
+pub(super) struct Board<'a> {
     world: &'a World,
     dir: PathBuf,
-    disk: Disk,
+    pub(super) disk: Disk,
     boots: u32,
+    /// Further arguments of QEMU.
+    pub(super) devices: Vec<String>,
 }
 
 impl<'a> Board<'a> {
-    fn new(world: &'a World, dir: &Path, setup: &Setup<'_>) -> Result<Self> {
+    pub(super) fn new(world: &'a World, dir: &Path, setup: &Setup<'_>) -> Result<Self> {
         let settings = format!(
             "watchdog_timeout = \"{}s\"\ndisk_wait = \"10s\"\n",
             world.life(WATCHDOG).as_secs()
-        );
+        ) + setup.more;
         Board::with_firmware(world, dir, setup, &settings)
     }
 
@@ -72,10 +85,10 @@ impl<'a> Board<'a> {
     ) -> Result<Self> {
         firmware(world, &dir.join("chooser.cpio"), settings)?;
         let disk = world.disk(dir, setup)?;
-        Ok(Board { world, dir: dir.to_owned(), disk, boots: 0 })
+        Ok(Board { world, dir: dir.to_owned(), disk, boots: 0, devices: Vec::new() })
     }
 
-    fn power_on(&mut self, life: u64) -> Result<Machine> {
+    pub(super) fn power_on(&mut self, life: u64) -> Result<Machine> {
         self.boots += 1;
         let kernel = self.world.tools.kernel(false)?.display().to_string();
         let initrd = self.dir.join("chooser.cpio").display().to_string();
@@ -89,7 +102,12 @@ impl<'a> Board<'a> {
         ];
         Hardware {
             tools: &self.world.tools,
-            arguments: arguments.concat().into_iter().map(str::to_owned).collect(),
+            arguments: arguments
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .chain(self.devices.iter().cloned())
+                .collect(),
             memory: 384,
             life: self.world.life(life),
             log: self.dir.join(format!("serial-{}.log", self.boots)),
@@ -98,7 +116,7 @@ impl<'a> Board<'a> {
     }
 
     /// Priority, tries, successful of both slots, as ChromeOS' own tool reads them.
-    fn flags(&self) -> Result<[[u8; 3]; 2]> {
+    pub(super) fn flags(&self) -> Result<[[u8; 3]; 2]> {
         let read = |number: &str| -> Result<[u8; 3]> {
             let mut found = [0; 3];
             for (value, option) in found.iter_mut().zip(["-P", "-T", "-S"]) {
@@ -115,7 +133,7 @@ impl<'a> Board<'a> {
 }
 
 /// Applies a release from the data partition and restarts.
-fn update(machine: &mut Machine, version: &str) -> Result<()> {
+pub(super) fn update(machine: &mut Machine, version: &str) -> Result<()> {
     let said = machine.ok(&format!(
         "agent apply --json --version {version} /data/{version}.tar 2>/run/progress"
     ))?;
@@ -129,14 +147,14 @@ fn cycle(world: &World, dir: &Path) -> Result<String> {
     let mut board = Board::new(world, dir, &setup)?;
     let mut machine = board.power_on(480)?;
     machine.expect("racklet: slot a, 1.0.0 verified, confirmed")?;
-    machine.expect("@@ready slot=a version=1.0.0")?;
+    machine.expect("@@ready slot=a version=1.0.0 root=dm-root")?;
     update(&mut machine, "1.1.0")?;
     machine.expect("racklet: slot b, 1.1.0 verified, on trial, 1 tries left")?;
     machine.expect("\"did\":\"confirmed\"")?;
-    machine.expect("@@ready slot=b version=1.1.0")?;
+    machine.expect("@@ready slot=b version=1.1.0 root=dm-root")?;
     machine.send("reboot-now")?;
     machine.expect("racklet: slot b, 1.1.0 verified, confirmed")?;
-    machine.expect("@@ready slot=b version=1.1.0")?;
+    machine.expect("@@ready slot=b version=1.1.0 root=dm-root")?;
     update(&mut machine, "1.2.0")?;
     for left in [1, 0] {
         machine.expect(&format!("racklet: slot a, 1.2.0 verified, on trial, {left} tries left"))?;
@@ -144,7 +162,7 @@ fn cycle(world: &World, dir: &Path) -> Result<String> {
     }
     machine.expect("racklet: slot b, 1.1.0 verified, confirmed")?;
     machine.expect("\"did\":\"reverted\"")?;
-    machine.expect("@@ready slot=b version=1.1.0")?;
+    machine.expect("@@ready slot=b version=1.1.0 root=dm-root")?;
     let history = machine.ok("agent history --json")?;
     ensure!(history.contains("own: "), "the failed check stands in the history: {history}");
     let took = machine.age();
@@ -196,14 +214,14 @@ fn altered(world: &World, dir: &Path) -> Result<String> {
     let setup = Setup { bundles: &["1.1.0"], ..Setup::default() };
     let mut board = Board::new(world, dir, &setup)?;
     let mut machine = board.power_on(240)?;
-    machine.expect("@@ready slot=a version=1.0.0")?;
+    machine.expect("@@ready slot=a version=1.0.0 root=dm-root")?;
     let command = "agent apply --json --version 1.1.0 /data/1.1.0.tar 2>/run/progress";
     machine.ok(command)?;
     drop(machine.cut());
     let pristine = dir.join("pristine.img");
     copy(&board.disk.path, &pristine)?;
     let kernel = fs::read(world.tools.kernel(false)?)?;
-    let slot = 64 << 20;
+    let slot = length("root-b")?;
     let rows: [(&str, u64, &str); 5] = [
         ("kernel", board.disk.find("root-b", &kernel[8192..12288])? + 77, "hash_mismatch"),
         ("initrd", board.disk.find("root-b", b"070701")? + 4096 * 300, "hash_mismatch"),
@@ -221,7 +239,7 @@ fn altered(world: &World, dir: &Path) -> Result<String> {
         let told = machine.expect("\"did\":\"reverted\"").with_context(saw)?;
         let why = format!("the chooser refused slot b: {code}");
         ensure!(told.contains(&why), "{what}: the agent says {told}");
-        machine.expect("@@ready slot=a version=1.0.0")?;
+        machine.expect("@@ready slot=a version=1.0.0 root=dm-root")?;
         drop(machine.cut());
         ensure!(board.flags()? == [[1, 0, 1], [0, 0, 0]], "{what}: {:?}", board.flags()?);
     }
@@ -231,13 +249,52 @@ fn altered(world: &World, dir: &Path) -> Result<String> {
     board.disk.flip("root-a", at)?;
     let mut machine = board.power_on(180)?;
     machine.expect("racklet: slot b, 1.1.0 verified, on trial, 1 tries left")?;
-    machine.expect("@@ready slot=b version=1.1.0")?;
+    machine.expect("@@ready slot=b version=1.1.0 root=dm-root")?;
     machine.send("reboot-now")?;
     machine.expect("racklet: slot b, 1.1.0 verified, confirmed")?;
     Ok("5 alterations refused, 5 times the other slot in the same boot".to_owned())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// A byte of a file changes under the running system: an I/O error, never other bytes.
+fn altered_later(world: &World, dir: &Path) -> Result<String> {
+    let mut board = Board::new(world, dir, &Setup::default())?;
+    let mut machine = board.power_on(240)?;
+    machine.expect("racklet: root: slot a, /dev/dm-0, every block verified")?;
+    machine.expect("@@ready slot=a version=1.0.0 root=dm-root")?;
+    let mount = machine.ok("grep ' / / ' /proc/self/mountinfo")?;
+    ensure!(mount.contains(" ro") && mount.contains("dm-0"), "/ is {mount}");
+    ensure!(machine.run("touch /x")?.0 != 0, "something was written to the slot");
+    let kernel = fs::read(world.tools.kernel(false)?)?;
+    let hash = |bytes: &[u8]| -> Result<String> {
+        let file = dir.join("expected");
+        fs::write(&file, bytes)?;
+        Ok(Cmd::new("sha256sum").arg(&file).read()?.chars().take(64).collect())
+    };
+    let good = hash(&kernel)?;
+    let whole = "echo 3 >/proc/sys/vm/drop_caches; sha256sum /boot/vmlinuz";
+    ensure!(machine.ok(whole)?.contains(&good), "the file before");
+    let at = board.disk.find("root-a", &kernel[8192..12288])? + 77;
+    board.disk.flip("root-a", at)?;
+    let read = "echo 3 >/proc/sys/vm/drop_caches; cat /boot/vmlinuz >/run/before";
+    let (code, said) = machine.run(read)?;
+    ensure!(code != 0 && said.to_lowercase().contains("i/o error"), "{code} {said}");
+    let before = machine.ok("sha256sum /run/before")?;
+    ensure!(before.contains(&hash(&kernel[..8192])?), "bytes before the block: {before}");
+    let behind = machine.ok("dd if=/boot/vmlinuz bs=4096 skip=3 2>/dev/null | sha256sum")?;
+    ensure!(behind.contains(&hash(&kernel[12288..])?), "bytes behind the block: {behind}");
+    let block = machine.run("dd if=/boot/vmlinuz bs=4096 skip=2 count=1 | sha256sum")?;
+    ensure!(block.1.contains(&hash(b"")?), "the block was read: {block:?}");
+    let kernel_says = machine.ok("dmesg | grep verity")?;
+    ensure!(kernel_says.contains("is corrupted"), "the kernel says {kernel_says}");
+    // By the signed chunk list, without dm-verity.
+    let (code, said) = machine.run("agent verify --slot a")?;
+    ensure!(code != 0 && said.contains("hash_mismatch"), "agent verify: {code} {said}");
+    board.disk.flip("root-a", at)?;
+    ensure!(machine.ok(whole)?.contains(&good), "the file is whole again");
+    Ok("EIO for the block, every other byte right".to_owned())
+}
+
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Cmd::new("cp").args(["--sparse=always"]).arg(from).arg(to).run()?;
     Ok(())
 }
@@ -267,12 +324,12 @@ fn rescue(world: &World, dir: &Path) -> Result<String> {
 /// A release that cannot work: back on the old slot, with a reason.
 fn broken(world: &World, dir: &Path, version: &'static str) -> Result<String> {
     // A trial that is long enough to hang in its middle.
-    let later = "deadline = \"90s\"\ninterval = \"20s\"\npasses = 4\n";
-    let period = if version == "1.2.5" { later } else { Setup::default().period };
-    let setup = Setup { bundles: &[version], period, ..Setup::default() };
+    let usual = Setup { bundles: &[version], ..Setup::default() };
+    let later = Setup { deadline: 90, period: "interval = \"20s\"\npasses = 4\n", ..usual };
+    let setup = if version == "1.2.5" { later } else { usual };
     let mut board = Board::new(world, dir, &setup)?;
     let mut machine = board.power_on(600)?;
-    machine.expect("@@ready slot=a version=1.0.0")?;
+    machine.expect("@@ready slot=a version=1.0.0 root=dm-root")?;
     update(&mut machine, version)?;
     let trial = machine.age();
     for left in [1, 0] {
@@ -283,7 +340,7 @@ fn broken(world: &World, dir: &Path, version: &'static str) -> Result<String> {
     machine.expect("racklet: slot a, 1.0.0 verified, confirmed")?;
     let told = machine.expect("\"did\":\"reverted\"")?;
     let back = (machine.age() - trial).as_secs_f64();
-    machine.expect("@@ready slot=a version=1.0.0")?;
+    machine.expect("@@ready slot=a version=1.0.0 root=dm-root")?;
     let refused = machine.run(&format!("agent apply --version {version} /data/{version}.tar"))?;
     ensure!(refused.1.contains("failed_before"), "not tried again: {refused:?}");
     drop(machine.cut());
@@ -294,43 +351,31 @@ fn broken(world: &World, dir: &Path, version: &'static str) -> Result<String> {
 }
 
 /// Power that fails at random moments of a boot changes nothing on a confirmed slot.
-fn power_cycles(world: &World, dir: &Path) -> Result<String> {
-    let mut board = Board::new(world, dir, &Setup::default())?;
+fn power_cycles(world: &World, dir: &Path, cuts: u32, least: usize) -> Result<String> {
+    let board = Board::new(world, dir, &Setup::default())?;
     let before = board.flags()?;
     ensure!(before == [[2, 0, 1], [0, 0, 0]], "by cgpt: {before:?}");
-    let table = || -> Result<Vec<u8>> {
-        let disk = fs::read(&board.disk.path)?;
-        Ok([&disk[..34 * 512], &disk[disk.len() - 33 * 512..]].concat())
-    };
-    let untouched = table()?;
-    let mut seed = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(1, |since| since.as_nanos() as u64)
-        | 1;
-    let first = seed;
-    let (mut kexecs, mut systems) = (0, 0);
-    for _ in 0..50 {
-        // xorshift64
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        let machine = board.power_on(120)?;
-        // From the firmware to a while after the slot has started.
-        std::thread::sleep(world.life(1).mul_f64(0.2 + (seed % 8000) as f64 / 1000.0));
-        let said = machine.cut().join("\n");
-        kexecs += u32::from(said.contains("racklet: slot a, 1.0.0 verified, confirmed"));
-        systems += u32::from(said.contains("@@boot"));
-    }
-    ensure!(kexecs > 0, "no cut came late enough; this computer is busy: use --patience");
-    let table_now = {
-        let disk = fs::read(&board.disk.path)?;
-        [&disk[..34 * 512], &disk[disk.len() - 33 * 512..]].concat()
-    };
-    ensure!(table_now == untouched, "the partition table was written (seed {first})");
-    ensure!(board.flags()? == before, "by cgpt: {:?} (seed {first})", board.flags()?);
-    let mut machine = board.power_on(120)?;
-    machine.expect("@@ready slot=a version=1.0.0")?;
-    Ok(format!(
-        "50 cuts, seed {first}: {kexecs} after the choice, {systems} in the slot; 0 changes"
-    ))
+    let disk = board.disk.clone();
+    let board = std::cell::RefCell::new(board);
+    let done = power::cycles(
+        &Subject {
+            start: &|| board.borrow_mut().power_on(120),
+            record: &|| {
+                let disk = fs::read(&disk.path)?;
+                Ok([&disk[..34 * 512], &disk[disk.len() - 33 * 512..]].concat())
+            },
+            marks: &[
+                ("firmware", ""),
+                ("chooser", "racklet: chooser"),
+                ("after kexec", "racklet: slot a, 1.0.0 verified, confirmed; starting"),
+                ("slot", "@@start version=1.0.0"),
+            ],
+            ready: "@@ready slot=a version=1.0.0 root=dm-root",
+        },
+        cuts,
+        least,
+    )?;
+    let after = board.borrow().flags()?;
+    ensure!(after == before, "by cgpt: {after:?}");
+    Ok(done)
 }

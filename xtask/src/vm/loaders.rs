@@ -1,19 +1,25 @@
 //! Boot loaders by other people: systemd-boot, GRUB and U-Boot, each with the agent's backend for it.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Cell;
 use super::machine::{DISK, Hardware, Machine};
+use super::power::{self, Subject};
 use super::world::{Disk, KERNEL, Setup, World, offset};
 use crate::cmd::Cmd;
 
-pub(super) const CELLS: &[Cell] = &[
+pub(super) const CELLS: &[super::Cell] = &[
     ("systemd-boot-cycle", "systemd-boot 252, mdir", |world, dir| cycle(world, dir, &SYSTEMD_BOOT)),
     ("grub-cycle", "GRUB 2.06, grub-editenv", |world, dir| cycle(world, dir, &GRUB)),
     ("uboot-cycle", "U-Boot 2023.01, fw_printenv", |world, dir| cycle(world, dir, &UBOOT)),
+    ("systemd-boot-power-cycles", "mdir", |world, dir| {
+        power_cycles(world, dir, &SYSTEMD_BOOT, &[])
+    }),
+    ("grub-power-cycles", "grub-editenv", |world, dir| power_cycles(world, dir, &GRUB, CHOSEN)),
+    ("uboot-power-cycles", "fw_printenv", |world, dir| power_cycles(world, dir, &UBOOT, CHOSEN)),
 ];
 
 /// One boot loader.
@@ -126,6 +132,32 @@ fn cycle(world: &World, dir: &Path, loader: &Loader) -> Result<String> {
     let verified = Cmd::new("sgdisk").arg("-v").arg(&disk.path).read()?;
     ensure!(verified.contains("No problems found"), "sgdisk -v: {verified}");
     Ok(format!("6 boots in {:.0} s, the first in {:.0} s", all.as_secs_f64(), first.as_secs_f64()))
+}
+
+/// What the shipped scripts say before they boot a slot.
+const CHOSEN: &[(&str, &str)] = &[("kernel", "racklet: slot A, confirmed")];
+
+/// Power that fails at random moments of a boot changes nothing in the record of a confirmed slot.
+fn power_cycles(
+    world: &World,
+    dir: &Path,
+    loader: &Loader,
+    marks: &[(&'static str, &'static str)],
+) -> Result<String> {
+    let Loader { boot, disk: node, files, .. } = *loader;
+    let disk = world.disk(dir, &Setup { disk: node, boot, files, ..Setup::default() })?;
+    (loader.install)(world, dir, &disk)?;
+    let boots = Cell::new(0);
+    let start = || {
+        boots.set(boots.get() + 1);
+        let arguments = (loader.hardware)(world, dir)?;
+        let log = dir.join(format!("serial-{}.log", boots.get()));
+        Hardware { tools: &world.tools, arguments, memory: 512, life: world.life(120), log }.start()
+    };
+    let record = || (loader.record)(world, dir, &disk).map(String::into_bytes);
+    let marks = [&[("boot loader", "")], marks, &[("slot", "@@start version=1.0.0")]].concat();
+    let ready = "@@ready slot=a version=1.0.0";
+    power::cycles(&Subject { start: &start, record: &record, marks: &marks, ready }, 50, 3)
 }
 
 fn update(machine: &mut Machine, version: &str) -> Result<()> {

@@ -11,9 +11,11 @@
 //! Two machines at a time, each with a limit on its life. A cell fails with the last lines of its
 //! serial line; the whole of it is kept in `target/vm/CELL/`.
 
+mod floor;
 mod linuxboot;
 mod loaders;
 mod machine;
+mod power;
 mod tools;
 mod tree;
 mod world;
@@ -50,13 +52,16 @@ pub(crate) struct Options {
 
 impl Options {
     /// The cells of every CI run, two machines at a time. Not among them: what waits for
-    /// minutes (`hang`, `hang-later`), what depends on when a cut falls (`power-cycles`), and the whole
-    /// `linuxboot-cycle`, which has not passed often enough to judge other people's changes.
+    /// minutes (`hang`, `hang-later`), and 50 power cuts each (`power-cycles`); 12 are.
     pub(crate) fn tier() -> Self {
         const TIER: &[&str] = &[
             "systemd-boot-cycle",
             "grub-cycle",
             "uboot-cycle",
+            "linuxboot-cycle",
+            "linuxboot-floor",
+            "linuxboot-power-short",
+            // And `linuxboot-altered-later`.
             "linuxboot-altered",
             "linuxboot-rescue",
             "linuxboot-panic",
@@ -74,7 +79,7 @@ type Cell = (&'static str, &'static str, fn(&World, &Path) -> Result<String>);
 
 /// All of them, the longest first, so that two at a time end together.
 fn cells() -> Vec<Cell> {
-    [loaders::CELLS, linuxboot::CELLS].concat()
+    [loaders::CELLS, linuxboot::CELLS, floor::CELLS].concat()
 }
 
 /// What became of a cell.

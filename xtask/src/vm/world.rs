@@ -19,7 +19,7 @@ pub(super) const PRODUCT: &str = "demo";
 /// The hardware id of all machines here.
 pub(super) const HARDWARE: &str = "vm-q35";
 /// Bytes of a file system image, the data before its verity tree.
-const IMAGE: u64 = 56 << 20;
+const IMAGE: u64 = 72 << 20;
 const MIB: u64 = 1 << 20;
 /// What every kernel is told. Without KVM on a busy computer timer interrupts are late, which a
 /// kernel that measures them takes for a broken board.
@@ -35,11 +35,16 @@ pub(super) const RELEASES: &[(&str, &str)] = &[
     ("1.2.3", "netdead"),
     ("1.2.4", "noagent"),
     ("1.2.5", "hanglate"),
+    ("1.3.0", "ok"),
+    ("1.4.0", "ok"),
 ];
+
+/// From here on releases close a hole: their security version is 2.
+const SECURE: &[&str] = &["1.3.0", "1.4.0"];
 
 /// Label and MiB of the partitions of every disk, in order from number 1.
 const PARTITIONS: [(&str, u64); 5] =
-    [("esp", 48), ("root-a", 64), ("root-b", 64), ("env", 1), ("data", 160)];
+    [("esp", 48), ("root-a", 80), ("root-b", 80), ("env", 1), ("data", 200)];
 
 const BUSYBOX: &[&str] = &[
     "sh",
@@ -85,12 +90,17 @@ const SLOT_MODULES: &[&str] = &[
     "crc32c_generic",
     "ext4",
     "i6300esb",
+    "tpm_crb",
     "ahci",
     "sd_mod",
     "vfat",
     "nls_cp437",
     "nls_ascii",
 ];
+
+/// Modules of the initramfs that mounts a slot through dm-verity. sha256 may be built in.
+const ROOT_MODULES: &[&str] =
+    &["nvme", "crc32c_generic", "ext4", "dm-mod", "dm-verity", "sha256_generic"];
 
 /// Modules of a booted slot on the kernel that has the others built in.
 const CLOUD_MODULES: &[&str] = &["vfat", "nls_cp437", "nls_ascii"];
@@ -121,7 +131,9 @@ impl World {
             let image = world.dir.join(format!("os-{version}.img"));
             world.image(version, mode, &image)?;
             let component = format!("os={},hw={HARDWARE}", image.display());
+            let security = if SECURE.contains(version) { "2" } else { "1" };
             let publish = ["publish", "--product", PRODUCT, "--version", version];
+            let publish = [&publish[..], &["--security-version", security]].concat();
             world.signer(&publish)?.args(["--component", &component, "--verity", "os"]).run()?;
             fs::remove_file(&image)?;
         }
@@ -200,15 +212,31 @@ impl World {
         Ok(tree)
     }
 
-    /// One file system that every loader can boot: kernel and an initrd that is the whole system,
-    /// and the same system as files, for a kernel that mounts it.
+    /// What the chooser's kernel starts: the agent, which mounts the slot through dm-verity.
+    fn root_initramfs(&self) -> Result<Vec<u8>> {
+        let mut tree = Tree::default();
+        tree.copy("init", &self.agent)?;
+        let mut modules = Vec::new();
+        for module in self.tools.modules(false, ROOT_MODULES)? {
+            let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            tree.copy(&format!("lib/modules/{name}"), &module)?;
+            modules.push(format!("/lib/modules/{name}"));
+        }
+        tree.file("etc/update-agent/initramfs.toml", format!("modules = {modules:?}\n"));
+        Ok(tree.cpio())
+    }
+
+    /// One file system that every loader can boot: kernel; an initrd that is the whole system; the
+    /// same system as files, for a kernel that mounts it; and an initrd that does that by dm-verity.
     fn image(&self, version: &str, mode: &str, file: &Path) -> Result<()> {
         let mut tree = self.system(version, mode)?;
         let initrd = tree.cpio();
         tree.copy("boot/vmlinuz", &self.tools.kernel(false)?)?;
         tree.file("boot/initrd.img", initrd);
+        tree.file("boot/initrd-verity.img", self.root_initramfs()?);
         let entry = format!(
-            "title Racklet\nlinux /boot/vmlinuz\ninitrd /boot/initrd.img\noptions {KERNEL}\n"
+            "title Racklet\nlinux /boot/vmlinuz\ninitrd /boot/initrd-verity.img\n\
+             options {KERNEL} init=/init\n"
         );
         tree.file("boot/racklet.conf", entry);
         ext4(&tree, file, IMAGE, "os")
@@ -234,6 +262,7 @@ impl World {
             disk: "../disk.img",
             boot: "backend = \"gpt-attributes\"\ncmdline = \"cmdline\"\nboot_id = \"boot_id\"\n",
             health: "command = [\"true\"]\n",
+            more: "",
             ..*setup
         });
         let here = here.replace("/bin/reboot-now", "true");
@@ -253,7 +282,9 @@ impl World {
         for version in setup.bundles {
             fs::copy(self.bundle(version)?, factory.join(format!("data/{version}.tar")))?;
         }
-        fs::write(factory.join("data/agent.toml"), agent_toml(setup))?;
+        let deadline = self.life(setup.deadline).as_secs();
+        let there = agent_toml(&Setup { deadline, ..*setup });
+        fs::write(factory.join("data/agent.toml"), there)?;
         for (name, text) in setup.files {
             fs::write(factory.join("data").join(name), text)?;
         }
@@ -276,11 +307,15 @@ pub(super) struct Setup<'a> {
     pub(super) boot: &'a str,
     /// One check.
     pub(super) health: &'a str,
-    /// Lines of `[health]`.
+    /// Seconds a trial may take, on a computer that is not busy otherwise.
+    pub(super) deadline: u64,
+    /// Further lines of `[health]`.
     pub(super) period: &'a str,
     pub(super) tries: u8,
     /// Releases to be had from the data partition.
     pub(super) bundles: &'a [&'a str],
+    /// Further sections of the agent's configuration.
+    pub(super) more: &'a str,
     /// Further files of the data partition.
     pub(super) files: &'a [(&'a str, &'a str)],
 }
@@ -293,9 +328,11 @@ impl Default for Setup<'_> {
             disk: "/dev/nvme0n1",
             boot: "backend = \"gpt-attributes\"\n",
             health: "command = [\"test\", \"-e\", \"/run/healthy\"]\n",
-            period: "deadline = \"8s\"\ninterval = \"500ms\"\npasses = 2\n",
+            deadline: 8,
+            period: "interval = \"500ms\"\npasses = 2\n",
             tries: 2,
             bundles: &[],
+            more: "",
             files: &[],
         }
     }
@@ -303,7 +340,7 @@ impl Default for Setup<'_> {
 
 /// The agent's configuration.
 pub(super) fn agent_toml(setup: &Setup<'_>) -> String {
-    let Setup { state, root, disk, boot, health, period, tries, .. } = setup;
+    let Setup { state, root, disk, boot, health, deadline, period, tries, more, .. } = setup;
     // A simulated machine has no network to look at.
     let web = match boot.contains("cmdline") {
         true => String::new(),
@@ -318,8 +355,8 @@ pub(super) fn agent_toml(setup: &Setup<'_>) -> String {
          [boot]\ndisk = {disk:?}\ntries = {tries}\nverity = true\n\
          reboot_command = [\"/bin/reboot-now\"]\n{boot}\
          [slots.a]\nos = \"root-a\"\n[slots.b]\nos = \"root-b\"\n\
-         [health]\n{period}\
-         [[health.check]]\nname = \"own\"\n{health}timeout = \"3s\"\n{web}"
+         [health]\ndeadline = \"{deadline}s\"\n{period}\
+         [[health.check]]\nname = \"own\"\n{health}timeout = \"3s\"\n{web}{more}"
     )
 }
 
@@ -394,7 +431,8 @@ fn index(label: &str) -> Result<usize> {
     found.with_context(|| format!("no partition {label}"))
 }
 
-fn length(label: &str) -> Result<u64> {
+/// Bytes of a partition.
+pub(super) fn length(label: &str) -> Result<u64> {
     Ok(PARTITIONS[index(label)?].1 * MIB)
 }
 

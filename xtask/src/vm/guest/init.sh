@@ -2,9 +2,9 @@
 # The first process of a guest: starts what its release is made to show, lets the agent finish what
 # the boot left to do, then obeys the serial line. Lines with @@ are for the harness.
 export PATH=/bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-# Some kernels did it already; and there is no /dev/null to say that into before.
+# Some kernels or initramfs did it already; and there is no /dev/null to say that into before.
+[ -d /proc/self ] || mount -t proc proc /proc
+[ -d /sys/block ] || mount -t sysfs sys /sys
 [ -c /dev/null ] || mount -t devtmpfs dev /dev
 mount -t tmpfs run /run
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
@@ -38,6 +38,11 @@ mount -t ext4 $data /data || echo "@@no data partition"
 # The service manager's part: the watchdog is fed while there is an agent that looks after things.
 [ -x /bin/update-agent ] && { while :; do echo; sleep 2; done >/dev/watchdog; } 2>/dev/null &
 
+# What / is: the name of a device-mapper device, of a disk, or nothing but memory.
+while read -r _ _ dev _ at _; do [ "$at" = / ] && rootdev=$dev; done </proc/self/mountinfo
+root=$(cat "/sys/dev/block/$rootdev/dm/name" 2>/dev/null) && root=dm-$root ||
+    root=$(cd "/sys/dev/block/$rootdev" 2>/dev/null && pwd -P) || root=memory
+
 agent() { update-agent --config /data/agent.toml "$@"; }
 slot=$(sed -n 's/.*racklet\.slot=\([ab]\).*/\1/p' /proc/cmdline)
 echo "@@boot slot=$slot version=$version"
@@ -45,7 +50,7 @@ agent run --once --json
 echo "@@agent ended with $?"
 # A node whose agent is missing has nobody who could say that it works.
 [ -x /bin/update-agent ] || while :; do sleep 100; done
-echo "@@ready slot=$slot version=$version"
+echo "@@ready slot=$slot version=$version root=${root##*/}"
 while read -r line; do
     eval "$line"
     echo "@@rc $?"
