@@ -13,7 +13,12 @@
 
 mod linuxboot;
 mod loaders;
+mod loadvm;
 mod machine;
+mod qmp;
+mod rack;
+mod recorded;
+mod small;
 mod tools;
 mod tree;
 mod world;
@@ -46,6 +51,28 @@ pub(crate) struct Options {
     /// Take our programs as they were built last.
     #[arg(long)]
     no_build: bool,
+    #[command(flatten)]
+    proofs: Proofs,
+}
+
+/// How far the proofs go, and how one of their states is had again.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Proofs {
+    /// Draws of `recorded` and `loadvm-cuts`; without, `recorded` takes 1 and the others the clock.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Cuts of `loadvm-cuts`; 200 at night.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    trials: u32,
+    /// States of `recorded` that are booted, too.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    sample: usize,
+    /// Take the last recording of `recorded` instead of making one: with another seed, say.
+    #[arg(long)]
+    keep_recording: bool,
+    /// Rebuild only this state of the last recording, boot it and keep its disk.
+    #[arg(long, value_name = "N")]
+    state: Option<usize>,
 }
 
 impl Options {
@@ -54,6 +81,10 @@ impl Options {
     /// `linuxboot-cycle`, which has not passed often enough to judge other people's changes.
     pub(crate) fn tier() -> Self {
         const TIER: &[&str] = &[
+            "loadvm-cuts",
+            "rack",
+            "recorded",
+            "uboot-states",
             "systemd-boot-cycle",
             "grub-cycle",
             "uboot-cycle",
@@ -64,7 +95,9 @@ impl Options {
             "linuxboot-noagent",
         ];
         let cell = TIER.iter().map(|name| (*name).to_owned()).collect();
-        Options { cell, list: false, jobs: 2, patience: 1, no_build: false }
+        let proofs =
+            Proofs { seed: None, trials: 50, sample: 8, keep_recording: false, state: None };
+        Options { cell, list: false, jobs: 2, patience: 1, no_build: false, proofs }
     }
 }
 
@@ -74,7 +107,7 @@ type Cell = (&'static str, &'static str, fn(&World, &Path) -> Result<String>);
 
 /// All of them, the longest first, so that two at a time end together.
 fn cells() -> Vec<Cell> {
-    [loaders::CELLS, linuxboot::CELLS].concat()
+    [loadvm::CELLS, rack::CELLS, recorded::CELLS, loaders::CELLS, linuxboot::CELLS].concat()
 }
 
 /// What became of a cell.
@@ -114,10 +147,11 @@ pub(crate) fn perform(options: &Options) -> Result<Vec<Done>> {
     if chosen.is_empty() {
         bail!("no cell of that name; see cargo xtask vm --list");
     }
-    let tools = Tools::prepare()?;
+    let tools = Tools::prepare(jobs)?;
     let dir = paths::target().join("vm");
     machine::fresh(&dir)?;
-    let world = World::build(tools, &dir, !options.no_build, options.patience)?;
+    let world =
+        World::build(tools, &dir, !options.no_build, options.patience, options.proofs.clone())?;
     let queue = Mutex::new(chosen.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
