@@ -11,7 +11,7 @@
 
 pub(crate) mod disk;
 mod node;
-mod rig;
+pub(crate) mod rig;
 mod steps;
 mod story;
 

@@ -22,7 +22,7 @@ const NAMESPACE: &str = "racklet";
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The demo's folder and everything in it that outlives a step.
-pub(super) struct Rig {
+pub(crate) struct Rig {
     pub(super) dir: PathBuf,
     /// Removes the folder when dropped; absent with `--keep`.
     _owned: Option<tempfile::TempDir>,
@@ -57,15 +57,25 @@ impl Rig {
         Cmd::new(self.programs.join(name))
     }
 
+    /// A folder that is there, and whose owner removes it; programs from another folder.
+    pub(crate) fn at(dir: &Path, programs: PathBuf) -> Self {
+        Self { dir: dir.to_owned(), _owned: None, programs }
+    }
+
     /// A certificate authority of its own and a certificate for loopback; a push token.
     pub(super) fn credentials(&self) -> Result<()> {
+        self.credentials_for(&["127.0.0.1", "localhost"])
+    }
+
+    /// The same for these names.
+    pub(crate) fn credentials_for(&self, names: &[&str]) -> Result<()> {
         let mut ca = CertificateParams::default();
         ca.distinguished_name.push(DnType::CommonName, "racklet demo CA");
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
-        let names = ["127.0.0.1".to_string(), "localhost".to_string()];
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut server = CertificateParams::new(names)?;
         server.use_authority_key_identifier_extension = true;
         let server = server.signed_by(&key, &ca)?;
@@ -86,7 +96,7 @@ impl Rig {
     }
 
     /// Starts `repo-server` on a free loopback port with TLS and waits until it says where.
-    pub(super) fn serve(&self) -> Result<Server> {
+    pub(crate) fn serve(&self) -> Result<Server> {
         let mut child = Command::new(self.programs.join("repo-server"))
             .arg("serve")
             .arg("--dir")
@@ -131,20 +141,20 @@ impl Rig {
 }
 
 /// A running `repo-server`; ended when dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     /// `127.0.0.1:PORT`.
-    pub(super) address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
     /// The repository reference of the demo's namespace.
-    pub(super) fn reference(&self) -> String {
+    pub(crate) fn reference(&self) -> String {
         format!("docker://{}/{NAMESPACE}", self.address)
     }
 
     /// Asks it to end, as systemd would, and waits.
-    pub(super) fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;

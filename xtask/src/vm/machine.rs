@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,6 +27,7 @@ pub(super) struct Machine {
     started: Instant,
     life: Duration,
     log: PathBuf,
+    _permit: Permit,
 }
 
 /// How a machine is put together.
@@ -45,6 +47,7 @@ impl Hardware<'_> {
     /// Switches it on.
     pub(super) fn start(self) -> Result<Machine> {
         let Hardware { tools, arguments, memory, life, log } = self;
+        let permit = tools.permits.take();
         let mut child = Command::new(tools.file("usr/bin/qemu-system-x86_64"))
             .env("LD_LIBRARY_PATH", tools.libraries())
             .arg("-L")
@@ -87,7 +90,7 @@ impl Hardware<'_> {
                 drop(tell.send(format!("qemu: {line}")));
             }
         });
-        Ok(Machine { child, input, lines, said: Vec::new(), started, life, log })
+        Ok(Machine { child, input, lines, said: Vec::new(), started, life, log, _permit: permit })
     }
 }
 
@@ -196,6 +199,38 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// How many machines may run at once, whichever cells they belong to.
+#[derive(Debug, Clone)]
+pub(super) struct Permits(Arc<(Mutex<usize>, Condvar)>);
+
+impl Permits {
+    pub(super) fn new(machines: usize) -> Self {
+        Permits(Arc::new((Mutex::new(machines.max(1)), Condvar::new())))
+    }
+
+    /// Waits for one. Who holds one must not wait for another: nobody might give one back.
+    fn take(&self) -> Permit {
+        let (left, given) = &*self.0;
+        let left = left.lock().unwrap_or_else(|held| held.into_inner());
+        let mut left =
+            given.wait_while(left, |left| *left == 0).unwrap_or_else(|held| held.into_inner());
+        *left -= 1;
+        Permit(self.clone())
+    }
+}
+
+/// Leave for one machine; given back when dropped.
+#[derive(Debug)]
+struct Permit(Permits);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let (left, given) = &*self.0.0;
+        *left.lock().unwrap_or_else(|held| held.into_inner()) += 1;
+        given.notify_one();
     }
 }
 

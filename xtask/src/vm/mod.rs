@@ -14,8 +14,13 @@
 mod floor;
 mod linuxboot;
 mod loaders;
+mod loadvm;
 mod machine;
 mod power;
+mod qmp;
+mod rack;
+mod recorded;
+mod small;
 mod tools;
 mod tree;
 mod world;
@@ -48,6 +53,28 @@ pub(crate) struct Options {
     /// Take our programs as they were built last.
     #[arg(long)]
     no_build: bool,
+    #[command(flatten)]
+    proofs: Proofs,
+}
+
+/// How far the proofs go, and how one of their states is had again.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Proofs {
+    /// Draws of `recorded` and `loadvm-cuts`; without, `recorded` takes 1 and the others the clock.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Cuts of `loadvm-cuts`; 200 at night.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    trials: u32,
+    /// States of `recorded` that are booted, too.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    sample: usize,
+    /// Take the last recording of `recorded` instead of making one: with another seed, say.
+    #[arg(long)]
+    keep_recording: bool,
+    /// Rebuild only this state of the last recording, boot it and keep its disk.
+    #[arg(long, value_name = "N")]
+    state: Option<usize>,
 }
 
 impl Options {
@@ -55,6 +82,10 @@ impl Options {
     /// minutes (`hang`, `hang-later`), and 50 power cuts each (`power-cycles`); 12 are.
     pub(crate) fn tier() -> Self {
         const TIER: &[&str] = &[
+            "loadvm-cuts",
+            "rack",
+            "recorded",
+            "uboot-states",
             "systemd-boot-cycle",
             "grub-cycle",
             "uboot-cycle",
@@ -69,7 +100,9 @@ impl Options {
             "linuxboot-noagent",
         ];
         let cell = TIER.iter().map(|name| (*name).to_owned()).collect();
-        Options { cell, list: false, jobs: 2, patience: 1, no_build: false }
+        let proofs =
+            Proofs { seed: None, trials: 50, sample: 8, keep_recording: false, state: None };
+        Options { cell, list: false, jobs: 2, patience: 1, no_build: false, proofs }
     }
 }
 
@@ -79,7 +112,8 @@ type Cell = (&'static str, &'static str, fn(&World, &Path) -> Result<String>);
 
 /// All of them, the longest first, so that two at a time end together.
 fn cells() -> Vec<Cell> {
-    [loaders::CELLS, linuxboot::CELLS, floor::CELLS].concat()
+    [loadvm::CELLS, rack::CELLS, recorded::CELLS, loaders::CELLS, linuxboot::CELLS, floor::CELLS]
+        .concat()
 }
 
 /// What became of a cell.
@@ -119,10 +153,11 @@ pub(crate) fn perform(options: &Options) -> Result<Vec<Done>> {
     if chosen.is_empty() {
         bail!("no cell of that name; see cargo xtask vm --list");
     }
-    let tools = Tools::prepare()?;
+    let tools = Tools::prepare(jobs)?;
     let dir = paths::target().join("vm");
     machine::fresh(&dir)?;
-    let world = World::build(tools, &dir, !options.no_build, options.patience)?;
+    let world =
+        World::build(tools, &dir, !options.no_build, options.patience, options.proofs.clone())?;
     let queue = Mutex::new(chosen.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::machine::Permits;
 use crate::cmd::{Cmd, which};
 use crate::paths;
 
@@ -27,21 +28,29 @@ const ALONE: &[&str] = &[
     "dosfstools",
     "mtools",
 ];
+/// Of the same source as the first of [`WITH_DEPENDENCIES`], and wanted in its version: a machine may
+/// have a newer one that no source offers.
+const SAME_VERSION: &str = "qemu-utils";
 /// Metapackages of the two kernels: all drivers as modules, and few drivers, built in.
 const KERNELS: [&str; 2] = ["linux-image-amd64", "linux-image-cloud-amd64"];
-/// Of no use in a machine without screen, sound and radio; half of a kernel package.
+/// Of no use in a machine without screen, sound and radio; half of a kernel package. Of the network
+/// drivers those stay that lie in no folder of their own: `virtio_net`.
 const LEFT_OUT: &[&str] =
-    &["gpu", "media", "net", "infiniband", "staging", "iio", "usb", "sound", "isdn", "input"];
+    &["gpu", "media", "net/*", "infiniband", "staging", "iio", "usb", "sound", "isdn", "input"];
+/// Raised when the same packages are unpacked differently.
+const FORM: u32 = 2;
 
 /// The unpacked tools.
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
     root: PathBuf,
+    /// Leave to use them for a machine.
+    pub(super) permits: Permits,
 }
 
 impl Tools {
     /// Finds them in the cache or fetches them.
-    pub(super) fn prepare() -> Result<Self> {
+    pub(super) fn prepare(machines: usize) -> Result<Self> {
         let missing: Vec<&str> = ["apt-get", "dpkg-deb", "sgdisk", "mke2fs"]
             .into_iter()
             .filter(|program| which(program).is_none())
@@ -55,9 +64,10 @@ impl Tools {
         }
         let [full, cloud] = KERNELS.map(kernel_of);
         let (full, cloud) = (full?, cloud?);
-        let dir = paths::cache().join("vm").join(&full);
+        let dir = paths::cache().join("vm").join(format!("{full}-{FORM}"));
         let stamp = dir.join("complete");
-        let wanted = [WITH_DEPENDENCIES, ALONE].concat().join(" ") + &format!(" {full} {cloud}");
+        let wanted = [WITH_DEPENDENCIES, ALONE, &[SAME_VERSION]].concat().join(" ")
+            + &format!(" {full} {cloud}");
         if !fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
             eprintln!("fetching QEMU, kernels and firmware (once) …");
             if dir.exists() {
@@ -69,7 +79,7 @@ impl Tools {
             )?;
             fs::write(&stamp, wanted)?;
         }
-        Ok(Tools { root: dir.join("root") })
+        Ok(Tools { root: dir.join("root"), permits: Permits::new(machines) })
     }
 
     /// A file of one of the packages.
@@ -189,10 +199,15 @@ fn fetch(dir: &Path, kernels: &[&str]) -> Result<()> {
             alone.push(*package);
         }
     }
+    let about = ["show", "--no-all-versions", WITH_DEPENDENCIES[0]];
+    let about = Cmd::new("apt-cache").args(about).read()?;
+    let version = about.lines().find_map(|line| line.strip_prefix("Version: "));
+    let version = version.context("apt names no version of QEMU")?;
     Cmd::new("apt-get")
         .args(["-q", "download"])
         .args(&common)
         .args(&alone)
+        .arg(format!("{SAME_VERSION}={version}"))
         .args(kernels)
         .current_dir(&archives)
         .run()?;

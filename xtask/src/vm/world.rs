@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::Proofs;
 use super::tools::Tools;
 use super::tree::Tree;
 use crate::cmd::Cmd;
@@ -109,21 +110,33 @@ const CLOUD_MODULES: &[&str] = &["vfat", "nls_cp437", "nls_ascii"];
 pub(super) struct World {
     pub(super) tools: Tools,
     patience: u32,
+    /// What the proofs are told.
+    pub(super) proofs: Proofs,
     pub(super) dir: PathBuf,
     agent: PathBuf,
     signer: PathBuf,
+    /// Whether programs are built that only some cells need.
+    build: bool,
     bundles: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 impl World {
     /// Programs, releases and bundles, below an empty folder.
-    pub(super) fn build(tools: Tools, dir: &Path, build: bool, patience: u32) -> Result<Self> {
+    pub(super) fn build(
+        tools: Tools,
+        dir: &Path,
+        build: bool,
+        patience: u32,
+        proofs: Proofs,
+    ) -> Result<Self> {
         let world = World {
             tools,
             patience,
+            proofs,
             dir: dir.to_owned(),
             agent: static_agent(build)?,
-            signer: signer(build)?,
+            signer: program("signer", build)?,
+            build,
             bundles: Mutex::default(),
         };
         world.signer(&["init"])?.run()?;
@@ -146,6 +159,12 @@ impl World {
         Ok(Cmd::new(&self.signer).args(command).args(["--repo", &repo, "--keys"]).arg(keys))
     }
 
+    /// The random numbers of a proof: given, or of the clock.
+    pub(super) fn seed(&self) -> u64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        self.proofs.seed.unwrap_or_else(|| now.map_or(1, |since| since.as_nanos() as u64))
+    }
+
     /// That long, or longer on a computer that is busy otherwise.
     pub(super) fn life(&self, seconds: u64) -> Duration {
         Duration::from_secs(seconds) * self.patience.max(1)
@@ -164,6 +183,17 @@ impl World {
     /// The agent's file.
     pub(super) fn agent_file(&self) -> &Path {
         &self.agent
+    }
+
+    /// The signer's file.
+    pub(super) fn signer_file(&self) -> &Path {
+        &self.signer
+    }
+
+    /// The folder of `repo-server`, built beside the signer.
+    pub(super) fn server_dir(&self) -> Result<PathBuf> {
+        let file = program("repo-server", self.build)?;
+        Ok(file.parent().map_or_else(PathBuf::new, Path::to_owned))
     }
 
     /// A bundle of a release.
@@ -479,11 +509,12 @@ fn static_agent(build: bool) -> Result<PathBuf> {
     Ok(paths::target().join(TARGET).join("guest/update-agent"))
 }
 
-fn signer(build: bool) -> Result<PathBuf> {
+/// One of our programs, for this computer.
+fn program(name: &str, build: bool) -> Result<PathBuf> {
     if build {
-        cargo().args(["build", "--quiet", "--locked", "-p", "signer"]).run()?;
+        cargo().args(["build", "--quiet", "--locked", "-p", name]).run()?;
     }
-    Ok(paths::target().join("debug/signer"))
+    Ok(paths::target().join("debug").join(name))
 }
 
 fn cargo() -> Cmd {
