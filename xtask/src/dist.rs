@@ -56,9 +56,14 @@ pub(crate) fn agent(profile: &str) -> Result<PathBuf> {
         .args(["--target", &target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .run()?;
-    let file = paths::target().join(target).join(profile).join("update-agent");
+    let file = agent_file(profile)?;
     ensure!(is_static(&file)?, "{} asks for a dynamic loader", file.display());
     Ok(file)
+}
+
+/// Where [`agent`] leaves it.
+pub(crate) fn agent_file(profile: &str) -> Result<PathBuf> {
+    Ok(paths::target().join(host()?).join(profile).join("update-agent"))
 }
 
 /// The target of this toolchain, as rustc names it.

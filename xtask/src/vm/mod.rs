@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Take our programs as they were built last.
     #[arg(long)]
     no_build: bool,
+    /// The agent as `cargo xtask dist` builds it, instead of one that is soon built.
+    #[arg(long)]
+    shipped: bool,
     #[command(flatten)]
     proofs: Proofs,
 }
@@ -102,7 +105,7 @@ impl Options {
         let cell = TIER.iter().map(|name| (*name).to_owned()).collect();
         let proofs =
             Proofs { seed: None, trials: 50, sample: 8, keep_recording: false, state: None };
-        Options { cell, list: false, jobs: 2, patience: 1, no_build: false, proofs }
+        Options { cell, list: false, jobs: 2, patience: 1, no_build: false, shipped: true, proofs }
     }
 }
 
@@ -156,8 +159,8 @@ pub(crate) fn perform(options: &Options) -> Result<Vec<Done>> {
     let tools = Tools::prepare(jobs)?;
     let dir = paths::target().join("vm");
     machine::fresh(&dir)?;
-    let world =
-        World::build(tools, &dir, !options.no_build, options.patience, options.proofs.clone())?;
+    let programs = (!options.no_build, options.shipped);
+    let world = World::build(tools, &dir, programs, options.patience, options.proofs.clone())?;
     let queue = Mutex::new(chosen.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -13,7 +13,7 @@ use super::Proofs;
 use super::tools::Tools;
 use super::tree::Tree;
 use crate::cmd::Cmd;
-use crate::paths;
+use crate::{dist, paths};
 
 /// The product of all releases here.
 pub(super) const PRODUCT: &str = "demo";
@@ -121,11 +121,12 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Programs, releases and bundles, below an empty folder.
+    /// Programs, releases and bundles, below an empty folder. `build` and `shipped` are about the
+    /// agent: whether it is built, and whether as it is shipped.
     pub(super) fn build(
         tools: Tools,
         dir: &Path,
-        build: bool,
+        (build, shipped): (bool, bool),
         patience: u32,
         proofs: Proofs,
     ) -> Result<Self> {
@@ -134,7 +135,7 @@ impl World {
             patience,
             proofs,
             dir: dir.to_owned(),
-            agent: static_agent(build)?,
+            agent: static_agent(build, shipped)?,
             signer: program("signer", build)?,
             build,
             bundles: Mutex::default(),
@@ -495,18 +496,14 @@ fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Result<()> {
 }
 
 /// The agent, linked statically, for guests that have nothing else.
-fn static_agent(build: bool) -> Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
+fn static_agent(build: bool, shipped: bool) -> Result<PathBuf> {
     ensure!(cfg!(target_arch = "x86_64"), "the guests here are x86-64 machines");
-    if build {
-        eprintln!("building the agent for guests …");
-        cargo()
-            .args(["build", "--quiet", "--locked", "-p", "update-agent", "--profile", "guest"])
-            .args(["--target", TARGET])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .run()?;
+    let profile = if shipped { "dist" } else { "guest" };
+    if !build {
+        return dist::agent_file(profile);
     }
-    Ok(paths::target().join(TARGET).join("guest/update-agent"))
+    eprintln!("building the agent for guests …");
+    dist::agent(profile)
 }
 
 /// One of our programs, for this computer.
