@@ -129,7 +129,7 @@ fn floor(world: &World, dir: &Path) -> Result<String> {
         ensure!(status.contains(said), "no {said:?} in {status}");
     }
     drop(machine.cut());
-    ensure!(board.flags()?[0] == [0, 0, 0], "slot a keeps its flags: {:?}", board.flags()?);
+    ensure!(board.flags()?[0] == [3, 0, 0], "slot a keeps its flags: {:?}", board.flags()?);
 
     // With nothing but the old slot there is nothing to boot: it says why, and waits.
     copy(&old, &board.disk.path)?;
