@@ -16,6 +16,7 @@ use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::folder::{self, NewFile, Steps};
+use crate::tree::FileStamp;
 
 /// Why a file or directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +95,8 @@ pub struct Directory {
 /// An exclusive lock, given back when dropped or when the process dies.
 #[derive(Debug)]
 pub struct Locked(OwnedFd);
+
+impl folder::Locked for Locked {}
 
 impl Drop for Locked {
     fn drop(&mut self) {
@@ -291,6 +294,35 @@ impl Directory {
     /// Makes renames, new names and removals inside durable.
     pub fn sync(&self) -> Result<(), FileError> {
         fs::fsync(&self.fd).map_err(|errno| FileError::io("sync", &self.path, errno))
+    }
+
+    /// What the file of that name is now; `None` when there is none. A link is not followed.
+    #[allow(clippy::unnecessary_cast, reason = "field types differ between architectures")]
+    pub fn stamp(&self, name: &str) -> Result<Option<FileStamp>, FileError> {
+        let stat = match fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(FileError::io("stat", &self.shown(name), errno)),
+        };
+        Ok(Some(FileStamp {
+            file: (stat.st_dev as u64, stat.st_ino as u64),
+            len: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        }))
+    }
+
+    /// The lock on the directory itself; `None` when somebody has it.
+    pub fn try_lock(&self) -> Result<Option<Locked>, FileError> {
+        let own = Self::open_at(&self.fd, OsStr::new("."), &self.path)?;
+        loop {
+            match fs::flock(&own.fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Locked(own.fd))),
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(FileError::io("lock", &self.path, errno)),
+            }
+        }
     }
 
     /// Waits for the lock on the directory itself.

@@ -9,9 +9,11 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::block::{self, Access, BlockDevice, DeviceError, FileDevice};
+use crate::directory::FileError;
 use crate::files::{FsDir, StoreError};
 use crate::flash::{Bank, MtdFlash, is_mtd};
 use crate::private;
+use crate::tree::{PublicFolder, Tree};
 
 /// Opens what is durable, by its path, and tells the time.
 pub trait Host: Debug + Send + Sync {
@@ -34,6 +36,12 @@ pub trait Host: Debug + Send + Sync {
 
     /// The same, made when it is missing, and freed of what killed writers left in it.
     fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError>;
+
+    /// A folder of big files that exists and that everybody may read.
+    fn open_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError>;
+
+    /// The same, made durably (not its parents) when it is missing.
+    fn create_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError>;
 
     /// A file of at most `max` bytes that only root and the own user can change.
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError>;
@@ -82,6 +90,14 @@ impl Host for System {
 
     fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
         FsDir::create(path)
+    }
+
+    fn open_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
+        Ok(Box::new(PublicFolder::open(path)?))
+    }
+
+    fn create_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
+        Ok(Box::new(PublicFolder::open_or_create(path)?))
     }
 
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {

@@ -29,7 +29,7 @@ use crate::stage::{self, Image, JournalPoint, Resume, StageError, Written};
 use crate::state::{Began, Held, State};
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
-const ROOT_LIMIT: u64 = 1 << 20;
+pub(crate) const ROOT_LIMIT: u64 = 1 << 20;
 /// Seconds since the machine started, time in sleep included: no clock can be set there.
 const UPTIME: &str = "/proc/uptime";
 
@@ -96,8 +96,11 @@ impl Agent {
         Ok(Agent { config, state, disk, host, outside, watch: Mutex::default() })
     }
 
-    /// The root metadata this node was given.
+    /// The root metadata this node was given: by the last `reset --root`, otherwise by its image.
     pub fn shipped_root(&self) -> Result<Vec<u8>, AgentError> {
+        if let Some(enrolled) = self.state.enrolled_root()? {
+            return Ok(enrolled);
+        }
         let path: &Path = &self.config.trust.root;
         self.host.read_trusted(path, ROOT_LIMIT).map_err(|error| {
             AgentError::from(error)

@@ -11,6 +11,8 @@
 //! | `history` | what happened |
 //! | `channel` | the last channel document |
 //! | `report` | last check and last error, for `status` |
+//! | `root` | the trust root of the last `reset --root`; absent: the one of the configuration |
+//! | `reset` | a reset that is decided and not yet finished |
 //! | `chunks/` | chunk lists of what the slots hold, by digest: the index for reuse |
 //!
 //! A record that is damaged in both copies is never overwritten silently: commands end with
@@ -109,6 +111,16 @@ pub struct Began {
     pub uptime_ms: u64,
 }
 
+/// A reset that is decided. While its record is there, nothing is trusted that was learned before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Reset {
+    /// Unix seconds.
+    at: u64,
+    /// The trust root from now on, if it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
+}
+
 /// The state directory, open. Reading takes no lock, so `status` never waits.
 #[derive(Debug)]
 pub struct State {
@@ -141,7 +153,76 @@ impl State {
     pub fn hold(&self) -> Result<Held, AgentError> {
         let lock = StateLock::acquire(&self.dir)
             .map_err(|error| AgentError::from(error).hint("wait for it to end, then try again"))?;
-        Ok(Held { _lock: lock })
+        let held = Held { _lock: lock };
+        if let Some(reset) = self.pending_reset()? {
+            self.finish_reset(&held, &reset)?;
+        }
+        Ok(held)
+    }
+
+    /// Forgets what was learned of a repository: trusted metadata and the known time, the channel,
+    /// failures, progress, the report. With `root`, that is the trust root from now on.
+    ///
+    /// What the slots hold, the floor and the history stay. A crash leaves everything as it was, or
+    /// the decision: from then on nothing learned before is trusted, and the next [`State::hold`]
+    /// finishes.
+    pub fn reset(&self, held: &Held, root: Option<&[u8]>) -> Result<(), AgentError> {
+        let text = |root: &[u8]| {
+            String::from_utf8(root.to_vec()).because(Reason::MetaFormat, "the trust root")
+        };
+        let reset = Reset { at: self.now(), root: root.map(text).transpose()? };
+        let payload = serde_json::to_vec(&reset).because(Reason::StoreIo, "write the reset")?;
+        self.write("reset", &payload)?;
+        self.finish_reset(held, &reset)
+    }
+
+    /// Whether a reset is decided and not finished.
+    pub fn is_resetting(&self) -> Result<bool, AgentError> {
+        Ok(self.pending_reset()?.is_some())
+    }
+
+    fn pending_reset(&self) -> Result<Option<Reset>, AgentError> {
+        let Some(found) = record::read(&self.dir, "reset")? else { return Ok(None) };
+        let reset = serde_json::from_slice(&found.record.payload);
+        reset.because(Reason::StoreCorrupt, "the reset was written by another program").map(Some)
+    }
+
+    fn finish_reset(&self, held: &Held, reset: &Reset) -> Result<(), AgentError> {
+        if let Some(root) = &reset.root {
+            self.write("root", root.as_bytes())?;
+        }
+        for name in ["trust", "channel", "report", "journal", "probation"] {
+            record::remove(&self.dir, name)?;
+        }
+        let mut record = self.boot_record()?;
+        if !record.failures.is_empty() {
+            record.failures.clear();
+            self.save_boot_record(held, &record)?;
+        }
+        let event = HistoryEvent {
+            at: reset.at,
+            event: "reset".to_owned(),
+            release: None,
+            slot: None,
+            reason: None,
+            detail: match reset.root {
+                Some(_) => "with a new trust root".to_owned(),
+                None => String::new(),
+            },
+        };
+        // It may have been cut right here before.
+        if self.history()?.events.last() != Some(&event) {
+            self.remember(held, event)?;
+        }
+        Ok(record::remove(&self.dir, "reset")?)
+    }
+
+    /// The trust root of the last `reset --root`, if there was one.
+    pub fn enrolled_root(&self) -> Result<Option<Vec<u8>>, AgentError> {
+        if let Some(Reset { root: Some(root), .. }) = self.pending_reset()? {
+            return Ok(Some(root.into_bytes()));
+        }
+        Ok(record::read(&self.dir, "root")?.map(|found| found.record.payload))
     }
 
     /// The boot record; empty when there is none yet.
@@ -214,6 +295,9 @@ impl State {
 
     /// The trusted metadata; that of a new node when there is none yet.
     pub fn trust(&self) -> Result<Stored, AgentError> {
+        if self.is_resetting()? {
+            return Ok(Stored::default());
+        }
         match record::read(&self.dir, "trust")? {
             Some(found) => Ok(Stored::from_bytes(&found.record.payload)?),
             None => Ok(Stored::default()),

@@ -77,6 +77,12 @@ impl Files<'_> {
     }
 }
 
+/// Refuses a trust root that is malformed or that its own keys did not sign.
+pub fn check_root(root: &[u8], now: u64) -> Result<(), AgentError> {
+    Refresh::begin(Stored::default(), root, clock(now), Limits::default())?;
+    Ok(())
+}
+
 fn drive<W: Workflow>(
     workflow: &mut W,
     state: &State,

@@ -169,10 +169,13 @@ impl Store {
         }
         let mut marks = Marks { store: self, needed: BTreeSet::new(), attached: BTreeMap::new() };
         for link in links.iter().filter(|link| link.kind == Kind::Manifest) {
-            let facts = marks.facts(state, &link.digest);
-            // A manifest that cannot be read is attached to nothing; if it is needed, that is
-            // found out below.
-            if let Ok(Some(facts)) = facts
+            let facts = match marks.facts(state, &link.digest) {
+                // Damaged, it is attached to nothing; if it is needed, that is found out below.
+                Err(StoreError::Unknowable(_)) => None,
+                // The medium did not say: what it is attached to may be needed.
+                facts => facts?,
+            };
+            if let Some(facts) = facts
                 && let Some(subject) = &facts.subject
             {
                 let attached = marks.attached.entry(subject.clone()).or_default();
@@ -538,6 +541,40 @@ mod tests {
             assert!(matches!(stopped, StoreError::Unknowable(it) if it == *victim));
             assert!(store.backend.open_blob(&Digest::sha256_of(b"garbage")).unwrap().is_some());
         }
+    }
+
+    /// A medium that does not give a link, or what is attached, for once: nothing is thrown away for
+    /// it.
+    #[test]
+    fn what_cannot_be_read_is_no_garbage() {
+        use storage::sim::machine::{Call, CallKind, Verdict};
+        use storage::sim::{Machine, Media};
+        let path = std::path::Path::new("/store");
+        let machine = Machine::on(&Media::new().with_folder("/store"), 1000);
+        let scene = scene(&Store::open_on(&machine, path, false, Quota::default()).unwrap());
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000) + 2 * HOUR;
+        let before = machine.durable();
+        let mut refused = 0;
+        for nth in 0.. {
+            let machine = Machine::on(&before, 1000);
+            let store = Store::open_on(&machine, path, false, Quota::default()).unwrap();
+            let first = machine.calls() + nth;
+            machine.follow(move |call: &Call<'_>| match call.kind {
+                CallKind::Read if call.nth == first => Verdict::Fail(std::io::ErrorKind::Other),
+                _ => Verdict::Do,
+            });
+            let done = store.collect(HOUR, at, false);
+            let over = machine.calls() <= first;
+            drop(store);
+            machine.unscripted();
+            refused += usize::from(done.is_err());
+            let store = Store::open_on(&machine, path, false, Quota::default()).unwrap();
+            scene.check(&store, done.is_ok());
+            if over {
+                break;
+            }
+        }
+        assert!(refused > 20, "only {refused} reads mattered");
     }
 
     /// A storage that loses its power after some changes.

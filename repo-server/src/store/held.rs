@@ -1,31 +1,19 @@
 //! What is remembered of blobs: which files were hashed and matched, and small ones' bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use formats::digest::Digest;
-use storage::layout::Blob;
+use storage::tree::FileStamp;
 
 /// Tells one state of a stored blob from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stamp {
-    /// Inode, length, modification and change time of a file.
-    File(u64, u64, (i64, i64), (i64, i64)),
+    /// What a file is.
+    File(FileStamp),
     /// The tag that an object store gave it.
     Object(String),
-}
-
-impl Stamp {
-    /// The stamp of an open blob's file.
-    pub fn of(blob: &Blob) -> io::Result<Self> {
-        let stat = blob.file().0.metadata()?;
-        let (modified, changed) =
-            ((stat.mtime(), stat.mtime_nsec()), (stat.ctime(), stat.ctime_nsec()));
-        Ok(Stamp::File(stat.ino(), stat.size(), modified, changed))
-    }
 }
 
 /// Blobs whose bytes had their digest when last read whole.

@@ -10,19 +10,16 @@
 //! link is written after the bytes it shows and removed before them; each is one small file that
 //! appears whole or not at all, so a crash leaves bytes nobody sees, never a link to half a blob.
 
-use std::fs::File;
 use std::time::SystemTime;
 
 use formats::digest::{Algorithm, Digest};
 use formats::oci::RepositoryName;
-use rustix::fs::Mode;
-use storage::{Directory, FileError};
+use storage::FileError;
+use storage::tree::{FileStamp, Tree, TreeFile};
 
 use super::backend::{Kind, Link, UploadKey};
 use crate::route::SessionId;
 
-const DIR_MODE: Mode = Mode::from_bits_truncate(0o755);
-const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 const UPLOADS: &str = "_uploads";
@@ -44,14 +41,18 @@ pub(super) struct Found {
     pub(super) uploads: Vec<(UploadKey, u64, SystemTime)>,
 }
 
-/// Everything below `repositories/`. With `clean`, what killed writers left is removed on the way.
-pub(super) fn read_all(root: &Directory, clean: bool) -> Result<Found, FileError> {
+/// Everything below `repositories/`. With `clean`, what killed writers left is removed on the way, or
+/// made durable: what is built on it from now on must not outlive it.
+pub(super) fn read_all(root: &dyn Tree, clean: bool) -> Result<Found, FileError> {
     let mut found = Found::default();
-    let mut open = vec![(String::new(), None)];
+    let mut open: Vec<(String, Option<Box<dyn Tree>>)> = vec![(String::new(), None)];
     while let Some((name, directory)) = open.pop() {
-        let directory = directory.as_ref().unwrap_or(root);
+        let directory = directory.as_deref().unwrap_or(root);
         if let Ok(name) = name.parse::<RepositoryName>() {
             read(directory, &name, clean, &mut found)?;
+        }
+        if clean {
+            directory.sync()?;
         }
         for child in directory.names()? {
             let below = if name.is_empty() { child.clone() } else { format!("{name}/{child}") };
@@ -59,7 +60,7 @@ pub(super) fn read_all(root: &Directory, clean: bool) -> Result<Found, FileError
                 continue;
             }
             // A planted link or file is not ours and shows nothing.
-            if let Ok(Some(inside)) = directory.subdirectory(&child) {
+            if let Ok(Some(inside)) = directory.inside(&child) {
                 open.push((below, Some(inside)));
             }
         }
@@ -68,7 +69,7 @@ pub(super) fn read_all(root: &Directory, clean: bool) -> Result<Found, FileError
 }
 
 fn read(
-    repository: &Directory,
+    repository: &dyn Tree,
     name: &RepositoryName,
     clean: bool,
     found: &mut Found,
@@ -76,45 +77,72 @@ fn read(
     for kind in [Kind::Blob, Kind::Manifest] {
         for_each(repository, kind.directory(), clean, |algorithm, directory, hex| {
             let Ok(digest) = format!("{}:{hex}", algorithm.name()).parse() else { return Ok(()) };
-            // A planted link is not followed and shows nothing.
-            let Ok(Some(file)) = directory.open_file(hex) else { return Ok(()) };
-            let modified = modified(&file, directory, hex)?;
-            let media_type = std::io::read_to_string(std::io::Read::take(file, 256));
-            let Ok(media_type) = media_type else { return Ok(()) };
+            let Some(file) = ours(directory.open_file(hex))? else { return Ok(()) };
+            let modified = stamp(file.as_ref(), directory, hex)?.modified();
+            let Some(media_type) = read_short(file.as_ref(), directory, hex)? else {
+                return Ok(());
+            };
             found.links.push(Link { name: name.clone(), kind, digest, media_type, modified });
             Ok(())
         })?;
     }
     for_each(repository, UPLOADS, clean, |algorithm, directory, id| {
         let Ok(id) = id.parse::<SessionId>() else { return Ok(()) };
-        let Ok(Some(file)) = directory.open_file(id.as_str()) else { return Ok(()) };
-        let modified = modified(&file, directory, id.as_str())?;
-        let len = file.metadata().map_or(0, |stat| stat.len());
-        found.uploads.push((UploadKey { name: name.clone(), id, algorithm }, len, modified));
+        let Some(file) = ours(directory.open_file(id.as_str()))? else { return Ok(()) };
+        let stamp = stamp(file.as_ref(), directory, id.as_str())?;
+        let key = UploadKey { name: name.clone(), id, algorithm };
+        found.uploads.push((key, stamp.len, stamp.modified()));
         Ok(())
     })
 }
 
-fn modified(file: &File, directory: &Directory, name: &str) -> Result<SystemTime, FileError> {
-    let stat = file.metadata().and_then(|stat| stat.modified());
+fn stamp(file: &dyn TreeFile, directory: &dyn Tree, name: &str) -> Result<FileStamp, FileError> {
     let path = directory.shown(name);
-    stat.map_err(|source| FileError::Io { action: "stat", path, source })
+    file.stamp().map_err(|source| FileError::Io { action: "stat", path, source })
+}
+
+/// A planted link or pipe is not followed and shows nothing. What cannot be opened is an error: a
+/// collection would take what it shows for garbage.
+fn ours<T>(opened: Result<Option<T>, FileError>) -> Result<Option<T>, FileError> {
+    match opened {
+        Err(FileError::Symlink(_) | FileError::NotRegular(_)) => Ok(None),
+        opened => opened,
+    }
+}
+
+/// What a link says, if that is text; a media type is shorter than 256 bytes.
+fn read_short(
+    file: &dyn TreeFile,
+    directory: &dyn Tree,
+    name: &str,
+) -> Result<Option<String>, FileError> {
+    let failed = |source| FileError::Io { action: "read", path: directory.shown(name), source };
+    let mut bytes = [0; 256];
+    let mut len = 0;
+    while let got @ 1.. = file.read_at(&mut bytes[len..], len as u64).map_err(failed)? {
+        len += got;
+    }
+    Ok(std::str::from_utf8(&bytes[..len]).ok().map(str::to_owned))
 }
 
 fn for_each(
-    repository: &Directory,
+    repository: &dyn Tree,
     kind: &str,
     clean: bool,
-    mut take: impl FnMut(Algorithm, &Directory, &str) -> Result<(), FileError>,
+    mut take: impl FnMut(Algorithm, &dyn Tree, &str) -> Result<(), FileError>,
 ) -> Result<(), FileError> {
-    let Some(kind) = repository.subdirectory(kind)? else { return Ok(()) };
+    let Some(kind) = repository.inside(kind)? else { return Ok(()) };
+    if clean {
+        kind.sync()?;
+    }
     for algorithm in ALGORITHMS {
-        let Some(directory) = kind.subdirectory(algorithm.name())? else { continue };
+        let Some(directory) = kind.inside(algorithm.name())? else { continue };
         if clean {
             directory.remove_stale()?;
+            directory.sync()?;
         }
         for name in directory.names()? {
-            take(algorithm, &directory, &name)?;
+            take(algorithm, directory.as_ref(), &name)?;
         }
     }
     Ok(())
@@ -122,58 +150,58 @@ fn for_each(
 
 /// Where uploads to a repository are, made when it is missing.
 pub(super) fn uploads(
-    root: &Directory,
+    root: &dyn Tree,
     name: &RepositoryName,
     algorithm: Algorithm,
-) -> Result<Directory, FileError> {
+) -> Result<Box<dyn Tree>, FileError> {
     make(root, name, UPLOADS, algorithm)
 }
 
 fn make(
-    root: &Directory,
+    root: &dyn Tree,
     name: &RepositoryName,
     kind: &str,
     algorithm: Algorithm,
-) -> Result<Directory, FileError> {
+) -> Result<Box<dyn Tree>, FileError> {
     let mut parts = name.as_str().split('/').chain([kind, algorithm.name()]);
     let first = parts.next().unwrap_or(kind);
-    let mut directory = root.subdirectory_or_create(first, DIR_MODE)?;
+    let mut directory = root.inside_or_made(first)?;
     for part in parts {
-        directory = directory.subdirectory_or_create(part, DIR_MODE)?;
+        directory = directory.inside_or_made(part)?;
     }
     Ok(directory)
 }
 
 /// Makes a link, durably.
 pub(super) fn add(
-    root: &Directory,
+    root: &dyn Tree,
     name: &RepositoryName,
     kind: Kind,
     digest: &Digest,
     content: &str,
 ) -> Result<(), FileError> {
     let directory = make(root, name, kind.directory(), digest.algorithm())?;
-    directory.replace(&digest.hex(), content.as_bytes(), FILE_MODE)
+    directory.replace(&digest.hex(), content.as_bytes())
 }
 
 /// Removes a link, durably; whether there was one.
 pub(super) fn remove(
-    root: &Directory,
+    root: &dyn Tree,
     name: &RepositoryName,
     kind: Kind,
     digest: &Digest,
 ) -> Result<bool, FileError> {
-    let mut directory = None;
+    let mut directory: Option<Box<dyn Tree>> = None;
     let parts = name.as_str().split('/').chain([kind.directory(), digest.algorithm().name()]);
     for part in parts {
-        let above = directory.as_ref().unwrap_or(root);
-        match above.subdirectory(part)? {
+        let above = directory.as_deref().unwrap_or(root);
+        match above.inside(part)? {
             Some(inside) => directory = Some(inside),
             None => return Ok(false),
         }
     }
-    let directory = directory.as_ref().unwrap_or(root);
-    let removed = directory.remove(&digest.hex())?;
+    let directory = directory.as_deref().unwrap_or(root);
+    let removed = directory.unlink(&digest.hex())?;
     directory.sync()?;
     Ok(removed)
 }
@@ -185,7 +213,7 @@ mod tests {
     #[test]
     fn links_are_found_again_and_strangers_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Directory::open(dir.path()).unwrap();
+        let root = storage::tree::PublicFolder::open(dir.path()).unwrap();
         let (a, b): (RepositoryName, RepositoryName) =
             ("a".parse().unwrap(), "a/b".parse().unwrap());
         let digest = Digest::sha256_of(b"x");

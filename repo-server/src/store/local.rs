@@ -6,8 +6,7 @@
 //!  DIR/repositories/                    links and uploads, see `links`
 //! ```
 
-use std::fs::{File, FileTimes};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,9 +14,11 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use formats::digest::{Algorithm, Digest, Hasher};
 use formats::oci::{Index, RepositoryName};
-use rustix::fs::Mode;
+use storage::FileError;
+use storage::folder::Locked;
+use storage::host::{Host, System};
 use storage::layout::{Blob as LayoutBlob, Layout as _, LayoutDir, LayoutError};
-use storage::{Directory, FileError};
+use storage::tree::{Tree, TreeFile};
 
 use super::backend::{Backend, Blob, Kind, Link, Pieces, Refs, Stored, Upload, UploadKey};
 use super::held::Stamp;
@@ -26,49 +27,55 @@ use crate::error::ServerError;
 
 /// 128 KiB: what one answer holds in memory at a time.
 const PIECE: u64 = 128 << 10;
-const DIR_MODE: Mode = Mode::from_bits_truncate(0o755);
-const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
 
 /// A directory.
 #[derive(Debug)]
 pub struct Local {
     layout: LayoutDir,
     /// The same directory.
-    root: Arc<Directory>,
+    root: Arc<dyn Tree>,
     /// Where links and uploads are; `None` when read-only and none were ever made.
-    links: Option<Directory>,
+    links: Option<Box<dyn Tree>>,
     /// Held for as long as this process may write; a second server must not.
-    lock: Option<File>,
+    lock: Option<Box<dyn Locked>>,
 }
 
 impl Local {
     /// Opens the storage in `dir`; unless `read_only`, makes what is missing there, removes what
     /// killed writers left, and refuses a directory that another server writes.
     pub fn open(dir: &Path, read_only: bool) -> Result<Self, ServerError> {
+        Self::open_on(&System, dir, read_only)
+    }
+
+    /// The same on another kind of machine.
+    pub fn open_on(host: &dyn Host, dir: &Path, read_only: bool) -> Result<Self, ServerError> {
         let link_failed = |error: FileError| damaged(dir, LayoutError::Read(error));
-        let layout = if read_only { LayoutDir::open(dir) } else { LayoutDir::create(dir) };
+        let layout = match read_only {
+            true => LayoutDir::open_on(host, dir),
+            false => LayoutDir::create_on(host, dir),
+        };
         let layout = layout.map_err(|error| damaged(dir, error))?;
-        let root = Directory::open(dir).map_err(link_failed)?;
+        let root = host.open_tree(dir).map_err(link_failed)?;
         let links = match read_only {
-            true => root.subdirectory("repositories"),
-            false => root.subdirectory_or_create("repositories", DIR_MODE).map(Some),
+            true => root.inside("repositories"),
+            false => root.inside_or_made("repositories").map(Some),
         };
         let links = links.map_err(link_failed)?;
-        let lock = match read_only {
-            true => None,
-            false => Some(lock(&dir.join("repositories"))?),
+        let lock = match &links {
+            Some(links) if !read_only => Some(lock(links.as_ref()).map_err(link_failed)??),
+            _ => None,
         };
         if let (Some(links), false) = (&links, read_only) {
-            links::read_all(links, true).map_err(link_failed)?;
+            links::read_all(links.as_ref(), true).map_err(link_failed)?;
         }
-        Ok(Local { layout, root: Arc::new(root), links, lock })
+        Ok(Local { layout, root: Arc::from(root), links, lock })
     }
 
     fn upload(
         &self,
-        directory: Directory,
+        directory: Box<dyn Tree>,
         key: &UploadKey,
-        file: File,
+        file: Arc<dyn TreeFile>,
         hasher: Option<Hasher>,
         len: u64,
     ) -> LocalUpload {
@@ -77,9 +84,9 @@ impl Local {
     }
 
     /// The links, if this server may change anything.
-    fn writable(&self) -> Result<&Directory, StoreError> {
+    fn writable(&self) -> Result<&dyn Tree, StoreError> {
         match (&self.lock, &self.links) {
-            (Some(_), Some(links)) => Ok(links),
+            (Some(_), Some(links)) => Ok(links.as_ref()),
             _ => Err(StoreError::ReadOnly),
         }
     }
@@ -96,16 +103,15 @@ pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
     }
 }
 
-fn lock(path: &Path) -> Result<File, ServerError> {
-    let file = File::open(path).map_err(ServerError::io("open", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(ServerError::Config(format!(
+/// The lock of a server that writes, or why there is none.
+fn lock(links: &dyn Tree) -> Result<Result<Box<dyn Locked>, ServerError>, FileError> {
+    let held = || {
+        ServerError::Config(format!(
             "{}: another repo-server writes there; stop it, or add --read-only",
-            path.display()
-        ))),
-        Err(std::fs::TryLockError::Error(error)) => Err(ServerError::io("lock", path)(error)),
-    }
+            links.path().display()
+        ))
+    };
+    Ok(links.try_lock()?.ok_or_else(held))
 }
 
 impl Backend for Local {
@@ -158,7 +164,8 @@ impl Backend for Local {
     }
 
     fn links(&self) -> Result<Vec<Link>, StoreError> {
-        let found = self.links.as_ref().map(|links| links::read_all(links, false)).transpose()?;
+        let found =
+            self.links.as_ref().map(|links| links::read_all(links.as_ref(), false)).transpose()?;
         Ok(found.unwrap_or_default().links)
     }
 
@@ -183,23 +190,24 @@ impl Backend for Local {
 
     fn new_upload(&self, key: &UploadKey) -> Result<Box<dyn Upload>, StoreError> {
         let directory = links::uploads(self.writable()?, &key.name, key.algorithm)?;
-        let file = directory.create_file(key.id.as_str(), FILE_MODE)?;
+        let file = directory.create_file(key.id.as_str())?;
         let hasher = Some(key.algorithm.hasher());
         Ok(Box::new(self.upload(directory, key, file, hasher, 0)))
     }
 
     fn resume_upload(&self, key: &UploadKey) -> Result<Option<Box<dyn Upload>>, StoreError> {
         let directory = links::uploads(self.writable()?, &key.name, key.algorithm)?;
-        let Some(mut file) = directory.open_file_to_write(key.id.as_str())? else {
+        let Some(file) = directory.open_file_to_write(key.id.as_str())? else {
             return Ok(None);
         };
-        let len = file.seek(SeekFrom::End(0)).map_err(StoreError::Blob)?;
+        let len = file.stamp().map_err(StoreError::Blob)?.len;
         let hasher = (len == 0).then(|| key.algorithm.hasher());
         Ok(Some(Box::new(self.upload(directory, key, file, hasher, len))))
     }
 
     fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError> {
-        let found = self.links.as_ref().map(|links| links::read_all(links, false)).transpose()?;
+        let found =
+            self.links.as_ref().map(|links| links::read_all(links.as_ref(), false)).transpose()?;
         Ok(found.unwrap_or_default().uploads)
     }
 }
@@ -210,11 +218,11 @@ impl Blob for LayoutBlob {
     }
 
     fn modified(&self) -> Result<SystemTime, StoreError> {
-        self.file().0.metadata().and_then(|stat| stat.modified()).map_err(StoreError::Blob)
+        self.file().0.stamp().map(|stamp| stamp.modified()).map_err(StoreError::Blob)
     }
 
     fn stamp(&self) -> Result<Stamp, StoreError> {
-        Stamp::of(self).map_err(StoreError::Blob)
+        self.file().0.stamp().map(Stamp::File).map_err(StoreError::Blob)
     }
 
     fn read(&self, from: u64, to: u64) -> Result<Box<dyn Pieces>, StoreError> {
@@ -241,10 +249,10 @@ impl Pieces for FilePieces {
 
 /// A file that grows, and its hash so far; none when a server before this one began it.
 struct LocalUpload {
-    root: Arc<Directory>,
-    directory: Directory,
+    root: Arc<dyn Tree>,
+    directory: Box<dyn Tree>,
     name: String,
-    file: File,
+    file: Arc<dyn TreeFile>,
     algorithm: Algorithm,
     hasher: Option<Hasher>,
     len: u64,
@@ -263,11 +271,14 @@ impl LocalUpload {
         }
         let mut hasher = algorithm.hasher();
         let mut buf = vec![0; 1 << 20];
-        self.file.rewind().map_err(StoreError::Blob)?;
+        let mut at = 0;
         loop {
-            match self.file.read(&mut buf).map_err(StoreError::Blob)? {
+            match self.file.read_at(&mut buf, at).map_err(StoreError::Blob)? {
                 0 => return Ok(hasher.finish()),
-                got => hasher.update(&buf[..got]),
+                got => {
+                    hasher.update(&buf[..got]);
+                    at += got as u64;
+                }
             }
         }
     }
@@ -278,12 +289,11 @@ impl LocalUpload {
             return Err(LayoutError::BlobDigest { named: digest.clone(), found }.into());
         }
         // It may have been written long ago; as a blob it is new, and garbage is told by age.
-        let now = FileTimes::new().set_modified(SystemTime::now());
-        self.file.set_times(now).map_err(StoreError::Blob)?;
-        self.file.sync_all().map_err(StoreError::Blob)?;
-        let blobs = self.root.subdirectory_or_create("blobs", DIR_MODE)?;
-        let blobs = blobs.subdirectory_or_create(digest.algorithm().name(), DIR_MODE)?;
-        self.directory.rename(&self.name, &blobs, &digest.hex())?;
+        self.file.touch().map_err(StoreError::Blob)?;
+        self.file.sync().map_err(StoreError::Blob)?;
+        let blobs = self.root.inside_or_made("blobs")?;
+        let blobs = blobs.inside_or_made(digest.algorithm().name())?;
+        self.directory.move_to(&self.name, blobs.as_ref(), &digest.hex())?;
         Ok(blobs.sync()?)
     }
 }
@@ -294,10 +304,10 @@ impl Upload for LocalUpload {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Err(error) = self.file.write_all(bytes) {
+        if let Err(error) = self.file.write_all_at(bytes, self.len) {
             // What is in the file is no longer what was hashed.
             self.hasher = None;
-            self.len = self.file.seek(SeekFrom::End(0)).map_err(StoreError::Blob)?;
+            self.len = self.file.stamp().map_err(StoreError::Blob)?.len;
             return Err(StoreError::Blob(error));
         }
         if let Some(hasher) = &mut self.hasher {
@@ -322,7 +332,7 @@ impl Upload for LocalUpload {
     }
 
     fn abandon(self: Box<Self>) -> Result<(), StoreError> {
-        self.directory.remove(&self.name)?;
+        self.directory.unlink(&self.name)?;
         Ok(())
     }
 }

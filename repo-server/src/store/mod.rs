@@ -38,6 +38,7 @@ use bytes::Bytes;
 use formats::digest::Digest;
 use formats::oci::{Index, MANIFEST_LIMIT, RepositoryName};
 use storage::FileError;
+use storage::host::{Host, System};
 use storage::layout::LayoutError;
 
 use self::backend::{Backend, Blob, Kind};
@@ -159,7 +160,17 @@ impl Store {
 
     /// The same, with quotas.
     pub fn open_with(dir: &Path, read_only: bool, quota: Quota) -> Result<Self, ServerError> {
-        let backend = Box::new(Local::open(dir, read_only)?);
+        Self::open_on(&System, dir, read_only, quota)
+    }
+
+    /// The same on another kind of machine.
+    pub fn open_on(
+        host: &dyn Host,
+        dir: &Path,
+        read_only: bool,
+        quota: Quota,
+    ) -> Result<Self, ServerError> {
+        let backend = Box::new(Local::open_on(host, dir, read_only)?);
         Self::over(backend, read_only, quota).map_err(|error| match error {
             StoreError::Layout(error) => local::damaged(dir, error),
             StoreError::Link(error) => local::damaged(dir, LayoutError::Read(error)),

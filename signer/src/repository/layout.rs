@@ -8,6 +8,7 @@ use formats::oci::{
     Descriptor, MANIFEST_LIMIT, Manifest, RepositoryName, Tag, annotation, media_type,
 };
 use formats::reference::Reference;
+use storage::host::{Host, System};
 use storage::layout::{Archive, BlobWriter, Layout, LayoutDir, LayoutError};
 
 use super::{BlobSink, Expect, Registry, RegistryError, Stored};
@@ -29,7 +30,12 @@ enum Kind {
 impl LayoutRepository {
     /// Opens a directory for writing; makes it when it is missing, but not its parents.
     pub fn create(reference: Reference) -> Result<Self, RegistryError> {
-        let kind = Kind::Writable(LayoutDir::create(path_of(&reference))?);
+        Self::create_on(&System, reference)
+    }
+
+    /// The same on another kind of machine.
+    pub fn create_on(host: &dyn Host, reference: Reference) -> Result<Self, RegistryError> {
+        let kind = Kind::Writable(LayoutDir::create_on(host, path_of(&reference))?);
         Ok(LayoutRepository { reference, kind })
     }
 

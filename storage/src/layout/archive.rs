@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use formats::ustar::{BLOCK, Header, Kind, padding};
 use super::blob::{Blob, read_failed};
 use super::{INDEX_LIMIT, Layout, LayoutError, check_layout_file};
 use crate::directory::{FileError, open_regular};
+use crate::tree::TreeFile;
 
 /// 65,536 entries: a repository of ten years of daily refreshes; bounds time and memory.
 pub const ENTRY_LIMIT: usize = 1 << 16;
@@ -78,8 +78,8 @@ impl Layout for Archive {
 
     fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, LayoutError> {
         let blob = |extent: &Extent| {
-            let (file, path) = (Arc::clone(&self.file), Arc::clone(&self.path));
-            Blob::new(digest.clone(), file, path, extent.offset, extent.len)
+            let file: Arc<dyn TreeFile> = Arc::<File>::clone(&self.file);
+            Blob::new(digest.clone(), file, Arc::clone(&self.path), extent.offset, extent.len)
         };
         Ok(self.blobs.get(digest).map(blob))
     }

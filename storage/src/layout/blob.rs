@@ -1,8 +1,6 @@
 //! One blob, opened: a file of its own, or a part of a tar.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,13 +8,14 @@ use formats::digest::Digest;
 
 use super::LayoutError;
 use crate::directory::FileError;
+use crate::tree::TreeFile;
 
 /// An opened blob. Reading it never opens anything again, so the bytes verified through it are
 /// bytes of the same file that is read later (threats S13).
 #[derive(Debug, Clone)]
 pub struct Blob {
     digest: Digest,
-    file: Arc<File>,
+    file: Arc<dyn TreeFile>,
     path: Arc<PathBuf>,
     offset: u64,
     len: u64,
@@ -25,7 +24,7 @@ pub struct Blob {
 impl Blob {
     pub(super) fn new(
         digest: Digest,
-        file: Arc<File>,
+        file: Arc<dyn TreeFile>,
         path: Arc<PathBuf>,
         offset: u64,
         len: u64,
@@ -45,8 +44,8 @@ impl Blob {
     }
 
     /// The file it lies in and where it begins there.
-    pub fn file(&self) -> (&Arc<File>, u64) {
-        (&self.file, self.offset)
+    pub fn file(&self) -> (&dyn TreeFile, u64) {
+        (self.file.as_ref(), self.offset)
     }
 
     /// Fills `buf` from `offset` on. The bytes are **not** verified.
@@ -93,8 +92,7 @@ impl Blob {
     /// Makes the file as young as one just written, so that a collection of garbage beside us
     /// spares it until something refers to it. A file of another owner stays as old as it is.
     pub(super) fn touch(&self) -> Result<(), LayoutError> {
-        let now = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now());
-        match self.file.set_times(now) {
+        match self.file.touch() {
             Ok(()) => Ok(()),
             Err(error)
                 if matches!(

@@ -1,22 +1,19 @@
 //! A layout in a directory, for reading and writing.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use formats::digest::{Algorithm, Digest};
 use formats::oci::{Descriptor, Index, annotation};
-use rustix::fs::{self, AtFlags, Mode};
 
 use super::blob::{Blob, read_failed};
 use super::writer::BlobWriter;
 use super::{INDEX_LIMIT, LAYOUT_FILE, Layout, LayoutError, check_layout_file, reference_of};
-use crate::directory::{Directory, FileError};
-
-const DIR_MODE: Mode = Mode::from_bits_truncate(0o755);
-const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
+use crate::directory::FileError;
+use crate::host::{Host, System};
+use crate::tree::{FileStamp, Tree, TreeFile};
 
 /// An image layout in a directory. Cheap to clone; may be shared between threads and processes.
 ///
@@ -27,9 +24,9 @@ pub struct LayoutDir(Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    root: Directory,
-    sha256: OnceLock<Directory>,
-    sha512: OnceLock<Directory>,
+    root: Box<dyn Tree>,
+    sha256: OnceLock<Box<dyn Tree>>,
+    sha512: OnceLock<Box<dyn Tree>>,
     cached: Mutex<Option<CachedIndex>>,
 }
 
@@ -37,23 +34,25 @@ pub(super) struct Inner {
 /// another file while we compare with it.
 #[derive(Debug)]
 struct CachedIndex {
-    stamp: Stamp,
-    _file: File,
+    stamp: FileStamp,
+    _file: Arc<dyn TreeFile>,
     index: Arc<Index>,
 }
-
-/// Device, inode, length, modification and change time of a file.
-type Stamp = (u64, u64, i64, (i64, u64), (i64, u64));
 
 impl LayoutDir {
     /// Opens an existing layout. Every file below is opened relative to this directory, so moving
     /// or mounting over its path later changes nothing.
     pub fn open(path: &Path) -> Result<Self, LayoutError> {
-        let inner = Inner::new(Directory::open(path).map_err(LayoutError::opening)?);
+        Self::open_on(&System, path)
+    }
+
+    /// The same on another kind of machine.
+    pub fn open_on(host: &dyn Host, path: &Path) -> Result<Self, LayoutError> {
+        let inner = Inner::new(host.open_tree(path).map_err(LayoutError::opening)?);
         let file = inner.root.open_file("oci-layout").map_err(LayoutError::opening)?;
         let missing =
             || LayoutError::NotLayout(path.display().to_string(), "there is no oci-layout");
-        let bytes = read_limited(&file.ok_or_else(missing)?, path, 4096)?;
+        let bytes = read_limited(file.ok_or_else(missing)?.as_ref(), path, 4096)?;
         check_layout_file(path, &bytes)?;
         Ok(LayoutDir(Arc::new(inner)))
     }
@@ -61,7 +60,12 @@ impl LayoutDir {
     /// Opens a layout for writing, making the directory (not its parents), `oci-layout` and an
     /// empty `index.json` where they are missing, and removing what killed writers left.
     pub fn create(path: &Path) -> Result<Self, LayoutError> {
-        let root = Directory::open_or_create(path, DIR_MODE).map_err(|error| match error {
+        Self::create_on(&System, path)
+    }
+
+    /// The same on another kind of machine.
+    pub fn create_on(host: &dyn Host, path: &Path) -> Result<Self, LayoutError> {
+        let root = host.create_tree(path).map_err(|error| match error {
             FileError::Io { .. } => LayoutError::Write(error),
             _ => LayoutError::Refused(error),
         })?;
@@ -70,15 +74,18 @@ impl LayoutDir {
             let _lock = inner.root.lock().map_err(LayoutError::Write)?;
             let put = |name: &str, bytes: &[u8]| match inner.root.open_file(name) {
                 Ok(Some(_)) => Ok(()),
-                Ok(None) => inner.root.replace(name, bytes, FILE_MODE).map_err(LayoutError::Write),
+                Ok(None) => inner.root.replace(name, bytes).map_err(LayoutError::Write),
                 Err(error) => Err(LayoutError::opening(error)),
             };
             put("index.json", &Index::new(None, Vec::new()).to_bytes())?;
             put("oci-layout", LAYOUT_FILE)?;
             inner.root.remove_stale().map_err(LayoutError::Write)?;
             inner.temporary().and_then(|dir| dir.remove_stale()).map_err(LayoutError::Write)?;
+            // A writer that was killed may have made names that are not durable yet: what is built on
+            // them from now on must not outlive them.
+            inner.sync_names().map_err(LayoutError::Write)?;
         }
-        Self::open(path)
+        Self::open_on(host, path)
     }
 
     /// Where it is, for messages.
@@ -137,7 +144,7 @@ impl LayoutDir {
         let Some(blobs) = self.0.blobs(digest.algorithm()).map_err(LayoutError::opening)? else {
             return Ok(false);
         };
-        let removed = blobs.remove(&digest.hex()).map_err(LayoutError::Write)?;
+        let removed = blobs.unlink(&digest.hex()).map_err(LayoutError::Write)?;
         blobs.sync().map_err(LayoutError::Write)?;
         Ok(removed)
     }
@@ -208,7 +215,7 @@ impl LayoutDir {
             return Err(LayoutError::IndexTooLarge(bytes.len() as u64).into());
         }
         if after != *before {
-            inner.root.replace("index.json", &bytes, FILE_MODE).map_err(LayoutError::Write)?;
+            inner.root.replace("index.json", &bytes).map_err(LayoutError::Write)?;
         }
         Ok(())
     }
@@ -228,44 +235,57 @@ impl Layout for LayoutDir {
             return Ok(None);
         };
         let path = blobs.shown(&hex);
-        let len = file.metadata().map_err(|error| read_failed(&path, error))?.len();
-        Ok(Some(Blob::new(digest.clone(), Arc::new(file), Arc::new(path), 0, len)))
+        let len = file.stamp().map_err(|error| read_failed(&path, error))?.len;
+        Ok(Some(Blob::new(digest.clone(), file, Arc::new(path), 0, len)))
     }
 }
 
 impl Inner {
-    fn new(root: Directory) -> Self {
+    fn new(root: Box<dyn Tree>) -> Self {
         let (sha256, sha512) = (OnceLock::new(), OnceLock::new());
         Inner { root, sha256, sha512, cached: Mutex::new(None) }
     }
 
     /// `.tmp/`, made when it is missing.
-    pub(super) fn temporary(&self) -> Result<Directory, FileError> {
-        self.root.subdirectory_or_create(".tmp", DIR_MODE)
+    pub(super) fn temporary(&self) -> Result<Box<dyn Tree>, FileError> {
+        self.root.inside_or_made(".tmp")
     }
 
     /// `blobs/<algorithm>/`, opened once.
-    fn blobs(&self, algorithm: Algorithm) -> Result<Option<&Directory>, FileError> {
+    fn blobs(&self, algorithm: Algorithm) -> Result<Option<&dyn Tree>, FileError> {
         let once = self.once(algorithm);
         if once.get().is_none() {
-            let Some(blobs) = self.root.subdirectory("blobs")? else { return Ok(None) };
-            let Some(named) = blobs.subdirectory(algorithm.name())? else { return Ok(None) };
+            let Some(blobs) = self.root.inside("blobs")? else { return Ok(None) };
+            let Some(named) = blobs.inside(algorithm.name())? else { return Ok(None) };
             let _ = once.set(named);
         }
-        Ok(once.get())
+        Ok(once.get().map(Box::as_ref))
     }
 
     /// The same, made when it is missing.
-    pub(super) fn blobs_or_create(&self, algorithm: Algorithm) -> Result<&Directory, FileError> {
+    pub(super) fn blobs_or_create(&self, algorithm: Algorithm) -> Result<&dyn Tree, FileError> {
         if self.blobs(algorithm)?.is_none() {
-            let blobs = self.root.subdirectory_or_create("blobs", DIR_MODE)?;
-            let named = blobs.subdirectory_or_create(algorithm.name(), DIR_MODE)?;
+            let blobs = self.root.inside_or_made("blobs")?;
+            let named = blobs.inside_or_made(algorithm.name())?;
             let _ = self.once(algorithm).set(named);
         }
-        Ok(self.once(algorithm).get().expect("set above, here or by another thread"))
+        Ok(self.once(algorithm).get().expect("set above, here or by another thread").as_ref())
     }
 
-    fn once(&self, algorithm: Algorithm) -> &OnceLock<Directory> {
+    /// Makes all names durable, whoever made them.
+    fn sync_names(&self) -> Result<(), FileError> {
+        if let Some(blobs) = self.root.inside("blobs")? {
+            for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                if let Some(named) = self.blobs(algorithm)? {
+                    named.sync()?;
+                }
+            }
+            blobs.sync()?;
+        }
+        self.root.sync()
+    }
+
+    fn once(&self, algorithm: Algorithm) -> &OnceLock<Box<dyn Tree>> {
         match algorithm {
             Algorithm::Sha256 => &self.sha256,
             Algorithm::Sha512 => &self.sha512,
@@ -276,9 +296,8 @@ impl Inner {
     fn index(&self) -> Result<Arc<Index>, LayoutError> {
         let path = self.root.shown("index.json");
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = fs::statat(self.root.fd(), "index.json", AtFlags::SYMLINK_NOFOLLOW);
-        if let (Some(cached), Ok(stat)) = (cached.as_ref(), there)
-            && cached.stamp == stamp(&stat)
+        if let (Some(cached), Ok(Some(stamp))) = (cached.as_ref(), self.root.stamp("index.json"))
+            && cached.stamp == stamp
         {
             return Ok(Arc::clone(&cached.index));
         }
@@ -288,34 +307,32 @@ impl Inner {
         };
         let file = self.root.open_file("index.json").map_err(LayoutError::opening)?;
         let file = file.ok_or_else(missing)?;
-        let stat = fs::fstat(&file).map_err(|errno| read_failed(&path, errno.into()))?;
-        let bytes = read_limited(&file, &path, INDEX_LIMIT)?;
+        let stamp = file.stamp().map_err(|error| read_failed(&path, error))?;
+        let bytes = read_limited(file.as_ref(), &path, INDEX_LIMIT)?;
         let index = Arc::new(Index::parse_layout(&bytes)?);
-        *cached = Some(CachedIndex { stamp: stamp(&stat), _file: file, index: Arc::clone(&index) });
+        *cached = Some(CachedIndex { stamp, _file: file, index: Arc::clone(&index) });
         Ok(index)
     }
 }
 
-#[expect(clippy::unnecessary_cast, reason = "field types differ between architectures")]
-fn stamp(stat: &fs::Stat) -> Stamp {
-    (
-        stat.st_dev as u64,
-        stat.st_ino as u64,
-        stat.st_size as i64,
-        (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
-        (stat.st_ctime as i64, stat.st_ctime_nsec as u64),
-    )
-}
-
 /// The whole of a small file.
-pub(super) fn read_limited(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, LayoutError> {
+fn read_limited(file: &dyn TreeFile, path: &Path, limit: u64) -> Result<Vec<u8>, LayoutError> {
+    let failed = |error| read_failed(path, error);
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| read_failed(path, error))?;
-    if bytes.len() as u64 > limit {
-        let len = file.metadata().map_or(limit + 1, |metadata| metadata.len());
-        return Err(LayoutError::IndexTooLarge(len));
+    // It may be replaced while it is read, but not changed: a writer in place is caught by the limit.
+    loop {
+        let at = bytes.len();
+        bytes.resize(at + (16 << 10), 0);
+        let got = file.read_at(&mut bytes[at..], at as u64).map_err(failed)?;
+        bytes.truncate(at + got);
+        if bytes.len() as u64 > limit {
+            let len = file.stamp().map_or(limit + 1, |stamp| stamp.len);
+            return Err(LayoutError::IndexTooLarge(len));
+        }
+        if got == 0 {
+            return Ok(bytes);
+        }
     }
-    Ok(bytes)
 }
 
 /// The path of a blob inside a layout.

@@ -1,15 +1,14 @@
 //! Writing one blob.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use formats::digest::{Algorithm, Digest, Hasher};
 
 use super::dir::Inner;
 use super::{LayoutError, blob};
-use crate::directory::{Directory, FileError};
+use crate::directory::FileError;
+use crate::tree::{Tree, TreeFile};
 
 /// A blob being written: hashed on its way, invisible until [`BlobWriter::commit`].
 ///
@@ -18,9 +17,9 @@ use crate::directory::{Directory, FileError};
 #[derive(Debug)]
 pub struct BlobWriter {
     layout: Arc<Inner>,
-    temporary: Directory,
+    temporary: Box<dyn Tree>,
     name: String,
-    file: File,
+    file: Arc<dyn TreeFile>,
     algorithm: Algorithm,
     hasher: Option<Hasher>,
     len: u64,
@@ -30,7 +29,7 @@ pub struct BlobWriter {
 impl BlobWriter {
     pub(super) fn new(layout: Arc<Inner>, algorithm: Algorithm) -> Result<Self, LayoutError> {
         let temporary = layout.temporary().map_err(LayoutError::Write)?;
-        let (name, file) = temporary.create_temporary(0o644.into()).map_err(LayoutError::Write)?;
+        let (name, file) = temporary.create_unnamed().map_err(LayoutError::Write)?;
         let hasher = Some(algorithm.hasher());
         let (len, committed) = (0, false);
         Ok(BlobWriter { layout, temporary, name, file, algorithm, hasher, len, committed })
@@ -57,9 +56,9 @@ impl BlobWriter {
         if let Some(expected) = expected.filter(|expected| **expected != digest) {
             return Err(LayoutError::BlobDigest { named: expected.clone(), found: digest });
         }
-        self.file.sync_all().map_err(|error| self.failed("sync", error))?;
+        self.file.sync().map_err(|error| self.failed("sync", error))?;
         let blobs = self.layout.blobs_or_create(digest.algorithm()).map_err(LayoutError::Write)?;
-        self.temporary.rename(&self.name, blobs, &digest.hex()).map_err(LayoutError::Write)?;
+        self.temporary.move_to(&self.name, blobs, &digest.hex()).map_err(LayoutError::Write)?;
         self.committed = true;
         blobs.sync().map_err(LayoutError::Write)?;
         Ok(digest)
@@ -89,12 +88,12 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(buf)?;
+        self.file.write_all_at(buf, self.len)?;
         if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buf[..written]);
+            hasher.update(buf);
         }
-        self.len += written as u64;
-        Ok(written)
+        self.len += buf.len() as u64;
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -106,7 +105,7 @@ impl Drop for BlobWriter {
     fn drop(&mut self) {
         if !self.committed {
             // Nothing refers to it; if this fails, the next writer removes it as stale.
-            let _ = self.temporary.remove(&self.name);
+            let _ = self.temporary.unlink(&self.name);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use storage::sim::machine::{Call, CallKind, Verdict};
 
+use crate::case::Case;
 use crate::node::{Backend, GRUB_BLOCK, Node};
 use crate::promises;
 use crate::scenario::{End, Row, end};
@@ -27,12 +28,22 @@ pub enum Fault {
     Lost,
     /// Written with one bit flipped.
     Flipped,
+    /// The program is killed. The power stays, so what was not flushed is still there for the next
+    /// program, and may be lost later.
+    Killed,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 6] =
-        [Fault::Error, Fault::Full, Fault::Short, Fault::Flush, Fault::Lost, Fault::Flipped];
+    pub const ALL: [Fault; 7] = [
+        Fault::Error,
+        Fault::Full,
+        Fault::Short,
+        Fault::Flush,
+        Fault::Lost,
+        Fault::Flipped,
+        Fault::Killed,
+    ];
 
     /// Its name in tables.
     pub fn name(self) -> &'static str {
@@ -43,19 +54,23 @@ impl Fault {
             Fault::Flush => "flush EIO",
             Fault::Lost => "written but lost",
             Fault::Flipped => "bit flipped",
+            Fault::Killed => "killed",
         }
     }
 
-    fn fits(self, kind: CallKind) -> bool {
+    /// Whether calls of that kind can fail so.
+    pub fn fits(self, kind: CallKind) -> bool {
         match self {
             Fault::Error => kind != CallKind::Sync,
-            Fault::Full => !matches!(kind, CallKind::Read | CallKind::Sync),
+            Fault::Full => !matches!(kind, CallKind::Read | CallKind::Sync | CallKind::Touch),
             Fault::Short | Fault::Lost | Fault::Flipped => kind == CallKind::Write,
             Fault::Flush => kind == CallKind::Sync,
+            Fault::Killed => true,
         }
     }
 
-    fn verdict(self) -> Verdict {
+    /// What becomes of the call.
+    pub fn verdict(self) -> Verdict {
         match self {
             // `ErrorKind` has no EIO; what matters is that it is none of the expected kinds.
             Fault::Error | Fault::Flush => Verdict::Fail(ErrorKind::Other),
@@ -63,11 +78,12 @@ impl Fault {
             Fault::Short => Verdict::Short(ErrorKind::StorageFull),
             Fault::Lost => Verdict::Skip,
             Fault::Flipped => Verdict::Flip,
+            Fault::Killed => Verdict::Dead,
         }
     }
 
     /// A medium that lies about a file: no program can know before it reads the file again.
-    fn lies(self) -> bool {
+    pub fn lies(self) -> bool {
         matches!(self, Fault::Lost | Fault::Flipped)
     }
 }
@@ -92,23 +108,15 @@ pub struct Found {
 }
 
 /// Lets every call of a row's action fail, once and from then on.
-pub fn inject(row: &Row, threads: usize) -> Result<Found, String> {
-    let kinds = Arc::new(Mutex::new(Vec::new()));
-    let mut node = row.node(&row.base);
-    let noted = Arc::clone(&kinds);
-    node.machine.follow(move |call: &Call<'_>| {
-        noted.lock().unwrap_or_else(PoisonError::into_inner).push(call.kind);
-        Verdict::Do
-    });
-    row.act(&mut node)?;
-    node.machine.unscripted();
-    let success = stands(row, &node)?;
-    let kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner).clone();
+pub fn inject(row: &dyn Case, threads: usize) -> Result<Found, String> {
+    let kinds = row.calls()?;
     let mut cases = Vec::new();
     for fault in Fault::ALL {
         for (nth, kind) in kinds.iter().enumerate() {
             if fault.fits(*kind) {
-                cases.extend([(fault, nth, false), (fault, nth, true)]);
+                // Nobody is killed for once.
+                let ways = if fault == Fault::Killed { [true].as_slice() } else { &[false, true] };
+                cases.extend(ways.iter().map(|for_good| (fault, nth, *for_good)));
             }
         }
     }
@@ -121,7 +129,7 @@ pub fn inject(row: &Row, threads: usize) -> Result<Found, String> {
                 while let Some((fault, nth, for_good)) =
                     cases.get(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    let ended = one(row, &success, *fault, *nth, *for_good);
+                    let ended = row.with_fault(*fault, *nth, *for_good);
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     found.runs += 1;
                     match ended {
@@ -145,10 +153,31 @@ pub fn inject(row: &Row, threads: usize) -> Result<Found, String> {
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-enum Ended {
+/// How a run with a fault ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Well.
     Unharmed,
+    /// With an error; what was there before still is.
     Refused,
+    /// The medium lied, and what nobody could know is an older state, or gone.
     Lied,
+}
+
+/// The calls of the uncut run of a node.
+pub(crate) fn calls_of_node(row: &Row) -> Result<(Vec<CallKind>, End), String> {
+    let kinds = Arc::new(Mutex::new(Vec::new()));
+    let mut node = row.node(&row.base);
+    let noted = Arc::clone(&kinds);
+    node.machine.follow(move |call: &Call<'_>| {
+        noted.lock().unwrap_or_else(PoisonError::into_inner).push(call.kind);
+        Verdict::Do
+    });
+    row.act(&mut node)?;
+    node.machine.unscripted();
+    let success = stands(row, &node)?;
+    let kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok((kinds, success))
 }
 
 /// Where a node stands by what certainly survives a power cut now.
@@ -157,7 +186,8 @@ fn stands(row: &Row, node: &Node<'_>) -> Result<End, String> {
     end(&row.node(&node.machine.durable()).running(booted))
 }
 
-fn one(
+/// One run of a node.
+pub(crate) fn one(
     row: &Row,
     success: &End,
     fault: Fault,

@@ -14,7 +14,10 @@
 //! | [`repository`] | releases and their metadata, signed by the forge, served from memory |
 //! | [`node`] | a machine with a boot backend, and the agent on it |
 //! | [`promises`] | what must be true of every state |
-//! | [`scenario`] | what is cut, and what must come of it |
+//! | [`scenario`] | what is cut of a node, and what must come of it |
+//! | [`store`] | what is cut of a publisher, a server's store and a collection of garbage |
+//! | [`rows`] | all of them, by name |
+//! | [`case`] | what a sweep needs to know of each |
 //! | [`sweep`] | all crash states of one scenario, once and twice |
 //! | [`faults`] | the n-th call fails, lies or flips a bit |
 //! | [`lying`] | what a disk leaves that lies about flushes |
@@ -24,6 +27,7 @@
 //!
 //! What is promised, the model and what is outside of it: `docs/power-cuts.md`.
 
+pub mod case;
 pub mod faults;
 #[path = "../../src/forge.rs"]
 pub mod forge;
@@ -32,7 +36,9 @@ pub mod node;
 pub mod promises;
 pub mod report;
 pub mod repository;
+pub mod rows;
 pub mod scenario;
+pub mod store;
 pub mod story;
 pub mod sweep;
 pub mod variants;

@@ -38,7 +38,7 @@ pub fn measure(row: &Row, size: Size) -> Result<Found, String> {
             return;
         }
         found.states += 1;
-        match catch_unwind(AssertUnwindSafe(|| row.judge(&media, false))) {
+        match catch_unwind(AssertUnwindSafe(|| Row::judge(row, &media, false))) {
             Ok(Ok(_)) => found.good += 1,
             Ok(Err(why)) => {
                 let promise = why.split(':').next().unwrap_or_default();

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use racklet_cuts::node::Backend;
-use racklet_cuts::scenario::{self, Row, Scenario};
+use racklet_cuts::rows::Name;
+use racklet_cuts::scenario::Row;
 use racklet_cuts::sweep::{self, Size};
-use racklet_cuts::{faults, lying, report, story, variants};
+use racklet_cuts::{faults, lying, report, store, story, variants};
 
 /// Cuts the power at every operation of every scenario, on every boot backend.
 #[derive(Parser)]
@@ -48,13 +49,10 @@ impl Cli {
         self.part.is_empty() || self.part.iter().any(|wanted| wanted == part)
     }
 
-    fn rows(&self) -> Vec<(&'static Scenario, Backend)> {
-        let all = scenario::ALL.iter().flat_map(|s| Backend::ALL.map(|backend| (s, backend)));
-        let fits = |(s, backend): &(&Scenario, Backend)| {
-            let name = format!("{} / {}", s.name, backend.name());
-            self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
-        };
-        all.filter(fits).collect()
+    fn rows(&self) -> Vec<Name> {
+        let fits =
+            |name: &Name| self.only.as_ref().is_none_or(|only| name.text().contains(only.as_str()));
+        Name::all().into_iter().filter(fits).collect()
     }
 
     fn threads(&self) -> usize {
@@ -114,11 +112,11 @@ fn deep(cli: &Cli, started: Instant) -> Result<usize> {
 fn cuts(cli: &Cli, size: Size, keep: Option<&Path>) -> Result<usize> {
     let mut total = report::Total::default();
     println!("{}", report::head());
-    for (scenario, backend) in cli.rows() {
-        let row = match Row::new(scenario, backend) {
+    for name in cli.rows() {
+        let row = match name.ready() {
             Ok(row) => row,
             Err(why) => {
-                println!("{} / {}: cannot run uncut: {why}", scenario.name, backend.name());
+                println!("{}: cannot run uncut: {why}", name.text());
                 total.failed += 1;
                 continue;
             }
@@ -126,17 +124,17 @@ fn cuts(cli: &Cli, size: Size, keep: Option<&Path>) -> Result<usize> {
         let file_name = row.name().replace([' ', '/', '(', ')'], "-");
         let seen_file = keep.map(|dir| dir.join(format!("{file_name}-{}.seen", cli.seed)));
         let known = seen_file.as_deref().map(read_seen).unwrap_or_default();
-        let (found, seen) = sweep::sweep_beyond(&row, size, cli.threads(), known);
+        let (found, seen) = sweep::sweep_beyond(row.as_ref(), size, cli.threads(), known);
         if let Some(file) = &seen_file {
             write_seen(file, &seen)?;
         }
-        println!("{}", report::line(&row, &found));
+        println!("{}", report::line(row.as_ref(), &found));
         for (nth, failure) in found.failures.iter().enumerate() {
             let file = cli.out.join(format!("{file_name}-{nth}.json"));
-            story::save(&row, failure, &file)?;
+            story::save(row.as_ref(), failure, &file)?;
             println!("  {}\n  cargo xtask sim --replay {}", failure.why, file.display());
             if nth == 0 {
-                story::words(&row, failure).iter().for_each(|line| println!("  | {line}"));
+                story::words(row.as_ref(), failure).iter().for_each(|line| println!("  | {line}"));
             }
         }
         total.add(&found);
@@ -159,14 +157,18 @@ fn write_seen(path: &Path, seen: &HashSet<u64>) -> Result<()> {
 fn all_faults(cli: &Cli) -> Result<usize> {
     println!("{}", report::fault_head());
     let mut failed = 0;
-    for (scenario, backend) in cli.rows() {
+    for name in cli.rows() {
         // The state files are the same on all of them: one goes through everything.
-        if backend != Backend::Gpt && !scenario.small && cli.only.is_none() {
+        if let Name::Node(scenario, backend) = name
+            && backend != Backend::Gpt
+            && !scenario.small
+            && cli.only.is_none()
+        {
             continue;
         }
-        let row = Row::new(scenario, backend).map_err(anyhow::Error::msg)?;
-        let found = faults::inject(&row, cli.threads()).map_err(anyhow::Error::msg)?;
-        println!("{}", report::fault_line(&row, &found));
+        let row = name.ready().map_err(anyhow::Error::msg)?;
+        let found = faults::inject(row.as_ref(), cli.threads()).map_err(anyhow::Error::msg)?;
+        println!("{}", report::fault_line(row.as_ref(), &found));
         found.failures.iter().for_each(|failure| println!("  {failure}"));
         failed += found.failed;
     }
@@ -176,24 +178,32 @@ fn all_faults(cli: &Cli) -> Result<usize> {
 fn all_variants(cli: &Cli) -> Result<usize> {
     println!("faulty programs, and what caught each");
     let mut escaped = 0;
-    for variant in variants::ALL {
-        if cli.only.as_ref().is_some_and(|only| !variant.name.contains(only.as_str())) {
-            continue;
-        }
-        match variant.catch(Size::variant(cli.seed), cli.threads()).map_err(anyhow::Error::msg)? {
-            Some(caught) => println!("{}", report::variant_line(variant, &caught)),
+    let size = Size::variant(cli.seed);
+    let wanted = |name: &str| cli.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    let mut tell = |name: &str, place: &str, caught: Result<Option<variants::Caught>, String>| {
+        match caught.map_err(anyhow::Error::msg)? {
+            Some(caught) => println!("{}", report::variant_line(name, place, &caught)),
             None => {
-                println!("{}: NOT CAUGHT", variant.name);
+                println!("{name}: NOT CAUGHT");
                 escaped += 1;
             }
         }
+        anyhow::Ok(())
+    };
+    for variant in variants::ALL.iter().filter(|variant| wanted(variant.name)) {
+        let place = format!("{} / {}", variant.scenario, variant.backend.name());
+        tell(variant.name, &place, variant.catch(size, cli.threads()))?;
+    }
+    for variant in store::VARIANTS.iter().filter(|variant| wanted(variant.name)) {
+        tell(variant.name, variant.scenario, variant.catch(size, cli.threads()))?;
     }
     Ok(escaped)
 }
 
 fn all_lying(cli: &Cli) -> Result<()> {
     println!("{}", report::lying_head());
-    for (scenario, backend) in cli.rows() {
+    for name in cli.rows() {
+        let Name::Node(scenario, backend) = name else { continue };
         if !["apply", "confirm"].contains(&scenario.name) && cli.only.is_none() {
             continue;
         }

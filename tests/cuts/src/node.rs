@@ -20,7 +20,7 @@ use storage::partition_table;
 use storage::sim::{Machine, Media};
 use update_agent::agent::Agent;
 use update_agent::commands::{
-    self, ApplyArgs, BootSelectArgs, Command, ConfirmArgs, RevertArgs, RunArgs,
+    self, ApplyArgs, BootSelectArgs, Command, ConfirmArgs, ResetArgs, RevertArgs, RunArgs,
 };
 use update_agent::config::Config;
 use update_agent::error::AgentError;
@@ -488,6 +488,11 @@ pub fn apply() -> Command {
 /// `run --once`.
 pub fn run_once() -> Command {
     Command::Run(RunArgs { once: true })
+}
+
+/// `reset --yes [--root FILE]`.
+pub fn reset(root: Option<&str>) -> Command {
+    Command::Reset(ResetArgs { root: root.map(Into::into), yes: true })
 }
 
 /// `confirm --adopt`.

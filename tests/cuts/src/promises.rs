@@ -19,6 +19,9 @@ use crate::repository::Release;
 pub struct Before {
     /// Versions of root, timestamp, snapshot and targets; 0 for none.
     pub trusted: [i64; 4],
+    /// After a reset, which forgets them: the versions that its repository has. Then nothing at all
+    /// may be trusted, or these; not a mixture with what was forgotten.
+    pub relearned: Option<[i64; 4]>,
     /// The floor.
     pub floor: u64,
     /// The slot that ran, and what it held.
@@ -81,7 +84,7 @@ pub fn before(node: &Node<'_>) -> Result<Before, String> {
     let floor = agent.state.floor().map_err(|error| error.chain())?;
     let media = node.machine.media();
     let running = node.booted.map(|slot| (slot, slot_hashes(node.kit(), &media, slot)));
-    Ok(Before { trusted, floor, running })
+    Ok(Before { trusted, relearned: None, floor, running })
 }
 
 fn trusted(agent: &update_agent::agent::Agent) -> Result<[i64; 4], String> {
@@ -128,7 +131,10 @@ pub fn check(node: &Node<'_>, known: &Known, before: &Before) -> Result<(), Stri
     // A newer root may have taken away the keys of timestamp and snapshot: then they begin again.
     let rooted = trusted[0] > before.trusted[0];
     let fell = |nth: usize| trusted[nth] < before.trusted[nth] && !(rooted && matches!(nth, 1 | 2));
-    if (0..trusted.len()).any(fell) {
+    let forgotten = |relearned: [i64; 4]| {
+        trusted.iter().zip(relearned).all(|(now, known)| [0, known].contains(now))
+    };
+    if (0..trusted.len()).any(fell) && !before.relearned.is_some_and(forgotten) {
         return Err(format!("S4: trusted versions fell from {:?} to {trusted:?}", before.trusted));
     }
     let floor = agent.state.floor().map_err(|error| format!("S8: floor: {}", error.chain()))?;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::case::Case;
 use crate::faults;
 use crate::lying;
-use crate::scenario::Row;
 use crate::sweep::Found;
-use crate::variants::{Caught, Variant};
+use crate::variants::Caught;
 
 /// The head of the table of cuts.
 pub fn head() -> String {
@@ -17,7 +17,7 @@ pub fn head() -> String {
 }
 
 /// A row of it: steps of the uncut run, cuts × losses made, distinct states after one and two cuts.
-pub fn line(row: &Row, found: &Found) -> String {
+pub fn line(row: &dyn Case, found: &Found) -> String {
     format!(
         "{:36} {:5} {:9} {:8} {:8} {:8} {:6} {:8.1}",
         row.name(),
@@ -85,7 +85,7 @@ pub fn fault_head() -> String {
 }
 
 /// A row of it.
-pub fn fault_line(row: &Row, found: &faults::Found) -> String {
+pub fn fault_line(row: &dyn Case, found: &faults::Found) -> String {
     format!(
         "{:36} {:6} {:7} {:9} {:6} {:8} {:8.1}",
         row.name(),
@@ -98,12 +98,10 @@ pub fn fault_line(row: &Row, found: &faults::Found) -> String {
     )
 }
 
-/// A faulty program and what caught it.
-pub fn variant_line(variant: &Variant, caught: &Caught) -> String {
+/// A faulty program, where it ran, and what caught it.
+pub fn variant_line(name: &str, place: &str, caught: &Caught) -> String {
     format!(
-        "{:58} {}, {}: {} [{} states]",
-        variant.name,
-        format_args!("{} / {}", variant.scenario, variant.backend.name()),
+        "{name:58} {place}, {}: {} [{} states]",
         caught.state,
         caught.why.chars().take(100).collect::<String>(),
         caught.of
@@ -116,7 +114,7 @@ pub fn lying_head() -> String {
 }
 
 /// A row of it.
-pub fn lying_line(row: &Row, found: &lying::Found) -> String {
+pub fn lying_line(row: &dyn Case, found: &lying::Found) -> String {
     let broken: Vec<String> =
         found.broken.iter().map(|(promise, count)| format!("{promise} {count}")).collect();
     format!("{:36} {:7} {:7}  {}", row.name(), found.states, found.good, broken.join(", "))

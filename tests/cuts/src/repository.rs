@@ -16,7 +16,7 @@ use formats::release::{
 use formats::tuf::{Role, TargetFile};
 use update_agent::source::{FetchError, Sink, Source, TufState};
 
-use crate::forge::{Forge, ForgeKey, role_keys};
+use crate::forge::{Forge, ForgeKey, key_map, role_keys};
 
 /// The product of all nodes here.
 pub const PRODUCT: &str = "demo";
@@ -75,11 +75,21 @@ fn image(component: &str, version: &str, chunks: usize) -> Vec<u8> {
 impl Repository {
     /// A repository without releases, whose releases will have one component (`os`) or two.
     pub fn new(components: usize) -> Self {
+        Self::with_keys(components, 1)
+    }
+
+    /// Somebody else's, of the same product.
+    pub fn of_others(components: usize) -> Self {
+        Self::with_keys(components, 51)
+    }
+
+    fn with_keys(components: usize, first: u32) -> Self {
         let mut forge = Forge::new();
         forge.targets(&Role::Targets).targets.clear();
         // One signature for each role: a sweep verifies them a million times.
-        for (role, seed) in [(Role::Root, 1), (Role::Targets, 11)] {
+        for (role, seed) in [(Role::Root, first), (Role::Targets, first + 10)] {
             let key = ForgeKey::new(seed);
+            forge.root.keys.extend(key_map([&key]));
             forge.root.set_role(&role, role_keys(1, std::slice::from_ref(&key)));
             forge.signers.insert(role, vec![key]);
         }
@@ -225,6 +235,15 @@ impl Repository {
 }
 
 impl Snapshot {
+    /// What a repository serves: the files of its TUF state, and all blobs.
+    pub fn of(
+        state: &str,
+        files: BTreeMap<String, Descriptor>,
+        blobs: BTreeMap<Digest, Vec<u8>>,
+    ) -> Self {
+        Snapshot { state: state.to_owned(), files: Arc::new(files), blobs: Arc::new(blobs) }
+    }
+
     fn get(&self, what: &str, digest: &Digest) -> Result<&Vec<u8>, FetchError> {
         self.blobs.get(digest).ok_or_else(|| FetchError::Form {
             what: what.to_owned(),

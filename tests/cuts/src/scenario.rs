@@ -3,15 +3,23 @@
 //! A scenario is prepared by uncut runs, then acts; every state its action may leave has to be
 //! brought, by at most two further runs, to where the uncut run ends.
 
+use std::sync::OnceLock;
+
 use formats::boot_record::Slot;
+use formats::digest::Sha256;
 use formats::reason::Reason;
 use storage::sim::Media;
-use storage::sim::machine::Recording;
+use storage::sim::machine::{CallKind, Operation, Recording};
 
-use crate::node::{Backend, DISK, Kit, Node, adopt, apply, revert, run_once};
+use crate::case::Case;
+use crate::faults::{self, Ended, Fault};
+use crate::node::{Backend, DISK, GRUB_BLOCK, Kit, Node, adopt, apply, reset, revert, run_once};
 use crate::promises::{self, Before, Known};
 use crate::repository::{Repository, Snapshot};
 use crate::variants::Variant;
+
+/// The trust root of another repository, as an operator brings it.
+const OTHER_ROOT: &str = "/other-root.json";
 
 /// A kind of work that is cut.
 pub struct Scenario {
@@ -147,6 +155,39 @@ pub const ALL: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "factory reset",
+        about: "an operator makes the node forget its repository, which then serves an older state",
+        small: true,
+        components: 1,
+        healthy: true,
+        prepare: |past| {
+            let _ = past.second_release_confirmed()?;
+            past.third_release_failed()?;
+            Ok(past.offers[0].clone())
+        },
+        act: |node| {
+            boot(node)?;
+            perform(node, &reset(None))
+        },
+        again: |node| reset_and_look(node, None),
+    },
+    Scenario {
+        name: "re-enroll",
+        about: "an operator resets the node to the trust root of another repository",
+        small: true,
+        components: 1,
+        healthy: true,
+        prepare: |past| {
+            let _ = past.second_release_confirmed()?;
+            Ok(past.foreign.clone())
+        },
+        act: |node| {
+            boot(node)?;
+            perform(node, &reset(Some(OTHER_ROOT)))
+        },
+        again: |node| reset_and_look(node, Some(OTHER_ROOT)),
+    },
+    Scenario {
         name: "whole update",
         about: "poll, rotated root, apply, restart, trial, confirm, floor, by the daemon alone",
         small: false,
@@ -205,6 +246,23 @@ fn daemon(node: &mut Node<'_>) -> Result<(), String> {
     Err("L1: the daemon restarts for ever".to_owned())
 }
 
+/// An operator who resets, unless that is under way, and the daemon after it. What the repository
+/// offers is older than what runs.
+fn reset_and_look(node: &mut Node<'_>, root: Option<&str>) -> Result<(), String> {
+    boot(node)?;
+    let agent = node.agent().map_err(|error| error.chain())?;
+    let under_way = agent.state.is_resetting().map_err(|error| error.chain())?;
+    drop(agent);
+    if !under_way {
+        perform(node, &reset(root))?;
+    }
+    match node.perform(&run_once()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.reason() == Reason::SecverFloor => Ok(()),
+        Err(error) => Err(format!("error[{}]: {}", error.reason(), error.chain())),
+    }
+}
+
 /// An operator who wants to be rid of release 2.0.0 in slot A.
 fn leave_a(node: &mut Node<'_>) -> Result<(), String> {
     boot(node)?;
@@ -245,6 +303,8 @@ pub struct Past {
     boots: u32,
     /// What the repository serves: 1.0.0, 2.0.0, 2.0.0 under rotated keys, 3.0.0.
     offers: Vec<Snapshot>,
+    /// What another repository serves: a 1.0.0 of its own.
+    foreign: Snapshot,
 }
 
 impl Past {
@@ -286,12 +346,21 @@ impl Past {
         Ok(offer)
     }
 
+    /// And 3.0.0 was given up before it ever ran: it is not tried again.
+    fn third_release_failed(&mut self) -> Result<(), String> {
+        let offer = self.offers[3].clone();
+        self.run(&offer, |node| {
+            boot_and_apply(node)?;
+            perform(node, &revert())
+        })
+        .map(drop)
+    }
+
     /// The power failed in the middle of an apply: what was flushed is there, nothing else.
     fn cut_in_the_middle(&mut self, offer: &Snapshot) -> Result<(), String> {
         let base = self.media.clone();
         let recording = self.run(offer, boot_and_apply)?;
         let disk = |nth: &usize| {
-            use storage::sim::machine::Operation;
             let Operation::Write { object, .. } = &recording.operations()[*nth] else {
                 return false;
             };
@@ -315,6 +384,8 @@ pub struct End {
     failures: Vec<String>,
     floor: u64,
     trusted: [i64; 4],
+    /// The root its trust begins with.
+    root: Sha256,
 }
 
 /// Where a node stands now.
@@ -341,6 +412,7 @@ pub fn end(node: &Node<'_>) -> Result<End, String> {
             .collect(),
         floor: before.floor,
         trusted: before.trusted,
+        root: Sha256::of(&agent.shipped_root().map_err(|error| error.chain())?),
     })
 }
 
@@ -363,6 +435,70 @@ pub struct Row {
     repository: Snapshot,
     boots: u32,
     variant: Option<&'static Variant>,
+    /// Where an uncut run stands, by what is durable.
+    success: OnceLock<End>,
+}
+
+impl Case for Row {
+    fn scenario(&self) -> &str {
+        self.scenario.name
+    }
+
+    fn place(&self) -> &str {
+        self.kit.backend.name()
+    }
+
+    fn about(&self) -> &str {
+        self.scenario.about
+    }
+
+    fn is_small(&self) -> bool {
+        self.scenario.small
+    }
+
+    fn base(&self) -> &Media {
+        &self.base
+    }
+
+    fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    fn judge(&self, media: &Media, in_step: bool, _done: bool) -> Result<Recovered, String> {
+        Row::judge(self, media, in_step)
+    }
+
+    /// GRUB's block has one copy and no checksum: a state in which it is neither what it was nor what
+    /// was being written is lost, and documented as such. Everything else has to hold there, too.
+    fn is_documented(&self, media: &Media, recordings: &[Recording]) -> bool {
+        if self.kit.backend != Backend::Grub {
+            return false;
+        }
+        let now = media.bytes(GRUB_BLOCK);
+        let written = |recording: &Recording| {
+            recording.operations().iter().any(|operation| match operation {
+                Operation::Write { object, bytes, .. } => {
+                    recording.base().name_of(*object) == GRUB_BLOCK
+                        && now.as_ref().is_some_and(|now| bytes[..] == now[..])
+                }
+                _ => false,
+            })
+        };
+        !recordings
+            .iter()
+            .any(|recording| recording.base().bytes(GRUB_BLOCK) == now || written(recording))
+    }
+
+    fn calls(&self) -> Result<Vec<CallKind>, String> {
+        let (calls, success) = faults::calls_of_node(self)?;
+        let _ = self.success.set(success);
+        Ok(calls)
+    }
+
+    fn with_fault(&self, fault: Fault, nth: usize, for_good: bool) -> Result<Ended, String> {
+        let success = self.success.get().ok_or("calls were not counted")?;
+        faults::one(self, success, fault, nth, for_good)
+    }
 }
 
 /// What a run that goes on after a cut did.
@@ -399,15 +535,18 @@ impl Row {
         }
         let factory: Vec<Vec<u8>> =
             (0..components).map(|nth| vec![0xfa; 20_480 - 4096 * nth]).collect();
+        let mut foreign = Repository::of_others(components);
         let media = kit.factory(&repository.root(), &factory);
+        let media = media.with_bytes(OTHER_ROOT, &foreign.root());
+        let foreign = foreign.publish("1.0.0", 1);
         let known = Known::new(&factory, &repository.releases);
-        let mut past = Past { kit, media, boots: 0, offers };
+        let mut past = Past { kit, media, boots: 0, offers, foreign };
         let offer = (scenario.prepare)(&mut past)?;
         let Past { kit, media: base, boots, .. } = past;
 
         let mut node = Node::on(&kit, &base, &offer, scenario.healthy, boots);
         boot(&mut node)?;
-        let before = promises::before(&node)?;
+        let mut before = promises::before(&node)?;
         let mut node = Node::on(&kit, &base, &offer, scenario.healthy, boots);
         promises::check(&node, &known, &before)?;
         if let Some(variant) = variant {
@@ -422,15 +561,30 @@ impl Row {
         let mut node = Node::on(&kit, &media, &offer, scenario.healthy, boots + 100);
         (scenario.again)(&mut node)?;
         let goal = end(&node)?;
+        if ["factory reset", "re-enroll"].contains(&scenario.name) {
+            before.relearned = Some(goal.trusted);
+        }
         promises::check(&node, &known, &before)?;
         let boots = boots + 100;
         let repository = offer;
-        Ok(Row { scenario, kit, base, before, recording, goal, known, repository, boots, variant })
+        Ok(Row {
+            scenario,
+            kit,
+            base,
+            before,
+            recording,
+            goal,
+            known,
+            repository,
+            boots,
+            variant,
+            success: OnceLock::new(),
+        })
     }
 
     /// What the table calls it.
     pub fn name(&self) -> String {
-        format!("{} / {}", self.scenario.name, self.kit.backend.name())
+        Case::name(self)
     }
 
     /// The node when it begins.

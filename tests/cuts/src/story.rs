@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use storage::sim::Media;
 use storage::sim::machine::{Crash, Kept, Recording, SECTOR, Tear};
 
-use crate::node::Backend;
-use crate::scenario::{ALL, Row};
+use crate::case::Case;
+use crate::rows;
 use crate::sweep::Failure;
 
 /// A state, whole: replaying it needs no run before it.
@@ -18,6 +18,9 @@ struct Saved {
     scenario: String,
     backend: String,
     why: String,
+    /// Whether the run had ended when the power failed.
+    #[serde(default)]
+    done: bool,
     story: Vec<String>,
     /// Path, length, and the sectors that are not zero.
     media: Vec<(String, u64, Sectors)>,
@@ -27,13 +30,13 @@ struct Saved {
 type Sectors = Vec<(u64, String)>;
 
 /// The story of a failure.
-pub fn words(row: &Row, failure: &Failure) -> Vec<String> {
-    let mut lines = vec![format!("{}: {}", row.name(), row.scenario.about)];
+pub fn words(row: &dyn Case, failure: &Failure) -> Vec<String> {
+    let mut lines = vec![format!("{}: {}", row.name(), row.about())];
     for (nth, crash) in failure.path.iter().enumerate() {
         if let Some(recording) = failure.recordings.get(nth) {
             lines.push(match nth {
-                0 => "the node runs:".to_owned(),
-                _ => "the power returns, the node boots and goes on:".to_owned(),
+                0 => "it runs:".to_owned(),
+                _ => "the power returns, and it goes on:".to_owned(),
             });
             lines.extend(crash_words(recording, crash));
         }
@@ -94,7 +97,7 @@ fn unhex(text: &str) -> Result<Vec<u8>> {
 }
 
 /// Saves a failing state.
-pub fn save(row: &Row, failure: &Failure, path: &Path) -> Result<()> {
+pub fn save(row: &dyn Case, failure: &Failure, path: &Path) -> Result<()> {
     let sparse = |bytes: &[u8]| -> Sectors {
         let sectors = bytes.chunks(SECTOR).enumerate();
         sectors
@@ -104,9 +107,10 @@ pub fn save(row: &Row, failure: &Failure, path: &Path) -> Result<()> {
     };
     let dump = failure.media.dump();
     let saved = Saved {
-        scenario: row.scenario.name.to_owned(),
-        backend: row.kit.backend.name().to_owned(),
+        scenario: row.scenario().to_owned(),
+        backend: row.place().to_owned(),
         why: failure.why.clone(),
+        done: failure.done,
         story: words(row, failure),
         media: dump
             .iter()
@@ -121,12 +125,7 @@ pub fn save(row: &Row, failure: &Failure, path: &Path) -> Result<()> {
 pub fn replay(path: &Path) -> Result<bool> {
     let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     let saved: Saved = serde_json::from_slice(&bytes).context("this is no saved state")?;
-    let scenario = ALL.iter().find(|scenario| scenario.name == saved.scenario);
-    let backend = Backend::ALL.into_iter().find(|backend| backend.name() == saved.backend);
-    let (Some(scenario), Some(backend)) = (scenario, backend) else {
-        bail!("there is no scenario {:?} on {:?} any more", saved.scenario, saved.backend);
-    };
-    let row = Row::new(scenario, backend).map_err(anyhow::Error::msg)?;
+    let row = rows::ready(&saved.scenario, &saved.backend)?;
     saved.story.iter().for_each(|line| println!("{line}"));
     let mut dump = Vec::new();
     for (at, len, sectors) in saved.media {
@@ -139,9 +138,9 @@ pub fn replay(path: &Path) -> Result<bool> {
         }
         dump.push((at, bytes));
     }
-    let media: Media = row.base.restored(&dump);
+    let media: Media = row.base().restored(&dump);
     println!("-- judged again, by the programs as they are now:");
-    match row.judge(&media, true) {
+    match row.judge(&media, true, saved.done) {
         Ok(recovered) => {
             println!("every promise holds, and the goal is reached");
             if let Some(first) = recovered.first {

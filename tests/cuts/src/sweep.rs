@@ -7,10 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use storage::sim::Media;
-use storage::sim::machine::{Crash, Operation, Recording};
+use storage::sim::machine::{Crash, Recording};
 
-use crate::node::{Backend, GRUB_BLOCK};
-use crate::scenario::Row;
+use crate::case::Case;
 
 /// How much is tried.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +50,8 @@ pub struct Failure {
     pub path: Vec<Crash>,
     /// The media.
     pub media: Media,
+    /// Whether the last run had ended when the power failed.
+    pub done: bool,
     /// What was broken.
     pub why: String,
     /// What the machine had been asked for, before each cut.
@@ -84,7 +85,7 @@ pub struct Found {
 const KEPT: usize = 5;
 
 struct Shared<'a> {
-    row: &'a Row,
+    row: &'a dyn Case,
     size: Size,
     seen: Mutex<HashSet<u64>>,
     found: Mutex<Found>,
@@ -94,13 +95,13 @@ struct Shared<'a> {
 }
 
 /// Cuts a row everywhere, on so many threads.
-pub fn sweep(row: &Row, size: Size, threads: usize) -> Found {
+pub fn sweep(row: &dyn Case, size: Size, threads: usize) -> Found {
     sweep_beyond(row, size, threads, HashSet::new()).0
 }
 
 /// The same, without the states that are known (hashes), and all that are known then.
 pub fn sweep_beyond(
-    row: &Row,
+    row: &dyn Case,
     size: Size,
     threads: usize,
     known: HashSet<u64>,
@@ -110,7 +111,7 @@ pub fn sweep_beyond(
         size,
         seen: Mutex::new(known),
         found: Mutex::new(Found {
-            operations: row.recording.operations().len(),
+            operations: row.recording().operations().len(),
             ..Found::default()
         }),
         seconds: Mutex::new(Vec::new()),
@@ -139,7 +140,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared<'_> {
     fn first_cuts(&self) {
-        let recording = &self.row.recording;
+        let recording = self.row.recording();
         loop {
             let cut = self.next.fetch_add(1, Ordering::Relaxed);
             let enough = lock(&self.found).failed >= self.size.enough;
@@ -157,8 +158,15 @@ impl Shared<'_> {
         lock(&self.seen).insert(hash)
     }
 
+    /// A state by its hash; one after the end of the run is another one where that matters.
+    fn key(&self, media: &Media, done: bool) -> u64 {
+        let other = if done && self.row.asks_more_when_done() { 0x5bd1_e995_9d1b_54a5 } else { 0 };
+        media.hash() ^ other
+    }
+
     fn first(&self, crash: &Crash, media: Media) {
-        let hash = media.hash();
+        let done = crash.cut == self.row.recording().operations().len();
+        let hash = self.key(&media, done);
         let new = self.is_new(hash);
         {
             let mut found = lock(&self.found);
@@ -168,9 +176,9 @@ impl Shared<'_> {
         if !new {
             return;
         }
-        let recordings = || vec![self.row.recording.clone()];
-        let good = self.judge(std::slice::from_ref(crash), &media, recordings);
-        let small = self.row.scenario.small && self.size.second_every != u64::MAX;
+        let recordings = || vec![self.row.recording().clone()];
+        let good = self.judge(std::slice::from_ref(crash), &media, done, recordings);
+        let small = self.row.is_small() && self.size.second_every != u64::MAX;
         let every = if small { 1 } else { self.size.second_every.max(1) };
         if good && (hash ^ self.size.seed).is_multiple_of(every) {
             lock(&self.seconds).push((crash.clone(), media));
@@ -178,11 +186,11 @@ impl Shared<'_> {
     }
 
     fn second_cuts(&self) {
-        let small = self.row.scenario.small;
+        let small = self.row.is_small();
         loop {
             let nth = self.next.fetch_add(1, Ordering::Relaxed);
             let Some((first, media)) = lock(&self.seconds).get(nth).cloned() else { return };
-            let Ok(again) = self.row.judge(&media, true) else { continue };
+            let Ok(again) = self.row.judge(&media, true, false) else { continue };
             let again = again.recording;
             let count = again.operations().len() + 1;
             let step = if small { 1 } else { count.div_ceil(self.size.second_cuts.max(1)) };
@@ -190,7 +198,8 @@ impl Shared<'_> {
             let seed = self.size.seed.wrapping_add(nth as u64);
             for cut in (nth % step..count).step_by(step) {
                 again.crashes(cut..cut + 1, samples, seed, &mut |second, media| {
-                    let new = self.is_new(media.hash());
+                    let done = cut + 1 == count;
+                    let new = self.is_new(self.key(&media, done));
                     {
                         let mut found = lock(&self.found);
                         found.crashes += 1;
@@ -198,8 +207,8 @@ impl Shared<'_> {
                     }
                     if new {
                         let path = [first.clone(), second.clone()];
-                        let recordings = || vec![self.row.recording.clone(), again.clone()];
-                        self.judge(&path, &media, recordings);
+                        let recordings = || vec![self.row.recording().clone(), again.clone()];
+                        self.judge(&path, &media, done, recordings);
                     }
                 });
             }
@@ -210,9 +219,10 @@ impl Shared<'_> {
         &self,
         path: &[Crash],
         media: &Media,
+        done: bool,
         recordings: impl Fn() -> Vec<Recording>,
     ) -> bool {
-        let judged = catch_unwind(AssertUnwindSafe(|| self.row.judge(media, false)));
+        let judged = catch_unwind(AssertUnwindSafe(|| self.row.judge(media, false, done)));
         let why = match judged {
             Ok(Ok(recovered)) => {
                 if let Some(first) = recovered.first {
@@ -227,36 +237,15 @@ impl Shared<'_> {
         };
         let recordings = recordings();
         let mut found = lock(&self.found);
-        if is_documented(self.row, media, &recordings) {
+        if self.row.is_documented(media, &recordings) {
             found.weak += 1;
             return false;
         }
         found.failed += 1;
         if found.failures.len() < KEPT {
             let (path, media) = (path.to_vec(), media.clone());
-            found.failures.push(Failure { path, media, why, recordings });
+            found.failures.push(Failure { path, media, done, why, recordings });
         }
         false
     }
-}
-
-/// GRUB's block has one copy and no checksum: a state in which it is neither what it was nor what was
-/// being written is lost, and documented as such. Everything else has to hold there, too.
-fn is_documented(row: &Row, media: &Media, recordings: &[Recording]) -> bool {
-    if row.kit.backend != Backend::Grub {
-        return false;
-    }
-    let now = media.bytes(GRUB_BLOCK);
-    let written = |recording: &Recording| {
-        recording.operations().iter().any(|operation| match operation {
-            Operation::Write { object, bytes, .. } => {
-                recording.base().name_of(*object) == GRUB_BLOCK
-                    && now.as_ref().is_some_and(|now| bytes[..] == now[..])
-            }
-            _ => false,
-        })
-    };
-    !recordings
-        .iter()
-        .any(|recording| recording.base().bytes(GRUB_BLOCK) == now || written(recording))
 }

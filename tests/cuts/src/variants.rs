@@ -5,6 +5,7 @@
 
 use storage::sim::machine::{Call, CallKind, Script, Verdict};
 
+use crate::case::Case;
 use crate::node::{Backend, DISK, Node};
 use crate::scenario::Row;
 use crate::sweep::{self, Size};
@@ -228,17 +229,22 @@ impl Variant {
             // Caught without any cut.
             Err(why) => return Ok(Some(Caught { state: "the uncut run".to_owned(), why, of: 0 })),
         };
-        let found = sweep::sweep(&row, size, threads);
-        let Some(failure) = found.failures.first() else { return Ok(None) };
-        let crash = failure.path.last();
-        let state = crash.map_or_else(String::new, |crash| {
-            let last = crash.cut.checked_sub(1);
-            let recording = failure.recordings.last();
-            let words = last.zip(recording).map(|(last, recording)| recording.words(last));
-            format!("cut at {} ({})", crash.cut, words.unwrap_or_else(|| "before all".to_owned()))
-        });
-        Ok(Some(Caught { state, why: failure.why.clone(), of: found.failed }))
+        Ok(caught(&row, size, threads))
     }
+}
+
+/// Sweeps a faulty program; what caught it, if anything did.
+pub fn caught(row: &dyn Case, size: Size, threads: usize) -> Option<Caught> {
+    let found = sweep::sweep(row, size, threads);
+    let failure = found.failures.first()?;
+    let crash = failure.path.last();
+    let state = crash.map_or_else(String::new, |crash| {
+        let last = crash.cut.checked_sub(1);
+        let recording = failure.recordings.last();
+        let words = last.zip(recording).map(|(last, recording)| recording.words(last));
+        format!("cut at {} ({})", crash.cut, words.unwrap_or_else(|| "before all".to_owned()))
+    });
+    Some(Caught { state, why: failure.why.clone(), of: found.failed })
 }
 
 /// What caught a faulty program.

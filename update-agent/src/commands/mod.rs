@@ -6,6 +6,7 @@ mod doctor;
 mod floor;
 mod kernel;
 mod offer;
+mod reset;
 mod run;
 mod status;
 mod trial;
@@ -58,6 +59,8 @@ pub enum Command {
     MarkBad(MarkBadArgs),
     /// The security-version floor and what keeps it (exit 12: its TPM is lost).
     Floor(FloorArgs),
+    /// Forget the repository and begin again from the trust root; slots and the floor stay.
+    Reset(ResetArgs),
     /// State of the slots, the trial, the floor and the last check.
     Status,
     /// Which rule decided about the last offer, from what is trusted already.
@@ -148,6 +151,17 @@ pub struct FloorArgs {
     /// Begin anew with the TPM that is there now, after it was cleared or exchanged.
     #[arg(long)]
     pub renew: bool,
+}
+
+/// Options of `reset`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ResetArgs {
+    /// Belong to the repository of this trust root from now on; needs --yes.
+    #[arg(long, value_name = "FILE", requires = "yes")]
+    pub root: Option<PathBuf>,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Options of `verify`.
@@ -241,6 +255,7 @@ pub fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit,
         Command::Revert(args) => trial::revert(agent, args, output),
         Command::MarkBad(args) => trial::mark_bad(agent, args, output),
         Command::Floor(args) => floor::floor(agent, *args, output),
+        Command::Reset(args) => reset::reset(agent, args, output),
         Command::Status => status::status(agent, output),
         Command::Explain => offer::explain(agent, output),
         Command::History => status::history(agent, output),
@@ -262,7 +277,8 @@ pub fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit,
 /// Keeps the error for `status`, unless another agent is at work.
 fn note_error(agent: &Agent, error: &AgentError) {
     // What an operator mistyped, or what is no fault, is not the node's last error.
-    let passing = [Reason::Busy, Reason::Deferred, Reason::UpToDate, Reason::NotPending];
+    let passing =
+        [Reason::Busy, Reason::Deferred, Reason::Declined, Reason::UpToDate, Reason::NotPending];
     if passing.contains(&error.reason()) {
         return;
     }

@@ -128,8 +128,10 @@ impl Recording {
     ) {
         let under_way = waiting.last().copied().filter(|last| last + 1 == cut);
         let earlier = &waiting[..waiting.len() - usize::from(under_way.is_some())];
-        // Without the last one it is a crash of the cut before, unless that was only sampled.
-        let skip_lost = under_way.is_some() && waiting.len() <= EXHAUSTIVE && cut > 1;
+        // Without the last one it is a crash of the cut before, unless that was only sampled, or the
+        // run had ended and said so.
+        let ended = cut == self.operations.len();
+        let skip_lost = under_way.is_some() && waiting.len() <= EXHAUSTIVE && cut > 1 && !ended;
         for subset in subsets(earlier, samples, seed ^ cut as u64) {
             let mut media = durable.clone();
             subset.iter().for_each(|nth| media.apply(&self.operations[*nth]));
@@ -246,9 +248,13 @@ impl Recording {
             Operation::Enter { folder, name: new, .. } => {
                 format!("new name {new} in {}", name(folder))
             }
-            Operation::Rename { folder, from, to, .. } => {
+            Operation::Rename { folder, from, into, to, .. } if folder == into => {
                 format!("rename {from} to {to} in {}", name(folder))
             }
+            Operation::Rename { folder, from, into, to, .. } => {
+                format!("move {from} from {} to {to} in {}", name(folder), name(into))
+            }
+            Operation::Touch { object } => format!("make {} young", name(object)),
             Operation::Unlink { folder, name: old } => {
                 format!("remove {old} from {}", name(folder))
             }

@@ -1,6 +1,6 @@
 //! What lies on all media of a machine: devices, and folders of files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,15 +41,22 @@ pub enum Operation {
         /// Whether that is a folder.
         is_folder: bool,
     },
-    /// A file takes another name in one step.
+    /// A file takes another name in one step, in the same folder or another one.
     Rename {
-        /// Where.
+        /// Where it was.
         folder: usize,
         /// The old name.
         from: String,
+        /// Where it goes: the folder whose flush makes it durable.
+        into: usize,
         /// The new name.
         to: String,
         /// The file.
+        object: usize,
+    },
+    /// A file becomes as young as one just written.
+    Touch {
+        /// Which.
         object: usize,
     },
     /// A name is gone.
@@ -65,9 +72,11 @@ impl Operation {
     /// Whose sync makes it durable.
     pub(super) fn medium(&self) -> ObjectId {
         match self {
-            Operation::Write { object, .. } | Operation::Sync { object } => *object,
-            Operation::Enter { folder, .. }
-            | Operation::Rename { folder, .. }
+            Operation::Write { object, .. }
+            | Operation::Touch { object }
+            | Operation::Sync { object } => *object,
+            Operation::Rename { into: folder, .. }
+            | Operation::Enter { folder, .. }
             | Operation::Unlink { folder, .. } => *folder,
         }
     }
@@ -84,12 +93,24 @@ pub(super) enum Object {
 pub struct Media {
     pub(super) objects: Vec<Arc<Object>>,
     paths: Arc<BTreeMap<PathBuf, ObjectId>>,
+    /// Names that files lost when they moved to another folder. A journal that has the move has what
+    /// came before it: such a name does not come back.
+    moved: Arc<BTreeSet<(ObjectId, String, ObjectId)>>,
+    /// Unix seconds: what is written, is written now.
+    pub(super) clock: u64,
 }
 
 impl Media {
     /// No medium at all.
     pub fn new() -> Self {
         Media::default()
+    }
+
+    /// The same at another time.
+    pub(super) fn at(&self, now: u64) -> Media {
+        let mut media = self.clone();
+        media.clock = now;
+        media
     }
 
     fn add(&mut self, path: &str, object: Object) {
@@ -213,8 +234,17 @@ impl Media {
         match operation {
             Operation::Write { object, offset, bytes } => {
                 self.make_room(*object);
+                let clock = self.clock;
                 if let Object::Bytes(pages) = Arc::make_mut(&mut self.objects[*object]) {
                     pages.write(*offset, bytes);
+                    pages.modified = clock;
+                }
+            }
+            Operation::Touch { object } => {
+                self.make_room(*object);
+                let clock = self.clock;
+                if let Object::Bytes(pages) = Arc::make_mut(&mut self.objects[*object]) {
+                    pages.modified = clock;
                 }
             }
             Operation::Sync { .. } => {}
@@ -224,16 +254,23 @@ impl Media {
                     let new = Object::Folder { entries: BTreeMap::new(), fat: false };
                     self.objects[*object] = Arc::new(new);
                 }
+                if !self.moved.is_empty() && self.moved.contains(&(*folder, name.clone(), *object))
+                {
+                    return;
+                }
                 self.with_entries(*folder, |entries| entries.insert(name.clone(), *object));
             }
-            Operation::Rename { folder, from, to, object } => {
+            Operation::Rename { folder, from, into, to, object } => {
                 self.make_room(*object);
                 self.with_entries(*folder, |entries| {
                     if entries.get(from) == Some(object) {
                         entries.remove(from);
                     }
-                    entries.insert(to.clone(), *object)
                 });
+                if folder != into {
+                    Arc::make_mut(&mut self.moved).insert((*folder, from.clone(), *object));
+                }
+                self.with_entries(*into, |entries| entries.insert(to.clone(), *object));
             }
             Operation::Unlink { folder, name } => {
                 self.with_entries(*folder, |entries| entries.remove(name));
@@ -244,7 +281,9 @@ impl Media {
     /// A file whose making was lost and that is written all the same is reached by nobody.
     fn make_room(&mut self, id: ObjectId) {
         while self.objects.len() <= id {
-            self.objects.push(Arc::new(Object::Bytes(Pages::default())));
+            let mut pages = Pages::default();
+            pages.modified = self.clock;
+            self.objects.push(Arc::new(Object::Bytes(pages)));
         }
     }
 
@@ -282,10 +321,12 @@ impl Media {
         }
     }
 
-    /// The same media with the content of a dump: what is not in it is gone.
+    /// The same media with the content of a dump: what is not in it is gone. Files that are as they
+    /// were keep their age, others are written now.
     #[must_use]
     pub fn restored(&self, dump: &[(String, Vec<u8>)]) -> Media {
         let mut media = self.clone();
+
         for (path, id) in self.paths.iter() {
             let path = path.display().to_string();
             let object = match self.entries(*id) {
@@ -300,7 +341,37 @@ impl Media {
             };
             media.objects[*id] = Arc::new(object);
         }
+        let before: BTreeMap<String, Arc<Object>> = self.by_path();
+        for (path, object) in media.by_path() {
+            let same = before.get(&path).and_then(|old| match (old.as_ref(), object.as_ref()) {
+                (Object::Bytes(old), Object::Bytes(new)) if old.hash() == new.hash() => Some(old),
+                _ => None,
+            });
+            let modified = same.map_or(self.clock, |old| old.modified);
+            let found = media.objects.iter().position(|it| Arc::ptr_eq(it, &object));
+            drop(object);
+            if let Some(found) = found
+                && let Object::Bytes(pages) = Arc::make_mut(&mut media.objects[found])
+            {
+                pages.modified = modified;
+            }
+        }
+        media.clock = self.clock;
         media
+    }
+
+    fn by_path(&self) -> BTreeMap<String, Arc<Object>> {
+        let mut all = BTreeMap::new();
+        let mut open: Vec<(String, ObjectId)> =
+            self.paths.iter().map(|(path, id)| (path.display().to_string(), *id)).collect();
+        while let Some((path, id)) = open.pop() {
+            let Some(object) = self.objects.get(id) else { continue };
+            if let Object::Folder { entries, .. } = object.as_ref() {
+                open.extend(entries.iter().map(|(name, id)| (format!("{path}/{name}"), *id)));
+            }
+            all.insert(path, Arc::clone(object));
+        }
+        all
     }
 
     fn restored_entries(

@@ -8,11 +8,13 @@
 //! What is promised of a medium, and no more: a sector of 512 bytes is old, new or, when the power
 //! fails while it is written, garbage; a flush makes everything asked of that device or file before
 //! durable; a rename, a new name or a removal is durable once the folder was flushed, and until then
-//! any of them may be lost while others are not. On FAT a rename is two of them.
+//! any of them may be lost while others are not; a move to another folder, with the folder it went to.
+//! On FAT a rename is two of them.
 
 mod crash;
 mod media;
 mod pages;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,6 +32,7 @@ use crate::directory::FileError;
 use crate::files::{FsDir, StoreError};
 use crate::folder::{Folder, Locked, NewFile, Steps};
 use crate::host::Host;
+use crate::tree::Tree;
 
 /// One thing asked of a medium, as a [`Script`] sees it before it happens.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub enum CallKind {
     Rename,
     /// A name less.
     Unlink,
+    /// A file made young.
+    Touch,
 }
 
 /// What a call comes to.
@@ -73,6 +78,8 @@ pub enum Verdict {
     Skip,
     /// An error; nothing happens. What a failed flush was to make durable is lost.
     Fail(io::ErrorKind),
+    /// An error, and nothing else: the program is dead, what it asked for before is still on its way.
+    Dead,
     /// Half of the bytes are written, then an error.
     Short(io::ErrorKind),
     /// Written with one bit flipped; caches show what was meant.
@@ -136,6 +143,7 @@ impl fmt::Debug for Machine {
 impl Machine {
     /// Switches a machine on that has these media.
     pub fn on(media: &Media, now: u64) -> Self {
+        let media = &media.at(now);
         let running = Mutex::new(Running {
             base: media.clone(),
             seen: media.clone(),
@@ -230,6 +238,7 @@ impl Running {
     fn read(&mut self, object: ObjectId) -> io::Result<()> {
         match self.decide(CallKind::Read, object, 0, "") {
             Verdict::Fail(kind) | Verdict::Short(kind) => Err(kind.into()),
+            Verdict::Dead => Err(dead()),
             _ => Ok(()),
         }
     }
@@ -239,6 +248,7 @@ impl Running {
         match self.decide(CallKind::Write, object, offset, "") {
             Verdict::Do => self.record(operation(bytes)),
             Verdict::Fail(kind) => return Err(kind.into()),
+            Verdict::Dead => return Err(dead()),
             Verdict::Short(kind) => {
                 self.record(operation(&bytes[..bytes.len() / 2]));
                 return Err(kind.into());
@@ -268,6 +278,7 @@ impl Running {
     fn sync(&mut self, object: ObjectId) -> io::Result<()> {
         match self.decide(CallKind::Sync, object, 0, "") {
             Verdict::Skip => return Ok(()),
+            Verdict::Dead => return Err(dead()),
             Verdict::Fail(kind) | Verdict::Short(kind) => {
                 // The system forgets what it could not write, and later flushes succeed.
                 let forget = |operation: &Operation| operation.medium() == object;
@@ -307,6 +318,7 @@ impl Running {
             Verdict::Do | Verdict::Flip => operations.into_iter().for_each(|op| self.record(op)),
             Verdict::Skip => operations.iter().for_each(|op| self.seen.apply(op)),
             Verdict::Fail(kind) => return Err(kind.into()),
+            Verdict::Dead => return Err(dead()),
             Verdict::Short(kind) => {
                 self.record(first.clone());
                 return Err(kind.into());
@@ -331,6 +343,10 @@ impl Running {
             self.seen.apply(&Operation::Write { object, offset, bytes: bytes.into() });
         }
     }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("the program was killed")
 }
 
 // ---- the machine as a host ---------------------------------------------------------------------
@@ -372,6 +388,18 @@ impl Host for Machine {
             object,
             path: path.to_owned(),
         })))
+    }
+
+    fn open_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
+        let running = self.running();
+        let found = running.seen.find(path).filter(|id| running.seen.entries(*id).is_some());
+        let missing = || FileError::io("open", path, io::ErrorKind::NotFound);
+        let object = found.ok_or_else(missing)?;
+        Ok(Box::new(SimFolder { machine: self.clone(), object, path: path.to_owned() }))
+    }
+
+    fn create_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
+        self.open_tree(path)
     }
 
     fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
@@ -525,6 +553,52 @@ impl SimFolder {
         let running = self.machine.running();
         running.seen.entries(self.object)?.0.get(name).copied()
     }
+
+    /// A new file or folder under that name, not yet durable.
+    fn enter(&self, name: &str, is_folder: bool) -> io::Result<ObjectId> {
+        let mut running = self.machine.running();
+        let object = running.seen.objects.len();
+        let folder = self.object;
+        let enter = Operation::Enter { folder, name: name.to_owned(), object, is_folder };
+        running.change(CallKind::Enter, vec![enter])?;
+        Ok(object)
+    }
+
+    fn enter_temporary(&self) -> Result<(String, ObjectId), FileError> {
+        let name = loop {
+            let name = {
+                let mut running = self.machine.running();
+                running.temporaries += 1;
+                format!(".tmp-{}", running.temporaries - 1)
+            };
+            if self.lookup(&name).is_none() {
+                break name;
+            }
+        };
+        let object = self.enter(&name, false);
+        let object = object.map_err(|error| self.failed("create", &name, error))?;
+        Ok((name, object))
+    }
+
+    fn move_into(&self, from: &str, into: &SimFolder, to: &str) -> Result<(), FileError> {
+        let object = self.lookup(from);
+        let missing = || into.failed("rename to", to, io::ErrorKind::NotFound.into());
+        let object = object.ok_or_else(missing)?;
+        let mut running = self.machine.running();
+        let (folder, into_id) = (self.object, into.object);
+        let fat = running.seen.entries(into_id).is_some_and(|(_, fat)| fat);
+        let (from, to_name) = (from.to_owned(), to.to_owned());
+        let steps = if fat {
+            vec![
+                Operation::Enter { folder: into_id, name: to_name, object, is_folder: false },
+                Operation::Unlink { folder, name: from },
+            ]
+        } else {
+            vec![Operation::Rename { folder, from, into: into_id, to: to_name, object }]
+        };
+        let done = running.change(CallKind::Rename, steps);
+        done.map_err(|error| into.failed("rename to", to, error))
+    }
 }
 
 impl Steps for SimFolder {
@@ -533,44 +607,12 @@ impl Steps for SimFolder {
     }
 
     fn create_temporary(&self) -> Result<(String, Box<dyn NewFile>), FileError> {
-        let mut running = self.machine.running();
-        let name = loop {
-            let name = format!(".tmp-{}", running.temporaries);
-            running.temporaries += 1;
-            let taken = |media: &Media| {
-                media.entries(self.object).is_some_and(|(entries, _)| entries.contains_key(&name))
-            };
-            if !taken(&running.seen) {
-                break name;
-            }
-        };
-        let object = running.seen.objects.len();
-        let (folder, is_folder) = (self.object, false);
-        let enter = Operation::Enter { folder, name: name.clone(), object, is_folder };
-        running
-            .change(CallKind::Enter, vec![enter])
-            .map_err(|error| self.failed("create", &name, error))?;
-        drop(running);
+        let (name, object) = self.enter_temporary()?;
         Ok((name, Box::new(SimFile { machine: self.machine.clone(), object, at: 0 })))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
-        let object = self.lookup(from);
-        let missing = || self.failed("rename to", to, io::ErrorKind::NotFound.into());
-        let object = object.ok_or_else(missing)?;
-        let mut running = self.machine.running();
-        let folder = self.object;
-        let fat = running.seen.entries(folder).is_some_and(|(_, fat)| fat);
-        let (from, to_name) = (from.to_owned(), to.to_owned());
-        let steps = if fat {
-            vec![
-                Operation::Enter { folder, name: to_name, object, is_folder: false },
-                Operation::Unlink { folder, name: from },
-            ]
-        } else {
-            vec![Operation::Rename { folder, from, to: to_name, object }]
-        };
-        running.change(CallKind::Rename, steps).map_err(|error| self.failed("rename to", to, error))
+        self.move_into(from, self, to)
     }
 
     fn unlink(&self, name: &str) -> Result<bool, FileError> {
@@ -619,12 +661,8 @@ impl Folder for SimFolder {
         let object = match self.lookup(name) {
             Some(object) => object,
             None => {
-                let mut running = self.machine.running();
-                let object = running.seen.objects.len();
-                let (folder, is_folder) = (self.object, true);
-                let enter = Operation::Enter { folder, name: name.to_owned(), object, is_folder };
-                running.change(CallKind::Enter, vec![enter]).map_err(failed)?;
-                running.sync(self.object).map_err(failed)?;
+                let object = self.enter(name, true).map_err(failed)?;
+                self.machine.running().sync(self.object).map_err(failed)?;
                 object
             }
         };

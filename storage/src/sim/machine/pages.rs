@@ -22,6 +22,8 @@ pub(super) struct Pages {
     len: u64,
     pages: Vec<Option<Arc<Page>>>,
     hash: u64,
+    /// Unix seconds of the last change; no part of the hash.
+    pub(super) modified: u64,
 }
 
 impl Pages {

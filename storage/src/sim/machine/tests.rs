@@ -148,3 +148,37 @@ fn one_at_a_time() {
     drop(held);
     assert!(state.lock().is_ok());
 }
+
+/// A blob on its way: a file that moves to another folder takes its old name along, and is whole
+/// wherever it can be seen, when it was flushed before.
+#[test]
+fn a_move_is_durable_with_the_folder_it_goes_to() {
+    let machine = Machine::on(&Media::new().with_folder("/store"), 7);
+    let root = machine.open_tree(Path::new("/store")).unwrap();
+    let (from, to) = (root.inside_or_made("in").unwrap(), root.inside_or_made("out").unwrap());
+    let file = from.create_file("upload").unwrap();
+    file.write_all_at(b"a blob", 0).unwrap();
+    file.sync().unwrap();
+    from.move_to("upload", to.as_ref(), "blob").unwrap();
+    let moved = machine.recording().operations().len();
+    to.sync().unwrap();
+    let recording = machine.recording();
+    let end = recording.operations().len();
+    let mut seen = BTreeSet::new();
+    recording.crashes(moved - 1..end + 1, 8, 1, &mut |crash, media| {
+        let machine = Machine::on(&media, 8);
+        let root = machine.open_tree(Path::new("/store")).unwrap();
+        let read = |folder: &str, name: &str| {
+            let file = root.inside(folder).unwrap().unwrap().open_file(name).unwrap()?;
+            let mut bytes = [0; 6];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!((&bytes, file.stamp().unwrap().modified.0), (b"a blob", 7));
+            Some(())
+        };
+        let found = (read("in", "upload").is_some(), read("out", "blob").is_some());
+        assert!(crash.cut < end || found == (false, true), "{found:?} after the flush");
+        seen.insert(found);
+    });
+    // The name it began with was never flushed: that may be lost, too.
+    assert_eq!(seen, [(false, false), (true, false), (false, true)].into());
+}
