@@ -11,9 +11,11 @@
 //! Two machines at a time, each with a limit on its life. A cell fails with the last lines of its
 //! serial line; the whole of it is kept in `target/vm/CELL/`.
 
+mod flash;
 mod linuxboot;
 mod loaders;
 mod machine;
+mod nbd;
 mod tools;
 mod tree;
 mod world;
@@ -57,6 +59,8 @@ impl Options {
             "systemd-boot-cycle",
             "grub-cycle",
             "uboot-cycle",
+            "flash-block2mtd",
+            "flash-nandsim",
             "linuxboot-altered",
             "linuxboot-rescue",
             "linuxboot-panic",
@@ -74,7 +78,7 @@ type Cell = (&'static str, &'static str, fn(&World, &Path) -> Result<String>);
 
 /// All of them, the longest first, so that two at a time end together.
 fn cells() -> Vec<Cell> {
-    [loaders::CELLS, linuxboot::CELLS].concat()
+    [loaders::CELLS, linuxboot::CELLS, flash::CELLS].concat()
 }
 
 /// What became of a cell.

@@ -41,7 +41,7 @@ pub(super) const RELEASES: &[(&str, &str)] = &[
 const PARTITIONS: [(&str, u64); 5] =
     [("esp", 48), ("root-a", 64), ("root-b", 64), ("env", 1), ("data", 160)];
 
-const BUSYBOX: &[&str] = &[
+pub(super) const BUSYBOX: &[&str] = &[
     "sh",
     "mount",
     "umount",
@@ -129,8 +129,13 @@ impl World {
     }
 
     fn signer(&self, command: &[&str]) -> Result<Cmd> {
-        let repo = format!("oci:{}:racklet", self.dir.join("repository").display());
-        let keys = self.dir.join("keys");
+        self.signer_at(&self.dir, command)
+    }
+
+    /// The signer of a repository with its keys below that folder.
+    pub(super) fn signer_at(&self, dir: &Path, command: &[&str]) -> Result<Cmd> {
+        let repo = format!("oci:{}:racklet", dir.join("repository").display());
+        let keys = dir.join("keys");
         Ok(Cmd::new(&self.signer).args(command).args(["--repo", &repo, "--keys"]).arg(keys))
     }
 
@@ -330,7 +335,8 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    fn create(path: &Path) -> Result<Self> {
+    /// An empty one.
+    pub(super) fn create(path: &Path) -> Result<Self> {
         let total: u64 = PARTITIONS.iter().map(|(_, len)| len).sum();
         let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
         file.set_len((total + 2) * MIB)?;
@@ -394,7 +400,8 @@ fn index(label: &str) -> Result<usize> {
     found.with_context(|| format!("no partition {label}"))
 }
 
-fn length(label: &str) -> Result<u64> {
+/// The length of a partition, in bytes.
+pub(super) fn length(label: &str) -> Result<u64> {
     Ok(PARTITIONS[index(label)?].1 * MIB)
 }
 
@@ -411,7 +418,8 @@ pub(super) fn ext4(tree: &Tree, file: &Path, len: u64, label: &str) -> Result<()
     make_ext4(dir.path(), file, len, label)
 }
 
-fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Result<()> {
+/// An ext4 file system of that size with the files of a folder.
+pub(super) fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Result<()> {
     File::create(file)?.set_len(len)?;
     // Without what the ext4 of GRUB 2.06 and of U-Boot cannot read; one group's worth of lazy work
     // less, so that nothing is written by merely mounting it.
