@@ -315,6 +315,8 @@ pub struct End {
     failures: Vec<String>,
     floor: u64,
     trusted: [i64; 4],
+    /// Whether the only bank of the firmware holds what each slot has a copy of.
+    bank: [bool; 2],
 }
 
 /// Where a node stands now.
@@ -341,6 +343,7 @@ pub fn end(node: &Node<'_>) -> Result<End, String> {
             .collect(),
         floor: before.floor,
         trusted: before.trusted,
+        bank: Slot::BOTH.map(|slot| promises::bank_holds(node, slot)),
     })
 }
 
