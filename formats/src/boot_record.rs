@@ -164,6 +164,9 @@ pub struct SlotContent {
     /// Whether it was confirmed once.
     #[serde(default)]
     pub confirmed: bool,
+    /// In which order its release switches the components that start by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<ComponentName>,
 }
 
 /// How far an update is.
@@ -394,6 +397,7 @@ mod tests {
                 raw_size: 7,
             }],
             confirmed: true,
+            order: Vec::new(),
         };
         BootRecord {
             slots: PerSlot { a: Some(content), b: None },
@@ -416,6 +420,16 @@ mod tests {
             counting: Some(true),
             chooser: false,
         }
+    }
+
+    /// A record without an order is one of before, byte for byte.
+    #[test]
+    fn the_order_of_switches_is_remembered() {
+        let mut record = sample();
+        let plain = record.to_bytes();
+        assert!(!String::from_utf8(plain).unwrap().contains("order"));
+        record.slots.a.as_mut().unwrap().order = vec!["bmc".parse().unwrap()];
+        assert_eq!(BootRecord::parse(&record.to_bytes()).unwrap(), record);
     }
 
     #[test]

@@ -106,6 +106,8 @@ reasons! {
     CountingInactive = "counting_inactive", Boot;
     /// The release does not allow the mixture of releases that its own update would pass through.
     SetMixed = "set_mixed", Boot;
+    /// A component with one bank is not accepted, or nothing could be put back after its erase.
+    SingleBank = "single_bank", Boot;
     /// Another agent works on this node.
     Busy = "busy", Busy;
     /// There is no trial to end.

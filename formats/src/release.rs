@@ -154,6 +154,11 @@ pub struct Summary {
     /// Which mixtures of releases a set over several devices may pass through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mixed: Vec<Mixture>,
+    /// In which order the components that start by themselves are switched when the release is
+    /// activated; the other way round when it is given up. Those that are not named come last, by
+    /// name, and after all of them the boot flags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<ComponentName>,
 }
 
 /// A mixture that was tested by whoever signs: between the start of an update set and its confirm or
@@ -239,6 +244,14 @@ impl Summary {
         let sorted = attachments.is_sorted_by(|a, b| a.manifest < b.manifest);
         if attachments.len() > ATTACHMENTS_LIMIT || !sorted {
             let why = "attachments are too many, twice or not in order".to_owned();
+            return Err(ReleaseError::Form { what: "target custom", why });
+        }
+        let order = &custom.racklet.order;
+        let named =
+            |name: &ComponentName| components.iter().any(|component| component.name == *name);
+        let twice = order.iter().collect::<BTreeSet<_>>().len() != order.len();
+        if twice || !order.iter().all(named) {
+            let why = "the order names a component twice or one that is not there".to_owned();
             return Err(ReleaseError::Form { what: "target custom", why });
         }
         for component in components {
@@ -570,11 +583,41 @@ mod tests {
             }],
             attachments: Vec::new(),
             mixed: Vec::new(),
+            order: Vec::new(),
         };
         assert_eq!(Summary::parse_custom(&summary.to_custom()).unwrap(), summary);
         assert_eq!(index.check_against(&summary), Ok(()));
         summary.components[0].manifest = Digest::sha256_of(b"other");
         assert!(index.check_against(&summary).is_err());
+    }
+
+    /// The bytes that are signed; without an order they are those of before.
+    #[test]
+    fn the_order_is_signed_and_names_what_is_there() {
+        let component = |name: &str| {
+            let digest = "0".repeat(64);
+            format!(
+                "{{\"name\":\"{name}\",\"compatible\":[\"a\"],\
+                 \"manifest\":\"sha256:{digest}\",\"raw_size\":1}}"
+            )
+        };
+        let custom = |order: &str| {
+            let (bmc, os) = (component("bmc"), component("os"));
+            format!(
+                "{{\"racklet\":{{\"version\":\"1.0\",\"security_version\":1,\
+                 \"components\":[{bmc},{os}]{order}}}}}"
+            )
+        };
+        for (order, names) in [("", 0), (",\"order\":[\"os\",\"bmc\"]", 2)] {
+            let bytes = custom(order);
+            let summary = Summary::parse_custom(bytes.as_bytes()).unwrap();
+            assert_eq!(summary.order.len(), names);
+            assert_eq!(String::from_utf8(summary.to_custom()).unwrap(), bytes);
+        }
+        for order in ["\"os\",\"os\"", "\"web\"", "\"../x\"", "7"] {
+            let bytes = custom(&format!(",\"order\":[{order}]"));
+            assert!(Summary::parse_custom(bytes.as_bytes()).is_err(), "{order}");
+        }
     }
 
     #[test]

@@ -231,6 +231,10 @@ fn component_lines(file: &TargetFile) -> Vec<String> {
         let with: Vec<&str> = mixture.with.iter().map(|version| version.as_str()).collect();
         lines.push(format!("    {} may run beside {}", mixture.component, with.join(", ")));
     }
+    if !summary.order.is_empty() {
+        let names: Vec<&str> = summary.order.iter().map(|name| name.as_str()).collect();
+        lines.push(format!("    switched in the order {}", names.join(", ")));
+    }
     for attachment in &summary.attachments {
         let (kind, manifest) = (&attachment.artifact_type, &attachment.manifest);
         lines.push(format!("    attached: {kind}, {manifest}"));

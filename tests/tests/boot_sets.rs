@@ -8,7 +8,7 @@
 use std::fs;
 
 use formats::reason::{Exit, Reason};
-use racklet_tests::rig::{Node, Release, TRIES, World, confirmed, trial};
+use racklet_tests::rig::{HARDWARE, Node, Release, TRIES, World, confirmed, trial};
 
 /// Bytes of a bank.
 const BANK: usize = 1 << 20;
@@ -298,4 +298,199 @@ fn case_144_a_killed_apply_leaves_no_header_in_the_bank() {
         node.apply(&[]);
     }
     assert!(holds(&node, "a", new));
+}
+
+/// A node whose firmware starts from its only bank; `more` is added to `[single.firmware]`.
+fn with_single_bank(world: &World, more: &str) -> (Node, Release) {
+    let v1 = publish(world, "1.0.0", 1);
+    let node = Node::from_factory(world, "node", &v1, &world.repository().reference());
+    let mut bank = v1.firmware.bytes.clone();
+    bank.resize(BANK, 0xff);
+    fs::write(node.path("bank.img"), bank).expect("make the bank");
+    let single = format!(
+        "[single.firmware]\nbank = {{ device = \"bank.img\", flash = {{ {NOR} }} }}\n{more}\n[slots.a]"
+    );
+    node.reconfigure("[slots.a]", &single);
+    for slot in ["a", "b"] {
+        fs::write(node.path(&format!("copy-{slot}.img")), vec![0; BANK]).expect("make a copy");
+        let copy = format!("firmware = {{ device = \"copy-{slot}.img\" }}");
+        node.reconfigure(&format!("firmware = \"fw-{slot}\""), &copy);
+    }
+    (node, v1)
+}
+
+const ACCEPTED: &str = "accept_no_fallback = true\nrecovered_by = \"the flasher on the bench\"";
+
+fn only_bank(node: &Node) -> Vec<u8> {
+    fs::read(node.path("bank.img")).expect("read the bank")
+}
+
+/// Without the flag, or without anybody who could put it back, nothing is fetched, staged or erased.
+#[test]
+fn a_single_bank_is_refused_until_it_is_accepted() {
+    let world = World::with_repository();
+    let (node, _) = with_single_bank(&world, "");
+    publish(&world, "1.1.0", 2);
+    let before = only_bank(&node);
+    for command in ["plan", "apply"] {
+        let done = node.agent(&[command]).finish();
+        assert!(done.stderr.contains("accept_no_fallback"), "says what to do: {}", done.stderr);
+        done.refused(Reason::SingleBank);
+    }
+    let output = node.agent_in_words(&["doctor"]).finish().output();
+    assert!(output.contains("single_bank"), "{output}");
+    node.reconfigure("[slots.a]", "accept_no_fallback = true\n[slots.a]");
+    let done = node.agent(&["apply"]).finish();
+    assert!(done.stderr.contains("recovered_by"), "{}", done.stderr);
+    done.refused(Reason::SingleBank);
+    assert_eq!(only_bank(&node), before);
+    assert_eq!(node.disk.flags("root-b").priority, 0);
+    let _goes_on = node.run_once().exits(Exit::Done);
+}
+
+/// The bank is written when the set is activated, and gets its old content back with the set.
+#[test]
+fn a_single_bank_is_written_last_and_put_back() {
+    let world = World::with_repository();
+    let (node, v1) = with_single_bank(&world, ACCEPTED);
+    let v2 = publish(&world, "1.1.0", 2);
+    node.agent(&["apply", "--stage-only"]).ok();
+    assert!(only_bank(&node).starts_with(&v1.firmware.bytes), "staged is not written");
+    node.apply(&[]);
+    assert!(only_bank(&node).starts_with(&v2.firmware.bytes));
+    // By hand, before the restart.
+    node.agent(&["revert"]).ok();
+    assert!(only_bank(&node).starts_with(&v1.firmware.bytes));
+    node.apply(&["--retry"]);
+    node.set_healthy(false);
+    for _ in 0..TRIES {
+        assert_eq!(node.boot(), "b");
+        let _failed = node.run_once().exits(Exit::Done);
+    }
+    assert_eq!(node.boot(), "a");
+    assert!(only_bank(&node).starts_with(&v2.firmware.bytes), "until the agent settles");
+    node.set_healthy(true);
+    let _settled = node.run_once();
+    assert!(only_bank(&node).starts_with(&v1.firmware.bytes), "put back");
+    let v3 = publish(&world, "1.2.0", 3);
+    node.apply(&[]);
+    assert_eq!(node.boot(), "b");
+    assert_eq!(node.run_once().exits(Exit::Done).json()["did"], "confirmed");
+    assert!(only_bank(&node).starts_with(&v3.firmware.bytes));
+    let output = node.agent_in_words(&["doctor"]).finish().output();
+    assert!(output.contains("recovered by: the flasher on the bench"), "{output}");
+}
+
+/// What no agent installed is taken from the bank before its first erase. A recovery image that is
+/// damaged is renewed from the bank while that is whole; else nothing is erased.
+#[test]
+fn nothing_is_erased_without_a_whole_recovery_image() {
+    let world = World::with_repository();
+    let (node, _) = with_single_bank(&world, ACCEPTED);
+    let factory: Vec<u8> = (0..BANK).map(|at| (at % 241) as u8).collect();
+    fs::write(node.path("bank.img"), &factory).expect("another firmware");
+    let copy = || fs::read(node.path("copy-a.img")).expect("read");
+    let v2 = publish(&world, "1.1.0", 2);
+    node.apply(&[]);
+    assert!(only_bank(&node).starts_with(&v2.firmware.bytes));
+    assert_eq!(copy(), factory);
+    node.agent(&["revert"]).ok();
+    assert_eq!(only_bank(&node), factory, "to the last byte");
+
+    let mut damaged = factory.clone();
+    damaged[5000] ^= 1;
+    fs::write(node.path("copy-a.img"), &damaged).expect("damage the recovery image");
+    node.apply(&["--retry"]);
+    assert_eq!(copy(), factory, "renewed");
+    node.agent(&["revert"]).ok();
+    assert_eq!(only_bank(&node), factory);
+
+    fs::write(node.path("copy-a.img"), &damaged).expect("damage the recovery image");
+    fs::write(node.path("bank.img"), &damaged).expect("damage the bank");
+    node.agent(&["apply", "--retry"]).finish().refused(Reason::SingleBank);
+    assert_eq!(only_bank(&node), damaged, "not a byte");
+
+    // Both copies are shorter than the bank: known before anything is staged.
+    fs::write(node.path("bank.img"), &factory).expect("mend the bank");
+    for slot in ["a", "b"] {
+        fs::write(node.path(&format!("copy-{slot}.img")), vec![0; BANK / 2]).expect("shorten");
+    }
+    node.agent(&["apply", "--retry"]).finish().refused(Reason::SlotSize);
+    assert_eq!(only_bank(&node), factory);
+}
+
+/// A kill at any moment: the bank holds the old or the new firmware, or it has no head and the next run
+/// puts the old one back.
+#[test]
+fn case_144_a_killed_apply_leaves_a_single_bank_that_comes_back() {
+    let world = World::with_repository();
+    let (node, v1) = with_single_bank(&world, ACCEPTED);
+    let (old, new) = (v1.firmware.bytes, publish(&world, "1.1.0", 2).firmware.bytes);
+    let mut torn = 0;
+    for wait in 0..60 {
+        let running = node.agent(&["apply"]).start();
+        std::thread::sleep(std::time::Duration::from_millis(wait * 4));
+        running.kill();
+        let found = only_bank(&node);
+        if !found.starts_with(&old) && !found.starts_with(&new) {
+            torn += 1;
+            assert!(found[..64].iter().all(|byte| *byte == 0xff), "after {wait} × 4 ms: a head");
+        }
+        node.disk.expect_valid();
+        assert!(node.disk.flags("root-a").successful);
+        if node.disk.flags("root-b").priority == 2 {
+            break;
+        }
+        assert_eq!(node.boot(), "a");
+        let _settled = node.run_once();
+        assert!(only_bank(&node).starts_with(&old), "after {wait} × 4 ms: it was put back");
+    }
+    println!("{torn} times in the middle of the bank");
+    if node.disk.flags("root-b").priority != 2 {
+        node.apply(&[]);
+    }
+    assert!(only_bank(&node).starts_with(&new));
+}
+
+/// The release states in which order its components are switched; given up, they come back the other
+/// way round. By name it would be bmc first.
+#[test]
+fn the_signed_order_is_obeyed_and_reversed() {
+    let world = World::with_repository();
+    let node = with_banks(&world, NOR);
+    let log = node.path("switches").display().to_string();
+    for slot in ["a", "b"] {
+        let good = format!("echo {slot} > {}", node.path("bank-next").display());
+        let logged = format!("{good}; echo firmware {slot} >> {log}");
+        node.reconfigure(&format!("{good:?}"), &format!("{logged:?}"));
+        fs::write(node.path(&format!("bmc-{slot}.img")), vec![0; BANK]).expect("make a bank");
+        let script = format!("echo bmc {slot} >> {log}");
+        let own = format!(
+            "[slots.{slot}]\nbmc = {{ device = \"bmc-{slot}.img\", \
+             switch = [\"sh\", \"-c\", {script:?}] }}"
+        );
+        node.reconfigure(&format!("[slots.{slot}]"), &own);
+    }
+    let release = world.release("1.1.0", 2);
+    let bmc = world.path("bmc.img");
+    fs::write(&bmc, [7; 5000]).expect("write an image");
+    let bmc = format!("bmc={},hw={HARDWARE}", bmc.display());
+    let options = ["--channel", "stable", "--component", &bmc, "--mixed", "firmware=1.0.0"];
+    let options = [&options[..], &["--mixed", "bmc=1.0.0"]].concat();
+    for (order, why) in [("firmware,web", "is no --component"), ("bmc,bmc", "is named twice")] {
+        let wrong = [&options[..], &["--order", order]].concat();
+        let done = world.try_publish(&release, &wrong);
+        assert!(done.stderr.contains(why), "{}", done.stderr);
+    }
+    world.publish(&release, &[&options[..], &["--order", "firmware,bmc"]].concat());
+    node.apply(&[]);
+    let switches = || {
+        let text = fs::read_to_string(node.path("switches")).expect("read");
+        fs::remove_file(node.path("switches")).expect("remove");
+        text.lines().collect::<Vec<_>>().join(", ")
+    };
+    // Before anything is staged all start from slot a, whatever they did before.
+    assert_eq!(switches(), "firmware a, bmc a, firmware b, bmc b");
+    node.agent(&["revert"]).ok();
+    assert_eq!(switches(), "bmc a, firmware a");
 }

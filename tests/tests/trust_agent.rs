@@ -359,6 +359,7 @@ fn case_06_extraneous_dependencies() {
         components: vec![component("os", b"the manifest")],
         attachments: Vec::new(),
         mixed: Vec::new(),
+        order: Vec::new(),
     };
     let role = scene.repo.delegate(&Role::Targets, "releases", &["demo/*"]);
     let publish = |repo: &mut Forge, summary: &Summary| {

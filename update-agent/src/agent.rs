@@ -9,6 +9,7 @@ use formats::boot_record::{
 };
 use formats::digest::Digest;
 use formats::reason::Reason;
+use formats::release::ComponentName;
 use formats::tuf::{Metadata as _, Root};
 use storage::host::{Host, System};
 use update_core::boot::BootFlags;
@@ -59,6 +60,8 @@ pub struct Supply<'a> {
     pub seeds: &'a [PathBuf],
     /// Whom to tell about progress.
     pub progress: &'a dyn Progress,
+    /// In which order components that start by themselves are switched.
+    pub order: &'a [ComponentName],
     /// What is kept behind the boot component, for a verifying chooser.
     pub proof: Option<Proof>,
 }
@@ -218,7 +221,7 @@ impl Agent {
             Effect::EditFlags(edit) => {
                 self.disk.edit(*edit)?;
             }
-            Effect::Switch { slot } => self.disk.switch(*slot)?,
+            Effect::Switch { slot, order } => self.switch(held, *slot, here.booted, order)?,
             Effect::WriteSlot { slot, release } => {
                 let supply = supply.ok_or_else(needs_supply)?;
                 *written = self.write_slot(held, *slot, release, here, supply)?;
@@ -382,6 +385,7 @@ impl Agent {
         let components =
             supply.resolved.components.iter().map(|component| component.identity.clone()).collect();
         StagedSlot::new(slot, supply.resolved.release.clone(), components, proofs)
+            .map(|staged| staged.ordered(supply.order.to_vec()))
             .because(Reason::Readback, format!("slot {slot}"))
     }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::chooser::ChooserConfig;
 use crate::error::{AgentError, Because as _};
 use crate::health::{HealthConfig, deserialize_period};
-use crate::place::Place;
+use crate::place::{Device, Place};
 use crate::source::SourceConfig;
 
 /// The whole file.
@@ -39,6 +39,9 @@ pub struct Config {
     pub boot: BootConfig,
     /// Where each component of each slot lies.
     pub slots: PerSlot<BTreeMap<ComponentName, Place>>,
+    /// Components with a single bank, which have a copy in each slot.
+    #[serde(default)]
+    pub single: BTreeMap<ComponentName, SingleBank>,
     /// Where the security-version floor is kept, too.
     #[serde(default)]
     pub floor: FloorConfig,
@@ -186,6 +189,21 @@ impl EnvFlags {
             EnvFlags::ActiveObsolete => FlagRule::ActiveObsolete,
         }
     }
+}
+
+/// `[single.NAME]`: a component that starts from its only bank.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SingleBank {
+    /// The bank.
+    pub bank: Device,
+    /// Accepts that a power cut while the bank is written leaves the component without anything to
+    /// start from until the agent, or what `recovered_by` names, has put the copy back.
+    #[serde(default)]
+    pub accept_no_fallback: bool,
+    /// What puts the recovery image back when the agent cannot: for the operator, and for `doctor`.
+    #[serde(default)]
+    pub recovered_by: String,
 }
 
 /// `[floor]`
@@ -336,6 +354,9 @@ impl Config {
         for place in config.slots.a.values_mut().chain(config.slots.b.values_mut()) {
             place.resolve(base);
         }
+        for single in config.single.values_mut() {
+            single.bank.resolve(base);
+        }
         for seed in &mut config.seeds {
             below(&mut seed.path);
         }
@@ -395,8 +416,8 @@ impl Config {
             let identity = place.identity();
             if places.contains(&identity) {
                 return fail(format!(
-                    "{identity} is used twice in [slots]; a board with one bank for {name} has \
-                     nothing to fall back to, so it is not updated by slots"
+                    "{identity} is used twice in [slots]; for a board with one bank give {name} a \
+                     copy in each slot, and the bank in [single.{name}]"
                 ));
             }
             places.insert(identity);
@@ -408,6 +429,26 @@ impl Config {
             };
             if b.get(name).is_some_and(|other| has_switch(one) != has_switch(other)) {
                 return fail(format!("{name} has a switch in one slot only; it needs both ways"));
+            }
+        }
+        for (name, single) in &self.single {
+            let copies = [a.get(name), b.get(name)];
+            let plain = |place: &Option<&Place>| match place {
+                Some(Place::Device(own)) => own.switch.is_empty() && own.runs.is_none(),
+                Some(Place::Label(_)) => true,
+                None => false,
+            };
+            if *name == self.boot.component || !copies.iter().all(plain) {
+                return fail(format!(
+                    "[single.{name}] needs a copy of {name} in both slots, without switch and \
+                     runs, and another boot.component"
+                ));
+            }
+            if !single.bank.switch.is_empty() || single.bank.runs.is_some() {
+                return fail(format!("[single.{name}] has one bank: there is nothing to switch"));
+            }
+            if !places.insert(single.bank.device.display().to_string()) {
+                return fail(format!("the bank of [single.{name}] is used twice"));
             }
         }
         if !formats::tpm::OWNER_INDICES.contains(&self.floor.tpm_index) {

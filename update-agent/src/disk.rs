@@ -16,7 +16,7 @@ use storage::partition_table;
 use update_core::chooser::ChooserFloor;
 
 pub use crate::boot::BootControl;
-use crate::config::{BootConfig, Config};
+use crate::config::{BootConfig, Config, SingleBank};
 use crate::error::{AgentError, Because as _};
 use crate::place::Place;
 
@@ -27,6 +27,7 @@ pub struct Disk {
     path: PathBuf,
     boot: BootConfig,
     places: PerSlot<BTreeMap<ComponentName, Place>>,
+    single: BTreeMap<ComponentName, SingleBank>,
 }
 
 impl Disk {
@@ -37,6 +38,7 @@ impl Disk {
             path: config.boot.disk.clone(),
             boot: config.boot.clone(),
             places: config.slots.clone(),
+            single: config.single.clone(),
         }
     }
 
@@ -71,21 +73,42 @@ impl Disk {
         })
     }
 
-    /// Makes the components with a switch of their own start from a slot, in the order of their
-    /// names. Done twice it is done once.
-    pub fn switch(&self, slot: Slot) -> Result<(), AgentError> {
-        for (component, place) in self.places.of(slot) {
-            if let Place::Device(own) = place {
-                own.switch().map_err(|error| error.context(format!("{component}, slot {slot}")))?;
+    /// Makes a component with a switch of its own start from a slot. Done twice it is done once.
+    pub fn switch(&self, slot: Slot, component: &ComponentName) -> Result<(), AgentError> {
+        match self.place(slot, component)? {
+            Place::Device(own) => {
+                own.switch().map_err(|error| error.context(format!("{component}, slot {slot}")))
             }
+            Place::Label(_) => Ok(()),
         }
-        Ok(())
     }
 
-    /// Components that start by themselves: those with a switch.
+    /// Components that start by themselves: those with a switch, and those with a single bank.
     pub fn switched(&self) -> Vec<&ComponentName> {
         let own = |place: &Place| matches!(place, Place::Device(own) if !own.switch.is_empty());
-        self.places.a.iter().filter(|(_, place)| own(place)).map(|(name, _)| name).collect()
+        let places = self.places.a.iter();
+        let mine = places.filter(|(name, place)| own(place) || self.single.contains_key(*name));
+        mine.map(|(name, _)| name).collect()
+    }
+
+    /// The only bank of a component.
+    pub(crate) fn single(&self, component: &ComponentName) -> Option<&SingleBank> {
+        self.single.get(component)
+    }
+
+    /// Components with a single bank.
+    pub(crate) fn singles(&self) -> impl Iterator<Item = &ComponentName> {
+        self.single.keys()
+    }
+
+    /// Opens the copy of a component with a single bank, in any slot: nothing runs from it.
+    pub(crate) fn open_copy(
+        &self,
+        slot: Slot,
+        component: &ComponentName,
+        access: Access,
+    ) -> Result<Box<dyn BlockDevice>, AgentError> {
+        self.open_slot(slot, component, access)
     }
 
     /// Components that run from the bank of a slot, by the hardware's own word.
@@ -125,6 +148,10 @@ impl Disk {
             let len = match self.place(slot, component)? {
                 Place::Device(own) => own.open(self.host(), Access::Read)?.len(),
                 Place::Label(_) => self.partition(&table, slot, component)?.len(table.geometry()),
+            };
+            let len = match self.single(component) {
+                Some(single) => len.min(single.bank.open(self.host(), Access::Read)?.len()),
+                None => len,
             };
             Ok((component.clone(), len))
         };

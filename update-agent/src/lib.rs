@@ -36,6 +36,7 @@ pub mod place;
 pub mod progress;
 pub mod release;
 pub mod reuse;
+pub mod single;
 pub mod source;
 pub mod stage;
 pub mod state;

@@ -14,6 +14,9 @@
 //! | `switch` | makes the component start from here; run before the flags move, and when they move back |
 //! | `runs` | says by the hardware's own state that this bank runs now: it is never written then |
 //!
+//! A board with one bank has a copy of it in each slot instead, and the bank in `[single.NAME]`: see
+//! [`crate::single`].
+//!
 //! Without `switch` a component on its own device is read by the slot that boots, like a partition.
 
 use std::fmt;
@@ -126,10 +129,7 @@ impl Place {
     /// Makes relative paths relative to `base`.
     pub(crate) fn resolve(&mut self, base: &Path) {
         if let Place::Device(own) = self {
-            own.device = base.join(&own.device);
-            if let Some(runs) = &mut own.runs {
-                runs.file = base.join(&runs.file);
-            }
+            own.resolve(base);
         }
     }
 
@@ -143,6 +143,14 @@ impl Place {
 }
 
 impl Device {
+    /// Makes relative paths relative to `base`.
+    pub(crate) fn resolve(&mut self, base: &Path) {
+        self.device = base.join(&self.device);
+        if let Some(runs) = &mut self.runs {
+            runs.file = base.join(&runs.file);
+        }
+    }
+
     /// Opens it. A flash is written in blocks, its first one last; a bank that runs is refused for
     /// writing.
     pub(crate) fn open(

@@ -8,6 +8,7 @@
 //! | `journal` | how much of a slot is written |
 //! | `floor` | the security-version floor |
 //! | `probation` | when the checks of a trial began, in this boot |
+//! | `bank-NAME` | what was taken from the only bank of a component |
 //! | `history` | what happened |
 //! | `channel` | the last channel document |
 //! | `report` | last check and last error, for `status` |
@@ -21,10 +22,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use formats::boot_record::{BootRecord, Floor, History, HistoryEvent, Journal, RecordFormError};
+use formats::boot_record::{
+    BootRecord, Floor, History, HistoryEvent, Journal, RecordFormError, Slot,
+};
 use formats::chunks::{ChunkList, LIST_LIMIT};
 use formats::digest::{Digest, Sha256};
 use formats::reason::Reason;
+use formats::release::ComponentName;
 use serde::{Deserialize, Serialize};
 use storage::files::{Files as _, FsDir};
 use storage::host::Host;
@@ -119,6 +123,20 @@ struct Reset {
     /// The trust root from now on, if it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<String>,
+}
+
+/// The content of a component's only bank, as it was copied into a slot before the agent first wrote
+/// the bank: of a release that no agent installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The slot with the copy.
+    pub slot: Slot,
+    /// Bytes.
+    pub len: u64,
+    /// Their digest.
+    pub digest: Digest,
+    /// Whether the agent has erased the bank since.
+    pub erased_since: bool,
 }
 
 /// The state directory, open. Reading takes no lock, so `status` never waits.
@@ -272,6 +290,25 @@ impl State {
         }
         let payload = serde_json::to_vec(began).because(Reason::StoreIo, "write the probation")?;
         self.write("probation", &payload)
+    }
+
+    /// What was taken from the only bank of a component, if anything was.
+    pub fn taken(&self, component: &ComponentName) -> Result<Option<Taken>, AgentError> {
+        let name = format!("bank-{component}");
+        let Some(found) = record::read(&self.dir, &name)? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&found.record.payload);
+        parsed.because(Reason::StoreCorrupt, format!("the record {name}")).map(Some)
+    }
+
+    /// Makes it durable.
+    pub fn save_taken(
+        &self,
+        _: &Held,
+        component: &ComponentName,
+        taken: &Taken,
+    ) -> Result<(), AgentError> {
+        let payload = serde_json::to_vec(taken).because(Reason::StoreIo, "write what was taken")?;
+        self.write(&format!("bank-{component}"), &payload)
     }
 
     /// The progress journal. A damaged one is no journal: it is only a hint.

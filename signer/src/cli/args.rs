@@ -510,6 +510,10 @@ pub(super) struct ReleaseArgs {
     /// devices is under way; repeatable
     #[arg(long, value_name = "NAME=VERSION[,VERSION…]")]
     pub(super) mixed: Vec<String>,
+    /// In which order components that start by themselves are switched when a set is activated; the
+    /// other way round when it is given up. Those not named come last; the boot flags after all
+    #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',')]
+    pub(super) order: Vec<ComponentName>,
     /// Raise it when older releases must never run again; else that of the release before
     #[arg(long, value_name = "N")]
     pub(super) security_version: Option<u64>,

@@ -69,6 +69,7 @@ pub(super) fn run(
                 },
                 delta_from: release.delta_from,
                 mixed: args::mixtures(&release.mixed)?,
+                order: release.order,
                 expiry: Expiry::parse(&expires)?,
             };
             let (mut signing, registry) = both(&signing, &repo, delivery)?;

@@ -63,6 +63,8 @@ pub struct PublishRequest {
     pub attachments: attachment::Wanted,
     /// Mixtures that sets over several devices may pass through.
     pub mixed: Vec<Mixture>,
+    /// In which order components that start by themselves are switched.
+    pub order: Vec<ComponentName>,
     /// Periods that are to change.
     pub expiry: Expiry,
 }
@@ -213,6 +215,7 @@ pub fn publish(
         components: summaries,
         attachments,
         mixed: request.mixed.clone(),
+        order: request.order.clone(),
     };
     let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
     let channel = request.channel.clone();
@@ -268,8 +271,8 @@ fn rehearse(
 ) -> Result<(), SignerError> {
     let (version, components) = (request.version.clone(), Vec::new());
     let attachments = Vec::new();
-    let mixed = request.mixed.clone();
-    let summary = Summary { version, security_version, components, attachments, mixed };
+    let (mixed, order) = (request.mixed.clone(), request.order.clone());
+    let summary = Summary { version, security_version, components, attachments, mixed, order };
     let release = NewRelease { product: request.product.clone(), summary, index: Vec::new() };
     let (channel, role) = (request.channel.clone(), request.role.clone());
     let change = Change::Publish { release, channel, role };
@@ -312,6 +315,13 @@ fn check_request(
             .collect(),
     };
     check_release(&before.state, &proposal)?;
+    for (nth, name) in request.order.iter().enumerate() {
+        let known = components.iter().any(|component| component.name == *name);
+        if !known || request.order[..nth].contains(name) {
+            let why = if known { "is named twice" } else { "is no --component" };
+            return Err(SignerError::Usage(format!("--order: {name} {why}")));
+        }
+    }
     if components.is_empty() {
         return Err(SignerError::Usage("a release has at least one --component".to_owned()));
     }

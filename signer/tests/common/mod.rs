@@ -100,6 +100,7 @@ impl Fixture {
             },
             attachments: signer::attachment::Wanted::default(),
             mixed: Vec::new(),
+            order: Vec::new(),
             expiry: Expiry::default(),
         }
     }

@@ -142,6 +142,7 @@ impl Repository {
             components: summaries,
             attachments: Vec::new(),
             mixed: Vec::new(),
+            order: Vec::new(),
         };
         let custom = Value::parse(&summary.to_custom()).expect("a summary is JSON");
         let mut channel = Channel::new(PRODUCT, CHANNEL);

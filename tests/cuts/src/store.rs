@@ -311,6 +311,7 @@ impl Desk {
             delta_from: Vec::new(),
             attachments: signer::attachment::Wanted::default(),
             mixed: Vec::new(),
+            order: Vec::new(),
             expiry: Expiry::default(),
         }
     }

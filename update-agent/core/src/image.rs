@@ -8,6 +8,7 @@
 use formats::boot_record::{ReleaseId, Slot, SlotComponent, SlotContent};
 use formats::chunks::{Chunk, ChunkList, Content};
 use formats::digest::Sha256;
+use formats::release::ComponentName;
 
 /// One chunk was read from the device and is what the signed list says.
 #[derive(Debug, PartialEq, Eq)]
@@ -182,7 +183,7 @@ impl StagedSlot {
                 .zip(&images)
                 .all(|(component, image)| component.chunks.as_sha256() == Some(image.list));
         if same {
-            let content = SlotContent { release, components, confirmed: false };
+            let content = SlotContent { release, components, confirmed: false, order: vec![] };
             Ok(StagedSlot { slot, content })
         } else {
             Err(ReadBackError::Components)
@@ -192,6 +193,13 @@ impl StagedSlot {
     /// Which slot.
     pub fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// The same, with the order in which its release switches components.
+    #[must_use]
+    pub fn ordered(mut self, order: Vec<ComponentName>) -> Self {
+        self.content.order = order;
+        self
     }
 
     /// What it holds.

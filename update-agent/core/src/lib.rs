@@ -27,5 +27,6 @@ pub mod floor;
 pub mod image;
 pub mod policy;
 pub mod probation;
+pub mod single;
 pub mod trust;
 pub mod update;

@@ -423,6 +423,7 @@ mod tests {
             }],
             attachments: case.attached.iter().copied().map(attachment).collect(),
             mixed: Vec::new(),
+            order: Vec::new(),
         };
         let installed = case.installed.map(|(version, sv)| id(version, sv));
         let own_word = case.own_word.map(|version| version.parse().unwrap());
@@ -661,6 +662,7 @@ mod tests {
                 components: vec![component(&bmc)],
                 attachments: Vec::new(),
                 mixed,
+                order: Vec::new(),
             };
             let own_word = runs.map(|version| version.parse().unwrap());
             let switched: &[&ComponentName] = if switched { &[&bmc] } else { &[] };

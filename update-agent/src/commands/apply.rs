@@ -55,6 +55,7 @@ fn wanted<'a>(
     let mut sources: Vec<&dyn Source> = vec![best];
     let place = best.describe();
     sources.extend(all.iter().map(AsRef::as_ref).filter(|source| source.describe() != place));
+    agent.single_banks_accepted()?;
     agent.check_floor(offer.signed.summary.security_version)?;
     let resolved = resolve(
         &agent.config.node.product,
@@ -187,6 +188,7 @@ pub(super) fn apply_held(
         sources: &wanted.sources,
         seeds: &args.seeds,
         progress: progress.as_ref(),
+        order: &wanted.offer.signed.summary.order,
         proof: wanted.proof,
     };
     let task = Task::Apply {
@@ -194,6 +196,7 @@ pub(super) fn apply_held(
         tries: agent.config.boot.tries,
         activate: !args.stage_only,
     };
+    agent.prepare_single_banks(held)?;
     let ended = agent.run(held, task, Some(&supply))?;
     agent.state.save_journal(held, None)?;
     if let Outcome::Failed { reason, detail } = &ended.outcome {

@@ -301,6 +301,13 @@ fn update_set(agent: &Agent) -> Answer {
             ),
         ));
     }
+    // Boards with one bank for a component: accepted, recoverable, and by whom.
+    let single = agent.disk.singles().map(|name| agent.judge_single_bank(name));
+    let single: Vec<String> = single.collect::<Result<_, _>>()?;
     let names: Vec<&str> = switched.iter().map(|name| name.as_str()).collect();
-    good(format!("{} switched beside the boot flags", names.join(", ")))
+    let text = format!("{} switched beside the boot flags", names.join(", "));
+    match single.is_empty() {
+        true => good(text),
+        false => Ok((Level::Weak, format!("{text}; {}", single.join("; ")))),
+    }
 }

@@ -20,6 +20,7 @@ pub(super) const CELLS: &[super::Cell] = &[
     }),
     ("grub-power-cycles", "grub-editenv", |world, dir| power_cycles(world, dir, &GRUB, CHOSEN)),
     ("uboot-power-cycles", "fw_printenv", |world, dir| power_cycles(world, dir, &UBOOT, CHOSEN)),
+    ("uboot-torn", "U-Boot 2023.01, fw_printenv", uboot_torn),
 ];
 
 /// One boot loader.
@@ -70,9 +71,9 @@ const GRUB: Loader = Loader {
 };
 
 const UBOOT: Loader = Loader {
-    boot: "backend = \"uboot-env\"\nenv_config = \"/data/fw_env.config\"\naccept_single_env = true\n",
+    boot: "backend = \"uboot-env\"\nenv_config = \"/data/fw_env.config\"\n",
     disk: "/dev/sda",
-    files: &[("fw_env.config", "/dev/sda4 0x0 0x4000\n")],
+    files: &[("fw_env.config", "/dev/sda4 0x0 0x4000\n/dev/sda4 0x80000 0x4000\n")],
     install: install_uboot,
     hardware: |world, dir| {
         let drive = format!("{DISK}{}", dir.join("disk.img").display());
@@ -284,8 +285,6 @@ fn install_grub(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
 }
 
 fn install_uboot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
-    const NAMES: &str = "BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT";
-    let sector = offset("env")? / 512;
     let boot = |slot: &str, number: u32| {
         format!(
             "setenv racklet_boot_{slot} 'ext4load scsi 0:{number} 0x2000000 /boot/vmlinuz && \
@@ -295,16 +294,17 @@ fn install_uboot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
         )
     };
     // Without nokaslr this kernel, started by this U-Boot, may unpack itself over the initrd.
-    let board = format!(
-        "setenv bootargs '{KERNEL} nokaslr'\n\
-         scsi read 0x6000000 0x{sector:x} 0x20\n\
-         env import -c 0x6000000 0x4000 {NAMES}\n\
-         setenv racklet_save 'env export -c -s 0x4000 0x6000000 {NAMES} && \
-         scsi write 0x6000000 0x{sector:x} 0x20'\n{}{}",
-        boot("a", 2),
-        boot("b", 3)
-    );
-    let source = board + include_str!("../../../update-agent/boot/uboot/boot.cmd");
+    let mut board = format!("setenv bootargs '{KERNEL} nokaslr'\n{}{}", boot("a", 2), boot("b", 3));
+    for (copy, memory) in [(1, "0x6000000"), (2, "0x6010000")] {
+        let sector = copy_at(copy)? / 512;
+        board += &format!(
+            "setenv racklet_read_{copy} 'scsi read {memory} 0x{sector:x} 0x20'\n\
+             setenv racklet_write_{copy} 'scsi write 0x6020000 0x{sector:x} 0x20'\n"
+        );
+    }
+    let source = board
+        + include_str!("../../../update-agent/boot/uboot/redundant.cmd")
+        + include_str!("../../../update-agent/boot/uboot/boot.cmd");
     let source = text(dir, "boot.cmd", &source)?;
     let script = dir.join("boot.scr");
     world
@@ -315,19 +315,91 @@ fn install_uboot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
         .arg(&script)
         .run()?;
     make_esp(world, dir, disk, &[("boot.scr", script)])?;
-    let place = format!("{} 0x{:x} 0x4000\n", disk.path.display(), offset("env")?);
+    let file = disk.path.display();
+    let place = format!("{file} 0x{:x} 0x4000\n{file} 0x{:x} 0x4000\n", copy_at(1)?, copy_at(2)?);
     let place = text(dir, "fw_env.config", &place)?;
     let factory = "BOOT_ORDER=A\nBOOT_A_LEFT=9999999\nBOOT_B_LEFT=0\n";
     let factory = text(dir, "factory.env", factory)?;
-    Cmd::new("fw_setenv")
-        .arg("-c")
-        .arg(place)
-        .arg("-f")
-        .arg(&factory)
-        .arg("-s")
-        .arg(&factory)
-        .run()?;
+    // Twice: one copy each.
+    for _ in 0..2 {
+        Cmd::new("fw_setenv")
+            .arg("-c")
+            .arg(&place)
+            .arg("-f")
+            .arg(&factory)
+            .arg("-s")
+            .arg(&factory)
+            .run()?;
+    }
     Ok(())
+}
+
+/// Where a copy of U-Boot's environment begins on the disk.
+fn copy_at(copy: u32) -> Result<u64> {
+    Ok(offset("env")? + u64::from(copy - 1) * 0x80000)
+}
+
+/// The copy of U-Boot's environment that counts is torn after an update was made next: U-Boot and the
+/// agent take the other one, which knows nothing of the update, and the next update mends it.
+fn uboot_torn(world: &World, dir: &Path) -> Result<String> {
+    let setup = Setup {
+        disk: UBOOT.disk,
+        boot: UBOOT.boot,
+        bundles: &["1.1.0"],
+        files: UBOOT.files,
+        ..Setup::default()
+    };
+    let disk = world.disk(dir, &setup)?;
+    install_uboot(world, dir, &disk)?;
+    let start = |log: &str| {
+        Hardware {
+            tools: &world.tools,
+            arguments: (UBOOT.hardware)(world, dir)?,
+            memory: 512,
+            life: world.life(240),
+            log: dir.join(log),
+        }
+        .start()
+    };
+    let record = || (UBOOT.record)(world, dir, &disk);
+    let mut machine = start("serial-1.log")?;
+    machine.expect("@@ready slot=a version=1.0.0")?;
+    let apply = "agent apply --json --version 1.1.0 /data/1.1.0.tar 2>/run/progress";
+    machine.ok(apply)?;
+    drop(machine.cut());
+    let made_next = record()?;
+    ensure!(made_next.starts_with("BOOT_ORDER=B A"), "slot b is next: {made_next}");
+    // What is torn is in the copy that counts: half of it is from before.
+    let content = disk.content("env")?;
+    let (first, second) = (&content[..0x4000], &content[0x80000..0x84000]);
+    let counts = match (first[4], second[4]) {
+        (0xff, 0) => 2,
+        (0, 0xff) => 1,
+        (first, second) if second > first => 2,
+        _ => 1,
+    };
+    let at = copy_at(counts)? - offset("env")?;
+    for byte in [40, 41] {
+        disk.flip("env", at + byte)?;
+    }
+    let before = record()?;
+    ensure!(before.starts_with("BOOT_ORDER=A\n"), "fw_printenv takes the older copy: {before}");
+    let mut machine = start("serial-2.log")?;
+    machine.expect(&format!("racklet: copy {counts} of the environment is not whole"))?;
+    machine.expect("racklet: slot A, confirmed, 0 tries left")?;
+    machine.expect("@@ready slot=a version=1.0.0")?;
+    let doctor = machine.run("agent doctor")?.1;
+    ensure!(doctor.contains("is not whole"), "doctor says so: {doctor}");
+    machine.ok(apply)?;
+    machine.send("reboot-now")?;
+    machine.expect("racklet: slot B, trial, 1 tries left")?;
+    machine.expect("\"did\":\"confirmed\"")?;
+    machine.expect("@@ready slot=b version=1.1.0")?;
+    let all = machine.age();
+    drop(machine.cut());
+    let record = record()?;
+    ensure!(record.contains("BOOT_B_LEFT=9999999"), "both copies are whole again: {record}");
+    Ok(format!("copy {counts} torn, booted by the other one, mended, {:.0} s", all.as_secs_f64()))
 }
 
 /// OVMF with variables of its own, the disk on NVMe.

@@ -11,11 +11,13 @@
 //! Two machines at a time, each with a limit on its life. A cell fails with the last lines of its
 //! serial line; the whole of it is kept in `target/vm/CELL/`.
 
+mod flash;
 mod floor;
 mod linuxboot;
 mod loaders;
 mod loadvm;
 mod machine;
+mod nbd;
 mod power;
 mod qmp;
 mod rack;
@@ -96,6 +98,8 @@ impl Options {
             "linuxboot-floor",
             "linuxboot-power-short",
             // And `linuxboot-altered-later`.
+            "flash-block2mtd",
+            "flash-nandsim",
             "linuxboot-altered",
             "linuxboot-rescue",
             "linuxboot-panic",
@@ -115,8 +119,16 @@ type Cell = (&'static str, &'static str, fn(&World, &Path) -> Result<String>);
 
 /// All of them, the longest first, so that two at a time end together.
 fn cells() -> Vec<Cell> {
-    [loadvm::CELLS, rack::CELLS, recorded::CELLS, loaders::CELLS, linuxboot::CELLS, floor::CELLS]
-        .concat()
+    [
+        loadvm::CELLS,
+        rack::CELLS,
+        recorded::CELLS,
+        loaders::CELLS,
+        flash::CELLS,
+        linuxboot::CELLS,
+        floor::CELLS,
+    ]
+    .concat()
 }
 
 /// What became of a cell.

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -85,6 +86,32 @@ impl Tools {
     /// A file of one of the packages.
     pub(super) fn file(&self, path: &str) -> PathBuf {
         self.root.join(path)
+    }
+
+    /// Packages that only some cells need, unpacked in a folder of their own.
+    /// One at a time, so that cells beside each other do not fetch them twice.
+    pub(super) fn further(&self, packages: &[&str]) -> Result<PathBuf> {
+        static FETCHING: Mutex<()> = Mutex::new(());
+        let _one = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = self.root.with_file_name(packages.join("+"));
+        let (stamp, archives) = (dir.join("complete"), dir.join("archives"));
+        if !stamp.exists() {
+            fs::create_dir_all(archives.join("partial"))?;
+            Cmd::new("apt-get")
+                .args(["-q", "download", "-o", "APT::Sandbox::User=root"])
+                .args(["-o", "Debug::NoLocking=1"])
+                .args(packages)
+                .current_dir(&archives)
+                .run()?;
+            for entry in fs::read_dir(&archives)?.flatten() {
+                if entry.path().extension().is_some_and(|kind| kind == "deb") {
+                    Cmd::new("dpkg").arg("-x").arg(entry.path()).arg(&dir).run()?;
+                }
+            }
+            fs::remove_dir_all(&archives)?;
+            fs::write(&stamp, "")?;
+        }
+        Ok(dir)
     }
 
     /// A program of one of the packages, with the libraries that came with it.

@@ -47,7 +47,7 @@ const SECURE: &[&str] = &["1.3.0", "1.4.0"];
 const PARTITIONS: [(&str, u64); 5] =
     [("esp", 48), ("root-a", 80), ("root-b", 80), ("env", 1), ("data", 200)];
 
-const BUSYBOX: &[&str] = &[
+pub(super) const BUSYBOX: &[&str] = &[
     "sh",
     "mount",
     "umount",
@@ -155,8 +155,13 @@ impl World {
     }
 
     fn signer(&self, command: &[&str]) -> Result<Cmd> {
-        let repo = format!("oci:{}:racklet", self.dir.join("repository").display());
-        let keys = self.dir.join("keys");
+        self.signer_at(&self.dir, command)
+    }
+
+    /// The signer of a repository with its keys below that folder.
+    pub(super) fn signer_at(&self, dir: &Path, command: &[&str]) -> Result<Cmd> {
+        let repo = format!("oci:{}:racklet", dir.join("repository").display());
+        let keys = dir.join("keys");
         Ok(Cmd::new(&self.signer).args(command).args(["--repo", &repo, "--keys"]).arg(keys))
     }
 
@@ -398,7 +403,8 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    fn create(path: &Path) -> Result<Self> {
+    /// An empty one.
+    pub(super) fn create(path: &Path) -> Result<Self> {
         let total: u64 = PARTITIONS.iter().map(|(_, len)| len).sum();
         let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
         file.set_len((total + 2) * MIB)?;
@@ -480,7 +486,8 @@ pub(super) fn ext4(tree: &Tree, file: &Path, len: u64, label: &str) -> Result<()
     make_ext4(dir.path(), file, len, label)
 }
 
-fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Result<()> {
+/// An ext4 file system of that size with the files of a folder.
+pub(super) fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Result<()> {
     File::create(file)?.set_len(len)?;
     // Without what the ext4 of GRUB 2.06 and of U-Boot cannot read; one group's worth of lazy work
     // less, so that nothing is written by merely mounting it.

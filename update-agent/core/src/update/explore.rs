@@ -97,7 +97,8 @@ fn is_bad(release: &ReleaseId) -> bool {
 
 fn start() -> World {
     let old = release("1", 1);
-    let content = SlotContent { release: old.clone(), components: vec![], confirmed: true };
+    let content =
+        SlotContent { release: old.clone(), components: vec![], confirmed: true, order: vec![] };
     World {
         record: BootRecord { slots: PerSlot { a: Some(content), b: None }, ..Default::default() },
         flags: PerSlot { a: Flags { priority: 1, tries: 0, successful: true }, b: Flags::CLEARED },
@@ -198,7 +199,7 @@ impl World {
                     after.flags = edit.apply(self.flags);
                 }
             }
-            Effect::Switch { slot } => {
+            Effect::Switch { slot, .. } => {
                 let back = self.record.update.as_ref().is_some_and(|update| {
                     matches!(update.phase, Phase::Reverting { .. }) && update.slot != *slot
                 });

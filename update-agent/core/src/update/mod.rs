@@ -18,6 +18,7 @@
 
 use formats::boot_record::{BootRecord, Failure, Phase, ReleaseId, Slot, SlotContent, Update};
 use formats::reason::Reason;
+use formats::release::ComponentName;
 
 use crate::boot::{BootFlags, FlagEdit, select};
 use crate::image::StagedSlot;
@@ -225,11 +226,13 @@ pub enum Effect {
         /// The release.
         release: ReleaseId,
     },
-    /// Make the components with a switch of their own start from this slot, in the order of the
-    /// release. Nothing to do on a node without such components.
+    /// Make the components that start by themselves start from this slot. Nothing to do on a node
+    /// without such components.
     Switch {
         /// The slot.
         slot: Slot,
+        /// In which order.
+        order: Order,
     },
     /// Flush the slot, read it back whole and compare it with the signed digests.
     SyncAndReadBack {
@@ -244,6 +247,32 @@ pub enum Effect {
     Reboot,
     /// The work is over.
     Finish(Outcome),
+}
+
+/// The order in which components that start by themselves are switched.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub enum Order {
+    /// As the release to be activated states it.
+    Stated(Vec<ComponentName>),
+    /// The other way round: that release is given up.
+    Reversed(Vec<ComponentName>),
+}
+
+impl Order {
+    /// These components in that order. What is not named comes last, by name; of an order the other
+    /// way round, first.
+    pub fn of<'a>(&self, names: &[&'a ComponentName]) -> Vec<&'a ComponentName> {
+        let (Order::Stated(stated) | Order::Reversed(stated)) = self;
+        let rank = |name: &ComponentName| {
+            stated.iter().position(|other| other == name).unwrap_or(stated.len())
+        };
+        let mut ordered = names.to_vec();
+        ordered.sort_by_key(|name| (rank(name), *name));
+        if matches!(self, Order::Reversed(_)) {
+            ordered.reverse();
+        }
+        ordered
+    }
 }
 
 /// How a task ended.
@@ -396,7 +425,7 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
         // cut boot a slot that nobody knows to be on trial.
         (At::Clearing, Event::Done) => {
             let booted = state.node.booted;
-            state.go(At::SwitchingOff, Effect::Switch { slot: booted })
+            state.switch_back(At::SwitchingOff, booted)
         }
         (At::SwitchingOff, Event::Done) => {
             let Some(release) = state.applying.take() else { return state.contradiction() };
@@ -420,7 +449,10 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
             }
         }
         // Before the flags: a system that boots on trial finds its set whole.
-        (At::PersistingTrial, Event::Done) => state.go(At::Switching, Effect::Switch { slot }),
+        (At::PersistingTrial, Event::Done) => {
+            let order = Order::Stated(state.order_of(slot));
+            state.go(At::Switching, Effect::Switch { slot, order })
+        }
         (At::Switching, Event::Done) => {
             let tries = state.tries;
             state.edit(At::Activating, FlagEdit::Activate { slot, tries })
@@ -449,7 +481,7 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
         (At::ClearingReverted, Event::Done) => {
             let given_up = state.reverting.as_ref().map(|reverting| reverting.0);
             match given_up {
-                Some(slot) => state.go(At::SwitchingBack, Effect::Switch { slot: slot.other() }),
+                Some(slot) => state.switch_back(At::SwitchingBack, slot.other()),
                 None => state.contradiction(),
             }
         }
@@ -495,6 +527,17 @@ impl State {
             reason: Reason::BootRecord,
             detail: "the update machine was told of something it had not asked for".to_owned(),
         })
+    }
+
+    /// Back to a slot, from what the other one holds.
+    fn switch_back(self, at: At, slot: Slot) -> (State, Effect) {
+        let order = Order::Reversed(self.order_of(slot.other()));
+        self.go(at, Effect::Switch { slot, order })
+    }
+
+    fn order_of(&self, slot: Slot) -> Vec<ComponentName> {
+        let content = self.node.record.slots.of(slot).as_ref();
+        content.map_or_else(Vec::new, |content| content.order.clone())
     }
 
     fn release(&self) -> Option<ReleaseId> {
@@ -691,7 +734,7 @@ impl State {
             // The activation was cut before the flags: it is staged, no more.
             Standing::Staged if self.says_trial() => {
                 let booted = self.node.booted;
-                self.go(At::SwitchingStaged, Effect::Switch { slot: booted })
+                self.switch_back(At::SwitchingStaged, booted)
             }
             // A confirm that was cut before the floor rose: it rises now.
             Standing::Idle => match self.floor_to_raise() {

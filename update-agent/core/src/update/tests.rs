@@ -140,3 +140,51 @@ fn an_answer_nobody_asked_for_changes_nothing() {
     let (_, effect) = step(state, Event::Health(Ok(())), 0);
     assert!(matches!(effect, Effect::Finish(Outcome::Failed { reason: Reason::BootRecord, .. })));
 }
+
+/// Components that start by themselves are switched as the release states it, and back the other way.
+#[test]
+fn the_order_of_the_release_is_obeyed_and_reversed() {
+    let names: Vec<ComponentName> =
+        ["bmc", "cpld", "fpga", "nic"].map(|name| name.parse().unwrap()).to_vec();
+    let here: Vec<&ComponentName> = names.iter().collect();
+    let stated = vec![names[2].clone(), names[0].clone()];
+    let words = |order: Order| {
+        let ordered = order.of(&here);
+        ordered.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(words(Order::Stated(stated.clone())), "fpga bmc cpld nic");
+    assert_eq!(words(Order::Reversed(stated.clone())), "nic cpld bmc fpga");
+    assert_eq!(words(Order::Stated(vec![])), "bmc cpld fpga nic");
+
+    let (mut state, mut effect) = begin(node(), apply()).unwrap();
+    let mut switched = Vec::new();
+    loop {
+        let event = match &effect {
+            Effect::Switch { slot, order } => {
+                switched.push((*slot, order.clone()));
+                Event::Done
+            }
+            Effect::SyncAndReadBack { slot } => {
+                let staged = crate::image::tests::staged(*slot, release("2"));
+                Event::ReadBack(staged.ordered(stated.clone()))
+            }
+            Effect::Finish(_) => break,
+            _ => Event::Done,
+        };
+        (state, effect) = step(state, event, 0);
+    }
+    // Nothing was in slot b before.
+    let expected = [(Slot::A, Order::Reversed(vec![])), (Slot::B, Order::Stated(stated.clone()))];
+    assert_eq!(switched, expected);
+
+    // Given up: the record still says what the slot holds.
+    let mut lost = on_trial(0, Some("web"));
+    lost.booted = Slot::A;
+    let content = crate::image::tests::staged(Slot::B, release("2")).ordered(stated.clone());
+    lost.record.slots.b = Some(content.into_content());
+    let (mut state, mut effect) = begin(lost, Task::Settle).unwrap();
+    while !matches!(effect, Effect::Switch { .. } | Effect::Finish(_)) {
+        (state, effect) = step(state, Event::Done, 0);
+    }
+    assert_eq!(effect, Effect::Switch { slot: Slot::A, order: Order::Reversed(stated) });
+}
