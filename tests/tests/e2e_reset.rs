@@ -50,7 +50,9 @@ fn case_174_what_a_reset_forgets_and_what_it_keeps() {
     node.expect_slot("a", &v3);
 
     // The metadata of the set-back repository are trusted now; what they offer is too old.
-    node.agent(&["apply", &set_back]).finish().refused(Reason::SecverFloor);
+    let older = node.agent(&["apply", &set_back]).finish();
+    older.refused(Reason::VersionRollback);
+    assert!(older.output().contains("1.0.0 is older than 1.2.0, which runs"), "{}", older.output());
     node.disk.expect(confirmed(2), confirmed(1));
     let check = node.agent(&["check"]).finish().exits(Exit::Nothing).json();
     assert_eq!(check["decision"], "up_to_date", "{check}");

@@ -49,20 +49,17 @@ pub enum Backend {
     /// GPT entries for the system, and beside it firmware in two banks of NOR flash, which are erased
     /// in blocks and programmed once.
     FlashBank,
-    /// GPT entries for the system, and firmware that starts from its only bank of NOR flash.
-    SingleBank,
 }
 
 impl Backend {
     /// All of them.
-    pub const ALL: [Backend; 7] = [
+    pub const ALL: [Backend; 6] = [
         Backend::Gpt,
         Backend::Uboot,
         Backend::UbootActive,
         Backend::SystemdBoot,
         Backend::Grub,
         Backend::FlashBank,
-        Backend::SingleBank,
     ];
 
     /// Its name in tables.
@@ -74,23 +71,17 @@ impl Backend {
             Backend::SystemdBoot => "systemd-boot",
             Backend::Grub => "grub-env",
             Backend::FlashBank => "flash-bank",
-            Backend::SingleBank => "single-bank",
         }
     }
 
     /// Components of a release for such a node, when it would have so many otherwise.
     pub fn components(self, otherwise: usize) -> usize {
-        if self.has_flash() { 2 } else { otherwise }
-    }
-
-    /// Whether its firmware lies beside the disk.
-    fn has_flash(self) -> bool {
-        matches!(self, Backend::FlashBank | Backend::SingleBank)
+        if self == Backend::FlashBank { 2 } else { otherwise }
     }
 
     fn lines(self) -> &'static str {
         match self {
-            Backend::Gpt | Backend::FlashBank | Backend::SingleBank => "backend = 'gpt-attributes'",
+            Backend::Gpt | Backend::FlashBank => "backend = 'gpt-attributes'",
             Backend::Uboot => "backend = 'uboot-env'\nenv_config = 'fw_env.config'",
             Backend::UbootActive => {
                 "backend = 'uboot-env'\nenv_config = 'fw_env.config'\nenv_flags = 'active-obsolete'"
@@ -114,8 +105,6 @@ pub const GRUB_BLOCK: &str = "/grubenv";
 pub const ENTRIES: &str = "/esp/loader/entries";
 /// Firmware of slots A and B on flash.
 const BANKS: [&str; 2] = ["/bank-a", "/bank-b"];
-/// The bank of firmware that has one; then [`BANKS`] are its copies.
-pub const ONLY_BANK: &str = "/only-bank";
 const CMDLINE: &str = "/kernel/cmdline";
 const BOOT_ID: &str = "/kernel/boot_id";
 
@@ -144,20 +133,9 @@ impl Kit {
                 (Backend::FlashBank, "firmware") => format!(
                     "firmware = {{ device = 'bank-{slot}', flash = {{ kind = 'nor', erase = 4096 }} }}\n"
                 ),
-                (Backend::SingleBank, "firmware") => {
-                    format!("firmware = {{ device = 'bank-{slot}' }}\n")
-                }
                 _ => format!("{name} = '{name}-{slot}'\n"),
             };
             COMPONENTS[..components].iter().map(line).collect()
-        };
-        let single = match backend {
-            Backend::SingleBank => {
-                "[single.firmware]\n\
-                 bank = { device = 'only-bank', flash = { kind = 'nor', erase = 4096 } }\n\
-                 accept_no_fallback = true\nrecovered_by = 'the flasher'\n"
-            }
-            _ => "",
         };
         let text = format!(
             "state_dir = 'state'\n\
@@ -167,7 +145,7 @@ impl Kit {
              [[source]]\nurl = 'docker://memory.example/demo'\n\
              [boot]\n{}\ndisk = 'disk'\ntries = {TRIES}\ncmdline = 'kernel/cmdline'\n\
              boot_id = 'kernel/boot_id'\n\
-             {single}[slots.a]\n{}[slots.b]\n{}\
+             [slots.a]\n{}[slots.b]\n{}\
              [health]\naccept_no_checks = true\n[policy]\nmode = 'auto'\n",
             backend.lines(),
             slots("a"),
@@ -191,7 +169,7 @@ impl Kit {
     /// A node from the factory: slot A holds these images and is confirmed, slot B holds nothing.
     pub fn factory(&mut self, root: &[u8], images: &[Vec<u8>]) -> Media {
         let guid = |number: u8| Guid([number; 16]);
-        let on_disk = if self.backend.has_flash() { 1 } else { self.components };
+        let on_disk = if self.backend == Backend::FlashBank { 1 } else { self.components };
         let of_slot = |slot: &'static str| {
             COMPONENTS[..on_disk].iter().map(move |name| format!("{name}-{slot}"))
         };
@@ -205,9 +183,7 @@ impl Kit {
                 guid: guid(u8::try_from(nth).expect("four at most") + 1),
                 len: CAPACITY[nth % on_disk],
                 attributes: match (self.backend, nth) {
-                    (Backend::Gpt | Backend::FlashBank | Backend::SingleBank, 0) => {
-                        attributes(confirmed(1))
-                    }
+                    (Backend::Gpt | Backend::FlashBank, 0) => attributes(confirmed(1)),
                     _ => 0,
                 },
             })
@@ -231,7 +207,7 @@ impl Kit {
                 (slot, component, DISK, partition.offset(geometry), partition.len(geometry))
             })
             .collect();
-        if self.backend.has_flash() {
+        if self.backend == Backend::FlashBank {
             let banks = Slot::BOTH.into_iter().zip(BANKS);
             self.places.extend(banks.map(|(slot, bank)| (slot, 1, bank, 0, CAPACITY[1])));
         }
@@ -241,12 +217,6 @@ impl Kit {
             let device = device.expect("every component has a place");
             device.write_at(image, offset).expect("an image fits its place");
             device.sync().expect("memory is flushed");
-            if (self.backend, component) == (Backend::SingleBank, 1) {
-                let bank = machine.open_device(Path::new(ONLY_BANK), Access::Write);
-                let bank = bank.expect("there is a bank");
-                bank.write_at(image, 0).expect("an image fits the bank");
-                bank.sync().expect("memory is flushed");
-            }
         }
         disk.sync().expect("memory is flushed");
         machine.durable()
@@ -257,13 +227,9 @@ impl Kit {
         let variables = boot_vars::variables(None, flags);
         match self.backend {
             Backend::Gpt => media,
-            Backend::FlashBank | Backend::SingleBank => {
+            Backend::FlashBank => {
                 let erased = vec![0xff; usize::try_from(CAPACITY[1]).expect("a few KiB")];
-                let media = media.with_bytes(BANKS[0], &erased).with_bytes(BANKS[1], &erased);
-                match self.backend {
-                    Backend::SingleBank => media.with_bytes(ONLY_BANK, &erased),
-                    _ => media,
-                }
+                media.with_bytes(BANKS[0], &erased).with_bytes(BANKS[1], &erased)
             }
             Backend::Uboot | Backend::UbootActive => {
                 let mut env = Env::default();

@@ -11,7 +11,7 @@ use storage::host::Host as _;
 use storage::sim::Media;
 use update_core::boot::{BootFlags, select};
 
-use crate::node::{self, Backend, ENTRIES, Kit, Node, ONLY_BANK};
+use crate::node::{self, Backend, ENTRIES, Kit, Node};
 use crate::repository::Release;
 
 /// What was true before the run that was cut.
@@ -75,15 +75,6 @@ pub fn slot_hashes(kit: &Kit, media: &Media, slot: Slot) -> Vec<u64> {
             media.hash_of(path, offset, len)
         })
         .collect()
-}
-
-/// Whether the only bank of the firmware holds the copy of a slot; on other nodes there is none.
-pub fn bank_holds(node: &Node<'_>, slot: Slot) -> bool {
-    let kit = node.kit();
-    let media = node.machine.media();
-    let (path, offset, len) = kit.place(slot, 1);
-    let copy = media.hash_of(path, offset, len);
-    kit.backend == Backend::SingleBank && media.hash_of(ONLY_BANK, 0, len) == copy
 }
 
 /// Versions of the trusted metadata of a node, the floor, and what its running slot holds.

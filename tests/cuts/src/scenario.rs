@@ -386,8 +386,6 @@ pub struct End {
     trusted: [i64; 4],
     /// The root its trust begins with.
     root: Sha256,
-    /// Whether the only bank of the firmware holds what each slot has a copy of.
-    bank: [bool; 2],
 }
 
 /// Where a node stands now.
@@ -415,7 +413,6 @@ pub fn end(node: &Node<'_>) -> Result<End, String> {
         floor: before.floor,
         trusted: before.trusted,
         root: Sha256::of(&agent.shipped_root().map_err(|error| error.chain())?),
-        bank: Slot::BOTH.map(|slot| promises::bank_holds(node, slot)),
     })
 }
 

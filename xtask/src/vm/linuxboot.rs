@@ -21,9 +21,9 @@ pub(super) const CELLS: &[Cell] = &[
     ("linuxboot-netdead", "the agent's history", |world, dir| broken(world, dir, "1.2.3")),
     ("linuxboot-noagent", "i6300esb", |world, dir| broken(world, dir, "1.2.4")),
     ("linuxboot-hang-later", "i6300esb", |world, dir| broken(world, dir, "1.2.5")),
-    ("linuxboot-altered-later", "dm-verity of the kernel", altered_later),
-    ("linuxboot-power-cycles", "cgpt", |world, dir| power_cycles(world, dir, 50, 3)),
-    ("linuxboot-power-short", "cgpt", |world, dir| power_cycles(world, dir, 12, 1)),
+    ("linuxboot-block-altered", "dm-verity of the kernel", altered_later),
+    ("linuxboot-power-cycles", "cgpt", |world, dir| power_cycles(world, dir, world.cuts)),
+    ("linuxboot-power-short", "cgpt", |world, dir| power_cycles(world, dir, 12)),
 ];
 
 /// Modules of the chooser. sha256 may be built in.
@@ -351,7 +351,7 @@ fn broken(world: &World, dir: &Path, version: &'static str) -> Result<String> {
 }
 
 /// Power that fails at random moments of a boot changes nothing on a confirmed slot.
-fn power_cycles(world: &World, dir: &Path, cuts: u32, least: usize) -> Result<String> {
+fn power_cycles(world: &World, dir: &Path, cuts: u32) -> Result<String> {
     let board = Board::new(world, dir, &Setup::default())?;
     let before = board.flags()?;
     ensure!(before == [[2, 0, 1], [0, 0, 0]], "by cgpt: {before:?}");
@@ -373,7 +373,6 @@ fn power_cycles(world: &World, dir: &Path, cuts: u32, least: usize) -> Result<St
             ready: "@@ready slot=a version=1.0.0 root=dm-root",
         },
         cuts,
-        least,
     )?;
     let after = board.borrow().flags()?;
     ensure!(after == before, "by cgpt: {after:?}");

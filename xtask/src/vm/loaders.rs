@@ -158,7 +158,7 @@ fn power_cycles(
     let record = || (loader.record)(world, dir, &disk).map(String::into_bytes);
     let marks = [&[("boot loader", "")], marks, &[("slot", "@@start version=1.0.0")]].concat();
     let ready = "@@ready slot=a version=1.0.0";
-    power::cycles(&Subject { start: &start, record: &record, marks: &marks, ready }, 50, 3)
+    power::cycles(&Subject { start: &start, record: &record, marks: &marks, ready }, world.cuts)
 }
 
 fn update(machine: &mut Machine, version: &str) -> Result<()> {

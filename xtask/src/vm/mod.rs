@@ -52,6 +52,9 @@ pub(crate) struct Options {
     /// How many times longer than usual a machine may live: for a computer that is busy otherwise.
     #[arg(long, default_value_t = 1, value_name = "N")]
     patience: u32,
+    /// Power cuts of each cell `…-power-cycles`.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    cuts: u32,
     /// Take our programs as they were built last.
     #[arg(long)]
     no_build: bool,
@@ -84,7 +87,8 @@ pub(crate) struct Proofs {
 
 impl Options {
     /// The cells of every CI run, two machines at a time. Not among them: what waits for
-    /// minutes (`hang`, `hang-later`), and 50 power cuts each (`power-cycles`); 12 are.
+    /// minutes (`hang`, `hang-later`), 50 power cuts each (`power-cycles`; 12 are), and what has not
+    /// passed often enough to judge other people's changes (`floor`, `block-altered`).
     pub(crate) fn tier() -> Self {
         const TIER: &[&str] = &[
             "loadvm-cuts",
@@ -95,9 +99,7 @@ impl Options {
             "grub-cycle",
             "uboot-cycle",
             "linuxboot-cycle",
-            "linuxboot-floor",
             "linuxboot-power-short",
-            // And `linuxboot-altered-later`.
             "flash-block2mtd",
             "flash-nandsim",
             "linuxboot-altered",
@@ -109,7 +111,16 @@ impl Options {
         let cell = TIER.iter().map(|name| (*name).to_owned()).collect();
         let proofs =
             Proofs { seed: None, trials: 50, sample: 8, keep_recording: false, state: None };
-        Options { cell, list: false, jobs: 2, patience: 1, no_build: false, shipped: true, proofs }
+        Options {
+            cell,
+            list: false,
+            jobs: 2,
+            patience: 1,
+            cuts: 50,
+            no_build: false,
+            shipped: true,
+            proofs,
+        }
     }
 }
 
@@ -172,7 +183,8 @@ pub(crate) fn perform(options: &Options) -> Result<Vec<Done>> {
     let dir = paths::target().join("vm");
     machine::fresh(&dir)?;
     let programs = (!options.no_build, options.shipped);
-    let world = World::build(tools, &dir, programs, options.patience, options.proofs.clone())?;
+    let mut world = World::build(tools, &dir, programs, options.patience, options.proofs.clone())?;
+    world.cuts = options.cuts;
     let queue = Mutex::new(chosen.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

@@ -28,8 +28,10 @@ pub(super) struct Subject<'a> {
     pub(super) ready: &'a str,
 }
 
-/// Cuts `cuts` times, and at least `least` times in each phase, then boots. Ends with the counts.
-pub(super) fn cycles(subject: &Subject<'_>, cuts: u32, least: usize) -> Result<String> {
+/// Cuts `cuts` times, and each phase a sixteenth of that at least and once, then boots. Ends with the
+/// counts.
+pub(super) fn cycles(subject: &Subject<'_>, cuts: u32) -> Result<String> {
+    let least = (cuts / 16).max(1);
     let seed = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(1, |since| since.as_nanos() as u64);
@@ -38,7 +40,7 @@ pub(super) fn cycles(subject: &Subject<'_>, cuts: u32, least: usize) -> Result<S
     let untouched = (subject.record)()?;
     let whole: f64 = lengths.iter().sum();
     let mut random = Random(seed | 1);
-    let mut hits = vec![0; lengths.len()];
+    let mut hits = vec![0u32; lengths.len()];
     let one = |phase: usize, share: f64| -> Result<usize> {
         let hit = cut(subject, &lengths, phase, share).with_context(saw)?;
         let at = || format!("at {share:.2} of {}, seed {seed}", subject.marks[phase].0);
@@ -72,7 +74,7 @@ pub(super) fn cycles(subject: &Subject<'_>, cuts: u32, least: usize) -> Result<S
     );
     let mut machine = (subject.start)()?;
     machine.expect(subject.ready).with_context(saw)?;
-    let all: usize = hits.iter().sum();
+    let all: u32 = hits.iter().sum();
     Ok(format!("{all} cuts over {whole:.1} s ({counts}), seed {seed}; 0 changes"))
 }
 

@@ -112,6 +112,8 @@ pub(super) struct World {
     patience: u32,
     /// What the proofs are told.
     pub(super) proofs: Proofs,
+    /// Power cuts of a cell that is about them.
+    pub(super) cuts: u32,
     pub(super) dir: PathBuf,
     agent: PathBuf,
     signer: PathBuf,
@@ -134,6 +136,7 @@ impl World {
             tools,
             patience,
             proofs,
+            cuts: 50,
             dir: dir.to_owned(),
             agent: static_agent(build, shipped)?,
             signer: program("signer", build)?,

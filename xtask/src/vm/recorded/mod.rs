@@ -245,7 +245,6 @@ impl Story<'_> {
         fs::create_dir(dir.join("data"))?;
         let dump = format!("rdump /state {}", dir.join("data").display());
         Cmd::new("debugfs").args(["-R", &dump]).arg(&data).run()?;
-        fs::write(dir.join("data/root.json"), self.lab.root()?)?;
         let here = self.here(dir, &copy)?;
         let boot = || -> Result<Value> {
             here.agent(&["boot-select", "--simulate"]).run()?;
@@ -267,6 +266,8 @@ impl Story<'_> {
 
     /// The agent and the boot loader's model for a disk that is a file here.
     fn here(&self, dir: &Path, disk: &Path) -> Result<super::small::Here<'_>> {
+        fs::create_dir_all(dir.join("data"))?;
+        fs::write(dir.join("data/root.json"), self.lab.root()?)?;
         fs::write(dir.join("cmdline"), "")?;
         fs::write(dir.join("fw_env.config"), env_config(disk, ranges()["env"].start))?;
         self.lab.host(dir, disk, "data/state", "data/root.json", &self.keeper.node())
