@@ -302,6 +302,8 @@ fn hundreds_of_polls_leave_nothing_behind() {
             .expect("read")
             .flatten()
             .map(|entry| (entry.file_name(), entry.metadata().map_or(0, |found| found.len())))
+            // The number of the process that held it, which grows by itself.
+            .map(|(name, len)| if name == "lock" { (name, 0) } else { (name, len) })
             .collect();
         names.sort();
         names

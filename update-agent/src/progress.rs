@@ -141,6 +141,9 @@ struct Work {
 pub struct Record {
     /// The process that works.
     pub pid: u32,
+    /// When it started, in clock ticks of this boot: after a power cut its number is somebody else's.
+    #[serde(default)]
+    pub started: u64,
     /// Unix seconds of this record.
     pub at: u64,
     /// How far it is.
@@ -165,7 +168,8 @@ impl Recorded {
         work.told = Some(Instant::now());
         let reached = Reached::new(&work.what, work.done, work.total, work.begun.elapsed());
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
-        let record = Record { pid: std::process::id(), at, reached };
+        let pid = std::process::id();
+        let record = Record { pid, started: started(pid).unwrap_or(0), at, reached };
         let new = self.path.with_extension("json.new");
         let Ok(bytes) = serde_json::to_vec(&record) else { return };
         if fs::write(&new, bytes).is_ok() {
@@ -179,7 +183,15 @@ pub fn running(state_dir: &Path) -> Option<Record> {
     let bytes = fs::read(state_dir.join(RECORD)).ok()?;
     let record: Record = serde_json::from_slice(&bytes).ok()?;
     // A killed one leaves its file.
-    Path::new("/proc").join(record.pid.to_string()).exists().then_some(record)
+    (started(record.pid)? == record.started).then_some(record)
+}
+
+/// When a process that exists started: field 22 of proc_pid_stat(5). The name before it may hold
+/// anything, so fields are counted from its end.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 impl Progress for Recorded {
@@ -365,7 +377,11 @@ mod tests {
         drop(progress);
         assert_eq!(running(dir.path()), None, "it goes away with the work");
         // What a killed agent leaves says nothing: no process has this number.
-        let left = Record { pid: u32::MAX, ..found };
+        let left = Record { pid: u32::MAX, ..found.clone() };
+        fs::write(dir.path().join(RECORD), serde_json::to_vec(&left).unwrap()).unwrap();
+        assert_eq!(running(dir.path()), None);
+        // Nor does one whose number another process has since the restart.
+        let left = Record { started: found.started + 1, ..found };
         fs::write(dir.path().join(RECORD), serde_json::to_vec(&left).unwrap()).unwrap();
         assert_eq!(running(dir.path()), None);
     }
