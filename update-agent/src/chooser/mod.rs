@@ -164,6 +164,12 @@ fn find_disk(config: &Config) -> Result<Disk, AgentError> {
     let choice = partition_table::repair(disk.open(Access::Write)?.as_ref())?;
     if let Some(copy) = choice.repair {
         say(format_args!("the {copy:?} partition table was damaged and is written again"));
+        // Without a primary table the kernel found no partitions: it does not look at the backup.
+        let reread =
+            std::fs::File::open(&config.boot.disk).and_then(|disk| sys::reread_partitions(&disk));
+        if let Err(error) = reread {
+            say(format_args!("the kernel keeps the partitions that it knows: {error}"));
+        }
     }
     Ok(disk)
 }

@@ -2,7 +2,7 @@
 //!
 //! The only unsafe code of the agent. Each call gets a buffer that is built and measured here.
 
-#![expect(unsafe_code, reason = "three system calls without a safe wrapper")]
+#![expect(unsafe_code, reason = "four system calls without a safe wrapper")]
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -47,6 +47,15 @@ pub(super) fn device_mapper(
     // which is its length, as was just checked.
     let done =
         unsafe { libc::ioctl(control.as_raw_fd(), request as libc::Ioctl, buffer.as_mut_ptr()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes the kernel look at a disk's partition table again. No partition of it may be in use.
+pub(super) fn reread_partitions(disk: &File) -> io::Result<()> {
+    // BLKRRPART, _IO(0x12, 95)
+    const BLKRRPART: u64 = 0x12 << 8 | 95;
+    // SAFETY: the request has no argument.
+    let done = unsafe { libc::ioctl(disk.as_raw_fd(), BLKRRPART as libc::Ioctl) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -173,8 +173,8 @@ impl<'a> Lab<'a> {
         super::world::ext4(&tree, file, IMAGE, "os")
     }
 
-    /// The initramfs in the firmware.
-    fn chooser(&self) -> Result<()> {
+    /// The initramfs in the firmware, with the agent as it is now.
+    pub(super) fn chooser(&self) -> Result<()> {
         let mut tree = Tree::default();
         tree.copy("init", self.world.agent_file())?;
         tree.file("etc/update-agent/root.json", self.root()?);
