@@ -124,6 +124,18 @@ impl Disk {
         Flags { priority: value("-P"), tries: value("-T"), successful: value("-S") == 1 }
     }
 
+    /// The attributes of a partition after a kill, which may have left one of the two tables torn: `cgpt`
+    /// reads the other one and says so.
+    #[track_caller]
+    pub fn flags_of_a_valid_table(&self, label: &str) -> Flags {
+        let value = |option: &str| {
+            let number = format!("-i{}", number(label));
+            let done = cgpt("show").arg(number).arg(option).arg(&self.path).ok();
+            must(done.text().trim().parse::<u8>(), "read cgpt")
+        };
+        Flags { priority: value("-P"), tries: value("-T"), successful: value("-S") == 1 }
+    }
+
     /// Requires these attributes of `root-a` and `root-b`, in two tables that are valid and equal.
     #[track_caller]
     pub fn expect(&self, a: Flags, b: Flags) {

@@ -38,7 +38,7 @@ struct Outcome {
 
 /// `cargo xtask test`: fails when any step did.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut where_failed) = (0, 0, Vec::new());
     for (name, only_in_full, step) in STEPS {
         let wanted = options.only.as_ref().is_none_or(|word| name.contains(word.as_str()));
         if !wanted || (options.quick && *only_in_full) {
@@ -56,8 +56,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let word = if outcome.failed == 0 { "ok" } else { "FAILED" };
         if outcome.failed > 0 {
             print!("{}", outcome.output);
+            where_failed.push(*name);
         }
         println!("   {word}, {}", show::time(started.elapsed()));
+    }
+    if !where_failed.is_empty() {
+        println!("failed: {}", where_failed.join(", "));
     }
     println!("{passed} passed, {failed} failed");
     // The line above says it; a second message after it would hide it from those who read the end.
@@ -142,10 +146,24 @@ fn tests(quick: bool) -> Result<Outcome> {
     let done = cargo_cmd(&args).finish()?;
     let (passed, mut failed) = results(&done.stdout);
     // A crate that does not build, or a test binary that dies, prints no result line.
-    if done.code != 0 && failed == 0 {
+    let output = if done.code != 0 && failed == 0 {
         failed = 1;
-    }
-    Ok(Outcome { passed, failed, output: done.output() })
+        done.output()
+    } else {
+        failing(&done.stdout)
+    };
+    Ok(Outcome { passed, failed, output })
+}
+
+/// Of libtest's output, the binaries in which a test failed, without the tests that passed: the names of
+/// the failed ones come last, where a reader of the end of a log finds them.
+fn failing(stdout: &str) -> String {
+    let binaries =
+        stdout.split("\nrunning ").filter(|binary| binary.contains("\ntest result: FAILED"));
+    let kept = |line: &&str| !(line.starts_with("test ") && line.ends_with(" ... ok"));
+    let lines: Vec<&str> = binaries.clone().flat_map(str::lines).filter(kept).collect();
+    let names = binaries.flat_map(str::lines).filter(|line| line.ends_with(" ... FAILED"));
+    [lines, names.collect()].concat().iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Each cell counts as one. The table is shown whatever came of it.
@@ -180,7 +198,17 @@ fn tracked_files() -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::results;
+    use super::{failing, results};
+
+    #[test]
+    fn of_failing_binaries_only_the_failures_are_shown() {
+        let text = "\nrunning 1 test\ntest good ... ok\n\ntest result: ok. 1 passed; 0 failed\n\n\
+            running 2 tests\ntest fine ... ok\ntest bad ... FAILED\n\nfailures:\nbecause\n\
+            test result: FAILED. 1 passed; 1 failed\n";
+        let shown = failing(text);
+        assert!(shown.contains("because") && shown.ends_with("test bad ... FAILED\n"), "{shown}");
+        assert!(!shown.contains("good") && !shown.contains("fine"), "{shown}");
+    }
 
     #[test]
     fn result_lines_of_all_binaries_are_summed() {
