@@ -6,27 +6,40 @@
 //! else is read once and cut as `signer` cuts images, so that the first update of a slot that came
 //! from a factory is as small as any.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use formats::boot_record::{BootRecord, Slot};
 use formats::chunks::delta::DeltaList;
-use formats::chunks::{Builder, ChunkList, Content, FrameEntry, LIST_LIMIT, seekable_table_len};
+use formats::chunks::{
+    Builder, Chunk, ChunkList, Content, FrameEntry, LIST_LIMIT, seekable_table_len,
+};
 use formats::digest::Sha256;
 use formats::oci::Descriptor;
 use formats::release::ComponentName;
-use storage::block::{Access, BlockDevice};
+use storage::block::{Access, BlockDevice, DeviceError};
 use update_core::cut::{Cutter, Piece};
 
 use crate::agent::Agent;
 use crate::error::AgentError;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::release::ResolvedComponent;
 use crate::source::Source;
 use crate::stage::{Delta, Image, Planned, Seed, StageError, plan};
 
 /// 1 MiB: what is read at once.
 const READ: usize = 1 << 20;
+/// Pieces between the thread that reads and cuts and the one that hashes: 2 MiB of the average ones.
+const PIECES: usize = 32;
+/// 128 MiB: less is read whole within a second on any medium.
+const SAMPLED_FROM: u64 = 128 << 20;
+/// Of a slot that holds another release of the same system, nearly every sample has a common chunk.
+const SAMPLES: u64 = 32;
+/// 1 MiB: about sixteen chunks, of which the cut finds the last dozen wherever it begins.
+const SAMPLE: u64 = 1 << 20;
 
 /// A device whose chunks are known.
 pub struct Holding {
@@ -51,28 +64,85 @@ impl Holding {
     ) -> Result<Self, StageError> {
         let len = len.min(device.len());
         progress.begin(&format!("look at {what}"), len);
-        let mut found = Found::default();
-        let mut emit = |piece| -> Result<(), std::convert::Infallible> {
-            found.take(&piece);
-            Ok(())
-        };
-        let mut cutter = Cutter::default();
-        let mut buffer = vec![0; READ];
-        let mut at = 0u64;
-        while at < len {
-            let count = usize::try_from(len - at).unwrap_or(READ).min(READ);
-            let bytes = buffer.get_mut(..count).unwrap_or_default();
-            if let Err(source) = device.read_at(bytes, at) {
-                progress.end();
-                return Err(StageError::Seed { what: what.to_owned(), source });
-            }
-            let Ok(()) = cutter.push(bytes, &mut emit);
-            at += count as u64;
-            progress.advance(count as u64);
-        }
-        let Ok(()) = cutter.finish(&mut emit);
+        let (pieces, cut) = sync_channel(PIECES);
+        let read = thread::scope(|scope| {
+            let hashed = scope.spawn(move || {
+                let mut found = Found::default();
+                cut.into_iter().for_each(|piece| found.take(&piece));
+                found
+            });
+            let read =
+                cut_device(device.as_ref(), 0..len, &mut |piece| pieces.send(piece), progress);
+            drop(pieces);
+            let found = hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            read.map(|()| found)
+        });
         progress.end();
+        let found = read.map_err(|source| StageError::Seed { what: what.to_owned(), source })?;
         Ok(Holding { list: found.finish()?, device })
+    }
+}
+
+/// Reads a part of a device and cuts it. It ends early, and without an error, when nobody wants more.
+fn cut_device<E>(
+    device: &dyn BlockDevice,
+    part: Range<u64>,
+    emit: &mut impl FnMut(Piece) -> Result<(), E>,
+    progress: &dyn Progress,
+) -> Result<(), DeviceError> {
+    let mut cutter = Cutter::default();
+    let mut buffer = vec![0; READ];
+    let mut at = part.start;
+    while at < part.end {
+        let count = usize::try_from(part.end - at).unwrap_or(READ).min(READ);
+        let bytes = buffer.get_mut(..count).unwrap_or_default();
+        device.read_at(bytes, at)?;
+        if cutter.push(bytes, emit).is_err() {
+            return Ok(());
+        }
+        at += count as u64;
+        progress.advance(count as u64);
+    }
+    // Nobody wants the rest: that is no error either.
+    drop(cutter.finish(emit));
+    Ok(())
+}
+
+/// Whether a device that nobody keeps an index of has any chunk of an image, by a sample of its first
+/// `len` bytes: reading all of an empty or foreign slot takes longer than fetching a small update.
+///
+/// One that cannot be read in a place is worth looking at: whoever looks will say why it cannot.
+fn has_some_of(device: &dyn BlockDevice, len: u64, wanted: &ChunkList) -> bool {
+    let len = len.min(device.len());
+    if len < SAMPLED_FROM {
+        return true;
+    }
+    // Eight bytes of each: this decides where to look, not what is taken.
+    let begins = |hash: &Sha256| hash.0.first_chunk::<8>().copied();
+    let wanted = wanted.chunks().filter_map(|chunk| begins(&digest_of(&chunk)?));
+    let digests: HashSet<[u8; 8]> = wanted.collect();
+    let stride = len / SAMPLES;
+    (0..SAMPLES).any(|number| {
+        let start = number * stride + (stride - SAMPLE) / 2;
+        let mut found = false;
+        let mut emit = |piece| match piece {
+            Piece::Data(bytes)
+                if begins(&Sha256::of(&bytes)).is_some_and(|known| digests.contains(&known)) =>
+            {
+                found = true;
+                Err(())
+            }
+            _ => Ok(()),
+        };
+        let read = cut_device(device, start..start + SAMPLE, &mut emit, &Silent);
+        found || read.is_err()
+    })
+}
+
+fn digest_of(chunk: &Chunk) -> Option<Sha256> {
+    match chunk.content {
+        Content::Data(hash) => Some(hash),
+        Content::Zero => None,
     }
 }
 
@@ -183,6 +253,11 @@ impl Agent {
             None => component.identity.raw_size,
         };
         let what = format!("{name} in slot {booted}");
+        if component.deltas.is_empty() && !has_some_of(device.as_ref(), len, &component.list) {
+            progress
+                .note(&format!("{what}: no sample has anything of the new image; all is fetched"));
+            return Ok(None);
+        }
         Ok(Some(Holding::scan(device, len, &what, progress)?))
     }
 
@@ -200,10 +275,7 @@ impl Agent {
         let known: BTreeSet<Sha256> = reuse
             .holdings()
             .flat_map(|own| own.list.chunks())
-            .filter_map(|chunk| match chunk.content {
-                Content::Data(hash) => Some(hash),
-                Content::Zero => None,
-            })
+            .filter_map(|chunk| digest_of(&chunk))
             .collect();
         let deltas = reuse.deltas();
         let target = self.disk.open_to_read(booted.other(), &component.identity.name)?;
@@ -238,5 +310,44 @@ impl Reuse<'_> {
                 Some(Delta { list, blob, base: &base.list, device: base.device.as_ref() })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage::sim::Disk;
+
+    use super::*;
+
+    const LEN: u64 = SAMPLED_FROM;
+
+    /// Bytes that no other seed gives (splitmix64).
+    fn noise(len: u64, seed: u64) -> Vec<u8> {
+        let word = |n: u64| {
+            let z = (seed << 32 | n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            ((z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb) >> 7).to_le_bytes()
+        };
+        (0..len / 8).flat_map(word).collect()
+    }
+
+    #[test]
+    fn a_slot_is_read_whole_only_when_a_sample_has_something_of_the_image() {
+        let image = noise(LEN / 2, 1);
+        let device = |content: &[u8]| {
+            let mut bytes = content.to_vec();
+            bytes.resize(usize::try_from(LEN).unwrap(), 0);
+            Disk::with_content(bytes, 512)
+        };
+        let own = Holding::scan(Box::new(device(&image)), LEN, "it", &Silent).unwrap();
+        let has = |content: &[u8]| has_some_of(&device(content), LEN, &own.list);
+        assert!(has(&image));
+        assert!(!has(&[]), "zeros");
+        assert!(!has(&noise(LEN / 2, 2)), "another system");
+        // A quarter of it, elsewhere, and not on a sector.
+        let moved = [noise(30_000_008, 2), image[..image.len() / 2].to_vec()].concat();
+        assert!(has(&moved), "moved");
+        // Short ones are read whole.
+        assert!(has_some_of(&Disk::new(1 << 20, 512), LEN, &own.list));
     }
 }

@@ -213,6 +213,11 @@ impl BlockDevice for FileDevice {
         })
     }
 
+    fn start_flush(&self, offset: u64, len: u64) {
+        // What is dirty cannot be forgotten: the kernel begins to write it instead, and waits for nothing.
+        self.forget_cached(offset, len);
+    }
+
     fn forget_cached(&self, offset: u64, len: u64) {
         // Advice: where it is not taken, reads are merely served from memory. A length of zero
         // would mean "to the end".

@@ -129,6 +129,10 @@ pub trait BlockDevice: Send + Sync {
         self.sync()
     }
 
+    /// Says that a range is written to its end for now, so that the system may begin to move it to the
+    /// medium. Promises nothing; a device that cannot does nothing.
+    fn start_flush(&self, _offset: u64, _len: u64) {}
+
     /// Asks that later reads of this range come from the medium, not from memory. Only flushed
     /// bytes can be forgotten; a device that cannot forget does nothing.
     fn forget_cached(&self, _offset: u64, _len: u64) {}
@@ -164,6 +168,10 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
 
     fn complete(&self) -> Result<(), DeviceError> {
         (**self).complete()
+    }
+
+    fn start_flush(&self, offset: u64, len: u64) {
+        (**self).start_flush(offset, len);
     }
 
     fn forget_cached(&self, offset: u64, len: u64) {
@@ -202,6 +210,10 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
 
     fn complete(&self) -> Result<(), DeviceError> {
         (**self).complete()
+    }
+
+    fn start_flush(&self, offset: u64, len: u64) {
+        (**self).start_flush(offset, len);
     }
 
     fn forget_cached(&self, offset: u64, len: u64) {

@@ -54,6 +54,12 @@ impl<D: BlockDevice> BlockDevice for Window<D> {
         self.device.complete()
     }
 
+    fn start_flush(&self, offset: u64, len: u64) {
+        if let Ok(start) = self.below(offset, len) {
+            self.device.start_flush(start, len);
+        }
+    }
+
     fn forget_cached(&self, offset: u64, len: u64) {
         if let Ok(start) = self.below(offset, len) {
             self.device.forget_cached(start, len);

@@ -115,9 +115,9 @@ pub(super) struct Job {
     pub(super) bytes: Vec<u8>,
 }
 
-/// A chunk that was decompressed.
+/// Neighbouring chunks that were decompressed: written at once when all of them are the signed ones.
 pub(super) struct Ready {
-    pub(super) chunk: Chunk,
+    pub(super) chunks: Vec<Chunk>,
     pub(super) offer: usize,
     pub(super) bytes: Vec<u8>,
 }
@@ -363,15 +363,28 @@ impl Line<'_> {
 }
 
 impl Line<'_> {
-    /// Writes a chunk that is the signed one. `Ok(false)`: it is not.
-    pub(super) fn write(&self, chunk: &Chunk, bytes: &[u8]) -> Result<bool, StageError> {
-        if !chunk_matches(chunk, bytes) {
-            return Ok(false);
+    /// Writes the chunks that are the signed ones, up to the first that is not, which it gives.
+    pub(super) fn write(&self, ready: &Ready) -> Result<Option<u32>, StageError> {
+        let (mut good, mut len, mut rest) = (0, 0, ready.bytes.as_slice());
+        for chunk in &ready.chunks {
+            let (bytes, after) = rest.split_at_checked(chunk.len as usize).unwrap_or_default();
+            if !chunk_matches(chunk, bytes) {
+                break;
+            }
+            (good, len, rest) = (good + 1, len + bytes.len(), after);
         }
-        self.image.write(bytes, chunk.offset)?;
-        self.ledger.mark(chunk, Origin::Source);
-        self.progress.advance(chunk.len.into());
-        Ok(true)
+        let (signed, others) = ready.chunks.split_at_checked(good).unwrap_or_default();
+        if let Some(first) = signed.first() {
+            let bytes = ready.bytes.get(..len).unwrap_or_default();
+            self.image.write(bytes, first.offset)?;
+            // The medium is busy from the first chunk on, not only while somebody waits for it.
+            self.image.target.start_flush(first.offset, bytes.len() as u64);
+        }
+        for chunk in signed {
+            self.ledger.mark(chunk, Origin::Source);
+            self.progress.advance(chunk.len.into());
+        }
+        Ok(others.first().map(|chunk| chunk.index))
     }
 
     /// The chunks a part holds, in order.

@@ -9,6 +9,10 @@ use super::frame::{FrameError, Unpacker, Unpacking};
 use super::offer::{Base, Form, Holds};
 use super::span::{SPAN, filled};
 
+/// 512 KiB: chunks that are written at once. A medium takes few long writes more quickly, and where they
+/// meet in the middle of a page that it holds, it has to be read first.
+const BATCH_MAX: u64 = 512 << 10;
+
 /// What one unpacking thread keeps between parts.
 #[derive(Default)]
 pub(super) struct Worker {
@@ -119,9 +123,17 @@ fn unpack(
     ends: bool,
     scratch: &mut Vec<u8>,
 ) -> Result<Result<(), FrameError>, StageError> {
-    for chunk in line.chunks_of(&job.part, job.offer) {
-        if is_spare(line, &chunk) {
-            let mut left = u64::from(chunk.len);
+    let chunks = line.chunks_of(&job.part, job.offer).into_iter();
+    let chunks: Vec<Wanted> =
+        chunks.map(|chunk| Wanted { wanted: !is_spare(line, &chunk), chunk }).collect();
+    let neighbours = |before: &Wanted, next: &Wanted| {
+        let end = before.chunk.offset + u64::from(before.chunk.len);
+        before.wanted && next.wanted && next.chunk.offset == end
+    };
+    for batch in chunks.chunk_by(neighbours).flat_map(batches) {
+        let len = batch.iter().map(|own| u64::from(own.chunk.len)).sum::<u64>();
+        if batch.first().is_some_and(|own| !own.wanted) {
+            let mut left = len;
             while left > 0 {
                 let piece = left.min(SPAN);
                 if let Err(error) = content.fill(filled(scratch, piece)) {
@@ -131,16 +143,18 @@ fn unpack(
             }
             continue;
         }
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
         let room = match line.alone {
             true => None,
-            false => line.chunks.reserve(chunk.len as usize),
+            false => line.chunks.reserve(len),
         };
-        // Not used again: buffers kept would each grow to the longest chunk.
-        let mut bytes = vec![0; chunk.len as usize];
+        // Not used again: buffers kept would each grow to the longest.
+        let mut bytes = vec![0; len];
         if let Err(error) = content.fill(&mut bytes) {
             return Ok(Err(error));
         }
-        let ready = Ready { chunk, offer: job.offer, bytes };
+        let chunks = batch.iter().map(|own| own.chunk).collect();
+        let ready = Ready { chunks, offer: job.offer, bytes };
         match room {
             Some(room) => room.push(ready),
             None => finish(line, &ready)?,
@@ -149,16 +163,38 @@ fn unpack(
     Ok(if ends { content.finish() } else { content.pause() })
 }
 
-/// Verifies a chunk and writes it.
+/// A chunk of a frame, and whether the slot lacks it.
+struct Wanted {
+    chunk: Chunk,
+    wanted: bool,
+}
+
+/// Neighbouring chunks in pieces that are written at once.
+fn batches(mut chunks: &[Wanted]) -> impl Iterator<Item = &[Wanted]> {
+    std::iter::from_fn(move || {
+        if chunks.is_empty() {
+            return None;
+        }
+        let mut len = 0;
+        let more = |own: &&Wanted| {
+            len += u64::from(own.chunk.len);
+            len <= BATCH_MAX
+        };
+        let count = chunks.iter().take_while(more).count().max(1);
+        let (batch, rest) = chunks.split_at_checked(count)?;
+        chunks = rest;
+        Some(batch)
+    })
+}
+
+/// Verifies chunks and writes them.
 pub(super) fn finish(line: &Line<'_>, ready: &Ready) -> Result<(), StageError> {
-    if line.write(&ready.chunk, &ready.bytes)? {
-        return Ok(());
-    }
+    let Some(chunk) = line.write(ready)? else { return Ok(()) };
     let offer = line.offers.all.get(ready.offer);
     if offer.is_some_and(|offer| matches!(offer.form, Form::Delta(_))) {
         line.give_up(ready.offer, "it makes other bytes than the signed ones");
         return Ok(());
     }
     let component = line.image.component.clone();
-    Err(StageError::ChunkHash { component, chunk: ready.chunk.index })
+    Err(StageError::ChunkHash { component, chunk })
 }

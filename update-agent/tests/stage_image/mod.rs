@@ -341,16 +341,19 @@ impl Repository {
         assert!(new[self.raw.len()..] == old[self.raw.len()..], "behind the image");
     }
 
-    /// Every write is a whole signed chunk where the list has it.
+    /// Every write is one or several whole signed chunks where the list has them.
     pub fn assert_only_signed_writes(&self, disk: &Disk) {
         let mut zeros: Vec<Range<u64>> = Vec::new();
         for operation in disk.operations() {
             match operation {
                 Operation::Write { offset, len } => {
-                    let found = self.list.chunks().find(|chunk| chunk.offset == offset);
-                    let chunk = found.unwrap_or_else(|| panic!("no chunk begins at {offset}"));
-                    assert!(matches!(chunk.content, Content::Data(_)), "zeros were written");
-                    assert_eq!(u64::from(chunk.len), len, "chunk at {offset}");
+                    let after = self.list.chunks().skip_while(|chunk| chunk.offset != offset);
+                    let mut end = offset;
+                    for chunk in after.take_while(|chunk| chunk.offset < offset + len) {
+                        assert!(matches!(chunk.content, Content::Data(_)), "zeros were written");
+                        end = chunk.offset + u64::from(chunk.len);
+                    }
+                    assert_eq!(end, offset + len, "whole chunks from {offset} on");
                 }
                 Operation::Zero { offset, len } => zeros.push(offset..offset + len),
                 Operation::Sync => {}
