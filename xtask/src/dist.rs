@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Where they lie once built.
 pub(crate) fn folder() -> PathBuf {
-    paths::target().join("dist")
+    paths::target().join("shipped")
 }
 
 /// Builds all of them; the folder where they lie.
@@ -45,6 +45,15 @@ pub(crate) fn build() -> Result<PathBuf> {
     }
     copy(&agent("dist")?, &dir.join("update-agent"))?;
     Ok(dir)
+}
+
+/// All of them with the cfg and features of a release, where it is not about their speed: without the
+/// minutes of optimising each of the larger ones as a whole.
+pub(crate) fn like_release() -> Result<[PathBuf; 3]> {
+    let others = ["-p", "signer", "-p", "repo-server"];
+    cargo().args(["build", "--profile", "quick", "--locked", "--bins"]).args(others).run()?;
+    let quick = paths::target().join("quick");
+    Ok([quick.join("signer"), quick.join("repo-server"), agent("dist")?])
 }
 
 /// The static agent, built with this profile.

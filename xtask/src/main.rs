@@ -48,7 +48,7 @@ enum Task {
     Images(debian::Options),
     /// Carry releases through signer, repo-server and update-agent, and check every step.
     Demo(demo::Options),
-    /// Build the programs as they are shipped, into target/dist.
+    /// Build the programs as they are shipped, into target/shipped.
     Dist,
     /// Cut the power of a simulated machine everywhere, and judge every state that may be left.
     Sim(sim::Options),

@@ -33,7 +33,7 @@ struct Cli {
     /// With `--deep`: ends after the round in which so many minutes are over.
     #[arg(long, default_value_t = 480, value_name = "MINUTES")]
     minutes: u64,
-    /// Threads; one per processor when absent.
+    /// Threads; two per processor when absent, because the runs wait for threads of their own.
     #[arg(long)]
     threads: Option<usize>,
     /// Where failing states, and what `--deep` has done, are kept.
@@ -56,7 +56,7 @@ impl Cli {
     }
 
     fn threads(&self) -> usize {
-        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let all = || 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.unwrap_or_else(all)
     }
 }

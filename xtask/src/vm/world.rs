@@ -508,7 +508,7 @@ pub(super) fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Resu
 /// The agent, linked statically, for guests that have nothing else.
 fn static_agent(build: bool, shipped: bool) -> Result<PathBuf> {
     ensure!(cfg!(target_arch = "x86_64"), "the guests here are x86-64 machines");
-    let profile = if shipped { "dist" } else { "guest" };
+    let profile = if shipped { "dist" } else { "quick" };
     if !build {
         return dist::agent_file(profile);
     }
