@@ -23,6 +23,7 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("grub-common", "grub-editenv", "reader of GRUB's environment block, checker of its scripts"),
     ("skopeo", "skopeo", "mirrors repositories; witness of our OCI layouts"),
     ("docker-registry", "docker-registry", "a registry by other people"),
+    ("xz-utils", "xz", "unpacks kernels for virtual machines"),
     ("zstd", "zstd", "witness of image blobs"),
     ("python3-venv", "", "python-tuf and oras, as witnesses"),
     ("time", "/usr/bin/time", "peak memory in the demo's summary"),

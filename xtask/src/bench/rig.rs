@@ -34,6 +34,9 @@ pub(super) struct Bench {
 pub(super) const V1: &str = "1.0.0";
 pub(super) const V2_SAME_KERNEL: &str = "1.0.1";
 pub(super) const V2: &str = "1.1.0";
+/// The same images again, with a delta artifact from [`V1`].
+pub(super) const V2_SAME_KERNEL_DELTA: &str = "1.0.2";
+pub(super) const V2_DELTA: &str = "1.1.1";
 
 /// Lets curl push to our server; a secret to nobody.
 pub(super) const TOKEN: &str = "token-of-the-benchmark";
@@ -124,6 +127,11 @@ impl Bench {
         let same = self.v2_same_kernel.iter().map(|image| (V2_SAME_KERNEL, image));
         for (version, image) in [(V1, &self.v1)].into_iter().chain(same).chain([(V2, &self.v2)]) {
             self.run(self.publish(&repository, version, image), 120)?;
+        }
+        let same = self.v2_same_kernel.iter().map(|image| (V2_SAME_KERNEL_DELTA, image));
+        for (version, image) in same.chain([(V2_DELTA, &self.v2)]) {
+            let publish = self.publish(&repository, version, image);
+            self.run(publish.args(["--delta-from", V1]), 240)?;
         }
         Ok(())
     }

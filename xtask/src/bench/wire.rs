@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::peers;
 use super::proxy::Proxy;
-use super::rig::{Bench, Booted, V2, V2_SAME_KERNEL, length};
+use super::rig::{Bench, Booted, V2, V2_DELTA, V2_SAME_KERNEL, V2_SAME_KERNEL_DELTA, length};
 use super::table::{Goal, Row, Unit};
 use crate::cmd::Cmd;
 
@@ -41,25 +41,46 @@ pub(super) fn rows(bench: &Bench) -> Result<(Vec<Row>, f64)> {
         )
         .note("the first update of a node whose booted slot no agent wrote"),
     );
-    for (pair, name, version, image) in pairs(bench) {
-        rows.extend(update(bench, &address, pair, name, version, image)?);
+    for pair in pairs(bench) {
+        rows.extend(update(bench, &address, &pair)?);
     }
     Ok((rows, full))
 }
 
-/// What the successor has, its name among the prepared files, its version, its image.
-fn pairs(bench: &Bench) -> Vec<(&'static str, &'static str, &'static str, &Path)> {
-    let mut pairs = vec![("new kernel", "v2", V2, bench.v2.as_path())];
-    if let Some(image) = &bench.v2_same_kernel {
-        pairs.push(("same kernel", "v2-same-kernel", V2_SAME_KERNEL, image));
-    }
-    pairs
+/// A successor of v1.
+struct Pair<'a> {
+    /// What it has.
+    what: &'static str,
+    /// Its name among the prepared files.
+    name: &'static str,
+    image: &'a Path,
+    /// Published without a delta, and with one.
+    version: &'static str,
+    with_delta: &'static str,
+}
+
+fn pairs(bench: &Bench) -> Vec<Pair<'_>> {
+    let same = bench.v2_same_kernel.as_ref().map(|image| Pair {
+        what: "same kernel",
+        name: "v2-same-kernel",
+        image,
+        version: V2_SAME_KERNEL,
+        with_delta: V2_SAME_KERNEL_DELTA,
+    });
+    let new = Pair {
+        what: "new kernel",
+        name: "v2",
+        image: &bench.v2,
+        version: V2,
+        with_delta: V2_DELTA,
+    };
+    std::iter::once(new).chain(same).collect()
 }
 
 /// Makes what is made once.
 pub(super) fn prepare(bench: &Bench) -> Result<()> {
     zck(bench, "v1", &bench.v1)?;
-    for (_, name, _, image) in pairs(bench) {
+    for Pair { name, image, .. } in pairs(bench) {
         casync_store(bench, name, image)?;
         zck(bench, name, image)?;
         patch(bench, name, image)?;
@@ -71,12 +92,10 @@ pub(super) fn prepare(bench: &Bench) -> Result<()> {
 fn update(
     bench: &Bench,
     address: &str,
-    pair: &str,
-    name: &str,
-    version: &str,
-    image: &Path,
+    &Pair { what: pair, name, image, version, with_delta }: &Pair<'_>,
 ) -> Result<Vec<Row>> {
     eprintln!("  update v1 → {name}");
+    let delta = ours(bench, address, with_delta, image, Booted::Installed)?;
     let ours = ours(bench, address, version, image, Booted::Installed)?;
     let row = |peer: &str, theirs: Result<f64>, goal, note: &str| {
         let what = format!("update, {pair} / {peer}");
@@ -96,12 +115,15 @@ fn update(
             "modelled, in its favour: streaming needs NBD, which this kernel may lack. Its hash \
              index plus each 128 KiB squashfs block with a 4 KiB block that v1 has not",
         ),
-        row(
-            "`zstd -3 --patch-from`",
-            patch(bench, name, image),
-            Goal::None,
-            "what a delta artifact would have to fetch; the goal of 1.1 holds once there is one",
-        ),
+        row("`zstd -3 --patch-from`", patch(bench, name, image), Goal::None, "without a delta"),
+        Row::ratio(
+            format!("update, {pair}, with a delta artifact / `zstd -3 --patch-from`"),
+            Unit::Bytes,
+            &[delta],
+            &[patch(bench, name, image)?],
+            Goal::AtMost(1.1),
+        )
+        .note("`publish --delta-from`; everything on the wire"),
     ])
 }
 

@@ -203,7 +203,7 @@ impl<'a> Board<'a> {
     fn power_on(&mut self, life: u64, drives: &[String]) -> Result<Machine> {
         self.boots += 1;
         let line = format!("{KERNEL} {}", self.boot_select()?);
-        let kernel = self.world.tools.kernel(false)?.display().to_string();
+        let kernel = self.world.tools.chooser_kernel().display().to_string();
         let initrd = self.dir.join("flash.cpio").display().to_string();
         let drive = format!("{DISK}{}", self.disk.path.display());
         let mut arguments: Vec<String> = [

@@ -90,7 +90,7 @@ impl<'a> Board<'a> {
 
     pub(super) fn power_on(&mut self, life: u64) -> Result<Machine> {
         self.boots += 1;
-        let kernel = self.world.tools.kernel(false)?.display().to_string();
+        let kernel = self.world.tools.chooser_kernel().display().to_string();
         let initrd = self.dir.join("chooser.cpio").display().to_string();
         let drive = format!("{DISK}{}", self.disk.path.display());
         let arguments = [
