@@ -1,11 +1,11 @@
 //! A rack: five nodes and the flash of one BMC, updated by one `repo-server`.
 //!
-//! | round | published | node 1, 2 | node 3 | node 4 | node 5 and its BMC |
-//! |---|---|---|---|---|---|
-//! | – | 1.0.0 | factory | factory | factory | factory |
-//! | 1 | 1.1.0 | 1.1.0 | 1.1.0 | off | 1.1.0, bank b |
-//! | 2 | 1.2.0, broken on node 3 | 1.2.0 | back on 1.1.0 | off | 1.2.0, bank a |
-//! | 3 | two new roots, 1.3.0 | 1.3.0 | 1.3.0 | 1.3.0, over the roots | 1.3.0, bank b |
+//! | round | published | node 1 | node 2 | node 3 | node 4 | node 5 and its BMC |
+//! |---|---|---|---|---|---|---|
+//! | – | 1.0.0 | factory | factory | factory | factory | factory |
+//! | 1 | 1.1.0 | 1.1.0 | off | 1.1.0 | off | 1.1.0, bank b |
+//! | 2 | 1.2.0, broken on node 3 | off | 1.2.0 | back on 1.1.0 | off | 1.2.0, bank a |
+//! | 3 | two new roots, 1.3.0 | 1.3.0 | 1.3.0 | 1.3.0 | 1.3.0, over the roots | 1.3.0, bank b |
 //!
 //! Nobody tells a node what to do: it is switched on, its agent polls, writes, restarts, confirms.
 
@@ -86,9 +86,9 @@ fn rack(world: &World, dir: &Path) -> Result<String> {
         round(names, version)
     };
     publish("1.1.0", "")?;
-    all(&["n5", "n1", "n2", "n3"], "1.1.0")?;
+    all(&["n5", "n1", "n3"], "1.1.0")?;
     publish("1.2.0", "n3\n")?;
-    all(&["n3", "n5", "n1", "n2"], "1.2.0")?;
+    all(&["n3", "n5", "n2"], "1.2.0")?;
     for name in ["second", "third"] {
         let key = dir.join(name);
         Cmd::new(world.signer_file()).args(["key", "new", "--out"]).arg(&key).run()?;
