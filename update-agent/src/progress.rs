@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -168,8 +168,7 @@ impl Recorded {
         work.told = Some(Instant::now());
         let reached = Reached::new(&work.what, work.done, work.total, work.begun.elapsed());
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
-        let pid = std::process::id();
-        let record = Record { pid, started: started(pid).unwrap_or(0), at, reached };
+        let record = Record { pid: std::process::id(), started: self_started(), at, reached };
         let new = self.path.with_extension("json.new");
         let Ok(bytes) = serde_json::to_vec(&record) else { return };
         if fs::write(&new, bytes).is_ok() {
@@ -184,6 +183,12 @@ pub fn running(state_dir: &Path) -> Option<Record> {
     let record: Record = serde_json::from_slice(&bytes).ok()?;
     // A killed one leaves its file.
     (started(record.pid)? == record.started).then_some(record)
+}
+
+/// When this process started; 0 when `/proc` does not say.
+fn self_started() -> u64 {
+    static STARTED: OnceLock<u64> = OnceLock::new();
+    *STARTED.get_or_init(|| started(std::process::id()).unwrap_or(0))
 }
 
 /// When a process that exists started: field 22 of proc_pid_stat(5). The name before it may hold

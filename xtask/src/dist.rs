@@ -6,9 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cmd::Cmd;
+use crate::suite::release;
 use crate::{paths, show};
 
 /// What is shipped.
@@ -43,36 +44,65 @@ pub(crate) fn build() -> Result<PathBuf> {
     {
         copy(&from, &dir.join(program))?;
     }
-    copy(&agent("dist")?, &dir.join("update-agent"))?;
+    copy(&agent()?, &dir.join("update-agent"))?;
+    for program in PROGRAMS {
+        if let Some(breach) = release::look(&dir.join(program))? {
+            bail!("{breach}: never ship it");
+        }
+    }
     Ok(dir)
 }
 
-/// All of them with the cfg and features of a release, where it is not about their speed: without the
-/// minutes of optimising each of the larger ones as a whole.
-pub(crate) fn like_release() -> Result<[PathBuf; 3]> {
-    let others = ["-p", "signer", "-p", "repo-server"];
-    cargo().args(["build", "--profile", "quick", "--locked", "--bins"]).args(others).run()?;
-    let quick = paths::target().join("quick");
-    Ok([quick.join("signer"), quick.join("repo-server"), agent("dist")?])
+/// Every program, test and example as tests want them: soon built, with checked arithmetic, and fast where it
+/// has to be. The folder of the programs. What else CI does takes them from there, so that CI compiles
+/// everything once.
+pub(crate) fn for_tests() -> Result<PathBuf> {
+    cargo().args(["build", "--quiet", "--locked", "--workspace", "--all-targets"]).run()?;
+    Ok(paths::target().join("debug"))
 }
 
-/// The static agent, built with this profile.
-pub(crate) fn agent(profile: &str) -> Result<PathBuf> {
+/// The static agent as it is shipped.
+fn agent() -> Result<PathBuf> {
     let target = host()?;
     // With the target named, build scripts and macros are built without its flags.
     cargo()
-        .args(["build", "--quiet", "--locked", "-p", "update-agent", "--profile", profile])
+        .args(["build", "--quiet", "--locked", "-p", "update-agent", "--profile", "dist"])
         .args(["--target", &target])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("RUSTFLAGS", STATIC)
         .run()?;
-    let file = agent_file(profile)?;
-    ensure!(is_static(&file)?, "{} asks for a dynamic loader", file.display());
-    Ok(file)
+    checked(shipped_agent()?)
 }
 
-/// Where [`agent`] leaves it.
-pub(crate) fn agent_file(profile: &str) -> Result<PathBuf> {
-    Ok(paths::target().join(host()?).join(profile).join("update-agent"))
+/// Where [`build`] found it.
+pub(crate) fn shipped_agent() -> Result<PathBuf> {
+    Ok(paths::target().join(host()?).join("dist/update-agent"))
+}
+
+/// The agent of the tests as one static file, for machines that have nothing else.
+pub(crate) fn agent_for_tests() -> Result<PathBuf> {
+    cargo()
+        .args(["rustc", "--quiet", "--locked", "-p", "update-agent", "--bin", "update-agent", "--"])
+        // Of the last step only: the crates below are those of the tests.
+        .args(STATIC.split(' '))
+        .args(["-C", "strip=symbols"])
+        .run()?;
+    let file = static_agent_for_tests();
+    fs::create_dir_all(file.parent().context("it has a folder")?)?;
+    copy(&paths::target().join("debug/update-agent"), &file)?;
+    checked(file)
+}
+
+/// Where [`agent_for_tests`] leaves it.
+pub(crate) fn static_agent_for_tests() -> PathBuf {
+    paths::target().join("static/update-agent")
+}
+
+/// Linked with its C library.
+const STATIC: &str = "-C target-feature=+crt-static";
+
+fn checked(file: PathBuf) -> Result<PathBuf> {
+    ensure!(is_static(&file)?, "{} asks for a dynamic loader", file.display());
+    Ok(file)
 }
 
 /// The target of this toolchain, as rustc names it.

@@ -40,8 +40,11 @@ impl Partition {
     /// An entry of at least [`SIZE`] bytes; `None` when it is not in use.
     pub(super) fn parse(number: u32, bytes: &[u8]) -> Option<Self> {
         let type_guid = Guid(field(bytes, 0)?);
+        if type_guid == Guid::ZERO {
+            return None;
+        }
         let word = |at| field(bytes, at).map(u64::from_le_bytes);
-        let partition = Partition {
+        Some(Partition {
             number,
             type_guid,
             guid: Guid(field(bytes, 16)?),
@@ -49,8 +52,7 @@ impl Partition {
             last_lba: word(40)?,
             attributes: word(48)?,
             label: label(bytes.get(56..SIZE)?),
-        };
-        (type_guid != Guid::ZERO).then_some(partition)
+        })
     }
 
     /// Its label; `None` when it is not valid UTF-16.

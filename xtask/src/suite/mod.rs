@@ -7,7 +7,7 @@
 mod deny;
 mod keys;
 mod purity;
-mod release;
+pub(crate) mod release;
 mod spdx;
 
 use std::time::Instant;
@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::cmd::{Cmd, Finished};
-use crate::{paths, show, vm};
+use crate::{dist, paths, show, vm};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -142,8 +142,12 @@ fn tests(quick: bool) -> Result<Outcome> {
     let mut args = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
     if quick {
         args.extend(["--lib", "--bins"]);
+    } else {
+        dist::for_tests()?;
     }
-    let done = cargo_cmd(&args).finish()?;
+    // Half of the time they wait: for timeouts of the network, for disks.
+    let threads = std::thread::available_parallelism().map_or(2, |count| 2 * count.get());
+    let done = cargo_cmd(&args).env("RUST_TEST_THREADS", threads.to_string()).finish()?;
     let (passed, mut failed) = results(&done.stdout);
     // A crate that does not build, or a test binary that dies, prints no result line.
     let output = if done.code != 0 && failed == 0 {

@@ -58,7 +58,7 @@ pub(crate) struct Options {
     /// Take our programs as they were built last.
     #[arg(long)]
     no_build: bool,
-    /// The agent as `cargo xtask dist` builds it, instead of one that is soon built.
+    /// The agent as `cargo xtask dist` builds it, instead of the one of the tests.
     #[arg(long)]
     shipped: bool,
     #[command(flatten)]
@@ -111,7 +111,7 @@ impl Options {
             patience: 3,
             cuts: 50,
             no_build: false,
-            shipped: true,
+            shipped: false,
             proofs,
         }
     }

@@ -46,7 +46,7 @@ struct Member {
 }
 
 fn rack(world: &World, dir: &Path) -> Result<String> {
-    let rig = Rig::at(dir, world.server_dir()?);
+    let rig = Rig::at(dir, world.server_dir());
     rig.credentials_for(&["127.0.0.1", SEEN])?;
     fs::create_dir(dir.join("repository"))?;
     let server = rig.serve()?;

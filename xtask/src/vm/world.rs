@@ -116,9 +116,8 @@ pub(super) struct World {
     pub(super) cuts: u32,
     pub(super) dir: PathBuf,
     agent: PathBuf,
-    signer: PathBuf,
-    /// Whether programs are built that only some cells need.
-    build: bool,
+    /// Where `signer` and `repo-server` are.
+    programs: PathBuf,
     bundles: Mutex<BTreeMap<String, PathBuf>>,
 }
 
@@ -139,8 +138,7 @@ impl World {
             cuts: 50,
             dir: dir.to_owned(),
             agent: static_agent(build, shipped)?,
-            signer: program("signer", build)?,
-            build,
+            programs: if build { dist::for_tests()? } else { paths::target().join("debug") },
             bundles: Mutex::default(),
         };
         world.signer(&["init"])?.run()?;
@@ -165,7 +163,7 @@ impl World {
     pub(super) fn signer_at(&self, dir: &Path, command: &[&str]) -> Result<Cmd> {
         let repo = format!("oci:{}:racklet", dir.join("repository").display());
         let keys = dir.join("keys");
-        Ok(Cmd::new(&self.signer).args(command).args(["--repo", &repo, "--keys"]).arg(keys))
+        Ok(Cmd::new(self.signer_file()).args(command).args(["--repo", &repo, "--keys"]).arg(keys))
     }
 
     /// The random numbers of a proof: given, or of the clock.
@@ -195,14 +193,13 @@ impl World {
     }
 
     /// The signer's file.
-    pub(super) fn signer_file(&self) -> &Path {
-        &self.signer
+    pub(super) fn signer_file(&self) -> PathBuf {
+        self.programs.join("signer")
     }
 
-    /// The folder of `repo-server`, built beside the signer.
-    pub(super) fn server_dir(&self) -> Result<PathBuf> {
-        let file = program("repo-server", self.build)?;
-        Ok(file.parent().map_or_else(PathBuf::new, Path::to_owned))
+    /// The folder of `repo-server`.
+    pub(super) fn server_dir(&self) -> PathBuf {
+        self.programs.clone()
     }
 
     /// A bundle of a release.
@@ -508,24 +505,10 @@ pub(super) fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Resu
 /// The agent, linked statically, for guests that have nothing else.
 fn static_agent(build: bool, shipped: bool) -> Result<PathBuf> {
     ensure!(cfg!(target_arch = "x86_64"), "the guests here are x86-64 machines");
-    let profile = if shipped { "dist" } else { "quick" };
-    if !build {
-        return dist::agent_file(profile);
+    match (build, shipped) {
+        (false, false) => Ok(dist::static_agent_for_tests()),
+        (false, true) => dist::shipped_agent(),
+        (true, false) => dist::agent_for_tests(),
+        (true, true) => Ok(dist::build()?.join("update-agent")),
     }
-    eprintln!("building the agent for guests …");
-    dist::agent(profile)
-}
-
-/// One of our programs, for this computer.
-fn program(name: &str, build: bool) -> Result<PathBuf> {
-    if build {
-        cargo().args(["build", "--quiet", "--locked", "-p", name]).run()?;
-    }
-    Ok(paths::target().join("debug").join(name))
-}
-
-fn cargo() -> Cmd {
-    Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(&paths::root())
-        .env("CARGO_TERM_COLOR", "never")
 }

@@ -69,6 +69,8 @@ impl Refresh {
         let shipped = self_signed_root(shipped_root.into())
             .map_err(|source| TrustError::ShippedRoot { source })?;
         let known = match &stored.root {
+            // What was just read and verified need not be once more.
+            Some(bytes) if **bytes == *shipped_root => Some(shipped.clone()),
             Some(bytes) => Some(
                 self_signed_root(bytes.clone())
                     .map_err(|source| TrustError::StoredRoot { source })?,
