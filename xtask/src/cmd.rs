@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::paths;
+
 /// A command about to run. Standard input is empty: nothing here can wait for a person.
 pub(crate) struct Cmd {
     command: Command,
@@ -33,6 +35,21 @@ pub(crate) struct Finished {
 impl Cmd {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
         Self { command: Command::new(program), input: None }
+    }
+
+    /// cargo, as whoever called us would call it. What it tells a program that it runs is taken away: build
+    /// scripts (ring's) ask for some of it, and everything above them would be compiled again, each time
+    /// from here and each time from a shell.
+    pub(crate) fn cargo() -> Self {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| text.starts_with(start)) {
+                command.env_remove(&name);
+            }
+        }
+        command.env("CARGO_TERM_COLOR", "never").current_dir(paths::root());
+        Self { command, input: None }
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {

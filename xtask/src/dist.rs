@@ -36,7 +36,7 @@ pub(crate) fn folder() -> PathBuf {
 pub(crate) fn build() -> Result<PathBuf> {
     let dir = folder();
     let others = ["-p", "signer", "-p", "repo-server"];
-    cargo().args(["build", "--release", "--locked", "--bins"]).args(others).run()?;
+    Cmd::cargo().args(["build", "--release", "--locked", "--bins"]).args(others).run()?;
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let release = paths::target().join("release");
     for (from, program) in
@@ -57,52 +57,26 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// has to be. The folder of the programs. What else CI does takes them from there, so that CI compiles
 /// everything once.
 pub(crate) fn for_tests() -> Result<PathBuf> {
-    cargo().args(["build", "--quiet", "--locked", "--workspace", "--all-targets"]).run()?;
+    Cmd::cargo().args(["build", "--quiet", "--locked", "--workspace", "--all-targets"]).run()?;
     Ok(paths::target().join("debug"))
 }
 
 /// The static agent as it is shipped.
-fn agent() -> Result<PathBuf> {
-    let target = host()?;
+pub(crate) fn agent() -> Result<PathBuf> {
     // With the target named, build scripts and macros are built without its flags.
-    cargo()
+    Cmd::cargo()
         .args(["build", "--quiet", "--locked", "-p", "update-agent", "--profile", "dist"])
-        .args(["--target", &target])
-        .env("RUSTFLAGS", STATIC)
+        .args(["--target", &host()?])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .run()?;
-    checked(shipped_agent()?)
-}
-
-/// Where [`build`] found it.
-pub(crate) fn shipped_agent() -> Result<PathBuf> {
-    Ok(paths::target().join(host()?).join("dist/update-agent"))
-}
-
-/// The agent of the tests as one static file, for machines that have nothing else.
-pub(crate) fn agent_for_tests() -> Result<PathBuf> {
-    cargo()
-        .args(["rustc", "--quiet", "--locked", "-p", "update-agent", "--bin", "update-agent", "--"])
-        // Of the last step only: the crates below are those of the tests.
-        .args(STATIC.split(' '))
-        .args(["-C", "strip=symbols"])
-        .run()?;
-    let file = static_agent_for_tests();
-    fs::create_dir_all(file.parent().context("it has a folder")?)?;
-    copy(&paths::target().join("debug/update-agent"), &file)?;
-    checked(file)
-}
-
-/// Where [`agent_for_tests`] leaves it.
-pub(crate) fn static_agent_for_tests() -> PathBuf {
-    paths::target().join("static/update-agent")
-}
-
-/// Linked with its C library.
-const STATIC: &str = "-C target-feature=+crt-static";
-
-fn checked(file: PathBuf) -> Result<PathBuf> {
+    let file = agent_file()?;
     ensure!(is_static(&file)?, "{} asks for a dynamic loader", file.display());
     Ok(file)
+}
+
+/// Where [`agent`] leaves it.
+pub(crate) fn agent_file() -> Result<PathBuf> {
+    Ok(paths::target().join(host()?).join("dist/update-agent"))
 }
 
 /// The target of this toolchain, as rustc names it.
@@ -122,10 +96,4 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("copy {} to {}", from.display(), to.display()))
-}
-
-fn cargo() -> Cmd {
-    Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(&paths::root())
-        .env("CARGO_TERM_COLOR", "never")
 }

@@ -28,11 +28,7 @@ pub(crate) fn check() -> Result<Finished> {
 }
 
 fn build() -> Result<()> {
-    Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--locked", "-p", "racklet-cuts"])
-        .current_dir(&paths::root())
-        .run()
-        .map(drop)
+    Cmd::cargo().args(["build", "--locked", "-p", "racklet-cuts"]).run().map(drop)
 }
 
 fn program(arguments: &[OsString]) -> Cmd {

@@ -89,12 +89,10 @@ const STEPS: &[(&str, bool, Step)] = &[
 
 /// `cargo` as CI must see it: no colour, no snapshot updates, warnings in docs denied.
 fn cargo_cmd(args: &[&str]) -> Cmd {
-    Cmd::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    Cmd::cargo()
         .args(args)
-        .current_dir(&paths::root())
         .env("CI", "true")
         .env("INSTA_UPDATE", "no")
-        .env("CARGO_TERM_COLOR", "never")
         .env("RUSTDOCFLAGS", "-D warnings")
 }
 

@@ -17,15 +17,14 @@ use crate::paths;
 /// not a finding of its own.
 const MARKER: &str = concat!("RACKLET_", "FAIL");
 
-/// Looks into the programs of the tests: features, not profiles, decide what is in them. What is shipped is
-/// looked into when it is built. One line for each breach.
+/// Looks into the agent as it is shipped and into the other programs of the tests: features, not profiles,
+/// decide what is in them, and [`dist::build`] looks again. One line for each breach.
 pub(super) fn check() -> Result<Vec<String>> {
     let dir = dist::for_tests()?;
     let mut faults = sources()?;
-    for program in PROGRAMS {
-        faults.extend(look(&dir.join(program))?);
+    for program in [dir.join("signer"), dir.join("repo-server"), dist::agent()?] {
+        faults.extend(look(&program)?);
     }
-    faults.extend(look(&dist::agent_for_tests()?)?);
     Ok(faults)
 }
 

@@ -58,9 +58,6 @@ pub(crate) struct Options {
     /// Take our programs as they were built last.
     #[arg(long)]
     no_build: bool,
-    /// The agent as `cargo xtask dist` builds it, instead of the one of the tests.
-    #[arg(long)]
-    shipped: bool,
     #[command(flatten)]
     proofs: Proofs,
 }
@@ -111,7 +108,6 @@ impl Options {
             patience: 3,
             cuts: 50,
             no_build: false,
-            shipped: false,
             proofs,
         }
     }
@@ -175,8 +171,8 @@ pub(crate) fn perform(options: &Options) -> Result<Vec<Done>> {
     let tools = Tools::prepare(jobs)?;
     let dir = paths::target().join("vm");
     machine::fresh(&dir)?;
-    let programs = (!options.no_build, options.shipped);
-    let mut world = World::build(tools, &dir, programs, options.patience, options.proofs.clone())?;
+    let mut world =
+        World::build(tools, &dir, !options.no_build, options.patience, options.proofs.clone())?;
     world.cuts = options.cuts;
     let queue = Mutex::new(chosen.into_iter().enumerate());
     let done = Mutex::new(Vec::new());

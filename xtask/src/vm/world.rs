@@ -122,12 +122,11 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Programs, releases and bundles, below an empty folder. `build` and `shipped` are about the
-    /// agent: whether it is built, and whether as it is shipped.
+    /// Programs, built or as they were built last, releases and bundles, below an empty folder.
     pub(super) fn build(
         tools: Tools,
         dir: &Path,
-        (build, shipped): (bool, bool),
+        build: bool,
         patience: u32,
         proofs: Proofs,
     ) -> Result<Self> {
@@ -137,7 +136,7 @@ impl World {
             proofs,
             cuts: 50,
             dir: dir.to_owned(),
-            agent: static_agent(build, shipped)?,
+            agent: shipped_agent(build)?,
             programs: if build { dist::for_tests()? } else { paths::target().join("debug") },
             bundles: Mutex::default(),
         };
@@ -502,13 +501,12 @@ pub(super) fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Resu
     Ok(())
 }
 
-/// The agent, linked statically, for guests that have nothing else.
-fn static_agent(build: bool, shipped: bool) -> Result<PathBuf> {
+/// The agent as it is shipped: linked statically, for guests that have nothing else.
+fn shipped_agent(build: bool) -> Result<PathBuf> {
     ensure!(cfg!(target_arch = "x86_64"), "the guests here are x86-64 machines");
-    match (build, shipped) {
-        (false, false) => Ok(dist::static_agent_for_tests()),
-        (false, true) => dist::shipped_agent(),
-        (true, false) => dist::agent_for_tests(),
-        (true, true) => Ok(dist::build()?.join("update-agent")),
+    if !build {
+        return dist::agent_file();
     }
+    eprintln!("building the agent for guests …");
+    dist::agent()
 }
