@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cmd::Cmd;
-use crate::suite::release;
 use crate::{paths, show};
 
 /// What is shipped.
 pub(crate) const PROGRAMS: [&str; 3] = ["signer", "repo-server", "update-agent"];
+
+/// Start of the name of every fault-injection switch. Written in two parts, so that this file is
+/// not a finding of its own.
+pub(crate) const MARKER: &str = concat!("RACKLET_", "FAIL");
 
 /// `cargo xtask dist`
 pub(crate) fn run() -> Result<()> {
@@ -46,7 +49,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     }
     copy(&agent()?, &dir.join("update-agent"))?;
     for program in PROGRAMS {
-        if let Some(breach) = release::look(&dir.join(program))? {
+        if let Some(breach) = look(&dir.join(program))? {
             bail!("{breach}: never ship it");
         }
     }
@@ -58,7 +61,12 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// everything once.
 pub(crate) fn for_tests() -> Result<PathBuf> {
     Cmd::cargo().args(["build", "--quiet", "--locked", "--workspace", "--all-targets"]).run()?;
-    Ok(paths::target().join("debug"))
+    Ok(tests_folder())
+}
+
+/// Where [`for_tests`] leaves them.
+pub(crate) fn tests_folder() -> PathBuf {
+    paths::target().join("debug")
 }
 
 /// The static agent as it is shipped.
@@ -96,4 +104,24 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("copy {} to {}", from.display(), to.display()))
+}
+
+/// What a program must not hold.
+pub(crate) fn look(program: &Path) -> Result<Option<String>> {
+    let bytes = fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let found = contains(&bytes, MARKER.as_bytes());
+    Ok(found.then(|| format!("{} contains {MARKER}", program.display())))
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_marker_in_a_binary_is_found() {
+        assert!(super::contains(b"\0xRACKLET_FAIL_AT\0", b"RACKLET_FAIL"));
+        assert!(!super::contains(b"\0RACKLET_FA\0IL", b"RACKLET_FAIL"));
+    }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use crate::cmd::{Cmd, Finished};
-use crate::paths;
+use crate::{dist, paths};
 
 /// Options of `cargo xtask sim`.
 #[derive(clap::Args)]
@@ -17,20 +17,16 @@ pub(crate) struct Options {
 
 /// `cargo xtask sim`
 pub(crate) fn run(options: &Options) -> Result<()> {
-    build()?;
-    program(&options.arguments).watch()
+    program(&options.arguments)?.watch()
 }
 
 /// What CI runs; its tables are part of what CI shows.
 pub(crate) fn check() -> Result<Finished> {
-    crate::dist::for_tests()?;
-    program(&[]).finish()
+    program(&[])?.finish()
 }
 
-fn build() -> Result<()> {
-    Cmd::cargo().args(["build", "--locked", "-p", "racklet-cuts"]).run().map(drop)
-}
-
-fn program(arguments: &[OsString]) -> Cmd {
-    Cmd::new(paths::target().join("debug/racklet-cuts")).args(arguments).current_dir(&paths::root())
+/// The one that tests are built with: after them, nothing is left to compile.
+fn program(arguments: &[OsString]) -> Result<Cmd> {
+    let file = dist::for_tests()?.join("racklet-cuts");
+    Ok(Cmd::new(file).args(arguments).current_dir(&paths::root()))
 }

@@ -7,7 +7,7 @@
 mod deny;
 mod keys;
 mod purity;
-pub(crate) mod release;
+mod release;
 mod spdx;
 
 use std::time::Instant;

@@ -5,17 +5,12 @@
 //! has no such code.
 
 use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::tracked_files;
-use crate::dist::{self, PROGRAMS};
+use crate::dist::{self, MARKER, PROGRAMS};
 use crate::paths;
-
-/// Start of the name of every fault-injection switch. Written in two parts, so that this file is
-/// not a finding of its own.
-const MARKER: &str = concat!("RACKLET_", "FAIL");
 
 /// Looks into the agent as it is shipped and into the other programs of the tests: features, not profiles,
 /// decide what is in them, and [`dist::build`] looks again. One line for each breach.
@@ -23,16 +18,9 @@ pub(super) fn check() -> Result<Vec<String>> {
     let dir = dist::for_tests()?;
     let mut faults = sources()?;
     for program in [dir.join("signer"), dir.join("repo-server"), dist::agent()?] {
-        faults.extend(look(&program)?);
+        faults.extend(dist::look(&program)?);
     }
     Ok(faults)
-}
-
-/// What a program must not hold.
-pub(crate) fn look(program: &Path) -> Result<Option<String>> {
-    let bytes = fs::read(program).with_context(|| format!("read {}", program.display()))?;
-    let found = contains(&bytes, MARKER.as_bytes());
-    Ok(found.then(|| format!("{} contains {MARKER}", program.display())))
 }
 
 /// A crate with a `fail` feature must use the marker: otherwise looking for it proves nothing.
@@ -59,17 +47,4 @@ fn sources() -> Result<Vec<String>> {
         }
     }
     Ok(faults)
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_marker_in_a_binary_is_found() {
-        assert!(super::contains(b"\0xRACKLET_FAIL_AT\0", b"RACKLET_FAIL"));
-        assert!(!super::contains(b"\0RACKLET_FA\0IL", b"RACKLET_FAIL"));
-    }
 }

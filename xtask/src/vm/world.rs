@@ -137,7 +137,7 @@ impl World {
             cuts: 50,
             dir: dir.to_owned(),
             agent: shipped_agent(build)?,
-            programs: if build { dist::for_tests()? } else { paths::target().join("debug") },
+            programs: if build { dist::for_tests()? } else { dist::tests_folder() },
             bundles: Mutex::default(),
         };
         world.signer(&["init"])?.run()?;
