@@ -75,6 +75,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// What every test needs.
+    pub(crate) fn everything() -> Self {
+        Self { check: false, no_python: false }
+    }
+
     /// Debian packages only.
     pub(crate) fn without_python() -> Self {
         Self { check: false, no_python: true }

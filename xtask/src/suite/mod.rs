@@ -1,4 +1,4 @@
-//! Everything CI runs: `cargo xtask test`.
+//! Everything CI runs: `cargo xtask test`. What it calls is installed first.
 //!
 //! Each step runs even when an earlier one failed, so that one run tells everything; a failing
 //! step shows its whole output. The last line is `N passed, N failed`: the tests of all binaries,
@@ -15,12 +15,12 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::cmd::{Cmd, Finished};
-use crate::{dist, paths, show, vm};
+use crate::{dist, paths, setup, show, vm};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The inner loop: no docs, no release build, unit tests only. Not what CI runs.
+    /// The inner loop: nothing is installed, no docs, no release build, unit tests only. Not what CI runs.
     #[arg(long)]
     quick: bool,
     /// Only the steps whose name contains this.
@@ -38,6 +38,10 @@ struct Outcome {
 
 /// `cargo xtask test`: fails when any step did.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    // A newcomer's machine lacks most of it, and half of an hour later every witness would say so.
+    if !options.quick {
+        setup::run(&setup::Options::everything())?;
+    }
     let (mut passed, mut failed, mut where_failed) = (0, 0, Vec::new());
     for (name, only_in_full, step) in STEPS {
         let wanted = options.only.as_ref().is_none_or(|word| name.contains(word.as_str()));
