@@ -78,13 +78,16 @@ impl Cmd {
         self
     }
 
-    /// The same command as the argument of `wrapper` (say, `time -o FILE`).
-    pub(crate) fn under(self, wrapper: &str, options: &[&str], file: &Path) -> Self {
+    /// The same command as the argument of `wrapper`, with the last argument of its own (say, `time -o FILE`).
+    pub(crate) fn under(self, wrapper: &str, options: &[&str], last: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new(wrapper);
-        command.args(options).arg(file).arg(self.command.get_program());
+        command.args(options).arg(last).arg(self.command.get_program());
         command.args(self.command.get_args());
         for (name, value) in self.command.get_envs() {
             command.env(name, value.unwrap_or_default());
+        }
+        if let Some(dir) = self.command.get_current_dir() {
+            command.current_dir(dir);
         }
         Self { command, input: self.input }
     }

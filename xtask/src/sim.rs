@@ -25,6 +25,12 @@ pub(crate) fn check() -> Result<Finished> {
     program(&[])?.finish()
 }
 
+/// The same, on processors that nobody else wants (SCHED_IDLE): what runs beside it waits for timeouts,
+/// disks and the network half of its time.
+pub(crate) fn check_in_idle_time() -> Result<Finished> {
+    program(&[])?.under("chrt", &["--idle"], "0").finish()
+}
+
 /// The one that tests are built with: after them, nothing is left to compile.
 fn program(arguments: &[OsString]) -> Result<Cmd> {
     let file = dist::for_tests()?.join("racklet-cuts");

@@ -4,7 +4,7 @@
 //!           ┌─ reader ─┐  bounded   ┌─ workers ─┐   in order   ┌──── writer ────┐
 //!  file ──► │ read,    │ ─ pieces ► │ sha256,   │ ─ frames ──► │ sha256 of raw  │ ──► fine blob
 //!           │ cut      │            │ zstd      │              │ in order       │     solid blob
-//!           └──────────┘            │           │ ◄─ groups ── │ gathers 32 MiB │     chunk list
+//!           └──────────┘            │           │ ◄─ groups ── │ gathers 8 MiB  │     chunk list
 //!                                   └───────────┘ ── frames ─► └────────────────┘
 //! ```
 //!

@@ -7,7 +7,12 @@
 //!
 //! Zero runs are split off first, so that a hole never moves the cuts of the data around it and
 //! is neither fetched nor written byte by byte. What lies between is cut by content (FastCDC 2020,
-//! 16/64/256 KiB), so that an insertion changes only the chunks it touches.
+//! 8/64/256 KiB), so that an insertion changes only the chunks it touches.
+//!
+//! A file system lays files out in whole blocks, so the last block of most ends in zeros. That, too,
+//! ends an extent of data: a file that changed then shares no chunk with a neighbour that did not,
+//! and one that moved is found again. Between two Debian systems a quarter to two fifths less is
+//! missing for it.
 
 use fastcdc::v2020::{Normalization, cut, select_masks};
 
@@ -17,8 +22,12 @@ pub const BLOCK: usize = 4096;
 pub const ZERO_RUN_MIN: u64 = 64 << 10;
 /// 16 MiB: bounds what a reader must hold to check one zero chunk's frame.
 pub const ZERO_CHUNK_MAX: u64 = 16 << 20;
+/// 16 KiB: an extent ends with a file only from there on, so that small files share a chunk.
+pub const EXTENT_MIN: u64 = 16 << 10;
+/// So many zeros at the end of a block tell that a file ends in it. Fewer stand in data by chance.
+pub const FILE_END: usize = 32;
 /// Smallest data chunk, except the last of its extent.
-pub const DATA_MIN: usize = 16 << 10;
+pub const DATA_MIN: usize = 8 << 10;
 /// Size at which FastCDC starts to look for a cut more eagerly.
 pub const DATA_AVERAGE: usize = 64 << 10;
 /// Largest data chunk.
@@ -56,6 +65,8 @@ pub struct Cutter {
     /// Data of the extent at hand that has no cut yet, from `start` on.
     data: Vec<u8>,
     start: usize,
+    /// Bytes of the extent at hand, cut or not.
+    extent: u64,
     /// Zeros after `data`: a run of their own, or data, depending on how many follow.
     zeros: u64,
     mask_s: u64,
@@ -65,7 +76,15 @@ pub struct Cutter {
 impl Default for Cutter {
     fn default() -> Self {
         let (mask_s, mask_l) = select_masks(DATA_AVERAGE, Normalization::Level1);
-        Cutter { partial: Vec::new(), data: Vec::new(), start: 0, zeros: 0, mask_s, mask_l }
+        Cutter {
+            partial: Vec::new(),
+            data: Vec::new(),
+            start: 0,
+            extent: 0,
+            zeros: 0,
+            mask_s,
+            mask_l,
+        }
     }
 }
 
@@ -123,6 +142,10 @@ impl Cutter {
         }
         self.absorb_zeros();
         self.data.extend_from_slice(block);
+        self.extent += block.len() as u64;
+        if self.extent >= EXTENT_MIN && block.ends_with(&[0; FILE_END]) {
+            return self.cut_all(emit);
+        }
         // A cut looks at DATA_MAX bytes and no further: with those at hand it is final.
         while self.data.len() - self.start >= DATA_MAX {
             self.cut_one(emit)?;
@@ -133,6 +156,7 @@ impl Cutter {
     fn absorb_zeros(&mut self) {
         let zeros = usize::try_from(self.zeros).expect("shorter than ZERO_RUN_MIN");
         self.data.resize(self.data.len() + zeros, 0);
+        self.extent += self.zeros;
         self.zeros = 0;
     }
 
@@ -152,6 +176,7 @@ impl Cutter {
         }
         self.data.clear();
         self.start = 0;
+        self.extent = 0;
         Ok(())
     }
 
@@ -267,6 +292,30 @@ mod tests {
         let (a, b) = (pieces(&base, 1 << 20), pieces(&changed, 1 << 20));
         let new = b.iter().filter(|piece| !a.contains(piece)).count();
         assert!(a.len() > 50 && new <= 4, "{new} of {} chunks changed", a.len());
+    }
+
+    /// A file as a file system lays it out: whole blocks, the last one filled up with zeros.
+    fn file(len: usize, seed: u64) -> Vec<u8> {
+        let mut bytes = noise(len, seed);
+        bytes.resize(len.next_multiple_of(BLOCK), 0);
+        bytes
+    }
+
+    #[test]
+    fn files_share_no_chunk_with_their_neighbours() {
+        let parts = |sizes: &[(usize, u64)]| -> Vec<u8> {
+            sizes.iter().flat_map(|(len, seed)| file(*len, *seed)).collect()
+        };
+        let before = parts(&[(40_000, 11), (70_000, 12), (50_000, 13), (300_000, 14)]);
+        // One changed in place, one moved behind it.
+        let after = parts(&[(40_000, 11), (50_000, 13), (70_000, 15), (300_000, 14)]);
+        let (a, b) = (pieces(&before, 1 << 20), pieces(&after, 1 << 20));
+        let new: u64 = b.iter().filter(|piece| !a.contains(piece)).map(Piece::len).sum();
+        assert_eq!(new, 73_728, "the changed file, in whole blocks, and nothing else");
+
+        let small = parts(&[(3000, 21), (3000, 22), (3000, 23), (3000, 24), (3000, 25)]);
+        let lengths: Vec<u64> = pieces(&small, 1 << 20).iter().map(Piece::len).collect();
+        assert_eq!(lengths, [16 << 10, 4 << 10], "small files share a chunk");
     }
 
     #[test]

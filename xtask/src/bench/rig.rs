@@ -124,14 +124,18 @@ impl Bench {
     pub(super) fn publish_all(&self) -> Result<()> {
         let repository = self.repository();
         self.run(self.signer("init", &repository), 30)?;
-        let same = self.v2_same_kernel.iter().map(|image| (V2_SAME_KERNEL, image));
-        for (version, image) in [(V1, &self.v1)].into_iter().chain(same).chain([(V2, &self.v2)]) {
-            self.run(self.publish(&repository, version, image), 120)?;
+        // In the order of their versions: a release below the last one is refused.
+        let mut releases = vec![(V1, &self.v1, false)];
+        if let Some(image) = &self.v2_same_kernel {
+            releases.extend([(V2_SAME_KERNEL, image, false), (V2_SAME_KERNEL_DELTA, image, true)]);
         }
-        let same = self.v2_same_kernel.iter().map(|image| (V2_SAME_KERNEL_DELTA, image));
-        for (version, image) in same.chain([(V2_DELTA, &self.v2)]) {
-            let publish = self.publish(&repository, version, image);
-            self.run(publish.args(["--delta-from", V1]), 240)?;
+        releases.extend([(V2, &self.v2, false), (V2_DELTA, &self.v2, true)]);
+        for (version, image, with_delta) in releases {
+            let mut publish = self.publish(&repository, version, image);
+            if with_delta {
+                publish = publish.args(["--delta-from", V1]);
+            }
+            self.run(publish, 240)?;
         }
         Ok(())
     }

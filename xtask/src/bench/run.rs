@@ -36,7 +36,7 @@ pub(super) fn measure(cmd: Cmd, limit: Duration, scratch: &Path) -> Result<Measu
 
 /// The command under `timeout`, which ends it and all its children when `limit` is over.
 pub(super) fn limited(cmd: Cmd, limit: Duration) -> Cmd {
-    cmd.under("timeout", &["-k", "5"], Path::new(&limit.as_secs().max(1).to_string()))
+    cmd.under("timeout", &["-k", "5"], limit.as_secs().max(1).to_string())
 }
 
 /// A program in the background; ended when dropped.

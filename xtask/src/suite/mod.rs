@@ -10,12 +10,13 @@ mod purity;
 mod release;
 mod spdx;
 
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::cmd::{Cmd, Finished};
-use crate::{dist, paths, setup, show, vm};
+use crate::{dist, paths, setup, show, sim, vm};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -36,6 +37,20 @@ struct Outcome {
     output: String,
 }
 
+/// A run of the suite, as its steps see it.
+struct Suite<'a> {
+    options: &'a Options,
+    /// Begun as soon as it is built: it takes what the steps before its own leave of the processors.
+    power_cuts: Option<JoinHandle<Result<Finished>>>,
+}
+
+impl Suite<'_> {
+    fn wants(&self, name: &str, only_in_full: bool) -> bool {
+        let named = self.options.only.as_ref().is_none_or(|word| name.contains(word.as_str()));
+        named && !(self.options.quick && only_in_full)
+    }
+}
+
 /// `cargo xtask test`: fails when any step did.
 pub(crate) fn run(options: &Options) -> Result<()> {
     // A newcomer's machine lacks most of it, and half of an hour later every witness would say so.
@@ -43,14 +58,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         setup::run(&setup::Options::everything())?;
     }
     let (mut passed, mut failed, mut where_failed) = (0, 0, Vec::new());
+    let mut suite = Suite { options, power_cuts: None };
     for (name, only_in_full, step) in STEPS {
-        let wanted = options.only.as_ref().is_none_or(|word| name.contains(word.as_str()));
-        if !wanted || (options.quick && *only_in_full) {
+        if !suite.wants(name, *only_in_full) {
             continue;
         }
         println!("== {name}");
         let started = Instant::now();
-        let outcome = step(options.quick).unwrap_or_else(|error| Outcome {
+        let outcome = step(&mut suite).unwrap_or_else(|error| Outcome {
             passed: 0,
             failed: 1,
             output: format!("{error:#}\n"),
@@ -72,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if failed > 0 { std::process::exit(1) } else { Ok(()) }
 }
 
-type Step = fn(quick: bool) -> Result<Outcome>;
+type Step = fn(&mut Suite<'_>) -> Result<Outcome>;
 
 /// Name, whether `--quick` leaves it out, and what it does; cheapest first.
 const STEPS: &[(&str, bool, Step)] = &[
@@ -88,8 +103,10 @@ const STEPS: &[(&str, bool, Step)] = &[
     ("tests", false, tests),
     ("virtual machines", true, |_| virtual_machines()),
     ("release programs hold no fault injection", true, |_| findings(release::check()?)),
-    ("power cuts", true, |_| power_cuts()),
+    (POWER_CUTS, true, power_cuts),
 ];
+
+const POWER_CUTS: &str = "power cuts";
 
 /// `cargo` as CI must see it: no colour, no snapshot updates, warnings in docs denied.
 fn cargo_cmd(args: &[&str]) -> Cmd {
@@ -134,21 +151,27 @@ fn lock_file() -> Result<Outcome> {
 }
 
 /// Its tables are shown however it ends: what was cut, and that nothing was lost.
-fn power_cuts() -> Result<Outcome> {
-    let done = crate::sim::check()?;
+fn power_cuts(suite: &mut Suite<'_>) -> Result<Outcome> {
+    let done = match suite.power_cuts.take() {
+        Some(begun) => begun.join().map_err(|_| anyhow!("whoever waited for it panicked"))??,
+        None => sim::check()?,
+    };
     print!("{}", done.stdout);
     Ok(Outcome { output: done.stderr.clone(), ..one(done) })
 }
 
-fn tests(quick: bool) -> Result<Outcome> {
+fn tests(suite: &mut Suite<'_>) -> Result<Outcome> {
     let mut args = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
-    if quick {
+    if suite.options.quick {
         args.extend(["--lib", "--bins"]);
     } else {
         dist::for_tests()?;
+        if suite.wants(POWER_CUTS, true) {
+            suite.power_cuts = Some(thread::spawn(sim::check_in_idle_time));
+        }
     }
     // Half of the time they wait: for timeouts of the network, for disks.
-    let threads = std::thread::available_parallelism().map_or(2, |count| 2 * count.get());
+    let threads = thread::available_parallelism().map_or(2, |count| 2 * count.get());
     let done = cargo_cmd(&args).env("RUST_TEST_THREADS", threads.to_string()).finish()?;
     let (passed, mut failed) = results(&done.stdout);
     // A crate that does not build, or a test binary that dies, prints no result line.
