@@ -21,8 +21,8 @@ const QUEUE_PER_THREAD: usize = 8;
 /// 8 MiB: content of a large frame. By 32 MiB a full install is 2 % smaller, but an update, which can
 /// use fewer of them, is larger.
 const GROUP_MAX: u64 = 8 << 20;
-/// 1 MiB: content of a part of it, which a node holds whole to verify it first.
-const PART_MIN: usize = 1 << 20;
+/// 512 KiB: content of a part of it, which a node holds whole to verify it first, and loses when it is killed.
+const PART_MIN: usize = 512 << 10;
 /// 1 MiB: zeros from there on are a frame of their own, which no node fetches.
 const ZEROS_APART: u64 = 1 << 20;
 

@@ -11,8 +11,8 @@ use super::error::{check_digest, check_limit};
 use super::{FetchError, Sink, Source, TufState};
 use crate::http::{Client, Get, HttpError, Options, Origin, Remote, Small, Url};
 
-/// 32 KiB: on a line of 10 Mbit/s and 25 ms, what a request costs in bytes.
-const GAP: u64 = 32 << 10;
+/// 8 KiB: on a line of 10 Mbit/s and 25 ms a request costs as much as 32, and four are in flight.
+const GAP: u64 = 8 << 10;
 
 /// The kinds of manifest we read.
 const ACCEPT: &[&str] = &[media_type::MANIFEST, media_type::INDEX];

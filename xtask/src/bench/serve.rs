@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::peers;
 use super::proxy::Proxy;
-use super::rig::{Bench, Booted, TOKEN, V2};
+use super::rig::{Bench, Booted, TOKEN, V2_DELTA};
 use super::run::Background;
 use super::table::{Goal, Row, Unit};
 use crate::cmd::Cmd;
@@ -278,7 +278,11 @@ fn requests_of_a_check(bench: &Bench, server: &str) -> Result<f64> {
     let check = || -> Result<usize> {
         let before = proxy.requests();
         let done = node.agent().arg("check").run()?;
-        anyhow::ensure!(done.stdout.contains(V2), "check does not offer {V2}: {}", done.stdout);
+        anyhow::ensure!(
+            done.stdout.contains(V2_DELTA),
+            "{V2_DELTA} is not offered: {}",
+            done.stdout
+        );
         Ok(proxy.requests() - before)
     };
     check()?;

@@ -1,4 +1,4 @@
-//! Everything CI runs: `cargo xtask test`. What it calls is installed first.
+//! Everything CI runs: `cargo xtask test`. What it calls is installed beside the first steps.
 //!
 //! Each step runs even when an earlier one failed, so that one run tells everything; a failing
 //! step shows its whole output. The last line is `N passed, N failed`: the tests of all binaries,
@@ -42,6 +42,9 @@ struct Suite<'a> {
     options: &'a Options,
     /// Begun as soon as it is built: it takes what the steps before its own leave of the processors.
     power_cuts: Option<JoinHandle<Result<Finished>>>,
+    passed: u64,
+    /// The steps in which something failed, and how much.
+    failed: Vec<(&'static str, u64)>,
 }
 
 impl Suite<'_> {
@@ -49,48 +52,66 @@ impl Suite<'_> {
         let named = self.options.only.as_ref().is_none_or(|word| name.contains(word.as_str()));
         named && !(self.options.quick && only_in_full)
     }
+
+    fn perform(&mut self, steps: &'static [(&'static str, bool, Step)]) {
+        for &(name, only_in_full, step) in steps {
+            if !self.wants(name, only_in_full) {
+                continue;
+            }
+            println!("== {name}");
+            let started = Instant::now();
+            let outcome = step(self).unwrap_or_else(|error| Outcome {
+                passed: 0,
+                failed: 1,
+                output: format!("{error:#}\n"),
+            });
+            self.passed += outcome.passed;
+            let word = if outcome.failed == 0 { "ok" } else { "FAILED" };
+            if outcome.failed > 0 {
+                print!("{}", outcome.output);
+                self.failed.push((name, outcome.failed));
+            }
+            println!("   {word}, {}", show::time(started.elapsed()));
+        }
+    }
 }
 
 /// `cargo xtask test`: fails when any step did.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    // A newcomer's machine lacks most of it, and half of an hour later every witness would say so.
-    if !options.quick {
-        setup::run(&setup::Options::everything())?;
+    let setup = installing(options)?;
+    let mut suite = Suite { options, power_cuts: None, passed: 0, failed: Vec::new() };
+    suite.perform(OF_THE_SOURCE);
+    if let Some(setup) = setup {
+        setup.join().map_err(|_| anyhow!("whoever installed packages panicked"))??;
     }
-    let (mut passed, mut failed, mut where_failed) = (0, 0, Vec::new());
-    let mut suite = Suite { options, power_cuts: None };
-    for (name, only_in_full, step) in STEPS {
-        if !suite.wants(name, *only_in_full) {
-            continue;
-        }
-        println!("== {name}");
-        let started = Instant::now();
-        let outcome = step(&mut suite).unwrap_or_else(|error| Outcome {
-            passed: 0,
-            failed: 1,
-            output: format!("{error:#}\n"),
-        });
-        passed += outcome.passed;
-        failed += outcome.failed;
-        let word = if outcome.failed == 0 { "ok" } else { "FAILED" };
-        if outcome.failed > 0 {
-            print!("{}", outcome.output);
-            where_failed.push(*name);
-        }
-        println!("   {word}, {}", show::time(started.elapsed()));
+    suite.perform(OF_THE_PROGRAMS);
+    let failed: u64 = suite.failed.iter().map(|(_, count)| count).sum();
+    if failed > 0 {
+        let names: Vec<&str> = suite.failed.iter().map(|(name, _)| *name).collect();
+        println!("failed: {}", names.join(", "));
     }
-    if !where_failed.is_empty() {
-        println!("failed: {}", where_failed.join(", "));
-    }
-    println!("{passed} passed, {failed} failed");
+    println!("{} passed, {failed} failed", suite.passed);
     // The line above says it; a second message after it would hide it from those who read the end.
     if failed > 0 { std::process::exit(1) } else { Ok(()) }
 }
 
+/// Installs what tests call, most of which a newcomer's machine lacks, beside the first steps. Whoever may not
+/// install is told at once what is missing.
+fn installing(options: &Options) -> Result<Option<JoinHandle<Result<()>>>> {
+    let everything = setup::Options::everything();
+    if options.quick {
+        return Ok(None);
+    }
+    if !paths::is_root() {
+        return setup::run(&everything).map(|()| None);
+    }
+    Ok(Some(thread::spawn(move || setup::run(&everything))))
+}
+
 type Step = fn(&mut Suite<'_>) -> Result<Outcome>;
 
-/// Name, whether `--quick` leaves it out, and what it does; cheapest first.
-const STEPS: &[(&str, bool, Step)] = &[
+/// Name, whether `--quick` leaves it out, and what it does; cheapest first. These need nothing but cargo.
+const OF_THE_SOURCE: &[(&str, bool, Step)] = &[
     ("format", false, |_| cargo(&["fmt", "--all", "--check"])),
     ("lock file committed and complete", false, |_| lock_file()),
     ("licences, sources, bans", false, |_| findings(deny::check()?)),
@@ -100,6 +121,10 @@ const STEPS: &[(&str, bool, Step)] = &[
         cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
     }),
     ("docs", true, |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
+];
+
+/// These call other people's programs.
+const OF_THE_PROGRAMS: &[(&str, bool, Step)] = &[
     ("tests", false, tests),
     ("virtual machines", true, |_| virtual_machines()),
     ("release programs hold no fault injection", true, |_| findings(release::check()?)),
