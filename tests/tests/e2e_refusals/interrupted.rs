@@ -5,7 +5,7 @@ use racklet_tests::rig::{
     Before, CLEAR, NAMESPACE, Node, Release, RepoServer, Tap, UNRELATED, World, confirmed,
 };
 
-/// What a kill may cost: a part of a large frame, which is verified as a whole (1 MiB), and what is
+/// What a kill may cost: a part of a large frame, which is verified as a whole (512 KiB), and what is
 /// on its way (four requests of 256 KiB).
 const LOST: u64 = 2 << 20;
 

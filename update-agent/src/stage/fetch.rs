@@ -31,7 +31,7 @@ use crate::http::coalesce;
 use crate::progress::Progress;
 use crate::source::Source;
 
-/// 2 MiB of compressed parts between the network and the slot: half a dozen of the large frames'.
+/// 2 MiB of compressed parts between the network and the slot: a dozen of the large frames'.
 const IN_FLIGHT: usize = 2 << 20;
 /// 2 MiB of chunks between an unpacker and those who write: eight of the longest.
 const CHUNKS_IN_FLIGHT: usize = 2 << 20;
