@@ -73,8 +73,8 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Sign { files, repo, registry, signing, yes, output } => {
             let asks = !yes && !json;
             if asks && !output::somebody_is_there() {
-                let text = "nobody can be asked whether to sign this: sign at a terminal, or give \
-                            --yes once `signer status FILE` was read";
+                let text = "sign asks for confirmation, and there is no terminal to ask on: sign at a \
+                            terminal, or read `signer status FILE` and give --yes";
                 return Err(SignerError::Usage(text.to_owned()));
             }
             let mut signing = signing::signing(&signing, Which::Given, None)?;
