@@ -1,5 +1,5 @@
 //! Is the signer alive? A timestamp that is not renewed in time stops every node's updates, and a
-//! server that says so before it expires gives somebody time to act (threats 219).
+//! server that says so before it expires gives somebody time to act (case 219).
 //!
 //! Nothing is verified here: nodes do that. A timestamp nobody can read is as stale as one gone by.
 

@@ -121,7 +121,7 @@ impl Metrics {
         let text = "When the TUF timestamp expires, in Unix time";
         to.register_with_unit("timestamp_expiry", text, Unit::Seconds, self.expires.clone());
         to.register("timestamp_version", "Version of the TUF timestamp", self.version.clone());
-        let text = "1 when the TUF timestamp expires soon or has: is the signer alive?";
+        let text = "1 when the TUF timestamp has expired or soon will: look at the signer";
         to.register("timestamp_stale", text, self.stale.clone());
     }
 

@@ -1,4 +1,4 @@
-//! Clients, disks and neighbours that mean harm (threats §2.15). Numbers are its rows.
+//! Clients, disks and neighbours that mean harm (`docs/server-cases.md`). Numbers are its rows.
 #![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! TLS: versions, ALPN, client certificates, handshakes that never end (threats 210).
+//! TLS: versions, ALPN, client certificates, handshakes that never end (case 210).
 #![allow(clippy::unwrap_used, reason = "these are tests, and so are their parts")]
 
 mod common;

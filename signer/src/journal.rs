@@ -13,7 +13,7 @@
 //! its line break, 64 zeros in the first.
 //!
 //! It is more than an audit log, it is the signer's memory: a registry that serves an old state is
-//! noticed, and nobody signs two contents of one version without having said so (threats 189,
+//! noticed, and nobody signs two contents of one version without having said so (case 189,
 //! 198). Lines are appended under a lock and synced before a signature leaves; what a power cut
 //! left of a line is cut off. A line that was changed or removed in the middle is refused, a log
 //! that was cut at its end cannot be told from a shorter one: copy it away.

@@ -1,7 +1,7 @@
 //! What a person is about to sign, against what is published: the text that is read before a key
 //! is used.
 //!
-//! Pure. It is made from the same values that are signed, never from the file again (threats 191).
+//! Pure. It is made from the same values that are signed, never from the file again (case 191).
 
 use std::collections::{BTreeMap, BTreeSet};
 

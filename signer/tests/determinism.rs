@@ -1,4 +1,4 @@
-//! The same keys, images and time give the same repository on every machine (threats 197).
+//! The same keys, images and time give the same repository on every machine (case 197).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! Publishing fails at every one of its steps, before and after its effect: readers see the old
-//! state or the new one, and the next run completes (threats 195).
+//! state or the new one, and the next run completes (case 195).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

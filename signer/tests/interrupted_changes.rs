@@ -1,6 +1,6 @@
 //! Every kind of change fails at every step of the registry, before and after its effect: readers
 //! see the old state or the new one, never a mix, and the same command run again completes
-//! (threats 195).
+//! (case 195).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Images above 2 GiB: every byte is covered by what is signed (threats 196, CVE-2026-34155).
+//! Images above 2 GiB: every byte is covered by what is signed (case 196, CVE-2026-34155).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;

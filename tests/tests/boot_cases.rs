@@ -3,35 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a document that cannot be read is a failure")]
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
+use racklet_tests::sources::{tests_in, text_of};
 
-/// The test functions of a file: those right after `#[test]`, other attributes between.
 fn tests_of(file: &str) -> BTreeSet<String> {
-    let path = workspace().join(file);
-    let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let mut found = BTreeSet::new();
-    let mut marked = false;
-    for line in source.lines().map(str::trim) {
-        match line.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next()) {
-            Some(name) => {
-                if std::mem::take(&mut marked) {
-                    found.insert(name.to_owned());
-                }
-            }
-            None => marked |= line == "#[test]",
-        }
-    }
-    found
+    tests_in(&text_of(file))
 }
 
 #[test]
 fn every_case_is_listed_once_with_tests_that_are_there() {
-    let text = fs::read_to_string(workspace().join("docs/boot-cases.md")).unwrap();
+    let text = text_of("docs/boot-cases.md");
     let mut cases = BTreeSet::new();
     let mut named = 0;
     for line in text.lines() {
@@ -55,7 +36,7 @@ fn the_tests_of_the_table_of_backends_are_there() {
     let files = ["boot_backends", "boot_trial", "boot_scripts", "boot_sets"];
     let tests: BTreeSet<String> =
         files.iter().flat_map(|file| tests_of(&format!("tests/tests/{file}.rs"))).collect();
-    let text = fs::read_to_string(workspace().join("docs/boot-cases.md")).unwrap();
+    let text = text_of("docs/boot-cases.md");
     let table = text.split("## Slots").next().unwrap();
     let mut found = 0;
     for name in table.split('`').skip(1).step_by(2) {

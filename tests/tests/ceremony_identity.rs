@@ -1,4 +1,4 @@
-//! Threat case 50 with real repositories: two that share every key, made by `signer init`, and
+//! Case 50 with real repositories: two that share every key, made by `signer init`, and
 //! nothing of one is accepted for the other.
 
 use std::collections::BTreeMap;

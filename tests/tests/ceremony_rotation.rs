@@ -15,7 +15,7 @@ fn python_tuf(world: &World, server: &RepoServer, folder: &str) -> Run {
         .env("SSL_CERT_FILE", racklet_tests::rig::Credentials::of(world).ca)
 }
 
-/// Threat case 188: every published version is accepted by python-tuf, by our node and by our
+/// Case 188: every published version is accepted by python-tuf, by our node and by our
 /// signer, both by those who follow step by step and by those who come from the first root.
 #[test]
 fn case_188_every_rotation_is_followed_by_everybody() {

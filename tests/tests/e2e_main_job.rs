@@ -181,7 +181,7 @@ fn a_confirmed_slot_spends_no_tries() {
     let (v1, _) = (world.publish_stable("1.0.0", 1), world.publish_stable("1.1.0", 2));
     let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
     node.update(&[], "b");
-    // Random power failures in normal life (threats 166).
+    // Random power failures in normal life (case 166).
     for _ in 0..5 {
         assert_eq!(node.boot(), "b");
         node.disk.expect(confirmed(1), confirmed(2));

@@ -1,4 +1,4 @@
-//! The cases of `threats.md` §2.1–2.5 that meet the agent's transport and state: the trust core
+//! The cases of `docs/threat-cases.md` that meet the agent's transport and state: the trust core
 //! behind the real HTTP client, the real state directory and the system's clock.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]

@@ -5,17 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+
+use racklet_tests::sources::{tests_in, text_of, workspace};
 
 /// A row: its number, and the tests it names as file and function.
 struct Row {
     case: u32,
     tests: Vec<(String, String)>,
     text: String,
-}
-
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// Each list, and the cases it is of.
@@ -27,7 +24,7 @@ fn documents() -> [(&'static str, Vec<u32>); 2] {
 }
 
 fn rows_of(document: &str) -> Vec<Row> {
-    let text = fs::read_to_string(workspace().join(document)).unwrap();
+    let text = text_of(document);
     text.lines().filter_map(row).collect()
 }
 
@@ -51,24 +48,8 @@ fn row(line: &str) -> Option<Row> {
     Some(Row { case, tests, text })
 }
 
-/// The test functions of a file: those after `#[test]`, other attributes between, and those of
-/// `proptest!`, which has its own.
 fn tests_of(file: &str) -> BTreeSet<String> {
-    let path = workspace().join(file);
-    let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let mut found = BTreeSet::new();
-    let mut marked = false;
-    for line in source.lines().map(str::trim) {
-        match line.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next()) {
-            Some(name) if marked => {
-                found.insert(name.to_owned());
-                marked = false;
-            }
-            Some(_) => marked = false,
-            None => marked |= line == "#[test]",
-        }
-    }
-    found
+    tests_in(&text_of(file))
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn follows_our_repository(program: &'static str) {
     assert_ne!(done.code, 0, "{}", done.output());
 }
 
-/// Threat case 188: every published version is followed step by step, and by a client that comes
+/// Case 188: every published version is followed step by step, and by a client that comes
 /// from the first root.
 fn follows_every_rotation(program: &'static str) {
     let scene = Scene::new(program);

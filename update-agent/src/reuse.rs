@@ -63,7 +63,7 @@ impl Holding {
         progress: &dyn Progress,
     ) -> Result<Self, StageError> {
         let len = len.min(device.len());
-        progress.begin(&format!("look at {what}"), len);
+        progress.begin(&format!("scan {what}"), len);
         let (pieces, cut) = sync_channel(PIECES);
         let read = thread::scope(|scope| {
             let hashed = scope.spawn(move || {

@@ -1,4 +1,4 @@
-//! Redirects, tokens and TLS: who is followed and who is shown what (`threats.md` 92, 100, 101).
+//! Redirects, tokens and TLS: who is followed and who is shown what (cases 92, 100, 101).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

@@ -1,4 +1,4 @@
-//! A registry that lies, breaks off, drips and changes its mind (`threats.md` §2.6).
+//! A registry that lies, breaks off, drips and changes its mind (`docs/fetch-cases.md`).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

@@ -1,4 +1,4 @@
-//! Images that lie, devices that fail (`threats.md` §2.8, 129–133).
+//! Images that lie, devices that fail (cases 118–124 and 129–133).
 
 mod stage_image;
 

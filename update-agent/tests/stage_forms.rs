@@ -1,5 +1,5 @@
 //! Every form an image can be fetched in: alone, mixed, wrong, interrupted. Whatever comes, only
-//! signed chunks are written (issue 4, must show 5).
+//! signed chunks are written.
 
 mod stage_image;
 

@@ -177,7 +177,7 @@ fn case_162_what_is_in_the_slot_is_hashed_not_believed() {
     let done = write_image_at(&pace(), &image, &[], &[], all, &progress, &mut |_| Ok(())).unwrap();
     assert_eq!(done.reused_target, len, "complete: no source is needed");
     let work = progress.work.into_inner().unwrap();
-    assert_eq!(work, [("look at os".to_owned(), len, len), ("write os".to_owned(), 0, 0)]);
+    assert_eq!(work, [("scan os".to_owned(), len, len), ("write os".to_owned(), 0, 0)]);
 }
 
 #[test]

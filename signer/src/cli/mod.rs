@@ -24,7 +24,7 @@ use crate::plan::Expiry;
 use crate::progress::Show;
 use crate::repository::{Access, Registry, open};
 
-/// No core dump and no debugger of the same user reads a key out of this process (threats 182).
+/// No core dump and no debugger of the same user reads a key out of this process (case 182).
 pub fn harden() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     // Fails only where the kernel has no such setting.
@@ -73,8 +73,8 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Sign { files, repo, registry, signing, yes, output } => {
             let asks = !yes && !json;
             if asks && !output::somebody_is_there() {
-                let text = "nobody can be asked whether to sign this: sign at a terminal, or give \
-                            --yes once `signer status FILE` was read";
+                let text = "sign asks for confirmation, and there is no terminal to ask on: sign at a \
+                            terminal, or read `signer status FILE` and give --yes";
                 return Err(SignerError::Usage(text.to_owned()));
             }
             let mut signing = signing::signing(&signing, Which::Given, None)?;
@@ -239,7 +239,7 @@ fn bare(path: &Path) -> Reference {
     }
 }
 
-/// The system clock and nothing else (threats §1.6.6).
+/// The system clock and nothing else: no flag and no variable gives another time.
 fn now() -> UnixTime {
     let seconds = match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),

@@ -230,7 +230,7 @@ fn create_located(
     Ok(report(directory.join(name).with_extension(URI_ENDING), kind, key, Vec::new()))
 }
 
-/// One key under two names would look like two people (threats 34, 192).
+/// One key under two names would look like two people (cases 34, 192).
 fn refuse_duplicate(directory: &Path, path: &Path, key: &Key) -> Result<(), SignerError> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Ok(()) };
     for there in entries.filter_map(|entry| Some(entry.ok()?.path())) {

@@ -24,7 +24,7 @@ use crate::state::State;
 ///
 /// `agrees` is asked after everything was verified and before any key is used; it gets what is
 /// shown. What is shown and what is signed are the same values in memory: a file that changes
-/// meanwhile changes nothing (threats 191).
+/// meanwhile changes nothing (case 191).
 ///
 /// A change that is named, not a file, is fetched from `registry` and put back there.
 pub fn sign(

@@ -92,7 +92,9 @@ impl Report for StageReport {
             text.push_str(&format!("\n{}", requirement.line()));
         }
         if !self.anchored {
-            text.push_str("\nno trust root was given: what it was made on is right in itself only");
+            text.push_str(
+                "\nno trust root was given: what it was made on was checked against its own root only",
+            );
         }
         let next = if self.ready {
             "ready: signer commit"

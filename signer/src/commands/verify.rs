@@ -56,8 +56,8 @@ impl Report for VerifyReport {
         }
         if !self.anchored {
             text.push_str(
-                "\nno trust root was given: it is right in itself, by whoever made it \
-                 (--root FILE or --keys DIR)",
+                "\nno trust root was given: it was checked against its own root only, whoever \
+                 made that (--root FILE or --keys DIR)",
             );
         }
         text

@@ -1,7 +1,7 @@
 //! Keys of other tools: public and private halves in PEM, points of tokens, ECDSA signatures.
 //!
 //! What comes in is judged here, once: an odd key is refused when it is imported, with the reason,
-//! and not when its signature counts nothing (threats 40, 192).
+//! and not when its signature counts nothing (cases 40, 192).
 
 use formats::digest::hex;
 use formats::json::Value;

@@ -99,7 +99,7 @@ pub fn open_document(
     }
 }
 
-/// Signs, and verifies the signature before anybody sees it (threats 194).
+/// Signs, and verifies the signature before anybody sees it (case 194).
 pub fn sign(key: &dyn SigningKey, message: &[u8]) -> Result<Signature, KeyError> {
     let signature = key.raw_signature(message)?;
     let keyid = key.key().id();

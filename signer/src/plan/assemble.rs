@@ -155,7 +155,7 @@ fn signed_bytes(
 }
 
 /// Exactly the version after the published one: a signer never leaves a gap in which another
-/// history fits, and never signs one version twice (threats 189).
+/// history fits, and never signs one version twice (case 189).
 pub fn check_versions(state: Option<&State>, proposal: &Proposal) -> Result<(), PlanError> {
     for payload in &proposal.payloads {
         let role = &payload.role;

@@ -276,7 +276,7 @@ impl Draft<'_> {
         }
     }
 
-    /// A key of the machines signs for nothing that people sign for (threats 192).
+    /// A key of the machines signs for nothing that people sign for (case 192).
     fn check_separation(&self) -> Result<(), PlanError> {
         let mut offline = Vec::new();
         for role in [Role::Root, Role::Targets] {

@@ -40,7 +40,7 @@ fn files_are_private_and_replaced_whole() {
 
 #[test]
 fn what_others_can_change_is_refused() {
-    // Threat 176. Each row weakens one thing.
+    // Case 176. Each row weakens one thing.
     let root = rustix::process::geteuid().is_root();
     type Weaken = fn(&Path);
     let rows: &[(&str, bool, Weaken)] = &[
@@ -145,7 +145,7 @@ fn one_agent_at_a_time() {
 
 #[test]
 fn a_killed_holder_blocks_nobody() {
-    // Threat 169. `flock(1)` takes the same lock.
+    // Case 169. `flock(1)` takes the same lock.
     let dir = tempfile::tempdir().unwrap();
     let state = FsDir::create(&dir.path().join("state")).unwrap();
     drop(StateLock::acquire(&state).unwrap());
@@ -191,7 +191,7 @@ impl Drop for Mounted {
 
 #[test]
 fn a_full_or_read_only_disk_keeps_the_old_state() {
-    // Threats 172, 173.
+    // Cases 172, 173.
     let Some(mounted) = Mounted::new() else { return };
     let path = mounted.0.path().join("state");
     let state = FsDir::create(&path).unwrap();

@@ -246,7 +246,7 @@ fn a_plain_file_holds_the_same_rules() {
     flash.program(&[0x0f, 0x3f], 0).unwrap();
     let mut bytes = [0; 2];
     flash.read(&mut bytes, 0).unwrap();
-    assert_eq!(bytes, [0x00, 0x30], "bits are only cleared, as vm.md measured on SPI-NOR");
+    assert_eq!(bytes, [0x00, 0x30], "bits are only cleared, as on a SPI-NOR chip");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::directory::FileError;
 use crate::tree::TreeFile;
 
 /// An opened blob. Reading it never opens anything again, so the bytes verified through it are
-/// bytes of the same file that is read later (threats S13).
+/// bytes of the same file that is read later (S13).
 #[derive(Debug, Clone)]
 pub struct Blob {
     digest: Digest,

@@ -1,4 +1,5 @@
-//! What must be true of every state that a power cut leaves (`threats.md` §1.4).
+//! What must be true of every state that a power cut leaves: S1 to S5 and L3 of
+//! `docs/threat-model.md`.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a refused update must not have changed, byte for byte (`threats.md` §1.6).
+//! What a refused update must not have changed, byte for byte (`docs/threat-model.md`).
 //!
 //! | set | is |
 //! |---|---|

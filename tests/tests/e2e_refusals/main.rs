@@ -1,5 +1,5 @@
 //! Refusals, end to end: each ends with its reason code and exit code, and what must not change
-//! has not changed, byte for byte (the sets M, S, B, F of `threats.md` §1.6).
+//! has not changed, byte for byte (the sets M, S, B, F of `docs/threat-model.md`).
 //!
 //! | module | refuses because of |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! §2.5: clocks.
+//! Clocks that are wrong, step and jump.
 
 use formats::reason::Reason;
 use formats::tuf::{Role, UnixTime};

@@ -1,4 +1,4 @@
-//! §2.4: delegations.
+//! Delegations: patterns, limits, cycles and cached roles.
 
 use formats::digest::Sha256;
 use formats::json::Value;

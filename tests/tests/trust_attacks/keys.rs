@@ -1,4 +1,4 @@
-//! §2.2: keys, thresholds and signatures.
+//! Keys, thresholds and signatures.
 
 use formats::json::Value;
 use formats::reason::Reason;

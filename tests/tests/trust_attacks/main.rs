@@ -1,7 +1,7 @@
-//! The attacks of `threats.md` §2.1–2.5 that meet the trust core, each under its number.
+//! The attacks of `docs/threat-cases.md` that meet the trust core, each under its number.
 //!
 //! Every test says which reason the node gives and which files of its trusted state are
-//! untouched. Cases that meet other parts run elsewhere; `docs/threat-cases.md` says where.
+//! untouched. Cases that meet other parts run elsewhere; the list says where.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

@@ -1,4 +1,4 @@
-//! §2.3: JSON, names, numbers and times, under good signatures and listings.
+//! JSON, names, numbers and times, under good signatures and listings.
 
 use formats::json::Value;
 use formats::reason::Reason;

@@ -98,8 +98,11 @@ fn give_up_next(agent: &Agent, held: &Held) -> Result<(), AgentError> {
 /// Asks a person, where there is one.
 fn ask(output: Output) -> Result<(), AgentError> {
     let nobody = || {
-        AgentError::new(Reason::Usage, "a reset is not asked for twice by a program")
-            .hint("add --yes if this node shall forget its repository")
+        AgentError::new(
+            Reason::Usage,
+            "reset asks for confirmation, and there is no terminal to ask on",
+        )
+        .hint("add --yes if this node shall forget its repository")
     };
     if output.json || output.quiet || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(nobody());

@@ -14,7 +14,7 @@
 //! Refused, whatever the server says: content encodings, redirects out of TLS or towards the
 //! node's own network, more than [`Limits::redirects`] of them, credentials for another origin,
 //! and bodies longer than the caller's limit. Only closed single ranges are asked for, and
-//! `Accept-Ranges` is not consulted (`field.md` §5, trap 1).
+//! `Accept-Ranges` is not consulted: there are servers that answer ranges without it.
 
 mod answer;
 mod auth;

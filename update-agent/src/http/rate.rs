@@ -1,4 +1,4 @@
-//! The minimum rate: a source that drips is as bad as one that is silent (`threats.md` S7).
+//! The minimum rate: a source that drips is as bad as one that is silent (S7).
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //! Nothing a [`Source`] returns is trusted. Whole objects are compared with the digest they were
 //! asked for by; parts of blobs ([`Source::ranges`]) are for a caller that checks each part against
 //! a signed digest. Tags are used once, for [`Source::tuf_state`]; everything else is asked for by
-//! digest, so a tag that moves in between changes nothing (`threats.md` case 95).
+//! digest, so a tag that moves in between changes nothing (case 95).
 //!
 //! ```text
 //!  docker://host/ns  ──► RegistrySource ─┐

@@ -253,7 +253,7 @@ impl Staging<'_> {
         }
         // From the medium: after a failed flush, memory may have what the medium has not (case 133).
         self.image.target.forget_cached(0, len);
-        self.progress.begin(&format!("look at {}", self.image.component), len);
+        self.progress.begin(&format!("scan {}", self.image.component), len);
         let _ = in_parallel(self.pace.threads, spans(chunks()), |buffer, span: Span| {
             let mut all_zero = true;
             let looked: Result<(), DeviceError> = span.read(self.image.target, buffer, |part| {

@@ -333,8 +333,8 @@ impl Repository {
         read_back(&self.component, target, &self.list, &Notes::default())
     }
 
-    /// Every byte that was written belongs to the signed list, whole chunks only (issue 4, must
-    /// show 5), and nothing outside of the image changed.
+    /// Every byte that was written belongs to the signed list, whole chunks only, and
+    /// nothing outside of the image changed.
     pub fn assert_only_signed_chunks(&self, disk: &Disk) {
         self.assert_only_signed_writes(disk);
         let (old, new) = (self.disk().content(), disk.content());

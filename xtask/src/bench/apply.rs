@@ -16,7 +16,7 @@ use super::run::{Loop, Measured};
 use super::table::{Goal, Row, Unit};
 use crate::cmd::Cmd;
 
-/// 32 MiB, design §6.
+/// 32 MiB: what a small node can spare beside its services.
 const MEMORY: f64 = 32.0 * 1048576.0;
 
 /// One series per contender, a figure per repetition.

@@ -6,7 +6,7 @@
 //!                    beside nginx, docker-registry          beside casync, zchunk
 //! ```
 //! Machines differ and this one is noisy: ours and theirs alternate within one repetition, and only
-//! their ratio is held against design §6. Every result is compared byte for byte with the image.
+//! their ratio is held against the row's goal. Every result is compared byte for byte with the image.
 //! Every command has a time limit; a row that cannot be measured says why and ends nothing.
 
 mod apply;
@@ -204,7 +204,7 @@ fn document(facts: &str, table: &Table) -> String {
     format!(
         "# Benchmarks\n\nWritten by `cargo xtask bench`; do not edit. Ratios of ours to theirs, \
          measured in alternation in one run: the machine is noisy, its absolute figures mean \
-         little. A goal (design §6) is held against the median. Every image written was compared \
+         little. A goal is held against the median. Every image written was compared \
          byte for byte.\n\n{facts}\n{}\n{}.\n",
         table.markdown(),
         table.sentence(),

@@ -14,7 +14,7 @@ use super::table::{Goal, Row, Unit};
 use crate::cmd::Cmd;
 use crate::demo::disk::file_digest;
 
-/// 64 MiB, design §6.
+/// 64 MiB: the smallest machine that serves a rack.
 const MEMORY: f64 = 64.0 * 1048576.0;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 

@@ -7,7 +7,7 @@ use crate::show;
 pub(super) enum Goal {
     AtMost(f64),
     AtLeast(f64),
-    /// Told for orientation; design §6 asks nothing of it.
+    /// Told for orientation: no goal is set.
     None,
 }
 

@@ -1,4 +1,4 @@
-//! Hostile and honest tars: threats 103 to 117.
+//! Hostile and honest tars: cases 103 to 117.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, symlink};

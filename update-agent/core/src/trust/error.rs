@@ -15,7 +15,7 @@ pub enum TrustError {
         source: TufError,
     },
     /// Metadata that is trusted and current otherwise has expired.
-    #[error("{role} version {version} expired at {expires}; this update began at {now}")]
+    #[error("{role} version {version} expired at {expires}; the time is {now}")]
     Expired {
         /// Whose metadata.
         role: Role,
