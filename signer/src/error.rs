@@ -170,8 +170,10 @@ impl SignerError {
                 "the keys at hand are not those of this repository, or too few of them"
             }
             Reason::Expired => "renew it: `signer refresh`, or for targets and root sign again",
-            Reason::VersionRollback => "publish under a new, higher version",
-            Reason::SecverFloor => "give at least the security version that is published",
+            Reason::VersionRollback => {
+                "publish under a new, higher version; docs/versions.md has the order"
+            }
+            Reason::SecverFloor => "give at least the security version of what the channel offers",
             Reason::InsecurePerms => "chmod 600 the file; replace a key others may have read",
             Reason::ExampleKey => "make fresh keys with `signer init`",
             Reason::Unreachable | Reason::Timeout | Reason::Tls | Reason::HttpStatus => {

@@ -289,8 +289,7 @@ fn check_uploaded(
     staged: &Staged,
 ) -> Result<(), SignerError> {
     let Some(release) = &staged.release else { return Ok(()) };
-    let product = release.repository.as_str().rsplit('/').next().unwrap_or_default();
-    let target = format!("{product}/{}", release.tag);
+    let target = release.target();
     let releases = state.releases().map_err(PublishedError::from)?;
     let listed = releases.iter().find(|listed| listed.target == target);
     let listed = listed.ok_or(PlanError::NoRelease { target })?;
