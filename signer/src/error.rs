@@ -10,6 +10,7 @@ use crate::attachment::AttachmentError;
 use crate::image::ImageError;
 use crate::journal::JournalError;
 use crate::key::KeyError;
+use crate::plan::clock::ClockError;
 use crate::plan::{ExpiryError, PlanError};
 use crate::policy::PolicyError;
 use crate::published::PublishedError;
@@ -117,6 +118,9 @@ pub enum SignerError {
         /// The key's id.
         keyid: String,
     },
+    /// The machine's clock is behind what is known to have happened.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// Something ends too soon.
     #[error("{0}")]
     Expires(String),
@@ -125,7 +129,9 @@ pub enum SignerError {
 impl From<ExpiryError> for SignerError {
     fn from(error: ExpiryError) -> Self {
         match error {
-            ExpiryError::Period { .. } => SignerError::Plan(PlanError::Expiry(error)),
+            ExpiryError::Period { .. } | ExpiryError::Policy { .. } => {
+                SignerError::Plan(PlanError::Expiry(error))
+            }
             _ => SignerError::Usage(error.to_string()),
         }
     }
@@ -152,6 +158,7 @@ impl SignerError {
             SignerError::File { .. } | SignerError::Exists(_) => Reason::Config,
             SignerError::Usage(_) => Reason::Usage,
             SignerError::ExampleKey { .. } => Reason::ExampleKey,
+            SignerError::Clock(_) => Reason::ClockUntrusted,
             SignerError::Expires(_) => Reason::Expired,
         }
     }
@@ -168,6 +175,10 @@ impl SignerError {
             Reason::Busy => "run the command again: it starts from what is published now",
             Reason::SigThreshold => {
                 "the keys at hand are not those of this repository, or too few of them"
+            }
+            Reason::ClockUntrusted => {
+                "nothing was signed; when the clock is right and was ahead before, follow \
+                 docs/runbooks/wrong-clock.md"
             }
             Reason::Expired => "renew it: `signer refresh`, or for targets and root sign again",
             Reason::VersionRollback => {

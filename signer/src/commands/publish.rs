@@ -148,7 +148,8 @@ pub fn publish(
     now: UnixTime,
     show: Show,
 ) -> Result<Answer<PublishReport>, SignerError> {
-    let base = Base::latest(registry, signing)?;
+    let base = Base::latest(registry, signing, now)?;
+    signing.periods(&request.expiry)?;
     let (components, security_version) = check_request(&base.published, request)?;
     rehearse(&base.published, request, security_version, now)?;
     let repository = product_repository(registry, &request.product)?;

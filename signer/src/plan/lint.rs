@@ -32,14 +32,12 @@ use serde::Serialize;
 use update_core::trust::Limits;
 
 use super::PlanError;
+use super::clock::CLOCKS;
 use super::expiry::limit_of;
 use super::proposal::Proposal as Proposed;
 use super::release::{Proposal, check_offer, check_release};
 use crate::policy::Policy;
 use crate::state::{State, lookup};
-
-/// One hour: the clocks of two people may differ by so much.
-const CLOCKS: u64 = 3600;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -159,6 +157,16 @@ pub fn lint_change(
         }
     }
     Ok(found.0)
+}
+
+/// Looks at the snapshot and timestamp that were just signed, before anybody can see them.
+pub fn check_online(state: &State, policy: &Policy, now: UnixTime) -> Result<(), PlanError> {
+    let (targets, channels) = (BTreeMap::new(), BTreeMap::new());
+    let view = View { root: &state.root, targets: &targets, channels: &channels, policy, now };
+    let mut found = Findings::default();
+    view.period(&mut found, &Role::Snapshot, &state.snapshot.data.header);
+    view.period(&mut found, &Role::Timestamp, &state.timestamp.data.header);
+    found.0.into_iter().next().map_or(Ok(()), |finding| Err(PlanError::Lint(finding)))
 }
 
 /// Every target that is listed anywhere.

@@ -15,6 +15,7 @@
 //! state is only ever built on one that was verified.
 
 mod assemble;
+pub mod clock;
 mod draft;
 mod expiry;
 mod lint;
@@ -25,7 +26,7 @@ mod sign;
 
 pub use assemble::{Missing, Offline, assemble, check_versions, missing};
 pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, parse_duration, period_of};
-pub use lint::{Component, Finding, Level, check_fit, lint, lint_change};
+pub use lint::{Component, Finding, Level, check_fit, check_online, lint, lint_change};
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
 pub use release::{Proposal as ReleaseProposal, check_offer, check_release, security_version};
 pub use roles::{Delegation, RoleKeySet, rotation_of};
