@@ -361,9 +361,7 @@ fn a_tilde_stands_in_the_target_and_an_underscore_in_the_tag() {
     let tagged = fixture.readable().tagged(&repository, &"1.1.0_rc1".parse().unwrap()).unwrap();
     assert!(tagged.is_some());
     let bundle = bundle_to(&fixture, "bundle.tar", "1.1.0~rc1");
-    verify_at(&format!("oci-archive:{}:racklet", bundle.display()), &fixture.root())
-        .or_else(|_| verify_at(&format!("oci-archive:{}", bundle.display()), &fixture.root()))
-        .unwrap();
+    verify_at(&format!("oci-archive:{}", bundle.display()), &fixture.root()).unwrap();
 }
 
 #[test]
