@@ -88,6 +88,10 @@ pub struct Channel {
     /// What is offered; absent while the channel is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Offer>,
+    /// The newest version it offered, where that is newer than what it offers: nodes may run it, so
+    /// the next release has to come after it. Nodes do not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Version>,
     /// How soon.
     #[serde(default)]
     pub urgency: Urgency,
@@ -110,11 +114,25 @@ impl Channel {
             product: product.to_owned(),
             channel: channel.to_owned(),
             release: None,
+            newest: None,
             urgency: Urgency::Normal,
             hold: false,
             waves: Vec::new(),
             windows: Vec::new(),
         }
+    }
+
+    /// Offers another release, and remembers the newest one.
+    pub fn offer(&mut self, offer: Offer) {
+        let newest = self.newest_offered().cloned();
+        self.newest = newest.filter(|newest| newest.is_newer_than(&offer.version));
+        self.release = Some(offer);
+    }
+
+    /// The newest version that nodes of this channel can have from it.
+    pub fn newest_offered(&self) -> Option<&Version> {
+        let offered = self.release.as_ref().map(|offer| &offer.version);
+        offered.into_iter().chain(&self.newest).max_by(|a, b| a.compare(b))
     }
 
     /// Parses the document of that product and channel. Unknown members are ignored.
@@ -179,6 +197,25 @@ mod tests {
         let bytes = sample().to_bytes();
         assert_eq!(Channel::parse(&bytes, "demo", "stable").unwrap(), sample());
         insta::assert_snapshot!(String::from_utf8(bytes).unwrap());
+    }
+
+    #[test]
+    fn the_newest_offer_is_remembered_while_an_older_one_stands() {
+        let mut channel = Channel::new("demo", "stable");
+        for (version, newest) in [
+            ("1.1.0", None),
+            ("1.0.0", Some("1.1.0")),
+            ("0.9.0", Some("1.1.0")),
+            ("1.1.0", None),
+            ("1.2.0-rc1", None),
+            ("1.2.0", None),
+        ] {
+            channel.offer(Offer { version: version.parse().unwrap(), sha256: Sha256::of(b"") });
+            assert_eq!(channel.newest, newest.map(|v| v.parse().unwrap()), "{version}");
+            let read = Channel::parse(&channel.to_bytes(), "demo", "stable").unwrap();
+            assert_eq!(read.newest_offered(), channel.newest_offered(), "{version}");
+        }
+        assert_eq!(channel.newest_offered(), Some(&"1.2.0".parse().unwrap()));
     }
 
     #[test]

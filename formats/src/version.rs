@@ -1,9 +1,14 @@
-//! Release versions and their order, by the UAPI.10 Version Format Specification (the order of
-//! `systemd-analyze compare-versions`).
+//! Release versions and their order: that of the UAPI.10 Version Format Specification
+//! (`systemd-analyze compare-versions`), in which `1.1.0~rc1` comes before `1.1.0`, and the usual
+//! spellings of pre-releases, `1.1.0-rc1`, `1.1.0-beta.2`, `1.1.0.dev5`, mean the same.
+//! `docs/versions.md` has the table.
 //!
-//! A version is at most 64 letters, digits, `.` and `-`, starting with a letter or digit, so that
-//! it is also a registry tag and a TUF target name. Two spellings may be the same version
-//! (`1.0` and `1.00`); that is why [`Version`] has [`Version::compare`] and no `Ord`.
+//! A version is at most 64 letters, digits, `.`, `-` and `~`, starting with a letter or digit. It
+//! names a TUF target as it is, and a registry tag with `_` for `~` ([`Version::tag`]). Two spellings
+//! may be the same version (`1.0` and `1.00`, `1.1.0-rc1` and `1.1.0~rc1`); that is why [`Version`]
+//! has [`Version::compare`] and no `Ord`.
+
+mod order;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,12 +16,29 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A text that is not a version.
+pub(crate) use self::order::compare;
+use self::order::{marked, runs};
+use crate::oci::Tag;
+
+/// A text that is not a version, and if there is one the spelling that is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not a version (1 to 64 letters, digits, '.' and '-', starting with a letter or digit)"
-)]
-pub struct VersionError(String);
+pub enum VersionError {
+    /// Characters, a beginning or a length that no version has.
+    #[error(
+        "{0:?} is not a version (1 to 64 letters, digits, '.', '-' and '~', starting with a letter or digit)"
+    )]
+    Form(String),
+    /// `+` and `_` are refused: neither a registry tag nor the order has a place for them.
+    #[error("{text:?} is not a version: {sign:?} cannot stand in one; write {instead}")]
+    Sign {
+        /// What was given.
+        text: String,
+        /// The character.
+        sign: char,
+        /// The spelling that works, and how it sorts.
+        instead: String,
+    },
+}
 
 /// A release version, as published.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -28,14 +50,41 @@ impl Version {
         &self.0
     }
 
-    /// Which of two versions is newer (UAPI.10 §"Version Comparison").
+    /// Which of two versions is newer: UAPI.10 §"Version Comparison", once `~` stands before the
+    /// pre-release words alpha, beta, dev, pre, prerelease, preview, rc and snapshot, whatever stood
+    /// there. A total preorder.
     pub fn compare(&self, other: &Version) -> Ordering {
-        compare(self.0.as_bytes(), other.0.as_bytes())
+        compare(marked(&self.0).as_bytes(), marked(&other.0).as_bytes())
     }
 
     /// Whether this version comes after `other`.
     pub fn is_newer_than(&self, other: &Version) -> bool {
         self.compare(other) == Ordering::Greater
+    }
+
+    /// The registry tag of a release of this version: `_` stands for `~`, which no tag may hold.
+    /// No two versions have one tag.
+    pub fn tag(&self) -> Tag {
+        self.0.replace('~', "_").parse().expect("64 letters, digits, '.', '-' and '_' are a tag")
+    }
+
+    /// The version that has this tag.
+    pub fn of_tag(tag: &Tag) -> Option<Self> {
+        tag.as_str().replace('_', "~").parse().ok()
+    }
+
+    /// For a version that reads like a pre-release and sorts after its stem (`1.1.0-hotfix1`): the
+    /// stem, and the spelling that would sort before it.
+    pub fn as_prerelease(&self) -> Option<(Version, Version)> {
+        let after_mark = |start: usize| self.0.get(..start)?.strip_suffix(['-', '.']);
+        let stem_of = |run: order::Run<'_>| match run.is_prerelease() {
+            true => None,
+            false => after_mark(run.start).map(|stem| (stem, run.start)),
+        };
+        let (stem, start) = runs(&self.0).find_map(stem_of)?;
+        let spelt = format!("{stem}~{}", self.0.get(start..)?);
+        let (stem, spelt): (Version, Version) = (stem.parse().ok()?, spelt.parse().ok()?);
+        self.is_newer_than(&stem).then_some((stem, spelt))
     }
 }
 
@@ -43,15 +92,30 @@ impl FromStr for Version {
     type Err = VersionError;
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'~');
         let good = (1..=64).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+            && text.bytes().all(known)
             && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if good {
-            Ok(Version(text.to_owned()))
-        } else {
-            Err(VersionError(text.chars().take(80).collect()))
+            return Ok(Version(text.to_owned()));
         }
+        Err(sign(text).unwrap_or_else(|| VersionError::Form(text.chars().take(80).collect())))
     }
+}
+
+/// What to write instead of a text whose only fault is a `+` or a `_`.
+fn sign(text: &str) -> Option<VersionError> {
+    let sign = text.chars().find(|c| matches!(c, '+' | '_'))?;
+    let with = |other: &str| text.replace(['+', '_'], other).parse::<Version>().ok();
+    let dashed = with("-")?;
+    let instead = match (sign, text.split(['+', '_']).next()?.parse::<Version>()) {
+        ('+', Ok(stem)) => {
+            let newer = if dashed.is_newer_than(&stem) { "newer" } else { "older" };
+            format!("{dashed}, which is {newer} than {stem}")
+        }
+        _ => format!("{dashed} or {}", with(".")?),
+    };
+    Some(VersionError::Sign { text: text.to_owned(), sign, instead })
 }
 
 impl fmt::Display for Version {
@@ -78,140 +142,87 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The comparison of UAPI.10 over any bytes; characters outside its alphabet are skipped.
-pub(crate) fn compare(mut a: &[u8], mut b: &[u8]) -> Ordering {
-    loop {
-        a = skip_foreign(a);
-        b = skip_foreign(b);
-        // `~` sorts before everything, even before the end of the version.
-        match (strip(a, b'~'), strip(b, b'~')) {
-            (Some(rest_a), Some(rest_b)) => {
-                (a, b) = (rest_a, rest_b);
-                continue;
-            }
-            (Some(_), None) => return Ordering::Less,
-            (None, Some(_)) => return Ordering::Greater,
-            (None, None) => {}
-        }
-        match (a.is_empty(), b.is_empty()) {
-            (true, true) => return Ordering::Equal,
-            (true, false) => return Ordering::Less,
-            (false, true) => return Ordering::Greater,
-            (false, false) => {}
-        }
-        let separators =
-            [(b'-', Ordering::Less), (b'^', Ordering::Greater), (b'.', Ordering::Less)];
-        let mut both_stripped = false;
-        for (separator, with_it) in separators {
-            match (strip(a, separator), strip(b, separator)) {
-                (Some(rest_a), Some(rest_b)) => {
-                    (a, b) = (rest_a, rest_b);
-                    both_stripped = true;
-                    break;
-                }
-                (Some(_), None) => return with_it,
-                (None, Some(_)) => return with_it.reverse(),
-                (None, None) => {}
-            }
-        }
-        if both_stripped {
-            continue;
-        }
-        let numeric =
-            a.first().is_some_and(u8::is_ascii_digit) || b.first().is_some_and(u8::is_ascii_digit);
-        let kind: fn(&u8) -> bool =
-            if numeric { u8::is_ascii_digit } else { u8::is_ascii_alphabetic };
-        let (run_a, rest_a) = split_run(a, kind);
-        let (run_b, rest_b) = split_run(b, kind);
-        let order = if numeric { compare_numbers(run_a, run_b) } else { run_a.cmp(run_b) };
-        if order != Ordering::Equal {
-            return order;
-        }
-        (a, b) = (rest_a, rest_b);
-    }
-}
-
-fn skip_foreign(text: &[u8]) -> &[u8] {
-    let known = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.~^".contains(byte);
-    let start = text.iter().position(known).unwrap_or(text.len());
-    text.get(start..).unwrap_or_default()
-}
-
-fn strip(text: &[u8], first: u8) -> Option<&[u8]> {
-    text.split_first().filter(|(byte, _)| **byte == first).map(|(_, rest)| rest)
-}
-
-fn split_run(text: &[u8], kind: fn(&u8) -> bool) -> (&[u8], &[u8]) {
-    let end = text.iter().position(|byte| !kind(byte)).unwrap_or(text.len());
-    text.split_at_checked(end).unwrap_or((text, &[]))
-}
-
-/// Digits of any length as numbers; no digits are zero.
-fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
-    let significant = |digits: &[u8]| {
-        let start = digits.iter().position(|byte| *byte != b'0').unwrap_or(digits.len());
-        digits.get(start..).unwrap_or_default().to_vec()
-    };
-    let (a, b) = (significant(a), significant(b));
-    a.len().cmp(&b.len()).then_with(|| a.cmp(&b))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_order_of_the_specification() {
-        // In each row every version is lower than all to its right.
-        let rows: [&[&str]; 2] = [
-            &[
-                "~",
-                "",
-                "0",
-                "1~rc1",
-                "1",
-                "1-1",
-                "1.0",
-                "1.2",
-                "1.10",
-                "1.10^20260101",
-                "1.11",
-                "9",
-                "10",
-                "2026.11.21",
-                "2026.11.21a",
-                "18446744073709551616",
-            ],
-            &["A", "Z", "a", "aa", "b", "1"],
-        ];
-        for row in rows {
-            for (i, low) in row.iter().enumerate() {
-                for (j, high) in row.iter().enumerate() {
-                    let found = compare(low.as_bytes(), high.as_bytes());
-                    assert_eq!(found, i.cmp(&j), "{low:?} {high:?}");
-                }
-            }
-        }
-        assert_eq!(compare(b"1.0", b"1.00"), Ordering::Equal);
-        assert_eq!(compare(b"123", b"124"), Ordering::Less);
+    fn version(text: &str) -> Version {
+        text.parse().unwrap()
     }
 
     #[test]
     fn versions_are_safe_names() {
-        for good in ["1", "1.1.0", "2026.11.21-rc1", "v3"] {
-            assert_eq!(good.parse::<Version>().unwrap().as_str(), good);
+        for good in ["1", "1.1.0", "2026.11.21-rc1", "v3", "1.0~rc1"] {
+            assert_eq!(version(good).as_str(), good);
         }
-        for bad in ["", ".", "..", "-1", "a/b", "a b", "1+2", "1_2", "é", &"1".repeat(65)] {
+        for bad in
+            ["", ".", "..", "-1", "~1", "a/b", "a b", "1+2", "1_2", "1^2", "é", &"1".repeat(65)]
+        {
             assert!(bad.parse::<Version>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_sign_comes_with_the_spelling_that_works() {
+        for (text, instead) in [
+            ("1.0.0+5", "write 1.0.0-5, which is newer than 1.0.0"),
+            ("1.0.0+rc1", "write 1.0.0-rc1, which is older than 1.0.0"),
+            ("1_0", "write 1-0 or 1.0"),
+        ] {
+            let error = text.parse::<Version>().unwrap_err().to_string();
+            assert!(error.ends_with(instead), "{error}");
+        }
+        for text in ["+5", "1 +5", "_", "1.0^5"] {
+            assert!(matches!(text.parse::<Version>(), Err(VersionError::Form(_))), "{text}");
+        }
+    }
+
+    /// The page's table is what this function does.
+    #[test]
+    fn the_table_of_the_documentation() {
+        let page = include_str!("../../docs/versions.md");
+        let table = page.split("<!-- order -->").nth(1).expect("the page has a table");
+        // Header and ruler go first; the first cell of a row holds spellings of one version.
+        let rows: Vec<Vec<Version>> = table
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| {
+                let cell = line.split('|').nth(1).expect("a row has cells");
+                cell.split('`').skip(1).step_by(2).map(version).collect()
+            })
+            .collect();
+        assert!(rows.len() >= 12, "{} rows", rows.len());
+        for (i, low) in rows.iter().enumerate() {
+            for (j, high) in rows.iter().enumerate() {
+                for (a, b) in low.iter().flat_map(|a| high.iter().map(move |b| (a, b))) {
+                    assert_eq!(a.compare(b), i.cmp(&j), "{a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_reads_like_a_pre_release_and_is_none() {
+        for (text, expected) in [
+            ("1.1.0-hotfix1", Some(("1.1.0", "1.1.0~hotfix1"))),
+            ("1.1.0.build7", Some(("1.1.0", "1.1.0~build7"))),
+            ("1.1.0-rc1", None),
+            ("1.1.0~hotfix1", None),
+            ("1.1.0-1", None),
+            ("1.1.0a", None),
+            ("v3", None),
+        ] {
+            let expected = expected.map(|(stem, spelt)| (version(stem), version(spelt)));
+            assert_eq!(version(text).as_prerelease(), expected, "{text}");
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn the_order_is_consistent(a in "[0-9a-zA-Z.~^-]{0,12}", b in "[0-9a-zA-Z.~^-]{0,12}") {
-            let forth = compare(a.as_bytes(), b.as_bytes());
-            proptest::prop_assert_eq!(forth, compare(b.as_bytes(), a.as_bytes()).reverse());
-            proptest::prop_assert_eq!(compare(a.as_bytes(), a.as_bytes()), Ordering::Equal);
+        fn no_two_versions_have_one_tag(a in "[0-9a][0-9a.~-]{0,8}", b in "[0-9a][0-9a.~-]{0,8}") {
+            let (a, b) = (version(&a), version(&b));
+            proptest::prop_assert_eq!(a == b, a.tag() == b.tag());
+            proptest::prop_assert_eq!(Version::of_tag(&a.tag()), Some(a));
         }
     }
 }

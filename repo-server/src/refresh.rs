@@ -110,11 +110,13 @@ impl Refresher {
         }
         signs.keyids = at_hand.iter().map(KeyId::to_string).collect();
         let now = now();
+        let trust_root = state.roots.values().next().cloned().unwrap_or_default();
+        let mut signing = Signing::of(keys, trust_root);
+        // A clock that is behind finds nothing due, and would be silent until it is too late.
+        signing.check_clock(Some(state), None, now).map_err(|error| chain(&error))?;
         if !is_due(state, now) {
             return Ok(());
         }
-        let trust_root = state.roots.values().next().cloned().unwrap_or_default();
-        let mut signing = Signing::of(keys, trust_root);
         commands::refresh(registry.as_ref(), &mut signing, &Expiry::default(), now)
             .map_err(|error| chain(&error))?;
         signs.timestamp = signs.timestamp.saturating_add(1);

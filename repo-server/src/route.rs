@@ -633,5 +633,11 @@ mod tests {
         let Route::Target { dir, hash, name } = found else { panic!("{found:?}") };
         assert_eq!((dir.as_str(), name.as_str()), ("demo/channels", "stable.json"));
         assert_eq!(hash.to_hex(), HEX);
+        // A version keeps its `~` in URLs, escaped or not.
+        for version in ["1.1.0~rc1", "1.1.0%7Erc1"] {
+            let found = get(&format!("/targets/demo/{HEX}.{version}")).unwrap();
+            let Route::Target { name, .. } = found else { panic!("{found:?}") };
+            assert_eq!(name, "1.1.0~rc1");
+        }
     }
 }

@@ -15,6 +15,11 @@ use signer::repository::{Access, ClientOptions, open};
 
 /// A repository whose timestamp lasts that long.
 fn repository(dir: &Path, period: &str) {
+    repository_of(dir, period, 0);
+}
+
+/// The same, made so many seconds from now.
+fn repository_of(dir: &Path, period: &str, ahead: i64) {
     let reference = format!("oci:{}:racklet", dir.join("repository").display()).parse().unwrap();
     let registry = open(&reference, Access::Write, &ClientOptions::default()).unwrap();
     let request = InitRequest {
@@ -23,7 +28,7 @@ fn repository(dir: &Path, period: &str) {
         ..InitRequest::default()
     };
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let now = UnixTime::from_secs(since.as_secs().try_into().unwrap());
+    let now = UnixTime::from_secs(since.as_secs().try_into().unwrap()).plus(ahead);
     init(registry.as_ref(), &mut Signing::default(), &request, Delivery::Publish, now).unwrap();
 }
 
@@ -62,6 +67,19 @@ fn a_server_with_a_key_renews_and_says_so() {
     assert_eq!(renewed["signs"][0]["error"], serde_json::Value::Null);
     let served = exchange(server.local_addr(), "GET", "/metadata/timestamp.json", &[], &[]);
     assert!(served.expect(200).json()["signed"]["version"].as_u64() >= Some(3));
+    server.stop();
+}
+
+/// By a clock that is behind nothing is ever due: it would be silent until every node stops.
+#[test]
+fn a_server_whose_clock_is_behind_signs_nothing_and_says_so() {
+    let temp = tempfile::tempdir().unwrap();
+    repository_of(temp.path(), "1s", 3 * 86_400);
+    let server = serve(temp.path(), &["snapshot.key", "timestamp.key"]).unwrap();
+    let refused = wait_for(&server, |it| it["signs"][0]["error"].is_string());
+    let error = refused["signs"][0]["error"].as_str().unwrap();
+    assert!(error.starts_with("this machine's clock says"), "{error}");
+    assert_eq!(refused["signs"][0]["timestamp"], 1);
     server.stop();
 }
 

@@ -10,6 +10,7 @@ use crate::attachment::AttachmentError;
 use crate::image::ImageError;
 use crate::journal::JournalError;
 use crate::key::KeyError;
+use crate::plan::clock::ClockError;
 use crate::plan::{ExpiryError, PlanError};
 use crate::policy::PolicyError;
 use crate::published::PublishedError;
@@ -117,6 +118,9 @@ pub enum SignerError {
         /// The key's id.
         keyid: String,
     },
+    /// The machine's clock is behind what is known to have happened.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// Something ends too soon.
     #[error("{0}")]
     Expires(String),
@@ -125,7 +129,9 @@ pub enum SignerError {
 impl From<ExpiryError> for SignerError {
     fn from(error: ExpiryError) -> Self {
         match error {
-            ExpiryError::Period { .. } => SignerError::Plan(PlanError::Expiry(error)),
+            ExpiryError::Period { .. } | ExpiryError::Policy { .. } => {
+                SignerError::Plan(PlanError::Expiry(error))
+            }
             _ => SignerError::Usage(error.to_string()),
         }
     }
@@ -152,6 +158,7 @@ impl SignerError {
             SignerError::File { .. } | SignerError::Exists(_) => Reason::Config,
             SignerError::Usage(_) => Reason::Usage,
             SignerError::ExampleKey { .. } => Reason::ExampleKey,
+            SignerError::Clock(_) => Reason::ClockUntrusted,
             SignerError::Expires(_) => Reason::Expired,
         }
     }
@@ -169,9 +176,15 @@ impl SignerError {
             Reason::SigThreshold => {
                 "the keys at hand are not those of this repository, or too few of them"
             }
+            Reason::ClockUntrusted => {
+                "nothing was signed; when the clock is right and was ahead before, follow \
+                 docs/runbooks/wrong-clock.md"
+            }
             Reason::Expired => "renew it: `signer refresh`, or for targets and root sign again",
-            Reason::VersionRollback => "publish under a new, higher version",
-            Reason::SecverFloor => "give at least the security version that is published",
+            Reason::VersionRollback => {
+                "publish under a new, higher version; docs/versions.md has the order"
+            }
+            Reason::SecverFloor => "give at least the security version of what the channel offers",
             Reason::InsecurePerms => "chmod 600 the file; replace a key others may have read",
             Reason::ExampleKey => "make fresh keys with `signer init`",
             Reason::Unreachable | Reason::Timeout | Reason::Tls | Reason::HttpStatus => {

@@ -233,6 +233,8 @@ struct Memory {
     published: BTreeMap<(String, String), BTreeMap<String, (u64, String)>>,
     /// By first root: what people signed and did not abandon, by role and version.
     signed: BTreeMap<SignedKey, String>,
+    /// The latest time of any line.
+    newest: Option<UnixTime>,
 }
 
 impl Memory {
@@ -249,6 +251,8 @@ impl Memory {
     }
 
     fn replay(&mut self, event: &Event) {
+        let time = event.members.get("time").and_then(Value::as_int).map(UnixTime::from_secs);
+        self.newest = self.newest.max(time);
         let root = event.text("root").to_owned();
         match event.text("event") {
             // Only what leaves this machine by itself; what `publish` signs is public or nowhere.
@@ -309,6 +313,11 @@ impl Journal {
     /// Its events in order.
     pub fn events(&self) -> Result<Vec<Event>, JournalError> {
         read(&self.path)
+    }
+
+    /// The latest time of any of its events: later ones happen after it.
+    pub fn newest(&self) -> Option<UnixTime> {
+        self.memory.newest
     }
 
     /// Where it is.

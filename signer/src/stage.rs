@@ -31,8 +31,9 @@ use formats::digest::Digest;
 use formats::json::{Object, Value};
 use formats::oci::{Descriptor, RepositoryName, Tag, media_type};
 use formats::reason::Reason;
-use formats::release::{ReleaseIndex, Summary};
+use formats::release::{ReleaseIndex, Summary, target_name};
 use formats::tuf::{Role, Signature};
+use formats::version::Version;
 
 use crate::journal::payload_digest;
 use crate::plan::{Payload, Proposal, Restart, Signatures};
@@ -99,6 +100,15 @@ pub struct StagedRelease {
 }
 
 impl StagedRelease {
+    /// The TUF target it is; one that nobody lists where the tag is no version's.
+    pub fn target(&self) -> String {
+        let product = self.repository.as_str().rsplit('/').next().unwrap_or_default();
+        match Version::of_tag(&self.tag) {
+            Some(version) => target_name(product, &version),
+            None => format!("{product}:{}", self.tag),
+        }
+    }
+
     /// The tag to be set when the change becomes visible.
     pub fn tag(&self) -> ReleaseTag {
         ReleaseTag {
@@ -191,8 +201,7 @@ impl Staged {
             }
         }
         if let Some(release) = &self.release {
-            let product = release.repository.as_str().rsplit('/').next().unwrap_or_default();
-            let target = format!("{product}/{}", release.tag);
+            let target = release.target();
             let good = signed(&target).is_some_and(|(_, file)| {
                 let custom = file.custom.as_ref().map(|c| c.to_bytes()).unwrap_or_default();
                 file.check(&target, &release.index).is_ok()

@@ -123,10 +123,13 @@ fn refusals_have_their_codes() {
         let end = ["--version", version, "--component", "os=os.img,hw=cu-v1"];
         [&start[..], &end, more].concat()
     };
-    json(dir, &publish("2.0.0", &["--security-version", "5"]), 0);
+    let stable = |version, more: &[&'static str]| {
+        publish(version, &[&["--channel", "stable"], more].concat())
+    };
+    json(dir, &stable("2.0.0", &["--security-version", "5"]), 0);
     let rows: [(&str, Vec<&str>, i32, &str); 9] = [
-        ("older", publish("1.0.0", &[]), 12, "version_rollback"),
-        ("floor", publish("2.1.0", &["--security-version", "4"]), 12, "secver_floor"),
+        ("older", stable("1.0.0", &[]), 12, "version_rollback"),
+        ("floor", stable("2.1.0", &["--security-version", "4"]), 12, "secver_floor"),
         ("no repository", vec!["verify", "oci:nowhere"], 14, "unreachable"),
         ("empty registry", vec!["verify", "docker://127.0.0.1:1/x"], 14, "unreachable"),
         ("newer", publish("3.0.0", &[]), 0, ""),

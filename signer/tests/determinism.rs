@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// 2026-03-01T00:00:00Z, in which every program believes.
-const THEN: &str = "1772323200";
+/// 2026-12-01T00:00:00Z, in which every program believes.
+const THEN: &str = "1796083200";
 
 /// `signer` in a folder, with an environment, at that time.
 fn signer(dir: &Path, environment: &[(&str, &str)], arguments: &str) {

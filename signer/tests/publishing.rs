@@ -272,3 +272,105 @@ fn a_bundle_holds_one_release_and_the_trust_of_all() {
     let error = fixture.verify().expect_err("a release is missing");
     assert_eq!(error.reason(), Reason::BundleFormat, "{error} after {}", gone.state);
 }
+
+/// Publishes `version` there, with that security version, and gives what it has.
+fn released(
+    fixture: &Fixture,
+    version: &str,
+    channel: Option<&str>,
+    security_version: Option<u64>,
+) -> Result<u64, Reason> {
+    let mut request = fixture.request(version, "os.img");
+    request.channel = channel.map(str::to_owned);
+    request.security_version = security_version;
+    let done = fixture.publish(&request).map_err(|error| error.reason())?;
+    Ok(serde_json::to_value(&done).unwrap()["security_version"].as_u64().unwrap())
+}
+
+#[test]
+fn a_release_is_compared_with_what_its_channel_offered() {
+    let fixture = Fixture::new();
+    let (stable, beta) = (Some("stable"), Some("beta"));
+    let older = Err(Reason::VersionRollback);
+    for (version, channel, given, expected) in [
+        ("1.0.4", stable, None, Ok(1)),
+        ("1.1.0-rc1", beta, Some(3), Ok(3)),
+        ("a hotfix beside it: 1.0.5", stable, None, Ok(1)),
+        ("1.1.0~rc1", beta, None, older),
+        ("1.1.0-beta.2", beta, None, older),
+        ("1.1.0-rc2", beta, Some(2), Err(Reason::SecverFloor)),
+        ("1.1.0-rc2", beta, None, Ok(3)),
+        // A pre-release leads to its release, on either channel.
+        ("1.1.0", stable, None, Ok(1)),
+        ("1.0.9", stable, None, older),
+        // Without a channel nobody is offered anything; unsaid, it has the highest there is.
+        ("0.9.0", None, None, Ok(3)),
+        ("0.8.0", None, Some(1), Ok(1)),
+        ("0.9", None, None, Ok(3)),
+        ("0.09", None, None, older),
+    ] {
+        let spelt = version.rsplit(' ').next().unwrap();
+        assert_eq!(released(&fixture, spelt, channel, given), expected, "{version}");
+    }
+    fixture.verify().unwrap();
+}
+
+#[test]
+fn a_channel_that_went_back_remembers_the_newest_offer() {
+    let fixture = Fixture::new();
+    let stable = Some("stable");
+    for (version, security_version) in [("1.0.0", 1), ("1.1.0", 1), ("1.2.0", 2)] {
+        released(&fixture, version, stable, Some(security_version)).unwrap();
+    }
+    let set = |channel: &str, release: &str| {
+        let edit = Edit::Channel(
+            ChannelEdit {
+                product: "demo".to_owned(),
+                channel: channel.to_owned(),
+                release: Some(release.parse().unwrap()),
+                ..ChannelEdit::default()
+            },
+            None,
+        );
+        let (writable, mut signing) = (fixture.writable(), fixture.signing());
+        let options = EditOptions::default();
+        let (registry, delivery) = (writable.as_ref(), Delivery::Publish);
+        let done =
+            done(signer::commands::edit(registry, &mut signing, &edit, &options, delivery, NOW));
+        let text = |report| serde_json::to_value(report).unwrap()["warnings"].to_string();
+        done.map(text).map_err(|error| error.reason())
+    };
+    // Nodes that confirmed 1.2.0 hold its security version.
+    assert_eq!(set("stable", "1.1.0"), Err(Reason::SecverFloor));
+    assert!(!set("beta", "1.1.0").unwrap().contains("would offer"));
+    let warnings = set("beta", "1.0.0").unwrap();
+    assert!(
+        warnings.contains("demo/channels/beta.json would offer 1.0.0 after 1.1.0"),
+        "{warnings}"
+    );
+    // Nodes of this channel may run 1.1.0.
+    assert_eq!(released(&fixture, "1.0.5", Some("beta"), None), Err(Reason::VersionRollback));
+    assert_eq!(released(&fixture, "1.1.5", Some("beta"), None), Ok(1));
+}
+
+#[test]
+fn a_tilde_stands_in_the_target_and_an_underscore_in_the_tag() {
+    let fixture = Fixture::new();
+    released(&fixture, "1.1.0~rc1", Some("stable"), None).unwrap();
+    let repository = "racklet/demo".parse().unwrap();
+    let tagged = fixture.readable().tagged(&repository, &"1.1.0_rc1".parse().unwrap()).unwrap();
+    assert!(tagged.is_some());
+    let bundle = bundle_to(&fixture, "bundle.tar", "1.1.0~rc1");
+    verify_at(&format!("oci-archive:{}", bundle.display()), &fixture.root()).unwrap();
+}
+
+#[test]
+fn what_only_looks_like_a_pre_release_is_said() {
+    let fixture = Fixture::new();
+    for (version, said) in [("1.1.0-hotfix1", true), ("1.1.1-rc1", false), ("1.1.1-1", false)] {
+        let done = fixture.publish(&fixture.request(version, "os.img")).unwrap();
+        let warnings = serde_json::to_value(&done).unwrap()["warnings"].to_string();
+        let wanted = "a pre-release of 1.1.0 is written 1.1.0~hotfix1";
+        assert_eq!(warnings.contains(wanted), said, "{version}: {warnings}");
+    }
+}

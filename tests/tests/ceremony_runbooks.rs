@@ -222,6 +222,31 @@ fn expired_metadata_md() {
 }
 
 #[test]
+fn wrong_clock_md() {
+    let world = first_repository();
+    let root = fs::read(world.path("alice/root.json")).expect("read the trust root");
+    let mut nodes = [node_of(&root), node_of(&root)];
+    let [before, after] = nodes.each_mut();
+    let now = files(&world);
+    let _set = before.update(|wanted| reply(&now, wanted)).expect("the node updates");
+    let refresh = "signer refresh --repo oci:repository --keys online --json";
+    let _there = tool("faketime", "faketime");
+    let ahead = shell(&world, &format!("exec faketime -f +40d {refresh}")).ok();
+    assert!(ahead.stderr.contains("40 days old by this clock"), "{}", ahead.stderr);
+    let refused = shell(&world, refresh).finish().exits(formats::reason::Exit::Freeze);
+    assert_eq!(refused.json()["code"], "clock_untrusted", "{}", refused.output());
+    let future = files(&world);
+    let _set = after.update(|wanted| reply(&future, wanted)).expect("it was signed well");
+    let _done = follow(&world, "wrong-clock.md");
+    let mended = files(&world);
+    for node in &mut nodes {
+        let set = node.update(|wanted| reply(&mended, wanted)).expect("the node updates");
+        assert_eq!(set.root().header.version, 2);
+        assert!(set.timestamp().header.expires < node.clock.system.plus(2 * 86_400));
+    }
+}
+
+#[test]
 fn air_gap_md() {
     let world = first_repository();
     let _done = follow(&world, "air-gap.md");

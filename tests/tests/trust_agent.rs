@@ -436,7 +436,7 @@ fn case_87_a_certificate_that_is_not_valid_yet() {
     assert_eq!(scene.refresh(&[source]).unwrap(), (4, 4));
     // In 1970 itself nobody is asked at all.
     let stored = scene.state.trust().unwrap();
-    let clock = Clock { system: UnixTime::EPOCH, build: UnixTime::from_secs(trust::BUILD_TIME) };
+    let clock = Clock { system: UnixTime::EPOCH, build: formats::tuf::BUILD_TIME };
     let error = update_core::trust::start_time(clock, stored.known_time).unwrap_err();
     assert_eq!(error.reason(), Reason::ClockUntrusted);
 }

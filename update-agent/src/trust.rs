@@ -7,7 +7,7 @@ use formats::digest::Sha256;
 use formats::oci::Descriptor;
 use formats::reason::{Exit, Reason};
 use formats::release::{Summary, channel_target_name, target_name};
-use formats::tuf::{Envelope, Metadata as _, Role, Root, UnixTime};
+use formats::tuf::{BUILD_TIME, Envelope, Metadata as _, Role, Root, UnixTime};
 use formats::version::Version;
 use update_core::chooser::Proof;
 use update_core::trust::{
@@ -19,14 +19,10 @@ use crate::error::AgentError;
 use crate::source::{FetchError, Source, TufState};
 use crate::state::{Held, KnownState, MetadataVersions, Report, State};
 
-/// 2026-11-01: no update happens before this program was written. Raised with each release; a
-/// constant, so that the same source builds to the same bytes.
-pub const BUILD_TIME: i64 = 1_793_491_200;
-
 /// The clock as the core wants it: `now` in Unix seconds.
 pub fn clock(now: u64) -> Clock {
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    Clock { system: UnixTime::from_secs(now), build: UnixTime::from_secs(BUILD_TIME) }
+    Clock { system: UnixTime::from_secs(now), build: BUILD_TIME }
 }
 
 /// Verified metadata and where its files come from.

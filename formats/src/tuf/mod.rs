@@ -56,4 +56,4 @@ pub use root::{REPOSITORY, Root, TopLevelKeys};
 pub use snapshot::{Snapshot, Timestamp};
 pub use targets::Targets;
 pub use threshold::{Keys, MAX_KEYS, RoleKeys};
-pub use time::{TimeError, UnixTime};
+pub use time::{BUILD_TIME, TimeError, UnixTime};

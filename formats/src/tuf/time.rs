@@ -15,6 +15,10 @@ pub struct TimeError;
 
 const DAY: i64 = 86_400;
 
+/// 2026-11-01: no metadata were signed and no update happens before these programs were written.
+/// Raised with each release; a constant, so that the same source builds to the same bytes.
+pub const BUILD_TIME: UnixTime = UnixTime(1_793_491_200);
+
 impl UnixTime {
     /// 0001-01-01T00:00:00Z.
     pub const MIN: UnixTime = UnixTime(-62_135_596_800);

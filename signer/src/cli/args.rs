@@ -494,7 +494,7 @@ pub(super) struct ReleaseArgs {
     /// The product
     #[arg(long)]
     pub(super) product: String,
-    /// The version
+    /// The version; docs/versions.md has the order
     #[arg(long)]
     pub(super) version: Version,
     /// A component's image and the hardware ids it is for
@@ -514,7 +514,7 @@ pub(super) struct ReleaseArgs {
     /// other way round when it is given up. Those not named come last; the boot flags after all
     #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',')]
     pub(super) order: Vec<ComponentName>,
-    /// Raise it when older releases must never run again; else that of the release before
+    /// Raise it when older releases must never run again; else that of what the channel offers
     #[arg(long, value_name = "N")]
     pub(super) security_version: Option<u64>,
     /// An SBOM (SPDX or CycloneDX, JSON) to attach and to sign for; repeatable

@@ -78,6 +78,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
                 return Err(SignerError::Usage(text.to_owned()));
             }
             let mut signing = signing::signing(&signing, Which::Given, None)?;
+            signing.check_clock(None, None, now)?;
             let agrees = |shown: &StageReport| !asks || output::agrees(shown);
             let access = if output.is_none() { Access::Write } else { Access::Read };
             let from = repo.map(|repo| opened(&repo, &registry, access)).transpose()?;
@@ -88,6 +89,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Commit { files, repo, signing, expires } => {
             let expiry = Expiry::parse(&expires)?;
             let mut signing = signing::signing(&signing, Which::All, Some(&repo.repo))?;
+            signing.check_clock(None, None, now)?;
             let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
             let registry = registry.as_ref();
             let report = commands::commit(registry, &mut signing, &files, &expiry, now)?;
@@ -97,6 +99,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Refresh { repo, signing, expires } => {
             let expiry = Expiry::parse(&expires)?;
             let mut signing = signing::signing(&signing, Which::All, Some(&repo.repo))?;
+            signing.check_clock(None, None, now)?;
             let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
             let report = commands::refresh(registry.as_ref(), &mut signing, &expiry, now)?;
             output::success(&report, json);

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::warn_of_example_keys;
 use crate::commands::{Report, StageReport};
 use crate::error::SignerError;
+use crate::plan::Finding;
 
 /// Prints a report.
 pub(super) fn success(report: &impl Report, json: bool) {
@@ -20,6 +21,11 @@ pub(super) fn success(report: &impl Report, json: bool) {
     } else {
         line(&report.text());
     }
+}
+
+/// Says on stderr what somebody should know before anything is signed.
+pub(super) fn warn(finding: &Finding) {
+    eprintln!("warning: {finding}");
 }
 
 /// Prints an error.

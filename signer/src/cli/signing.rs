@@ -6,6 +6,7 @@ use formats::reference::Reference;
 use formats::tuf::{Key, KeyId, Role};
 
 use super::args::SigningArgs;
+use super::output;
 use crate::commands::{self, ROOT_FILE, Signing};
 use crate::error::SignerError;
 use crate::journal::{JOURNAL_FILE, Journal};
@@ -55,7 +56,8 @@ pub(super) fn signing(
     };
     let policy = policy(arguments.config.as_deref(), directory, repository)?;
     let journal = Journal::open(&journal_path(arguments)?)?;
-    Ok(Signing { keys, trust_root, trust_root_file: beside, policy, journal: Some(journal) })
+    let (journal, tell) = (Some(journal), Some(output::warn as fn(&_)));
+    Ok(Signing { keys, trust_root, trust_root_file: beside, policy, journal, tell })
 }
 
 /// With the keys; for who has no directory of keys, where programs keep their state.

@@ -172,7 +172,7 @@ impl Content {
             ),
             index
                 .clone()
-                .annotated(annotation::REF_NAME, &format!("{}:{version}", request.product)),
+                .annotated(annotation::REF_NAME, &format!("{}:{}", request.product, version.tag())),
         ];
         let mut blobs = vec![(tuf.clone(), state_descriptor, Kind::Manifest)];
         for layer in std::iter::once(state.config).chain(state.layers) {

@@ -12,9 +12,10 @@ use super::{ROOT_FILE, time};
 use crate::error::SignerError;
 use crate::journal::{Event, Journal, Which};
 use crate::key::KeyStore;
+use crate::plan::clock::{self, Evidence};
 use crate::plan::{
-    Change, Expiry, Finding, Level, PlanError, Proposal, assemble, check_at_hand, decide, finish,
-    lint_change, sign_payloads,
+    Change, Expiry, Finding, Level, PlanError, Proposal, assemble, check_at_hand, check_online,
+    decide, finish, lint_change, sign_payloads,
 };
 use crate::policy::Policy;
 use crate::published::{self, Published, PublishedError};
@@ -37,6 +38,8 @@ pub struct Signing {
     pub policy: Policy,
     /// The log; absent in programs that keep their own.
     pub journal: Option<Journal>,
+    /// Told what somebody should know before a key is used; absent: nobody is.
+    pub tell: Option<fn(&Finding)>,
 }
 
 impl Signing {
@@ -60,6 +63,37 @@ impl Signing {
             Some(journal) => Ok(journal.record(events)?),
             None => Ok(()),
         }
+    }
+
+    /// Refuses to sign with a clock that is behind what is known to have happened: by the build of
+    /// this program, the log, what is published and what is staged. Says when it may be ahead.
+    pub fn check_clock(
+        &self,
+        state: Option<&State>,
+        staged: Option<&Proposal>,
+        now: UnixTime,
+    ) -> Result<(), SignerError> {
+        let mut evidence = vec![Evidence::of_program()];
+        if let Some(state) = state {
+            evidence.extend(clock::evidence_of(state, &self.policy));
+        }
+        if let Some(proposal) = staged {
+            evidence.extend(clock::evidence_of_staged(proposal, &self.policy));
+        }
+        if let Some(journal) = &self.journal {
+            evidence.extend(journal.newest().map(|time| Evidence::of_log(journal.path(), time)));
+        }
+        clock::judge(&evidence, now)?;
+        let finding = state.and_then(|state| clock::may_be_ahead(&evidence, state, now));
+        if let (Some(finding), Some(tell)) = (finding, self.tell) {
+            tell(&finding);
+        }
+        Ok(())
+    }
+
+    /// Periods as given, with those of `signer.toml` for the rest.
+    pub(super) fn periods(&self, given: &Expiry) -> Result<Expiry, SignerError> {
+        Ok(given.clone().within(&self.policy.expiry()?)?)
     }
 
     fn remembers(&self, repository: &str, state: &State, which: Which) -> Result<(), SignerError> {
@@ -129,8 +163,14 @@ pub(super) enum Outcome {
 
 impl Base {
     /// What is published now.
-    pub(super) fn latest(registry: &dyn Registry, signing: &Signing) -> Result<Self, SignerError> {
-        Ok(Base { published: signing.load(registry)?, recovery: false })
+    pub(super) fn latest(
+        registry: &dyn Registry,
+        signing: &Signing,
+        now: UnixTime,
+    ) -> Result<Self, SignerError> {
+        let published = signing.load(registry)?;
+        signing.check_clock(Some(&published.state), None, now)?;
+        Ok(Base { published, recovery: false })
     }
 
     /// What is published now, or the last good state before an online key was stolen, by its tag.
@@ -138,8 +178,9 @@ impl Base {
         registry: &dyn Registry,
         signing: &Signing,
         tag: Option<&str>,
+        now: UnixTime,
     ) -> Result<Self, SignerError> {
-        let Some(tag) = tag else { return Base::latest(registry, signing) };
+        let Some(tag) = tag else { return Base::latest(registry, signing, now) };
         let found = published::fetch_tag(registry, &published::tag(tag)?)?;
         let nothing = || PublishedError::Nothing(format!("{} {tag}", registry.reference()));
         let found = found.ok_or_else(nothing)?;
@@ -147,6 +188,7 @@ impl Base {
             State::verify(&found.files, Some(signing.root()?)).map_err(PublishedError::from)?;
         refuse_older_root(registry, signing, &state)?;
         signing.remembers(&repository_name(registry), &state, Which::Offline)?;
+        signing.check_clock(Some(&state), None, now)?;
         let published = Published { manifest: found.manifest, state };
         Ok(Base { published, recovery: true })
     }
@@ -178,7 +220,7 @@ pub(super) fn apply(
     now: UnixTime,
 ) -> Result<Outcome, SignerError> {
     let Wanted { change, what, release, expiry } = wanted;
-    let expiry = expiry.clone().or(&signing.policy.expiry()?);
+    let expiry = signing.periods(expiry)?;
     let before = &base.published.state;
     let Some(proposal) = decide(before, &change, &expiry, now)? else {
         return Ok(Outcome::Unchanged(Box::new(base.published)));
@@ -266,6 +308,7 @@ pub(super) fn finish_staged(
     let restart = staged.restart(before);
     let keys = &signing.keys;
     let state = finish(before, offline, &staged.proposal, keys, expiry, restart, now)?;
+    check_online(&state, &signing.policy, now)?;
     if staged.release.is_some() {
         check_uploaded(registry, &state, staged)?;
     }
@@ -289,8 +332,7 @@ fn check_uploaded(
     staged: &Staged,
 ) -> Result<(), SignerError> {
     let Some(release) = &staged.release else { return Ok(()) };
-    let product = release.repository.as_str().rsplit('/').next().unwrap_or_default();
-    let target = format!("{product}/{}", release.tag);
+    let target = release.target();
     let releases = state.releases().map_err(PublishedError::from)?;
     let listed = releases.iter().find(|listed| listed.target == target);
     let listed = listed.ok_or(PlanError::NoRelease { target })?;

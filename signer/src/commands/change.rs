@@ -109,7 +109,7 @@ pub fn edit(
     delivery: Delivery<'_>,
     now: UnixTime,
 ) -> Result<Answer<ChangeReport>, SignerError> {
-    let base = Base::load(registry, signing, options.base)?;
+    let base = Base::load(registry, signing, options.base, now)?;
     let (change, what) = change_of(&base.published, edit)?;
     let channel = match edit {
         Edit::Channel(edit, _) => Some(channel_target_name(&edit.product, &edit.channel)),
@@ -181,9 +181,10 @@ pub fn refresh(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<ChangeReport, SignerError> {
-    let before = signing.load(registry)?;
-    let expiry = expiry.clone().or(&signing.policy.expiry()?);
+    let before = Base::latest(registry, signing, now)?.published;
+    let expiry = signing.periods(expiry)?;
     let state = plan::refresh(&before.state, &signing.keys, &expiry, now)?;
+    plan::check_online(&state, &signing.policy, now)?;
     signing.record(&online_events(&state, "refresh", "refresh", now))?;
     let manifest = published::publish(registry, Some(&before.manifest), &state, None)?;
     let repository = repository_name(registry);

@@ -104,8 +104,9 @@ pub fn init(
         let text = format!("{} holds a repository already", registry.reference());
         return Err(SignerError::Exists(text));
     }
+    signing.check_clock(None, None, now)?;
+    let expiry = signing.periods(&request.expiry)?;
     let sets = gather_keys(signing, request)?;
-    let expiry = request.expiry.clone().or(&signing.policy.expiry()?);
     let mut staged = Staged {
         what: "a first repository".to_owned(),
         repository: repository_name(registry),
@@ -120,6 +121,7 @@ pub fn init(
     let there = path.exists();
     if there {
         take_over_root(&mut staged, &read_trust_root(&path)?, &expiry, now)?;
+        signing.check_clock(None, Some(&staged.proposal), now)?;
     }
     let warnings = lint(None, &staged.proposal, &signing.policy, now)?;
     if delivery != Delivery::Publish {

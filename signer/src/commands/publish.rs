@@ -19,11 +19,11 @@ use crate::attachment;
 use crate::error::SignerError;
 use crate::image::{self, Sinks, Source};
 use crate::plan::{
-    Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, check_fit, check_release,
-    decide,
+    self, Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, check_fit,
+    check_release, decide,
 };
 use crate::progress::Show;
-use crate::published::{self, Published, product_repository};
+use crate::published::{Published, product_repository};
 use crate::repository::Registry;
 use crate::stage::StagedRelease;
 
@@ -49,7 +49,8 @@ pub struct PublishRequest {
     pub version: Version,
     /// The images.
     pub components: Vec<ComponentInput>,
-    /// The security version; absent: that of the releases before, at first 1.
+    /// The security version; absent: that of what the channel offers, or the highest of the
+    /// product, at first 1.
     pub security_version: Option<u64>,
     /// The channel that offers it from now on.
     pub channel: Option<String>,
@@ -147,12 +148,13 @@ pub fn publish(
     now: UnixTime,
     show: Show,
 ) -> Result<Answer<PublishReport>, SignerError> {
-    let base = Base::latest(registry, signing)?;
+    let base = Base::latest(registry, signing, now)?;
+    signing.periods(&request.expiry)?;
     let (components, security_version) = check_request(&base.published, request)?;
     rehearse(&base.published, request, security_version, now)?;
     let repository = product_repository(registry, &request.product)?;
     registry.may_mount_from(&neighbours(registry, &base.published, &request.product)?);
-    let tag = published::tag(request.version.as_str())?;
+    let tag = request.version.tag();
     let images: Vec<_> =
         components.iter().map(|one| (one.name.as_str(), one.path.as_path())).collect();
     let documents =
@@ -296,19 +298,16 @@ fn check_request(
     }
     // The order of arguments has no meaning, so it must not change the digest.
     components.sort_by(|a, b| (&a.name, &a.compatible).cmp(&(&b.name, &b.compatible)));
-    let highest = before
-        .state
-        .releases()
-        .map_err(PlanError::from)?
-        .into_iter()
-        .filter(|release| release.product == request.product)
-        .map(|release| release.summary.security_version)
-        .max();
-    let security_version = request.security_version.or(highest).unwrap_or(1);
+    let channel = request.channel.as_deref();
+    let security_version = match request.security_version {
+        Some(given) => given,
+        None => plan::security_version(&before.state, &request.product, channel)?,
+    };
     let proposal = ReleaseProposal {
         product: &request.product,
         version: &request.version,
         security_version,
+        channel,
         components: components
             .iter()
             .map(|component| (component.name.as_str(), component.compatible.as_slice()))

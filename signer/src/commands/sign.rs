@@ -46,6 +46,7 @@ pub fn sign(
         let which = if staged.recovery { Which::Offline } else { Which::All };
         journal.check_published(&staged.repository, state, which)?;
     }
+    signing.check_clock(base, Some(&staged.proposal), now)?;
     check_memory(signing, &staged, base)?;
     let warnings = lint(base, &staged.proposal, &signing.policy, now)?;
     let shown = stage_report(first, true, &staged, base, warnings.clone(), Vec::new(), now)?;
@@ -203,9 +204,10 @@ pub fn commit(
         check_unmoved(&staged, base, current)?;
     }
     let current = current.as_ref();
+    signing.check_clock(current, Some(&staged.proposal), now)?;
     crate::plan::check_versions(current, &staged.proposal)?;
     let warnings = lint(current, &staged.proposal, &signing.policy, now)?;
-    let expiry = expiry.clone().or(&signing.policy.expiry()?);
+    let expiry = signing.periods(expiry)?;
     if current.is_none() {
         found_trust_root(signing, &staged)?;
     }

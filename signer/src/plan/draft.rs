@@ -83,7 +83,7 @@ impl<'a> Draft<'a> {
             let name = target_name(&edit.product, &version);
             let listed = self.find(&name).and_then(|(_, file)| file.hashes.as_sha256());
             let sha256 = listed.ok_or(PlanError::NoRelease { target: name })?;
-            document.release = Some(Offer { version, sha256 });
+            document.offer(Offer { version, sha256 });
         }
         document.urgency = edit.urgency.unwrap_or(document.urgency);
         document.hold = edit.hold.unwrap_or(document.hold);

@@ -38,6 +38,16 @@ pub enum ExpiryError {
         /// What is accepted.
         limit_days: u64,
     },
+    /// Longer than `signer.toml` lets the role's metadata last.
+    #[error("signer.toml lets {role} metadata last {limit} seconds, not {seconds}")]
+    Policy {
+        /// The role.
+        role: Role,
+        /// What was asked for.
+        seconds: u64,
+        /// What it says.
+        limit: u64,
+    },
 }
 
 /// Periods of the top-level roles, where they are not those of the metadata before.
@@ -74,6 +84,17 @@ impl Expiry {
             self.0.entry(role.clone()).or_insert(*seconds);
         }
         self
+    }
+
+    /// Periods as given, filled in from those of the policy, which none may exceed.
+    pub fn within(self, policy: &Expiry) -> Result<Self, ExpiryError> {
+        for (role, seconds) in &self.0 {
+            if let Some(limit) = policy.0.get(role).copied().filter(|limit| seconds > limit) {
+                let (role, seconds) = (role.clone(), *seconds);
+                return Err(ExpiryError::Policy { role, seconds, limit });
+            }
+        }
+        Ok(self.or(policy))
     }
 
     /// When metadata of that role ends if it is signed `now`, on top of metadata with these
@@ -147,6 +168,15 @@ mod tests {
             assert!(Expiry::parse(&[text]).is_err(), "{text}");
         }
         assert!(Expiry::parse(&["timestamp=30d", "root=10y"]).is_ok());
+    }
+
+    #[test]
+    fn no_period_is_longer_than_the_policy_has_it() {
+        let policy = Expiry::parse(&["timestamp=2d", "snapshot=7d"]).unwrap();
+        let given = |text: &str| Expiry::parse(&[text]).unwrap().within(&policy);
+        assert_eq!(given("timestamp=1d").unwrap().0[&Role::Snapshot], 7 * DAY);
+        assert!(given("root=2y").is_ok());
+        assert!(matches!(given("timestamp=3d"), Err(ExpiryError::Policy { .. })));
     }
 
     #[test]

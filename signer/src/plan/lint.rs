@@ -3,8 +3,9 @@
 //! | found | is | code |
 //! |---|---|---|
 //! | metadata that ended, or lasts longer than the policy says | refused | `expired` |
-//! | a release that changed, or is older than a published one | refused | `version_rollback` |
-//! | a security version below a published one | refused | `secver_floor` |
+//! | a release that changed | refused | `version_rollback` |
+//! | a new release that is older than what its channel offered | refused | `version_rollback` |
+//! | a channel that offers a lower security version than before | refused | `secver_floor` |
 //! | hardware without a component it needs | refused | `hw_mismatch` |
 //! | an image larger than the slot it goes to | refused | `slot_size` |
 //! | a channel that offers what is not signed | refused | `target_not_found` |
@@ -13,31 +14,30 @@
 //! | keys that count nothing | refused | `key_invalid` |
 //! | a threshold that needs every key there is | said | `sig_threshold` |
 //! | a published key | said | `example_key` |
-//! | a release that is gone; a channel that offers an older one | said | `version_rollback` |
+//! | a release that is gone; a channel that offers an older one again | said | `version_rollback` |
+//! | a version that reads like a pre-release and sorts after its stem | said | `version_rollback` |
+//! | a release in no channel with a security version below another's | said | `secver_floor` |
 //! | a channel that is gone | said | `target_not_found` |
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use formats::channel::Channel;
 use formats::reason::Reason;
-use formats::release::{COMPONENTS_LIMIT, Summary, target_name};
+use formats::release::{Summary, target_name};
 use formats::tuf::{
     DelegatedTo, Header, Metadata, PublicKey, Role, RoleKeys, Root, TargetFile, Targets, UnixTime,
 };
-use formats::version::Version;
 use serde::Serialize;
 use update_core::trust::Limits;
 
+use super::PlanError;
+use super::clock::CLOCKS;
 use super::expiry::limit_of;
 use super::proposal::Proposal as Proposed;
-use super::{PlanError, check_word};
+use super::release::{Proposal, check_offer, check_release};
 use crate::policy::Policy;
 use crate::state::{State, lookup};
-
-/// One hour: the clocks of two people may differ by so much.
-const CLOCKS: u64 = 3600;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -144,6 +144,10 @@ pub fn lint_change(
             None => view.new_target(&mut found, before, target, file),
         }
     }
+    for (target, channel) in &proposal.channels {
+        let Some(before) = before else { continue };
+        view.offer(&mut found, before, target, channel);
+    }
     if let Some(before) = before {
         for release in before.releases()? {
             if lookup(&release.target, |role| targets.get(role)).is_none() {
@@ -151,20 +155,18 @@ pub fn lint_change(
                 found.warn(Reason::VersionRollback, text);
             }
         }
-        for (target, channel) in &proposal.channels {
-            let was = before.channels.get(target).and_then(|was| was.data.release.as_ref());
-            if let (Some(was), Some(is)) = (was, &channel.release)
-                && was.version.is_newer_than(&is.version)
-            {
-                let text = format!(
-                    "{target} would offer {} after {}; nodes that run the newer one refuse it",
-                    is.version, was.version
-                );
-                found.warn(Reason::VersionRollback, text);
-            }
-        }
     }
     Ok(found.0)
+}
+
+/// Looks at the snapshot and timestamp that were just signed, before anybody can see them.
+pub fn check_online(state: &State, policy: &Policy, now: UnixTime) -> Result<(), PlanError> {
+    let (targets, channels) = (BTreeMap::new(), BTreeMap::new());
+    let view = View { root: &state.root, targets: &targets, channels: &channels, policy, now };
+    let mut found = Findings::default();
+    view.period(&mut found, &Role::Snapshot, &state.snapshot.data.header);
+    view.period(&mut found, &Role::Timestamp, &state.timestamp.data.header);
+    found.0.into_iter().next().map_or(Ok(()), |finding| Err(PlanError::Lint(finding)))
 }
 
 /// Every target that is listed anywhere.
@@ -287,7 +289,74 @@ impl View<'_> {
         {
             found.refuse(error.reason(), error.to_string());
         }
+        if let Some((stem, spelt)) = summary.version.as_prerelease() {
+            let text = format!(
+                "{} comes after {stem}: nodes that run it refuse {stem}; a pre-release of {stem} is \
+                 written {spelt}",
+                summary.version
+            );
+            found.warn(Reason::VersionRollback, text);
+        }
+        self.unoffered(found, before, product, &summary);
         self.release(found, target, &summary);
+    }
+
+    /// A new release that no channel offers yet: nothing says which nodes it is for.
+    fn unoffered(
+        &self,
+        found: &mut Findings,
+        before: Option<&State>,
+        product: &str,
+        summary: &Summary,
+    ) {
+        let offers = |channel: &Channel| {
+            channel.product == product
+                && channel.release.as_ref().is_some_and(|it| it.version == summary.version)
+        };
+        if self.channels.values().any(offers) {
+            return;
+        }
+        let releases = before.and_then(|state| state.releases().ok()).unwrap_or_default();
+        let others = releases.iter().filter(|it| it.product == product).map(|it| &it.summary);
+        let highest = others.max_by_key(|it| it.security_version);
+        if let Some(highest) = highest.filter(|it| it.security_version > summary.security_version) {
+            let text = format!(
+                "{product}/{} has security version {}, below {} of {}: nodes that confirmed that \
+                 one refuse it",
+                summary.version,
+                summary.security_version,
+                highest.security_version,
+                highest.version
+            );
+            found.warn(Reason::SecverFloor, text);
+        }
+    }
+
+    /// What a channel would offer, against what it offered.
+    fn offer(&self, found: &mut Findings, before: &State, target: &str, channel: &Channel) {
+        let Some(is) = &channel.release else { return };
+        let name = target_name(&channel.product, &is.version);
+        let Some((_, file)) = lookup(&name, |role| self.targets.get(role)) else { return };
+        let custom = file.custom.as_ref().map(|custom| custom.to_bytes()).unwrap_or_default();
+        // What it does not say is found elsewhere.
+        let Ok(summary) = Summary::parse_custom(&custom) else { return };
+        let was = before.channels.get(target).map(|was| &was.data);
+        if was.is_some_and(|was| was.release.as_ref() == Some(is)) {
+            return;
+        }
+        let proposal = Proposal::of(&channel.product, &summary);
+        let Err(error) = check_offer(before, &channel.channel, &proposal) else { return };
+        let newest = was.and_then(Channel::newest_offered);
+        match (&error, newest) {
+            (PlanError::OlderVersion { .. }, Some(newest)) if before.target(&name).is_some() => {
+                let text = format!(
+                    "{target} would offer {} after {newest}; nodes that run the newer one refuse it",
+                    is.version
+                );
+                found.warn(Reason::VersionRollback, text);
+            }
+            _ => found.refuse(error.reason(), error.to_string()),
+        }
     }
 
     /// Whether a release fits the hardware it is for.
@@ -368,93 +437,4 @@ fn one_role<'a>(
         let text = format!("{role} needs {threshold} of {good} keys: when {lost}");
         found.warn(Reason::SigThreshold, text);
     }
-}
-
-/// What is known of a release before anything is built.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proposal<'a> {
-    /// The product.
-    pub product: &'a str,
-    /// The version.
-    pub version: &'a Version,
-    /// The security version.
-    pub security_version: u64,
-    /// Components with the hardware ids they are for.
-    pub components: Vec<(&'a str, &'a [String])>,
-}
-
-impl<'a> Proposal<'a> {
-    /// What a summary proposes.
-    pub fn of(product: &'a str, summary: &'a Summary) -> Self {
-        let components = summary.components.iter();
-        Proposal {
-            product,
-            version: &summary.version,
-            security_version: summary.security_version,
-            components: components
-                .map(|component| (component.name.as_str(), component.compatible.as_slice()))
-                .collect(),
-        }
-    }
-}
-
-/// Refuses a release that no node would install, or that would take a meaning from a version.
-///
-/// Called before anything is built, and again before anything is signed.
-pub fn check_release(state: &State, proposal: &Proposal<'_>) -> Result<(), PlanError> {
-    let Proposal { product, version, .. } = *proposal;
-    check_word("product", product)?;
-    for reserved in ["tuf", "channels"] {
-        if product == reserved || version.as_str() == reserved {
-            return Err(PlanError::Reserved(reserved.to_owned()));
-        }
-    }
-    limit("security version", proposal.security_version, i64::MAX.unsigned_abs())?;
-    limit("number of components", proposal.components.len() as u64, COMPONENTS_LIMIT as u64)?;
-    let mut seen = BTreeSet::new();
-    for (component, compatible) in &proposal.components {
-        if compatible.is_empty() {
-            return Err(PlanError::NoHardware { component: (*component).to_owned() });
-        }
-        for id in *compatible {
-            check_word("hardware id", id)?;
-            if !seen.insert((*component, id)) {
-                let (component, hardware) = ((*component).to_owned(), id.clone());
-                return Err(PlanError::TwiceForHardware { component, hardware });
-            }
-        }
-    }
-    let releases = state.releases()?;
-    let published: Vec<&Summary> =
-        releases.iter().filter(|r| r.product == product).map(|r| &r.summary).collect();
-    // A version that is there already changes nothing, wherever it stands in the order.
-    if published.iter().any(|summary| summary.version == *version) {
-        return Ok(());
-    }
-    for summary in &published {
-        if summary.version.compare(version) == Ordering::Equal {
-            let (offered, published) = (version.clone(), summary.version.clone());
-            return Err(PlanError::OtherSpelling { offered, published });
-        }
-    }
-    let newest = published.iter().map(|summary| &summary.version).max_by(|a, b| a.compare(b));
-    if let Some(newest) = newest.filter(|newest| newest.is_newer_than(version)) {
-        let (offered, newest) = (version.clone(), newest.clone());
-        return Err(PlanError::OlderVersion { product: product.to_owned(), offered, newest });
-    }
-    match published.iter().max_by_key(|summary| summary.security_version) {
-        Some(highest) if highest.security_version > proposal.security_version => {
-            Err(PlanError::SecurityVersion {
-                product: product.to_owned(),
-                offered: proposal.security_version,
-                published: highest.security_version,
-                version: highest.version.clone(),
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn limit(what: &'static str, found: u64, limit: u64) -> Result<(), PlanError> {
-    if found <= limit { Ok(()) } else { Err(PlanError::Limit { what, found, limit }) }
 }

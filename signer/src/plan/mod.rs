@@ -15,20 +15,20 @@
 //! state is only ever built on one that was verified.
 
 mod assemble;
+pub mod clock;
 mod draft;
 mod expiry;
 mod lint;
 mod proposal;
+mod release;
 mod roles;
 mod sign;
 
 pub use assemble::{Missing, Offline, assemble, check_versions, missing};
 pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, parse_duration, period_of};
-pub use lint::{
-    Component, Finding, Level, Proposal as ReleaseProposal, check_fit, check_release, lint,
-    lint_change,
-};
+pub use lint::{Component, Finding, Level, check_fit, check_online, lint, lint_change};
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
+pub use release::{Proposal as ReleaseProposal, check_offer, check_release, security_version};
 pub use roles::{Delegation, RoleKeySet, rotation_of};
 pub use sign::{RepositoryId, Restart, check_at_hand, finish, refresh, sign_payloads};
 
@@ -77,28 +77,32 @@ pub enum PlanError {
         /// As it is published.
         published: Version,
     },
-    /// Older than what is published.
+    /// Older than what its channel offered.
     #[error(
-        "version {offered} of {product} is older than the published {newest}; nodes would refuse it"
+        "version {offered} of {product} is older than {newest}, which channel {channel} offered; nodes that run that one would refuse it"
     )]
     OlderVersion {
         /// The product.
         product: String,
+        /// The channel.
+        channel: String,
         /// As it was given.
         offered: Version,
-        /// The newest one published.
+        /// The newest one offered.
         newest: Version,
     },
     /// The security version would go down.
     #[error(
-        "security version {offered} of {product} is below {published} of release {version}; nodes that confirmed that one would refuse it"
+        "security version {offered} of {product} is below {published} of release {version}, which channel {channel} offered; nodes that confirmed that one would refuse it"
     )]
     SecurityVersion {
         /// The product.
         product: String,
+        /// The channel.
+        channel: String,
         /// As it was given.
         offered: u64,
-        /// The highest one published.
+        /// That of the offer.
         published: u64,
         /// The release that has it.
         version: Version,
@@ -375,7 +379,8 @@ pub fn decide(
     let mut draft = Draft::of(state);
     match change {
         Change::Publish { release, channel, role } => {
-            check_release(state, &ReleaseProposal::of(&release.product, &release.summary))?;
+            let proposal = ReleaseProposal::of(&release.product, &release.summary);
+            check_release(state, &proposal.offered_by(channel.as_deref()))?;
             draft.publish(release, role.as_ref())?;
             if let Some(channel) = channel {
                 let edit = ChannelEdit {

@@ -17,8 +17,8 @@ use signer::plan::Expiry;
 use signer::progress::Show;
 use signer::repository::{Access, ClientOptions, Registry, open};
 
-/// 2026-01-01T00:00:00Z. No test reads a clock.
-pub const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
+/// 2027-01-01T00:00:00Z. No test reads a clock.
+pub const NOW: UnixTime = UnixTime::from_secs(1_798_761_600);
 
 pub struct Fixture {
     pub temp: tempfile::TempDir,

@@ -1,0 +1,149 @@
+//! What may be released: the names and numbers of a release, and what a channel may offer after
+//! what it offered.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use formats::channel::Offer;
+use formats::release::{COMPONENTS_LIMIT, Summary, channel_target_name};
+use formats::version::Version;
+
+use super::{PlanError, check_word};
+use crate::state::State;
+
+/// What is known of a release before anything is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal<'a> {
+    /// The product.
+    pub product: &'a str,
+    /// The version.
+    pub version: &'a Version,
+    /// The security version.
+    pub security_version: u64,
+    /// The channel that is to offer it.
+    pub channel: Option<&'a str>,
+    /// Components with the hardware ids they are for.
+    pub components: Vec<(&'a str, &'a [String])>,
+}
+
+impl<'a> Proposal<'a> {
+    /// What a summary proposes.
+    pub fn of(product: &'a str, summary: &'a Summary) -> Self {
+        let components = summary.components.iter();
+        Proposal {
+            product,
+            version: &summary.version,
+            security_version: summary.security_version,
+            channel: None,
+            components: components
+                .map(|component| (component.name.as_str(), component.compatible.as_slice()))
+                .collect(),
+        }
+    }
+
+    /// The same, offered by a channel.
+    pub fn offered_by(mut self, channel: Option<&'a str>) -> Self {
+        self.channel = channel;
+        self
+    }
+}
+
+/// Refuses a release that no node would install, or that would take a meaning from a version.
+///
+/// Called before anything is built, and again before anything is signed.
+pub fn check_release(state: &State, proposal: &Proposal<'_>) -> Result<(), PlanError> {
+    let Proposal { product, version, .. } = *proposal;
+    check_word("product", product)?;
+    for reserved in ["tuf", "channels"] {
+        if product == reserved || version.as_str() == reserved {
+            return Err(PlanError::Reserved(reserved.to_owned()));
+        }
+    }
+    limit("security version", proposal.security_version, i64::MAX.unsigned_abs())?;
+    limit("number of components", proposal.components.len() as u64, COMPONENTS_LIMIT as u64)?;
+    let mut seen = BTreeSet::new();
+    for (component, compatible) in &proposal.components {
+        if compatible.is_empty() {
+            return Err(PlanError::NoHardware { component: (*component).to_owned() });
+        }
+        for id in *compatible {
+            check_word("hardware id", id)?;
+            if !seen.insert((*component, id)) {
+                let (component, hardware) = ((*component).to_owned(), id.clone());
+                return Err(PlanError::TwiceForHardware { component, hardware });
+            }
+        }
+    }
+    let releases = state.releases()?;
+    let published: Vec<&Summary> =
+        releases.iter().filter(|r| r.product == product).map(|r| &r.summary).collect();
+    // A version that is there already changes nothing, wherever it stands in the order.
+    if published.iter().any(|summary| summary.version == *version) {
+        return Ok(());
+    }
+    for summary in &published {
+        if summary.version.compare(version) == Ordering::Equal {
+            let (offered, published) = (version.clone(), summary.version.clone());
+            return Err(PlanError::OtherSpelling { offered, published });
+        }
+    }
+    proposal.channel.map_or(Ok(()), |channel| check_offer(state, channel, proposal))
+}
+
+/// Refuses to let a channel offer what its nodes would refuse: they may run anything that it
+/// offered, and hold the security version of its offer as their floor. What other channels offer
+/// binds nobody here.
+pub fn check_offer(state: &State, channel: &str, proposal: &Proposal<'_>) -> Result<(), PlanError> {
+    let Proposal { product, version, security_version, .. } = *proposal;
+    let Some(document) = state.channels.get(&channel_target_name(product, channel)) else {
+        return Ok(());
+    };
+    let (product, channel) = (product.to_owned(), channel.to_owned());
+    let offer = document.data.release.as_ref();
+    let floor = offered(state, &product, offer)?;
+    if let Some(floor) = floor.filter(|floor| floor.security_version > security_version) {
+        let (offered, published) = (security_version, floor.security_version);
+        let version = floor.version;
+        return Err(PlanError::SecurityVersion { product, channel, offered, published, version });
+    }
+    match document.data.newest_offered() {
+        Some(newest) if newest.is_newer_than(version) => {
+            let (offered, newest) = (version.clone(), newest.clone());
+            Err(PlanError::OlderVersion { product, channel, offered, newest })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The security version of a release for which none is given: that of the channel's offer, without
+/// one the highest of the product, at first 1.
+pub fn security_version(
+    state: &State,
+    product: &str,
+    channel: Option<&str>,
+) -> Result<u64, PlanError> {
+    let document = channel.map(|channel| channel_target_name(product, channel));
+    let document = document.and_then(|target| state.channels.get(&target));
+    let offer = document.and_then(|document| document.data.release.as_ref());
+    if let Some(summary) = offered(state, product, offer)? {
+        return Ok(summary.security_version);
+    }
+    let releases = state.releases()?.into_iter().filter(|release| release.product == product);
+    Ok(releases.map(|release| release.summary.security_version).max().unwrap_or(1))
+}
+
+/// What is published under the name of an offer.
+fn offered(
+    state: &State,
+    product: &str,
+    offer: Option<&Offer>,
+) -> Result<Option<Summary>, PlanError> {
+    let Some(offer) = offer else { return Ok(None) };
+    let mut releases = state.releases()?.into_iter();
+    let it = releases.find(|it| it.product == product && it.summary.version == offer.version);
+    Ok(it.map(|it| it.summary))
+}
+
+fn limit(what: &'static str, found: u64, limit: u64) -> Result<(), PlanError> {
+    if found <= limit { Ok(()) } else { Err(PlanError::Limit { what, found, limit }) }
+}
