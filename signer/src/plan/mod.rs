@@ -18,6 +18,7 @@ mod assemble;
 mod draft;
 mod expiry;
 mod lint;
+mod names;
 mod proposal;
 mod roles;
 mod sign;
