@@ -47,7 +47,7 @@ pub(super) fn run(
                 expiry: Expiry::parse(&expires)?,
                 passphrase,
             };
-            let (mut signing, registry) = both(&signing, &repo, delivery)?;
+            let (mut signing, registry) = both(&signing, &repo, Access::Write, delivery)?;
             let registry = registry.as_ref();
             finish(commands::init(registry, &mut signing, &request, delivery, now)?, json);
         }
@@ -72,7 +72,7 @@ pub(super) fn run(
                 order: release.order,
                 expiry: Expiry::parse(&expires)?,
             };
-            let (mut signing, registry) = both(&signing, &repo, delivery)?;
+            let (mut signing, registry) = both(&signing, &repo, Access::Update, delivery)?;
             let registry = registry.as_ref();
             let answer = commands::publish(registry, &mut signing, &request, delivery, now, show)?;
             finish(answer, json);
@@ -175,7 +175,7 @@ fn make(
     json: bool,
     edit: impl FnOnce(&Signing) -> Result<Edit, SignerError>,
 ) -> Result<(), SignerError> {
-    let (mut signing, registry) = both(signing, repo, delivery)?;
+    let (mut signing, registry) = both(signing, repo, Access::Update, delivery)?;
     let edit = edit(&signing)?;
     let base = recovery.and_then(|recovery| recovery.base.as_deref());
     let options = EditOptions { expiry, base };
@@ -188,11 +188,12 @@ fn make(
 fn both(
     arguments: &SigningArgs,
     repo: &RepoArgs,
+    access: Access,
     delivery: Delivery<'_>,
 ) -> Result<(Signing, Box<dyn Registry>), SignerError> {
     let which = if delivery == Delivery::Publish { Which::All } else { Which::None };
     let signing = signing::signing(arguments, which, Some(&repo.repo))?;
-    Ok((signing, opened(&repo.repo, &repo.registry, Access::Write)?))
+    Ok((signing, opened(&repo.repo, &repo.registry, access)?))
 }
 
 fn finish<T: Report>(answer: Answer<T>, json: bool) {
