@@ -56,7 +56,12 @@ pub(super) fn run(
             let request = commands::PublishRequest {
                 product: release.product,
                 version: release.version,
-                components: args::components(release.component, &release.hw, &release.verity)?,
+                components: args::components(
+                    release.component,
+                    &release.hw,
+                    &release.verity,
+                    &release.raw,
+                )?,
                 security_version: release.security_version,
                 channel,
                 role: by.as_deref().map(role).transpose()?,

@@ -420,6 +420,7 @@ mod tests {
                 manifest: Digest::sha256_of(b"m"),
                 raw_size: 100,
                 verity: None,
+                raw: None,
             }],
             attachments: case.attached.iter().copied().map(attachment).collect(),
             mixed: Vec::new(),
@@ -641,6 +642,7 @@ mod tests {
             manifest: Digest::sha256_of(b"m"),
             raw_size: 1,
             verity: None,
+            raw: None,
         };
         let with = |versions: &[&str]| -> Vec<Mixture> {
             let with = versions.iter().map(|version| version.parse().unwrap()).collect();
