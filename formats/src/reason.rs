@@ -84,6 +84,8 @@ reasons! {
     BundleFormat = "bundle_format", Content;
     /// The release has no attachment of a kind that this node's policy requires.
     AttachmentMissing = "attachment_missing", Content;
+    /// A file that is no image of a system was to be published: empty, compressed, an archive, a disk.
+    ImageRefused = "image_refused", Content;
     /// A name would leave the place it belongs to.
     PathRefused = "path_refused", Content;
     /// The image is for other hardware.

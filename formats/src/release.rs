@@ -225,6 +225,10 @@ pub struct ComponentSummary {
     /// The dm-verity tree at the end of the image, if it has one: what a verifying chooser boots by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verity: Option<Verity>,
+    /// Why the image was published without asking what kind of file it is, in the words of whoever
+    /// did; for people only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -580,6 +584,7 @@ mod tests {
                 manifest: index.components[0].manifest.digest.clone(),
                 raw_size: 1,
                 verity: None,
+                raw: None,
             }],
             attachments: Vec::new(),
             mixed: Vec::new(),

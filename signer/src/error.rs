@@ -1,5 +1,6 @@
 //! Why a command failed: the stage's error, its stable code, and what to do next.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
@@ -163,8 +164,16 @@ impl SignerError {
         }
     }
 
-    /// What to do next, for those who do not know the codes.
-    pub fn hint(&self) -> &'static str {
+    /// What to do next, for those who do not know the codes; empty when the error says it all.
+    pub fn hint(&self) -> Cow<'static, str> {
+        match self {
+            SignerError::Image(error) => error.hint().map(Cow::Owned),
+            _ => None,
+        }
+        .unwrap_or(Cow::Borrowed(self.fixed_hint()))
+    }
+
+    fn fixed_hint(&self) -> &'static str {
         match self {
             SignerError::Journal(_) => return "`signer log` shows what was signed from here",
             SignerError::Plan(PlanError::Lint(_)) => return "`signer lint` shows everything found",

@@ -219,6 +219,10 @@ fn component_lines(file: &TargetFile) -> Vec<String> {
             component.compatible.join(", "),
             component.manifest
         ));
+        if let Some(reason) = &component.raw {
+            let reason: String = reason.chars().take(200).collect();
+            lines.push(format!("    {} is taken as it is: {reason}", component.name));
+        }
         if let Some(verity) = &component.verity {
             lines.push(format!(
                 "    {} verified at boot by {}",

@@ -40,7 +40,7 @@ impl Team {
                 std::fs::copy(signer.path("keys/root.json"), to).unwrap();
             }
         }
-        std::fs::write(signer.path("os.img"), b"an operating system".repeat(1000)).unwrap();
+        std::fs::write(signer.path("os.img"), b"an operating system\0".repeat(1000)).unwrap();
         team
     }
 
@@ -172,7 +172,7 @@ fn what_is_shown_is_what_is_signed_and_everybody_may_refuse() {
     assert_eq!((&section["role"], &section["version"]), (&"targets".into(), &2.into()));
     let lines = section["changes"].to_string();
     assert!(lines.contains("+ release demo/1.0.0, security version 1"), "{lines}");
-    assert!(lines.contains("os of 19000 bytes for cu-v1"), "{lines}");
+    assert!(lines.contains("os of 20000 bytes for cu-v1"), "{lines}");
 
     let shown = team.sign("change.json", "t0", 0);
     assert_eq!(sections(&shown), sections(&status));

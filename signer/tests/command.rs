@@ -70,7 +70,7 @@ fn help_is_reviewed() {
 fn a_release_from_the_command_line() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    std::fs::write(dir.join("os.img"), b"an operating system".repeat(10_000)).unwrap();
+    std::fs::write(dir.join("os.img"), b"an operating system\0".repeat(10_000)).unwrap();
     std::fs::write(dir.join("fw.bin"), b"a firmware").unwrap();
     let repo = ["--repo", "oci:repo:racklet", "--keys", "keys"];
     let with = |command: &[&'static str], more: &[&'static str]| -> Vec<&'static str> {

@@ -84,7 +84,7 @@ fn repository(signer: &Program) {
     let keys = ["--keys", "keys", "--targets-keys", "t/key.pub"];
     signer.json(&[&["init", "--repo", "oci:repo"], &keys[..]].concat(), 0);
     std::fs::copy(signer.path("keys/root.json"), signer.path("t/root.json")).unwrap();
-    std::fs::write(signer.path("os.img"), b"an operating system".repeat(1000)).unwrap();
+    std::fs::write(signer.path("os.img"), b"an operating system\0".repeat(1000)).unwrap();
     let publish = ["publish", "--product", "demo", "--version", "1.0.0"];
     let component = ["--component", "os=os.img,hw=cu-v1", "--out", "change.json"];
     let at = ["--repo", "oci:repo", "--keys", "keys"];
@@ -108,7 +108,7 @@ fn a_signature_is_asked_for_after_everything_was_shown() {
         let (code, screen) = terminal.ends();
         assert_eq!(code, 1, "{no:?}: {screen}");
         assert!(screen.contains("error[declined]"), "{no:?}: {screen}");
-        assert!(screen.contains("os of 19000 bytes for cu-v1"), "{screen}");
+        assert!(screen.contains("os of 20000 bytes for cu-v1"), "{screen}");
         assert!(files(&signer) == before, "{no:?} changed something");
     }
     let mut terminal = Terminal::run(&signer, sign);

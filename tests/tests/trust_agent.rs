@@ -352,6 +352,7 @@ fn case_06_extraneous_dependencies() {
         manifest: Digest::sha256_of(manifest),
         raw_size: 512,
         verity: None,
+        raw: None,
     };
     let mut summary = Summary {
         version: "1.1.0".parse().unwrap(),

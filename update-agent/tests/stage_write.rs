@@ -38,11 +38,16 @@ fn an_image_is_written_whole_and_read_back() {
 }
 
 #[test]
-fn an_empty_image_needs_nothing() {
+fn an_empty_image_is_refused() {
     let repository = Repository::new(&[]);
-    let disk = Disk::new(0, 512);
-    assert_eq!(repository.write(&disk, &[]).unwrap(), Written::default());
-    repository.read_back(&disk).unwrap();
+    let disk = Disk::new(4096, 512);
+    let error = repository.write(&disk, &[&repository.source()]).unwrap_err();
+    assert_eq!(error.reason(), Reason::BundleFormat);
+    assert_eq!(
+        error.to_string(),
+        "os is an image of 0 bytes: its slot would keep the system it has"
+    );
+    assert_eq!(disk.operations(), [], "nothing was written");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use formats::version::Version;
 
 use crate::commands::ComponentInput;
 use crate::error::SignerError;
+use crate::image::RawReason;
 use crate::key::TokenKeyKind;
 use crate::repository::ClientOptions;
 
@@ -506,6 +507,10 @@ pub(super) struct ReleaseArgs {
     /// Append a dm-verity tree to the image of this component and sign its root hash
     #[arg(long, value_name = "NAME")]
     pub(super) verity: Vec<ComponentName>,
+    /// Publish the image of this component whatever kind of file it is, and sign why; repeatable.
+    /// Without, compressed files, archives, virtual and whole disks and texts are refused
+    #[arg(long, value_name = "NAME=REASON")]
+    pub(super) raw: Vec<String>,
     /// Releases that this component, which starts by itself, may run beside while a set over several
     /// devices is under way; repeatable
     #[arg(long, value_name = "NAME=VERSION[,VERSION…]")]
@@ -612,7 +617,9 @@ pub(super) fn components(
     arguments: Vec<String>,
     all: &[String],
     trees: &[ComponentName],
+    raw: &[String],
 ) -> Result<Vec<ComponentInput>, SignerError> {
+    let raw = raw_reasons(raw)?;
     let mut components = Vec::new();
     for argument in arguments {
         let wrong = |why: String| SignerError::Usage(format!("--component {argument:?}: {why}"));
@@ -622,17 +629,44 @@ pub(super) fn components(
         let name = name.parse().map_err(|error| wrong(format!("{error}")))?;
         let mut parts = rest.split(",hw=");
         let path = PathBuf::from(parts.next().unwrap_or_default());
+        if path.as_os_str() == "-" {
+            let why = "images are not read from standard input: write it to a file first";
+            return Err(wrong(why.to_owned()));
+        }
         let mut compatible: Vec<String> = parts.map(str::to_owned).collect();
         if compatible.is_empty() {
             compatible = all.to_vec();
         }
         let verity = trees.contains(&name);
-        components.push(ComponentInput { name, path, compatible, verity });
+        let raw = raw.iter().find(|(of, _)| *of == name).map(|(_, reason)| reason.clone());
+        components.push(ComponentInput { name, path, compatible, verity, raw });
     }
     if let Some(none) = trees.iter().find(|tree| components.iter().all(|one| one.name != **tree)) {
         return Err(SignerError::Usage(format!("--verity {none}: there is no such --component")));
     }
+    let absent = |of: &ComponentName| components.iter().all(|one| one.name != *of);
+    if let Some((none, _)) = raw.iter().find(|(of, _)| absent(of)) {
+        return Err(SignerError::Usage(format!("--raw {none}: there is no such --component")));
+    }
     Ok(components)
+}
+
+/// Reads each `NAME=REASON`; one of a name.
+fn raw_reasons(arguments: &[String]) -> Result<Vec<(ComponentName, RawReason)>, SignerError> {
+    let mut reasons: Vec<(ComponentName, RawReason)> = Vec::new();
+    for argument in arguments {
+        let wrong = |why: String| SignerError::Usage(format!("--raw {argument:?}: {why}"));
+        let (name, reason) = argument
+            .split_once('=')
+            .ok_or_else(|| wrong("is not NAME=REASON: say why it is right as it is".to_owned()))?;
+        let name: ComponentName = name.parse().map_err(|error| wrong(format!("{error}")))?;
+        let reason = reason.parse().map_err(|error| wrong(format!("{error}")))?;
+        if reasons.iter().any(|(of, _)| *of == name) {
+            return Err(wrong(format!("{name} has a reason already")));
+        }
+        reasons.push((name, reason));
+    }
+    Ok(reasons)
 }
 
 #[cfg(test)]
@@ -647,12 +681,29 @@ mod tests {
 
     #[test]
     fn components_are_read() {
-        let read = |text: &str| components(vec![text.to_owned()], &["all".to_owned()], &[]);
+        let read = |text: &str| components(vec![text.to_owned()], &["all".to_owned()], &[], &[]);
         let own = &read("os=/a,b/x.img,hw=cu-v1,hw=cu-v2").unwrap()[0];
         assert_eq!(own.path, PathBuf::from("/a,b/x.img"));
         assert_eq!(own.compatible, ["cu-v1", "cu-v2"]);
         assert_eq!(read("os=x").unwrap()[0].compatible, ["all"]);
-        for wrong in ["", "os", "OS=x", "=x"] {
+        for wrong in ["", "os", "OS=x", "=x", "os=-", "os=-,hw=cu-v1"] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_belongs_to_a_component() {
+        let read = |raw: &[&str]| {
+            let raw: Vec<String> = raw.iter().map(|text| (*text).to_owned()).collect();
+            let two = vec!["os=x,hw=a".to_owned(), "kernel=y,hw=a".to_owned()];
+            components(two, &[], &[], &raw)
+        };
+        let read_back = read(&["kernel=booti unpacks it = fine"]).unwrap();
+        assert_eq!(read_back[0].raw, None);
+        let reason = read_back[1].raw.as_ref().map(RawReason::to_string);
+        assert_eq!(reason.as_deref(), Some("booti unpacks it = fine"));
+        for wrong in [&["kernel"][..], &["kernel="], &["web=why"], &["os=a", "os=b"], &["os=a\nb"]]
+        {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -47,7 +47,7 @@ pub(super) fn run(
                 expiry: Expiry::parse(&expires)?,
                 passphrase,
             };
-            let (mut signing, registry) = both(&signing, &repo, delivery, now)?;
+            let (mut signing, registry) = both(&signing, &repo, Access::Write, delivery, now)?;
             let registry = registry.as_ref();
             finish(commands::init(registry, &mut signing, &request, delivery, now)?, json);
         }
@@ -56,7 +56,12 @@ pub(super) fn run(
             let request = commands::PublishRequest {
                 product: release.product,
                 version: release.version,
-                components: args::components(release.component, &release.hw, &release.verity)?,
+                components: args::components(
+                    release.component,
+                    &release.hw,
+                    &release.verity,
+                    &release.raw,
+                )?,
                 security_version: release.security_version,
                 channel,
                 role: by.as_deref().map(role).transpose()?,
@@ -72,7 +77,7 @@ pub(super) fn run(
                 order: release.order,
                 expiry: Expiry::parse(&expires)?,
             };
-            let (mut signing, registry) = both(&signing, &repo, delivery, now)?;
+            let (mut signing, registry) = both(&signing, &repo, Access::Update, delivery, now)?;
             let registry = registry.as_ref();
             let answer = commands::publish(registry, &mut signing, &request, delivery, now, show)?;
             finish(answer, json);
@@ -175,7 +180,7 @@ fn make(
     json: bool,
     edit: impl FnOnce(&Signing) -> Result<Edit, SignerError>,
 ) -> Result<(), SignerError> {
-    let (mut signing, registry) = both(signing, repo, delivery, now)?;
+    let (mut signing, registry) = both(signing, repo, Access::Update, delivery, now)?;
     let edit = edit(&signing)?;
     let base = recovery.and_then(|recovery| recovery.base.as_deref());
     let options = EditOptions { expiry, base };
@@ -188,6 +193,7 @@ fn make(
 fn both(
     arguments: &SigningArgs,
     repo: &RepoArgs,
+    access: Access,
     delivery: Delivery<'_>,
     now: UnixTime,
 ) -> Result<(Signing, Box<dyn Registry>), SignerError> {
@@ -195,7 +201,7 @@ fn both(
     let signing = signing::signing(arguments, which, Some(&repo.repo))?;
     // A wrong clock is a reason of its own, before TLS fails for it or a directory is made.
     signing.check_clock(None, None, now)?;
-    Ok((signing, opened(&repo.repo, &repo.registry, Access::Write)?))
+    Ok((signing, opened(&repo.repo, &repo.registry, access)?))
 }
 
 fn finish<T: Report>(answer: Answer<T>, json: bool) {

@@ -80,7 +80,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             let mut signing = signing::signing(&signing, Which::Given, None)?;
             signing.check_clock(None, None, now)?;
             let agrees = |shown: &StageReport| !asks || output::agrees(shown);
-            let access = if output.is_none() { Access::Write } else { Access::Read };
+            let access = if output.is_none() { Access::Update } else { Access::Read };
             let from = repo.map(|repo| opened(&repo, &registry, access)).transpose()?;
             let (from, output) = (from.as_deref(), output.as_ref());
             let report = commands::sign(from, &mut signing, &files, output, now, agrees)?;
@@ -100,7 +100,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             let expiry = Expiry::parse(&expires)?;
             let mut signing = signing::signing(&signing, Which::All, Some(&repo.repo))?;
             signing.check_clock(None, None, now)?;
-            let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
+            let registry = opened(&repo.repo, &repo.registry, Access::Update)?;
             let report = commands::refresh(registry.as_ref(), &mut signing, &expiry, now)?;
             output::success(&report, json);
         }

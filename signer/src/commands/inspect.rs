@@ -1,5 +1,6 @@
 //! `inspect`: everything that is in a repository or bundle, as a tree.
 
+use formats::release::IndexedComponent;
 use formats::tuf::UnixTime;
 use serde::Serialize;
 
@@ -8,6 +9,7 @@ use super::{Report, bytes, has_example_key};
 use crate::error::SignerError;
 use crate::published::{self, Published, PublishedError};
 use crate::repository::Registry;
+use crate::summary::printable;
 use crate::verify::{Release, read_release};
 
 /// What is in a repository.
@@ -42,6 +44,9 @@ struct ComponentTree {
     raw_size: u64,
     raw_sha256: String,
     chunking: String,
+    /// Why it was published without asking what kind of file it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<String>,
     images: Vec<Blob>,
     chunks: Blob,
 }
@@ -77,6 +82,9 @@ impl Report for InspectReport {
                     bytes(component.raw_size),
                     component.manifest
                 ));
+                if let Some(reason) = &component.raw {
+                    text.push_str(&format!("\n│  │  ├─ taken as it is: {reason}"));
+                }
                 for image in &component.images {
                     text.push_str(&format!(
                         "\n│  │  ├─ image {} {}",
@@ -144,6 +152,15 @@ pub fn inspect(
     })
 }
 
+/// As it is signed, which others may have done: nothing in it draws on a terminal.
+fn raw_reason(release: &Release, listed: &IndexedComponent) -> Option<String> {
+    let mut signed = release.listed.summary.components.iter();
+    let signed = signed
+        .find(|signed| signed.name == listed.name && signed.manifest == listed.manifest.digest)?;
+    let reason: String = signed.raw.as_ref()?.chars().take(200).collect();
+    Some(printable(&reason))
+}
+
 fn components(release: &Release) -> Vec<ComponentTree> {
     let blob = |descriptor: &formats::oci::Descriptor| Blob {
         digest: descriptor.digest.to_string(),
@@ -156,6 +173,7 @@ fn components(release: &Release) -> Vec<ComponentTree> {
         raw_size: component.config.raw_size,
         raw_sha256: component.config.raw_sha256.to_string(),
         chunking: component.config.chunking.clone(),
+        raw: raw_reason(release, &component.listed),
         images: component.manifest.images.iter().map(blob).collect(),
         chunks: blob(&component.manifest.chunks),
     });

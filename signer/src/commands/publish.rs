@@ -6,7 +6,7 @@ use formats::digest::Sha256;
 use formats::oci::{Descriptor, RepositoryName, media_type};
 use formats::release::{
     ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent, Mixture,
-    ReleaseIndex, Summary, target_name,
+    ReleaseIndex, Summary, channel_target_name, target_name,
 };
 use formats::tuf::{Role, UnixTime};
 use formats::version::Version;
@@ -17,7 +17,7 @@ use super::delta::{self, Deltas};
 use super::{Answer, Delivery, Report, Signing, bytes, has_example_key};
 use crate::attachment;
 use crate::error::SignerError;
-use crate::image::{self, Sinks, Source};
+use crate::image::{self, RawReason, Sinks, Source};
 use crate::plan::{
     self, Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, check_fit,
     check_release, decide,
@@ -38,6 +38,8 @@ pub struct ComponentInput {
     pub compatible: Vec<String>,
     /// Whether a dm-verity tree is appended and its root hash signed.
     pub verity: bool,
+    /// Why it is published whatever kind of file it is; absent: it must be a raw image.
+    pub raw: Option<RawReason>,
 }
 
 /// What is published.
@@ -81,6 +83,8 @@ pub struct PublishReport {
     pub state: String,
     security_version: u64,
     channel: Option<String>,
+    /// Whether that channel is held: then no node installs what it offers.
+    held: bool,
     components: Vec<ComponentReport>,
     timestamp_version: u64,
     timestamp_expires: String,
@@ -96,6 +100,9 @@ struct ComponentReport {
     raw_size: u64,
     blob_size: u64,
     chunks: u32,
+    /// Why it was not asked what kind of file it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<String>,
     /// Bytes of each delta.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     deltas: Vec<u64>,
@@ -114,12 +121,18 @@ impl Report for PublishReport {
                 bytes(component.blob_size),
                 component.compatible.join(", "),
             ));
+            if let Some(reason) = &component.raw {
+                text.push_str(&format!("\n  {:10} taken as it is: {reason}", ""));
+            }
             for size in &component.deltas {
                 text.push_str(&format!("\n  {:10} {} as a delta", "", bytes(*size)));
             }
         }
         if let Some(channel) = &self.channel {
             text.push_str(&format!("\noffered by channel {channel}"));
+            if self.held {
+                text.push_str(", which is HELD: no node installs it until `channel set --no-hold`");
+            }
         }
         text.push_str(&format!(
             "\ntimestamp version {}, expires {}",
@@ -155,21 +168,11 @@ pub fn publish(
     let repository = product_repository(registry, &request.product)?;
     registry.may_mount_from(&neighbours(registry, &base.published, &request.product)?);
     let tag = request.version.tag();
+    let sources = open_images(&request.product, &components)?;
     let images: Vec<_> =
         components.iter().map(|one| (one.name.as_str(), one.path.as_path())).collect();
     let documents =
         attachment::gather(&request.attachments, &request.product, &request.version, &images)?;
-    // All files are opened before the first is built: a missing one should not cost an hour.
-    let mut sources = Vec::new();
-    for component in &components {
-        let source = Source::open(&component.path)?;
-        // The same for every release, so that unchanged parts of the tree stay unchanged, too.
-        let salt = Sha256::of(format!("{}/{}", request.product, component.name).as_bytes());
-        sources.push(match component.verity {
-            true => source.with_tree(&salt.0),
-            false => source,
-        });
-    }
     // And so should an image that no slot holds, or a key that is at home.
     let sizes = components.iter().zip(&sources);
     let sizes: Vec<_> = sizes
@@ -234,6 +237,10 @@ pub fn publish(
             Outcome::Published(published, warnings) => (published, true, warnings),
         };
     let state = &published.state;
+    let channel = request.channel.as_ref();
+    let offering = channel.map(|channel| channel_target_name(&request.product, channel));
+    let held =
+        offering.and_then(|target| state.channels.get(&target)).is_some_and(|it| it.data.hold);
     Ok(Answer::Done(PublishReport {
         changed,
         target,
@@ -241,12 +248,32 @@ pub fn publish(
         state: published.manifest.to_string(),
         security_version,
         channel: request.channel.clone(),
+        held,
         components: reports,
         timestamp_version: state.timestamp.data.header.version,
         timestamp_expires: timestamp_expires(state),
         warnings,
         example_keys: has_example_key(&state.root),
     }))
+}
+
+/// Opens all images before the first is built, and looks at what they are: one that is missing or no
+/// image should not cost an hour.
+fn open_images(product: &str, components: &[ComponentInput]) -> Result<Vec<Source>, SignerError> {
+    let mut sources = Vec::new();
+    for component in components {
+        let source = Source::open(&component.path)?;
+        if component.raw.is_none() {
+            source.check_kind()?;
+        }
+        // The same for every release, so that unchanged parts of the tree stay unchanged, too.
+        let salt = Sha256::of(format!("{product}/{}", component.name).as_bytes());
+        sources.push(match component.verity {
+            true => source.with_tree(&salt.0),
+            false => source,
+        });
+    }
+    Ok(sources)
 }
 
 /// Where images of this release may be already: the repositories of other products.
@@ -352,6 +379,8 @@ impl Upload<'_> {
         let sinks = Sinks { fine: &mut fine, solid: &mut solid };
         let written = image::build(&mut source, len, sinks, &request.options, &add)?;
         bar.done();
+        // The sinks are dropped then, and leave nothing.
+        source.check_read(input.raw.is_some())?;
         let sizes = [Some(written.fine_size()), written.solid_size()];
         let bar =
             self.show.begin(&format!("uploading {}", input.name), sizes.iter().flatten().sum());
@@ -399,6 +428,7 @@ impl Upload<'_> {
             raw_size: built.raw_size,
             blob_size,
             chunks: built.chunks.chunk_count(),
+            raw: input.raw.as_ref().map(RawReason::to_string),
             deltas: deltas_size,
         };
         let summary = ComponentSummary {
@@ -407,6 +437,7 @@ impl Upload<'_> {
             manifest: descriptor.digest.clone(),
             raw_size: built.raw_size,
             verity: source.verity().cloned(),
+            raw: input.raw.as_ref().map(RawReason::to_string),
         };
         let listed = IndexedComponent {
             name: input.name.clone(),

@@ -178,6 +178,10 @@ fn read(
             Err(source) => return Err(ImageError::Read { offset, source }),
         };
         offset += count as u64;
+        // Whoever appends to it faster than it is read would never let it end.
+        if offset > len {
+            return Err(ImageError::Changed { expected: len, found: offset });
+        }
         if cutter.push(buffer.get(..count).unwrap_or_default(), &mut emit).is_err() {
             return Ok(());
         }

@@ -18,10 +18,14 @@
 
 mod build;
 pub mod delta;
+mod disk;
+pub mod kind;
 mod pack;
+mod raw;
 mod source;
 
 pub use build::{BuiltImage, Options, Sinks, Written, build};
+pub use raw::{RawReason, RawReasonError};
 pub use source::Source;
 pub use update_core::cut;
 
@@ -47,6 +51,36 @@ pub enum ImageError {
     /// A directory, socket or pipe: its length is not known beforehand.
     #[error("image {path} is neither a file nor a block device")]
     Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It has no bytes.
+    #[error("image {path} is empty: a node that installs it keeps the old system in that slot")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It has no byte that is not zero.
+    #[error("image {path} holds nothing but zeros, {len} bytes of them")]
+    Zeros {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        len: u64,
+    },
+    /// It is a file of another kind.
+    #[error("image {path} is {what}; a slot takes the raw image of one partition")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to run.
+        mend: String,
+    },
+    /// Its length is what it was, its time of change is not.
+    #[error("image {path} was written to while it was read; run again when nothing writes to it")]
+    Rewritten {
         /// The file.
         path: PathBuf,
     },
@@ -115,7 +149,27 @@ impl ImageError {
             ImageError::ChunkList(_) | ImageError::Delta(_) => Reason::MetaLimit,
             ImageError::ReadBase { .. } => Reason::StoreIo,
             ImageError::Base => Reason::HashMismatch,
+            ImageError::Empty { .. } | ImageError::Zeros { .. } | ImageError::Refused { .. } => {
+                Reason::ImageRefused
+            }
             _ => Reason::Config,
+        }
+    }
+
+    /// What to do next, where the code alone does not say it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ImageError::Kind { .. } => Some(
+                "a pipe or directory has no length: write the image to a file first".to_owned(),
+            ),
+            ImageError::Empty { .. } => Some("make the image again: its build failed".to_owned()),
+            ImageError::Zeros { .. } => {
+                Some("make the image again; if zeros are meant: --raw NAME=REASON".to_owned())
+            }
+            ImageError::Refused { mend, .. } => {
+                Some(format!("run {mend}; if it is right as it is: --raw NAME=REASON"))
+            }
+            _ => None,
         }
     }
 }

@@ -1,19 +1,29 @@
 //! The image as the operator names it: a regular file or a block device.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use formats::verity::{BLOCK, Builder, Verity, tree_len};
 
 use super::ImageError;
+use super::kind::{self, Probe};
 
 /// An open image of known length. Opened once: what is measured is what is read.
 #[derive(Debug)]
 pub struct Source {
+    path: PathBuf,
     file: File,
+    /// Length when it was opened, at least 1.
     len: u64,
+    /// When it was last written to; none of a block device, whose node does not say.
+    modified: Option<SystemTime>,
+    /// Bytes read so far, without the tree.
+    read: u64,
+    /// Whether only zeros were read so far.
+    only_zeros: bool,
     tree: Option<Tree>,
 }
 
@@ -60,7 +70,8 @@ impl Tree {
 }
 
 impl Source {
-    /// Opens a regular file or a block device for reading.
+    /// Opens a regular file or a block device for reading; refuses one without bytes, which no node
+    /// would write.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
         let open = |source| ImageError::Open { path: path.to_owned(), source };
         // Without O_NONBLOCK, opening a pipe would wait for a writer.
@@ -68,14 +79,68 @@ impl Source {
         let mut file: File = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
             .map_err(|error| open(error.into()))?
             .into();
-        let kind = file.metadata().map_err(open)?.file_type();
+        let metadata = file.metadata().map_err(open)?;
+        let kind = metadata.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(ImageError::Kind { path: path.to_owned() });
         }
         // The length of a block device is only known by seeking to its end.
         let len = file.seek(SeekFrom::End(0)).map_err(open)?;
         file.rewind().map_err(open)?;
-        Ok(Source { file, len, tree: None })
+        if len == 0 {
+            return Err(ImageError::Empty { path: path.to_owned() });
+        }
+        let (path, modified) = (path.to_owned(), modified(&metadata));
+        Ok(Source { path, file, len, modified, read: 0, only_zeros: true, tree: None })
+    }
+
+    /// Refuses what its first and last bytes show to be no raw image, and a file that is one hole.
+    /// Reads some 128 KiB, whatever its length.
+    pub fn check_kind(&self) -> Result<(), ImageError> {
+        let failed = |offset| move |source| ImageError::Read { offset, source };
+        if self.is_a_hole() {
+            return Err(ImageError::Zeros { path: self.path.clone(), len: self.len });
+        }
+        let head = read_at(&self.file, 0, kind::HEAD).map_err(failed(0))?;
+        let end = self.len.saturating_sub(kind::TAIL as u64);
+        let tail = read_at(&self.file, end, kind::TAIL).map_err(failed(end))?;
+        let probe = Probe { len: self.len, head: &head, tail: &tail };
+        match kind::recognise(&probe) {
+            None => Ok(()),
+            Some(kind) => Err(ImageError::Refused {
+                path: self.path.clone(),
+                what: kind.name,
+                mend: kind.mend(&self.path.display().to_string(), &probe),
+            }),
+        }
+    }
+
+    /// Whether a file system that keeps holes has nothing else for it: a terabyte of zeros need not
+    /// be read to be refused.
+    fn is_a_hole(&self) -> bool {
+        use rustix::fs::SeekFrom::{Data, Start};
+        let found = rustix::fs::seek(&self.file, Data(0));
+        // The place in the file is shared with `read`; where holes cannot be asked for, it is
+        // still the beginning.
+        let back = rustix::fs::seek(&self.file, Start(0));
+        found == Err(rustix::io::Errno::NXIO) && back.is_ok()
+    }
+
+    /// Refuses an image that is not the one that was opened any more; and, unless `raw`, one that
+    /// had nothing but zeros. To be asked when everything was read and nothing is visible yet.
+    pub fn check_read(&self, raw: bool) -> Result<(), ImageError> {
+        if self.read != self.len {
+            return Err(ImageError::Changed { expected: self.len, found: self.read });
+        }
+        let metadata = self.file.metadata();
+        let metadata = metadata.map_err(|source| ImageError::Read { offset: self.read, source })?;
+        if modified(&metadata) != self.modified {
+            return Err(ImageError::Rewritten { path: self.path.clone() });
+        }
+        if self.only_zeros && !raw {
+            return Err(ImageError::Zeros { path: self.path.clone(), len: self.len });
+        }
+        Ok(())
     }
 
     /// The image with a dm-verity tree behind it (`formats::verity`).
@@ -104,18 +169,43 @@ impl Source {
         }
     }
 
-    /// Whether it has no bytes.
+    /// Never: an image without bytes is not opened.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
+/// When a regular file was last written to.
+fn modified(metadata: &Metadata) -> Option<SystemTime> {
+    metadata.is_file().then(|| metadata.modified().ok()).flatten()
+}
+
+/// Up to `len` bytes from there on; fewer at the end.
+fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        self.read = self.read.saturating_add(count as u64);
+        // Asked no more after the first byte that is not zero.
+        self.only_zeros = self.only_zeros && bytes.iter().all(|byte| *byte == 0);
         let Some(tree) = &mut self.tree else { return Ok(count) };
         if count > 0 {
-            tree.take(buffer.get(..count).unwrap_or_default());
+            tree.take(bytes);
             return Ok(count);
         }
         tree.finish();
@@ -126,6 +216,83 @@ impl Read for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read_of(
+        file: &Path,
+        meanwhile: impl FnOnce(),
+        tree: bool,
+        raw: bool,
+    ) -> Result<(), ImageError> {
+        let mut source = Source::open(file).unwrap();
+        if tree {
+            source = source.with_tree(b"salt");
+        }
+        meanwhile();
+        std::io::copy(&mut source, &mut io::sink()).unwrap();
+        source.check_read(raw)
+    }
+
+    #[test]
+    fn an_image_that_changes_while_it_is_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("os.img");
+        for tree in [false, true] {
+            let fresh = || std::fs::write(&path, [7; 5000]).unwrap();
+            let resized = |len| {
+                let path = path.clone();
+                move || File::options().write(true).open(path).unwrap().set_len(len).unwrap()
+            };
+            fresh();
+            read_of(&path, || {}, tree, false).unwrap();
+            // Still two blocks: with its tree it is as long as before.
+            for len in [4500, 6000] {
+                fresh();
+                let error = read_of(&path, resized(len), tree, true).unwrap_err();
+                assert!(
+                    matches!(error, ImageError::Changed { expected: 5000, found } if found == len),
+                    "{error:?}"
+                );
+            }
+            fresh();
+            let later = SystemTime::now() + std::time::Duration::from_secs(7);
+            let touched = || {
+                let file = File::options().write(true).open(&path).unwrap();
+                file.write_all_at(&[8], 100).unwrap();
+                file.set_modified(later).unwrap();
+            };
+            let error = read_of(&path, touched, tree, true).unwrap_err();
+            assert!(matches!(error, ImageError::Rewritten { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("os.img");
+        for tree in [false, true] {
+            std::fs::write(&path, vec![0; 70_000]).unwrap();
+            let error = read_of(&path, || {}, tree, false).unwrap_err();
+            assert!(matches!(error, ImageError::Zeros { len: 70_000, .. }), "{error:?}");
+            read_of(&path, || {}, tree, true).unwrap();
+            File::options().write(true).open(&path).unwrap().write_all_at(&[1], 69_999).unwrap();
+            read_of(&path, || {}, tree, false).unwrap();
+        }
+    }
+
+    /// 8 TiB of nothing: refused without being read, and read from its beginning afterwards.
+    #[test]
+    fn a_hole_is_refused_at_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(8 << 40).unwrap();
+        let source = Source::open(file.path()).unwrap();
+        assert!(matches!(source.check_kind(), Err(ImageError::Zeros { .. })));
+        file.as_file().write_all_at(b"first", 0).unwrap();
+        let mut source = Source::open(file.path()).unwrap();
+        source.check_kind().unwrap();
+        let mut first = [0; 5];
+        source.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"first");
+    }
 
     #[test]
     fn a_tree_follows_the_image_filled_up_to_a_block() {

@@ -12,7 +12,9 @@
 //! | metadata larger than nodes read | refused | `meta_limit` |
 //! | more delegations than nodes follow | refused | `delegation_limit` |
 //! | keys that count nothing | refused | `key_invalid` |
-//! | a threshold that needs every key there is | said | `sig_threshold` |
+//! | a threshold that needs every key there is, at `init`, `lint` and when it comes to be so | said | `sig_threshold` |
+//! | a component or hardware id that no earlier release of the product has | said | `hw_mismatch` |
+//! | a channel beside those that the product has | said | `target_not_found` |
 //! | a published key | said | `example_key` |
 //! | a release that is gone; a channel that offers an older one again | said | `version_rollback` |
 //! | a version that reads like a pre-release and sorts after its stem | said | `version_rollback` |
@@ -34,10 +36,11 @@ use update_core::trust::Limits;
 use super::PlanError;
 use super::clock::CLOCKS;
 use super::expiry::limit_of;
+use super::names::{new_channel, new_names};
 use super::proposal::Proposal as Proposed;
 use super::release::{Proposal, check_offer, check_release};
 use crate::policy::Policy;
-use crate::state::{State, lookup};
+use crate::state::{State, delegators, lookup};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -85,7 +88,7 @@ pub fn lint(state: &State, policy: &Policy, now: UnixTime) -> Result<Vec<Finding
     ] {
         view.period(&mut found, &role, header);
     }
-    view.roles(&mut found);
+    view.roles(&mut found, None);
     view.channels(&mut found);
     for release in state.releases()? {
         let is_offered = channels.values().any(|channel| {
@@ -121,7 +124,7 @@ pub fn lint_change(
     channels.extend(proposal.channels.clone());
     let view = View { root: &root, targets: &targets, channels: &channels, policy, now };
     view.expiry(&mut found, |role| proposal.payload(role).is_some());
-    view.roles(&mut found);
+    view.roles(&mut found, before);
     view.channels(&mut found);
     for payload in &proposal.payloads {
         let len = payload.bytes(&[]).len() as u64;
@@ -153,6 +156,11 @@ pub fn lint_change(
             if lookup(&release.target, |role| targets.get(role)).is_none() {
                 let text = format!("{} would be gone; nodes that run it stay", release.target);
                 found.warn(Reason::VersionRollback, text);
+            }
+        }
+        for channel in proposal.channels.values() {
+            if let Some(text) = new_channel(before, channel) {
+                found.warn(Reason::TargetNotFound, text);
             }
         }
     }
@@ -223,10 +231,13 @@ impl View<'_> {
         }
     }
 
-    fn roles(&self, found: &mut Findings) {
+    /// What is wrong with a role's keys is refused; that all of them are needed is said of a role
+    /// whose keys are not those of before.
+    fn roles(&self, found: &mut Findings, before: Option<&State>) {
         for role in Role::TOP_LEVEL {
             if let Some(keys) = self.root.role(&role) {
-                one_role(found, &role, keys, |keyid| self.root.keys.get(keyid));
+                let same = before.is_some_and(|before| before.root.role(&role) == Some(keys));
+                one_role(found, &role, keys, !same, |keyid| self.root.keys.get(keyid));
             }
         }
         let mut count = 0;
@@ -235,7 +246,9 @@ impl View<'_> {
             let DelegatedTo::Roles(roles) = &delegations.to else { continue };
             count += roles.len();
             for named in roles {
-                one_role(found, &named.role, &named.keys, |keyid| delegations.keys.get(keyid));
+                let known = before.is_some_and(|before| had_keys(before, &named.role, &named.keys));
+                let key_of = |keyid: &formats::tuf::KeyId| delegations.keys.get(keyid);
+                one_role(found, &named.role, &named.keys, !known, key_of);
             }
         }
         let limit = Limits::default().delegations;
@@ -298,6 +311,11 @@ impl View<'_> {
             found.warn(Reason::VersionRollback, text);
         }
         self.unoffered(found, before, product, &summary);
+        if let Some(before) = before {
+            for text in new_names(before, product, &summary) {
+                found.warn(Reason::HwMismatch, text);
+            }
+        }
         self.release(found, target, &summary);
     }
 
@@ -407,10 +425,17 @@ fn fit(found: &mut Findings, policy: &Policy, target: &str, components: &[Compon
     }
 }
 
+/// Whether a delegated role had exactly these keys already.
+fn had_keys(before: &State, role: &Role, keys: &RoleKeys) -> bool {
+    let all = before.targets_roles().map(|(role, signed)| (role, &signed.data));
+    delegators(all, role).into_iter().any(|(_, _, was)| was == keys)
+}
+
 fn one_role<'a>(
     found: &mut Findings,
     role: &Role,
     keys: &RoleKeys,
+    is_new: bool,
     key_of: impl Fn(&formats::tuf::KeyId) -> Option<&'a formats::tuf::Key>,
 ) {
     let counts = |keyid: &&formats::tuf::KeyId| {
@@ -427,7 +452,7 @@ fn one_role<'a>(
         found.refuse(Reason::SigThreshold, text);
     }
     let is_offline = !matches!(role, Role::Snapshot | Role::Timestamp);
-    if is_offline && good == threshold {
+    if is_new && is_offline && good == threshold {
         let lost = match (role, threshold) {
             (Role::Root, 1) => "its only key is lost, every node must be visited",
             (Role::Root, _) => "one of them is lost, every node must be visited",

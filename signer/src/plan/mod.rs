@@ -19,6 +19,7 @@ pub mod clock;
 mod draft;
 mod expiry;
 mod lint;
+mod names;
 mod proposal;
 mod release;
 mod roles;

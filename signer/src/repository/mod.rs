@@ -338,6 +338,8 @@ pub enum Access {
     Read,
     /// Publishing: a directory is made when it is missing.
     Write,
+    /// Publishing to what is there: nothing is made for a name that was mistyped.
+    Update,
 }
 
 /// Opens a repository.
@@ -359,7 +361,12 @@ pub fn open(
         (Reference::Layout { .. }, Access::Write) => {
             Ok(Box::new(LayoutRepository::create(reference.clone())?))
         }
-        (Reference::Archive { .. }, Access::Write) => {
+        (Reference::Layout { .. }, Access::Update) => {
+            // Refuses what is no layout, and is closed again.
+            LayoutRepository::open(reference.clone())?;
+            Ok(Box::new(LayoutRepository::create(reference.clone())?))
+        }
+        (Reference::Archive { .. }, Access::Write | Access::Update) => {
             Err(RegistryError::ReadOnly(reference.to_string()))
         }
         (_, Access::Read) => Ok(Box::new(LayoutRepository::open(reference.clone())?)),

@@ -138,6 +138,7 @@ pub fn component(name: &str, path: PathBuf, compatible: &[&str]) -> ComponentInp
         path,
         compatible: compatible.iter().map(|id| (*id).to_owned()).collect(),
         verity: false,
+        raw: None,
     }
 }
 

@@ -127,6 +127,7 @@ impl Repository {
                 manifest: Digest::sha256_of(&manifest),
                 raw_size: raw.len() as u64,
                 verity: None,
+                raw: None,
             });
             indexed.push(IndexedComponent {
                 name: name.clone(),

@@ -272,7 +272,10 @@ fn image(version: u8) -> Vec<u8> {
         let hex = |nth: usize| block(nth).hex().as_bytes().to_vec();
         (0..len / 64).flat_map(hex).collect()
     };
-    [noise(version, 8192), vec![0; 8192], noise(9, 16_384)].concat()
+    let mut image = [noise(version, 8192), vec![0; 8192], noise(9, 16_384)].concat();
+    // A text would not be taken for an image.
+    image[0] = 0;
+    image
 }
 
 /// Files that the signer reads: images, and keys for `init`.
@@ -303,6 +306,7 @@ impl Desk {
                 path: self.image(version),
                 compatible: vec![HARDWARE.to_owned()],
                 verity: false,
+                raw: None,
             }],
             security_version: None,
             channel: Some(CHANNEL.to_owned()),

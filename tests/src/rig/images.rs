@@ -48,6 +48,8 @@ pub const UNRELATED: u64 = 101;
 pub fn system(release: u64) -> Vec<u8> {
     let family = release / 100 * 10_000;
     let mut image = text(family + 1, MIB);
+    // A file system begins with a boot block, and a text would not be taken for an image.
+    image[0] = 0;
     image.extend(noise(family + 2, 3 * MIB));
     image.extend(vec![0; 2 * MIB]);
     image.extend(text(family + 3, MIB / 2));

@@ -108,6 +108,58 @@ fn security_version_below_the_floor() {
     before.untouched(&node, "SBF");
 }
 
+/// Our signer refuses it; another one may sign it. The slot would keep the system it has, which would
+/// boot and be confirmed as the new release.
+#[test]
+fn an_image_of_no_bytes() {
+    let it = Offered::new();
+    let empty = Image::write(&it.world.path("empty.img"), Vec::new());
+    let mut release = it.world.release("1.2.0", 3);
+    release.os = empty;
+    let channel = ["--channel", "stable"];
+    it.world.try_publish(&release, &channel).refused(Reason::ImageRefused);
+    let _v3 = it.world.publish_stable("1.2.0", 3);
+    let set_size = |size: i64| {
+        resigned::targets(&it.world, |targets| {
+            let custom = member(member(member(targets, "targets"), "demo/1.2.0"), "custom");
+            let summary = member(custom, "racklet");
+            let Value::Array(components) = member(summary, "components") else { panic!("a list") };
+            for component in components {
+                let Value::Object(component) = component else { panic!("an object") };
+                if component.get("name").and_then(Value::as_str) == Some("os") {
+                    let _was = component.insert("raw_size".into(), Value::Int(size));
+                }
+            }
+        });
+    };
+    set_size(0);
+    let before = it.before();
+    it.node.agent(&["apply"]).finish().refused(Reason::BundleFormat);
+    it.node.agent(&["apply", "--version", "1.2.0"]).finish().refused(Reason::BundleFormat);
+    let done = it.node.agent(&["check"]).finish().exits(Exit::Content).json();
+    assert_eq!(done["decision"], "bundle_format", "{done}");
+    let why = "os is an image of 0 bytes: its slot would keep the system it has";
+    assert_eq!(done["why"], why, "{done}");
+    before.untouched(&it.node, "SBF");
+}
+
+#[test]
+fn a_component_without_a_slot_is_said() {
+    let it = Offered::new();
+    let release = it.world.release("1.2.0", 3);
+    let bmc = Image::write(&it.world.path("bmc.bin"), vec![7; 5000]);
+    let bmc = format!("bmc={},hw=racklet-cu-v1", bmc.path.display());
+    let options = ["--channel", "stable", "--component", &bmc];
+    let published = it.world.publish(&release, &options).json();
+    let warning = "component bmc is new for demo; earlier releases have firmware, os";
+    assert_eq!(published["warnings"][0]["message"], warning, "{published}");
+    let note = "bmc is signed for this hardware; no slot here takes it";
+    for command in ["check", "apply"] {
+        let done = it.node.agent(&[command]).finish().exits(Exit::Done).json();
+        assert_eq!(done["notes"][0], note, "{done}");
+    }
+}
+
 fn member<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     let Value::Object(members) = value else { panic!("not an object with {name}") };
     members.get_mut(name).expect("the member is there")

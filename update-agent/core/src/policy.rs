@@ -9,16 +9,20 @@
 //! | `floor` | its security version is not below the floor | `secver_floor` |
 //! | `hardware` | every component of this node is there for its hardware | `hw_mismatch` |
 //! | `mixed` | the release allows each component that starts by itself beside what runs | `set_mixed` |
-//! | `size` | every image fits its slot | `slot_size` |
+//! | `size` | every image has bytes, and fits its slot | `bundle_format`, `slot_size` |
 //! | `failed-before` | it did not fail here, or a retry is asked for | `failed_before` |
 //! | `hold` | the channel is not held | deferred |
 //! | `wave` | this node's wave has begun | deferred until it does |
 //! | `window` | a maintenance window is open, or the release is urgent | deferred until one opens |
 //!
 //! An operator who names a version skips the last three; nothing skips the others.
+//!
+//! An image without bytes would leave in its slot whatever older system was there, which would then
+//! boot under the new version. The release itself is malformed; the code is one that every agent
+//! that ever reads this node's records knows.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use formats::boot_record::{BootRecord, ReleaseId};
 use formats::channel::{Channel, Urgency, Wave, Window};
@@ -96,6 +100,8 @@ pub struct Decided {
     pub decision: Decision,
     /// Answers in the order of the rules.
     pub answers: Vec<Answer>,
+    /// What decides nothing and should be known: a sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Decided {
@@ -127,6 +133,7 @@ pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
         ("wave", &mut || wave(node, offered)),
         ("window", &mut || window(node, offered)),
     ];
+    let notes = without_slot(node, offered.summary);
     for (rule, ask) in rules {
         if rule == "attachments" && node.require.is_empty() {
             continue;
@@ -135,11 +142,23 @@ pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
             Ok(why) => answers.push(Answer { rule, passed: true, why }),
             Err((decision, why)) => {
                 answers.push(Answer { rule, passed: false, why });
-                return Decided { decision, answers };
+                return Decided { decision, answers, notes };
             }
         }
     }
-    Decided { decision: Decision::Install(chosen), answers }
+    Decided { decision: Decision::Install(chosen), answers, notes }
+}
+
+/// Components that are signed for this hardware and go nowhere on this node.
+fn without_slot(node: &NodeFacts<'_>, summary: &Summary) -> Vec<String> {
+    let goes_nowhere = |component: &&ComponentSummary| {
+        !node.capacity.contains_key(&component.name)
+            && component.compatible.iter().any(|id| node.hardware.contains(id))
+    };
+    let names: BTreeSet<&ComponentName> =
+        summary.components.iter().filter(goes_nowhere).map(|component| &component.name).collect();
+    let note = |name| format!("{name} is signed for this hardware; no slot here takes it");
+    names.into_iter().map(note).collect()
 }
 
 fn refuse(reason: Reason, why: String) -> (Decision, String) {
@@ -258,6 +277,13 @@ fn mixed(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
 fn size(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
     let (chosen, _) = hardware(node, offered)?;
     for component in &chosen {
+        if component.raw_size == 0 {
+            let why = format!(
+                "{} is an image of 0 bytes: its slot would keep the system it has",
+                component.name
+            );
+            return Err(refuse(Reason::BundleFormat, why));
+        }
         let capacity = node.capacity.get(&component.name).copied().unwrap_or(0);
         if component.raw_size > capacity {
             let why = format!(
@@ -370,6 +396,7 @@ mod tests {
         floor: u64,
         hardware: &'static str,
         capacity: u64,
+        image: u64,
         failed: bool,
         retry: bool,
         now: u64,
@@ -391,6 +418,7 @@ mod tests {
             floor: 1,
             hardware: "cu-v1",
             capacity: 100,
+            image: 100,
             failed: false,
             retry: false,
             now: 1_800_000_000,
@@ -418,8 +446,9 @@ mod tests {
                 name: "os".parse().unwrap(),
                 compatible: vec!["cu-v1".to_owned()],
                 manifest: Digest::sha256_of(b"m"),
-                raw_size: 100,
+                raw_size: case.image,
                 verity: None,
+                raw: None,
             }],
             attachments: case.attached.iter().copied().map(attachment).collect(),
             mixed: Vec::new(),
@@ -552,6 +581,18 @@ mod tests {
                 Decision::Refuse(Reason::SlotSize),
             ),
             (
+                "no byte",
+                Case { image: 0, ..base() },
+                "size",
+                Decision::Refuse(Reason::BundleFormat),
+            ),
+            (
+                "no byte, named",
+                Case { image: 0, channel: None, retry: true, ..base() },
+                "size",
+                Decision::Refuse(Reason::BundleFormat),
+            ),
+            (
                 "failed before",
                 Case { failed: true, ..base() },
                 "failed-before",
@@ -620,6 +661,49 @@ mod tests {
         }
     }
 
+    /// Said, and no reason not to install.
+    #[test]
+    fn a_component_without_a_slot_is_noted() {
+        let component = |name: &str, hardware: &str| ComponentSummary {
+            name: name.parse().unwrap(),
+            compatible: vec![hardware.to_owned()],
+            manifest: Digest::sha256_of(name.as_bytes()),
+            raw_size: 1,
+            verity: None,
+            raw: None,
+        };
+        let summary = Summary {
+            version: "1.1".parse().unwrap(),
+            security_version: 2,
+            components: vec![
+                component("os", "cu-v1"),
+                component("firmware", "cu-v1"),
+                component("bmc", "cu-v9"),
+            ],
+            attachments: Vec::new(),
+            mixed: Vec::new(),
+            order: Vec::new(),
+        };
+        let decided = decide(
+            &NodeFacts {
+                now: 0,
+                hardware: &["cu-v1".to_owned()],
+                capacity: &BTreeMap::from([("os".parse().unwrap(), 1)]),
+                installed: None,
+                installed_version: None,
+                floor: 0,
+                switched: &[],
+                record: &BootRecord::default(),
+                wave: 1,
+                require: &[],
+            },
+            &Offered { index: Sha256::of(b"1.1"), summary: &summary, channel: None, retry: false },
+        );
+        assert!(matches!(decided.decision, Decision::Install(_)), "{decided:?}");
+        let note = "firmware is signed for this hardware; no slot here takes it";
+        assert_eq!(decided.notes, [note]);
+    }
+
     #[test]
     fn waves_spread_nodes_evenly() {
         let mut counts = [0u32; 101];
@@ -641,6 +725,7 @@ mod tests {
             manifest: Digest::sha256_of(b"m"),
             raw_size: 1,
             verity: None,
+            raw: None,
         };
         let with = |versions: &[&str]| -> Vec<Mixture> {
             let with = versions.iter().map(|version| version.parse().unwrap()).collect();

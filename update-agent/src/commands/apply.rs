@@ -161,8 +161,8 @@ pub(super) fn apply(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<E
     match apply_held(agent, &held, args, output) {
         Err(error) if error.reason() == Reason::UpToDate => nothing(output, &error),
         Err(error) => Err(error),
-        Ok(ended) => {
-            report(agent, &ended, output)?;
+        Ok((ended, notes)) => {
+            report(agent, &ended, &notes, output)?;
             if args.reboot && matches!(ended.outcome, Outcome::Activated(_)) {
                 drop(held);
                 agent.reboot()?;
@@ -172,13 +172,13 @@ pub(super) fn apply(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<E
     }
 }
 
-/// The work of `apply`, for a caller that holds the lock.
+/// The work of `apply`, for a caller that holds the lock; with what the rules noted.
 pub(super) fn apply_held(
     agent: &Agent,
     held: &Held,
     args: &ApplyArgs,
     output: Output,
-) -> Result<Ended, AgentError> {
+) -> Result<(Ended, Vec<String>), AgentError> {
     let all = sources(agent, args.from.as_deref())?;
     let wanted = wanted(agent, held, args, &all)?;
     let progress = agent.outside.progress(output.json);
@@ -202,10 +202,15 @@ pub(super) fn apply_held(
     if let Outcome::Failed { reason, detail } = &ended.outcome {
         return Err(AgentError::new(*reason, detail.clone()));
     }
-    Ok(ended)
+    Ok((ended, wanted.offer.decided.notes))
 }
 
-fn report(agent: &Agent, ended: &Ended, output: Output) -> Result<(), AgentError> {
+fn report(
+    agent: &Agent,
+    ended: &Ended,
+    notes: &[String],
+    output: Output,
+) -> Result<(), AgentError> {
     let (slot, staged) = match &ended.outcome {
         Outcome::Activated(slot) => (*slot, false),
         Outcome::Staged(slot) => (*slot, true),
@@ -223,17 +228,21 @@ fn report(agent: &Agent, ended: &Ended, output: Output) -> Result<(), AgentError
         "written": written.written,
         "reused": written.reused_seed + written.reused_target,
         "zeroed": written.zeroed,
+        "notes": notes,
     });
     let next = if staged {
         "it is not next: run `update-agent apply` to activate it"
     } else {
         "it is next: reboot to try it"
     };
-    let text = format!(
+    let mut text = format!(
         "{version} is in slot {slot}, verified; fetched {}, reused {}; {next}",
         bytes(written.fetched),
         bytes(written.reused_seed + written.reused_target),
     );
+    for note in notes {
+        text += &format!("\nnote: {note}");
+    }
     output.result(value, &text);
     Ok(())
 }

@@ -172,11 +172,15 @@ fn show(found: Option<&Offer>, place: &str, output: Output) -> Exit {
         "until": until(&decided.decision),
         "why": decided.why(),
         "rules": rules(decided),
+        "notes": decided.notes,
     });
     let mut text = format!("{version} from {place}\n");
     for answer in &decided.answers {
         let mark = if answer.passed { "ok" } else { "--" };
         text += &format!("  {mark} {:14} {}\n", answer.rule, answer.why);
+    }
+    for note in &decided.notes {
+        text += &format!("  note: {note}\n");
     }
     text += &match &decided.decision {
         Decision::Install(_) => format!("would install {version}: run `update-agent apply`"),

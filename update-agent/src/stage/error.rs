@@ -24,6 +24,12 @@ pub enum StageError {
         /// Length of the device.
         len: u64,
     },
+    /// The image has no bytes: the slot would keep what it holds; nothing was written.
+    #[error("{component} is an image of 0 bytes: its slot would keep the system it has")]
+    Empty {
+        /// Which component.
+        component: ComponentName,
+    },
     /// The blob to be fetched is not the one its chunk list describes.
     #[error("{component}: encoding {encoding} of its chunk list is not a blob of its manifest")]
     Encoding {
@@ -137,7 +143,7 @@ impl StageError {
     pub fn reason(&self) -> Reason {
         match self {
             StageError::SlotSize { .. } => Reason::SlotSize,
-            StageError::Encoding { .. } => Reason::BundleFormat,
+            StageError::Encoding { .. } | StageError::Empty { .. } => Reason::BundleFormat,
             StageError::Device { source, .. } | StageError::Seed { source, .. } => source.reason(),
             StageError::Index(_) => Reason::MetaLimit,
             StageError::ReadBack { .. } => Reason::Readback,

@@ -177,6 +177,9 @@ pub fn write_image_at(
 impl Image<'_> {
     fn check_size(&self) -> Result<(), StageError> {
         let (needed, len) = (self.list.raw_size(), self.target.len());
+        if needed == 0 {
+            return Err(StageError::Empty { component: self.component.clone() });
+        }
         if needed <= len {
             return Ok(());
         }

@@ -76,7 +76,7 @@ impl<'a> Board<'a> {
         signer(&["init"])?.run()?;
         for (number, version) in [(1, "1.0.0"), (2, "1.1.0")] {
             let (os, bmc) = (dir.join("os.bin"), dir.join("bmc.bin"));
-            fs::write(&os, format!("system {version}\n").repeat(50_000))?;
+            fs::write(&os, format!("system {version}\0").repeat(50_000))?;
             fs::write(&bmc, firmware(number))?;
             let component = |name: &str, file: &Path| {
                 ["--component".to_owned(), format!("{name}={},hw={HARDWARE}", file.display())]

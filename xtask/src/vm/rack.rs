@@ -58,7 +58,7 @@ fn rack(world: &World, dir: &Path) -> Result<String> {
     let bmc = |version: &str| dir.join(format!("bmc-{version}.bin"));
     let publish = |version: &str, broken: &str| -> Result<()> {
         // Not the same in any block: what a bank holds must be of one release.
-        let line = format!("firmware {version}\n");
+        let line = format!("firmware {version}\0");
         fs::write(bmc(version), line.repeat(700_000 / line.len()))?;
         let component = format!("bmc={},hw=bmc-x1", bmc(version).display());
         let breaks = [("etc/breaks", broken)];

@@ -1,0 +1,109 @@
+//! Names that a release or channel uses for the first time, beside those that its product has: said,
+//! because most of them are typing errors, and nodes ignore what they were not told of.
+
+use std::collections::BTreeSet;
+
+use formats::channel::Channel;
+use formats::release::Summary;
+
+use crate::state::State;
+
+/// Two letters exchanged, or two that are wrong: what a person mistypes.
+const CLOSE: usize = 2;
+/// Names that are listed in one sentence.
+const LISTED: usize = 5;
+
+/// A sentence for each component and hardware id that no earlier release of the product has; none
+/// for a first release.
+pub(super) fn new_names(before: &State, product: &str, summary: &Summary) -> Vec<String> {
+    // What cannot be read is refused elsewhere.
+    let releases = before.releases().unwrap_or_default();
+    let components = || {
+        let own = releases.iter().filter(|release| release.product == product);
+        own.flat_map(|release| &release.summary.components)
+    };
+    let names: BTreeSet<&str> = components().map(|it| it.name.as_str()).collect();
+    let ids: BTreeSet<&str> =
+        components().flat_map(|it| it.compatible.iter().map(String::as_str)).collect();
+    let ours: BTreeSet<&str> = summary.components.iter().map(|it| it.name.as_str()).collect();
+    let our_ids: BTreeSet<&str> =
+        summary.components.iter().flat_map(|it| it.compatible.iter().map(String::as_str)).collect();
+    let mut said = Vec::new();
+    for name in ours {
+        let what = format!("component {name} is new for {product}; earlier releases have");
+        said.extend(first_use(name, &names, &what));
+    }
+    for id in our_ids {
+        let what = format!("hardware id {id} is new for {product}; earlier releases are for");
+        said.extend(first_use(id, &ids, &what));
+    }
+    said
+}
+
+/// A sentence about a channel that the product did not have, while it has others.
+pub(super) fn new_channel(before: &State, channel: &Channel) -> Option<String> {
+    let (name, product) = (channel.channel.as_str(), &channel.product);
+    let own = before.channels.values().map(|signed| &signed.data);
+    let known: BTreeSet<&str> =
+        own.filter(|it| it.product == *product).map(|it| it.channel.as_str()).collect();
+    let what = format!("channel {name} is new for {product}, no node follows it yet; there is");
+    first_use(name, &known, &what)
+}
+
+fn first_use(name: &str, known: &BTreeSet<&str>, what: &str) -> Option<String> {
+    if known.is_empty() || known.contains(name) {
+        return None;
+    }
+    let listed: Vec<&str> = known.iter().copied().take(LISTED).collect();
+    let more = if known.len() > LISTED { ", …" } else { "" };
+    let meant = if known.len() > 1 { closest(name, known) } else { None };
+    let meant = meant.map(|meant| format!("; is {meant} meant?")).unwrap_or_default();
+    Some(format!("{what} {}{more}{meant}", listed.join(", ")))
+}
+
+/// The known name that may have been meant.
+fn closest<'a>(name: &str, known: &BTreeSet<&'a str>) -> Option<&'a str> {
+    let distance = |known: &&&str| strsim::damerau_levenshtein(name, known);
+    let is_close = |known: &&&str| distance(known) <= CLOSE.min(name.len().saturating_sub(1));
+    known.iter().min_by_key(distance).filter(is_close).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_use_is_said_beside_others() {
+        let say = |name: &str, known: &[&str]| {
+            first_use(name, &known.iter().copied().collect(), "new; there is")
+        };
+        let rows = [
+            ("a first release", say("os", &[]), None),
+            ("known", say("os", &["bmc", "os"]), None),
+            ("another", say("oss", &["os"]), Some("new; there is os")),
+            (
+                "two letters away",
+                say("my-bord", &["my-board", "other"]),
+                Some("new; there is my-board, other; is my-board meant?"),
+            ),
+            (
+                "exchanged",
+                say("stabel", &["beta", "stable"]),
+                Some("new; there is beta, stable; is stable meant?"),
+            ),
+            (
+                "nothing like it",
+                say("canary", &["beta", "stable"]),
+                Some("new; there is beta, stable"),
+            ),
+            (
+                "many",
+                say("x", &["a1", "b22", "c333", "d4444", "e5555", "f6666"]),
+                Some("new; there is a1, b22, c333, d4444, e5555, …"),
+            ),
+        ];
+        for (name, said, expected) in rows {
+            assert_eq!(said.as_deref(), expected, "{name}");
+        }
+    }
+}
