@@ -55,7 +55,8 @@ pub(super) fn signing(
     };
     let policy = policy(arguments.config.as_deref(), directory, repository)?;
     let journal = Journal::open(&journal_path(arguments)?)?;
-    Ok(Signing { keys, trust_root, trust_root_file: beside, policy, journal: Some(journal) })
+    let journal = Some(journal);
+    Ok(Signing { keys, trust_root, trust_root_file: beside, policy, journal, preview: None })
 }
 
 /// With the keys; for who has no directory of keys, where programs keep their state.

@@ -6,7 +6,7 @@ use formats::digest::Sha256;
 use formats::oci::{Descriptor, RepositoryName, media_type};
 use formats::release::{
     ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent, Mixture,
-    ReleaseIndex, Summary, target_name,
+    ReleaseIndex, Summary, channel_target_name, target_name,
 };
 use formats::tuf::{Role, UnixTime};
 use formats::version::Version;
@@ -14,13 +14,13 @@ use serde::Serialize;
 
 use super::ceremony::{Base, Outcome, Wanted, apply, timestamp_expires};
 use super::delta::{self, Deltas};
-use super::{Answer, Delivery, Report, Signing, bytes, has_example_key};
+use super::{Answer, Delivery, Report, SEEN, Signing, bytes, has_example_key};
 use crate::attachment;
 use crate::error::SignerError;
 use crate::image::{self, Sinks, Source};
 use crate::plan::{
-    Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, check_fit, check_release,
-    decide,
+    Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, Rollout, check_fit,
+    check_release, decide, notes,
 };
 use crate::progress::Show;
 use crate::published::{self, Published, product_repository};
@@ -53,6 +53,8 @@ pub struct PublishRequest {
     pub security_version: Option<u64>,
     /// The channel that offers it from now on.
     pub channel: Option<String>,
+    /// Its waves and windows.
+    pub rollout: Rollout,
     /// Who signs for it; absent: the top level.
     pub role: Option<Role>,
     /// How images are built.
@@ -80,6 +82,9 @@ pub struct PublishReport {
     pub state: String,
     security_version: u64,
     channel: Option<String>,
+    /// What its schedule does that might not be expected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     components: Vec<ComponentReport>,
     timestamp_version: u64,
     timestamp_expires: String,
@@ -119,6 +124,9 @@ impl Report for PublishReport {
         }
         if let Some(channel) = &self.channel {
             text.push_str(&format!("\noffered by channel {channel}"));
+            if self.changed {
+                text.push_str(&format!("; {SEEN}"));
+            }
         }
         text.push_str(&format!(
             "\ntimestamp version {}, expires {}",
@@ -219,8 +227,18 @@ pub fn publish(
     };
     let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
     let channel = request.channel.clone();
+    let offered = |published: &Published| {
+        let name = channel_target_name(&request.product, request.channel.as_deref()?);
+        published.state.channels.get(&name).map(|found| found.data.clone())
+    };
+    let was = offered(&base.published);
     let wanted = Wanted {
-        change: Change::Publish { release, channel, role: request.role.clone() },
+        change: Change::Publish {
+            release,
+            channel,
+            rollout: request.rollout.clone(),
+            role: request.role.clone(),
+        },
         what: format!("publish {target}"),
         release: Some(StagedRelease { repository, tag, index }),
         expiry: &request.expiry,
@@ -239,6 +257,7 @@ pub fn publish(
         state: published.manifest.to_string(),
         security_version,
         channel: request.channel.clone(),
+        notes: offered(&published).map_or_else(Vec::new, |is| notes(was.as_ref(), &is, now)),
         components: reports,
         timestamp_version: state.timestamp.data.header.version,
         timestamp_expires: timestamp_expires(state),
@@ -275,7 +294,8 @@ fn rehearse(
     let summary = Summary { version, security_version, components, attachments, mixed, order };
     let release = NewRelease { product: request.product.clone(), summary, index: Vec::new() };
     let (channel, role) = (request.channel.clone(), request.role.clone());
-    let change = Change::Publish { release, channel, role };
+    let rollout = request.rollout.clone();
+    let change = Change::Publish { release, channel, rollout, role };
     match decide(&before.state, &change, &request.expiry, now) {
         // The same images again are nothing to do; whether they are the same is not known yet.
         Ok(_) | Err(PlanError::SameVersion { .. }) => Ok(()),

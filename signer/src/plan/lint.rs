@@ -14,7 +14,7 @@
 //! | a threshold that needs every key there is | said | `sig_threshold` |
 //! | a published key | said | `example_key` |
 //! | a release that is gone; a channel that offers an older one | said | `version_rollback` |
-//! | a channel that is gone | said | `target_not_found` |
+//! | a channel that is gone, or new beside others of its product | said | `target_not_found` |
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,6 +152,9 @@ pub fn lint_change(
             }
         }
         for (target, channel) in &proposal.channels {
+            if !before.channels.contains_key(target) {
+                new_channel(&mut found, before, channel);
+            }
             let was = before.channels.get(target).and_then(|was| was.data.release.as_ref());
             if let (Some(was), Some(is)) = (was, &channel.release)
                 && was.version.is_newer_than(&is.version)
@@ -165,6 +168,20 @@ pub fn lint_change(
         }
     }
     Ok(found.0)
+}
+
+/// A misspelt name makes a channel that no node follows.
+fn new_channel(found: &mut Findings, before: &State, channel: &Channel) {
+    let others: Vec<&str> = before.channel_names(&channel.product).collect();
+    if !others.is_empty() {
+        let text = format!(
+            "channel {} is new; {} has {}",
+            channel.channel,
+            channel.product,
+            others.join(", ")
+        );
+        found.warn(Reason::TargetNotFound, text);
+    }
 }
 
 /// Every target that is listed anywhere.

@@ -20,6 +20,7 @@ mod expiry;
 mod lint;
 mod proposal;
 mod roles;
+mod rollout;
 mod sign;
 
 pub use assemble::{Missing, Offline, assemble, check_versions, missing};
@@ -30,6 +31,10 @@ pub use lint::{
 };
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
 pub use roles::{Delegation, RoleKeySet, rotation_of};
+pub use rollout::{
+    Rollout, RolloutError, notes, parse_waves, parse_window, schedule_lines, time_of, wave_line,
+    windows_line,
+};
 pub use sign::{RepositoryId, Restart, check_at_hand, finish, refresh, sign_payloads};
 
 use formats::channel::{ChannelError, Urgency};
@@ -134,6 +139,26 @@ pub enum PlanError {
     NoRelease {
         /// The target.
         target: String,
+    },
+    /// A channel that is not there.
+    #[error("{product} has no channel {channel}; it has {there}")]
+    NoChannel {
+        /// The product.
+        product: String,
+        /// The channel.
+        channel: String,
+        /// Those there are.
+        there: String,
+    },
+    /// A channel whose release nobody should get.
+    #[error("channel {channel} of {product} {why}; there is nothing to promote")]
+    NotPromoted {
+        /// The product.
+        product: String,
+        /// The channel.
+        channel: String,
+        /// What stands against it.
+        why: &'static str,
     },
     /// A channel document would be malformed.
     #[error(transparent)]
@@ -264,7 +289,8 @@ impl PlanError {
             | PlanError::OtherSpelling { .. }
             | PlanError::OlderVersion { .. } => Reason::VersionRollback,
             PlanError::SecurityVersion { .. } => Reason::SecverFloor,
-            PlanError::NoRelease { .. } => Reason::TargetNotFound,
+            PlanError::NoRelease { .. } | PlanError::NoChannel { .. } => Reason::TargetNotFound,
+            PlanError::NotPromoted { .. } => Reason::Config,
             PlanError::Channel(_) => Reason::MetaFormat,
             PlanError::Expiry(_) | PlanError::RootExpired { .. } => Reason::Expired,
             PlanError::KeysMissing { .. } => Reason::SigThreshold,
@@ -308,6 +334,8 @@ pub struct ChannelEdit {
     pub urgency: Option<Urgency>,
     /// Whether nobody installs for now.
     pub hold: Option<bool>,
+    /// Its waves and windows. Waves that stay start again when the release is another one.
+    pub rollout: Rollout,
 }
 
 /// What is to change.
@@ -319,6 +347,8 @@ pub enum Change {
         release: NewRelease,
         /// The channel.
         channel: Option<String>,
+        /// Its waves and windows.
+        rollout: Rollout,
         /// Who signs for them; `None`: the top level, and for a channel whoever signs for it now.
         role: Option<Role>,
     },
@@ -374,7 +404,7 @@ pub fn decide(
 ) -> Result<Option<Proposal>, PlanError> {
     let mut draft = Draft::of(state);
     match change {
-        Change::Publish { release, channel, role } => {
+        Change::Publish { release, channel, rollout, role } => {
             check_release(state, &ReleaseProposal::of(&release.product, &release.summary))?;
             draft.publish(release, role.as_ref())?;
             if let Some(channel) = channel {
@@ -382,15 +412,16 @@ pub fn decide(
                     product: release.product.clone(),
                     channel: channel.clone(),
                     release: Some(release.summary.version.clone()),
+                    rollout: rollout.clone(),
                     ..ChannelEdit::default()
                 };
                 let role = role.as_ref().unwrap_or(&Role::Targets);
-                draft.set_channel(&edit, Place::Near(role))?;
+                draft.set_channel(&edit, Place::Near(role), now)?;
             }
         }
         Change::SetChannel { edit, role } => {
             let place = role.as_ref().map_or(Place::Near(&Role::Targets), Place::In);
-            draft.set_channel(edit, place)?;
+            draft.set_channel(edit, place, now)?;
         }
         Change::Delegate(delegation) => draft.delegate(delegation)?,
         Change::Repath { role, paths, terminating } => draft.repath(role, paths, *terminating)?,
