@@ -3,6 +3,8 @@
 //! A channel is a small TUF target of its own, so promoting a release re-signs metadata and moves
 //! no image bytes, and channels can be delegated to other keys than releases.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
@@ -74,6 +76,37 @@ pub struct Window {
     /// Minutes it lasts, 1 to 1440.
     pub minutes: u16,
 }
+
+/// `22:00+4h`, `23:30+1h30m`: as `signer` reads it.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}+", self.from / 60, self.from % 60)?;
+        match (self.minutes / 60, self.minutes % 60) {
+            (0, minutes) => write!(f, "{minutes}m"),
+            (hours, 0) => write!(f, "{hours}h"),
+            (hours, minutes) => write!(f, "{hours}h{minutes}m"),
+        }
+    }
+}
+
+impl Window {
+    /// When it is open next, in Unix seconds: `now` while it is.
+    pub fn opens(self, now: u64) -> u64 {
+        let (from, length) = (u64::from(self.from) * 60, u64::from(self.minutes) * 60);
+        let today = (now - now % DAY).saturating_add(from);
+        let open_since = |start: u64| start <= now && now - start < length;
+        if open_since(today) || today.checked_sub(DAY).is_some_and(open_since) {
+            now
+        } else if now < today {
+            today
+        } else {
+            today.saturating_add(DAY)
+        }
+    }
+}
+
+/// Seconds of a day.
+const DAY: u64 = 86_400;
 
 /// A channel document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +187,25 @@ impl Channel {
         Ok(doc)
     }
 
+    /// The share of all nodes whose wave has begun, 0 to 100; hold and windows apart.
+    pub fn share(&self, now: u64) -> u8 {
+        let begun = self.waves.iter().take_while(|wave| wave.start <= now).last();
+        match begun {
+            Some(wave) => wave.percent,
+            None if self.waves.is_empty() => 100,
+            None => 0,
+        }
+    }
+
+    /// When a window is open next, in Unix seconds: `now` while one is. `None`: there are no windows,
+    /// or the urgency does not wait for them.
+    pub fn opens(&self, now: u64) -> Option<u64> {
+        if self.urgency == Urgency::Security {
+            return None;
+        }
+        self.windows.iter().map(|window| window.opens(now)).min()
+    }
+
     /// Deterministic bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("string keys and no floats always serialise")
@@ -216,6 +268,42 @@ mod tests {
             assert_eq!(read.newest_offered(), channel.newest_offered(), "{version}");
         }
         assert_eq!(channel.newest_offered(), Some(&"1.2.0".parse().unwrap()));
+    }
+
+    #[test]
+    fn shares_and_windows_at_a_time() {
+        let mut channel = sample();
+        for (now, share) in [(0, 0), (9, 0), (10, 5), (19, 5), (20, 100), (u64::MAX, 100)] {
+            assert_eq!(channel.share(now), share, "at {now}");
+        }
+        channel.waves.clear();
+        assert_eq!(channel.share(0), 100, "no waves: everybody at once");
+
+        // 23:00 to 01:00, on day 1000.
+        let at = |hour: u64, minute: u64| 86_400_000 + hour * 3600 + minute * 60;
+        for (now, opens) in [
+            (at(0, 0), at(0, 0)),
+            (at(0, 59), at(0, 59)),
+            (at(1, 0), at(23, 0)),
+            (at(22, 59), at(23, 0)),
+            (at(23, 0), at(23, 0)),
+        ] {
+            assert_eq!(channel.opens(now), Some(opens), "at {now}");
+        }
+        // The nearest of several.
+        channel.windows.push(Window { from: 120, minutes: 30 });
+        assert_eq!(channel.opens(at(1, 0)), Some(at(2, 0)));
+        assert_eq!(channel.opens(at(2, 30)), Some(at(23, 0)));
+        channel.urgency = Urgency::Security;
+        assert_eq!(channel.opens(at(1, 0)), None);
+        // The longest window is always open, and the first midnight has no yesterday.
+        let always = Window { from: 720, minutes: 1440 };
+        assert_eq!((always.opens(at(11, 0)), always.opens(0)), (at(11, 0), 43_200));
+        for (from, minutes, text) in
+            [(1320, 240, "22:00+4h"), (1410, 90, "23:30+1h30m"), (0, 5, "00:00+5m")]
+        {
+            assert_eq!(Window { from, minutes }.to_string(), text);
+        }
     }
 
     #[test]

@@ -178,6 +178,12 @@ impl SignerError {
             SignerError::Journal(_) => return "`signer log` shows what was signed from here",
             SignerError::Plan(PlanError::Lint(_)) => return "`signer lint` shows everything found",
             SignerError::StageMoved { .. } => return "",
+            SignerError::Plan(PlanError::NoChannel { .. }) => {
+                return "spell it as `signer channel list` does; `signer channel set` makes a new one";
+            }
+            SignerError::Plan(PlanError::NotPromoted { .. }) => {
+                return "end its hold, or name a release: `signer channel set --release VERSION`";
+            }
             _ => {}
         }
         match self.reason() {

@@ -13,7 +13,7 @@ use formats::tuf::{
 use serde::Serialize;
 
 use crate::key::public::short;
-use crate::plan::{Payload, PlanError, Proposal, period_of};
+use crate::plan::{Payload, PlanError, Proposal, period_of, schedule_lines};
 use crate::state::State;
 
 /// One payload for people.
@@ -94,7 +94,7 @@ fn section(
         (root.header.clone(), old.map_or(0, |old| old.header.version))
     } else if let Some(targets) = payload.targets()? {
         let old = before.and_then(|state| state.targets_of(&payload.role)).map(|old| &old.data);
-        target_lines(&mut lines, before, proposal, old, &targets);
+        target_lines(&mut lines, before, proposal, old, &targets, now);
         let none = Keys::new();
         delegation_lines(&mut lines, old.and_then(|old| old.delegations.as_ref()), &targets, &none);
         period_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
@@ -163,6 +163,7 @@ fn target_lines(
     proposal: &Proposal,
     old: Option<&Targets>,
     new: &Targets,
+    now: UnixTime,
 ) {
     let empty = BTreeMap::new();
     let old = old.map_or(&empty, |old| &old.targets);
@@ -174,6 +175,11 @@ fn target_lines(
                 let mark = if was.is_some() { '~' } else { '+' };
                 lines.push(format!("{mark} {}", target_line(before, proposal, name, is)));
                 lines.extend(component_lines(is));
+                if let Some(channel) = proposal.channels.get(name) {
+                    let was = before.and_then(|state| state.channels.get(name));
+                    let schedule = schedule_lines(was.map(|was| &was.data), channel, now);
+                    lines.extend(schedule.into_iter().map(|line| format!("    {line}")));
+                }
             }
             (_, None) => lines.push(format!("- {name}")),
         }

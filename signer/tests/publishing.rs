@@ -112,6 +112,7 @@ fn channels_change_without_images() {
         release: None,
         urgency: None,
         hold: Some(true),
+        ..ChannelEdit::default()
     };
     let set = |request: &ChannelEdit| {
         let (writable, mut signing) = (fixture.writable(), fixture.signing());

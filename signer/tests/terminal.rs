@@ -195,3 +195,38 @@ fn an_interrupted_prompt_gives_the_terminal_back() {
     assert_eq!(settings[0], settings[1], "{screen}");
     assert!(!signer.path("alice/key.key").exists());
 }
+
+/// Nodes refuse an older release, so that a person means it is asked; nothing else is.
+#[test]
+fn an_older_release_is_asked_for() {
+    let signer = Program::new();
+    let at = ["--repo", "oci:repo", "--keys", "keys"];
+    signer.json(&[&["init"][..], &at].concat(), 0);
+    std::fs::write(signer.path("os.img"), b"an operating system".repeat(1000)).unwrap();
+    for version in ["1.0.0", "1.1.0"] {
+        let release = ["publish", "--product", "demo", "--version", version, "--channel", "stable"];
+        signer.json(&[&release[..], &["--component", "os=os.img,hw=cu-v1"], &at].concat(), 0);
+    }
+    let offered = || signer.json(&["status", "oci:repo"], 0)["channels"][0]["release"].clone();
+    let set = |release: &str| {
+        let to = "channel set --repo oci:repo --keys keys --product demo --channel stable";
+        format!("{to} --release {release}")
+    };
+    let mut terminal = Terminal::run(&signer, &set("1.0.0"));
+    terminal.shows("offers 1.0.0 (normal)").shows("before   1.1.0 (normal)").shows("OLDER");
+    terminal.shows("offer the older release? [y/N]").types("n\n");
+    let (code, screen) = terminal.ends();
+    assert_eq!((code, offered()), (1, "1.1.0".into()), "{screen}");
+    assert!(screen.contains("error[declined]"), "{screen}");
+    for (arguments, answer, release) in [
+        (set("1.0.0"), "y\n", "1.0.0"),
+        (set("1.1.0"), "", "1.1.0"),
+        (format!("{} --yes", set("1.0.0")), "", "1.0.0"),
+    ] {
+        let mut terminal = Terminal::run(&signer, &arguments);
+        terminal.shows("to be signed: channel demo/stable offers").types(answer);
+        let (code, screen) = terminal.ends();
+        assert_eq!((code, offered()), (0, release.into()), "{screen}");
+        assert_eq!(screen.contains("[y/N]"), !answer.is_empty(), "{screen}");
+    }
+}

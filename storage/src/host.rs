@@ -46,7 +46,7 @@ pub trait Host: Debug + Send + Sync {
     /// A file of at most `max` bytes that only root and the own user can change.
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError>;
 
-    /// What the kernel says about this boot: its command line, its boot id.
+    /// What this boot says of itself: the kernel's command line and boot id, the machine id.
     fn read_kernel(&self, path: &Path) -> io::Result<String>;
 
     /// Says it in the kernel's place, where a boot is simulated. Not durable.

@@ -221,6 +221,16 @@ fn expired_metadata_md() {
     let _done = late(&blocks("expired-metadata.md").concat()).ok();
 }
 
+/// With a fleet of nodes, and time that passes: `roll_out.rs`.
+#[test]
+fn roll_out_md() {
+    let world = first_repository();
+    let _done = follow(&world, "roll-out.md");
+    let status = json(&world, "signer status oci:repository --keys online");
+    let offered: Vec<_> = status["channels"].as_array().expect("channels").iter().collect();
+    assert!(offered.iter().all(|channel| channel["release"] == "1.2.0"), "{offered:?}");
+}
+
 #[test]
 fn wrong_clock_md() {
     let world = first_repository();

@@ -40,7 +40,12 @@ fn what_programs_read() {
     let mut told = String::new();
     let mut tell = |command: &[&str]| {
         let done = node.agent(command).finish();
-        let value = serde_json::to_string_pretty(&done.json()).expect("a value is written");
+        let mut value = done.json();
+        // A node's place comes from the digest of the release, as it is cut and packed today.
+        if value.get("wave").is_some_and(serde_json::Value::is_u64) {
+            value["wave"] = "<share>".into();
+        }
+        let value = serde_json::to_string_pretty(&value).expect("a value is written");
         told += &format!(
             "> {} (exit {})\n{}\n\n",
             command.join(" "),

@@ -31,6 +31,8 @@ use crate::state::{Began, Held, State};
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
 pub(crate) const ROOT_LIMIT: u64 = 1 << 20;
+/// The name that systemd gives a machine (machine-id(5)).
+const MACHINE_ID: &str = "/etc/machine-id";
 /// Seconds since the machine started, time in sleep included: no clock can be set there.
 const UPTIME: &str = "/proc/uptime";
 
@@ -119,6 +121,13 @@ impl Agent {
         let Ok(envelope) = formats::tuf::Envelope::parse(&bytes) else { return false };
         let Ok(root) = Root::parse(envelope.signed()) else { return false };
         crate::example::uses_example_keys(&root)
+    }
+
+    /// The name by which this node is put into waves: `node.id`, or the machine's. Whether it tells
+    /// this node from others is [`shared_id`](update_core::policy::shared_id)'s to say.
+    pub fn node_id(&self) -> String {
+        let machine = || self.host.read_kernel(Path::new(MACHINE_ID)).unwrap_or_default();
+        self.config.node.id.clone().unwrap_or_else(machine).trim().to_owned()
     }
 
     /// The node as it is now.

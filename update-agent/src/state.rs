@@ -104,6 +104,9 @@ pub struct OfferReport {
     pub decision: String,
     /// Why.
     pub why: String,
+    /// The share of all nodes at which this one's wave begins, if the channel has waves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<u8>,
 }
 
 /// When the checks of a trial began.

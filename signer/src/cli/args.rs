@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use formats::channel::Urgency;
 use formats::release::{ComponentName, Mixture};
+use formats::tuf::UnixTime;
 use formats::version::Version;
 
 use crate::commands::ComponentInput;
 use crate::error::SignerError;
 use crate::image::RawReason;
 use crate::key::TokenKeyKind;
+use crate::plan::{Rollout, RolloutError, parse_waves, parse_window};
 use crate::repository::ClientOptions;
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
@@ -37,6 +39,11 @@ pub struct Arguments {
 pub(super) enum Command {
     #[command(flatten)]
     Change(ChangeCommand),
+    /// What channels offer, how fast, and at what times of day; moves no image
+    Channel {
+        #[command(subcommand)]
+        command: ChannelCommand,
+    },
     /// Make a change in a file that others sign: stage COMMAND …, then sign, then commit
     Stage {
         /// The file to be made
@@ -46,7 +53,7 @@ pub(super) enum Command {
         #[arg(long, global = true, conflicts_with = "out")]
         share: bool,
         #[command(subcommand)]
-        change: ChangeCommand,
+        change: StageCommand,
     },
     /// Show what a staged change would publish, and sign it
     Sign {
@@ -182,7 +189,20 @@ pub(super) enum Command {
     },
 }
 
-/// What can be done at once or staged.
+/// What can be staged.
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once, of the command line")]
+pub(super) enum StageCommand {
+    #[command(flatten)]
+    Change(ChangeCommand),
+    /// Change what a channel offers, how fast, and at what times of day; moves no image
+    Channel {
+        #[command(subcommand)]
+        command: ChannelChange,
+    },
+}
+
+/// What can be done at once or staged, beside the changes of channels.
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "made once, of the command line")]
 pub(super) enum ChangeCommand {
@@ -224,6 +244,8 @@ pub(super) enum ChangeCommand {
         /// Let this channel offer it
         #[arg(long, value_name = "CHANNEL")]
         channel: Option<String>,
+        #[command(flatten)]
+        rollout: RolloutArgs,
         /// The delegated role that signs for it
         #[arg(long, value_name = "ROLE")]
         role: Option<String>,
@@ -232,11 +254,6 @@ pub(super) enum ChangeCommand {
         level: i32,
         #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
         expires: Vec<String>,
-    },
-    /// Change what a channel offers; moves no image
-    Channel {
-        #[command(subcommand)]
-        command: ChannelCommand,
     },
     /// Let another role sign for some names, for others, or for none any more
     Delegate {
@@ -396,20 +413,152 @@ pub(super) enum KeyCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ChannelCommand {
+    #[command(flatten)]
+    Change(ChannelChange),
+    /// One channel: its release, and how far its waves are
+    Show {
+        #[command(flatten)]
+        reference: RefArgs,
+        #[command(flatten)]
+        registry: RegistryArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+        /// The product
+        #[arg(long)]
+        product: String,
+        /// The channel
+        #[arg(long)]
+        channel: String,
+    },
+    /// All channels, one line each
+    List {
+        #[command(flatten)]
+        reference: RefArgs,
+        #[command(flatten)]
+        registry: RegistryArgs,
+        #[command(flatten)]
+        trust: TrustArgs,
+        /// Only those of this product
+        #[arg(long)]
+        product: Option<String>,
+    },
+}
+
+/// What changes a channel.
+#[derive(Debug, Subcommand)]
+pub(super) enum ChannelChange {
     /// Set what a channel offers and how
     Set {
         #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
+        by: ChannelArgs,
         #[command(flatten)]
         set: SetArgs,
+        #[command(flatten)]
+        rollout: RolloutArgs,
         /// Who signs for it from now on
         #[arg(long, value_name = "ROLE")]
         role: Option<String>,
-        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
-        expires: Vec<String>,
     },
+    /// Stop a roll-out: nobody installs from the channel until --off
+    Hold {
+        #[command(flatten)]
+        by: ChannelArgs,
+        /// The product
+        #[arg(long)]
+        product: String,
+        /// The channel
+        #[arg(long)]
+        channel: String,
+        /// Go on; the waves went on meanwhile
+        #[arg(long)]
+        off: bool,
+    },
+    /// Let a channel offer the release that another one offers
+    Promote {
+        #[command(flatten)]
+        by: ChannelArgs,
+        /// The product
+        #[arg(long)]
+        product: String,
+        /// The channel that offers the release
+        #[arg(long, value_name = "CHANNEL")]
+        from: String,
+        /// The channel that is to offer it, too
+        #[arg(long, value_name = "CHANNEL")]
+        to: String,
+        /// How urgent it is
+        #[arg(long)]
+        urgency: Option<UrgencyArg>,
+        #[command(flatten)]
+        rollout: RolloutArgs,
+        /// Who signs for it from now on
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
+    },
+}
+
+/// Where, and who signs.
+#[derive(Debug, Args)]
+pub(super) struct ChannelArgs {
+    #[command(flatten)]
+    pub(super) repo: RepoArgs,
+    #[command(flatten)]
+    pub(super) signing: SigningArgs,
+    /// Do not ask, whatever changes
+    #[arg(long)]
+    pub(super) yes: bool,
+    #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+    pub(super) expires: Vec<String>,
+}
+
+/// A repository to look at.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct RefArgs {
+    /// The repository
+    #[arg(value_name = "REF")]
+    reference: Option<String>,
+    /// The repository, as for commands that change it
+    #[arg(long, value_name = "REF")]
+    repo: Option<String>,
+}
+
+impl RefArgs {
+    pub(super) fn get(&self) -> &str {
+        self.reference.as_deref().or(self.repo.as_deref()).unwrap_or_default()
+    }
+}
+
+/// How fast a channel's release reaches the nodes.
+#[derive(Debug, Args)]
+pub(super) struct RolloutArgs {
+    /// From TIME on, so many of all nodes may install; TIME is now, +DURATION (+90m, +4h, +1h30m,
+    /// +1d), or like 2026-12-01T08:00:00Z; repeatable, rising. Without it waves stay, and start again
+    /// when the release is another one
+    #[arg(long, value_name = "PERCENT%@TIME")]
+    wave: Vec<String>,
+    /// No waves: all nodes at once
+    #[arg(long, conflicts_with = "wave")]
+    clear_waves: bool,
+    /// Nodes install at these times of day only, in UTC (22:00+4h); repeatable. Without it windows stay
+    #[arg(long, value_name = "HH:MM+DURATION")]
+    window: Vec<String>,
+    /// No windows: at any time of day
+    #[arg(long, conflicts_with = "window")]
+    clear_windows: bool,
+}
+
+impl RolloutArgs {
+    pub(super) fn read(&self, now: UnixTime) -> Result<Rollout, SignerError> {
+        let usage = |error: RolloutError| SignerError::Usage(error.to_string());
+        let waves = parse_waves(&self.wave, now).map_err(usage)?;
+        let windows = self.window.iter().map(|text| parse_window(text));
+        let windows: Vec<_> = windows.collect::<Result<_, _>>().map_err(usage)?;
+        Ok(Rollout {
+            waves: (self.clear_waves || !waves.is_empty()).then_some(waves),
+            windows: (self.clear_windows || !windows.is_empty()).then_some(windows),
+        })
+    }
 }
 
 #[derive(Debug, Args)]

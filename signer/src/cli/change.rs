@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use formats::tuf::{Role, UnixTime};
 
-use super::args::{self, ChangeCommand, ChannelCommand, RecoveryArgs, RepoArgs, SigningArgs};
+use super::args::{self, ChangeCommand, RecoveryArgs, RepoArgs, SigningArgs};
+use super::channel::preview;
 use super::opened;
 use super::output;
 use super::signing::{self, Which, declared, key_ids, public_keys, role};
@@ -12,7 +13,7 @@ use crate::attachment;
 use crate::commands::{self, Answer, Delivery, Edit, EditOptions, Report, Rotation, Signing};
 use crate::error::SignerError;
 use crate::image;
-use crate::plan::{ChannelEdit, Delegation, Expiry, RoleKeySet, parse_duration};
+use crate::plan::{Delegation, Expiry, RoleKeySet, Rollout, parse_duration};
 use crate::progress::Show;
 use crate::repository::{Access, Registry};
 
@@ -51,7 +52,21 @@ pub(super) fn run(
             let registry = registry.as_ref();
             finish(commands::init(registry, &mut signing, &request, delivery, now)?, json);
         }
-        ChangeCommand::Publish { repo, signing, release, channel, role: by, level, expires } => {
+        ChangeCommand::Publish {
+            repo,
+            signing,
+            release,
+            channel,
+            rollout,
+            role: by,
+            level,
+            expires,
+        } => {
+            let rollout = rollout.read(now)?;
+            if channel.is_none() && rollout != Rollout::default() {
+                let text = "waves and windows belong to a channel: give --channel, too";
+                return Err(SignerError::Usage(text.to_owned()));
+            }
             let options = image::Options { level, ..image::Options::default() };
             let request = commands::PublishRequest {
                 product: release.product,
@@ -64,6 +79,7 @@ pub(super) fn run(
                 )?,
                 security_version: release.security_version,
                 channel,
+                rollout,
                 role: by.as_deref().map(role).transpose()?,
                 options,
                 attachments: attachment::Wanted {
@@ -78,29 +94,10 @@ pub(super) fn run(
                 expiry: Expiry::parse(&expires)?,
             };
             let (mut signing, registry) = both(&signing, &repo, Access::Update, delivery, now)?;
+            signing.preview = preview(json, true);
             let registry = registry.as_ref();
             let answer = commands::publish(registry, &mut signing, &request, delivery, now, show)?;
             finish(answer, json);
-        }
-        ChangeCommand::Channel { command } => {
-            let ChannelCommand::Set { repo, signing, set, role: by, expires } = command;
-            let hold = if set.hold {
-                Some(true)
-            } else if set.no_hold {
-                Some(false)
-            } else {
-                None
-            };
-            let edit = ChannelEdit {
-                product: set.product,
-                channel: set.channel,
-                release: set.release,
-                urgency: set.urgency.map(Into::into),
-                hold,
-            };
-            let edit = Edit::Channel(edit, by.as_deref().map(role).transpose()?);
-            let expiry = Expiry::parse(&expires)?;
-            make(&repo, &signing, expiry, None, delivery, now, json, |_| Ok(edit))?;
         }
         ChangeCommand::Delegate {
             repo,
@@ -190,7 +187,7 @@ fn make(
 }
 
 /// The signer and the repository. Who stages needs no key, only something to trust.
-fn both(
+pub(super) fn both(
     arguments: &SigningArgs,
     repo: &RepoArgs,
     access: Access,
@@ -204,7 +201,7 @@ fn both(
     Ok((signing, opened(&repo.repo, &repo.registry, access)?))
 }
 
-fn finish<T: Report>(answer: Answer<T>, json: bool) {
+pub(super) fn finish<T: Report>(answer: Answer<T>, json: bool) {
     match answer {
         Answer::Done(report) => output::success(&report, json),
         Answer::Staged(report) => output::success(&report, json),

@@ -2,6 +2,7 @@
 
 mod args;
 mod change;
+mod channel;
 mod output;
 mod signing;
 
@@ -16,7 +17,7 @@ use formats::reason::Exit;
 use formats::reference::Reference;
 use formats::tuf::UnixTime;
 
-use self::args::{Command, KeyCommand, LogCommand, RegistryArgs, TrustArgs};
+use self::args::{Command, KeyCommand, LogCommand, RegistryArgs, StageCommand, TrustArgs};
 use self::signing::Which;
 use crate::commands::{self, Delivery, ROOT_FILE, Report, Signing, StageReport};
 use crate::error::SignerError;
@@ -56,8 +57,9 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
     let now = now();
     match command {
         Command::Change(command) => change::run(command, Delivery::Publish, now, show, json)?,
+        Command::Channel { command } => channel::run(command, now, json)?,
         Command::Stage { share: true, change, .. } => {
-            change::run(change, Delivery::Share, now, show, json)?;
+            stage(change, Delivery::Share, now, show, json)?;
         }
         Command::Stage { out, change, .. } => {
             let missing = || {
@@ -68,7 +70,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
                 let text = format!("{} exists; it may hold signatures", out.display());
                 return Err(SignerError::Exists(text));
             }
-            change::run(change, Delivery::Stage(&out), now, show, json)?;
+            stage(change, Delivery::Stage(&out), now, show, json)?;
         }
         Command::Sign { files, repo, registry, signing, yes, output } => {
             let asks = !yes && !json;
@@ -177,6 +179,19 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
     Ok(Exit::Done)
 }
 
+fn stage(
+    command: StageCommand,
+    delivery: Delivery<'_>,
+    now: UnixTime,
+    show: Show,
+    json: bool,
+) -> Result<(), SignerError> {
+    match command {
+        StageCommand::Change(command) => change::run(command, delivery, now, show, json),
+        StageCommand::Channel { command } => channel::change(command, delivery, now, json),
+    }
+}
+
 /// A staged change is a file of JSON; everything else is a repository.
 fn staged_file(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
@@ -216,6 +231,12 @@ fn trust_root(trust: &TrustArgs) -> Result<Option<Vec<u8>>, SignerError> {
         (None, Some(keys)) => Ok(Some(commands::read_trust_root(&keys.join(ROOT_FILE))?)),
         (None, None) => Ok(None),
     }
+}
+
+/// The trust root of a command that does not go without one.
+fn trust_root_of(trust: &TrustArgs) -> Result<Vec<u8>, SignerError> {
+    let missing = "give --keys DIR or --root FILE to verify against";
+    trust_root(trust)?.ok_or_else(|| SignerError::Usage(missing.to_owned()))
 }
 
 fn opened(

@@ -61,7 +61,13 @@ pub(super) fn somebody_is_there() -> bool {
 
 /// Shows what would be signed and asks. No answer is a no.
 pub(super) fn agrees(shown: &StageReport) -> bool {
-    eprint!("{}\nsign this? [y/N] ", shown.text());
+    eprintln!("{}", shown.text());
+    answers_yes("sign this?")
+}
+
+/// Asks a question. No answer is a no.
+pub(super) fn answers_yes(question: &str) -> bool {
+    eprint!("{question} [y/N] ");
     let mut answer = String::new();
     let read = std::io::stdin().lock().take(100).read_line(&mut answer);
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")

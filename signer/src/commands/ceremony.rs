@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use formats::digest::Digest;
 use formats::tuf::{Envelope, KeyId, Role, UnixTime};
 
+use super::channel::ChannelPreview;
 use super::files::{replace, write_new};
 use super::stage::{StageReport, stage_report};
 use super::{ROOT_FILE, time};
@@ -40,6 +41,9 @@ pub struct Signing {
     pub journal: Option<Journal>,
     /// Told what somebody should know before a key is used; absent: nobody is.
     pub tell: Option<fn(&Finding)>,
+    /// Shows a channel as it would be signed, and says whether to go on; asked before a key is used.
+    /// Absent: nobody looks. What is staged is shown by `sign`.
+    pub preview: Option<fn(&ChannelPreview) -> bool>,
 }
 
 impl Signing {
@@ -243,6 +247,10 @@ pub(super) fn apply(
             Ok(Outcome::Staged(stage_report(&path, true, &staged, before, findings, none, now)?))
         }
         Delivery::Publish => {
+            let preview = signing.preview.unwrap_or(|_| true);
+            if !ChannelPreview::all(before, &staged.proposal, now).all(|one| preview(&one)) {
+                return Err(SignerError::Declined);
+            }
             check_memory(signing, &staged, Some(before))?;
             let by = sign_payloads(
                 Some(before),

@@ -2,21 +2,24 @@
 
 use formats::release::channel_target_name;
 use formats::tuf::{Key, KeyId, Role, UnixTime};
+use formats::version::Version;
 use serde::Serialize;
 
 use super::ceremony::{
     Base, Outcome, Wanted, apply, online_events, repository_name, timestamp_expires,
 };
+use super::channel::{SEEN, find};
 use super::status::ChannelStatus;
 use super::{Answer, Delivery, Report, Signing, has_example_key};
 use crate::error::SignerError;
 use crate::journal::Event;
 use crate::key::public::short;
 use crate::plan::{
-    self, Change, ChannelEdit, Delegation, Expiry, Finding, RoleKeySet, rotation_of,
+    self, Change, ChannelEdit, Delegation, Expiry, Finding, PlanError, RoleKeySet, rotation_of,
 };
 use crate::published::{self, Published};
 use crate::repository::Registry;
+use crate::state::State;
 
 /// The state that is public now.
 #[derive(Debug, Serialize)]
@@ -30,6 +33,12 @@ pub struct ChangeReport {
     snapshot_version: u64,
     timestamp_version: u64,
     timestamp_expires: String,
+    /// The channel as it is now, when one was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<ChannelStatus>,
+    /// What its schedule does that might not be expected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     warnings: Vec<Finding>,
     example_keys: bool,
 }
@@ -46,6 +55,9 @@ impl Report for ChangeReport {
             self.timestamp_version,
             self.timestamp_expires
         );
+        if self.channel.is_some() && self.changed {
+            text.push_str(&format!("\n{SEEN}"));
+        }
         for warning in &self.warnings {
             text.push_str(&format!("\nwarning: {warning}"));
         }
@@ -62,6 +74,24 @@ impl Report for ChangeReport {
 pub enum Edit {
     /// What a channel offers and how, and who is to sign for it.
     Channel(ChannelEdit, Option<Role>),
+    /// Nobody installs from a channel that is there, or nodes go on.
+    Hold {
+        /// The product.
+        product: String,
+        /// The channel.
+        channel: String,
+        /// Whether it is held from now on.
+        hold: bool,
+    },
+    /// A channel offers what another one of its product offers.
+    Promote {
+        /// The other one.
+        from: String,
+        /// The channel; its release comes from there.
+        to: ChannelEdit,
+        /// Who is to sign for it.
+        role: Option<Role>,
+    },
     /// Another role.
     Delegate(Delegation),
     /// Other paths for a role, and whether nobody is asked after it.
@@ -111,10 +141,15 @@ pub fn edit(
 ) -> Result<Answer<ChangeReport>, SignerError> {
     let base = Base::load(registry, signing, options.base, now)?;
     let (change, what) = change_of(&base.published, edit)?;
-    let channel = match edit {
-        Edit::Channel(edit, _) => Some(channel_target_name(&edit.product, &edit.channel)),
+    let target = match &change {
+        Change::SetChannel { edit, .. } => Some(channel_target_name(&edit.product, &edit.channel)),
         _ => None,
     };
+    let channel_of = |published: &Published| {
+        let found = target.as_ref().and_then(|target| published.state.channels.get(target));
+        found.map(|found| found.data.clone())
+    };
+    let was = channel_of(&base.published);
     let wanted = Wanted { change, what: what.clone(), release: None, expiry: &options.expiry };
     let (published, changed, warnings) =
         match apply(registry, signing, base, wanted, delivery, now)? {
@@ -122,10 +157,12 @@ pub fn edit(
             Outcome::Unchanged(published) => (published, false, Vec::new()),
             Outcome::Published(published, warnings) => (published, true, warnings),
         };
-    let line = channel.and_then(|target| {
-        published.state.channels.get(&target).map(|found| ChannelStatus::of(&found.data).line())
-    });
-    Ok(Answer::Done(report(&published, changed, line.unwrap_or(what), warnings)))
+    let is = channel_of(&published);
+    let channel = is.as_ref().map(ChannelStatus::of);
+    let what = channel.as_ref().map_or(what, ChannelStatus::line);
+    let notes = is.map_or_else(Vec::new, |is| plan::notes(was.as_ref(), &is, now));
+    let report = report(&published, changed, what, warnings);
+    Ok(Answer::Done(ChangeReport { channel, notes, ..report }))
 }
 
 fn change_of(published: &Published, edit: &Edit) -> Result<(Change, String), SignerError> {
@@ -134,6 +171,23 @@ fn change_of(published: &Published, edit: &Edit) -> Result<(Change, String), Sig
         Edit::Channel(edit, role) => {
             let what = format!("channel {}/{}", edit.product, edit.channel);
             (Change::SetChannel { edit: edit.clone(), role: role.clone() }, what)
+        }
+        Edit::Hold { product, channel, hold } => {
+            find(state, product, channel)?;
+            let edit = ChannelEdit {
+                product: product.clone(),
+                channel: channel.clone(),
+                hold: Some(*hold),
+                ..ChannelEdit::default()
+            };
+            let what = format!("channel {product}/{channel}");
+            (Change::SetChannel { edit, role: None }, what)
+        }
+        Edit::Promote { from, to, role } => {
+            let offered = promoted(state, &to.product, from)?;
+            let edit = ChannelEdit { release: Some(offered), ..to.clone() };
+            let what = format!("promote {from} to {}/{}", to.product, to.channel);
+            (Change::SetChannel { edit, role: role.clone() }, what)
         }
         Edit::Delegate(delegation) => {
             let what = format!("delegate to {}", delegation.keys.role.name());
@@ -173,6 +227,18 @@ fn change_of(published: &Published, edit: &Edit) -> Result<(Change, String), Sig
     })
 }
 
+/// The release that a channel offers, if others may offer it, too.
+fn promoted(state: &State, product: &str, from: &str) -> Result<Version, SignerError> {
+    let channel = find(state, product, from)?;
+    let refused =
+        |why| PlanError::NotPromoted { product: product.to_owned(), channel: from.to_owned(), why };
+    if channel.hold {
+        return Err(refused("is held").into());
+    }
+    let offer = channel.release.as_ref().ok_or_else(|| refused("offers no release"))?;
+    Ok(offer.version.clone())
+}
+
 /// Renews snapshot and timestamp. Needs no other key than theirs, and is safe to be run at any
 /// time, by any number of machines, from a timer.
 pub fn refresh(
@@ -210,6 +276,8 @@ fn report(
         snapshot_version: state.snapshot.data.header.version,
         timestamp_version: state.timestamp.data.header.version,
         timestamp_expires: timestamp_expires(state),
+        channel: None,
+        notes: Vec::new(),
         warnings,
         example_keys: has_example_key(&state.root),
     }

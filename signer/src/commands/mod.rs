@@ -5,6 +5,7 @@
 mod bundle;
 mod ceremony;
 mod change;
+mod channel;
 mod delta;
 mod files;
 mod init;
@@ -21,6 +22,7 @@ mod verify;
 pub use bundle::{BundleReport, BundleRequest, Selection, bundle};
 pub use ceremony::{Delivery, Signing};
 pub use change::{ChangeReport, Edit, EditOptions, Rotation, edit, refresh};
+pub use channel::{ChannelPreview, ChannelReport, ChannelsReport, SEEN, channel, list as channels};
 pub use init::{InitReport, InitRequest, init};
 pub use inspect::{InspectReport, inspect};
 pub use key::{KeyReport, KeysReport, Protect, example, import_key, list, new, passphrase, pkcs11};

@@ -14,13 +14,13 @@ use serde::Serialize;
 
 use super::ceremony::{Base, Outcome, Wanted, apply, timestamp_expires};
 use super::delta::{self, Deltas};
-use super::{Answer, Delivery, Report, Signing, bytes, has_example_key};
+use super::{Answer, Delivery, Report, SEEN, Signing, bytes, has_example_key};
 use crate::attachment;
 use crate::error::SignerError;
 use crate::image::{self, RawReason, Sinks, Source};
 use crate::plan::{
-    self, Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, check_fit,
-    check_release, decide,
+    self, Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, Rollout, check_fit,
+    check_release, decide, notes,
 };
 use crate::progress::Show;
 use crate::published::{Published, product_repository};
@@ -56,6 +56,8 @@ pub struct PublishRequest {
     pub security_version: Option<u64>,
     /// The channel that offers it from now on.
     pub channel: Option<String>,
+    /// Its waves and windows.
+    pub rollout: Rollout,
     /// Who signs for it; absent: the top level.
     pub role: Option<Role>,
     /// How images are built.
@@ -85,6 +87,9 @@ pub struct PublishReport {
     channel: Option<String>,
     /// Whether that channel is held: then no node installs what it offers.
     held: bool,
+    /// What its schedule does that might not be expected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     components: Vec<ComponentReport>,
     timestamp_version: u64,
     timestamp_expires: String,
@@ -132,6 +137,8 @@ impl Report for PublishReport {
             text.push_str(&format!("\noffered by channel {channel}"));
             if self.held {
                 text.push_str(", which is HELD: no node installs it until `channel set --no-hold`");
+            } else if self.changed {
+                text.push_str(&format!("; {SEEN}"));
             }
         }
         text.push_str(&format!(
@@ -224,8 +231,18 @@ pub fn publish(
     };
     let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
     let channel = request.channel.clone();
+    let offered = |published: &Published| {
+        let name = channel_target_name(&request.product, request.channel.as_deref()?);
+        published.state.channels.get(&name).map(|found| found.data.clone())
+    };
+    let was = offered(&base.published);
     let wanted = Wanted {
-        change: Change::Publish { release, channel, role: request.role.clone() },
+        change: Change::Publish {
+            release,
+            channel,
+            rollout: request.rollout.clone(),
+            role: request.role.clone(),
+        },
         what: format!("publish {target}"),
         release: Some(StagedRelease { repository, tag, index }),
         expiry: &request.expiry,
@@ -237,10 +254,7 @@ pub fn publish(
             Outcome::Published(published, warnings) => (published, true, warnings),
         };
     let state = &published.state;
-    let channel = request.channel.as_ref();
-    let offering = channel.map(|channel| channel_target_name(&request.product, channel));
-    let held =
-        offering.and_then(|target| state.channels.get(&target)).is_some_and(|it| it.data.hold);
+    let offering = offered(&published);
     Ok(Answer::Done(PublishReport {
         changed,
         target,
@@ -248,7 +262,8 @@ pub fn publish(
         state: published.manifest.to_string(),
         security_version,
         channel: request.channel.clone(),
-        held,
+        held: offering.as_ref().is_some_and(|is| is.hold),
+        notes: offering.map_or_else(Vec::new, |is| notes(was.as_ref(), &is, now)),
         components: reports,
         timestamp_version: state.timestamp.data.header.version,
         timestamp_expires: timestamp_expires(state),
@@ -304,7 +319,8 @@ fn rehearse(
     let summary = Summary { version, security_version, components, attachments, mixed, order };
     let release = NewRelease { product: request.product.clone(), summary, index: Vec::new() };
     let (channel, role) = (request.channel.clone(), request.role.clone());
-    let change = Change::Publish { release, channel, role };
+    let rollout = request.rollout.clone();
+    let change = Change::Publish { release, channel, rollout, role };
     match decide(&before.state, &change, &request.expiry, now) {
         // The same images again are nothing to do; whether they are the same is not known yet.
         Ok(_) | Err(PlanError::SameVersion { .. }) => Ok(()),

@@ -1,13 +1,13 @@
 //! `status`: what expires when, which releases and channels there are.
 
-use formats::channel::{Channel, Urgency};
+use formats::channel::{Channel, Urgency, Window};
 use formats::release::Summary;
 use formats::tuf::{Header, Metadata, Role, UnixTime};
 use serde::Serialize;
 
 use super::{Report, has_example_key, time};
 use crate::error::SignerError;
-use crate::plan::period_of;
+use crate::plan::{period_of, time_of};
 use crate::published::{self, Published};
 use crate::repository::Registry;
 use crate::state::{State, delegators};
@@ -52,6 +52,16 @@ pub(super) struct ChannelStatus {
     pub(super) release: Option<String>,
     pub(super) urgency: String,
     pub(super) hold: bool,
+    pub(super) waves: Vec<WaveStatus>,
+    /// As `--window` takes them.
+    pub(super) windows: Vec<String>,
+}
+
+/// One wave.
+#[derive(Debug, Serialize)]
+pub(super) struct WaveStatus {
+    pub(super) percent: u8,
+    pub(super) start: String,
 }
 
 impl Report for StatusReport {
@@ -107,13 +117,33 @@ impl ChannelStatus {
                 Urgency::Security => "security".to_owned(),
             },
             hold: channel.hold,
+            waves: channel
+                .waves
+                .iter()
+                .map(|wave| WaveStatus { percent: wave.percent, start: time(time_of(wave.start)) })
+                .collect(),
+            windows: channel.windows.iter().map(Window::to_string).collect(),
         }
     }
 
     pub(super) fn line(&self) -> String {
-        let offer = self.release.as_deref().unwrap_or("nothing");
-        let hold = if self.hold { ", HELD" } else { "" };
-        format!("channel {} offers {offer} ({}{hold})", self.channel, self.urgency)
+        format!("channel {} offers {}", self.channel, self.offer())
+    }
+
+    /// `1.1.0 (normal, 3 waves to 100 %, window 22:00+4h, HELD)`.
+    pub(super) fn offer(&self) -> String {
+        let mut how = self.urgency.clone();
+        if let Some(last) = self.waves.last() {
+            let waves = if self.waves.len() == 1 { "wave" } else { "waves" };
+            how.push_str(&format!(", {} {waves} to {} %", self.waves.len(), last.percent));
+        }
+        for window in &self.windows {
+            how.push_str(&format!(", window {window}"));
+        }
+        if self.hold {
+            how.push_str(", HELD");
+        }
+        format!("{} ({how})", self.release.as_deref().unwrap_or("nothing"))
     }
 }
 

@@ -8,6 +8,7 @@ use formats::release::{channel_target_name, target_name};
 use formats::tuf::{Envelope, Header, Role, Root, TargetFile, Targets, UnixTime};
 
 use super::proposal::{Payload, Proposal, requirements};
+use super::rollout::restarted;
 use super::sign::Document;
 use super::{ChannelEdit, Expiry, NewRelease, PlanError, check_word};
 use crate::state::{State, lookup};
@@ -71,6 +72,7 @@ impl<'a> Draft<'a> {
         &mut self,
         edit: &ChannelEdit,
         place: Place<'_>,
+        now: UnixTime,
     ) -> Result<(), PlanError> {
         check_word("product", &edit.product)?;
         check_word("channel", &edit.channel)?;
@@ -83,7 +85,18 @@ impl<'a> Draft<'a> {
             let name = target_name(&edit.product, &version);
             let listed = self.find(&name).and_then(|(_, file)| file.hashes.as_sha256());
             let sha256 = listed.ok_or(PlanError::NoRelease { target: name })?;
-            document.offer(Offer { version, sha256 });
+            let offer = Offer { version, sha256 };
+            // Waves belong to a release: the next one begins with the first of them.
+            if document.release.as_ref() != Some(&offer) {
+                document.waves = restarted(&document.waves, now);
+            }
+            document.offer(offer);
+        }
+        if let Some(waves) = &edit.rollout.waves {
+            document.waves.clone_from(waves);
+        }
+        if let Some(windows) = &edit.rollout.windows {
+            document.windows.clone_from(windows);
         }
         document.urgency = edit.urgency.unwrap_or(document.urgency);
         document.hold = edit.hold.unwrap_or(document.hold);

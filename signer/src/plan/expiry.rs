@@ -23,7 +23,9 @@ const LONGEST_TIMESTAMP: u64 = 30 * DAY;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpiryError {
     /// Not a duration.
-    #[error("{0:?} is not a duration: write 45s, 30m, 12h, 7d, 2w or 1y")]
+    #[error(
+        "{0:?} is not a duration: write 45s, 30m, 12h, 7d, 2w, 1y, or several of them like 1h30m"
+    )]
     Duration(String),
     /// Not `ROLE=DURATION`.
     #[error("{0:?} is not ROLE=DURATION with ROLE one of root, targets, snapshot, timestamp")]
@@ -127,23 +129,28 @@ fn default_period(role: &Role) -> u64 {
     }
 }
 
-/// Seconds of `45s`, `30m`, `12h`, `7d`, `2w` or `1y` (365 days).
+/// Seconds of `45s`, `30m`, `12h`, `7d`, `2w` or `1y` (365 days), or of several units, each at most
+/// once, largest first: `1h30m`.
 pub fn parse_duration(text: &str) -> Result<u64, ExpiryError> {
     let refused = || ExpiryError::Duration(text.chars().take(40).collect());
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3600,
-        Some('d') => DAY,
-        Some('w') => 7 * DAY,
-        Some('y') => 365 * DAY,
-        _ => return Err(refused()),
-    };
-    let digits = text.get(..text.len() - 1).unwrap_or_default();
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(refused());
+    let mut units =
+        [('y', 365 * DAY), ('w', 7 * DAY), ('d', DAY), ('h', 3600), ('m', 60), ('s', 1)]
+            .into_iter();
+    let (mut rest, mut total) = (text, 0u64);
+    loop {
+        let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        let (digits, _) = rest.split_at(rest.len() - after.len());
+        let mut letters = after.chars();
+        let unit = letters.next().ok_or_else(refused)?;
+        let (_, seconds) = units.find(|(name, _)| *name == unit).ok_or_else(refused)?;
+        let count: u64 = digits.parse().map_err(|_| refused())?;
+        let part = count.checked_mul(seconds).ok_or_else(refused)?;
+        total = total.checked_add(part).ok_or_else(refused)?;
+        rest = letters.as_str();
+        if rest.is_empty() {
+            return Ok(total);
+        }
     }
-    digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).ok_or_else(refused)
 }
 
 #[cfg(test)]
@@ -152,12 +159,34 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, seconds) in
-            [("45s", 45), ("30m", 1800), ("12h", 43_200), ("7d", 604_800), ("1y", 31_536_000)]
-        {
-            assert_eq!(parse_duration(text), Ok(seconds));
+        for (text, seconds) in [
+            ("45s", 45),
+            ("30m", 1800),
+            ("12h", 43_200),
+            ("7d", 604_800),
+            ("1y", 31_536_000),
+            ("1h30m", 5400),
+            ("1y1w1d1h1m1s", 32_230_861),
+        ] {
+            assert_eq!(parse_duration(text), Ok(seconds), "{text}");
         }
-        for text in ["", "d", "7", "-7d", "7 d", "1.5d", "7é", "99999999999999999999d", "+7d"] {
+        for text in [
+            "",
+            "d",
+            "7",
+            "-7d",
+            "7 d",
+            "1.5d",
+            "7é",
+            "99999999999999999999d",
+            "+7d",
+            "30m1h",
+            "1h1h",
+            "1h30",
+            "1hm",
+            "18446744073709551615s1s",
+            "٥s",
+        ] {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }
     }

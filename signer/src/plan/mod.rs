@@ -23,6 +23,7 @@ mod names;
 mod proposal;
 mod release;
 mod roles;
+mod rollout;
 mod sign;
 
 pub use assemble::{Missing, Offline, assemble, check_versions, missing};
@@ -31,6 +32,10 @@ pub use lint::{Component, Finding, Level, check_fit, check_online, lint, lint_ch
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
 pub use release::{Proposal as ReleaseProposal, check_offer, check_release, security_version};
 pub use roles::{Delegation, RoleKeySet, rotation_of};
+pub use rollout::{
+    Rollout, RolloutError, notes, parse_waves, parse_window, schedule_lines, time_of, wave_line,
+    windows_line,
+};
 pub use sign::{RepositoryId, Restart, check_at_hand, finish, refresh, sign_payloads};
 
 use formats::channel::{ChannelError, Urgency};
@@ -139,6 +144,26 @@ pub enum PlanError {
     NoRelease {
         /// The target.
         target: String,
+    },
+    /// A channel that is not there.
+    #[error("{product} has no channel {channel}; it has {there}")]
+    NoChannel {
+        /// The product.
+        product: String,
+        /// The channel.
+        channel: String,
+        /// Those there are.
+        there: String,
+    },
+    /// A channel whose release nobody should get.
+    #[error("channel {channel} of {product} {why}; there is nothing to promote")]
+    NotPromoted {
+        /// The product.
+        product: String,
+        /// The channel.
+        channel: String,
+        /// What stands against it.
+        why: &'static str,
     },
     /// A channel document would be malformed.
     #[error(transparent)]
@@ -269,7 +294,8 @@ impl PlanError {
             | PlanError::OtherSpelling { .. }
             | PlanError::OlderVersion { .. } => Reason::VersionRollback,
             PlanError::SecurityVersion { .. } => Reason::SecverFloor,
-            PlanError::NoRelease { .. } => Reason::TargetNotFound,
+            PlanError::NoRelease { .. } | PlanError::NoChannel { .. } => Reason::TargetNotFound,
+            PlanError::NotPromoted { .. } => Reason::Config,
             PlanError::Channel(_) => Reason::MetaFormat,
             PlanError::Expiry(_) | PlanError::RootExpired { .. } => Reason::Expired,
             PlanError::KeysMissing { .. } => Reason::SigThreshold,
@@ -313,6 +339,8 @@ pub struct ChannelEdit {
     pub urgency: Option<Urgency>,
     /// Whether nobody installs for now.
     pub hold: Option<bool>,
+    /// Its waves and windows. Waves that stay start again when the release is another one.
+    pub rollout: Rollout,
 }
 
 /// What is to change.
@@ -324,6 +352,8 @@ pub enum Change {
         release: NewRelease,
         /// The channel.
         channel: Option<String>,
+        /// Its waves and windows.
+        rollout: Rollout,
         /// Who signs for them; `None`: the top level, and for a channel whoever signs for it now.
         role: Option<Role>,
     },
@@ -379,7 +409,7 @@ pub fn decide(
 ) -> Result<Option<Proposal>, PlanError> {
     let mut draft = Draft::of(state);
     match change {
-        Change::Publish { release, channel, role } => {
+        Change::Publish { release, channel, rollout, role } => {
             let proposal = ReleaseProposal::of(&release.product, &release.summary);
             check_release(state, &proposal.offered_by(channel.as_deref()))?;
             draft.publish(release, role.as_ref())?;
@@ -388,15 +418,16 @@ pub fn decide(
                     product: release.product.clone(),
                     channel: channel.clone(),
                     release: Some(release.summary.version.clone()),
+                    rollout: rollout.clone(),
                     ..ChannelEdit::default()
                 };
                 let role = role.as_ref().unwrap_or(&Role::Targets);
-                draft.set_channel(&edit, Place::Near(role))?;
+                draft.set_channel(&edit, Place::Near(role), now)?;
             }
         }
         Change::SetChannel { edit, role } => {
             let place = role.as_ref().map_or(Place::Near(&Role::Targets), Place::In);
-            draft.set_channel(edit, place)?;
+            draft.set_channel(edit, place, now)?;
         }
         Change::Delegate(delegation) => draft.delegate(delegation)?,
         Change::Repath { role, paths, terminating } => draft.repath(role, paths, *terminating)?,

@@ -129,6 +129,14 @@ pub struct State {
     pub resting: BTreeMap<String, Vec<u8>>,
 }
 
+impl State {
+    /// Names of a product's channels, sorted.
+    pub fn channel_names(&self, product: &str) -> impl Iterator<Item = &str> {
+        let all = self.channels.values().map(|signed| &signed.data);
+        all.filter(move |channel| channel.product == product).map(|one| one.channel.as_str())
+    }
+}
+
 /// A release as the signed targets list it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedRelease {

@@ -13,7 +13,7 @@ use signer::commands::{
 use signer::error::SignerError;
 use signer::image;
 use signer::key::{self, KeyStore};
-use signer::plan::Expiry;
+use signer::plan::{Expiry, Rollout};
 use signer::progress::Show;
 use signer::repository::{Access, ClientOptions, Registry, open};
 
@@ -92,6 +92,7 @@ impl Fixture {
             ],
             security_version: None,
             channel: Some("stable".to_owned()),
+            rollout: Rollout::default(),
             role: None,
             delta_from: Vec::new(),
             options: image::Options {

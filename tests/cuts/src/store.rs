@@ -28,7 +28,7 @@ use repo_server::store::quota::Quota;
 use repo_server::store::write::Target;
 use signer::commands::{Answer, ComponentInput, Delivery, InitRequest, PublishRequest, Signing};
 use signer::key::{KeyStore, example};
-use signer::plan::Expiry;
+use signer::plan::{Expiry, Rollout};
 use signer::progress::Show;
 use signer::repository::LayoutRepository;
 use storage::host::Host as _;
@@ -310,6 +310,7 @@ impl Desk {
             }],
             security_version: None,
             channel: Some(CHANNEL.to_owned()),
+            rollout: Rollout::default(),
             role: None,
             options: signer::image::Options { level: 1, threads: NonZeroUsize::MIN },
             delta_from: Vec::new(),

@@ -11,7 +11,10 @@ pub fn redact(world: &World, text: &str) -> String {
         let word_len = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
         let word = &rest[..word_len];
         let is_hex = word.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if let Some(len) = time_len(rest) {
+        if let Some(len) = ago_len(rest) {
+            out.push_str("checked <ago>");
+            rest = &rest[len..];
+        } else if let Some(len) = time_len(rest) {
             out.push_str("<time>");
             rest = &rest[len..];
         } else if word_len == 64 && is_hex {
@@ -43,6 +46,19 @@ fn time_len(text: &str) -> Option<usize> {
     found.iter().zip(FORM).all(fits).then_some(FORM.len())
 }
 
+/// `checked just now` or `checked 3 min ago` at the beginning of a text.
+fn ago_len(text: &str) -> Option<usize> {
+    const NOW: &str = "checked just now";
+    if text.starts_with(NOW) {
+        return Some(NOW.len());
+    }
+    let rest = text.strip_prefix("checked ")?;
+    let (count, rest) = rest.split_once(' ')?;
+    let (unit, rest) = rest.split_once(" ago")?;
+    let fits = count.parse::<u64>().is_ok() && ["min", "h", "days"].contains(&unit);
+    fits.then(|| text.len() - rest.len())
+}
+
 /// Ten digits that are a time of our days.
 fn is_unix_time(word: &str) -> bool {
     word.len() == 10
@@ -57,12 +73,11 @@ mod tests {
     fn what_differs_is_taken_out() {
         let world = World::empty();
         let text = format!(
-            "{}/x docker://127.0.0.1:5443/ns sha256:{} on 2026-11-21T10:00:00Z at 1795262400, 12 «é»",
+            "{}/x docker://127.0.0.1:5443/ns sha256:{} on 2026-11-21T10:00:00Z at 1795262400, 12 «é», checked 3 min ago",
             world.dir().display(),
             "0a".repeat(32)
         );
-        let clean =
-            "<world>/x docker://127.0.0.1:<port>/ns sha256:<sha256> on <time> at <seconds>, 12 «é»";
+        let clean = "<world>/x docker://127.0.0.1:<port>/ns sha256:<sha256> on <time> at <seconds>, 12 «é», checked <ago>";
         assert_eq!(redact(&world, &text), clean);
     }
 }

@@ -25,10 +25,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use formats::boot_record::{BootRecord, ReleaseId};
-use formats::channel::{Channel, Urgency, Wave, Window};
+use formats::channel::{Channel, Urgency, Wave};
 use formats::digest::Sha256;
 use formats::reason::Reason;
 use formats::release::{AttachmentKind, ComponentName, ComponentSummary, Summary};
+use formats::tuf::UnixTime;
 use formats::version::Version;
 
 /// What the node knows of itself.
@@ -50,7 +51,9 @@ pub struct NodeFacts<'a> {
     pub switched: &'a [&'a ComponentName],
     /// What failed here before.
     pub record: &'a BootRecord,
-    /// 1 to 100: the share of all nodes at which this one's wave begins.
+    /// Its stable name, of which its wave comes.
+    pub id: &'a str,
+    /// 1 to 100: the share of all nodes at which this one's wave begins ([`wave_of`]).
     pub wave: u8,
     /// What a release must have attached.
     pub require: &'a [AttachmentKind],
@@ -324,17 +327,23 @@ fn hold(offered: &Offered<'_>) -> Verdict {
 fn wave(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
     let waves: &[Wave] = offered.channel.map_or(&[], |channel| &channel.waves);
     let Some(last) = waves.last() else { return Ok("no waves".to_owned()) };
+    let place = format!("{} is at {} %", node.id, node.wave);
     match waves.iter().find(|wave| node.wave <= wave.percent) {
         Some(own) if own.start <= node.now => {
-            Ok(format!("this node's wave ({} %) has begun", own.percent))
+            Ok(format!("{place}: its wave ({} %) began {}", own.percent, time(own.start)))
         }
-        Some(own) => Err((
-            Decision::DeferUntil(Some(own.start)),
-            format!("this node's wave ({} %) begins later", own.percent),
-        )),
+        Some(own) => {
+            let mut why =
+                format!("{place}: its wave ({} %) begins {}", own.percent, time(own.start));
+            let opens = offered.channel.and_then(|channel| channel.opens(own.start));
+            if let Some(opens) = opens.filter(|opens| *opens > own.start) {
+                why.push_str(&format!(", and the next window opens {}", time(opens)));
+            }
+            Err((Decision::DeferUntil(Some(own.start)), why))
+        }
         None => Err((
             Decision::DeferUntil(None),
-            format!("the roll-out stops at {} % and this node is at {} %", last.percent, node.wave),
+            format!("{place}: the roll-out stops at {} %", last.percent),
         )),
     }
 }
@@ -344,31 +353,19 @@ fn window(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
     if channel.urgency == Urgency::Security {
         return Ok("a security release does not wait for a window".to_owned());
     }
-    if channel.windows.is_empty() {
-        return Ok("no windows".to_owned());
-    }
-    let next = channel.windows.iter().map(|window| opens(*window, node.now)).min();
-    match next {
+    match channel.opens(node.now) {
+        None => Ok("no windows".to_owned()),
         Some(at) if at <= node.now => Ok("a maintenance window is open".to_owned()),
-        at => Err((Decision::DeferUntil(at), "no maintenance window is open".to_owned())),
+        Some(at) => Err((
+            Decision::DeferUntil(Some(at)),
+            format!("no maintenance window is open; the next opens {}", time(at)),
+        )),
     }
 }
 
-/// When a daily window is open next: `now` while it is.
-fn opens(window: Window, now: u64) -> u64 {
-    const DAY: u64 = 86_400;
-    let (from, length) = (u64::from(window.from) * 60, u64::from(window.minutes) * 60);
-    let midnight = now - now % DAY;
-    let today = midnight + from;
-    let open_since = |start: u64| start <= now && now < start + length;
-    let yesterday_open = today.checked_sub(DAY).is_some_and(open_since);
-    if open_since(today) || yesterday_open {
-        now
-    } else if now < today {
-        today
-    } else {
-        today + DAY
-    }
+/// `2026-11-21T10:00:00Z` (RFC 3339).
+fn time(secs: u64) -> UnixTime {
+    UnixTime::from_secs(i64::try_from(secs).unwrap_or(i64::MAX))
 }
 
 fn list(words: &[String]) -> String {
@@ -377,16 +374,55 @@ fn list(words: &[String]) -> String {
 
 /// The share of all nodes at which this node's wave begins, 1 to 100: from a stable id of the node,
 /// so that it keeps its place, and the release, so that not always the same nodes go first.
+///
+/// The first 64 bits of SHA-256 over the id's bytes and the 32 bytes of the release index's digest, as a
+/// fraction of 2⁶⁴: each of the 100 shares has the same number of hashes, but for less than one in 2⁵⁷.
 pub fn wave_of(node_id: &str, release: Sha256) -> u8 {
     let hash = Sha256::of(&[node_id.as_bytes(), &release.0].concat());
-    let number = u16::from_be_bytes([hash.0[0], hash.0[1]]);
-    u8::try_from(u32::from(number) * 100 / 65_536).unwrap_or(99) + 1
+    let number = hash.0.iter().take(8).fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+    let share = (u128::from(number) * 100) >> 64;
+    u8::try_from(share).expect("less than 2^64 hundredths of 2^64 are less than 100") + 1
+}
+
+/// Why an id does not tell a node from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedId {
+    /// There is none.
+    Empty,
+    /// `uninitialized`: an image that no boot has filled in (machine-id(5)).
+    Uninitialized,
+    /// Nothing but zeros.
+    Zeros,
+}
+
+impl SharedId {
+    /// In words.
+    pub fn why(self) -> &'static str {
+        match self {
+            SharedId::Empty => "is empty or missing",
+            SharedId::Uninitialized => "says \"uninitialized\"",
+            SharedId::Zeros => "is all zeros",
+        }
+    }
+}
+
+/// Whether every node with such an id would be in the same wave.
+pub fn shared_id(id: &str) -> Option<SharedId> {
+    match id.trim() {
+        "" => Some(SharedId::Empty),
+        "uninitialized" => Some(SharedId::Uninitialized),
+        id if id.len() >= 32 && id.bytes().all(|byte| matches!(byte, b'0' | b'-')) => {
+            Some(SharedId::Zeros)
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use formats::boot_record::Failure;
+    use formats::channel::Window;
     use formats::digest::Digest;
     use formats::release::{Attachment, Mixture};
 
@@ -476,6 +512,7 @@ mod tests {
                 floor: case.floor,
                 switched: &[],
                 record: &record,
+                id: "node-1",
                 wave: case.wave,
                 require: case.require,
             },
@@ -704,15 +741,95 @@ mod tests {
         assert_eq!(decided.notes, [note]);
     }
 
+    /// Each share holds a hundredth of 10,000 nodes, and each wave as many as it says, within five
+    /// standard deviations of a fair draw.
     #[test]
     fn waves_spread_nodes_evenly() {
-        let mut counts = [0u32; 101];
-        for node in 0..10_000 {
-            let wave = wave_of(&format!("node-{node}"), Sha256::of(b"release"));
-            assert!((1..=100).contains(&wave));
-            counts[usize::from(wave)] += 1;
+        for release in ["1.0.0", "1.1.0", "2.0.0"] {
+            let release = Sha256::of(release.as_bytes());
+            let mut counts = [0u32; 101];
+            for node in 0..10_000 {
+                counts[usize::from(wave_of(&format!("node-{node}"), release))] += 1;
+            }
+            assert_eq!(counts[0], 0, "shares begin at 1");
+            let mut sum = 0;
+            for (percent, count) in counts.iter().enumerate().skip(1) {
+                assert!((50..=150).contains(count), "{percent} %: {count} of 10,000");
+                sum += count;
+                let (share, expected) = (percent as f64 / 100.0, percent as f64 * 100.0);
+                let deviation = (10_000.0 * share * (1.0 - share)).sqrt();
+                let off = (f64::from(sum) - expected).abs();
+                assert!(off <= 5.0 * deviation, "up to {percent} %: {sum} of 10,000");
+            }
+            assert_eq!(sum, 10_000);
         }
-        assert!(counts[1..].iter().all(|count| (50..=160).contains(count)), "{counts:?}");
+    }
+
+    proptest::proptest! {
+        /// A node keeps its place, whatever it is called.
+        #[test]
+        fn every_node_has_one_wave(id in ".{0,80}", release: [u8; 32]) {
+            let wave = wave_of(&id, Sha256(release));
+            proptest::prop_assert!((1..=100).contains(&wave));
+            proptest::prop_assert_eq!(wave, wave_of(&id, Sha256(release)));
+        }
+    }
+
+    /// Two agents of different age must agree on who goes first: these never change.
+    #[test]
+    fn waves_are_those_of_earlier_agents() {
+        let release = Sha256::of(b"release");
+        let waves = ["", "node-1", "node-2", "0b7a6d2f5f0f4a7c9a3b1e2d3c4f5061", "ünïcode"];
+        assert_eq!(waves.map(|id| wave_of(id, release)), [30, 3, 6, 25, 3]);
+    }
+
+    #[test]
+    fn ids_that_many_nodes_have() {
+        for (id, shared) in [
+            ("", Some(SharedId::Empty)),
+            (" \n", Some(SharedId::Empty)),
+            ("uninitialized\n", Some(SharedId::Uninitialized)),
+            ("00000000000000000000000000000000\n", Some(SharedId::Zeros)),
+            ("00000000-0000-0000-0000-000000000000", Some(SharedId::Zeros)),
+            ("0", None),
+            ("node-0", None),
+            ("0b7a6d2f5f0f4a7c9a3b1e2d3c4f5061", None),
+        ] {
+            assert_eq!(shared_id(id), shared, "{id:?}");
+        }
+    }
+
+    /// What is deferred says until when, in the words of the rule.
+    #[test]
+    fn deferrals_name_their_times() {
+        let waves = |windows: Vec<Window>| {
+            channel(|c| {
+                c.waves = vec![Wave { start: 1_900_000_000, percent: 60 }];
+                c.windows = windows;
+            })
+        };
+        let night = vec![Window { from: 23 * 60, minutes: 60 }];
+        for (case, why) in [
+            (
+                Case { channel: waves(Vec::new()), ..base() },
+                "node-1 is at 50 %: its wave (60 %) begins 2030-03-17T17:46:40Z",
+            ),
+            (
+                Case { channel: waves(night.clone()), ..base() },
+                "node-1 is at 50 %: its wave (60 %) begins 2030-03-17T17:46:40Z, and the next window \
+                 opens 2030-03-17T23:00:00Z",
+            ),
+            (
+                Case { wave: 61, channel: waves(Vec::new()), ..base() },
+                "node-1 is at 61 %: the roll-out stops at 60 %",
+            ),
+            (
+                Case { channel: channel(|c| c.windows = night.clone()), ..base() },
+                "no maintenance window is open; the next opens 2027-01-15T23:00:00Z",
+            ),
+        ] {
+            assert_eq!(run(&case).why(), why);
+        }
     }
 
     /// Sets over several devices pass through mixtures; only those that were signed.
@@ -761,6 +878,7 @@ mod tests {
                     floor: 0,
                     switched,
                     record: &BootRecord::default(),
+                    id: "node-1",
                     wave: 1,
                     require: &[],
                 },

@@ -7,6 +7,7 @@ use formats::reason::{Exit, Reason};
 use serde_json::json;
 use update_core::chooser::ChooserFloor;
 use update_core::floor::Guarantee;
+use update_core::policy::shared_id;
 use update_core::update::stand;
 
 use super::offer::sources;
@@ -38,7 +39,7 @@ struct Finding {
 pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let mut findings = Vec::new();
     let mut first_bad = None;
-    let checks: [(&'static str, Check); 14] = [
+    let checks: [(&'static str, Check); 15] = [
         ("trust root", trust_root),
         ("clock", clock),
         ("partition table", partition_table),
@@ -53,6 +54,7 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         ("floor", floor),
         ("watchdog", watchdog),
         ("update set", update_set),
+        ("node id", node_id),
     ];
     for (check, ask) in checks {
         let (level, text) = match ask(agent) {
@@ -221,6 +223,32 @@ fn reachable(agent: &Agent) -> Answer {
         texts.push(format!("{} ({files} files)", source.describe()));
     }
     good(texts.join(", "))
+}
+
+/// Waves put nodes in order by their ids; those that share one go together.
+fn node_id(agent: &Agent) -> Answer {
+    let id = agent.node_id();
+    let configured = agent.config.node.id.is_some();
+    match (shared_id(&id), configured) {
+        (None, true) => good(format!("{id} (node.id)")),
+        (None, false) => good(format!("{id} (/etc/machine-id)")),
+        (Some(shared), true) => Ok((
+            Level::Weak,
+            format!(
+                "node.id {}: all such nodes are in the same wave of a roll-out; give each node its \
+                 own",
+                shared.why()
+            ),
+        )),
+        (Some(shared), false) => Ok((
+            Level::Weak,
+            format!(
+                "/etc/machine-id {}: all such nodes are in the same wave of a roll-out; run \
+                 `systemd-machine-id-setup`, or set node.id",
+                shared.why()
+            ),
+        )),
+    }
 }
 
 fn kernel(agent: &Agent) -> Answer {

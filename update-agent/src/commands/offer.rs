@@ -21,6 +21,8 @@ use crate::trust::{self, SignedRelease, Trusted};
 pub(super) struct Offer {
     pub(super) signed: SignedRelease,
     pub(super) decided: Decided,
+    /// The share of all nodes at which this one's wave begins.
+    wave: u8,
 }
 
 /// The sources to use: one named on the command line, or the configured ones.
@@ -52,18 +54,21 @@ pub(super) fn offer(
     };
     let signed = trusted.release(held, &node.product, &version)?;
     check_channel(channel.as_ref(), &signed)?;
-    let decided = ask_rules(agent, &signed, channel.as_ref(), retry)?;
+    let id = agent.node_id();
+    let wave = wave_of(&id, signed.index);
+    let decided = ask_rules(agent, &signed, channel.as_ref(), retry, (&id, wave))?;
     let mut report = agent.state.report();
     let offer = Some(OfferReport {
         version: signed.summary.version.to_string(),
         decision: word(&decided.decision).to_owned(),
         why: decided.why().to_owned(),
+        wave: channel.is_some_and(|channel| !channel.waves.is_empty()).then_some(wave),
     });
     if report.offer != offer {
         report.offer = offer;
         agent.state.save_report(held, &report)?;
     }
-    Ok(Some(Offer { signed, decided }))
+    Ok(Some(Offer { signed, decided, wave }))
 }
 
 /// A channel names the content it offers, too: whoever may sign releases cannot change it.
@@ -84,11 +89,12 @@ fn ask_rules(
     signed: &SignedRelease,
     channel: Option<&Channel>,
     retry: bool,
+    (id, wave): (&str, u8),
 ) -> Result<Decided, AgentError> {
     let record = agent.state.boot_record()?;
     let booted = agent.disk.booted()?;
     let capacity = agent.disk.capacities(booted.other())?;
-    let installed = installed(agent, &record, booted);
+    let installed = record.slots.of(booted).as_ref().map(|content| content.release.clone());
     let own_word = if installed.is_none() { version_by_own_word(agent) } else { None };
     let facts = NodeFacts {
         now: agent.state.now(),
@@ -99,31 +105,19 @@ fn ask_rules(
         floor: agent.floor()?.floor,
         switched: &agent.disk.switched(),
         record: &record,
-        wave: wave_of(&node_id(agent), signed.index),
+        id,
+        wave,
         require: &agent.config.policy.require,
     };
     let offered = Offered { index: signed.index, summary: &signed.summary, channel, retry };
     Ok(decide(&facts, &offered))
 }
 
-fn installed(
-    _agent: &Agent,
-    record: &formats::boot_record::BootRecord,
-    booted: Slot,
-) -> Option<formats::boot_record::ReleaseId> {
-    record.slots.of(booted).as_ref().map(|content| content.release.clone())
-}
-
 /// `IMAGE_VERSION` of os-release(5), for a system that no agent installed.
-fn version_by_own_word(agent: &Agent) -> Option<Version> {
+pub(super) fn version_by_own_word(agent: &Agent) -> Option<Version> {
     let text = fs::read_to_string(&agent.config.node.os_release).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("IMAGE_VERSION="))?;
     line.trim_matches(['"', '\'']).parse().ok()
-}
-
-fn node_id(agent: &Agent) -> String {
-    let machine_id = || fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    agent.config.node.id.clone().unwrap_or_else(machine_id).trim().to_owned()
 }
 
 /// `check`: refresh, then say what would be done.
@@ -135,7 +129,7 @@ pub(super) fn check(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let (mut trusted, source) = trust::refresh(&agent.state, &held, &root, &sources)?;
     let place = source.describe();
     let found = offer(agent, &held, &mut trusted, None, false)?;
-    Ok(show(found.as_ref(), &place, output))
+    Ok(show(agent, found.as_ref(), &place, output))
 }
 
 /// `explain`: the rules' answers, without asking any source.
@@ -150,13 +144,16 @@ pub(super) fn explain(agent: &Agent, output: Output) -> Result<Exit, AgentError>
     let nothing = |error: AgentError| error.hint("run `update-agent check` first");
     let mut trusted = trust::offline(&agent.state, &held, &root).map_err(nothing)?;
     let found = offer(agent, &held, &mut trusted, None, false).map_err(nothing)?;
-    show(found.as_ref(), "what is trusted already", output);
+    show(agent, found.as_ref(), "what is trusted already", output);
     Ok(Exit::Done)
 }
 
-fn show(found: Option<&Offer>, place: &str, output: Output) -> Exit {
+fn show(agent: &Agent, found: Option<&Offer>, place: &str, output: Output) -> Exit {
+    let node_id = agent.node_id();
     let Some(offer) = found else {
-        let value = json!({ "source": place, "available": null, "decision": "up_to_date" });
+        let value = json!({
+            "source": place, "available": null, "decision": "up_to_date", "node_id": node_id,
+        });
         output.result(value, &format!("{place}: the channel offers nothing yet"));
         return Exit::Nothing;
     };
@@ -173,6 +170,8 @@ fn show(found: Option<&Offer>, place: &str, output: Output) -> Exit {
         "why": decided.why(),
         "rules": rules(decided),
         "notes": decided.notes,
+        "node_id": node_id,
+        "wave": offer.wave,
     });
     let mut text = format!("{version} from {place}\n");
     for answer in &decided.answers {

@@ -9,10 +9,73 @@ use update_core::chooser::ChooserFloor;
 use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::VerifyArgs;
+use super::offer::version_by_own_word;
 use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
 use crate::stage;
+use crate::state::OfferReport;
+
+/// What `status` says first of a node.
+#[derive(Debug, Clone)]
+struct Headline<'a> {
+    product: &'a str,
+    channel: &'a str,
+    /// The version that runs, as far as anybody knows.
+    runs: Option<String>,
+    slot: Slot,
+    /// `confirmed`, `on trial` or `not confirmed`.
+    state: &'static str,
+    /// What is under way, if anything is.
+    update: Option<String>,
+    offer: Option<&'a OfferReport>,
+    /// Seconds since the last check that reached a repository.
+    checked: Option<u64>,
+}
+
+impl Headline<'_> {
+    /// `demo on stable: runs 1.2.0 (slot b, confirmed), up to date, checked 3 min ago`
+    fn text(&self) -> String {
+        let Headline { product, channel, slot, state, .. } = self;
+        let runs = match &self.runs {
+            Some(version) => format!("runs {version} (slot {slot}, {state})"),
+            None => format!("runs slot {slot} ({state}; its version is not known)"),
+        };
+        let checked = match self.checked {
+            Some(ago) => format!("checked {}", self::ago(ago)),
+            None => "never checked".to_owned(),
+        };
+        format!("{product} on {channel}: {runs}, {}{checked}", self.standing())
+    }
+
+    /// What is under way, or what the last offer came to.
+    fn standing(&self) -> String {
+        if let Some(update) = &self.update {
+            return format!("{update}, ");
+        }
+        let Some(OfferReport { version, decision, .. }) = self.offer else { return String::new() };
+        let runs_it = self.runs.as_ref() == Some(version);
+        if runs_it || decision == Reason::UpToDate.code() {
+            "up to date, ".to_owned()
+        } else if decision == "install" {
+            format!("{version} is available, ")
+        } else if decision == Reason::Deferred.code() {
+            format!("{version} is deferred, ")
+        } else {
+            format!("{version} is refused ({decision}), ")
+        }
+    }
+}
+
+/// `3 min ago`: the largest unit.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..60 => "just now".to_owned(),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
 
 /// `status`
 pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
@@ -45,6 +108,26 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         })
     });
     let running = crate::progress::running(&agent.config.state_dir);
+    let installed = node.record.slots.of(node.booted).as_ref();
+    let runs = match installed {
+        Some(content) => Some(content.release.version.to_string()),
+        None => version_by_own_word(agent).map(|version| version.to_string()),
+    };
+    let headline = Headline {
+        product: &agent.config.node.product,
+        channel: &agent.config.node.channel,
+        runs,
+        slot: node.booted,
+        state: match (node.flags.of(node.booted).confirmed(), &standing) {
+            (true, _) => "confirmed",
+            (false, Standing::OnTrial { .. }) => "on trial",
+            (false, _) => "not confirmed",
+        },
+        update: under_way(&node, &standing),
+        offer: report.offer.as_ref(),
+        checked: report.last_success.map(|at| agent.state.now().saturating_sub(at)),
+    };
+    let node_id = agent.node_id();
     let value = json!({
         "booted": node.booted,
         "next": next_slot(node.flags),
@@ -61,7 +144,11 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "last_error": report.last_error,
         "metadata": report.metadata,
         "offer": report.offer,
+        // The command at work; both names say the same, `running` is the older one.
         "running": running,
+        "in_progress": running,
+        "runs": headline.runs,
+        "node_id": node_id,
         "example_keys": example,
         "product": agent.config.node.product,
         "channel": agent.config.node.channel,
@@ -72,10 +159,14 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     if example {
         text += &format!("WARNING: {}\n", crate::example::WARNING);
     }
+    text += &format!("{}\n", headline.text());
     for slot in Slot::BOTH {
         text += &slot_line(&node, slot);
     }
     text += &format!("update   {}\n", sentence(&node, &standing));
+    if let Some(OfferReport { version, wave: Some(wave), .. }) = &report.offer {
+        text += &format!("node     {node_id}: at {wave} % of the roll-out of {version}\n");
+    }
     if let Some(running) = &running {
         let reached = &running.reached;
         let percent = reached.done.saturating_mul(100).checked_div(reached.total).unwrap_or(100);
@@ -220,6 +311,23 @@ fn sentence(node: &Node, standing: &Standing) -> String {
     }
 }
 
+/// [`sentence`], shorter, for the headline; `None`: nothing is under way.
+fn under_way(node: &Node, standing: &Standing) -> Option<String> {
+    let version = node.record.update.as_ref().map(|update| update.release.version.to_string());
+    let version = version.unwrap_or_else(|| "an update".to_owned());
+    Some(match standing {
+        Standing::Idle => return None,
+        Standing::Interrupted => format!("{version} is partly written"),
+        Standing::Staged => format!("{version} is written"),
+        Standing::AwaitingReboot => format!("{version} is next, after a reboot"),
+        Standing::OnTrial { tries_left, .. } => format!("{tries_left} tries left"),
+        Standing::ConfirmUnfinished => format!("{version} is being confirmed"),
+        Standing::Lost { .. } => format!("{version} was reverted"),
+        Standing::RevertUnfinished => format!("{version} is being given up"),
+        Standing::Leaving => "given up, until a reboot".to_owned(),
+    })
+}
+
 /// `history`
 pub(super) fn history(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let history = agent.state.history()?;
@@ -271,4 +379,69 @@ pub(super) fn verify(agent: &Agent, args: VerifyArgs, output: Output) -> Result<
     let text = format!("{} images are exactly what was signed", good.len());
     output.result(json!({ "verified": good }), &text);
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headlines() {
+        let offer = |version: &str, decision: &str| OfferReport {
+            version: version.to_owned(),
+            decision: decision.to_owned(),
+            why: String::new(),
+            wave: None,
+        };
+        let base = Headline {
+            product: "demo",
+            channel: "stable",
+            runs: Some("1.2.0".to_owned()),
+            slot: Slot::B,
+            state: "confirmed",
+            update: None,
+            offer: None,
+            checked: Some(200),
+        };
+        let (same, newer) = (offer("1.2.0", "install"), offer("1.3.0", "install"));
+        let (current, deferred) = (offer("1.2.0", "up_to_date"), offer("1.3.0", "deferred"));
+        let refused = offer("1.3.0", "hw_mismatch");
+        let of = |offer| Headline { offer: Some(offer), ..base.clone() };
+        let runs = "demo on stable: runs 1.2.0 (slot b, confirmed)";
+        for (headline, text) in [
+            (of(&current), format!("{runs}, up to date, checked 3 min ago")),
+            (of(&same), format!("{runs}, up to date, checked 3 min ago")),
+            (of(&newer), format!("{runs}, 1.3.0 is available, checked 3 min ago")),
+            (of(&deferred), format!("{runs}, 1.3.0 is deferred, checked 3 min ago")),
+            (of(&refused), format!("{runs}, 1.3.0 is refused (hw_mismatch), checked 3 min ago")),
+            (Headline { checked: None, ..base.clone() }, format!("{runs}, never checked")),
+            (
+                Headline { update: Some("1.3.0 is next, after a reboot".to_owned()), ..of(&newer) },
+                format!("{runs}, 1.3.0 is next, after a reboot, checked 3 min ago"),
+            ),
+            (
+                Headline { runs: None, state: "not confirmed", ..base.clone() },
+                "demo on stable: runs slot b (not confirmed; its version is not known), checked 3 \
+                 min ago"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(headline.text(), text);
+        }
+    }
+
+    #[test]
+    fn how_long_ago() {
+        for (seconds, text) in [
+            (0, "just now"),
+            (59, "just now"),
+            (60, "1 min ago"),
+            (3599, "59 min ago"),
+            (7200, "2 h ago"),
+            (172_799, "47 h ago"),
+            (172_800, "2 days ago"),
+        ] {
+            assert_eq!(ago(seconds), text);
+        }
+    }
 }

@@ -1,0 +1,104 @@
+//! `channel`: what a channel offers, how fast, and at what times of day.
+
+use formats::tuf::UnixTime;
+
+use super::args::{ChannelArgs, ChannelChange, ChannelCommand, SetArgs};
+use super::change::{both, finish};
+use super::signing::role;
+use super::{opened, output, trust_root_of};
+use crate::commands::{self, ChannelPreview, Delivery, Edit, EditOptions};
+use crate::error::SignerError;
+use crate::plan::{ChannelEdit, Expiry, Rollout};
+use crate::repository::Access;
+
+/// Runs `channel`.
+pub(super) fn run(command: ChannelCommand, now: UnixTime, json: bool) -> Result<(), SignerError> {
+    match command {
+        ChannelCommand::Change(command) => change(command, Delivery::Publish, now, json)?,
+        ChannelCommand::Show { reference, registry, trust, product, channel } => {
+            let root = trust_root_of(&trust)?;
+            let registry = opened(reference.get(), &registry, Access::Read)?;
+            let registry = registry.as_ref();
+            let report = commands::channel(registry, &root, &product, &channel, now)?;
+            output::success(&report, json);
+        }
+        ChannelCommand::List { reference, registry, trust, product } => {
+            let root = trust_root_of(&trust)?;
+            let registry = opened(reference.get(), &registry, Access::Read)?;
+            let registry = registry.as_ref();
+            let report = commands::channels(registry, &root, product.as_deref(), now)?;
+            output::success(&report, json);
+        }
+    }
+    Ok(())
+}
+
+/// Runs a command that changes a channel, at once or staged.
+pub(super) fn change(
+    command: ChannelChange,
+    delivery: Delivery<'_>,
+    now: UnixTime,
+    json: bool,
+) -> Result<(), SignerError> {
+    let signer = |name: Option<String>| name.as_deref().map(role).transpose();
+    let (by, edit) = match command {
+        ChannelChange::Set { by, set, rollout, role } => {
+            (by, Edit::Channel(channel_edit(set, rollout.read(now)?), signer(role)?))
+        }
+        ChannelChange::Hold { by, product, channel, off } => {
+            (by, Edit::Hold { product, channel, hold: !off })
+        }
+        ChannelChange::Promote { by, product, from, to, urgency, rollout, role } => {
+            let to = ChannelEdit {
+                product,
+                channel: to,
+                urgency: urgency.map(Into::into),
+                rollout: rollout.read(now)?,
+                ..ChannelEdit::default()
+            };
+            (by, Edit::Promote { from, to, role: signer(role)? })
+        }
+    };
+    let ChannelArgs { repo, signing, yes, expires } = by;
+    let expiry = Expiry::parse(&expires)?;
+    let (mut signing, registry) = both(&signing, &repo, Access::Update, delivery, now)?;
+    signing.preview = preview(json, yes);
+    let options = EditOptions { expiry, base: None };
+    let registry = registry.as_ref();
+    finish(commands::edit(registry, &mut signing, &edit, &options, delivery, now)?, json);
+    Ok(())
+}
+
+fn channel_edit(set: SetArgs, rollout: Rollout) -> ChannelEdit {
+    let hold = match (set.hold, set.no_hold) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    };
+    ChannelEdit {
+        product: set.product,
+        channel: set.channel,
+        release: set.release,
+        urgency: set.urgency.map(Into::into),
+        hold,
+        rollout,
+    }
+}
+
+/// Who looks at a channel before it is signed: nobody with `--json`; only a person at a terminal is
+/// asked, and only whether to go back to an older release.
+pub(super) fn preview(json: bool, yes: bool) -> Option<fn(&ChannelPreview) -> bool> {
+    if json {
+        None
+    } else if yes || !output::somebody_is_there() {
+        Some(|shown| {
+            eprintln!("{}", shown.text);
+            true
+        })
+    } else {
+        Some(|shown| {
+            eprintln!("{}", shown.text);
+            !shown.older || output::answers_yes("offer the older release?")
+        })
+    }
+}
