@@ -25,6 +25,7 @@ mod recorded;
 mod small;
 mod tools;
 mod tree;
+mod units;
 mod world;
 
 use std::path::Path;
@@ -96,6 +97,7 @@ impl Options {
             "flash-block2mtd",
             "flash-nandsim",
             "linuxboot-rescue",
+            "units-systemd-boot",
         ];
         let cell = TIER.iter().map(|name| (*name).to_owned()).collect();
         let proofs =
@@ -126,6 +128,7 @@ fn cells() -> Vec<Cell> {
         loaders::CELLS,
         flash::CELLS,
         linuxboot::CELLS,
+        units::CELLS,
         floor::CELLS,
     ]
     .concat()

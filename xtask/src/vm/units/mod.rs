@@ -1,0 +1,270 @@
+//! Our units, as shipped, with our example configuration, as shipped, under a systemd that is the first
+//! process of a Debian system.
+//!
+//! ```text
+//!  a 1.0.0  factory ─► poll, apply 1.1.0 in mode auto ─► systemctl reboot
+//!  b 1.1.0  trial ─► the example's checks ─► confirmed ─► apply 1.2.0, whose web page is gone
+//!  a 1.2.0  trial ─► unhealthy until the deadline ─► restart; no try is left
+//!  b 1.1.0  reverted, and says why
+//! ```
+//! All of it inside the limits of `update-agent.service`; the flags lie on a file system that
+//! `ProtectSystem=strict` would make read-only.
+
+mod image;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Cell;
+use super::loaders::{grub_env, grub_program, make_esp, text, uefi};
+use super::machine::{Hardware, Machine};
+use super::world::{Disk, KERNEL, PRODUCT, World};
+use crate::cmd::Cmd;
+use crate::demo::rig::{Rig, Server};
+
+pub(super) const CELLS: &[Cell] = &[
+    ("units-systemd-boot", "systemd 252, systemd-boot", |world, dir| {
+        story(world, dir, &SYSTEMD_BOOT)
+    }),
+    ("units-grub-env", "systemd 252, GRUB 2.06", |world, dir| story(world, dir, &GRUB)),
+];
+
+/// Where the guest sees the server.
+const SEEN: &str = "10.0.2.100";
+const PORT: u16 = 5443;
+/// The example's hardware.
+const HARDWARE: &str = "racklet-cu-v1";
+/// MiB of the node's own data.
+const VAR: u64 = 128;
+/// Label and MiB of the partitions: those of the example, the ESP, and what the node keeps.
+const PARTITIONS: [(&str, u64); 6] = [
+    ("esp", 48),
+    ("root-a", image::SLOT >> 20),
+    ("root-b", image::SLOT >> 20),
+    ("fw-a", 1),
+    ("fw-b", 1),
+    ("var", VAR),
+];
+
+/// A boot loader and what its record asks of the configuration.
+struct Backend {
+    /// The line of `[boot]` that names it.
+    line: &'static str,
+    /// Where the ESP is mounted: the example's default.
+    esp: &'static str,
+    install: fn(&World, &Path, &Disk) -> Result<()>,
+}
+
+const SYSTEMD_BOOT: Backend =
+    Backend { line: "backend = \"systemd-boot\"", esp: "/efi", install: install_systemd_boot };
+const GRUB: Backend =
+    Backend { line: "backend = \"grub-env\"", esp: "/boot", install: install_grub };
+
+/// What every slot's kernel is told.
+fn words(slot: &str) -> String {
+    format!("{KERNEL} systemd.show_status=0 root=PARTLABEL=root-{slot} ro")
+}
+
+fn install_systemd_boot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
+    let entry = |slot: &str| {
+        let words = words(slot);
+        format!(
+            "title slot {slot}\nsort-key racklet\nlinux /racklet/vmlinuz\n\
+             options {words} racklet.slot={slot}\n"
+        )
+    };
+    let (a, b) = (text(dir, "a.conf", &entry("a"))?, text(dir, "b.conf", &entry("b"))?);
+    let files = [
+        ("EFI/BOOT/BOOTX64.EFI", world.tools.file("usr/lib/systemd/boot/efi/systemd-bootx64.efi")),
+        ("loader/loader.conf", text(dir, "loader.conf", "timeout 0\n")?),
+        ("loader/entries/racklet-1-a.conf", a.clone()),
+        ("loader/racklet/a.conf", a),
+        ("loader/racklet/b.conf", b),
+        ("racklet/vmlinuz", world.tools.kernel(true)?),
+    ];
+    make_esp(world, dir, disk, &files)
+}
+
+fn install_grub(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
+    let boot = |slot: &str, number: u32| {
+        format!(
+            "function racklet_boot_{slot} {{\n\
+             linux (hd0,gpt{number})/boot/vmlinuz {} $racklet_args\nboot\n}}\n",
+            words(slot)
+        )
+    };
+    let config = format!("{}{}source $prefix/racklet.cfg\n", boot("a", 2), boot("b", 3));
+    let script = include_str!("../../../../update-agent/boot/grub/racklet.cfg");
+    let files = [
+        ("EFI/BOOT/BOOTX64.EFI", grub_program(world, dir)?),
+        ("grub/grub.cfg", text(dir, "grub.cfg", &config)?),
+        ("grub/racklet.cfg", text(dir, "racklet.cfg", script)?),
+        ("grub/grubenv", grub_env(dir)?),
+    ];
+    make_esp(world, dir, disk, &files)
+}
+
+/// The repository and its releases.
+struct Site<'a> {
+    world: &'a World,
+    dir: &'a Path,
+    server: Server,
+    base: PathBuf,
+}
+
+impl Site<'_> {
+    fn signer(&self, command: &[&str]) -> Cmd {
+        Cmd::new(self.world.signer_file())
+            .args(command)
+            .args(["--repo", &self.server.reference(), "--ca"])
+            .arg(self.dir.join("ca.pem"))
+            .arg("--token-file")
+            .arg(self.dir.join("push-token"))
+            .arg("--keys")
+            .arg(self.dir.join("keys"))
+    }
+
+    /// Makes a release, publishes it, and has the channel offer it; its image.
+    fn publish(&self, version: &str, works: bool) -> Result<PathBuf> {
+        let image = image::release(self.dir, &self.base, version, works)?;
+        let firmware = self.dir.join("firmware");
+        fs::write(&firmware, format!("firmware {version}\n").repeat(4096))?;
+        let component = |name: &str, file: &Path| {
+            ["--component".to_owned(), format!("{name}={},hw={HARDWARE}", file.display())]
+        };
+        self.signer(&[
+            "publish",
+            "--product",
+            PRODUCT,
+            "--version",
+            version,
+            "--channel",
+            "stable",
+        ])
+        .args(component("os", &image))
+        .args(component("firmware", &firmware))
+        .run()?;
+        Ok(image)
+    }
+}
+
+fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
+    let rig = Rig::at(dir, world.server_dir());
+    rig.credentials_for(&["127.0.0.1", SEEN])?;
+    fs::create_dir(dir.join("repository"))?;
+    let mut site = Site { world, dir, server: rig.serve()?, base: PathBuf::new() };
+    site.signer(&["init"]).run()?;
+    let (base, var) = image::base(world, dir, backend)?;
+    site.base = base;
+    let first = site.publish("1.0.0", true)?;
+    let disk = disk(dir, &[("root-a", &first), ("var", &var)])?;
+    (backend.install)(world, dir, &disk)?;
+    let mut machine = power_on(world, dir, &site.server)?;
+
+    machine.expect("@@shell slot=a version=1.0.0")?;
+    let booted = machine.age();
+    adopted(&mut machine)?;
+    site.publish("1.1.0", true)?;
+    machine.send("systemctl restart update-agent.service")?;
+    machine.expect("restarting into 1.1.0")?;
+    machine.expect("@@shell slot=b version=1.1.0")?;
+    let from = machine.said.len();
+    let confirmed = after(&mut machine, from, "slot b is confirmed")?;
+    left_alone(&mut machine)?;
+
+    site.publish("1.2.0", false)?;
+    machine.send("systemctl restart update-agent.service")?;
+    machine.expect("restarting into 1.2.0")?;
+    let from = machine.said.len();
+    machine.expect("@@shell slot=a version=1.2.0")?;
+    let failed = after(&mut machine, from, "the trial failed (")?;
+    ensure!(failed.contains("/healthz answers 404"), "the wrong reason: {failed}");
+    let from = machine.said.len();
+    machine.expect("@@shell slot=b version=1.1.0")?;
+    let reverted = after(&mut machine, from, "slot a was given up")?;
+    ensure!(reverted.contains("answers 404"), "it says why: {reverted}");
+    let status = status(&mut machine)?;
+    let runs = &status["slots"]["b"];
+    ensure!(runs["version"] == "1.1.0" && runs["confirmed"] == true, "at the end: {status:#}");
+    let all = machine.age();
+    drop(machine.cut());
+    site.server.stop()?;
+    for line in [&confirmed, &failed, &reverted] {
+        eprintln!("        {}", line.trim());
+    }
+    Ok(format!(
+        "4 boots in {:.0} s, the first in {:.0} s; confirmed, then reverted: 404",
+        all.as_secs_f64(),
+        booted.as_secs_f64()
+    ))
+}
+
+/// A disk as it leaves the factory, with these images.
+fn disk(dir: &Path, images: &[(&str, &Path)]) -> Result<Disk> {
+    let path = dir.join("disk.img");
+    let total: u64 = PARTITIONS.iter().map(|(_, len)| len).sum();
+    fs::File::create(&path)?.set_len((total + 2) << 20)?;
+    let mut sgdisk = Cmd::new("sgdisk").args(["-a", "1", "-o"]);
+    let mut at = 1;
+    for (number, (label, len)) in (1..).zip(PARTITIONS) {
+        sgdisk = sgdisk.args(["-n".to_owned(), format!("{number}:{at}M:+{len}M")]);
+        sgdisk = sgdisk.args(["-c".to_owned(), format!("{number}:{label}")]);
+        if let Some((_, image)) = images.iter().find(|(name, _)| *name == label) {
+            let copy = "dd if=\"$1\" of=\"$2\" bs=1M seek=\"$3\" conv=notrunc,sparse status=none";
+            let words = ["-ec", copy, "sh"];
+            Cmd::new("sh").args(words).arg(image).arg(&path).arg(at.to_string()).run()?;
+        }
+        at += len;
+    }
+    sgdisk.args(["-t", "1:ef00"]).arg(&path).run()?;
+    Ok(Disk { path })
+}
+
+fn power_on(world: &World, dir: &Path, server: &Server) -> Result<Machine> {
+    let port = server.address.rsplit(':').next().unwrap_or_default();
+    let forward = format!(
+        "user,id=n,restrict=on,guestfwd=tcp:{SEEN}:{PORT}-cmd:{} nc 127.0.0.1 {port}",
+        world.tools.file("bin/busybox").display()
+    );
+    let mut arguments = uefi(world, dir)?;
+    arguments.extend(["-netdev".to_owned(), forward]);
+    arguments.extend(["-device", "virtio-net-pci,netdev=n,romfile="].map(str::to_owned));
+    let log = dir.join("serial.log");
+    Hardware { tools: &world.tools, arguments, memory: 512, life: world.life(600), log }.start()
+}
+
+/// What a new owner does: adopts the running system, and asks the doctor inside the unit.
+fn adopted(machine: &mut Machine) -> Result<()> {
+    machine.ok("update-agent confirm --adopt")?;
+    let (_, outside) = machine.run("update-agent doctor")?;
+    ensure!(outside.contains("update-agent-doctor.service"), "of its limits: {outside}");
+    machine.run("systemctl start update-agent-doctor.service")?;
+    let (_, inside) = machine.run("journalctl -b -o cat -u update-agent-doctor.service")?;
+    ensure!(inside.contains("judged inside the limits"), "inside: {inside}");
+    let bad: Vec<&str> = inside.lines().filter(|line| line.contains("BAD ")).collect();
+    ensure!(bad.is_empty(), "the doctor inside the unit finds {bad:?}");
+    Ok(())
+}
+
+/// A confirmed system is never restarted, whatever becomes of its agent.
+fn left_alone(machine: &mut Machine) -> Result<()> {
+    machine.ok("systemctl start update-agent-trial-failed.service")?;
+    let (_, said) = machine.run("journalctl -b -o cat -u update-agent-trial-failed.service")?;
+    ensure!(said.contains("this boot is no trial: nothing is done"), "it said {said}");
+    Ok(())
+}
+
+fn status(machine: &mut Machine) -> Result<Value> {
+    let said = machine.ok("update-agent status --json")?;
+    let object = said.lines().find(|line| line.starts_with('{')).context("its status")?;
+    serde_json::from_str(object).context("its status")
+}
+
+/// A line that has come since, or that comes.
+fn after(machine: &mut Machine, from: usize, marker: &str) -> Result<String> {
+    let came = machine.said.iter().skip(from).find(|line| line.contains(marker)).cloned();
+    came.map_or_else(|| machine.expect(marker), Ok)
+}
