@@ -14,7 +14,7 @@ use crate::cmd::Cmd;
 use crate::{debian, paths};
 
 /// Bytes of a slot.
-pub(super) const SLOT: u64 = 176 << 20;
+pub(super) const SLOT: u64 = 128 << 20;
 
 /// Loaded before file systems are mounted. What a kernel has built in is left out.
 const MODULES: &[&str] = &["virtio_net", "vfat", "nls_cp437", "nls_ascii"];

@@ -14,13 +14,14 @@ mod image;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::Cell;
 use super::loaders::{grub_env, grub_program, make_esp, text, uefi};
-use super::machine::{Hardware, Machine};
+use super::machine::{DISK, Hardware, Machine};
 use super::world::{Disk, KERNEL, PRODUCT, World};
 use crate::cmd::Cmd;
 use crate::demo::rig::{Rig, Server};
@@ -30,6 +31,7 @@ pub(super) const CELLS: &[Cell] = &[
         story(world, dir, &SYSTEMD_BOOT)
     }),
     ("units-grub-env", "systemd 252, GRUB 2.06", |world, dir| story(world, dir, &GRUB)),
+    ("units-gpt-attributes", "systemd 252, boot-select", |world, dir| story(world, dir, &GPT)),
 ];
 
 /// Where the guest sees the server.
@@ -56,12 +58,31 @@ struct Backend {
     /// Where the ESP is mounted: the example's default.
     esp: &'static str,
     install: fn(&World, &Path, &Disk) -> Result<()>,
+    /// Whether `boot-select` on this computer picks the slot at every start, in place of a loader.
+    selected: bool,
 }
 
-const SYSTEMD_BOOT: Backend =
-    Backend { line: "backend = \"systemd-boot\"", esp: "/efi", install: install_systemd_boot };
-const GRUB: Backend =
-    Backend { line: "backend = \"grub-env\"", esp: "/boot", install: install_grub };
+const SYSTEMD_BOOT: Backend = Backend {
+    line: "backend = \"systemd-boot\"",
+    esp: "/efi",
+    install: install_systemd_boot,
+    selected: false,
+};
+const GRUB: Backend = Backend {
+    line: "backend = \"grub-env\"",
+    esp: "/boot",
+    install: install_grub,
+    selected: false,
+};
+const GPT: Backend = Backend {
+    line: "backend = \"gpt-attributes\"",
+    esp: "",
+    install: |_, _, disk| {
+        let confirmed = ["add", "-i", "2", "-P", "1", "-T", "0", "-S", "1"];
+        Cmd::new("cgpt").args(confirmed).arg(&disk.path).run().map(drop)
+    },
+    selected: true,
+};
 
 /// What every slot's kernel is told.
 fn words(slot: &str) -> String {
@@ -162,7 +183,9 @@ fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
     let first = site.publish("1.0.0", true)?;
     let disk = disk(dir, &[("root-a", &first), ("var", &var)])?;
     (backend.install)(world, dir, &disk)?;
-    let mut machine = power_on(world, dir, &site.server)?;
+    let started = Instant::now();
+    let board = Board { world, dir, server: &site.server, selected: backend.selected };
+    let mut machine = board.power_on()?;
 
     machine.expect("@@shell slot=a version=1.0.0")?;
     let booted = machine.age();
@@ -170,26 +193,25 @@ fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
     site.publish("1.1.0", true)?;
     machine.send("systemctl restart update-agent.service")?;
     machine.expect("restarting into 1.1.0")?;
+    let (mut machine, from) = board.next(machine)?;
     machine.expect("@@shell slot=b version=1.1.0")?;
-    let from = machine.said.len();
     let confirmed = after(&mut machine, from, "slot b is confirmed")?;
     left_alone(&mut machine)?;
 
     site.publish("1.2.0", false)?;
     machine.send("systemctl restart update-agent.service")?;
     machine.expect("restarting into 1.2.0")?;
-    let from = machine.said.len();
+    let (mut machine, from) = board.next(machine)?;
     machine.expect("@@shell slot=a version=1.2.0")?;
     let failed = after(&mut machine, from, "the trial failed (")?;
     ensure!(failed.contains("/healthz answers 404"), "the wrong reason: {failed}");
-    let from = machine.said.len();
+    let (mut machine, from) = board.next(machine)?;
     machine.expect("@@shell slot=b version=1.1.0")?;
     let reverted = after(&mut machine, from, "slot a was given up")?;
     ensure!(reverted.contains("answers 404"), "it says why: {reverted}");
     let status = status(&mut machine)?;
     let runs = &status["slots"]["b"];
     ensure!(runs["version"] == "1.1.0" && runs["confirmed"] == true, "at the end: {status:#}");
-    let all = machine.age();
     drop(machine.cut());
     site.server.stop()?;
     for line in [&confirmed, &failed, &reverted] {
@@ -197,7 +219,7 @@ fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
     }
     Ok(format!(
         "4 boots in {:.0} s, the first in {:.0} s; confirmed, then reverted: 404",
-        all.as_secs_f64(),
+        started.elapsed().as_secs_f64(),
         booted.as_secs_f64()
     ))
 }
@@ -223,17 +245,72 @@ fn disk(dir: &Path, images: &[(&str, &Path)]) -> Result<Disk> {
     Ok(Disk { path })
 }
 
-fn power_on(world: &World, dir: &Path, server: &Server) -> Result<Machine> {
-    let port = server.address.rsplit(':').next().unwrap_or_default();
-    let forward = format!(
-        "user,id=n,restrict=on,guestfwd=tcp:{SEEN}:{PORT}-cmd:{} nc 127.0.0.1 {port}",
-        world.tools.file("bin/busybox").display()
-    );
-    let mut arguments = uefi(world, dir)?;
-    arguments.extend(["-netdev".to_owned(), forward]);
-    arguments.extend(["-device", "virtio-net-pci,netdev=n,romfile="].map(str::to_owned));
-    let log = dir.join("serial.log");
-    Hardware { tools: &world.tools, arguments, memory: 512, life: world.life(600), log }.start()
+/// The machine, which is switched on once, or again for every boot.
+struct Board<'a> {
+    world: &'a World,
+    dir: &'a Path,
+    server: &'a Server,
+    selected: bool,
+}
+
+impl Board<'_> {
+    fn power_on(&self) -> Result<Machine> {
+        let port = self.server.address.rsplit(':').next().unwrap_or_default();
+        let forward = format!(
+            "user,id=n,restrict=on,guestfwd=tcp:{SEEN}:{PORT}-cmd:{} nc 127.0.0.1 {port}",
+            self.world.tools.file("bin/busybox").display()
+        );
+        let mut arguments =
+            if self.selected { self.select()? } else { uefi(self.world, self.dir)? };
+        arguments.extend(["-netdev".to_owned(), forward]);
+        arguments.extend(["-device", "virtio-net-pci,netdev=n,romfile="].map(str::to_owned));
+        let number = fs::read_dir(self.dir)?
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("serial"))
+            .count();
+        let log = self.dir.join(format!("serial-{number}.log"));
+        let (tools, life) = (&self.world.tools, self.world.life(600));
+        Hardware { tools, arguments, memory: 512, life, log }.start()
+    }
+
+    /// The next boot, and how much the machine had said before it.
+    fn next(&self, mut machine: Machine) -> Result<(Machine, usize)> {
+        if self.selected {
+            machine.ended()?;
+            // It gives back its leave for the next one.
+            drop(machine);
+            machine = self.power_on()?;
+        }
+        let from = machine.said.len();
+        Ok((machine, from))
+    }
+
+    /// The slot that the flags on the disk choose, with its try spent, as a boot loader starts it.
+    fn select(&self) -> Result<Vec<String>> {
+        let here = self.dir.join("loader");
+        fs::create_dir_all(&here)?;
+        let disk = self.dir.join("disk.img");
+        let text = format!(
+            "state_dir = \"state\"\n[node]\nproduct = {PRODUCT:?}\nhardware = [{HARDWARE:?}]\n\
+             [trust]\nroot = \"root.json\"\n[boot]\ndisk = {disk:?}\ncmdline = \"cmdline\"\n\
+             boot_id = \"boot_id\"\n[slots.a]\nos = \"root-a\"\n[slots.b]\nos = \"root-b\"\n"
+        );
+        let config = here.join("agent.toml");
+        fs::write(&config, text)?;
+        self.world
+            .agent()
+            .arg("--config")
+            .arg(&config)
+            .args(["boot-select", "--simulate"])
+            .run()?;
+        let said = fs::read_to_string(here.join("cmdline"))?;
+        let told = format!("{KERNEL} systemd.show_status=0 {}", said.trim());
+        let kernel = self.world.tools.kernel(true)?.display().to_string();
+        let drive = format!("{DISK}{}", disk.display());
+        let words = ["-no-reboot", "-kernel", &kernel, "-append", &told, "-drive", &drive];
+        let device = ["-device", "nvme,drive=d0,serial=d0"];
+        Ok(words.iter().chain(&device).map(|word| (*word).to_owned()).collect())
+    }
 }
 
 /// What a new owner does: adopts the running system, and asks the doctor inside the unit.
