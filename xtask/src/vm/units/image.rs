@@ -17,7 +17,7 @@ use crate::{debian, paths};
 pub(super) const SLOT: u64 = 128 << 20;
 
 /// Loaded before file systems are mounted. What a kernel has built in is left out.
-const MODULES: &[&str] = &["virtio_net", "vfat", "nls_cp437", "nls_ascii"];
+const MODULES: &[&str] = &["virtio_pci", "virtio_net", "vfat", "nls_cp437", "nls_ascii"];
 
 /// What people edit in the example, and nothing else: names of disks and hosts, the mode, the loader,
 /// and how long a broken release may take.
