@@ -97,7 +97,6 @@ impl Options {
             "flash-block2mtd",
             "flash-nandsim",
             "linuxboot-rescue",
-            "units-systemd-boot",
         ];
         let cell = TIER.iter().map(|name| (*name).to_owned()).collect();
         let proofs =
