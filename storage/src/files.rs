@@ -16,7 +16,7 @@ use crate::{lock, private};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused: disk full, read-only, failing. What was there before still is.
-    #[error("could not be written; free some space or check the file system")]
+    #[error("could not be written")]
     Write(#[source] FileError),
     /// A file or directory cannot be read.
     #[error(transparent)]

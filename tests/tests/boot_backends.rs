@@ -380,7 +380,7 @@ fn doctor_finds_an_esp_that_cannot_be_written() {
         .arg(node.path("esp"));
     let output = node.agent_in_words(&["doctor"]).under(wrapper).finish().output();
     let line = output.lines().find(|line| line.starts_with("BAD  boot flags"));
-    assert!(line.is_some_and(|line| line.contains("mount the ESP read-write")), "{output}");
+    assert!(line.is_some_and(|line| line.contains("mount it read-write")), "{output}");
 }
 
 #[test]

@@ -169,43 +169,6 @@ fn delegate_md() {
     assert_eq!(roles, ["root", "targets", "snapshot", "timestamp", "cu-v1-channels"]);
 }
 
-/// The units of the timer are what systemd takes, and name the options there are.
-#[test]
-fn the_timer_of_refresh_is_right() {
-    let world = first_repository();
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../signer/systemd");
-    let service = fs::read_to_string(units.join("signer-refresh.service")).expect("the service");
-    let timer = fs::read_to_string(units.join("signer-refresh.timer")).expect("the timer");
-    let folder = world.path("units");
-    fs::create_dir(&folder).expect("make a folder");
-    let signer = program("signer").to_string();
-    assert_eq!(signer, "signer");
-    // Our program in the place of the installed one, which need not be there.
-    let here = std::env::current_exe().expect("where this test is");
-    let here = here.ancestors().nth(2).expect("target/<profile>/deps/<test>").join("signer");
-    let installed = service.replace("/usr/bin/signer", &here.display().to_string());
-    fs::write(folder.join("signer-refresh.service"), installed).expect("write the service");
-    fs::write(folder.join("signer-refresh.timer"), timer).expect("write the timer");
-    let verify = tool("systemd-analyze", "systemd");
-    let done = verify
-        .args(["verify", "--man=no"])
-        .arg(folder.join("signer-refresh.service"))
-        .arg(folder.join("signer-refresh.timer"))
-        .ok();
-    assert_eq!(done.output().trim(), "", "systemd has something to say");
-    // Its commands, as a shell would run them; the repository here needs no token.
-    let commands = service.lines().filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/"));
-    let commands: Vec<String> = commands
-        .map(|line| {
-            line.replace("${REPO}", "oci:repository")
-                .replace("%S/signer/online", "online")
-                .replace(" --token-file %d/push-token", "")
-        })
-        .collect();
-    assert_eq!(commands.len(), 2, "{commands:?}");
-    let _done = shell(&world, &commands.join("\n")).ok();
-}
-
 #[test]
 fn expired_metadata_md() {
     let world = first_repository();

@@ -90,6 +90,13 @@ impl Agent {
         Self::open_on(Arc::new(System), Arc::new(RealWorld), config)
     }
 
+    /// Opens the state of a configuration on this system to look at it: nothing is made.
+    pub fn look(config: Config) -> Result<Self, AgentError> {
+        let host: Arc<dyn Host> = Arc::new(System);
+        let state = State::look(&config.state_dir, Arc::clone(&host))?;
+        Ok(Self::with(host, Arc::new(RealWorld), config, state))
+    }
+
     /// Opens the state of a configuration on a machine in its surroundings.
     pub fn open_on(
         host: Arc<dyn Host>,
@@ -97,8 +104,12 @@ impl Agent {
         config: Config,
     ) -> Result<Self, AgentError> {
         let state = State::open(&config.state_dir, Arc::clone(&host))?;
+        Ok(Self::with(host, outside, config, state))
+    }
+
+    fn with(host: Arc<dyn Host>, outside: Arc<dyn Outside>, config: Config, state: State) -> Self {
         let disk = Disk::new(&config, Arc::clone(&host));
-        Ok(Agent { config, state, disk, host, outside, watch: Mutex::default() })
+        Agent { config, state, disk, host, outside, watch: Mutex::default() }
     }
 
     /// The root metadata this node was given: by the last `reset --root`, otherwise by its image.

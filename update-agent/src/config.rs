@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::chooser::ChooserConfig;
 use crate::error::{AgentError, Because as _};
-use crate::health::{HealthConfig, deserialize_period};
+use crate::health::{HealthConfig, Probe, deserialize_period};
 use crate::place::{Device, Place};
 use crate::source::SourceConfig;
 
@@ -149,6 +149,13 @@ pub enum Backend {
     GrubEnv,
     /// Boot counters in the names of systemd-boot's entries.
     SystemdBoot,
+}
+
+impl BootConfig {
+    /// How a machine is restarted whose configuration cannot be read.
+    pub(crate) fn default_restart() -> Vec<String> {
+        systemctl_reboot()
+    }
 }
 
 impl Backend {
@@ -351,6 +358,18 @@ impl Config {
         if let Some(path) = &mut config.health.watchdog {
             below(path);
         }
+        // A bare name is looked for in PATH; a path is like every other here.
+        let program = |argv: &mut Vec<String>| {
+            if let Some(first) = argv.first_mut().filter(|first| first.contains('/')) {
+                *first = base.join(&*first).display().to_string();
+            }
+        };
+        program(&mut config.boot.reboot_command);
+        for check in &mut config.health.checks {
+            if let Probe::Command(argv) = &mut check.probe {
+                program(argv);
+            }
+        }
         for place in config.slots.a.values_mut().chain(config.slots.b.values_mut()) {
             place.resolve(base);
         }
@@ -507,6 +526,29 @@ mod tests {
         let text = text.replace("oci:repo:ns", "oci-archive:/media/b.tar");
         let config = Config::parse(&text, Path::new("/etc/update-agent")).unwrap();
         assert_eq!(config.sources[0].url, "oci-archive:/media/b.tar");
+    }
+
+    #[test]
+    fn programs_of_commands_are_places_too() {
+        let text = EXAMPLE.replace("[boot]\n", "[boot]\nreboot_command = [\"./restart\"]\n")
+            + "[[health.check]]\nname = \"own\"\ncommand = [\"checks/own.sh\", \"a/b\"]\n\
+               [[health.check]]\nname = \"bare\"\ncommand = [\"true\"]\n";
+        let config = Config::parse(&text, Path::new("/etc/update-agent")).unwrap();
+        assert_eq!(config.boot.reboot_command, ["/etc/update-agent/./restart"]);
+        let commands: Vec<String> = config
+            .health
+            .checks
+            .iter()
+            .filter_map(|check| match &check.probe {
+                Probe::Command(argv) => Some(argv.join(" ")),
+                _ => None,
+            })
+            .collect();
+        assert!(
+            commands.contains(&"/etc/update-agent/checks/own.sh a/b".to_owned()),
+            "{commands:?}"
+        );
+        assert!(commands.contains(&"true".to_owned()), "{commands:?}");
     }
 
     #[test]

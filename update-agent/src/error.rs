@@ -1,7 +1,7 @@
 //! The agent's error: what went wrong, its stable reason, and what to do next.
 
 use std::error::Error;
-use std::fmt;
+use std::{fmt, io};
 
 use formats::reason::Reason;
 use storage::FileError;
@@ -12,6 +12,8 @@ pub struct AgentError {
     reason: Reason,
     text: String,
     hint: Option<String>,
+    /// What the system's own refusal asks for; no hint knows better.
+    remedy: Option<&'static str>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -24,7 +26,7 @@ impl PartialEq for AgentError {
 impl AgentError {
     /// An error without a cause.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
-        AgentError { reason, text: text.into(), hint: None, source: None }
+        AgentError { reason, text: text.into(), hint: None, remedy: None, source: None }
     }
 
     /// An error with its cause.
@@ -33,7 +35,8 @@ impl AgentError {
         text: impl Into<String>,
         cause: impl Error + Send + Sync + 'static,
     ) -> Self {
-        AgentError { source: Some(Box::new(cause)), ..AgentError::new(reason, text) }
+        let remedy = remedy(&cause);
+        AgentError { source: Some(Box::new(cause)), remedy, ..AgentError::new(reason, text) }
     }
 
     /// What to do next.
@@ -67,7 +70,7 @@ impl AgentError {
 
     /// The advice, if there is one.
     pub fn advice(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.remedy.or(self.hint.as_deref())
     }
 
     /// The text with all its causes.
@@ -116,7 +119,7 @@ macro_rules! from_lower_layers {
                     Some(causes) => format!("{error}: {causes}"),
                     None => error.to_string(),
                 };
-                AgentError::new(reason, text)
+                AgentError { remedy: remedy(&error), ..AgentError::new(reason, text) }
             }
         }
     )*};
@@ -152,6 +155,68 @@ impl From<FileError> for AgentError {
             FileError::Io { .. } => Reason::StoreIo,
             _ => Reason::PathRefused,
         };
-        AgentError::new(reason, chain_of(&error))
+        AgentError { remedy: remedy(&error), ..AgentError::new(reason, chain_of(&error)) }
+    }
+}
+
+/// What to do about the refusal of the system at the bottom of an error, if there is one.
+fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(refused) = error.downcast_ref::<io::Error>() {
+            return remedy_of(refused.kind(), rustix::process::geteuid().is_root());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn remedy_of(kind: io::ErrorKind, root: bool) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::ReadOnlyFilesystem => Some(
+            "it is read-only here: in a systemd unit list it in ReadWritePaths=, otherwise mount it \
+             read-write",
+        ),
+        io::ErrorKind::PermissionDenied if !root => {
+            Some("run as root, or as the user that the files and devices belong to")
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refused_decides_the_advice() {
+        let rows = [
+            (rustix::io::Errno::ROFS, true, Some("it is read-only here")),
+            (rustix::io::Errno::NOSPC, true, Some("free some space")),
+            (rustix::io::Errno::DQUOT, true, Some("free some space")),
+            (rustix::io::Errno::ACCESS, false, Some("run as root")),
+            (rustix::io::Errno::PERM, false, Some("run as root")),
+            (rustix::io::Errno::ACCESS, true, None),
+            (rustix::io::Errno::IO, true, None),
+        ];
+        for (errno, root, said) in rows {
+            let found = remedy_of(io::Error::from(errno).kind(), root);
+            let as_said = match (found, said) {
+                (Some(found), Some(said)) => found.starts_with(said),
+                (found, said) => found == said,
+            };
+            assert!(as_said, "{errno}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_refusal_knows_better_than_the_hint() {
+        let refused = io::Error::from(rustix::io::Errno::ROFS);
+        let error = AgentError::from_cause(Reason::StoreIo, "write", refused).hint("make it");
+        assert!(error.advice().is_some_and(|advice| advice.contains("ReadWritePaths=")));
+        let missing = io::Error::from(rustix::io::Errno::NOENT);
+        let error = AgentError::from_cause(Reason::StoreIo, "write", missing).hint("make it");
+        assert_eq!(error.advice(), Some("make it"));
     }
 }

@@ -18,6 +18,7 @@
 //! # Ok::<(), update_agent::error::AgentError>(())
 //! ```
 
+mod absent;
 pub mod agent;
 pub mod boot;
 pub mod chooser;

@@ -99,25 +99,7 @@ impl Outside for RealWorld {
     }
 
     fn restart(&self, config: &Config) -> Result<(), AgentError> {
-        let argv = &config.boot.reboot_command;
-        let shown = argv.join(" ");
-        let Some((program, arguments)) = argv.split_first() else {
-            return Err(AgentError::new(Reason::Config, "boot.reboot_command is empty"));
-        };
-        tracing::info!("restarting: {shown}");
-        let status = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            // Standard output belongs to `--json`.
-            .stdout(std::io::stderr())
-            .status()
-            .because(Reason::Config, format!("run boot.reboot_command `{shown}`"))?;
-        if status.success() {
-            Ok(())
-        } else {
-            let text = format!("boot.reboot_command `{shown}` ended with {status}");
-            Err(AgentError::new(Reason::Config, text).hint("restart the machine by hand"))
-        }
+        restart_by(&config.boot.reboot_command)
     }
 
     fn progress(&self, json: bool) -> Box<dyn Progress> {
@@ -126,5 +108,27 @@ impl Outside for RealWorld {
 
     fn pace(&self) -> Pace {
         Pace::default()
+    }
+}
+
+/// Restarts the machine by a command.
+pub(crate) fn restart_by(argv: &[String]) -> Result<(), AgentError> {
+    let shown = argv.join(" ");
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(AgentError::new(Reason::Config, "boot.reboot_command is empty"));
+    };
+    tracing::info!("restarting: {shown}");
+    let status = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        // Standard output belongs to `--json`.
+        .stdout(std::io::stderr())
+        .status()
+        .because(Reason::Config, format!("run boot.reboot_command `{shown}`"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        let text = format!("boot.reboot_command `{shown}` ended with {status}");
+        Err(AgentError::new(Reason::Config, text).hint("restart the machine by hand"))
     }
 }

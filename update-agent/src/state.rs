@@ -30,12 +30,13 @@ use formats::digest::{Digest, Sha256};
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use serde::{Deserialize, Serialize};
-use storage::files::{Files as _, FsDir};
+use storage::files::{Files as _, FsDir, StoreError};
 use storage::host::Host;
 use storage::lock::StateLock;
 use storage::record;
 use update_core::trust::Stored;
 
+use crate::absent::Absent;
 use crate::error::{AgentError, Because as _};
 
 /// What `status` shows of the last check.
@@ -162,6 +163,18 @@ impl State {
             AgentError::from(error)
                 .hint("state_dir must be a directory that only the agent's user can change")
         })?;
+        Ok(State { dir, host })
+    }
+
+    /// Opens the directory to look at it: nothing is made, and one that is missing is that of a new node.
+    pub fn look(path: &Path, host: Arc<dyn Host>) -> Result<Self, AgentError> {
+        let dir = match host.open_folder(path) {
+            Ok(dir) => dir,
+            Err(StoreError::Read(error)) if error.is_missing() => {
+                FsDir::over(Box::new(Absent(path.to_owned())))
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(State { dir, host })
     }
 

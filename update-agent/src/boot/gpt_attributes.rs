@@ -75,4 +75,8 @@ impl BootControl for GptAttributes<'_> {
         }
         Ok(selection)
     }
+
+    fn can_write(&self) -> Result<(), AgentError> {
+        self.disk.open(Access::Write).map(drop)
+    }
 }

@@ -66,6 +66,10 @@ impl BootControl for GrubBlock<'_> {
         Ok(selection)
     }
 
+    fn can_write(&self) -> Result<(), AgentError> {
+        self.open(Access::Write).map(drop)
+    }
+
     fn weakness(&self) -> Result<Option<String>, AgentError> {
         self.flags()?;
         Ok(Some(

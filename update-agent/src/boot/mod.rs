@@ -39,6 +39,9 @@ pub trait BootControl {
     /// Does what the boot loader does at a boot: picks a slot and spends its try, durably.
     fn choose(&self) -> Result<Selection, AgentError>;
 
+    /// Opens the record as an edit would, and changes nothing.
+    fn can_write(&self) -> Result<(), AgentError>;
+
     /// What this record cannot promise, or what of it is damaged, for `doctor`.
     fn weakness(&self) -> Result<Option<String>, AgentError> {
         Ok(None)
@@ -71,6 +74,10 @@ impl BootControl for Disk {
 
     fn choose(&self) -> Result<Selection, AgentError> {
         self.control().choose()
+    }
+
+    fn can_write(&self) -> Result<(), AgentError> {
+        self.control().can_write()
     }
 
     fn weakness(&self) -> Result<Option<String>, AgentError> {

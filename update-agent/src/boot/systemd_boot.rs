@@ -141,16 +141,21 @@ impl BootControl for SystemdBoot<'_> {
         Ok(selection)
     }
 
-    fn weakness(&self) -> Result<Option<String>, AgentError> {
+    fn can_write(&self) -> Result<(), AgentError> {
         let entries = self.boot.esp.join("loader/entries");
         // On a machine of memory there is no such path, and nothing to be read-only.
         if entries.exists()
             && let Err(errno) = rustix::fs::access(&entries, rustix::fs::Access::WRITE_OK)
         {
-            let text = format!("{} cannot be written: {errno}", entries.display());
-            return Err(AgentError::new(Reason::BootRecord, text)
+            let text = format!("{} cannot be written", entries.display());
+            let refused = std::io::Error::from(errno);
+            return Err(AgentError::from_cause(Reason::BootRecord, text, refused)
                 .hint("mount the ESP read-write; after errors check it with fsck.vfat"));
         }
+        Ok(())
+    }
+
+    fn weakness(&self) -> Result<Option<String>, AgentError> {
         for slot in Slot::BOTH {
             self.content(slot)?;
         }

@@ -106,6 +106,10 @@ impl BootControl for UbootEnvironment<'_> {
         Ok(selection)
     }
 
+    fn can_write(&self) -> Result<(), AgentError> {
+        self.open(Access::Write).map(drop)
+    }
+
     fn weakness(&self) -> Result<Option<String>, AgentError> {
         let env = self.open(Access::Read)?;
         let loaded = env.load()?;

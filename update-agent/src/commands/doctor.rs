@@ -1,4 +1,6 @@
 //! `doctor`: what would go wrong at the first update, found before it.
+//!
+//! It opens what an update writes as an update does, and changes and makes nothing.
 
 use std::path::Path;
 
@@ -11,10 +13,13 @@ use update_core::policy::shared_id;
 use update_core::update::stand;
 
 use super::offer::sources;
+use super::program;
+use super::sandbox::{self, Facts, Place};
 use crate::agent::Agent;
 use crate::boot::BootControl as _;
 use crate::config::Backend;
-use crate::error::AgentError;
+use crate::error::{AgentError, Because as _};
+use crate::health::{self, Probe};
 use crate::output::Output;
 use crate::source::TufState;
 use crate::trust;
@@ -39,7 +44,8 @@ struct Finding {
 pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let mut findings = Vec::new();
     let mut first_bad = None;
-    let checks: [(&'static str, Check); 15] = [
+    let checks: [(&'static str, Check); 17] = [
+        ("sandbox", limits),
         ("trust root", trust_root),
         ("clock", clock),
         ("partition table", partition_table),
@@ -49,6 +55,7 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         ("boot counting", counting),
         ("state", state),
         ("health checks", health),
+        ("restart", restart),
         ("sources", reachable),
         ("kernel", kernel),
         ("floor", floor),
@@ -56,12 +63,22 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         ("update set", update_set),
         ("node id", node_id),
     ];
+    let mut causes: Vec<(&str, String)> = Vec::new();
     for (check, ask) in checks {
         let (level, text) = match ask(agent) {
             Ok(answer) => answer,
             Err(error) => {
-                let hint = error.advice().map_or_else(String::new, |hint| format!("; {hint}"));
-                let text = format!("{} [{}]{hint}", error.chain(), error.reason());
+                let chain = error.chain();
+                let known = causes.iter().find(|(_, cause)| same_cause(cause, &chain));
+                let text = match known {
+                    Some((first, _)) => format!("for the same reason as {first}"),
+                    None => {
+                        let hint =
+                            error.advice().map_or_else(String::new, |hint| format!("; {hint}"));
+                        format!("{chain} [{}]{hint}", error.reason())
+                    }
+                };
+                causes.push((check, chain));
                 first_bad.get_or_insert(error);
                 (Level::Bad, text)
             }
@@ -90,11 +107,33 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     })
 }
 
+/// Whether one error is the other with more of what was being done before it.
+fn same_cause(one: &str, other: &str) -> bool {
+    let (short, long) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    long.strip_suffix(short).is_some_and(|before| before.is_empty() || before.ends_with(": "))
+}
+
 type Answer = Result<(Level, String), AgentError>;
 type Check = fn(&Agent) -> Answer;
 
 fn good(text: impl Into<String>) -> Answer {
     Ok((Level::Good, text.into()))
+}
+
+fn limits(_: &Agent) -> Answer {
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let daemon = sandbox::has_daemon(Path::new("/"));
+    match sandbox::place(Facts { daemon, cgroup: &cgroup }) {
+        Place::Inside => good("judged inside the limits of the agent's units"),
+        Place::NoDaemon => good("no unit of the agent is installed here"),
+        Place::Outside => Ok((
+            Level::Weak,
+            format!(
+                "judged without the limits that update-agent.service has: run {}",
+                sandbox::INSIDE
+            ),
+        )),
+    }
 }
 
 fn trust_root(agent: &Agent) -> Answer {
@@ -123,6 +162,7 @@ fn partition_table(agent: &Agent) -> Answer {
 
 fn boot_flags(agent: &Agent) -> Answer {
     agent.disk.flags()?;
+    agent.disk.can_write()?;
     match agent.disk.weakness()? {
         None => good(agent.config.boot.backend.name()),
         Some(text) => Ok((Level::Weak, text)),
@@ -188,20 +228,59 @@ fn state(agent: &Agent) -> Answer {
     agent.state.boot_record()?;
     agent.state.floor()?;
     agent.state.trust()?;
-    let held = match agent.state.hold() {
-        Ok(held) => held,
-        Err(error) if error.reason() == Reason::Busy => {
-            return good("another agent is at work");
+    let dir = &agent.config.state_dir;
+    // Made by the first command that keeps something, where it can be made.
+    let there = dir.exists();
+    let place = if there { dir.as_path() } else { dir.parent().unwrap_or(Path::new("/")) };
+    // Every file of it is replaced, never written in place.
+    let may = rustix::fs::access(place, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+    may.map_err(std::io::Error::from)
+        .because(Reason::StoreIo, format!("write {}", place.display()))?;
+    match there {
+        true => good(format!("{} can be read and written", dir.display())),
+        false => good(format!("{} is not there yet and can be made", dir.display())),
+    }
+}
+
+fn restart(agent: &Agent) -> Answer {
+    let argv = &agent.config.boot.reboot_command;
+    startable(argv).map_err(|why| {
+        AgentError::new(Reason::Config, format!("boot.reboot_command: {why}"))
+            .hint("without it no update begins and no trial ends: set boot.reboot_command")
+    })?;
+    good(argv.join(" "))
+}
+
+fn startable(argv: &[String]) -> Result<(), String> {
+    // What `execvp` takes without one.
+    let search = std::env::var("PATH").unwrap_or_else(|_| "/bin:/usr/bin".to_owned());
+    program::judge(argv, &search, &program::look)
+}
+
+/// Checks that can never pass: what they need is not there.
+fn impossible(checks: &[health::Check]) -> Vec<String> {
+    let why = |check: &health::Check| {
+        match &check.probe {
+            Probe::Command(argv) => startable(argv),
+            Probe::Unit(_) => startable(&["systemctl".to_owned()]),
+            Probe::FreeSpace { path, .. } if !path.exists() => {
+                Err(format!("there is no {}", path.display()))
+            }
+            _ => Ok(()),
         }
-        Err(error) => return Err(error),
+        .err()
+        .map(|why| format!("{}: {why}", check.name))
     };
-    let report = agent.state.report();
-    agent.state.save_report(&held, &report)?;
-    good(format!("{} can be read and written", agent.config.state_dir.display()))
+    checks.iter().filter_map(why).collect()
 }
 
 fn health(agent: &Agent) -> Answer {
     agent.config.health.usable()?;
+    let never = impossible(&agent.config.health.checks);
+    if !never.is_empty() {
+        return Err(AgentError::new(Reason::Config, never.join("; "))
+            .hint("every release would fail its trial: mend the checks first"));
+    }
     match agent.config.health.checks.len() {
         0 => Ok((Level::Weak, "none: every system that boots is confirmed".to_owned())),
         1 => good("1 check"),
@@ -337,5 +416,25 @@ fn update_set(agent: &Agent) -> Answer {
     match single.is_empty() {
         true => good(text),
         false => Ok((Level::Weak, format!("{text}; {}", single.join("; ")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_cause;
+
+    #[test]
+    fn one_cause_is_one_whatever_was_being_done() {
+        let disk = "boot.disk: /dev/sdx does not exist; check the configured disk";
+        let rows = [
+            (disk.to_owned(), disk.to_owned(), true),
+            (disk.to_owned(), format!("slot a, component os: {disk}"), true),
+            (format!("slot a, component os: {disk}"), disk.to_owned(), true),
+            (disk.to_owned(), format!("other{disk}"), false),
+            (disk.to_owned(), "boot.grub_env: open /boot/grub/grubenv".to_owned(), false),
+        ];
+        for (one, other, same) in rows {
+            assert_eq!(same_cause(&one, &other), same, "{one} | {other}");
+        }
     }
 }

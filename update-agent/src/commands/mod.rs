@@ -6,8 +6,11 @@ mod doctor;
 mod floor;
 mod kernel;
 mod offer;
+mod program;
 mod reset;
+mod restart_trial;
 mod run;
+mod sandbox;
 mod status;
 mod trial;
 
@@ -73,6 +76,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// The daemon: observe, decide, act; finishes a trial after a boot.
     Run(RunArgs),
+    /// Restart out of a trial that nobody has confirmed; on every other boot, do nothing. For the unit
+    /// that acts when an agent has failed.
+    RestartTrial,
     /// Choose the slot to boot, as the boot loader does.
     BootSelect(BootSelectArgs),
     /// In the initramfs of a slot: map the root file system that the chooser verified, through
@@ -229,7 +235,19 @@ pub fn run(cli: &Cli) -> Exit {
             }
         };
     }
-    let agent = match Config::load(&cli.config).and_then(Agent::open) {
+    // The configuration may be why the agent failed.
+    if let Command::RestartTrial = &cli.command {
+        return restart_trial::restart_trial(&cli.config, output).unwrap_or_else(|error| {
+            output.error(&error);
+            error.reason().exit()
+        });
+    }
+    // What only looks makes nothing, not even a state directory.
+    let open = match cli.command {
+        Command::Doctor => Agent::look,
+        _ => Agent::open,
+    };
+    let agent = match Config::load(&cli.config).and_then(open) {
         Ok(agent) => agent,
         Err(error) => {
             output.error(&error);
@@ -263,11 +281,13 @@ pub fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit,
         Command::Verify(args) => status::verify(agent, *args, output),
         Command::Run(args) => run::run(agent, *args, output),
         Command::BootSelect(_) => boot_select::simulate(agent, output),
-        Command::Completions { .. } | Command::MapRoot(_) => Ok(Exit::Done),
+        Command::Completions { .. } | Command::MapRoot(_) | Command::RestartTrial => Ok(Exit::Done),
     };
     match &result {
+        // These change nothing, and doctor keeps nothing either.
         Ok(_) if matches!(command, Command::Status | Command::History | Command::BootSelect(_)) => {
         }
+        _ if matches!(command, Command::Doctor) => {}
         Ok(_) => forget_error(agent),
         Err(error) => note_error(agent, error),
     }

@@ -90,13 +90,40 @@ fn is_active(unit: &str, timeout: Duration) -> Result<(), String> {
     }
 }
 
+/// Whether the kernel has killed something for the memory limit of this service (cgroup v2).
+fn out_of_memory() -> bool {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let groups = read("/proc/self/cgroup");
+    let Some(own) = groups.lines().find_map(|line| line.strip_prefix("0::")) else { return false };
+    killed_for_memory(&read(&format!("/sys/fs/cgroup{own}/memory.events")))
+}
+
+fn killed_for_memory(events: &str) -> bool {
+    let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    kills.is_some_and(|count| count.trim() != "0")
+}
+
 fn explain(outcome: Result<Outcome, String>) -> Result<(), String> {
     let Outcome { end, tail } = outcome?;
     let what = match end {
         End::Exit(0) => return Ok(()),
         End::Exit(code) => format!("exit status {code}"),
+        End::Signal(9) if out_of_memory() => {
+            "killed: the agent's service has no more memory, see MemoryMax= of its unit".to_owned()
+        }
         End::Signal(signal) => format!("killed by signal {signal}"),
         End::TimedOut(after) => format!("still running after {after:?}, killed"),
     };
     Err(if tail.is_empty() { what } else { format!("{what}: {tail}") })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_kernels_count_says_who_killed() {
+        let events = "low 0\nhigh 0\nmax 31\noom 1\noom_kill 1\noom_group_kill 0\n";
+        assert!(super::killed_for_memory(events));
+        assert!(!super::killed_for_memory(&events.replace("oom_kill 1", "oom_kill 0")));
+        assert!(!super::killed_for_memory(""));
+    }
 }

@@ -64,7 +64,7 @@ fn progress(what: &str) {
 }
 
 /// Runs `tree.sh` in namespaces of its own; its whole output goes to `work/ACTION.log`.
-fn script(
+pub(super) fn script(
     work: &Path,
     sources: &Sources,
     action: &str,

@@ -11,8 +11,11 @@
 
 mod fallback;
 mod image;
+mod minimal;
 mod same_kernel;
 mod sources;
+
+pub(crate) use minimal::tree as minimal_tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -182,7 +182,12 @@ fn esp(world: &World, disk: &Disk, tool: &str, arguments: &[&str]) -> Result<Str
 }
 
 /// Makes the ESP with these files, written into `dir` first where they are texts.
-fn make_esp(world: &World, dir: &Path, disk: &Disk, files: &[(&str, PathBuf)]) -> Result<()> {
+pub(super) fn make_esp(
+    world: &World,
+    dir: &Path,
+    disk: &Disk,
+    files: &[(&str, PathBuf)],
+) -> Result<()> {
     let fat = dir.join("esp.img");
     fs::File::create(&fat)?.set_len(48 << 20)?;
     world.tools.program("sbin/mkfs.vfat").args(["-F", "32", "-n", "ESP"]).arg(&fat).run()?;
@@ -206,7 +211,7 @@ fn make_esp(world: &World, dir: &Path, disk: &Disk, files: &[(&str, PathBuf)]) -
 }
 
 /// A text as a file of the cell's folder.
-fn text(dir: &Path, name: &str, content: &str) -> Result<PathBuf> {
+pub(super) fn text(dir: &Path, name: &str, content: &str) -> Result<PathBuf> {
     let file = dir.join(name);
     fs::write(&file, content)?;
     Ok(file)
@@ -246,6 +251,18 @@ fn install_grub(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
         boot("a", 2),
         boot("b", 3)
     );
+    let script = include_str!("../../../update-agent/boot/grub/racklet.cfg");
+    let files = [
+        ("EFI/BOOT/BOOTX64.EFI", grub_program(world, dir)?),
+        ("grub/grub.cfg", text(dir, "grub.cfg", &config)?),
+        ("grub/racklet.cfg", text(dir, "racklet.cfg", script)?),
+        ("grub/grubenv", grub_env(dir)?),
+    ];
+    make_esp(world, dir, disk, &files)
+}
+
+/// GRUB as a program for the ESP.
+pub(super) fn grub_program(world: &World, dir: &Path) -> Result<PathBuf> {
     let program = dir.join("BOOTX64.EFI");
     let modules = [
         "part_gpt",
@@ -270,18 +287,16 @@ fn install_grub(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
         .arg(world.tools.file("usr/lib/grub/x86_64-efi"))
         .args(modules)
         .run()?;
+    Ok(program)
+}
+
+/// An environment block with slot a confirmed.
+pub(super) fn grub_env(dir: &Path) -> Result<PathBuf> {
     let env = dir.join("grubenv.new");
     Cmd::new("grub-editenv").arg(&env).arg("create").run()?;
     let factory = ["BOOT_ORDER=A", "BOOT_A_LEFT=9999999", "BOOT_B_LEFT=0"];
     Cmd::new("grub-editenv").arg(&env).arg("set").args(factory).run()?;
-    let script = include_str!("../../../update-agent/boot/grub/racklet.cfg");
-    let files = [
-        ("EFI/BOOT/BOOTX64.EFI", program),
-        ("grub/grub.cfg", text(dir, "grub.cfg", &config)?),
-        ("grub/racklet.cfg", text(dir, "racklet.cfg", script)?),
-        ("grub/grubenv", env),
-    ];
-    make_esp(world, dir, disk, &files)
+    Ok(env)
 }
 
 fn install_uboot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
@@ -403,7 +418,7 @@ fn uboot_torn(world: &World, dir: &Path) -> Result<String> {
 }
 
 /// OVMF with variables of its own, the disk on NVMe.
-fn uefi(world: &World, dir: &Path) -> Result<Vec<String>> {
+pub(super) fn uefi(world: &World, dir: &Path) -> Result<Vec<String>> {
     let vars = dir.join("vars.fd");
     fs::copy(world.tools.file("usr/share/OVMF/OVMF_VARS_4M.fd"), &vars)?;
     let code = world.tools.file("usr/share/OVMF/OVMF_CODE_4M.fd");

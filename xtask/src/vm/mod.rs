@@ -25,6 +25,7 @@ mod recorded;
 mod small;
 mod tools;
 mod tree;
+mod units;
 mod world;
 
 use std::path::Path;
@@ -126,6 +127,7 @@ fn cells() -> Vec<Cell> {
         loaders::CELLS,
         flash::CELLS,
         linuxboot::CELLS,
+        units::CELLS,
         floor::CELLS,
     ]
     .concat()

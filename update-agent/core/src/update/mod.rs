@@ -25,8 +25,11 @@ use crate::image::StagedSlot;
 
 #[cfg(test)]
 mod explore;
+mod leave;
 #[cfg(test)]
 mod tests;
+
+pub use leave::{Known, Leave, leave_failed_trial};
 
 /// Everything the machine needs to know of a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,148 @@
+//! Whether a configured command can be started at all: asked before the trial of the next release asks it.
+//!
+//! [`judge`] is a decision over what was [`seen`](look) of the program's file; `doctor` shows it.
+
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Whether it is a plain file, links followed.
+    pub(super) file: bool,
+    /// Whether anybody may execute it.
+    pub(super) executable: bool,
+    /// Its first bytes, at most [`HEAD`]; none where it cannot be read.
+    pub(super) head: Vec<u8>,
+}
+
+/// The kernel reads the line of an interpreter no further (`BINPRM_BUF_SIZE`).
+const HEAD: u64 = 256;
+
+/// Looks at a path; `None`: there is nothing.
+pub(super) fn look(path: &Path) -> Option<Seen> {
+    let found = std::fs::metadata(path).ok()?;
+    let mut head = Vec::new();
+    if found.is_file()
+        && let Ok(file) = std::fs::File::open(path)
+    {
+        // What cannot be read may still be executed.
+        let _ = file.take(HEAD).read_to_end(&mut head);
+    }
+    Some(Seen { file: found.is_file(), executable: found.permissions().mode() & 0o111 != 0, head })
+}
+
+/// Says why `argv` cannot be started, with what to do about it. `search` is `PATH`.
+pub(super) fn judge(
+    argv: &[String],
+    search: &str,
+    look: &dyn Fn(&Path) -> Option<Seen>,
+) -> Result<(), String> {
+    let Some(program) = argv.first() else { return Err("it names no program".to_owned()) };
+    let Some((path, seen)) = find(program, search, look) else {
+        let mut text = match program.contains('/') {
+            true => format!("there is no {program}"),
+            false => format!("there is no {program} in {search}"),
+        };
+        let first = program.split_whitespace().next().unwrap_or_default();
+        if first != program && find(first, search, look).is_some() {
+            text = format!("{program:?} is one word: write its arguments as separate strings");
+        }
+        return Err(text);
+    };
+    let shown = path.display();
+    if !seen.file {
+        return Err(format!("{shown} is no file"));
+    }
+    if !seen.executable {
+        return Err(format!("{shown} is not executable: run chmod +x on it"));
+    }
+    let Some(line) = seen.head.strip_prefix(b"#!") else {
+        let elf = seen.head.is_empty() || seen.head.starts_with(b"\x7fELF");
+        return match elf {
+            true => Ok(()),
+            // What a shell starts, the kernel does not.
+            false => Err(format!("{shown} is neither a program nor a script with a line #!")),
+        };
+    };
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if line.ends_with(b"\r") {
+        return Err(format!("{shown} has line ends of Windows: run sed -i 's/\\r$//' on it"));
+    }
+    let words = line.split(|byte| matches!(byte, b' ' | b'\t'));
+    let interpreter = words.into_iter().find(|word| !word.is_empty()).unwrap_or_default();
+    let interpreter = Path::new(std::ffi::OsStr::from_bytes(interpreter));
+    match look(interpreter) {
+        Some(seen) if seen.file && seen.executable => Ok(()),
+        _ => Err(format!("{shown} asks for {}, which is not there", interpreter.display())),
+    }
+}
+
+/// Where `execvp` would find it: the first that may be executed, else the first there is.
+fn find(
+    program: &str,
+    search: &str,
+    look: &dyn Fn(&Path) -> Option<Seen>,
+) -> Option<(PathBuf, Seen)> {
+    if program.contains('/') {
+        let path = PathBuf::from(program);
+        return look(&path).map(|seen| (path, seen));
+    }
+    let places = search.split(':').filter(|folder| !folder.is_empty() && !program.is_empty());
+    let mut there = places.filter_map(|folder| {
+        let path = Path::new(folder).join(program);
+        look(&path).filter(|seen| seen.file).map(|seen| (path, seen))
+    });
+    let first = there.next()?;
+    if first.1.executable {
+        return Some(first);
+    }
+    Some(there.find(|(_, seen)| seen.executable).unwrap_or(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_started_is_said_with_what_to_do() {
+        let file = |head: &[u8]| Seen { file: true, executable: true, head: head.to_vec() };
+        let look = |path: &Path| match path.to_str().unwrap() {
+            "/bin/sh" | "/bin/true" | "/usr/bin/env" | "/sbin/twice" => Some(file(b"\x7fELF\x02")),
+            "/etc/good" => Some(file(b"#!/bin/sh -e\nexit 0\n")),
+            "/etc/spaced" => Some(file(b"#! /usr/bin/env python3\n")),
+            "/etc/unreadable" => Some(file(b"")),
+            "/etc/crlf" => Some(file(b"#!/bin/sh\r\nexit 0\r\n")),
+            "/etc/lost" => Some(file(b"#!/usr/bin/python2\n")),
+            "/etc/nothing" => Some(file(b"#!\n")),
+            "/etc/bare" => Some(file(b"exit 0\n")),
+            "/etc/plain" | "/bin/twice" => Some(Seen { executable: false, ..file(b"#!/bin/sh\n") }),
+            "/etc" => Some(Seen { file: false, ..file(b"") }),
+            _ => None,
+        };
+        let rows: [(&str, &str); 15] = [
+            ("true", ""),
+            ("/bin/true", ""),
+            ("twice", ""),
+            ("/etc/good", ""),
+            ("/etc/spaced", ""),
+            ("/etc/unreadable", ""),
+            ("/nope/check", "there is no /nope/check"),
+            ("nope", "there is no nope in /bin:/sbin"),
+            ("true -x", "\"true -x\" is one word: write its arguments as separate strings"),
+            ("/etc/plain", "/etc/plain is not executable: run chmod +x on it"),
+            ("/etc", "/etc is no file"),
+            ("/etc/crlf", "/etc/crlf has line ends of Windows: run sed -i 's/\\r$//' on it"),
+            ("/etc/lost", "/etc/lost asks for /usr/bin/python2, which is not there"),
+            ("/etc/nothing", "/etc/nothing asks for , which is not there"),
+            ("/etc/bare", "/etc/bare is neither a program nor a script with a line #!"),
+        ];
+        for (program, said) in rows {
+            let why = judge(&[program.to_owned()], "/bin:/sbin", &look).err();
+            assert_eq!(why.unwrap_or_default(), said, "{program}");
+        }
+        assert!(judge(&[], "/bin", &look).is_err());
+    }
+}
