@@ -16,7 +16,7 @@ use crate::{lock, private};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused: disk full, read-only, failing. What was there before still is.
-    #[error("could not be written; free some space or check the file system")]
+    #[error("could not be written")]
     Write(#[source] FileError),
     /// A file or directory cannot be read.
     #[error(transparent)]
@@ -26,8 +26,10 @@ pub enum StoreError {
     InsecurePerms {
         /// Which one.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// What is wrong.
         why: String,
+        /// The command that mends it.
+        remedy: String,
     },
     /// Neither copy of a record is whole.
     #[error("both copies of {name} are damaged ({first}; {second}); see `doctor`")]

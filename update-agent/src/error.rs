@@ -1,10 +1,12 @@
 //! The agent's error: what went wrong, its stable reason, and what to do next.
 
 use std::error::Error;
-use std::fmt;
+use std::{fmt, io};
 
 use formats::reason::Reason;
 use storage::FileError;
+use storage::files::StoreError;
+use storage::partition_table::TableError;
 
 /// An error of a command. Printed once, with its causes, by `main`.
 #[derive(Debug)]
@@ -12,6 +14,7 @@ pub struct AgentError {
     reason: Reason,
     text: String,
     hint: Option<String>,
+    excerpt: Option<String>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -24,7 +27,7 @@ impl PartialEq for AgentError {
 impl AgentError {
     /// An error without a cause.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
-        AgentError { reason, text: text.into(), hint: None, source: None }
+        AgentError { reason, text: text.into(), hint: None, excerpt: None, source: None }
     }
 
     /// An error with its cause.
@@ -33,13 +36,21 @@ impl AgentError {
         text: impl Into<String>,
         cause: impl Error + Send + Sync + 'static,
     ) -> Self {
-        AgentError { source: Some(Box::new(cause)), ..AgentError::new(reason, text) }
+        let hint = hint_of(&cause);
+        AgentError { hint, source: Some(Box::new(cause)), ..AgentError::new(reason, text) }
     }
 
     /// What to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Lines of a file of the operator's own that are at fault; printed as they are.
+    #[must_use]
+    pub(crate) fn excerpt(mut self, lines: String) -> Self {
+        self.excerpt = Some(lines).filter(|lines| !lines.is_empty());
         self
     }
 
@@ -68,6 +79,11 @@ impl AgentError {
     /// The advice, if there is one.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// The lines that are at fault, if they are known.
+    pub fn lines(&self) -> Option<&str> {
+        self.excerpt.as_deref()
     }
 
     /// The text with all its causes.
@@ -106,17 +122,24 @@ impl<T, E: Error + Send + Sync + 'static> Because<T> for Result<T, E> {
     }
 }
 
+/// Why a program cannot be started. Services and ordinary users have another `PATH` than root.
+pub(crate) fn not_started(program: &str, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound && !program.contains('/') {
+        let path = std::env::var("PATH").unwrap_or_default();
+        return format!(
+            "there is no program {program} in PATH ({path}): install it, or name its directory"
+        );
+    }
+    format!("cannot run {program}: {error}")
+}
+
 macro_rules! from_lower_layers {
     ($($error:ty),* $(,)?) => {$(
         impl From<$error> for AgentError {
             fn from(error: $error) -> Self {
                 let reason = error.reason();
-                let source = error.source().map(chain_of);
-                let text = match source {
-                    Some(causes) => format!("{error}: {causes}"),
-                    None => error.to_string(),
-                };
-                AgentError::new(reason, text)
+                let hint = hint_of(&error);
+                AgentError { hint, ..AgentError::new(reason, chain_of(&error)) }
             }
         }
     )*};
@@ -132,14 +155,45 @@ pub(crate) fn chain_of(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// What helps when the system refused: permissions and read-only mounts look alike otherwise.
+fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(StoreError::InsecurePerms { remedy, .. }) = error.downcast_ref() {
+        return Some(remedy.clone());
+    }
+    if let Some(error) = error.downcast_ref::<AgentError>() {
+        return error.hint.clone();
+    }
+    if let Some(TableError::NoTable { .. }) = error.downcast_ref() {
+        let text = "make one: sgdisk does, of the package gdisk, in /usr/sbin";
+        return Some(text.to_owned());
+    }
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::PermissionDenied) => {
+                return Some("run it as root, or as the user that it belongs to".to_owned());
+            }
+            Some(io::ErrorKind::ReadOnlyFilesystem) => {
+                let text = "mount it writable; in a unit, name it in ReadWritePaths=";
+                return Some(text.to_owned());
+            }
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                return Some("free some space".to_owned());
+            }
+            _ => next = error.source(),
+        }
+    }
+    None
+}
+
 from_lower_layers!(
     crate::source::FetchError,
     crate::health::HealthError,
     crate::stage::StageError,
     crate::tpm::CounterError,
     storage::block::DeviceError,
-    storage::partition_table::TableError,
-    storage::files::StoreError,
+    TableError,
+    StoreError,
     storage::uboot_env::UbootStoreError,
     storage::grub_env::GrubStoreError,
     update_core::trust::StoredError,
@@ -152,6 +206,36 @@ impl From<FileError> for AgentError {
             FileError::Io { .. } => Reason::StoreIo,
             _ => Reason::PathRefused,
         };
-        AgentError::new(reason, chain_of(&error))
+        AgentError { hint: hint_of(&error), ..AgentError::new(reason, chain_of(&error)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_missing_is_named_with_where_it_was_looked_for() {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        assert!(not_started("sgdisk", &missing).contains("no program sgdisk in PATH ("));
+        assert!(not_started("/sbin/sgdisk", &missing).starts_with("cannot run /sbin/sgdisk: "));
+    }
+
+    #[test]
+    fn what_the_system_refused_says_what_helps() {
+        for (kind, hint) in [
+            (io::ErrorKind::PermissionDenied, Some("run it as root")),
+            (io::ErrorKind::ReadOnlyFilesystem, Some("ReadWritePaths=")),
+            (io::ErrorKind::StorageFull, Some("free some space")),
+            (io::ErrorKind::TimedOut, None),
+        ] {
+            let (action, path) = ("open", "state".into());
+            let cause = FileError::Io { action, path, source: kind.into() };
+            let error = AgentError::from(StoreError::Write(cause));
+            assert_eq!(error.reason(), Reason::StoreIo);
+            let said = error.advice().unwrap_or_default();
+            assert!(said.contains(hint.unwrap_or_default()), "{kind:?}: {said}");
+            assert_eq!(said.is_empty(), hint.is_none(), "{kind:?}");
+        }
     }
 }
