@@ -162,6 +162,11 @@ impl SignerError {
             SignerError::Journal(_) => return "`signer log` shows what was signed from here",
             SignerError::Plan(PlanError::Lint(_)) => return "`signer lint` shows everything found",
             SignerError::StageMoved { .. } => return "",
+            SignerError::Registry(RegistryError::Layout(_))
+                if self.reason() == Reason::Unreachable =>
+            {
+                return "is the path right? `signer init` makes a new repository";
+            }
             _ => {}
         }
         match self.reason() {
@@ -174,7 +179,8 @@ impl SignerError {
             Reason::SecverFloor => "give at least the security version that is published",
             Reason::InsecurePerms => "chmod 600 the file; replace a key others may have read",
             Reason::ExampleKey => "make fresh keys with `signer init`",
-            Reason::Unreachable | Reason::Timeout | Reason::Tls | Reason::HttpStatus => {
+            Reason::Tls => "docs/server.md makes a CA, a server certificate and a push token",
+            Reason::Unreachable | Reason::Timeout | Reason::HttpStatus => {
                 "check address, --ca and --token-file; nothing became visible, run again"
             }
             Reason::HashMismatch | Reason::LengthMismatch | Reason::BundleFormat => {
