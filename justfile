@@ -22,7 +22,8 @@ demo *ARGS:
 
 # Make keys-example again, with its own recipe.
 keys:
-    sh keys-example/make.sh
+    rm -f keys-example/*.key keys-example/*.pub
+    cargo run --package signer -- key example --out keys-example
 
 # Debian and Python packages that the other recipes call.
 setup:
