@@ -30,8 +30,31 @@ pub enum ReferenceError {
     #[error("{0:?} is not HOST or HOST:PORT")]
     Host(String),
     /// The namespace is not a repository name. A path with a colon ends up here.
+    // The cause is in the text, so it is no source: whoever prints both would print it twice.
     #[error("namespace: {0}")]
-    Namespace(#[from] NameError),
+    Namespace(NameError),
+    /// A place as other programs write it.
+    #[error("{text:?} is written in another way here: write {instead}")]
+    Foreign {
+        /// What was given.
+        text: String,
+        /// What is probably meant.
+        instead: String,
+    },
+    /// Something after the namespace.
+    #[error("{text:?} is a repository and {more:?}: leave out {more:?}")]
+    TooMuch {
+        /// What was given.
+        text: String,
+        /// What is too much: a tag, a `/`.
+        more: String,
+    },
+}
+
+impl From<NameError> for ReferenceError {
+    fn from(error: NameError) -> Self {
+        ReferenceError::Namespace(error)
+    }
 }
 
 /// The part of repository names before `tuf` or the product; may be empty.
@@ -112,8 +135,14 @@ impl FromStr for Reference {
             if !is_authority(authority) {
                 return Err(ReferenceError::Host(authority.chars().take(100).collect()));
             }
+            if let Some(more) = too_much(namespace) {
+                return Err(ReferenceError::TooMuch { text: shown(), more: more.to_owned() });
+            }
             let namespace = namespace.parse()?;
             return Ok(Reference::Registry { authority: authority.to_owned(), namespace });
+        }
+        if let Some(instead) = foreign(text) {
+            return Err(ReferenceError::Foreign { text: shown(), instead });
         }
         let (transport, place) =
             text.split_once(':').ok_or_else(|| ReferenceError::Transport(shown()))?;
@@ -143,6 +172,33 @@ impl fmt::Display for Reference {
         let separator = if namespace.is_empty() { "" } else { separator };
         write!(f, "{text}{separator}{namespace}")
     }
+}
+
+/// How a place that is written as for other programs is written here.
+fn foreign(text: &str) -> Option<String> {
+    let registry = |rest: &str| format!("docker://{}", rest.chars().take(100).collect::<String>());
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let plain = ", and plain_http = true or --plain-http (loopback only)";
+        let is_word = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        return match scheme {
+            "oci" | "oci-archive" if rest.starts_with('/') => Some(format!("{scheme}:{rest}")),
+            "http" => Some(registry(rest) + plain),
+            _ if is_word => Some(registry(rest)),
+            _ => None,
+        };
+    }
+    // `HOST:PORT/NS`; without a port it may be any path.
+    let (authority, _) = text.split_once('/').unwrap_or((text, ""));
+    let (host, port) = authority.rsplit_once(':')?;
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_transport = matches!(host, "oci" | "oci-archive");
+    (is_port && !is_transport && is_authority(authority)).then(|| registry(text))
+}
+
+/// What follows the name of a namespace: a tag, or a `/` at its end.
+fn too_much(namespace: &str) -> Option<&str> {
+    let end = namespace.find(':').unwrap_or(namespace.trim_end_matches('/').len());
+    namespace.get(end..).filter(|more| !more.is_empty())
 }
 
 /// `host`, `host:port` or `[address]:port`; no user, no path.
@@ -188,6 +244,39 @@ mod tests {
         assert_eq!(reference.namespace().repository("tuf").unwrap().as_str(), "racklet/tuf");
         let reference: Reference = "oci:repo".parse().unwrap();
         assert_eq!(reference.namespace().repository("tuf").unwrap().as_str(), "tuf");
+    }
+
+    #[test]
+    fn places_of_other_programs_are_answered_with_ours() {
+        for (text, answer) in [
+            ("https://host/x", "write docker://host/x"),
+            ("http://127.0.0.1:5000", "write docker://127.0.0.1:5000, and plain_http"),
+            ("oci://127.0.0.1:5000/x", "write docker://127.0.0.1:5000/x"),
+            ("oci:///srv/repo", "write oci:/srv/repo"),
+            ("dockr://host/x", "write docker://host/x"),
+            ("127.0.0.1:5000/racklet", "write docker://127.0.0.1:5000/racklet"),
+            ("registry.example:443", "write docker://registry.example:443"),
+            ("docker://host/ns:latest", "leave out \":latest\""),
+            ("docker://host/ns/", "leave out \"/\""),
+            ("docker://host:5000/", ""),
+            ("oci:5000", ""),
+            ("stick/2026-11-28T12:00.tar", "is not a repository"),
+        ] {
+            let found = match text.parse::<Reference>() {
+                Ok(_) => String::new(),
+                Err(error) => error.to_string(),
+            };
+            assert!(
+                found.contains(answer) && found.is_empty() == answer.is_empty(),
+                "{text}: {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_once() {
+        let error = "docker://host/UPPER".parse::<Reference>().unwrap_err();
+        assert!(std::error::Error::source(&error).is_none(), "{error}");
     }
 
     #[test]

@@ -184,6 +184,11 @@ impl SignerError {
             SignerError::Plan(PlanError::NotPromoted { .. }) => {
                 return "end its hold, or name a release: `signer channel set --release VERSION`";
             }
+            SignerError::Registry(RegistryError::Layout(_))
+                if self.reason() == Reason::Unreachable =>
+            {
+                return "is the path right? `signer init` makes a new repository";
+            }
             _ => {}
         }
         match self.reason() {
@@ -202,7 +207,8 @@ impl SignerError {
             Reason::SecverFloor => "give at least the security version of what the channel offers",
             Reason::InsecurePerms => "chmod 600 the file; replace a key others may have read",
             Reason::ExampleKey => "make fresh keys with `signer init`",
-            Reason::Unreachable | Reason::Timeout | Reason::Tls | Reason::HttpStatus => {
+            Reason::Tls => "docs/server.md makes a CA, a server certificate and a push token",
+            Reason::Unreachable | Reason::Timeout | Reason::HttpStatus => {
                 "check address, --ca and --token-file; nothing became visible, run again"
             }
             Reason::HashMismatch | Reason::LengthMismatch | Reason::BundleFormat => {

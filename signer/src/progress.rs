@@ -25,7 +25,7 @@ impl Show {
         if self == Show::Nothing || !std::io::stderr().is_terminal() {
             return Progress::default();
         }
-        let bar = ProgressBar::new(len).with_style(style()).with_message(label.to_owned());
+        let bar = ProgressBar::new(len).with_style(style(columns())).with_message(label.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress(Some(bar))
     }
@@ -47,18 +47,37 @@ impl Progress {
     }
 }
 
-fn style() -> ProgressStyle {
-    let template =
-        "{msg:24} [{bar:30}] {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12} {eta:>5}";
-    ProgressStyle::with_template(template)
-        .expect("the template is a constant that a test parses")
+fn style(columns: u16) -> ProgressStyle {
+    ProgressStyle::with_template(template(columns))
+        .expect("the templates are constants that a test parses")
         .progress_chars("=> ")
+}
+
+/// Fits a terminal of so many columns: 67 and a bar, 35 and a bar, or the figures alone.
+fn template(columns: u16) -> &'static str {
+    match columns {
+        80.. => {
+            "{msg:20!} [{wide_bar}] {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12} {eta:>5}"
+        }
+        50.. => "{msg:20!} [{wide_bar}] {percent:>3} % {eta:>5}",
+        _ => "{msg:12!} {percent:>3} %",
+    }
+}
+
+/// Columns of the terminal behind standard error.
+fn columns() -> u16 {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
+    // A serial line that nobody told has none; indicatif takes 80 then, too.
+    let known = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    known.map_or(80, |size| size.ws_col)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_template_parses() {
-        super::style();
+    fn the_templates_parse() {
+        for columns in [0, 40, 60, 80, 200] {
+            super::style(columns);
+        }
     }
 }

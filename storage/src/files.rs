@@ -26,8 +26,10 @@ pub enum StoreError {
     InsecurePerms {
         /// Which one.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// What is wrong.
         why: String,
+        /// The command that mends it.
+        remedy: String,
     },
     /// Neither copy of a record is whole.
     #[error("both copies of {name} are damaged ({first}; {second}); see `doctor`")]

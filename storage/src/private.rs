@@ -31,7 +31,7 @@ pub fn read_secret(path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
     check_owned(&file, path)?;
     let stat = fstat(&file).map_err(|e| StoreError::Read(FileError::io("stat", path, e)))?;
     if stat.st_mode & 0o077 != 0 {
-        return Err(insecure(path, "can be read by others; run chmod 0600 on it"));
+        return Err(insecure(path, "can be read by others", "chmod 0600"));
     }
     read_at_most(&file, path, max)
 }
@@ -60,7 +60,7 @@ pub(crate) fn check_owned(file: impl AsFd, path: &Path) -> Result<(), StoreError
     let stat = fstat(file).map_err(|e| StoreError::Read(FileError::io("stat", path, e)))?;
     check_owner(path, stat.st_uid)?;
     if stat.st_mode & 0o022 != 0 {
-        return Err(insecure(path, "can be changed by others; run chmod go-w on it"));
+        return Err(insecure(path, "can be changed by others", "chmod go-w"));
     }
     Ok(())
 }
@@ -79,7 +79,7 @@ pub(crate) fn check_parents(path: &Path) -> Result<(), StoreError> {
         check_owner(above, metadata.uid())?;
         let (writable, sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
         if writable && !sticky {
-            return Err(insecure(above, "can be changed by others; run chmod go-w on it"));
+            return Err(insecure(above, "can be changed by others", "chmod go-w"));
         }
     }
     Ok(())
@@ -89,10 +89,12 @@ fn check_owner(path: &Path, owner: u32) -> Result<(), StoreError> {
     if owner == 0 || owner == geteuid().as_raw() {
         Ok(())
     } else {
-        Err(insecure(path, &format!("belongs to user {owner}; run chown root on it")))
+        Err(insecure(path, &format!("belongs to user {owner}"), "chown root"))
     }
 }
 
-fn insecure(path: &Path, why: &str) -> StoreError {
-    StoreError::InsecurePerms { path: path.to_owned(), why: why.to_owned() }
+/// With the command that mends it, but for the path.
+fn insecure(path: &Path, why: &str, command: &str) -> StoreError {
+    let remedy = format!("{command} {}", path.display());
+    StoreError::InsecurePerms { path: path.to_owned(), why: why.to_owned(), remedy }
 }

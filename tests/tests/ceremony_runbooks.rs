@@ -1,11 +1,13 @@
-//! Every runbook in `docs/runbooks`, executed: the `sh` blocks of the markdown, with the real
-//! programs, in an empty folder.
+//! What the world is like after the runbooks in `docs/runbooks`: who can sign, which nodes follow.
+//!
+//! That each of them runs, as everybody's user, is tested in `documents.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use formats::tuf::{MetaFile, Metadata, Role, UnixTime, envelope_bytes};
 use racklet_tests::forge::Node;
+use racklet_tests::pages::Page;
 use racklet_tests::rig::{Done, Run, World, program, tool};
 use signer::key::{KeyStore, sign};
 use signer::repository::{Access, ClientOptions, open};
@@ -16,28 +18,11 @@ fn runbooks() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks")
 }
 
-/// The `sh` blocks of a runbook.
-fn blocks(name: &str) -> Vec<String> {
+/// The commands of a runbook, one a line or more.
+fn commands(name: &str) -> Vec<String> {
     let text = fs::read_to_string(runbooks().join(name)).expect("read the runbook");
-    let mut blocks: Vec<String> = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        match (inside, line) {
-            (false, "```sh") => {
-                inside = true;
-                blocks.push(String::new());
-            }
-            (true, "```") => inside = false,
-            (true, command) => {
-                let block = blocks.last_mut().expect("a block was begun");
-                block.push_str(command);
-                block.push('\n');
-            }
-            _ => {}
-        }
-    }
-    assert!(!blocks.is_empty() && !inside, "{name}");
-    blocks
+    let page = Page::parse(name, &text).unwrap_or_else(|faults| panic!("{faults:?}"));
+    page.steps.into_iter().map(|step| step.command).collect()
 }
 
 /// The answer of everybody who is asked here; how they are asked is in signer's own tests.
@@ -71,7 +56,7 @@ fn shell(world: &World, script: &str) -> Run {
 
 /// Runs a runbook as one script; a failing command ends it.
 fn follow(world: &World, name: &str) -> Done {
-    shell(world, &blocks(name).concat()).ok()
+    shell(world, &commands(name).join("\n")).ok()
 }
 
 fn first_repository() -> World {
@@ -86,8 +71,7 @@ fn json(world: &World, command: &str) -> serde_json::Value {
 
 #[test]
 fn first_repository_md() {
-    let commands: Vec<String> =
-        blocks("first-repository.md").concat().lines().map(str::to_owned).collect();
+    let commands = commands("first-repository.md");
     assert!(commands.len() <= 12, "{} commands", commands.len());
     let world = first_repository();
     let status = json(&world, "signer status oci:repository --keys online");
@@ -181,7 +165,7 @@ fn expired_metadata_md() {
     let due = late("signer status oci:repository --keys online --expires-within 14 --json");
     let due = due.finish().exits(formats::reason::Exit::Freeze).json();
     assert_eq!(due["message"], "root, targets, snapshot, timestamp expires within 14 days");
-    let _done = late(&blocks("expired-metadata.md").concat()).ok();
+    let _done = late(&commands("expired-metadata.md").join("\n")).ok();
 }
 
 /// With a fleet of nodes, and time that passes: `roll_out.rs`.
@@ -233,26 +217,28 @@ fn air_gap_md() {
 fn from_nothing_to_a_release_a_lost_key_and_a_late_node() {
     let world = World::empty();
     let mut count = 0;
-    let mut tell = |commands: &str| {
-        for command in commands.lines() {
+    let mut tell = |commands: &[String]| {
+        for command in commands {
             count += 1;
             let done = shell(&world, command).ok();
             println!("{count:2} $ {command}\n{}", done.text());
         }
     };
-    tell(&blocks("first-repository.md").concat());
+    tell(&commands("first-repository.md"));
     let mut node = node_of(&fs::read(world.path("dave/root.json")).expect("read the trust root"));
     let now = files(&world);
     let set = node.update(|wanted| reply(&now, wanted)).expect("the node updates");
     assert_eq!(set.root().header.version, 1);
-    tell(&blocks("lost-root-key.md").concat());
+    tell(&commands("lost-root-key.md"));
     for round in ["second", "third"] {
-        tell(&format!(
-            "signer stage renew root --repo oci:repository --keys online --out {round}.json\n\
-             signer sign {round}.json --keys alice\n\
-             signer sign {round}.json --key frank/root.key --keys bob\n\
-             signer commit {round}.json --repo oci:repository --keys online"
-        ));
+        tell(&[
+            format!(
+                "signer stage renew root --repo oci:repository --keys online --out {round}.json"
+            ),
+            format!("signer sign {round}.json --keys alice"),
+            format!("signer sign {round}.json --key frank/root.key --keys bob"),
+            format!("signer commit {round}.json --repo oci:repository --keys online"),
+        ]);
     }
     node.requests.clear();
     let now = files(&world);
@@ -261,16 +247,6 @@ fn from_nothing_to_a_release_a_lost_key_and_a_late_node() {
     assert_eq!(set.root().header.version, 4);
     let roots: Vec<&str> = node.requests.iter().take(4).map(String::as_str).collect();
     assert_eq!(roots, ["2.root.json", "3.root.json", "4.root.json", "5.root.json"]);
-}
-
-#[test]
-fn every_runbook_is_run_here() {
-    let here = include_str!("ceremony_runbooks.rs");
-    for entry in fs::read_dir(runbooks()).expect("list the runbooks") {
-        let name = entry.expect("list the runbooks").file_name().into_string().expect("a name");
-        let test = name.replace(['-', '.'], "_");
-        assert!(name == "README.md" || here.contains(&format!("fn {test}()")), "{name}");
-    }
 }
 
 /// A node that was shipped with that root, today.

@@ -12,6 +12,7 @@ use formats::reason::Reason;
 use formats::release::{AttachmentKind, ComponentName, is_word};
 use formats::uboot_env::FlagRule;
 use serde::Deserialize;
+use storage::files::StoreError;
 
 use crate::chooser::ChooserConfig;
 use crate::error::{AgentError, Because as _};
@@ -326,11 +327,8 @@ const CONFIG_LIMIT: u64 = 1 << 20;
 impl Config {
     /// Reads, parses and checks the file. It and its directory must not be writable by others.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
-        let bytes = storage::private::read_trusted(path, CONFIG_LIMIT).map_err(|error| {
-            AgentError::from(error)
-                .or_config()
-                .hint("name it with --config; update-agent.example.toml is one to begin with")
-        })?;
+        let bytes = storage::private::read_trusted(path, CONFIG_LIMIT)
+            .map_err(|error| unreadable(path, error))?;
         let text = String::from_utf8(bytes)
             .because(Reason::Config, format!("configuration {}", path.display()))?;
         let base = path.parent().unwrap_or(Path::new("."));
@@ -340,8 +338,8 @@ impl Config {
 
     /// Parses and checks a configuration; relative paths are below `base`.
     pub fn parse(text: &str, base: &Path) -> Result<Self, AgentError> {
-        let mut config: Config = toml::from_str(text)
-            .map_err(|error| AgentError::config(error.to_string().trim_end().to_owned()))?;
+        let mut config: Config =
+            toml::from_str(text).map_err(|error| AgentError::not_toml(text, &error))?;
         let below = |path: &mut PathBuf| *path = base.join(&*path);
         below(&mut config.state_dir);
         below(&mut config.trust.root);
@@ -474,6 +472,11 @@ impl Config {
             let index = self.floor.tpm_index;
             return fail(format!("floor.tpm_index 0x{index:08x} is not 0x01800000 to 0x01bfffff"));
         }
+        for source in &self.sources {
+            if let Err(error) = crate::source::check_place(&source.url) {
+                return fail(format!("[[source]] url: {error}"));
+            }
+        }
         if self.policy.interval < Duration::from_secs(1) {
             return fail("policy.interval is below a second".to_owned());
         }
@@ -484,6 +487,32 @@ impl Config {
 impl AgentError {
     fn config(text: String) -> Self {
         AgentError::new(Reason::Config, text).hint("see update-agent.example.toml")
+    }
+
+    /// What is wrong, and where, with the lines around it.
+    fn not_toml(text: &str, error: &toml::de::Error) -> Self {
+        let shown = error.to_string();
+        let is_quoted = |line: &&str| {
+            line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|')
+        };
+        let excerpt: Vec<&str> = shown.lines().skip(1).take_while(is_quoted).collect();
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let place = before.map_or_else(String::new, |before| {
+            format!("line {}: ", before.matches('\n').count() + 1)
+        });
+        AgentError::config(format!("{place}{}", error.message())).excerpt(excerpt.join("\n"))
+    }
+}
+
+/// Why the configuration cannot be read, and what helps: it is another thing each time.
+fn unreadable(path: &Path, error: StoreError) -> AgentError {
+    let shown = path.display();
+    match &error {
+        StoreError::Read(cause) if cause.is_missing() => {
+            AgentError::new(Reason::Config, format!("there is no configuration {shown}"))
+                .hint("name it with --config; update-agent.example.toml is one to begin with")
+        }
+        _ => AgentError::from(error).or_config(),
     }
 }
 
@@ -565,11 +594,42 @@ mod tests {
                 "backend = \"uboot-env\"\ntries = 10",
             ),
             ("unknown mode", "mode = \"notify\"", "mode = \"yolo\""),
+            ("a source as for other programs", "url = \"docker://", "url = \"https://"),
+            ("a misspelt transport", "url = \"docker://", "url = \"dockr://"),
         ];
         for (name, from, to) in rows {
             assert!(EXAMPLE.contains(from), "{name}: the example has no {from:?}");
             let error = Config::parse(&EXAMPLE.replacen(from, to, 1), Path::new("/")).unwrap_err();
             assert_eq!(error.reason(), Reason::Config, "{name}");
         }
+    }
+
+    #[test]
+    fn a_mistake_is_shown_where_it_is() {
+        let text = EXAMPLE.replacen("\nmode =", "\nmoode =", 1);
+        let line = 1 + text.lines().position(|line| line.starts_with("moode")).unwrap();
+        let error = Config::parse(&text, Path::new("/")).unwrap_err();
+        let start = format!("line {line}: unknown field `moode`, expected one of `mode`");
+        assert!(error.to_string().starts_with(&start), "{error}");
+        assert!(!error.to_string().contains('\n'), "one sentence: {error}");
+        let excerpt = error.lines().unwrap();
+        assert!(excerpt.contains(&format!("{line} | moode =")), "{excerpt}");
+        assert!(excerpt.ends_with("| ^^^^^"), "{excerpt}");
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_says_what_helps() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        let missing = Config::load(&file).unwrap_err();
+        assert_eq!(missing.reason(), Reason::Config);
+        assert!(missing.to_string().contains(&file.display().to_string()), "{missing}");
+        assert!(missing.advice().unwrap().contains("--config"));
+        std::fs::write(&file, EXAMPLE).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o664)).unwrap();
+        let open = Config::load(&file).unwrap_err();
+        assert_eq!(open.reason(), Reason::InsecurePerms);
+        assert_eq!(open.advice(), Some(&*format!("chmod go-w {}", file.display())));
     }
 }

@@ -5,6 +5,8 @@ use std::{fmt, io};
 
 use formats::reason::Reason;
 use storage::FileError;
+use storage::files::StoreError;
+use storage::partition_table::TableError;
 
 /// An error of a command. Printed once, with its causes, by `main`.
 #[derive(Debug)]
@@ -13,7 +15,8 @@ pub struct AgentError {
     text: String,
     hint: Option<String>,
     /// What the system's own refusal asks for; no hint knows better.
-    remedy: Option<&'static str>,
+    remedy: Option<String>,
+    excerpt: Option<String>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -26,7 +29,14 @@ impl PartialEq for AgentError {
 impl AgentError {
     /// An error without a cause.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
-        AgentError { reason, text: text.into(), hint: None, remedy: None, source: None }
+        AgentError {
+            reason,
+            text: text.into(),
+            hint: None,
+            remedy: None,
+            excerpt: None,
+            source: None,
+        }
     }
 
     /// An error with its cause.
@@ -35,14 +45,22 @@ impl AgentError {
         text: impl Into<String>,
         cause: impl Error + Send + Sync + 'static,
     ) -> Self {
-        let remedy = remedy(&cause);
-        AgentError { source: Some(Box::new(cause)), remedy, ..AgentError::new(reason, text) }
+        let (remedy, hint) = (remedy(&cause), hint_of(&cause));
+        let source = Some(Box::new(cause) as Box<dyn Error + Send + Sync>);
+        AgentError { remedy, hint, source, ..AgentError::new(reason, text) }
     }
 
     /// What to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Lines of a file of the operator's own that are at fault; printed as they are.
+    #[must_use]
+    pub(crate) fn excerpt(mut self, lines: String) -> Self {
+        self.excerpt = Some(lines).filter(|lines| !lines.is_empty());
         self
     }
 
@@ -70,7 +88,12 @@ impl AgentError {
 
     /// The advice, if there is one.
     pub fn advice(&self) -> Option<&str> {
-        self.remedy.or(self.hint.as_deref())
+        self.remedy.as_deref().or(self.hint.as_deref())
+    }
+
+    /// The lines that are at fault, if they are known.
+    pub fn lines(&self) -> Option<&str> {
+        self.excerpt.as_deref()
     }
 
     /// The text with all its causes.
@@ -109,17 +132,24 @@ impl<T, E: Error + Send + Sync + 'static> Because<T> for Result<T, E> {
     }
 }
 
+/// Why a program cannot be started. Services and ordinary users have another `PATH` than root.
+pub(crate) fn not_started(program: &str, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound && !program.contains('/') {
+        let path = std::env::var("PATH").unwrap_or_default();
+        return format!(
+            "there is no program {program} in PATH ({path}): install it, or name its directory"
+        );
+    }
+    format!("cannot run {program}: {error}")
+}
+
 macro_rules! from_lower_layers {
     ($($error:ty),* $(,)?) => {$(
         impl From<$error> for AgentError {
             fn from(error: $error) -> Self {
                 let reason = error.reason();
-                let source = error.source().map(chain_of);
-                let text = match source {
-                    Some(causes) => format!("{error}: {causes}"),
-                    None => error.to_string(),
-                };
-                AgentError { remedy: remedy(&error), ..AgentError::new(reason, text) }
+                let (remedy, hint) = (remedy(&error), hint_of(&error));
+                AgentError { remedy, hint, ..AgentError::new(reason, chain_of(&error)) }
             }
         }
     )*};
@@ -141,8 +171,8 @@ from_lower_layers!(
     crate::stage::StageError,
     crate::tpm::CounterError,
     storage::block::DeviceError,
-    storage::partition_table::TableError,
-    storage::files::StoreError,
+    TableError,
+    StoreError,
     storage::uboot_env::UbootStoreError,
     storage::grub_env::GrubStoreError,
     update_core::trust::StoredError,
@@ -159,16 +189,36 @@ impl From<FileError> for AgentError {
     }
 }
 
-/// What to do about the refusal of the system at the bottom of an error, if there is one.
-fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
+/// What the refusal at the bottom of an error asks for, if it is one that says so.
+fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
+        if let Some(StoreError::InsecurePerms { remedy, .. }) = error.downcast_ref() {
+            return Some(remedy.clone());
+        }
+        if let Some(error) = error.downcast_ref::<AgentError>() {
+            return error.remedy.clone();
+        }
         if let Some(refused) = error.downcast_ref::<io::Error>() {
-            return remedy_of(refused.kind(), rustix::process::geteuid().is_root());
+            let remedy = remedy_of(refused.kind(), rustix::process::geteuid().is_root());
+            return remedy.map(str::to_owned);
         }
         cause = error.source();
     }
     None
+}
+
+/// Advice that more specific advice may replace.
+fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<AgentError>() {
+        return error.hint.clone();
+    }
+    match error.downcast_ref() {
+        Some(TableError::NoTable { .. }) => {
+            Some("make one: sgdisk does, of the package gdisk, in /usr/sbin".to_owned())
+        }
+        _ => None,
+    }
 }
 
 fn remedy_of(kind: io::ErrorKind, root: bool) -> Option<&'static str> {
@@ -188,6 +238,13 @@ fn remedy_of(kind: io::ErrorKind, root: bool) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_is_missing_is_named_with_where_it_was_looked_for() {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        assert!(not_started("sgdisk", &missing).contains("no program sgdisk in PATH ("));
+        assert!(not_started("/sbin/sgdisk", &missing).starts_with("cannot run /sbin/sgdisk: "));
+    }
 
     #[test]
     fn what_the_system_refused_decides_the_advice() {

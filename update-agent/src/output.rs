@@ -44,6 +44,9 @@ impl Output {
     pub fn error(self, error: &AgentError) {
         let message = printable(&error.chain());
         eprintln!("error[{}]: {message}", error.reason());
+        for line in error.lines().unwrap_or_default().lines() {
+            eprintln!("{}", printable(line));
+        }
         if let Some(hint) = error.advice() {
             eprintln!("  {}", printable(hint));
         }

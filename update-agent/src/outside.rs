@@ -10,7 +10,7 @@ use std::time::Duration;
 use formats::reason::Reason;
 
 use crate::config::Config;
-use crate::error::{AgentError, Because as _};
+use crate::error::{AgentError, not_started};
 use crate::health;
 use crate::http::Limits;
 use crate::progress::{self, Progress};
@@ -124,7 +124,8 @@ pub(crate) fn restart_by(argv: &[String]) -> Result<(), AgentError> {
         // Standard output belongs to `--json`.
         .stdout(std::io::stderr())
         .status()
-        .because(Reason::Config, format!("run boot.reboot_command `{shown}`"))?;
+        .map_err(|error| not_started(program, &error))
+        .map_err(|why| AgentError::new(Reason::Config, format!("boot.reboot_command: {why}")))?;
     if status.success() {
         Ok(())
     } else {

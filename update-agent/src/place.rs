@@ -32,7 +32,7 @@ use storage::block::{Access, BlockDevice, DeviceError};
 use storage::flash::{Bank, FileFlash, Kind, MtdFlash, is_mtd};
 use storage::host::Host;
 
-use crate::error::{AgentError, Because as _};
+use crate::error::{AgentError, Because as _, not_started};
 
 /// Where one component of one slot lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +194,10 @@ impl Device {
             .stdin(Stdio::null())
             .stdout(std::io::stderr())
             .status()
-            .because(Reason::BootRecord, format!("run the switch `{shown}`"))?;
+            .map_err(|error| not_started(program, &error))
+            .map_err(|why| {
+                AgentError::new(Reason::BootRecord, format!("the switch `{shown}`: {why}"))
+            })?;
         if status.success() {
             return Ok(());
         }

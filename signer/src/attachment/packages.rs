@@ -125,6 +125,18 @@ fn escaped(text: &str) -> String {
     out
 }
 
+/// Why one of the two cannot be started. Debian has debugfs in a folder that only root looks in.
+fn not_started(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "it is not in PATH: install e2fsprogs (debugfs, in /usr/sbin, \
+             which PATH must have) or squashfs-tools (unsquashfs)"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// dpkg's database in an image; `None` when it is another file system, or has none.
 pub(super) fn of_image(path: &Path) -> Result<Option<Vec<u8>>, AttachmentError> {
     let read = |source| AttachmentError::Read { path: path.to_owned(), source };
@@ -148,7 +160,7 @@ pub(super) fn of_image(path: &Path) -> Result<Option<Vec<u8>>, AttachmentError> 
     };
     let failed = |why: String| AttachmentError::Program { program, path: path.to_owned(), why };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    let mut child = command.spawn().map_err(|error| failed(not_started(&error)))?;
     let mut bytes = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         let limit = ATTACHMENT_LIMIT + 1;

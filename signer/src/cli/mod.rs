@@ -38,8 +38,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let show = if json || arguments.quiet { Show::Nothing } else { Show::Terminal };
     let ended = match arguments.command {
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "signer", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "signer", &mut script);
+            // A reader that went away (`| head`) has what it wanted.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
             return ExitCode::from(Exit::Done.code());
         }
         command => dispatch(command, show, json),

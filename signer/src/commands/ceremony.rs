@@ -55,8 +55,15 @@ impl Signing {
     /// The trust root, without which nothing that is there is signed upon.
     pub(super) fn root(&self) -> Result<&[u8], SignerError> {
         let missing = || {
-            let text =
-                format!("no trust root: give --root FILE, or put it as {ROOT_FILE} with the keys");
+            let folder = self.trust_root_file.as_deref().and_then(std::path::Path::parent);
+            let text = match folder.filter(|folder| !folder.exists()) {
+                Some(folder) => {
+                    format!("there is no folder {}: name yours with --keys", folder.display())
+                }
+                None => format!(
+                    "no trust root: give --root FILE, or put it as {ROOT_FILE} with the keys"
+                ),
+            };
             SignerError::NoTrustRoot(text)
         };
         self.trust_root.as_deref().ok_or_else(missing)

@@ -103,6 +103,11 @@ fn time(time: UnixTime) -> String {
     time.to_string()
 }
 
+/// A number of things: `1 release`, `2 releases`.
+fn counted(count: u64, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
 /// Bytes for people.
 fn bytes(count: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];

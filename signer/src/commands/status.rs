@@ -34,6 +34,8 @@ pub(super) struct RoleStatus {
     pub(super) expired: bool,
     /// Whole days left; negative when it has expired.
     pub(super) days_left: i64,
+    #[serde(skip)]
+    seconds_left: i64,
     pub(super) threshold: u32,
     pub(super) keyids: Vec<String>,
 }
@@ -94,7 +96,7 @@ impl RoleStatus {
         let left = if self.expired {
             "EXPIRED".to_owned()
         } else {
-            format!("{} days left", self.days_left)
+            format!("{} left", time_left(self.seconds_left))
         };
         format!(
             "{:9} version {:<4} expires {} ({left}), {} of {} keys",
@@ -104,6 +106,15 @@ impl RoleStatus {
             self.threshold,
             self.keyids.len()
         )
+    }
+}
+
+/// Whole days; below two of them hours, below two of those minutes.
+fn time_left(seconds: i64) -> String {
+    match seconds {
+        172_800.. => format!("{} days", seconds / DAY),
+        7_200.. => format!("{} h", seconds / 3_600),
+        _ => format!("{} min", seconds.max(0) / 60),
     }
 }
 
@@ -223,6 +234,7 @@ pub(super) fn roles(state: &State, now: UnixTime) -> Vec<RoleStatus> {
             expires: time(expires),
             expired: now >= expires,
             days_left: (expires.secs() - now.secs()).div_euclid(DAY),
+            seconds_left: expires.secs() - now.secs(),
             threshold: keys.map_or(0, |keys| keys.threshold),
             keyids: keys
                 .map(|keys| keys.keyids.iter().map(ToString::to_string).collect())
@@ -238,4 +250,24 @@ pub(super) fn channels(state: &State) -> Vec<ChannelStatus> {
 
 fn component_names(summary: &Summary) -> Vec<String> {
     summary.components.iter().map(|component| component.name.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_told_in_the_unit_that_says_something() {
+        for (seconds, told) in [
+            (365 * DAY, "365 days"),
+            (2 * DAY, "2 days"),
+            (2 * DAY - 1, "47 h"),
+            (DAY - 1, "23 h"),
+            (7_199, "119 min"),
+            (59, "0 min"),
+            (-5, "0 min"),
+        ] {
+            assert_eq!(time_left(seconds), told, "{seconds}");
+        }
+    }
 }

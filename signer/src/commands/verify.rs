@@ -3,7 +3,7 @@
 use formats::tuf::UnixTime;
 use serde::Serialize;
 
-use super::{Report, bytes, has_example_key, time};
+use super::{Report, bytes, counted, has_example_key, time};
 use crate::error::SignerError;
 use crate::progress::Show;
 use crate::published::{self, PublishedError};
@@ -35,17 +35,17 @@ impl Report for VerifyReport {
         let content = &self.content;
         let mut text = format!(
             "{} is right: root {}, timestamp {}, snapshot {}, targets {}\n\
-             {} releases with {} components, {} channels; {} chunks, {} of images in {} of blobs\n\
+             {} with {}, {}; {}, {} of images in {} of blobs\n\
              {} expires first, {}",
             self.repository,
             self.root_version,
             self.timestamp_version,
             self.snapshot_version,
             self.targets_version,
-            content.releases,
-            content.components,
-            content.channels,
-            content.chunks,
+            counted(content.releases, "release"),
+            counted(content.components, "component"),
+            counted(content.channels, "channel"),
+            counted(content.chunks, "chunk"),
             bytes(content.image_bytes),
             bytes(content.blob_bytes),
             self.first_expiry_role,

@@ -18,12 +18,17 @@ const PACKAGES: [&str; 3] = ["signer", "repo-server", "update-agent"];
 /// leaves them to us.
 #[track_caller]
 pub fn program(name: &str) -> Run {
-    static PROGRAMS: OnceLock<BTreeMap<&'static str, PathBuf>> = OnceLock::new();
-    let programs = PROGRAMS.get_or_init(build_if_stale);
-    match programs.get(name) {
+    match programs().get(name) {
         Some(path) => Run::new(path),
         None => panic!("{name} is not one of {PACKAGES:?}"),
     }
+}
+
+/// Where each of our programs lies, by its name; built as by [`program`].
+#[track_caller]
+pub fn programs() -> &'static BTreeMap<&'static str, PathBuf> {
+    static PROGRAMS: OnceLock<BTreeMap<&'static str, PathBuf>> = OnceLock::new();
+    PROGRAMS.get_or_init(build_if_stale)
 }
 
 fn build_if_stale() -> BTreeMap<&'static str, PathBuf> {

@@ -314,13 +314,19 @@ pub fn tool(program: &str, package: &str) -> Run {
 /// Python with the witnesses from PyPI, as `cargo xtask setup` makes it.
 #[track_caller]
 pub fn venv() -> Run {
+    // Isolated: no variable and no folder of the user changes what is imported.
+    Run::new(venv_bin().join("python")).arg("-I")
+}
+
+/// The folder of that Python.
+#[track_caller]
+pub(crate) fn venv_bin() -> PathBuf {
     let venv = workspace().join(".cache/venv");
     assert!(
         venv.join("racklet-pins").is_file(),
         "the Python packages tuf and oras are missing: run `cargo xtask setup`"
     );
-    // Isolated: no variable and no folder of the user changes what is imported.
-    Run::new(venv.join("bin/python")).arg("-I")
+    venv.join("bin")
 }
 
 /// The folder above this crate's.

@@ -218,7 +218,10 @@ pub fn run(cli: &Cli) -> Exit {
     let output = if cli.json { Output::JSON } else { Output::TEXT };
     if let Command::Completions { shell } = &cli.command {
         let mut command = <Cli as clap::CommandFactory>::command();
-        clap_complete::generate(*shell, &mut command, "update-agent", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut command, "update-agent", &mut script);
+        // A reader that went away (`| head`) has what it wanted.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
         return Exit::Done;
     }
     // An initramfs has no configuration: the chooser's word is all that counts.

@@ -376,7 +376,10 @@ pub(super) fn verify(agent: &Agent, args: VerifyArgs, output: Output) -> Result<
             good.push(json!({ "slot": slot, "component": component.name }));
         }
     }
-    let text = format!("{} images are exactly what was signed", good.len());
+    let text = match good.len() {
+        1 => "1 image is exactly what was signed".to_owned(),
+        images => format!("{images} images are exactly what was signed"),
+    };
     output.result(json!({ "verified": good }), &text);
     Ok(Exit::Done)
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use crate::error::not_started;
+
 /// 4 KiB: the last screen of output, small enough for a report.
 const TAIL: usize = 4 << 10;
 
@@ -49,7 +51,7 @@ pub(super) fn run(argv: &[String], limit: Duration) -> Result<Outcome, String> {
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(failed)?)
         .stderr(writer);
-    let mut child = command.spawn().map_err(failed)?;
+    let mut child = command.spawn().map_err(|error| not_started(program, &error))?;
     // Drops our copies of the writing end, so that the pipe ends with its last writer.
     drop(command);
     let pid = Pid::from_child(&child);

@@ -84,7 +84,17 @@ pub(crate) fn explain(error: &rustls::Error) -> String {
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => ": the certificate belongs to another host",
-        Error::InvalidMessage(_) => ": the server may speak plain HTTP on this port",
+        Error::InvalidMessage(_) => {
+            ": the server may speak plain HTTP on this port (plain_http = true; loopback only)"
+        }
+        // webpki's own words, which rustls hands on as a debug text.
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+        {
+            return "the server's certificate is a CA itself: sign a server certificate with it, \
+                    see docs/server.md"
+                .to_owned();
+        }
         _ => "",
     };
     format!("{error}{hint}")

@@ -185,14 +185,25 @@ fn origin_of(scheme: Scheme, authority: &str) -> Result<Origin, FetchError> {
     Ok(Url::parse(&format!("{prefix}://{authority}/"))?.origin().clone())
 }
 
+/// Refuses a text that can be no place, whatever exists: for places that are used later.
+pub(crate) fn check_place(text: &str) -> Result<(), FetchError> {
+    match parse_place(text) {
+        Ok(_) | Err(FetchError::NoSuchPlace(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// A reference, or the path of something that exists.
 pub(crate) fn parse_place(text: &str) -> Result<Reference, FetchError> {
     let error = match text.parse() {
         Ok(reference) => return Ok(reference),
         Err(error) => error,
     };
+    // What is there is meant, however it is named.
     let path = Path::new(text);
-    if !matches!(error, ReferenceError::Transport(_)) {
+    let may_be_path = matches!(error, ReferenceError::Transport(_))
+        || (matches!(error, ReferenceError::Foreign { .. }) && path.exists());
+    if !may_be_path {
         return Err(error.into());
     }
     let (path, namespace) = (path.to_path_buf(), Namespace::default());
@@ -224,7 +235,7 @@ mod tests {
     fn places_that_cannot_be_opened_say_why() {
         assert_eq!(reason("nonsense"), Reason::Usage);
         assert_eq!(reason("docker://user:secret@host/x"), Reason::Usage);
-        assert_eq!(reason("https://host/x"), Reason::Unreachable, "a path that is not there");
+        assert_eq!(reason("https://host/x"), Reason::Usage, "not written as one");
         assert_eq!(reason("/no/such/bundle.tar"), Reason::Unreachable);
         assert_eq!(reason("oci-archive:/no/such/bundle.tar"), Reason::Unreachable);
     }

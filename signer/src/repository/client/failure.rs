@@ -21,7 +21,7 @@ pub(super) enum Failure {
         retry_after: Option<Duration>,
     },
     /// The network, or TLS.
-    #[error("{}", chain(.0))]
+    #[error("{}", explained(.0))]
     Transport(reqwest::Error),
     /// An answer that makes no sense.
     #[error("the answer {0}")]
@@ -96,10 +96,15 @@ impl Failure {
 }
 
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    tls_error(error).is_some()
+}
+
+/// The error of TLS below another one.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<rustls::Error>() {
-            return true;
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         next = match error.downcast_ref::<io::Error>() {
             // An io::Error names its content's source as its own and hides the content.
@@ -107,7 +112,42 @@ fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
             None => error.source(),
         };
     }
-    false
+    None
+}
+
+/// An error of the network, and what it means where its words do not say so.
+fn explained(error: &reqwest::Error) -> String {
+    if let Some(tls) = tls_error(error) {
+        return explained_tls(tls);
+    }
+    let text = chain(error);
+    let spoke_tls = error.url().is_some_and(|url| url.scheme() == "http")
+        && (text.contains("invalid HTTP version") || text.contains("connection closed before"));
+    let means =
+        if spoke_tls { "; it may speak TLS on this port: leave out --plain-http" } else { "" };
+    text + means
+}
+
+/// What a failed handshake means.
+fn explained_tls(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, Error};
+    match error {
+        Error::InvalidMessage(_) => format!(
+            "{error}: the server may speak plain HTTP on this port; give --plain-http (loopback only)"
+        ),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            format!("{error}: name the CA that signed the server's certificate with --ca")
+        }
+        // webpki's own words, which rustls hands on as a debug text.
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+        {
+            "the server's certificate is a CA itself: sign a server certificate with it, see \
+             docs/server.md"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// An error with its causes; each part once.
