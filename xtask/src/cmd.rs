@@ -17,7 +17,7 @@ use crate::paths;
 pub(crate) struct Cmd {
     command: Command,
     input: Option<Vec<u8>>,
-    /// Whether it is printed when it begins.
+    /// Printed when it begins, see [`Cmd::aloud`].
     aloud: bool,
 }
 
@@ -79,6 +79,12 @@ impl Cmd {
     /// Bytes for standard input (a script, so that no temporary file is needed).
     pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Some(bytes.into());
+        self
+    }
+
+    /// Prints itself when it begins, as `     $ command` that can be copied into a shell.
+    pub(crate) fn aloud(mut self) -> Self {
+        self.aloud = true;
         self
     }
 
@@ -189,6 +195,12 @@ impl Cmd {
             took: started.elapsed(),
         })
     }
+
+    /// The command itself, for those who keep the process.
+    pub(crate) fn into_command(self) -> Command {
+        self.announce();
+        self.command
+    }
 }
 
 /// A command that runs beside us; it ends with us.
@@ -267,7 +279,7 @@ impl fmt::Display for Cmd {
 }
 
 /// A word as a POSIX shell reads it back: in single quotes, unless every character stands for itself.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

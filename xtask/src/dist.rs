@@ -64,7 +64,14 @@ pub(crate) fn for_tests() -> Result<PathBuf> {
     Ok(tests_folder())
 }
 
-/// Where [`for_tests`] leaves them.
+/// Of [`for_tests`] what is shipped. With `--workspace` and `--examples` (there are none) cargo chooses the crates'
+/// features as it does for tests; without them a tenth of the crates would be compiled twice.
+pub(crate) fn programs() -> Cmd {
+    let bins = PROGRAMS.iter().flat_map(|program| ["--bin", program]);
+    Cmd::cargo().args(["build", "--locked", "--workspace", "--examples"]).args(bins)
+}
+
+/// Where [`for_tests`] and [`programs`] leave them.
 pub(crate) fn tests_folder() -> PathBuf {
     paths::target().join("debug")
 }
