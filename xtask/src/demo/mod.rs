@@ -48,7 +48,7 @@ pub(crate) struct Options {
 /// `cargo xtask demo`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut story = Story::begin();
-    println!("On two processors this takes 10 minutes the first time and 4 later.");
+    println!("On two processors this takes less than 10 minutes the first time and about 2 later.");
     println!("cargo builds beside the first steps:");
     let programs = Programs::begin(options.shipped)?;
     story.step("tools of other people are installed", "a minute where some are missing", || {

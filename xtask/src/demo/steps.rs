@@ -56,13 +56,11 @@ pub(super) fn play(
 
     story
         .step("fresh keys and a first repository: signer init", "a second", || publisher.init())?;
-    story.step("publish 1.0.0 (v1)", "half a minute", || publisher.publish("1.0.0", "v1", 0))?;
-    story.step(
-        "publish 1.1.0 (v2, security updates), on channel stable",
-        "half a minute",
-        || publisher.publish("1.1.0", "v2", 1),
-    )?;
-    story.step("bundle 1.1.0 for a USB stick", "ten seconds", || publisher.bundle("1.1.0"))?;
+    story.step("publish 1.0.0 (v1)", "20 seconds", || publisher.publish("1.0.0", "v1", 0))?;
+    story.step("publish 1.1.0 (v2, security updates), on channel stable", "20 seconds", || {
+        publisher.publish("1.1.0", "v2", 1)
+    })?;
+    story.step("bundle 1.1.0 for a USB stick", "5 seconds", || publisher.bundle("1.1.0"))?;
 
     let mut first = None;
     story.step("node 1 leaves the factory with v1 in slot a", "ten seconds", || {
@@ -91,7 +89,7 @@ pub(super) fn play(
         Ok(Told::line(format!("check exits 1: {}", done.stdout.trim())))
     })?;
 
-    story.step("publish 1.2.0 (v3, broken), on channel stable", "half a minute", || {
+    story.step("publish 1.2.0 (v3, broken), on channel stable", "20 seconds", || {
         publisher.publish("1.2.0", "v3", 1)
     })?;
     story.step("node 1: apply v2 → v3", "ten seconds", || {
