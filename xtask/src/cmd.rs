@@ -2,12 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::paths;
 
@@ -15,6 +17,8 @@ use crate::paths;
 pub(crate) struct Cmd {
     command: Command,
     input: Option<Vec<u8>>,
+    /// Printed when it begins, see [`Cmd::aloud`].
+    aloud: bool,
 }
 
 /// What a finished command left behind.
@@ -34,7 +38,7 @@ pub(crate) struct Finished {
 
 impl Cmd {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { command: Command::new(program), input: None }
+        Self { command: Command::new(program), input: None, aloud: false }
     }
 
     /// cargo, as whoever called us would call it. What it tells a program that it runs is taken away: build
@@ -49,7 +53,7 @@ impl Cmd {
             }
         }
         command.env("CARGO_TERM_COLOR", "never").current_dir(paths::root());
-        Self { command, input: None }
+        Self { command, input: None, aloud: false }
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -78,8 +82,22 @@ impl Cmd {
         self
     }
 
+    /// Prints itself when it begins, as `     $ command` that can be copied into a shell.
+    pub(crate) fn aloud(mut self) -> Self {
+        self.aloud = true;
+        self
+    }
+
+    fn announce(&self) {
+        if self.aloud {
+            println!("     $ {self}");
+        }
+    }
+
     /// The same command as the argument of `wrapper`, with the last argument of its own (say, `time -o FILE`).
+    /// It is announced without the wrapper.
     pub(crate) fn under(self, wrapper: &str, options: &[&str], last: impl AsRef<OsStr>) -> Self {
+        self.announce();
         let mut command = Command::new(wrapper);
         command.args(options).arg(last).arg(self.command.get_program());
         command.args(self.command.get_args());
@@ -89,11 +107,12 @@ impl Cmd {
         if let Some(dir) = self.command.get_current_dir() {
             command.current_dir(dir);
         }
-        Self { command, input: self.input }
+        Self { command, input: self.input, aloud: false }
     }
 
     /// Runs to the end, capturing both streams; any exit code is an answer.
     pub(crate) fn finish(mut self) -> Result<Finished> {
+        self.announce();
         let shown = self.to_string();
         let started = Instant::now();
         let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
@@ -130,14 +149,97 @@ impl Cmd {
     }
 
     /// Runs with the caller's output streams, for long commands a person wants to watch.
-    pub(crate) fn watch(mut self) -> Result<()> {
+    pub(crate) fn watch(self) -> Result<()> {
+        self.start()?.wait().map(drop)
+    }
+
+    /// Like [`Cmd::watch`], beside what the caller does next.
+    pub(crate) fn start(mut self) -> Result<Running> {
+        self.announce();
         let shown = self.to_string();
-        let status = self
-            .command
-            .stdin(Stdio::null())
-            .status()
+        let started = Instant::now();
+        let mut child = (self.command.stdin(Stdio::null()).spawn())
             .with_context(|| format!("start `{shown}`"))?;
-        if status.success() { Ok(()) } else { bail!("`{shown}` ended with {status}") }
+        let (stop, stopped) = mpsc::channel();
+        let waiter = thread::spawn(move || {
+            let status = wait_or_kill(&mut child, &stopped)?;
+            Ok((status, started.elapsed()))
+        });
+        Ok(Running { shown, stop, waiter: Some(waiter) })
+    }
+
+    /// Runs to the end with both streams in one pipe, so that the lines of a command and of its children keep
+    /// their order, and hands each to `each` as it comes. All of them are in `stdout` afterwards.
+    pub(crate) fn follow(mut self, mut each: impl FnMut(&str)) -> Result<Finished> {
+        self.announce();
+        let shown = self.to_string();
+        let started = Instant::now();
+        let (reader, writer) = std::io::pipe().context("make a pipe")?;
+        self.command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        let mut child = self.command.spawn().with_context(|| format!("start `{shown}`"))?;
+        // It holds two writing ends, which would keep the pipe open for ever.
+        drop(self.command);
+        let (mut reader, mut line, mut all) = (BufReader::new(reader), Vec::new(), String::new());
+        while reader.read_until(b'\n', &mut line).context("read its output")? > 0 {
+            let text = String::from_utf8_lossy(&line);
+            each(text.trim_end_matches('\n'));
+            all.push_str(&text);
+            line.clear();
+        }
+        let status = child.wait().with_context(|| format!("wait for `{shown}`"))?;
+        Ok(Finished {
+            shown,
+            code: status.code().unwrap_or(-1),
+            stdout: all,
+            stderr: String::new(),
+            took: started.elapsed(),
+        })
+    }
+
+    /// The command itself, for those who keep the process.
+    pub(crate) fn into_command(self) -> Command {
+        self.announce();
+        self.command
+    }
+}
+
+/// A command that runs beside us; it ends with us.
+pub(crate) struct Running {
+    shown: String,
+    /// Dropped, or told: the command is killed.
+    stop: Sender<()>,
+    waiter: Option<thread::JoinHandle<std::io::Result<(ExitStatus, Duration)>>>,
+}
+
+impl Running {
+    /// Waits for its end and requires exit code 0; how long it ran.
+    pub(crate) fn wait(mut self) -> Result<Duration> {
+        let waiter = self.waiter.take().context("it was waited for already")?;
+        let ended = waiter.join().map_err(|_| anyhow!("whoever waited for it panicked"))?;
+        let (status, took) = ended.with_context(|| format!("wait for `{}`", self.shown))?;
+        if status.success() { Ok(took) } else { bail!("`{}` ended with {status}", self.shown) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            let _ = self.stop.send(());
+            drop(waiter.join());
+        }
+    }
+}
+
+/// Looks now and then whether the child ended or is not wanted any more.
+fn wait_or_kill(child: &mut Child, stopped: &Receiver<()>) -> std::io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if stopped.recv_timeout(Duration::from_millis(50)).is_ok() {
+            child.kill()?;
+            return child.wait();
+        }
     }
 }
 
@@ -168,17 +270,21 @@ impl fmt::Display for Cmd {
         let program = Path::new(self.command.get_program());
         // The file name alone: where a build directory lies tells a reader nothing.
         let name = program.file_name().unwrap_or(program.as_os_str());
-        write!(out, "{}", name.to_string_lossy())?;
+        write!(out, "{}", quoted(&name.to_string_lossy()))?;
         for arg in self.command.get_args() {
-            let arg = arg.to_string_lossy();
-            if arg.is_empty() || arg.contains([' ', '"', '\'', '\n', '$', '*']) {
-                write!(out, " '{arg}'")?;
-            } else {
-                write!(out, " {arg}")?;
-            }
+            write!(out, " {}", quoted(&arg.to_string_lossy()))?;
         }
         Ok(())
     }
+}
+
+/// A word as a POSIX shell reads it back: in single quotes, unless every character stands for itself.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// Where `program` lies on PATH (with the sbin folders, which a user's PATH leaves out).
@@ -201,6 +307,44 @@ mod tests {
         assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (3, "in", "e\n"));
         let error = done.expect(0).expect_err("3 is not 0").to_string();
         assert!(error.contains("exited 3, not 0"), "{error}");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_copied_into_a_shell() {
+        for word in ["", "plain", "os=v1.ext4,hw=x", "two words", "it's", "$HOME;`id`", "a\nb", "~"]
+        {
+            let shown = Cmd::new("printf").args(["%s", word]).to_string();
+            let done = Cmd::new("sh").args(["-c", &shown]).run().expect("a shell reads it");
+            assert_eq!(done.stdout, word, "{shown}");
+        }
+    }
+
+    #[test]
+    fn both_streams_are_followed_in_their_order() {
+        let script = "echo a; echo b >&2; printf 'c\\377'; exit 4";
+        let mut lines = Vec::new();
+        let done = Cmd::new("sh").args(["-c", script]).follow(|line| lines.push(line.to_owned()));
+        let done = done.expect("sh starts");
+        assert_eq!((lines.join("|").as_str(), done.code), ("a|b|c\u{fffd}", 4));
+        assert_eq!(done.stdout, "a\nb\nc\u{fffd}");
+    }
+
+    #[test]
+    fn what_runs_beside_us_ends_with_us() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let fifo = dir.path().join("fifo");
+        Cmd::new("mkfifo").arg(&fifo).run().expect("a named pipe");
+        // Opening a named pipe waits for the other side, reading it for the death of the writer.
+        let script = "exec sleep 1000 >\"$0\"";
+        let running = Cmd::new("sh").args(["-c", script]).arg(&fifo).start().expect("it starts");
+        let reader = std::fs::File::open(&fifo).expect("it opens the pipe, too");
+        drop(running);
+        assert_eq!(std::io::read_to_string(reader).expect("its end is closed"), "");
+
+        let took = Cmd::new("true").start().and_then(Running::wait);
+        assert!(took.is_ok());
+        let error = Cmd::new("false").start().and_then(Running::wait).expect_err("it failed");
+        assert!(error.to_string().contains("`false` ended with"), "{error}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) fn folder() -> PathBuf {
 pub(crate) fn build() -> Result<PathBuf> {
     let dir = folder();
     let others = ["-p", "signer", "-p", "repo-server"];
-    Cmd::cargo().args(["build", "--release", "--locked", "--bins"]).args(others).run()?;
+    Cmd::cargo().args(["build", "--release", "--locked", "--bins"]).args(others).watch()?;
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let release = paths::target().join("release");
     for (from, program) in
@@ -60,11 +60,18 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// has to be. The folder of the programs. What else CI does takes them from there, so that CI compiles
 /// everything once.
 pub(crate) fn for_tests() -> Result<PathBuf> {
-    Cmd::cargo().args(["build", "--quiet", "--locked", "--workspace", "--all-targets"]).run()?;
+    Cmd::cargo().args(["build", "--locked", "--workspace", "--all-targets"]).watch()?;
     Ok(tests_folder())
 }
 
-/// Where [`for_tests`] leaves them.
+/// Of [`for_tests`] what is shipped. With `--workspace` and `--examples` (there are none) cargo chooses the crates'
+/// features as it does for tests; without them a tenth of the crates would be compiled twice.
+pub(crate) fn programs() -> Cmd {
+    let bins = PROGRAMS.iter().flat_map(|program| ["--bin", program]);
+    Cmd::cargo().args(["build", "--locked", "--workspace", "--examples"]).args(bins)
+}
+
+/// Where [`for_tests`] and [`programs`] leave them.
 pub(crate) fn tests_folder() -> PathBuf {
     paths::target().join("debug")
 }
@@ -73,10 +80,10 @@ pub(crate) fn tests_folder() -> PathBuf {
 pub(crate) fn agent() -> Result<PathBuf> {
     // With the target named, build scripts and macros are built without its flags.
     Cmd::cargo()
-        .args(["build", "--quiet", "--locked", "-p", "update-agent", "--profile", "dist"])
+        .args(["build", "--locked", "-p", "update-agent", "--profile", "dist"])
         .args(["--target", &host()?])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .run()?;
+        .watch()?;
     let file = agent_file()?;
     ensure!(is_static(&file)?, "{} asks for a dynamic loader", file.display());
     Ok(file)

@@ -33,7 +33,15 @@ pub(crate) fn blobs() -> Result<[PathBuf; 2]> {
 pub(crate) fn unpack(package: &str, dir: &std::path::Path) -> Result<()> {
     // Root would drop to a user that may not write here.
     let sandbox = ["-o", "APT::Sandbox::User=root"];
-    Cmd::new("apt-get").args(sandbox).args(["-q", "download", package]).current_dir(dir).run()?;
+    let download =
+        || Cmd::new("apt-get").args(sandbox).args(["-q", "download", package]).current_dir(dir);
+    if download().finish()?.code != 0 {
+        // A new machine has no package lists yet, an old one has outdated ones.
+        if paths::is_root() {
+            Cmd::new("apt-get").args(["-q", "update"]).run()?;
+        }
+        download().run()?;
+    }
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {

@@ -21,6 +21,7 @@ mod demo;
 mod dist;
 mod firmware;
 mod paths;
+mod pulse;
 mod setup;
 mod show;
 mod sim;

@@ -7,9 +7,12 @@ use anyhow::{Result, bail};
 use crate::cmd::{Cmd, which};
 use crate::{firmware, paths};
 
-/// Package, a program or file of it (none: ask dpkg), why. Never a `qemu-system-*` here: Debian's removes a `qemu-utils`
+/// A package, a program or file of it (none: ask dpkg), why.
+type Package = (&'static str, &'static str, &'static str);
+
+/// Everything but the bench. Never a `qemu-system-*` here: Debian's removes a `qemu-utils`
 /// from backports, so VM tests unpack theirs into a private folder.
-const PACKAGES: &[(&str, &str, &str)] = &[
+const PACKAGES: &[Package] = &[
     ("gcc", "cc", "links Rust programs; compiles ring and zstd"),
     ("libc6-dev", "/usr/include/stdio.h", "C headers for the same"),
     ("git", "git", "what is committed; the tests clone"),
@@ -36,8 +39,21 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("curl", "curl", "a foreign HTTP client"),
 ];
 
+/// Of [`PACKAGES`], what `cargo xtask demo` calls: it makes images and disks, and others read them.
+const DEMO: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "debootstrap",
+    "e2fsprogs",
+    "gdisk",
+    "cgpt",
+    "time",
+    "util-linux",
+    "coreutils",
+];
+
 /// What `cargo xtask bench` measures beside ours; not installed by `setup`.
-pub(crate) const BENCH: &[(&str, &str, &str)] = &[
+pub(crate) const BENCH: &[Package] = &[
     ("rauc", "rauc", "an updater by other people"),
     ("squashfs-tools", "mksquashfs", "makes RAUC's bundles"),
     ("dbus-daemon", "dbus-daemon", "the bus that RAUC's service needs"),
@@ -97,35 +113,46 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Installs what `cargo xtask demo` calls, and nothing else.
+pub(crate) fn demo() -> Result<()> {
+    let of_demo = |(name, ..): &&Package| DEMO.contains(name);
+    install(&PACKAGES.iter().filter(of_demo).copied().collect::<Vec<_>>(), false)
+}
+
 /// Installs what `cargo xtask bench` calls besides.
 pub(crate) fn bench() -> Result<()> {
     install(BENCH, false)
 }
 
-fn install(packages: &[(&'static str, &str, &str)], check: bool) -> Result<()> {
+fn install(packages: &[Package], check: bool) -> Result<()> {
     let missing = missing(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
     for (package, _, why) in packages.iter().filter(|(name, ..)| missing.contains(name)) {
         println!("missing: {package} ({why})");
     }
-    let install = ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
-    if !missing.is_empty() {
-        let words = [&install[..], &missing].concat().join(" ");
-        if check || !paths::is_root() {
-            bail!("run as root: apt-get update && apt-get {words}");
-        }
-        // Lists may be absent or older than the archive; both end in a package not found.
-        Cmd::new("apt-get").args(["-q", "update"]).watch()?;
-        Cmd::new("apt-get")
-            .args(["-q"])
-            .args(install)
-            .args(&missing)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .watch()?;
+    let options = ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
+    let words = [&options[..], &missing].concat();
+    if check || !paths::is_root() {
+        bail!("run as root: apt-get update && apt-get {}", words.join(" "));
     }
-    Ok(())
+    // Lists may be absent or older than the archive; both end in a package not found.
+    Cmd::new("apt-get").args(["-q", "update"]).aloud().watch()?;
+    let simulated = Cmd::new("apt-get").args(["-q", "-s"]).args(&words).read()?;
+    let all = to_be_installed(&simulated);
+    println!("to be installed, with what they depend on ({}): {}", all.len(), all.join(" "));
+    let apt = Cmd::new("apt-get").arg("-q").args(&words).aloud();
+    apt.env("DEBIAN_FRONTEND", "noninteractive").watch()
 }
 
-fn missing(packages: &[(&'static str, &str, &str)]) -> Vec<&'static str> {
+/// The packages of `apt-get --simulate install`, in its order.
+fn to_be_installed(simulated: &str) -> Vec<&str> {
+    let lines = simulated.lines().filter_map(|line| line.strip_prefix("Inst "));
+    lines.filter_map(|line| line.split(' ').next()).collect()
+}
+
+fn missing(packages: &[Package]) -> Vec<&'static str> {
     // A program may come from elsewhere than its package; only where there is none dpkg decides.
     let there = |name: &str, file: &str| match file.chars().next() {
         Some('/') => PathBuf::from(file).exists(),
@@ -182,4 +209,24 @@ fn python(check: bool) -> Result<()> {
     }
     std::fs::write(stamp, wanted)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_packages_is_read_from_a_simulation() {
+        let text = "Reading package lists...\nThe following NEW packages will be installed:\n  \
+            debootstrap wget\nInst wget (1.21 Debian:12/stable [amd64])\n\
+            Inst debootstrap (1.0 Debian:12/stable [all])\nConf wget (1.21 Debian:12/stable [amd64])\n";
+        assert_eq!(to_be_installed(text), ["wget", "debootstrap"]);
+    }
+
+    #[test]
+    fn the_demo_installs_what_is_known_and_no_servers_of_others() {
+        let known: Vec<&str> = PACKAGES.iter().map(|(name, ..)| *name).collect();
+        assert!(DEMO.iter().all(|name| known.contains(name)), "{DEMO:?}");
+        assert!(DEMO.len() < known.len() / 2, "{DEMO:?}");
+    }
 }

@@ -17,7 +17,7 @@ mod sources;
 
 pub(crate) use minimal::tree as minimal_tree;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -149,7 +149,8 @@ pub(crate) fn images(options: &Options) -> Result<Images> {
         Ok(images) => Ok(images),
         // The reason is kept: a broken recipe must not pass for a missing network.
         Err(error) => {
-            eprintln!("cannot build Debian: {error:#}");
+            eprintln!("cannot build Debian: {}", shortened(&format!("{error:#}")));
+            eprintln!("all of it is in {}/*.log", dir.with_extension("part").display());
             fallback_images(options.rebuild, "Debian could not be built, see above")
         }
     }
@@ -167,6 +168,8 @@ fn cached(
     rebuild: bool,
     build: impl FnOnce(&Path) -> Result<Images>,
 ) -> Result<Images> {
+    // Another command may be at the same images.
+    let _alone = alone(&dir.with_extension("lock"))?;
     let facts = dir.join("facts.json");
     if rebuild || !facts.is_file() {
         let work = dir.with_extension("part");
@@ -187,6 +190,32 @@ fn cached(
     Ok(Images { dir: dir.to_path_buf(), ..images })
 }
 
+/// Waits until nobody else holds this file; it is free again when the value is dropped or its process ends.
+fn alone(file: &Path) -> Result<File> {
+    let failed = || format!("lock {}", file.display());
+    if let Some(parent) = file.parent() {
+        fs::create_dir_all(parent).with_context(failed)?;
+    }
+    let lock = File::create(file).with_context(failed)?;
+    if lock.try_lock().is_err() {
+        eprintln!("waiting for another command that makes these images …");
+        lock.lock().with_context(failed)?;
+    }
+    Ok(lock)
+}
+
+/// The first line and the last ones: hundreds of packages may have been unpacked between them.
+fn shortened(text: &str) -> String {
+    const LAST: usize = 8;
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.split_first() {
+        Some((first, rest)) if rest.len() > LAST => {
+            format!("{first}\n…\n{}", rest[rest.len() - LAST..].join("\n"))
+        }
+        _ => lines.join("\n"),
+    }
+}
+
 fn packages(arch: &str) -> String {
     let kernel = format!("linux-image-cloud-{arch}");
     PACKAGES.iter().copied().chain([kernel.as_str()]).collect::<Vec<_>>().join(",")
@@ -200,4 +229,27 @@ fn recipe(parts: &[&str]) -> String {
         hash.update([0]);
     }
     hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn two_commands_do_not_make_the_same_images_at_once() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let file = dir.path().join("images.lock");
+        let first = super::alone(&file).expect("it is free");
+        let again = std::fs::File::open(&file).expect("it is there");
+        assert!(again.try_lock().is_err(), "it is held");
+        drop(first);
+        // Waits for a copy of it in a process that another test is just starting.
+        again.lock().expect("it is free again");
+    }
+
+    #[test]
+    fn of_a_long_error_its_beginning_and_its_end_are_shown() {
+        assert_eq!(super::shortened("one\ntwo\n"), "one\ntwo");
+        let long: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+        let shown = super::shortened(&long.join("\n"));
+        assert_eq!(shown, "0\n…\n12\n13\n14\n15\n16\n17\n18\n19");
+    }
 }

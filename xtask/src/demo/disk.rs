@@ -50,23 +50,38 @@ impl fmt::Display for Flags {
 /// A disk image file.
 pub(crate) struct Disk {
     path: PathBuf,
+    /// Whether the commands that make it are shown.
+    aloud: bool,
 }
 
 impl Disk {
     /// Makes an empty disk with both slots, each root partition a little larger than the image.
     pub(crate) fn create(path: &Path, image_size: u64) -> Result<Self> {
+        Self { path: path.to_path_buf(), aloud: false }.made(image_size)
+    }
+
+    /// The same, and the commands are shown.
+    pub(super) fn create_aloud(path: &Path, image_size: u64) -> Result<Self> {
+        Self { path: path.to_path_buf(), aloud: true }.made(image_size)
+    }
+
+    fn made(self, image_size: u64) -> Result<Self> {
         let root = (image_size >> 20) + SPARE_MIB;
         let total = 2 * (root + FIRMWARE_MIB) + 4;
-        File::create_new(path)?.set_len(total << 20)?;
-        let mut cmd = sbin("sgdisk").arg("-o");
+        File::create_new(&self.path)?.set_len(total << 20)?;
+        let mut cmd = self.shown(sbin("sgdisk")).arg("-o");
         for (index, label) in LABELS.iter().enumerate() {
             let mib = if label.starts_with("root") { root } else { FIRMWARE_MIB };
             let number = index + 1;
             cmd = cmd.args(["-n", &format!("{number}:0:+{mib}M"), "-t", &format!("{number}:8300")]);
             cmd = cmd.args(["-c", &format!("{number}:{label}")]);
         }
-        cmd.arg(path).run()?;
-        Ok(Self { path: path.to_path_buf() })
+        cmd.arg(&self.path).run()?;
+        Ok(self)
+    }
+
+    fn shown(&self, cmd: Cmd) -> Cmd {
+        if self.aloud { cmd.aloud() } else { cmd }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -77,7 +92,7 @@ impl Disk {
     pub(crate) fn preinstall(&self, label: &str, image: &Path) -> Result<()> {
         let (start, size) = self.extent(label)?;
         ensure!(std::fs::metadata(image)?.len() <= size, "{} does not fit", image.display());
-        Cmd::new("dd")
+        self.shown(Cmd::new("dd"))
             .arg(format!("if={}", image.display()))
             .arg(format!("of={}", self.path.display()))
             .args(["bs=1M", "oflag=seek_bytes", "conv=notrunc,sparse,fsync", "status=none"])
@@ -90,7 +105,8 @@ impl Disk {
     pub(crate) fn mark_confirmed(&self, label: &str) -> Result<()> {
         let number = number(label)?.to_string();
         let flags = ["-P", "1", "-T", "0", "-S", "1"];
-        Cmd::new("cgpt").args(["add", "-i", &number]).args(flags).arg(&self.path).run().map(drop)
+        let cgpt = self.shown(Cmd::new("cgpt")).args(["add", "-i", &number]);
+        cgpt.args(flags).arg(&self.path).run().map(drop)
     }
 
     /// The attributes of a partition as `cgpt` reads them; fails when `cgpt` has a complaint.

@@ -10,25 +10,36 @@
 //! compared with the image file's. The first step that does not do what it should ends the demo.
 
 pub(crate) mod disk;
+mod next;
 mod node;
 pub(crate) mod rig;
 mod steps;
 mod story;
 
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use self::rig::Rig;
 use self::story::{Story, Told};
+use crate::cmd::Running;
 use crate::{debian, dist, firmware, setup};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Leave disks, repository, keys and configuration in this folder, which must not exist yet.
+    /// Leave disks, repository, keys and configuration in this folder, which must not exist yet
+    /// [default: target/demo-1, -2 …]
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Remove that folder when everything went as it should.
+    #[arg(long, conflicts_with = "keep")]
+    discard: bool,
+    /// Build and use the programs as they are shipped, not as tests use them: ten minutes more.
+    #[arg(long)]
+    shipped: bool,
     /// Use the smaller tree of this machine's files instead of Debian.
     #[arg(long)]
     fallback: bool,
@@ -37,29 +48,74 @@ pub(crate) struct Options {
 /// `cargo xtask demo`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut story = Story::begin();
-    story.step("tools of other people are installed", || {
-        setup::run(&setup::Options::without_python())?;
+    println!("On two processors this takes less than 10 minutes the first time and about 2 later.");
+    println!("cargo builds beside the first steps:");
+    let programs = Programs::begin(options.shipped)?;
+    story.step("tools of other people are installed", "a minute where some are missing", || {
+        setup::demo()?;
         Ok(Told::line("sgdisk, cgpt, mke2fs, debugfs, time"))
     })?;
 
     let mut found = None;
-    story.step("a real Debian system, its security update, and a broken one", || {
+    let usually = "5 minutes, once; then they are in .cache";
+    story.step("a real Debian system, its security update, and a broken one", usually, || {
         let images = debian::Options { fallback: options.fallback, rebuild: false };
         let images = debian::images(&images)?;
         let told = Told::line(images.sentence()).bytes(3 * images.size);
         found = Some((images, firmware::blobs()?));
         Ok(told)
     })?;
-    let (images, firmware) = found.expect("the step above succeeded");
+    let (images, firmware) = found.context("the step above succeeded")?;
 
-    story.step("build signer, repo-server and update-agent as they are shipped", || {
-        dist::build()?;
-        Ok(Told::line("cargo xtask dist: the agent is one static file"))
+    let mut built = None;
+    let usually = "5 minutes, once, most of them beside the images";
+    story.step("signer, repo-server and update-agent are built", usually, || {
+        let (folder, took) = programs.finish()?;
+        let told = Told::line(format!("in {}", folder.display())).took(took);
+        built = Some(folder);
+        Ok(told)
     })?;
 
-    let rig = Rig::create(options.keep.as_deref())?;
-    println!("     (everything lies in {})", rig.dir.display());
+    let rig = Rig::create(options.keep.as_deref(), built.context("the step above succeeded")?)?;
+    println!("     (everything lies in {}; the commands run there)", rig.dir.display());
+    rig.link(&images, &firmware)?;
     steps::play(&mut story, &rig, &images, &firmware)?;
     story.end();
-    Ok(())
+    if options.discard {
+        std::fs::remove_dir_all(&rig.dir)?;
+        println!("removed {}", rig.dir.display());
+        return Ok(());
+    }
+    next::tell(&rig)
+}
+
+/// The programs, while they are built.
+enum Programs {
+    /// One command of cargo.
+    Tests(Running),
+    /// All that `cargo xtask dist` does.
+    Shipped(thread::JoinHandle<Result<Duration>>),
+}
+
+impl Programs {
+    fn begin(shipped: bool) -> Result<Self> {
+        if !shipped {
+            return Ok(Self::Tests(dist::programs().aloud().start()?));
+        }
+        println!("     $ cargo xtask dist");
+        let started = std::time::Instant::now();
+        let work = move || dist::build().map(|_| started.elapsed());
+        Ok(Self::Shipped(thread::spawn(work)))
+    }
+
+    /// The folder of the programs, and how long it took to build them.
+    fn finish(self) -> Result<(PathBuf, Duration)> {
+        match self {
+            Self::Tests(running) => Ok((dist::tests_folder(), running.wait()?)),
+            Self::Shipped(thread) => {
+                let took = thread.join().map_err(|_| anyhow::anyhow!("the builder panicked"))??;
+                Ok((dist::folder(), took))
+            }
+        }
+    }
 }

@@ -11,6 +11,9 @@ use super::rig::Rig;
 use crate::cmd::{Cmd, Finished};
 use crate::debian::Images;
 
+/// A node's configuration, in its folder.
+const CONFIG: &str = "update-agent.toml";
+
 const HEALTH_SH: &str = include_str!("health-of-slot.sh");
 
 /// The hardware id that the demo's OS images are for.
@@ -22,6 +25,8 @@ pub(super) const TRIES: u8 = 3;
 /// One simulated machine.
 pub(super) struct Node<'a> {
     rig: &'a Rig,
+    /// Its folder in the demo's.
+    name: String,
     dir: PathBuf,
     pub(super) disk: Disk,
 }
@@ -38,19 +43,21 @@ impl<'a> Node<'a> {
     ) -> Result<Self> {
         let dir = rig.path(name);
         fs::create_dir(&dir)?;
-        let disk = Disk::create(&dir.join("disk.img"), images.size)?;
+        let disk = Disk::create_aloud(&dir.join("disk.img"), images.size)?;
         disk.preinstall("root-a", &images.path("v1"))?;
         disk.preinstall("fw-a", firmware)?;
         disk.mark_confirmed("root-a")?;
         let health = dir.join("health-of-slot.sh");
         fs::write(&health, HEALTH_SH)?;
-        let node = Self { rig, dir, disk };
-        fs::write(node.config(), node.toml(images, source))?;
+        let node = Self { rig, name: name.to_owned(), dir, disk };
+        fs::write(node.dir.join(CONFIG), node.toml(images, source))?;
+        let config = node.dir.join(CONFIG);
+        rig.script(
+            &format!("{name}/agent"),
+            "update-agent",
+            &["--config".as_ref(), config.as_os_str()],
+        )?;
         Ok(node)
-    }
-
-    fn config(&self) -> PathBuf {
-        self.dir.join("update-agent.toml")
     }
 
     fn toml(&self, images: &Images, source: Option<&str>) -> String {
@@ -112,7 +119,7 @@ interval = "1h"
 
     /// `update-agent` with this machine's configuration.
     pub(super) fn agent(&self) -> Cmd {
-        self.rig.program("update-agent").arg("--config").arg(self.config())
+        self.rig.program("update-agent").arg("--config").arg(format!("{}/{CONFIG}", self.name))
     }
 
     /// Runs an agent command with `--json`, requires exit 0, and returns its document.

@@ -1,9 +1,11 @@
 //! What the demo's programs need around them: a folder, certificates, tokens, a running server.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -12,8 +14,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
 
-use crate::cmd::Cmd;
-use crate::{dist, paths};
+use crate::cmd::{Cmd, quoted};
+use crate::debian::Images;
+use crate::paths;
 
 /// Repository namespace on the server.
 const NAMESPACE: &str = "racklet";
@@ -21,45 +24,70 @@ const NAMESPACE: &str = "racklet";
 /// How long the server may take to bind: generous, because a busy CI machine is slow to start it.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// The demo's folder and everything in it that outlives a step.
+/// The demo's folder, which outlives the demo.
 pub(crate) struct Rig {
     pub(super) dir: PathBuf,
-    /// Removes the folder when dropped; absent with `--keep`.
-    _owned: Option<tempfile::TempDir>,
     programs: PathBuf,
 }
 
 impl Rig {
-    /// A fresh folder: temporary, or `keep`, which must not exist yet.
-    pub(super) fn create(keep: Option<&Path>) -> Result<Self> {
-        let (dir, owned) = match keep {
+    /// A fresh folder: `keep`, which must not exist yet, or the next `demo-N` beside the programs.
+    pub(super) fn create(keep: Option<&Path>, programs: PathBuf) -> Result<Self> {
+        let dir = match keep {
             Some(dir) => {
                 fs::create_dir_all(dir.parent().unwrap_or(Path::new(".")))?;
                 fs::create_dir(dir).with_context(|| format!("create {}", dir.display()))?;
-                (fs::canonicalize(dir)?, None)
+                dir.to_owned()
             }
-            None => {
-                // Not in /tmp, which may be small or in memory: disks of gigabytes come here.
-                fs::create_dir_all(paths::cache())?;
-                let owned = tempfile::Builder::new().prefix("demo-").tempdir_in(paths::cache())?;
-                (owned.path().to_path_buf(), Some(owned))
-            }
+            // Not in /tmp, which may be small or in memory: disks of gigabytes come here.
+            None => next_folder(&paths::target())?,
         };
-        Ok(Self { dir, _owned: owned, programs: dist::folder() })
+        let rig = Self { dir: fs::canonicalize(dir)?, programs };
+        let path = quoted(&rig.programs.to_string_lossy());
+        fs::write(rig.path("env"), format!("PATH={path}:$PATH\nexport PATH\n"))?;
+        Ok(rig)
+    }
+
+    /// Gives the images short names in this folder: `v1.ext4` … and `firmware-1.bin` …
+    pub(super) fn link(&self, images: &Images, firmware: &[PathBuf; 2]) -> Result<()> {
+        for version in ["v1", "v2", "v3"] {
+            symlink(images.path(version), self.path(&image(version)))?;
+        }
+        for (number, blob) in firmware.iter().enumerate() {
+            symlink(blob, self.path(&blob_name(number)))?;
+        }
+        Ok(())
+    }
+
+    /// A script in this folder that starts one of our programs, wherever it is called.
+    /// With the script's arguments after `args`.
+    pub(super) fn script(&self, name: &str, program: &str, args: &[&OsStr]) -> Result<()> {
+        let words = args.iter().map(|arg| format!(" {}", quoted(&arg.to_string_lossy())));
+        self.write_script(name, program, &format!("{} \"$@\"", words.collect::<String>()))
+    }
+
+    /// The same; `tail` is what follows the program in a shell.
+    pub(super) fn write_script(&self, name: &str, program: &str, tail: &str) -> Result<()> {
+        let dir = quoted(&self.dir.to_string_lossy());
+        let program = quoted(&self.programs.join(program).to_string_lossy());
+        let file = self.path(name);
+        fs::write(&file, format!("#!/bin/sh\ncd {dir} || exit\nexec {program}{tail}\n"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        Ok(())
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// One of our programs, as built for release.
+    /// One of our programs in the demo's folder; its command is shown.
     pub(super) fn program(&self, name: &str) -> Cmd {
-        Cmd::new(self.programs.join(name))
+        Cmd::new(self.programs.join(name)).current_dir(&self.dir).aloud()
     }
 
     /// A folder that is there, and whose owner removes it; programs from another folder.
     pub(crate) fn at(dir: &Path, programs: PathBuf) -> Self {
-        Self { dir: dir.to_owned(), _owned: None, programs }
+        Self { dir: dir.to_owned(), programs }
     }
 
     /// A certificate authority of its own and a certificate for loopback; a push token.
@@ -97,16 +125,10 @@ impl Rig {
 
     /// Starts `repo-server` on a free loopback port with TLS and waits until it says where.
     pub(crate) fn serve(&self) -> Result<Server> {
-        let mut child = Command::new(self.programs.join("repo-server"))
-            .arg("serve")
-            .arg("--dir")
-            .arg(self.path("repository"))
-            .args(["--listen", "127.0.0.1:0", "--tls-cert"])
-            .arg(self.path("server.pem"))
-            .arg("--tls-key")
-            .arg(self.path("server.key"))
-            .arg("--push-token-file")
-            .arg(self.path("push-token"))
+        let mut child = self
+            .program("repo-server")
+            .args(serve_arguments("127.0.0.1:0"))
+            .into_command()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -138,6 +160,49 @@ impl Rig {
             ),
         }
     }
+}
+
+/// How the demo's folder is served, by programs that run in it.
+pub(super) fn serve_arguments(listen: &str) -> [&str; 11] {
+    [
+        "serve",
+        "--dir",
+        "repository",
+        "--listen",
+        listen,
+        "--tls-cert",
+        "server.pem",
+        "--tls-key",
+        "server.key",
+        "--push-token-file",
+        "push-token",
+    ]
+}
+
+/// The name of an image in the demo's folder.
+pub(super) fn image(version: &str) -> String {
+    format!("{version}.ext4")
+}
+
+/// The name of the firmware with this index (0 or 1) in the demo's folder.
+pub(super) fn blob_name(index: usize) -> String {
+    format!("firmware-{}.bin", index + 1)
+}
+
+/// Makes the first `demo-N` that is not there yet.
+fn next_folder(parent: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    for number in 1.. {
+        let dir = parent.join(format!("demo-{number}"));
+        match fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("create {}", dir.display()));
+            }
+        }
+    }
+    bail!("no number is left for a folder demo-N in {}", parent.display())
 }
 
 /// A running `repo-server`; ended when dropped.
@@ -175,9 +240,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_demo_has_a_folder_of_its_own_and_scripts_run_from_anywhere() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let first = next_folder(dir.path()).expect("a folder");
+        assert_eq!(first, dir.path().join("demo-1"));
+        let second = next_folder(dir.path()).expect("another folder");
+        assert_eq!(second, dir.path().join("demo-2"));
+
+        let keep = dir.path().join("it's here");
+        let rig = Rig::create(Some(&keep), "/bin".into()).expect("a fresh folder");
+        assert!(Rig::create(Some(&keep), "/bin".into()).is_err(), "it is there already");
+        rig.script("say", "printf", &["%s|".as_ref(), "two words".as_ref()]).expect("a script");
+        let said = Cmd::new(rig.path("say")).arg("and $one").current_dir(Path::new("/")).read();
+        assert_eq!(said.expect("it runs"), "two words|and $one|");
+    }
+
+    #[test]
     fn openssl_accepts_the_certificates_for_loopback() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let rig = Rig::create(Some(&dir.path().join("rig"))).expect("a fresh folder");
+        let rig =
+            Rig::create(Some(&dir.path().join("rig")), PathBuf::new()).expect("a fresh folder");
         rig.credentials().expect("certificates are made");
         let done = Cmd::new("openssl")
             .args(["verify", "-x509_strict", "-verify_ip", "127.0.0.1", "-CAfile"])
@@ -186,6 +268,6 @@ mod tests {
             .expect("openssl is installed: cargo xtask setup");
         assert_eq!(done.code, 0, "{}", done.output());
         let mode = fs::metadata(rig.path("server.key")).expect("the key is there").permissions();
-        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+        assert_eq!(mode.mode() & 0o777, 0o600);
     }
 }

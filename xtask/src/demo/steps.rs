@@ -7,12 +7,16 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::disk::Flags;
+use super::next;
 use super::node::{HARDWARE, Node, TRIES, number, text};
-use super::rig::{Rig, Server};
+use super::rig::{Rig, Server, blob_name, image};
 use super::story::{Story, Told};
 use crate::cmd::Cmd;
 use crate::debian::Images;
 use crate::show;
+
+/// The bundle, in the demo's folder.
+const STICK: &str = "usb.tar";
 
 /// No bit set: not bootable.
 const CLEAR: Flags = Flags { priority: 0, tries: 0, successful: false };
@@ -35,25 +39,31 @@ pub(super) fn play(
     firmware: &[PathBuf; 2],
 ) -> Result<()> {
     let mut server = None;
-    story.step("repo-server on loopback, with TLS and a push token", || {
-        rig.credentials()?;
-        let started = rig.serve()?;
-        let told = Told::line(format!("listening on https://{}", started.address));
-        server = Some(started);
-        Ok(told)
-    })?;
+    story.step(
+        "repo-server on loopback, with TLS and a push token",
+        "less than a second",
+        || {
+            rig.credentials()?;
+            let started = rig.serve()?;
+            next::scripts(rig, &started)?;
+            let told = Told::line(format!("listening on https://{}", started.address));
+            server = Some(started);
+            Ok(told)
+        },
+    )?;
     let server = server.expect("the step above succeeded");
-    let publisher = Publisher { rig, server: &server, images, firmware };
+    let publisher = Publisher { rig, server: &server };
 
-    story.step("fresh keys and a first repository: signer init", || publisher.init())?;
-    story.step("publish 1.0.0 (v1)", || publisher.publish("1.0.0", "v1", 0))?;
-    story.step("publish 1.1.0 (v2, security updates), on channel stable", || {
+    story
+        .step("fresh keys and a first repository: signer init", "a second", || publisher.init())?;
+    story.step("publish 1.0.0 (v1)", "20 seconds", || publisher.publish("1.0.0", "v1", 0))?;
+    story.step("publish 1.1.0 (v2, security updates), on channel stable", "20 seconds", || {
         publisher.publish("1.1.0", "v2", 1)
     })?;
-    story.step("bundle 1.1.0 for a USB stick", || publisher.bundle("1.1.0"))?;
+    story.step("bundle 1.1.0 for a USB stick", "5 seconds", || publisher.bundle("1.1.0"))?;
 
     let mut first = None;
-    story.step("node 1 leaves the factory with v1 in slot a", || {
+    story.step("node 1 leaves the factory with v1 in slot a", "ten seconds", || {
         let reference = server.reference();
         let node = Node::from_factory(rig, "node-1", images, &firmware[0], Some(&reference))?;
         let told = factory(&node)?;
@@ -62,53 +72,56 @@ pub(super) fn play(
     })?;
     let node = first.expect("the step above succeeded");
 
-    story.step("node 1: check and plan", || check_and_plan(&node, "1.1.0"))?;
-    story.step("node 1: apply v1 → v2 over the network", || {
+    story.step("node 1: check and plan", "a second", || check_and_plan(&node, "1.1.0"))?;
+    story.step("node 1: apply v1 → v2 over the network", "ten seconds", || {
         apply(&node, &["apply"], "b", &images.path("v2"), &firmware[1])
     })?;
-    story.step("node 1: boot-select chooses the new slot", || first_trial_boot(&node, "b"))?;
-    story.step("node 1: v2's own health checks pass; confirm", || {
+    story.step("node 1: boot-select chooses the new slot", "less than a second", || {
+        first_trial_boot(&node, "b")
+    })?;
+    story.step("node 1: v2's own health checks pass; confirm", "a few seconds", || {
         confirm(&node)?;
         node.disk.expect(confirmed(1), confirmed(2))?;
         slots(&node, "health checks from the slot's own file system passed; confirmed")
     })?;
-    story.step("node 1: nothing more to do", || {
+    story.step("node 1: nothing more to do", "less than a second", || {
         let done = node.agent().args(["check", "--json"]).finish()?.expect(1)?;
         Ok(Told::line(format!("check exits 1: {}", done.stdout.trim())))
     })?;
 
-    story.step("publish 1.2.0 (v3, broken), on channel stable", || {
+    story.step("publish 1.2.0 (v3, broken), on channel stable", "20 seconds", || {
         publisher.publish("1.2.0", "v3", 1)
     })?;
-    story.step("node 1: apply v2 → v3", || {
+    story.step("node 1: apply v2 → v3", "ten seconds", || {
         apply(&node, &["apply"], "a", &images.path("v3"), &firmware[1])
     })?;
-    story.step("node 1: three boots fail, the fourth is the old system", || revert(&node))?;
-    story.step("node 1: says why, and does not try v3 again", || remembers(&node, "1.2.0"))?;
+    story.step("node 1: three boots fail, the fourth is the old system", "20 seconds", || {
+        revert(&node)
+    })?;
+    story.step("node 1: says why, and does not try v3 again", "a second", || {
+        remembers(&node, "1.2.0")
+    })?;
 
-    story.step("the server stops", || {
+    story.step("the server stops", "less than a second", || {
         server.stop()?;
         Ok(Told::line("no program listens any more"))
     })?;
-    story.step("node 2, no network: apply the bundle from the stick", || {
+    story.step("node 2, no network: apply the bundle from the stick", "20 seconds", || {
         let node = Node::from_factory(rig, "node-2", images, &firmware[0], None)?;
         factory(&node)?;
-        let stick = rig.path("usb.tar");
-        let stick = stick.to_str().context("the path is UTF-8")?;
-        let told = apply(&node, &["apply", stick], "b", &images.path("v2"), &firmware[1])?;
+        let told = apply(&node, &["apply", STICK], "b", &images.path("v2"), &firmware[1])?;
         first_trial_boot(&node, "b")?;
         confirm(&node)?;
         node.disk.expect(confirmed(1), confirmed(2))?;
         told.slots_of(&node)
-    })
+    })?;
+    story.step("what to try next: the lines that change nothing", "a second", || next::check(rig))
 }
 
 /// The maintainer's side.
 struct Publisher<'a> {
     rig: &'a Rig,
     server: &'a Server,
-    images: &'a Images,
-    firmware: &'a [PathBuf; 2],
 }
 
 impl Publisher<'_> {
@@ -117,12 +130,8 @@ impl Publisher<'_> {
         self.rig
             .program("signer")
             .arg(command)
-            .args(["--repo", &self.server.reference(), "--json", "--keys"])
-            .arg(self.rig.path("keys"))
-            .arg("--ca")
-            .arg(self.rig.path("ca.pem"))
-            .arg("--token-file")
-            .arg(self.rig.path("push-token"))
+            .args(["--repo", &self.server.reference(), "--json", "--keys", "keys"])
+            .args(["--ca", "ca.pem", "--token-file", "push-token"])
     }
 
     fn init(&self) -> Result<Told> {
@@ -139,9 +148,9 @@ impl Publisher<'_> {
         Ok(Told::line(format!("{keys} files only their owner can read")))
     }
 
-    fn publish(&self, version: &str, image: &str, firmware: usize) -> Result<Told> {
-        let os = format!("os={},hw={HARDWARE}", self.images.path(image).display());
-        let firmware = format!("firmware={},hw={HARDWARE}", self.firmware[firmware].display());
+    fn publish(&self, version: &str, system: &str, firmware: usize) -> Result<Told> {
+        let os = format!("os={},hw={HARDWARE}", image(system));
+        let firmware = format!("firmware={},hw={HARDWARE}", blob_name(firmware));
         let done = self
             .signer("publish")
             .args(["--product", "demo", "--version", version, "--channel", "stable"])
@@ -153,13 +162,11 @@ impl Publisher<'_> {
     }
 
     fn bundle(&self, version: &str) -> Result<Told> {
-        let file = self.rig.path("usb.tar");
         let done = self
             .signer("bundle")
-            .args(["--product", "demo", "--version", version, "-o"])
-            .arg(&file)
+            .args(["--product", "demo", "--version", version, "-o", STICK])
             .run()?;
-        let size = fs::metadata(&file)?.len();
+        let size = fs::metadata(self.rig.path(STICK))?.len();
         Ok(Told::line("one tar file, an OCI image layout").bytes(size).took(done.took))
     }
 }

@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::pulse::Pulse;
 use crate::show;
+
+/// At the latest after so long a step gives a sign of life.
+const PULSE: Duration = Duration::from_secs(30);
 
 /// Steps done so far, and what stands in the summary.
 pub(super) struct Story {
@@ -52,12 +56,19 @@ impl Story {
         Self { steps: 0, started: Instant::now(), rows: vec![heading] }
     }
 
-    /// Runs one step and tells it; its error names the step.
-    pub(super) fn step(&mut self, what: &str, work: impl FnOnce() -> Result<Told>) -> Result<()> {
+    /// Runs one step and tells it, first how long it usually takes; its error names the step.
+    pub(super) fn step(
+        &mut self,
+        what: &str,
+        usually: &str,
+        work: impl FnOnce() -> Result<Told>,
+    ) -> Result<()> {
         self.steps += 1;
-        println!("[{:>2}] {what}", self.steps);
+        println!("[{:>2}] {what} (usually {usually})", self.steps);
         let started = Instant::now();
+        let pulse = Pulse::new(PULSE, |line| println!("  {line}"));
         let told = work().with_context(|| format!("step {}, {what}", self.steps))?;
+        drop(pulse);
         let took = told.took.unwrap_or_else(|| started.elapsed());
         println!("     {}", told.line.replace('\n', "\n     "));
         let bytes = told.bytes.map_or_else(|| "–".to_string(), show::bytes);

@@ -1,22 +1,28 @@
 //! Everything CI runs: `cargo xtask test`. What it calls is installed beside the first steps.
 //!
 //! Each step runs even when an earlier one failed, so that one run tells everything; a failing
-//! step shows its whole output. The last line is `N passed, N failed`: the tests of all binaries,
+//! step shows its whole output. A long step gives a sign of life; the tests tell each binary as it ends. The last line is `N passed, N failed`: the tests of all binaries,
 //! and one for each step that is not tests.
 
 mod deny;
 mod keys;
+mod progress;
 mod purity;
 mod release;
 mod spdx;
 
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
 use crate::cmd::{Cmd, Finished};
+use crate::pulse::Pulse;
 use crate::{dist, paths, setup, show, sim, vm};
+use progress::Progress;
+
+/// At the latest after so long a step gives a sign of life.
+const PULSE: Duration = Duration::from_secs(45);
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -40,6 +46,8 @@ struct Outcome {
 /// A run of the suite, as its steps see it.
 struct Suite<'a> {
     options: &'a Options,
+    /// The sign of life of the step that runs.
+    pulse: Pulse,
     /// Begun as soon as it is built: it takes what the steps before its own leave of the processors.
     power_cuts: Option<JoinHandle<Result<Finished>>>,
     passed: u64,
@@ -53,18 +61,26 @@ impl Suite<'_> {
         named && !(self.options.quick && only_in_full)
     }
 
+    /// A cargo command as a step: the sign of life says which crate it is at.
+    fn cargo(&self, args: &[&str]) -> Result<Outcome> {
+        Ok(one(cargo_cmd(args).follow(|line| self.pulse.at(line.trim()))?))
+    }
+
     fn perform(&mut self, steps: &'static [(&'static str, bool, Step)]) {
         for &(name, only_in_full, step) in steps {
             if !self.wants(name, only_in_full) {
                 continue;
             }
             println!("== {name}");
+            self.pulse = pulse();
             let started = Instant::now();
             let outcome = step(self).unwrap_or_else(|error| Outcome {
                 passed: 0,
                 failed: 1,
                 output: format!("{error:#}\n"),
             });
+            // Dropping the old one lets it say everything first.
+            self.pulse = pulse();
             self.passed += outcome.passed;
             let word = if outcome.failed == 0 { "ok" } else { "FAILED" };
             if outcome.failed > 0 {
@@ -79,7 +95,8 @@ impl Suite<'_> {
 /// `cargo xtask test`: fails when any step did.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let setup = installing(options)?;
-    let mut suite = Suite { options, power_cuts: None, passed: 0, failed: Vec::new() };
+    let mut suite =
+        Suite { options, pulse: pulse(), power_cuts: None, passed: 0, failed: Vec::new() };
     suite.perform(OF_THE_SOURCE);
     if let Some(setup) = setup {
         setup.join().map_err(|_| anyhow!("whoever installed packages panicked"))??;
@@ -108,19 +125,23 @@ fn installing(options: &Options) -> Result<Option<JoinHandle<Result<()>>>> {
     Ok(Some(thread::spawn(move || setup::run(&everything))))
 }
 
+fn pulse() -> Pulse {
+    Pulse::new(PULSE, |line| println!("{line}"))
+}
+
 type Step = fn(&mut Suite<'_>) -> Result<Outcome>;
 
 /// Name, whether `--quick` leaves it out, and what it does; cheapest first. These need nothing but cargo.
 const OF_THE_SOURCE: &[(&str, bool, Step)] = &[
-    ("format", false, |_| cargo(&["fmt", "--all", "--check"])),
+    ("format", false, |suite| suite.cargo(&["fmt", "--all", "--check"])),
     ("lock file committed and complete", false, |_| lock_file()),
     ("licences, sources, bans", false, |_| findings(deny::check()?)),
     ("the pure crates do no I/O", false, |_| findings(purity::check()?)),
     ("no example key in anything packaged", false, |_| findings(keys::check()?)),
-    ("clippy", false, |_| {
-        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    ("clippy", false, |suite| {
+        suite.cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
     }),
-    ("docs", true, |_| cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
+    ("docs", true, |suite| suite.cargo(&["doc", "--workspace", "--no-deps", "--locked"])),
 ];
 
 /// These call other people's programs.
@@ -140,10 +161,6 @@ fn cargo_cmd(args: &[&str]) -> Cmd {
         .env("CI", "true")
         .env("INSTA_UPDATE", "no")
         .env("RUSTDOCFLAGS", "-D warnings")
-}
-
-fn cargo(args: &[&str]) -> Result<Outcome> {
-    Ok(one(cargo_cmd(args).finish()?))
 }
 
 /// A command counts as one: passed when it exits 0.
@@ -197,27 +214,18 @@ fn tests(suite: &mut Suite<'_>) -> Result<Outcome> {
     }
     // Half of the time they wait: for timeouts of the network, for disks.
     let threads = thread::available_parallelism().map_or(2, |count| 2 * count.get());
-    let done = cargo_cmd(&args).env("RUST_TEST_THREADS", threads.to_string()).finish()?;
-    let (passed, mut failed) = results(&done.stdout);
+    let command = cargo_cmd(&args).env("RUST_TEST_THREADS", threads.to_string());
+    let mut progress = Progress::new(&suite.pulse);
+    let done = command.follow(|line| progress.line(line))?;
+    let progress::Counts { passed, mut failed } = progress.sum();
     // A crate that does not build, or a test binary that dies, prints no result line.
     let output = if done.code != 0 && failed == 0 {
         failed = 1;
         done.output()
     } else {
-        failing(&done.stdout)
+        progress::failing(&done.stdout)
     };
     Ok(Outcome { passed, failed, output })
-}
-
-/// Of libtest's output, the binaries in which a test failed, without the tests that passed: the names of
-/// the failed ones come last, where a reader of the end of a log finds them.
-fn failing(stdout: &str) -> String {
-    let binaries =
-        stdout.split("\nrunning ").filter(|binary| binary.contains("\ntest result: FAILED"));
-    let kept = |line: &&str| !(line.starts_with("test ") && line.ends_with(" ... ok"));
-    let lines: Vec<&str> = binaries.clone().flat_map(str::lines).filter(kept).collect();
-    let names = binaries.flat_map(str::lines).filter(|line| line.ends_with(" ... FAILED"));
-    [lines, names.collect()].concat().iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Each cell counts as one. The table is shown whatever came of it.
@@ -232,44 +240,8 @@ fn virtual_machines() -> Result<Outcome> {
     Ok(Outcome { passed: done.len() as u64 - failed, failed, output: failures.concat() })
 }
 
-/// Sums libtest's `test result: ok. 3 passed; 0 failed; …` lines.
-fn results(stdout: &str) -> (u64, u64) {
-    let count = |line: &str, word: &str| {
-        let before = line.split(word).next()?.trim_end();
-        before.rsplit(' ').next()?.parse::<u64>().ok()
-    };
-    let lines = stdout.lines().filter(|line| line.starts_with("test result: "));
-    lines.fold((0, 0), |(passed, failed), line| {
-        (passed + count(line, "passed;").unwrap_or(0), failed + count(line, "failed;").unwrap_or(0))
-    })
-}
-
 /// Files git knows, relative to the workspace root.
 fn tracked_files() -> Result<Vec<String>> {
     let text = Cmd::new("git").arg("ls-files").current_dir(&paths::root()).read()?;
     Ok(text.lines().map(str::to_string).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{failing, results};
-
-    #[test]
-    fn of_failing_binaries_only_the_failures_are_shown() {
-        let text = "\nrunning 1 test\ntest good ... ok\n\ntest result: ok. 1 passed; 0 failed\n\n\
-            running 2 tests\ntest fine ... ok\ntest bad ... FAILED\n\nfailures:\nbecause\n\
-            test result: FAILED. 1 passed; 1 failed\n";
-        let shown = failing(text);
-        assert!(shown.contains("because") && shown.ends_with("test bad ... FAILED\n"), "{shown}");
-        assert!(!shown.contains("good") && !shown.contains("fine"), "{shown}");
-    }
-
-    #[test]
-    fn result_lines_of_all_binaries_are_summed() {
-        let text = "running 2 tests\n\
-            test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out\n\
-            test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured\n\
-            a test that prints 7 passed; 7 failed; is not a result\n";
-        assert_eq!(results(text), (15, 2));
-    }
 }

@@ -1,0 +1,207 @@
+//! What `cargo test` says, as it says it: a line for each test binary that ended, and at once the name of a
+//! test that failed.
+
+use std::time::{Duration, Instant};
+
+use crate::pulse::Pulse;
+use crate::show;
+
+/// One line of `cargo test` (its own and libtest's), as far as we tell it.
+#[derive(Debug, PartialEq)]
+enum Line<'a> {
+    /// A test binary, or the documentation of a crate, begins.
+    Begins(String),
+    /// One test passed or was ignored.
+    Test,
+    /// One test failed, or cargo has a complaint.
+    Bad(&'a str),
+    /// The last line of a binary.
+    Result(Counts),
+    /// Whatever else.
+    Other,
+}
+
+/// Tests of one binary, or of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) passed: u64,
+    pub(super) failed: u64,
+}
+
+fn read(line: &str) -> Line<'_> {
+    if let Some(result) = line.strip_prefix("test result: ") {
+        let count = |word: &str| {
+            let before = result.split(word).next()?.trim_end();
+            before.rsplit(' ').next()?.parse().ok()
+        };
+        return Line::Result(Counts {
+            passed: count("passed;").unwrap_or(0),
+            failed: count("failed;").unwrap_or(0),
+        });
+    }
+    if line.starts_with("test ") {
+        return match line.ends_with(" ... FAILED") {
+            true => Line::Bad(line),
+            false => Line::Test,
+        };
+    }
+    if line.starts_with("error") {
+        return Line::Bad(line);
+    }
+    match line.trim_start().split_once(' ') {
+        Some(("Running", what)) if what.ends_with(')') => Line::Begins(binary(what)),
+        Some(("Doc-tests", name)) if !name.contains(' ') => {
+            Line::Begins(format!("{name} (documentation)"))
+        }
+        _ => Line::Other,
+    }
+}
+
+/// `unittests src/lib.rs (target/debug/deps/formats-0123)` → `formats src/lib.rs`;
+/// `tests/keys.rs (…)` → `tests/keys.rs`.
+fn binary(what: &str) -> String {
+    let (source, file) = what.split_once(" (").unwrap_or((what, ""));
+    let Some(source) = source.strip_prefix("unittests ") else { return source.to_owned() };
+    let name = file.rsplit('/').next().unwrap_or_default();
+    let name = name.rsplit_once('-').map_or(name, |(name, _)| name);
+    format!("{name} {source}")
+}
+
+/// Where a run of `cargo test` is.
+pub(super) struct Progress<'a> {
+    pulse: &'a Pulse,
+    binary: String,
+    begun: Instant,
+    /// Tests of this binary that ended.
+    tests: u64,
+    sum: Counts,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(pulse: &'a Pulse) -> Self {
+        let sum = Counts::default();
+        Self { pulse, binary: String::new(), begun: Instant::now(), tests: 0, sum }
+    }
+
+    /// All binaries that ended so far.
+    pub(super) fn sum(&self) -> Counts {
+        self.sum
+    }
+
+    /// Takes the next line of output.
+    pub(super) fn line(&mut self, line: &str) {
+        match read(line) {
+            Line::Begins(binary) => {
+                self.pulse.at(format!("{binary} begins"));
+                (self.binary, self.begun, self.tests) = (binary, Instant::now(), 0);
+            }
+            Line::Test => {
+                self.tests += 1;
+                self.pulse.at(format!("{}, {} tests done", self.binary, self.tests));
+            }
+            Line::Bad(line) => self.pulse.say(format!("   {line}")),
+            Line::Result(counts) => {
+                self.sum.passed += counts.passed;
+                self.sum.failed += counts.failed;
+                // Many binaries have no tests of their own; they are soon over.
+                if counts != Counts::default() {
+                    self.pulse.say(row(&self.binary, counts, self.begun.elapsed()));
+                }
+                self.begun = Instant::now();
+            }
+            Line::Other if self.binary.is_empty() => self.pulse.at(line.trim()),
+            Line::Other => {}
+        }
+    }
+}
+
+fn row(binary: &str, counts: Counts, took: Duration) -> String {
+    let Counts { passed, failed } = counts;
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    let time = show::time(took);
+    format!("   {word:<6} {passed:>4} passed, {failed} failed {time:>12}  {binary}")
+}
+
+/// Of libtest's output, the binaries in which a test failed, without the tests that passed: the names of
+/// the failed ones come last, where a reader of the end of a log finds them.
+pub(super) fn failing(output: &str) -> String {
+    let binaries =
+        output.split("\nrunning ").filter(|binary| binary.contains("\ntest result: FAILED"));
+    let kept = |line: &&str| {
+        let passed = line.starts_with("test ") && line.ends_with(" ... ok");
+        !passed && !matches!(read(line), Line::Begins(_))
+    };
+    let lines: Vec<&str> = binaries.clone().flat_map(str::lines).filter(kept).collect();
+    let names = binaries.flat_map(str::lines).filter(|line| line.ends_with(" ... FAILED"));
+    [lines, names.collect()].concat().iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const OUTPUT: &str = "   Compiling formats v0.1.0\n\
+        \u{20}    Running unittests src/lib.rs (target/debug/deps/formats-9b1)\n\
+        \nrunning 2 tests\ntest fine ... ok\ntest slow ... ignored\n\
+        \ntest result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out\n\
+        \u{20}    Running tests/keys.rs (target/debug/deps/keys-77)\n\
+        \nrunning 2 tests\ntest good ... ok\ntest bad ... FAILED\n\nfailures:\nbecause\n\
+        a test that prints 7 passed; 7 failed; is not a result\n\
+        test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured\n\
+        error: test failed, to rerun pass `-p signer --test keys`\n\
+        \u{20}  Doc-tests formats\n\
+        \nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored\n";
+
+    #[test]
+    fn lines_of_cargo_and_libtest_are_told_apart() {
+        let begins = |name: &str| Line::Begins(name.to_owned());
+        for (line, wanted) in [
+            ("     Running unittests src/main.rs (/x/deps/a_b-c-9b1)", begins("a_b-c src/main.rs")),
+            ("     Running tests/keys.rs (target/debug/deps/keys-77)", begins("tests/keys.rs")),
+            ("   Doc-tests formats", begins("formats (documentation)")),
+            ("test a::b ... ok", Line::Test),
+            ("test a::b ... FAILED", Line::Bad("test a::b ... FAILED")),
+            ("error[E0308]: mismatched types", Line::Bad("error[E0308]: mismatched types")),
+            (
+                "test result: FAILED. 3 passed; 2 failed; 0 ignored",
+                Line::Result(Counts { passed: 3, failed: 2 }),
+            ),
+            ("running 3 tests", Line::Other),
+            ("Running out of words", Line::Other),
+            ("", Line::Other),
+        ] {
+            assert_eq!(read(line), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn each_binary_is_told_when_it_ends_and_a_failure_at_once() {
+        let (tell, told) = mpsc::channel();
+        let pulse = Pulse::new(Duration::from_secs(3600), move |line| {
+            // Its time is masked.
+            drop(tell.send(line.split_whitespace().collect::<Vec<_>>().join(" ")));
+        });
+        let mut progress = Progress::new(&pulse);
+        OUTPUT.lines().for_each(|line| progress.line(line));
+        assert_eq!(progress.sum(), Counts { passed: 15, failed: 2 });
+        drop(pulse);
+        let lines: Vec<String> = told.iter().collect();
+        let [first, bad, second, error] = &lines[..] else { panic!("{lines:?}") };
+        assert!(first.starts_with("ok 12 passed, 0 failed 0."), "{first}");
+        assert!(first.ends_with(" s formats src/lib.rs"), "{first}");
+        assert_eq!(bad, "test bad ... FAILED");
+        assert!(second.starts_with("FAILED 3 passed, 2 failed 0."), "{second}");
+        assert!(second.ends_with(" s tests/keys.rs"), "{second}");
+        assert_eq!(error, "error: test failed, to rerun pass `-p signer --test keys`");
+    }
+
+    #[test]
+    fn of_failing_binaries_only_the_failures_are_shown() {
+        let shown = failing(OUTPUT);
+        assert!(shown.contains("because") && shown.ends_with("test bad ... FAILED\n"), "{shown}");
+        assert!(!shown.contains("good") && !shown.contains("fine"), "{shown}");
+        assert!(!shown.contains("Doc-tests"), "{shown}");
+    }
+}
