@@ -81,7 +81,7 @@ fn write_all(
         tar.blob(blob)?;
     }
     tar.zeros(2 * BLOCK as u64)?;
-    tar.out.flush().map_err(|error| LayoutError::Write(FileError::io("write", path, error)))?;
+    tar.out.flush().map_err(|error| LayoutError::writing(path, error))?;
     Ok(tar.len)
 }
 
@@ -123,9 +123,7 @@ impl Tar<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), LayoutError> {
-        self.out
-            .write_all(bytes)
-            .map_err(|error| LayoutError::Write(FileError::io("write", self.path, error)))?;
+        self.out.write_all(bytes).map_err(|error| LayoutError::writing(self.path, error))?;
         self.len += bytes.len() as u64;
         (self.progress)(self.len);
         Ok(())
