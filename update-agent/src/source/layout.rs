@@ -8,6 +8,7 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, MANIFEST_LIMIT, Manifest, media_type};
 use formats::reference::Namespace;
 use formats::release::is_word;
+use formats::tuf::OFFLINE_LIMIT;
 use storage::layout::{Layout, LayoutError};
 
 use super::error::check_limit;
@@ -165,6 +166,25 @@ impl Source for LayoutSource {
             releases.push(NamedRelease { product, version, index });
         }
         Ok(Some(releases))
+    }
+
+    fn offline_statement(&self) -> Result<Option<Vec<u8>>, FetchError> {
+        let (state, _) = self.state()?;
+        let Some(prefix) = state.strip_suffix("latest") else { return Ok(None) };
+        let Some(found) = self.layout.resolve(&format!("{prefix}offline"))? else {
+            return Ok(None);
+        };
+        let what = format!("offline statement in {}", self.place);
+        let bytes = self.whole(&found, MANIFEST_LIMIT)?;
+        let manifest = Manifest::parse(&bytes).map_err(FetchError::document(&what))?;
+        if manifest.artifact_type.as_deref() != Some(media_type::OFFLINE) {
+            let why = "is of another artifact type".to_owned();
+            return Err(FetchError::Form { what, why });
+        }
+        match manifest.layers.as_slice() {
+            [only] => Ok(Some(self.whole(only, OFFLINE_LIMIT)?)),
+            _ => Err(FetchError::Form { what, why: "has not exactly one layer".to_owned() }),
+        }
     }
 
     fn bytes_fetched(&self) -> u64 {

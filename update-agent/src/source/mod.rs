@@ -74,6 +74,12 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// The offline statement beside the TUF state of a bundle, unverified. Registries have none:
+    /// whoever can be reached must be as fresh as its timestamp says.
+    fn offline_statement(&self) -> Result<Option<Vec<u8>>, FetchError> {
+        Ok(None)
+    }
+
     /// Bytes of bodies received over the network so far; 0 for directories and bundles.
     fn bytes_fetched(&self) -> u64;
 }
