@@ -33,6 +33,9 @@ pub mod media_type {
     pub const TUF_METADATA: &str = "application/vnd.tuf.metadata+json";
     /// `artifactType` of the manifest that holds one TUF state.
     pub const TUF_STATE: &str = "application/vnd.racklet.tuf.v1";
+    /// `artifactType` of the manifest that holds an offline statement, and media type of its one
+    /// layer: [`crate::tuf::Offline`].
+    pub const OFFLINE: &str = "application/vnd.racklet.offline.v1+json";
     /// `artifactType` of a release index.
     pub const RELEASE: &str = "application/vnd.racklet.release.v1";
     /// `artifactType` of a component manifest.

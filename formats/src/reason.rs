@@ -90,6 +90,8 @@ reasons! {
     PathRefused = "path_refused", Content;
     /// The image is for other hardware.
     HwMismatch = "hw_mismatch", Hardware;
+    /// A bundle holds no release of this node's product.
+    ProductMismatch = "product_mismatch", Hardware;
     /// The slot to be written is, or may be, in use.
     SlotActive = "slot_active", Device;
     /// The image does not fit the slot.
@@ -197,7 +199,7 @@ pub enum Exit {
     Boot = 22,
     /// Configuration, permissions or durable state.
     Config = 23,
-    /// Wrong hardware.
+    /// Wrong hardware, or a bundle of another product.
     Hardware = 24,
 }
 

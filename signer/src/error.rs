@@ -122,6 +122,14 @@ pub enum SignerError {
     /// The machine's clock is behind what is known to have happened.
     #[error(transparent)]
     Clock(#[from] ClockError),
+    /// The repository lets no bundle outlast its timestamp.
+    #[error("{0}")]
+    Offline(String),
+    /// A path that leads nowhere.
+    #[error(
+        "{0} does not exist: is the medium mounted? A registry is written docker://HOST[:PORT][/NS]"
+    )]
+    NoSuchPlace(String),
     /// Something ends too soon.
     #[error("{0}")]
     Expires(String),
@@ -130,9 +138,9 @@ pub enum SignerError {
 impl From<ExpiryError> for SignerError {
     fn from(error: ExpiryError) -> Self {
         match error {
-            ExpiryError::Period { .. } | ExpiryError::Policy { .. } => {
-                SignerError::Plan(PlanError::Expiry(error))
-            }
+            ExpiryError::Period { .. }
+            | ExpiryError::Policy { .. }
+            | ExpiryError::Offline { .. } => SignerError::Plan(PlanError::Expiry(error)),
             _ => SignerError::Usage(error.to_string()),
         }
     }
@@ -156,7 +164,10 @@ impl SignerError {
             SignerError::NoTrustRoot(_) | SignerError::Policy { .. } => Reason::Config,
             SignerError::TrustRoot { source, .. } => source.reason(),
             SignerError::Release(_) => Reason::BundleFormat,
-            SignerError::File { .. } | SignerError::Exists(_) => Reason::Config,
+            SignerError::File { .. } | SignerError::Exists(_) | SignerError::Offline(_) => {
+                Reason::Config
+            }
+            SignerError::NoSuchPlace(_) => Reason::Unreachable,
             SignerError::Usage(_) => Reason::Usage,
             SignerError::ExampleKey { .. } => Reason::ExampleKey,
             SignerError::Clock(_) => Reason::ClockUntrusted,
@@ -177,7 +188,9 @@ impl SignerError {
         match self {
             SignerError::Journal(_) => return "`signer log` shows what was signed from here",
             SignerError::Plan(PlanError::Lint(_)) => return "`signer lint` shows everything found",
-            SignerError::StageMoved { .. } => return "",
+            SignerError::StageMoved { .. }
+            | SignerError::NoSuchPlace(_)
+            | SignerError::Expires(_) => return "",
             SignerError::Plan(PlanError::NoChannel { .. }) => {
                 return "spell it as `signer channel list` does; `signer channel set` makes a new one";
             }

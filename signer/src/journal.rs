@@ -4,6 +4,7 @@
 //! | event | members | meaning |
 //! |---|---|---|
 //! | `signed` | `role`, `version`, `digest`, `keyid`, `by`, `what` | a signature was made; `by` is the command |
+//! | `offline` | `digest`, `keyid`, `expires`, `timestamp`, `targets` | a bundle of that timestamp may be used until then |
 //! | `published` | `repository`, `manifest`, `versions`, `digests`, `restart` | a state became visible |
 //! | `seen` | `repository`, `versions`, `digests` | a staged change was signed on top of this state |
 //! | `abandoned` | `role`, `version`, `digest` | what was signed will never be published |
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use formats::digest::Sha256;
 use formats::json::{Object, Value};
 use formats::reason::Reason;
-use formats::tuf::{Envelope, KeyId, Role, UnixTime};
+use formats::tuf::{Envelope, KeyId, Offline, Role, UnixTime};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::state::State;
@@ -161,6 +162,23 @@ impl Event {
         now: UnixTime,
     ) -> Self {
         Event::new("abandoned", anchor, now).payload(role, version, digest)
+    }
+
+    /// A signature of an offline statement, by its key. Statements have no versions: any number of
+    /// bundles may be made of one state.
+    pub fn offline(
+        anchor: &Sha256,
+        (digest, statement): (&Sha256, &Offline),
+        keyid: &KeyId,
+        now: UnixTime,
+    ) -> Self {
+        let targets = statement.targets.keys().map(|name| Value::from(name.as_str())).collect();
+        Event::new("offline", anchor, now)
+            .with("digest", Value::from(digest.to_hex()))
+            .with("keyid", Value::from(keyid.to_string()))
+            .with("expires", Value::from(statement.expires.to_string()))
+            .with("timestamp", int(statement.timestamp.version))
+            .with("targets", Value::Array(targets))
     }
 
     /// A state that is visible now.

@@ -20,6 +20,10 @@
 //! keys = ["dave.pub"]
 //! terminating = true
 //!
+//! [offline]                        # bundles of `bundle --valid-for`
+//! longest = "30d"
+//! role = "demo-releases"           # who signs for it; absent: targets
+//!
 //! [hardware.racklet-cu-v1]
 //! needs = ["os", "firmware"]
 //! slots = { os = "2GiB", firmware = "16MiB" }
@@ -63,8 +67,19 @@ pub struct Policy {
     pub roles: BTreeMap<Role, RolePolicy>,
     /// Delegations in their order.
     pub delegations: Vec<DelegationPolicy>,
+    /// The longest that bundles may be valid offline.
+    pub offline: Option<OfflinePolicy>,
     /// Hardware by id.
     pub hardware: BTreeMap<String, Hardware>,
+}
+
+/// Offline validity of bundles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfflinePolicy {
+    /// Seconds; 0: none.
+    pub longest: u64,
+    /// The delegated role that signs for it; `None`: as it is, at first the top level.
+    pub role: Option<String>,
 }
 
 /// One role.
@@ -109,8 +124,16 @@ struct FileForm {
     roles: BTreeMap<String, RoleForm>,
     #[serde(default)]
     delegation: Vec<DelegationForm>,
+    offline: Option<OfflineForm>,
     #[serde(default)]
     hardware: BTreeMap<String, HardwareForm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfflineForm {
+    longest: String,
+    role: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -177,6 +200,13 @@ impl Policy {
                 role: RolePolicy { keys: form.keys, threshold: form.threshold, expires },
             });
         }
+        if let Some(form) = form.offline {
+            let none = form.longest == "none";
+            let longest = if none { 0 } else { parse_duration(&form.longest)? };
+            // The bounds are those of a flag.
+            Expiry::default().with_offline(longest, form.role.clone())?;
+            policy.offline = Some(OfflinePolicy { longest, role: form.role });
+        }
         for (id, form) in form.hardware {
             let mut hardware = Hardware { needs: form.needs, slots: BTreeMap::new() };
             for (component, size) in form.slots {
@@ -219,6 +249,9 @@ impl Policy {
             if let Some(seconds) = delegation.role.expires {
                 expiry = expiry.with(Role::Delegated(delegation.name.clone()), seconds)?;
             }
+        }
+        if let Some(offline) = &self.offline {
+            expiry = expiry.with_offline(offline.longest, offline.role.clone())?;
         }
         Ok(expiry)
     }
@@ -279,6 +312,7 @@ mod tests {
             ("role member", "[roles.root]\nthresh = 2"),
             ("duration", "[roles.root]\nexpires = \"soon\""),
             ("case 190: too long", "[roles.timestamp]\nexpires = \"31d\""),
+            ("offline validity", "[offline]\nlongest = \"2y\""),
             ("size", "[hardware.a.slots]\nos = \"2 GB\""),
             ("delegation", "[[delegation]]\nname = \"root\"\npaths = []\nkeys = []"),
         ] {

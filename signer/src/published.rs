@@ -13,9 +13,11 @@ use std::collections::BTreeMap;
 
 use formats::digest::Digest;
 use formats::oci::{
-    Descriptor, EMPTY_CONFIG, Manifest, OciError, RepositoryName, Tag, annotation, media_type,
+    Descriptor, EMPTY_CONFIG, MANIFEST_LIMIT, Manifest, OciError, RepositoryName, Tag, annotation,
+    media_type,
 };
 use formats::reason::Reason;
+use formats::tuf::OFFLINE_LIMIT;
 use update_core::trust::Limits;
 
 use crate::repository::{Expect, Registry, RegistryError};
@@ -83,6 +85,22 @@ pub fn fetch_tag(registry: &dyn Registry, tag: &Tag) -> Result<Option<Files>, Pu
     match registry.tagged(&repository, tag)? {
         Some(bytes) => files_of(registry, &repository, &bytes).map(Some),
         None => Ok(None),
+    }
+}
+
+/// The reference of a bundle's offline statement.
+pub const OFFLINE_REFERENCE: &str = "tuf:offline";
+
+/// The offline statement of a bundle, not verified; a registry has none.
+pub fn offline_statement(registry: &dyn Registry) -> Result<Option<Vec<u8>>, PublishedError> {
+    let Some(layout) = registry.layout() else { return Ok(None) };
+    let found = layout.resolve(OFFLINE_REFERENCE).map_err(RegistryError::from)?;
+    let Some(found) = found else { return Ok(None) };
+    let read = |digest, max| layout.read_blob(digest, max).map_err(RegistryError::from);
+    let manifest = Manifest::parse(&read(&found.digest, MANIFEST_LIMIT)?)?;
+    match manifest.layers.as_slice() {
+        [only] => Ok(Some(read(&only.digest, OFFLINE_LIMIT)?)),
+        _ => Err(PublishedError::OtherArtifact(registry.reference().to_string())),
     }
 }
 

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use formats::release::Summary;
 use formats::tuf::{
-    DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, Metadata, REPOSITORY, Role,
-    RoleKeys, TargetFile, Targets, UnixTime,
+    DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, Metadata, OFFLINE,
+    OfflineRule, REPOSITORY, Role, RoleKeys, TargetFile, Targets, UnixTime,
 };
 use serde::Serialize;
 
@@ -98,6 +98,7 @@ fn section(
         let none = Keys::new();
         delegation_lines(&mut lines, old.and_then(|old| old.delegations.as_ref()), &targets, &none);
         period_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
+        offline_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
         other_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
         (targets.header().clone(), old.map_or(0, |old| old.header.version))
     } else {
@@ -323,6 +324,28 @@ fn period_line(
     }
 }
 
+/// Who may let a bundle outlast its timestamp, and for how long.
+fn offline_line(
+    lines: &mut Vec<String>,
+    old: Option<&formats::json::Object>,
+    new: &formats::json::Object,
+) {
+    if old.and_then(|old| old.get(OFFLINE)) == new.get(OFFLINE) {
+        return;
+    }
+    let rule = match OfflineRule::of(new) {
+        Ok(None) => "cannot be valid offline".to_owned(),
+        Ok(Some(OfflineRule { longest: 0, .. })) => "may not be valid offline".to_owned(),
+        Ok(Some(OfflineRule { longest, role })) => {
+            let role = role.unwrap_or_else(|| Role::Targets.to_string());
+            format!("may be valid offline for {longest} s, when {role} signs for it")
+        }
+        Err(error) => format!("have a rule that nodes cannot read: {error}"),
+    };
+    let mark = if old.is_some_and(|old| old.contains_key(OFFLINE)) { '~' } else { '+' };
+    lines.push(format!("{mark} bundles {rule}"));
+}
+
 /// Members this program has no words for are named, not passed over.
 fn other_line(
     lines: &mut Vec<String>,
@@ -332,7 +355,7 @@ fn other_line(
     let names: BTreeSet<&String> =
         old.into_iter().flat_map(|old| old.keys()).chain(new.keys()).collect();
     // These have their own words; an id that is not the root's does not verify.
-    let known = [crate::plan::PERIOD_MEMBER, REPOSITORY];
+    let known = [crate::plan::PERIOD_MEMBER, REPOSITORY, OFFLINE];
     for name in names.into_iter().filter(|name| !known.contains(&name.as_str())) {
         let is = new.get(name);
         if old.and_then(|old| old.get(name)) != is {

@@ -106,9 +106,22 @@ pub fn verify_metadata(
     trust_root: &[u8],
     now: UnixTime,
 ) -> Result<TrustedSet, VerifyError> {
+    verify_offline(files, trust_root, None, now)
+}
+
+/// The same with the offline statement of a bundle.
+pub fn verify_offline(
+    files: &BTreeMap<String, Vec<u8>>,
+    trust_root: &[u8],
+    statement: Option<&[u8]>,
+    now: UnixTime,
+) -> Result<TrustedSet, VerifyError> {
     let clock = Clock { system: now, build: UnixTime::EPOCH };
     let mut refresh = Refresh::begin(Stored::default(), trust_root, clock, Limits::default())
         .map_err(VerifyError::Trust)?;
+    if let Some(statement) = statement {
+        refresh = refresh.with_offline(statement.to_vec());
+    }
     let fetch = |wanted: &update_core::trust::Fetch| match files.get(&wanted.file_name) {
         None => Reply::NotFound,
         Some(bytes) if bytes.len() as u64 > wanted.max_len => Reply::TooLong,

@@ -18,10 +18,15 @@ use signer::repository::{Access, ClientOptions, open};
 
 fn bundle_to(fixture: &Fixture, name: &str, version: &str) -> std::path::PathBuf {
     let output = fixture.path(name);
-    let selection = Selection::Version(version.parse().unwrap());
-    let request = BundleRequest { product: "demo".to_owned(), selection, output: output.clone() };
+    let request = BundleRequest {
+        product: "demo".to_owned(),
+        selection: Selection::Versions(vec![version.parse().unwrap()]),
+        output: output.clone(),
+        form: None,
+        valid_for: None,
+    };
     let readable = fixture.readable();
-    bundle(readable.as_ref(), &fixture.root(), &request, NOW, Show::Nothing).unwrap();
+    bundle(readable.as_ref(), &mut fixture.signing(), &request, NOW, Show::Nothing).unwrap();
     output
 }
 

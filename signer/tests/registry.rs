@@ -61,9 +61,14 @@ fn round_trip(fixture: &Fixture, registry: &dyn Registry) {
     assert_eq!((local.index, local.state), (published.index, published.state));
 
     let output = fixture.path("bundle.tar");
-    let selection = Selection::Channel("stable".to_owned());
-    let request = BundleRequest { product: "demo".to_owned(), selection, output: output.clone() };
-    bundle(registry, &root, &request, NOW, Show::Nothing).unwrap();
+    let request = BundleRequest {
+        product: "demo".to_owned(),
+        selection: Selection::Channel("stable".to_owned()),
+        output: output.clone(),
+        form: None,
+        valid_for: None,
+    };
+    bundle(registry, &mut fixture.signing(), &request, NOW, Show::Nothing).unwrap();
     let reference = format!("oci-archive:{}", output.display()).parse().unwrap();
     let tar = open(&reference, Access::Read, &ClientOptions::default()).unwrap();
     verify(tar.as_ref(), Some(&root), NOW, Show::Nothing).unwrap();

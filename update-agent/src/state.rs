@@ -11,6 +11,7 @@
 //! | `bank-NAME` | what was taken from the only bank of a component |
 //! | `history` | what happened |
 //! | `channel` | the last channel document |
+//! | `offline` | the offline statement by which a bundle was accepted last |
 //! | `report` | last check and last error, for `status` |
 //! | `root` | the trust root of the last `reset --root`; absent: the one of the configuration |
 //! | `reset` | a reset that is decided and not yet finished |
@@ -94,6 +95,9 @@ pub struct MetadataVersions {
     pub targets: u64,
     /// Unix seconds at which the first of them expires.
     pub expires: i64,
+    /// Unix seconds at which the offline statement of a bundle ends, if that was needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<i64>,
 }
 
 /// The last decision.
@@ -225,7 +229,7 @@ impl State {
         if let Some(root) = &reset.root {
             self.write("root", root.as_bytes())?;
         }
-        for name in ["trust", "channel", "report", "journal", "probation"] {
+        for name in ["trust", "channel", "offline", "report", "journal", "probation"] {
             record::remove(&self.dir, name)?;
         }
         let mut record = self.boot_record()?;
@@ -402,6 +406,21 @@ impl State {
             record::remove(&self.dir, "channel")?;
         }
         self.write("channel", bytes)
+    }
+
+    /// The offline statement by which a bundle was accepted, to be verified again.
+    pub fn offline_statement(&self) -> Option<Vec<u8>> {
+        record::read(&self.dir, "offline").ok().flatten().map(|found| found.record.payload)
+    }
+
+    /// Keeps it, so that `explain` can answer as long as it stands.
+    pub fn save_offline_statement(&self, _: &Held, bytes: &[u8]) -> Result<(), AgentError> {
+        match record::read(&self.dir, "offline") {
+            Ok(Some(found)) if found.record.payload == bytes => return Ok(()),
+            Ok(_) => {}
+            Err(_) => record::remove(&self.dir, "offline")?,
+        }
+        self.write("offline", bytes)
     }
 
     /// The chunk list of that digest, if it was kept and is whole.

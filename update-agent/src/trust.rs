@@ -151,6 +151,10 @@ fn refresh_from<'a>(
     let known = known.map(|known| known.etag);
     let unchanged = stored.clone();
     let mut refresh = Refresh::begin(stored, shipped_root, clock(state.now()), Limits::default())?;
+    let statement = statement_of(source);
+    if let Some(statement) = &statement {
+        refresh = refresh.with_offline(statement.clone());
+    }
     let mut files = Files { source: Some(source), listed: None };
     let (set, etag) = match source.tuf_state(known.as_deref())? {
         TufState::Unchanged => {
@@ -168,7 +172,20 @@ fn refresh_from<'a>(
     report.last_success = Some(state.now());
     report.metadata = Some(versions(&set));
     save_report_if_news(state, held, report)?;
+    if set.offline().is_some() {
+        state.save_offline_statement(held, statement.as_deref().unwrap_or_default())?;
+    }
     Ok(Trusted { set, files, state })
+}
+
+/// The offline statement of a bundle. One that cannot be read is none: it is needed only when the
+/// metadata has expired, and is missed then.
+fn statement_of(source: &dyn Source) -> Option<Vec<u8>> {
+    source.offline_statement().unwrap_or_else(|error| {
+        let error = AgentError::from(error);
+        tracing::warn!(code = error.reason().code(), "{}", error.chain());
+        None
+    })
 }
 
 /// SHA-256 of the metadata that a poll compares.
@@ -198,6 +215,9 @@ pub fn offline<'a>(
     let stored: Stored = state.trust()?;
     let unchanged = stored.clone();
     let mut refresh = Refresh::begin(stored, shipped_root, clock(state.now()), Limits::default())?;
+    if let Some(statement) = state.offline_statement() {
+        refresh = refresh.with_offline(statement);
+    }
     let same = |wanted: &Fetch| Ok(unchanged.as_unchanged_source(wanted));
     let set = drive(&mut refresh, state, held, same)?;
     Ok(Trusted { set, files: Files { source: None, listed: None }, state })
@@ -210,6 +230,7 @@ fn versions(set: &TrustedSet) -> MetadataVersions {
         snapshot: set.snapshot().header().version,
         targets: set.targets().header().version,
         expires: set.first_expiry().1.secs(),
+        offline: set.offline().map(|offline| offline.expires().secs()),
     }
 }
 
@@ -285,7 +306,8 @@ impl Trusted<'_> {
                 }
             };
         }
-        Ok(Proof { known_time: self.set.now(), version: version.clone(), files })
+        // A chooser has no statement: it judges by a time at which all of this was alive.
+        Ok(Proof { known_time: self.set.last_alive(), version: version.clone(), files })
     }
 
     /// The channel's document.

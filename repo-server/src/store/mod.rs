@@ -337,7 +337,11 @@ impl Store {
             match pieces.next() {
                 Ok(piece) if piece.is_empty() => break,
                 Ok(piece) => bytes.extend_from_slice(&piece),
-                Err(error @ StoreError::Layout(LayoutError::BlobRange { .. })) => {
+                Err(
+                    error @ StoreError::Layout(
+                        LayoutError::BlobRange { .. } | LayoutError::Shortened(_),
+                    ),
+                ) => {
                     return told(&error);
                 }
                 Err(error) => return Err(error),
@@ -371,7 +375,9 @@ impl Store {
             }
             Err(
                 error @ StoreError::Layout(
-                    LayoutError::BlobDigest { .. } | LayoutError::BlobRange { .. },
+                    LayoutError::BlobDigest { .. }
+                    | LayoutError::BlobRange { .. }
+                    | LayoutError::Shortened(_),
                 ),
             ) => {
                 tracing::error!(error = %chain(&error), "not served");

@@ -8,7 +8,7 @@ use formats::release::{ComponentName, Mixture};
 use formats::tuf::UnixTime;
 use formats::version::Version;
 
-use crate::commands::ComponentInput;
+use crate::commands::{ComponentInput, Form};
 use crate::error::SignerError;
 use crate::image::RawReason;
 use crate::key::TokenKeyKind;
@@ -100,24 +100,31 @@ pub(super) enum Command {
         #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
         expires: Vec<String>,
     },
-    /// Write one release with all its metadata to a directory or tar
+    /// Write releases with all their metadata to a tar or directory, for nodes without a network
     Bundle {
         #[command(flatten)]
         repo: RepoArgs,
         #[command(flatten)]
-        trust: TrustArgs,
+        signing: SigningArgs,
         /// The product
         #[arg(long)]
         product: String,
-        /// The release
+        /// The release; several may be given
         #[arg(long, conflicts_with = "channel")]
-        version: Option<Version>,
+        version: Vec<Version>,
         /// The release this channel offers
         #[arg(long)]
         channel: Option<String>,
-        /// FILE.tar, or a directory
-        #[arg(long, short, value_name = "FILE.tar|DIR")]
+        /// FILE.tar, a directory, or - for a tar on standard output
+        #[arg(long, short, value_name = "FILE.tar|DIR|-")]
         output: PathBuf,
+        /// What to write, whatever the name of the output ends in
+        #[arg(long, value_name = "FORM")]
+        form: Option<FormArg>,
+        /// Let nodes without a network use it for so long (30d), whatever its timestamp says: signed
+        /// with the targets keys, up to what targets allow (`--expires offline=DURATION`)
+        #[arg(long, value_name = "DURATION")]
+        valid_for: Option<String>,
     },
     /// Show what is in a repository or bundle
     Inspect {
@@ -187,6 +194,24 @@ pub(super) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// The form of a bundle.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum FormArg {
+    /// One tar file
+    Tar,
+    /// A directory
+    Directory,
+}
+
+impl From<FormArg> for Form {
+    fn from(form: FormArg) -> Self {
+        match form {
+            FormArg::Tar => Form::Tar,
+            FormArg::Directory => Form::Directory,
+        }
+    }
 }
 
 /// What can be staged.
@@ -352,7 +377,8 @@ const PASSPHRASE: &str = "Protect new offline keys with a passphrase, from SIGNE
                           or the terminal; done anyway when that variable is set";
 
 const EXPIRES: &str = "How long signatures of a role last from now on (7d, 12h, 1y); at first root \
-                       1y, targets 90d, snapshot 7d, timestamp 1d";
+                       1y, targets 90d, snapshot 7d, timestamp 1d; offline=DURATION|none in targets \
+                       bounds `bundle --valid-for`, at first 90d";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {

@@ -14,14 +14,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::CommandFactory;
 use formats::reason::Exit;
-use formats::reference::Reference;
+use formats::reference::{Reference, ReferenceError};
 use formats::tuf::UnixTime;
 
-use self::args::{Command, KeyCommand, LogCommand, RegistryArgs, StageCommand, TrustArgs};
+use self::args::{
+    Command, KeyCommand, LogCommand, RegistryArgs, SigningArgs, StageCommand, TrustArgs,
+};
 use self::signing::Which;
 use crate::commands::{self, Delivery, ROOT_FILE, Report, Signing, StageReport};
 use crate::error::SignerError;
-use crate::plan::Expiry;
+use crate::plan::{Expiry, parse_duration};
 use crate::progress::Show;
 use crate::repository::{Access, Registry, open};
 
@@ -108,21 +110,36 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             let report = commands::refresh(registry.as_ref(), &mut signing, &expiry, now)?;
             output::success(&report, json);
         }
-        Command::Bundle { repo, trust, product, version, channel, output } => {
-            let selection = match (version, channel) {
-                (Some(version), None) => commands::Selection::Version(version),
-                (None, Some(channel)) => commands::Selection::Channel(channel),
-                _ => return Err(SignerError::Usage("give --version or --channel".to_owned())),
+        Command::Bundle {
+            repo,
+            signing,
+            product,
+            version,
+            channel,
+            output: to,
+            form,
+            valid_for,
+        } => {
+            let selection = match channel {
+                None if !version.is_empty() => commands::Selection::Versions(version),
+                Some(channel) => commands::Selection::Channel(channel),
+                None => {
+                    return Err(SignerError::Usage("give --version or --channel".to_owned()));
+                }
             };
-            let root = trust_root(&trust)?.ok_or_else(|| {
-                SignerError::Usage("give --keys DIR or --root FILE to verify against".to_owned())
-            })?;
+            let valid_for = valid_for.as_deref().map(parse_duration).transpose()?;
+            let mut signing = bundling(&signing, valid_for.is_some(), &repo.repo)?;
             let registry = opened(&repo.repo, &repo.registry, Access::Read)?;
-            let request = commands::BundleRequest { product, selection, output };
-            output::success(
-                &commands::bundle(registry.as_ref(), &root, &request, now, show)?,
-                json,
-            );
+            let form = form.map(Into::into);
+            let request =
+                commands::BundleRequest { product, selection, output: to, form, valid_for };
+            let report = commands::bundle(registry.as_ref(), &mut signing, &request, now, show)?;
+            // Standard output is the tar.
+            if request.output.as_os_str() == "-" {
+                output::success_beside(&report, json);
+            } else {
+                output::success(&report, json);
+            }
         }
         Command::Inspect { reference, registry, trust } => {
             let registry = opened(&reference, &registry, Access::Read)?;
@@ -227,6 +244,22 @@ fn key_command(command: KeyCommand, json: bool) -> Result<(), SignerError> {
     Ok(())
 }
 
+/// Who makes a bundle: with keys where something is signed, otherwise only to look.
+fn bundling(
+    arguments: &SigningArgs,
+    signs: bool,
+    repository: &str,
+) -> Result<Signing, SignerError> {
+    if signs {
+        return signing::signing(arguments, Which::All, Some(repository));
+    }
+    let trust = TrustArgs { root: arguments.root.clone(), keys: arguments.keys.clone() };
+    let root = trust_root(&trust)?.ok_or_else(|| {
+        SignerError::Usage("give --keys DIR or --root FILE to verify against".to_owned())
+    })?;
+    Ok(Signing { trust_root: Some(root), ..Signing::default() })
+}
+
 fn trust_root(trust: &TrustArgs) -> Result<Option<Vec<u8>>, SignerError> {
     match (&trust.root, &trust.keys) {
         (Some(file), _) => Ok(Some(commands::read_trust_root(file)?)),
@@ -250,6 +283,12 @@ fn opened(
         Ok(reference) => reference,
         // For reading, a path says enough.
         Err(_) if access == Access::Read && Path::new(text).exists() => bare(Path::new(text)),
+        // What is written as a path is one; `https://…` is not.
+        Err(ReferenceError::Transport(_))
+            if !text.contains("://") && (text.contains('/') || text.ends_with(".tar")) =>
+        {
+            return Err(SignerError::NoSuchPlace(text.to_owned()));
+        }
         Err(error) => return Err(SignerError::Usage(error.to_string())),
     };
     Ok(open(&reference, access, &registry.options())?)

@@ -28,6 +28,15 @@ pub(super) fn warn(finding: &Finding) {
     eprintln!("warning: {finding}");
 }
 
+/// Prints a report on standard error, because standard output is what it reports on.
+pub(super) fn success_beside(report: &impl Report, json: bool) {
+    warn_of_example_keys(report);
+    let mut object = members(report);
+    object.insert("ok".to_owned(), Value::Bool(true));
+    let text = if json { Value::Object(object).to_string() } else { report.text() };
+    eprintln!("{text}");
+}
+
 /// Prints an error.
 pub(super) fn failure(error: &SignerError, json: bool) {
     let reason = error.reason();

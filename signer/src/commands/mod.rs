@@ -19,7 +19,7 @@ mod stage;
 mod status;
 mod verify;
 
-pub use bundle::{BundleReport, BundleRequest, Selection, bundle};
+pub use bundle::{BundleReport, BundleRequest, Form, Selection, bundle, form_of};
 pub use ceremony::{Delivery, Signing};
 pub use change::{ChangeReport, Edit, EditOptions, Rotation, edit, refresh};
 pub use channel::{ChannelPreview, ChannelReport, ChannelsReport, SEEN, channel, list as channels};

@@ -1,7 +1,10 @@
 //! `verify`: is a repository or bundle right, to the last byte?
 
-use formats::tuf::UnixTime;
+use std::collections::BTreeMap;
+
+use formats::tuf::{Envelope, Offline, UnixTime};
 use serde::Serialize;
+use update_core::trust::TrustError;
 
 use super::{Report, bytes, counted, has_example_key, time};
 use crate::error::SignerError;
@@ -9,7 +12,7 @@ use crate::progress::Show;
 use crate::published::{self, PublishedError};
 use crate::repository::Registry;
 use crate::state::State;
-use crate::verify::{Extent, Verified, verify_content, verify_metadata};
+use crate::verify::{Extent, Verified, VerifyError, verify_content, verify_offline};
 
 /// What was verified.
 #[derive(Debug, Serialize)]
@@ -25,6 +28,9 @@ pub struct VerifyReport {
     targets_version: u64,
     first_expiry: String,
     first_expiry_role: String,
+    /// Until when nodes without a network take the bundle, by its offline statement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offline_until: Option<String>,
     #[serde(flatten)]
     content: Verified,
     example_keys: bool,
@@ -51,6 +57,9 @@ impl Report for VerifyReport {
             self.first_expiry_role,
             self.first_expiry,
         );
+        if let Some(until) = &self.offline_until {
+            text.push_str(&format!("\nnodes without a network take it until {until}"));
+        }
         if !content.absent.is_empty() {
             text.push_str(&format!("\nsigned but not in here: {}", content.absent.join(", ")));
         }
@@ -81,7 +90,12 @@ pub fn verify(
     let found = published::fetch(registry)?.ok_or_else(nothing)?;
     let state = State::verify(&found.files, trust_root).map_err(PublishedError::from)?;
     let oldest = state.roots.values().next().map(Vec::as_slice).unwrap_or_default();
-    let trusted = verify_metadata(&found.files, trust_root.unwrap_or(oldest), now)?;
+    let root = trust_root.unwrap_or(oldest);
+    let statement = published::offline_statement(registry)?;
+    let trusted = verify_offline(&found.files, root, statement.as_deref(), now)?;
+    let offline_until = statement
+        .map(|statement| whole_offline(&found.files, root, &statement, now))
+        .transpose()?;
     let progress = |label: &str, len| show.begin(label, len);
     let content = verify_content(registry, &state, extent(registry, &state)?, &progress)?;
     let (role, expires) = trusted.first_expiry();
@@ -95,9 +109,28 @@ pub fn verify(
         targets_version: state.targets.data.header.version,
         first_expiry: time(expires),
         first_expiry_role: role.to_string(),
+        offline_until: offline_until.map(time),
         content,
         example_keys: has_example_key(&state.root),
     })
+}
+
+/// Until when a bundle is good offline, tried as a node will in the last second of it.
+fn whole_offline(
+    files: &BTreeMap<String, Vec<u8>>,
+    root: &[u8],
+    statement: &[u8],
+    now: UnixTime,
+) -> Result<UnixTime, SignerError> {
+    let said = Envelope::parse(statement).and_then(|envelope| Offline::parse(envelope.signed()));
+    let said = said.map_err(|source| {
+        let file = published::OFFLINE_REFERENCE.to_owned();
+        VerifyError::Trust(TrustError::Refused { file, source })
+    })?;
+    if now < said.expires {
+        verify_offline(files, root, Some(statement), said.expires.plus(-1))?;
+    }
+    Ok(said.expires)
 }
 
 /// A repository has an alias of its state; a bundle, made for carrying, has not.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use formats::json::{Object, Value};
-use formats::tuf::{Role, UnixTime};
+use formats::tuf::{OFFLINE, OfflineRule, Role, UnixTime};
 
 /// Member of signed metadata: seconds from signing to expiry (tuf-on-ci keeps the like in
 /// `x-tuf-on-ci-expiry-period`).
@@ -18,6 +18,12 @@ const DAY: u64 = 86_400;
 const LONGEST: u64 = 3650 * DAY;
 /// 30 days: a thief of the network could keep a node from newer releases for so long.
 const LONGEST_TIMESTAMP: u64 = 30 * DAY;
+/// 1 year: who carries updates to a site comes that often.
+const LONGEST_OFFLINE: u64 = 365 * DAY;
+/// 90 days: as long as targets last by default.
+const DEFAULT_OFFLINE: u64 = 90 * DAY;
+/// What stands in the place of a role in `offline=DURATION`.
+const OFFLINE_WORD: &str = "offline";
 
 /// A period outside of what is reasonable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +34,18 @@ pub enum ExpiryError {
     )]
     Duration(String),
     /// Not `ROLE=DURATION`.
-    #[error("{0:?} is not ROLE=DURATION with ROLE one of root, targets, snapshot, timestamp")]
+    #[error(
+        "{0:?} is not ROLE=DURATION with ROLE one of root, targets, snapshot, timestamp, offline"
+    )]
     Role(String),
+    /// Offline bundles that would outlast what nodes should be asked to rely on.
+    #[error("bundles may be valid offline for at most {limit_days} days, not {seconds} seconds")]
+    Offline {
+        /// What was asked for.
+        seconds: u64,
+        /// What is accepted.
+        limit_days: u64,
+    },
     /// Nothing, or more than nodes should be asked to rely on.
     #[error("{role} metadata must last from 1 second to {limit_days} days, not {seconds} seconds")]
     Period {
@@ -54,7 +70,17 @@ pub enum ExpiryError {
 
 /// Periods of the top-level roles, where they are not those of the metadata before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Expiry(BTreeMap<Role, u64>);
+pub struct Expiry {
+    periods: BTreeMap<Role, u64>,
+    offline: OfflineChange,
+}
+
+/// What is to change in the rule for offline statements that targets carry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct OfflineChange {
+    longest: Option<u64>,
+    role: Option<String>,
+}
 
 impl Expiry {
     /// Reads `ROLE=DURATION` arguments.
@@ -63,6 +89,12 @@ impl Expiry {
         for argument in arguments.iter().map(AsRef::as_ref) {
             let refused = || ExpiryError::Role(argument.chars().take(80).collect());
             let (role, duration) = argument.split_once('=').ok_or_else(refused)?;
+            if role == OFFLINE_WORD {
+                let none = duration == "none";
+                let longest = if none { 0 } else { parse_duration(duration)? };
+                expiry = expiry.with_offline(longest, None)?;
+                continue;
+            }
             let role = Role::TOP_LEVEL.into_iter().find(|known| known.name() == role);
             let role = role.ok_or_else(refused)?;
             expiry = expiry.with(role, parse_duration(duration)?)?;
@@ -76,22 +108,35 @@ impl Expiry {
         if seconds == 0 || seconds > limit {
             return Err(ExpiryError::Period { role, seconds, limit_days: limit / DAY });
         }
-        self.0.insert(role, seconds);
+        self.periods.insert(role, seconds);
+        Ok(self)
+    }
+
+    /// The same with the longest that bundles may be valid offline, in seconds (0: not at all), and
+    /// the delegated role that signs for it, if it changes.
+    pub fn with_offline(mut self, longest: u64, role: Option<String>) -> Result<Self, ExpiryError> {
+        if longest > LONGEST_OFFLINE {
+            let limit_days = LONGEST_OFFLINE / DAY;
+            return Err(ExpiryError::Offline { seconds: longest, limit_days });
+        }
+        self.offline = OfflineChange { longest: Some(longest), role };
         Ok(self)
     }
 
     /// Fills in the periods of `other` where nothing is said.
     pub fn or(mut self, other: &Expiry) -> Self {
-        for (role, seconds) in &other.0 {
-            self.0.entry(role.clone()).or_insert(*seconds);
+        for (role, seconds) in &other.periods {
+            self.periods.entry(role.clone()).or_insert(*seconds);
         }
+        self.offline.longest = self.offline.longest.or(other.offline.longest);
+        self.offline.role = self.offline.role.or_else(|| other.offline.role.clone());
         self
     }
 
     /// Periods as given, filled in from those of the policy, which none may exceed.
     pub fn within(self, policy: &Expiry) -> Result<Self, ExpiryError> {
-        for (role, seconds) in &self.0 {
-            if let Some(limit) = policy.0.get(role).copied().filter(|limit| seconds > limit) {
+        for (role, seconds) in &self.periods {
+            if let Some(limit) = policy.periods.get(role).copied().filter(|limit| seconds > limit) {
                 let (role, seconds) = (role.clone(), *seconds);
                 return Err(ExpiryError::Policy { role, seconds, limit });
             }
@@ -103,10 +148,31 @@ impl Expiry {
     /// further members; notes the period among them.
     pub fn apply(&self, role: &Role, now: UnixTime, members: &mut Object) -> UnixTime {
         let before = period_of(members);
-        let given = self.0.get(role).copied().or(before).unwrap_or(default_period(role));
+        if *role == Role::Targets {
+            self.offline.apply(members);
+        }
+        let given = self.periods.get(role).copied().or(before).unwrap_or(default_period(role));
         let seconds = i64::try_from(given.min(limit_of(role))).unwrap_or_default();
         members.insert(PERIOD_MEMBER.to_owned(), Value::Int(seconds));
         now.plus(seconds)
+    }
+}
+
+impl OfflineChange {
+    /// Writes the rule into targets. Where nothing was ever said, 90 days: an offline statement needs
+    /// a signature of its own, so the rule alone opens nothing.
+    fn apply(&self, members: &mut Object) {
+        // What cannot be read is kept, until somebody says something else.
+        let Ok(before) = OfflineRule::of(members) else {
+            if self.longest.is_none() {
+                return;
+            }
+            members.remove(OFFLINE);
+            return self.apply(members);
+        };
+        let (longest, role) = before.map_or((None, None), |rule| (Some(rule.longest), rule.role));
+        let longest = self.longest.or(longest).unwrap_or(DEFAULT_OFFLINE);
+        OfflineRule { longest, role: self.role.clone().or(role) }.write(members);
     }
 }
 
@@ -203,9 +269,36 @@ mod tests {
     fn no_period_is_longer_than_the_policy_has_it() {
         let policy = Expiry::parse(&["timestamp=2d", "snapshot=7d"]).unwrap();
         let given = |text: &str| Expiry::parse(&[text]).unwrap().within(&policy);
-        assert_eq!(given("timestamp=1d").unwrap().0[&Role::Snapshot], 7 * DAY);
+        assert_eq!(given("timestamp=1d").unwrap().periods[&Role::Snapshot], 7 * DAY);
         assert!(given("root=2y").is_ok());
         assert!(matches!(given("timestamp=3d"), Err(ExpiryError::Policy { .. })));
+    }
+
+    #[test]
+    fn the_offline_rule_lasts_until_it_is_changed() {
+        let now = UnixTime::from_secs(1_000_000);
+        let mut members = Object::new();
+        let rule = |members: &Object| OfflineRule::of(members).unwrap().unwrap();
+        let mut sign = |expiry: &Expiry, role: Role| {
+            expiry.apply(&role, now, &mut members);
+            rule(&members)
+        };
+        let silent = Expiry::default();
+        assert_eq!(sign(&silent, Role::Targets).longest, 90 * DAY, "at first");
+        let thirty = Expiry::parse(&["offline=30d"]).unwrap();
+        assert_eq!(sign(&thirty, Role::Targets).longest, 30 * DAY);
+        assert_eq!(sign(&silent, Role::Targets).longest, 30 * DAY, "kept");
+        let by_role = Expiry::default().with_offline(DAY, Some("bundles".to_owned())).unwrap();
+        sign(&by_role, Role::Targets);
+        let both = OfflineRule { longest: 30 * DAY, role: Some("bundles".to_owned()) };
+        assert_eq!(sign(&thirty.or(&by_role), Role::Targets), both, "the role is kept");
+        let none = Expiry::parse(&["offline=none"]).unwrap();
+        assert_eq!(sign(&none, Role::Targets).longest, 0);
+        assert_eq!(sign(&silent, Role::Targets).longest, 0, "forbidden stays forbidden");
+        let mut other = Object::new();
+        silent.apply(&Role::Snapshot, now, &mut other);
+        assert_eq!(OfflineRule::of(&other), Ok(None), "targets only");
+        assert!(Expiry::parse(&["offline=2y"]).is_err());
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl LayoutRepository {
         let path = path_of(&reference);
         let layout: Box<dyn Layout> = match &reference {
             Reference::Archive { .. } => Box::new(Archive::open(path)?),
-            _ => Box::new(LayoutDir::open(path)?),
+            _ => storage::layout::open(path)?,
         };
         Ok(LayoutRepository { kind: Kind::ReadOnly(layout), reference })
     }

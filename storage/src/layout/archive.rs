@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use formats::digest::Digest;
 use formats::oci::Index;
-use formats::ustar::{BLOCK, Header, Kind, padding};
+use formats::ustar::{BLOCK, Header, Kind, UstarError, padding};
 
 use super::blob::{Blob, read_failed};
-use super::{INDEX_LIMIT, Layout, LayoutError, check_layout_file};
+use super::{INDEX_LIMIT, Layout, LayoutError, check_layout_file, sniff};
 use crate::directory::{FileError, open_regular};
 use crate::tree::TreeFile;
 
@@ -46,7 +46,15 @@ impl Archive {
     /// Opens and indexes a tar. The file is opened once, must be a regular file and not a symbolic
     /// link, and is held open.
     pub fn open(path: &Path) -> Result<Self, LayoutError> {
-        Self::from_file(open_regular(path).map_err(LayoutError::opening)?, path)
+        let file = open_regular(path).map_err(|error| match error {
+            FileError::NotRegular(path) => LayoutError::NotFile(path.display().to_string()),
+            // `/dev/stdin` is a link to whatever it is.
+            FileError::Symlink(path) if path.starts_with("/dev") || path.starts_with("/proc") => {
+                LayoutError::NotFile(path.display().to_string())
+            }
+            error => LayoutError::opening(error),
+        })?;
+        Self::from_file(file, path)
     }
 
     /// Indexes a tar that is open already; `path` is for messages.
@@ -107,6 +115,9 @@ impl<'a> Walk<'a> {
     }
 
     fn run(mut self) -> Result<Self, LayoutError> {
+        if self.len == 0 {
+            return Err(LayoutError::Empty(self.path.display().to_string()));
+        }
         while let Some(header) = self.header()? {
             self.entries += 1;
             if self.entries > ENTRY_LIMIT {
@@ -121,7 +132,12 @@ impl<'a> Walk<'a> {
     fn header(&mut self) -> Result<Option<Header>, LayoutError> {
         let block = self.block()?;
         let offset = self.at;
-        let header = Header::parse(&block).map_err(|source| LayoutError::Tar { offset, source })?;
+        let header = Header::parse(&block);
+        let no_tar = matches!(header, Err(UstarError::Magic) | Ok(None)) && offset == 0;
+        if no_tar && let Some(error) = sniff::refuse(self.path, &block) {
+            return Err(error);
+        }
+        let header = header.map_err(|source| LayoutError::Tar { offset, source })?;
         self.at += BLOCK as u64;
         Ok(header)
     }
@@ -214,9 +230,7 @@ fn read_small(file: &File, path: &Path, at: Extent, limit: u64) -> Result<Vec<u8
 
 fn read_exact(file: &File, path: &Path, buf: &mut [u8], offset: u64) -> Result<(), LayoutError> {
     file.read_exact_at(buf, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            LayoutError::Shape { offset, what: "the file became shorter while it was read" }
-        }
+        io::ErrorKind::UnexpectedEof => LayoutError::Shortened(path.display().to_string()),
         _ => LayoutError::Read(FileError::io("read", path, error)),
     })
 }

@@ -1,6 +1,5 @@
 //! Writing a layout as one tar file.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -26,19 +25,12 @@ impl Archive {
         blobs: &[Digest],
         mut progress: impl FnMut(u64),
     ) -> Result<u64, LayoutError> {
-        let mut opened = Vec::new();
-        for digest in blobs {
-            let blob = source.open_blob(digest)?;
-            opened.push(blob.ok_or_else(|| LayoutError::MissingBlob(digest.clone()))?);
-        }
-        opened.sort_by(|a, b| (a.len(), a.digest()).cmp(&(b.len(), b.digest())));
-        opened.dedup_by(|a, b| a.digest() == b.digest());
-
+        let opened = opened(source, blobs)?;
         let (parent, name) = split(path)?;
         let directory = Directory::open(parent).map_err(LayoutError::Write)?;
         let (temporary, file) =
             directory.create_temporary(0o644.into()).map_err(LayoutError::Write)?;
-        let written = write_all(path, &file, index, &opened, &mut progress)
+        let written = write_all(path, &mut &file, index, &opened, &mut progress)
             .and_then(|len| match file.sync_all() {
                 Ok(()) => Ok(len),
                 Err(error) => Err(LayoutError::Write(FileError::io("sync", path, error))),
@@ -55,6 +47,31 @@ impl Archive {
         }
         written
     }
+
+    /// Writes the same bytes to a stream, say a pipe; `shown` is its name in messages. A reader of a
+    /// stream that was cut off sees a tar without its end.
+    pub fn write_to(
+        mut out: impl Write,
+        shown: &Path,
+        source: &dyn Layout,
+        index: &Index,
+        blobs: &[Digest],
+        mut progress: impl FnMut(u64),
+    ) -> Result<u64, LayoutError> {
+        write_all(shown, &mut out, index, &opened(source, blobs)?, &mut progress)
+    }
+}
+
+/// The blobs in the order of the tar, each once.
+fn opened(source: &dyn Layout, blobs: &[Digest]) -> Result<Vec<Blob>, LayoutError> {
+    let mut opened = Vec::new();
+    for digest in blobs {
+        let blob = source.open_blob(digest)?;
+        opened.push(blob.ok_or_else(|| LayoutError::MissingBlob(digest.clone()))?);
+    }
+    opened.sort_by(|a, b| (a.len(), a.digest()).cmp(&(b.len(), b.digest())));
+    opened.dedup_by(|a, b| a.digest() == b.digest());
+    Ok(opened)
 }
 
 /// The directory and the name in it.
@@ -69,25 +86,25 @@ fn split(path: &Path) -> Result<(&Path, &str), LayoutError> {
 
 fn write_all(
     path: &Path,
-    file: &File,
+    out: &mut dyn Write,
     index: &Index,
     blobs: &[Blob],
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64, LayoutError> {
-    let mut tar = Tar { path, out: BufWriter::with_capacity(1 << 18, file), len: 0, progress };
+    let mut tar = Tar { path, out: BufWriter::with_capacity(1 << 18, out), len: 0, progress };
     tar.small("oci-layout", LAYOUT_FILE)?;
     tar.small("index.json", &index.to_bytes())?;
     for blob in blobs {
         tar.blob(blob)?;
     }
     tar.zeros(2 * BLOCK as u64)?;
-    tar.out.flush().map_err(|error| LayoutError::Write(FileError::io("write", path, error)))?;
+    tar.out.flush().map_err(|error| LayoutError::writing(path, error))?;
     Ok(tar.len)
 }
 
 struct Tar<'a> {
     path: &'a Path,
-    out: BufWriter<&'a File>,
+    out: BufWriter<&'a mut dyn Write>,
     len: u64,
     progress: &'a mut dyn FnMut(u64),
 }
@@ -123,9 +140,7 @@ impl Tar<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), LayoutError> {
-        self.out
-            .write_all(bytes)
-            .map_err(|error| LayoutError::Write(FileError::io("write", self.path, error)))?;
+        self.out.write_all(bytes).map_err(|error| LayoutError::writing(self.path, error))?;
         self.len += bytes.len() as u64;
         (self.progress)(self.len);
         Ok(())

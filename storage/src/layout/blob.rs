@@ -55,9 +55,9 @@ impl Blob {
             return Err(LayoutError::BlobRange { digest: self.digest.clone(), end });
         }
         match self.file.read_exact_at(buf, self.offset.saturating_add(offset)) {
-            // Cut while we read it.
+            // Cut while we read it: the medium's fault, not that of who signed.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(LayoutError::BlobRange { digest: self.digest.clone(), end })
+                Err(LayoutError::Shortened(self.path.display().to_string()))
             }
             Err(error) => Err(read_failed(&self.path, error)),
             Ok(()) => Ok(()),

@@ -16,6 +16,7 @@ mod archive;
 mod archive_writer;
 mod blob;
 mod dir;
+mod sniff;
 mod writer;
 
 use std::path::Path;
@@ -54,6 +55,43 @@ pub enum LayoutError {
     /// `oci-layout` or `index.json` is missing, or `oci-layout` is of another version.
     #[error("{0} is not an OCI image layout of version 1: {1}")]
     NotLayout(String, &'static str),
+    /// The medium's file system takes no file this large; what was there before still is.
+    #[error(
+        "{0} is too large for a file of this medium: FAT32 ends at 4 GiB; use exFAT, ext4 or the directory form"
+    )]
+    TooLargeForMedium(String),
+    /// A pipe or device where a bundle must be.
+    #[error(
+        "{0} is not a file, and a bundle must be one: write what comes from a pipe to a file, or mount the device and name the file on it"
+    )]
+    NotFile(String),
+    /// A bundle that was compressed on its way.
+    #[error("{path} is compressed; unpack it first: {program} {path}")]
+    Compressed {
+        /// Which file.
+        path: String,
+        /// What unpacks it.
+        program: &'static str,
+    },
+    /// A file that is no tar at all.
+    #[error("{path} is no bundle; it looks like {what}")]
+    NotBundle {
+        /// Which file.
+        path: String,
+        /// What it looks like.
+        what: &'static str,
+    },
+    /// A file without content.
+    #[error("{0} is empty; copy it again")]
+    Empty(String),
+    /// A directory that is no layout, with bundles in it.
+    #[error("{path} is no bundle, but holds {found}: name one of them")]
+    HoldsBundles {
+        /// Which directory.
+        path: String,
+        /// Names of the tar files in it, at most [`SHOWN_LIMIT`].
+        found: String,
+    },
     /// `index.json` is malformed.
     #[error(transparent)]
     Document(#[from] OciError),
@@ -92,6 +130,11 @@ pub enum LayoutError {
         /// Where the wanted part ends.
         end: u64,
     },
+    /// The medium gives less of a file than it had when it was opened.
+    #[error(
+        "{0} became shorter while it was read: was the medium pulled out, or the file written anew?"
+    )]
+    Shortened(String),
     /// A tar header is not of the form we take.
     #[error("bundle at byte {offset}")]
     Tar {
@@ -102,7 +145,7 @@ pub enum LayoutError {
         source: UstarError,
     },
     /// The tar is cut off, has an entry past its end or anything after its end marker.
-    #[error("bundle is damaged at byte {offset}: {what}")]
+    #[error("bundle is damaged at byte {offset}: {what}; copy it again")]
     Shape {
         /// Where.
         offset: u64,
@@ -127,6 +170,16 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
+    /// An error of writing, with a word of its own for files that a medium cannot hold.
+    pub(crate) fn writing(path: &Path, error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::FileTooLarge => {
+                LayoutError::TooLargeForMedium(path.display().to_string())
+            }
+            _ => LayoutError::Write(FileError::io("write", path, error)),
+        }
+    }
+
     /// An error of opening: what is not a file is refused, the rest is a failure to read.
     pub(crate) fn opening(error: FileError) -> Self {
         match error {
@@ -138,9 +191,9 @@ impl LayoutError {
     /// The stable reason.
     pub fn reason(&self) -> Reason {
         match self {
-            LayoutError::Read(_) => Reason::Unreachable,
-            LayoutError::Write(_) => Reason::StoreIo,
-            LayoutError::Refused(_) => Reason::PathRefused,
+            LayoutError::Read(_) | LayoutError::Shortened(_) => Reason::Unreachable,
+            LayoutError::Write(_) | LayoutError::TooLargeForMedium(_) => Reason::StoreIo,
+            LayoutError::Refused(_) | LayoutError::NotFile(_) => Reason::PathRefused,
             LayoutError::Tar { source: UstarError::Name(_), .. } => Reason::PathRefused,
             LayoutError::BlobDigest { .. } => Reason::HashMismatch,
             LayoutError::BlobTooLong { .. } | LayoutError::BlobRange { .. } => {
@@ -148,6 +201,10 @@ impl LayoutError {
             }
             LayoutError::IndexTooLarge(_) | LayoutError::TooManyEntries => Reason::MetaLimit,
             LayoutError::NotLayout(..)
+            | LayoutError::Compressed { .. }
+            | LayoutError::NotBundle { .. }
+            | LayoutError::Empty(_)
+            | LayoutError::HoldsBundles { .. }
             | LayoutError::Document(_)
             | LayoutError::AmbiguousReference(_)
             | LayoutError::MissingBlob(_)
@@ -211,13 +268,33 @@ pub trait Layout: Send + Sync {
     }
 }
 
+/// 8 names: enough to see what lies in a directory.
+pub const SHOWN_LIMIT: usize = 8;
+
 /// Opens a layout for reading: a directory, or else a tar file.
+///
+/// Errors: as [`LayoutDir::open`] and [`Archive::open`]; [`LayoutError::HoldsBundles`] for a
+/// directory with tar files in it that is no layout itself.
 pub fn open(path: &Path) -> Result<Box<dyn Layout>, LayoutError> {
-    if path.is_dir() {
-        Ok(Box::new(LayoutDir::open(path)?))
-    } else {
-        Ok(Box::new(Archive::open(path)?))
+    if !path.is_dir() {
+        return Ok(Box::new(Archive::open(path)?));
     }
+    match LayoutDir::open(path) {
+        Ok(layout) => Ok(Box::new(layout)),
+        Err(error @ LayoutError::NotLayout(..)) => Err(holds_bundles(path).unwrap_or(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The tar files of a directory, in the order of their names.
+fn holds_bundles(path: &Path) -> Option<LayoutError> {
+    let entries = std::fs::read_dir(path).ok()?.take(1024).flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".tar")).collect();
+    names.sort();
+    names.truncate(SHOWN_LIMIT);
+    let path = path.display().to_string();
+    (!names.is_empty()).then(|| LayoutError::HoldsBundles { path, found: names.join(", ") })
 }
 
 /// The reference an entry of `index.json` has.

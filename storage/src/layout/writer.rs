@@ -82,7 +82,11 @@ impl BlobWriter {
     }
 
     pub(super) fn failed(&self, action: &'static str, error: io::Error) -> LayoutError {
-        LayoutError::Write(FileError::io(action, &self.temporary.shown(&self.name), error))
+        let path = self.temporary.shown(&self.name);
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => LayoutError::writing(&path, error),
+            _ => LayoutError::Write(FileError::io(action, &path, error)),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod classic;
 mod clock;
 mod delegations;
 mod keys;
+mod offline;
 mod parser;
 mod properties;
 

@@ -20,6 +20,7 @@
 //! ```
 
 pub mod boot;
+pub mod bundle;
 pub mod chooser;
 pub mod cut;
 pub mod fetch;

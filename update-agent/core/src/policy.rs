@@ -15,7 +15,8 @@
 //! | `wave` | this node's wave has begun | deferred until it does |
 //! | `window` | a maintenance window is open, or the release is urgent | deferred until one opens |
 //!
-//! An operator who names a version skips the last three; nothing skips the others.
+//! An operator who names a version, or carries a bundle to the node, skips the last three; nothing
+//! skips the others.
 //!
 //! An image without bytes would leave in its slot whatever older system was there, which would then
 //! boot under the new version. The release itself is malformed; the code is one that every agent
@@ -66,7 +67,7 @@ pub struct Offered<'a> {
     pub index: Sha256,
     /// What the signed target says.
     pub summary: &'a Summary,
-    /// The channel it comes from; none when an operator named the version.
+    /// The channel it comes from; none when an operator named the version or carried a bundle.
     pub channel: Option<&'a Channel>,
     /// Whether an operator asked to try a failed release again.
     pub retry: bool,
@@ -219,6 +220,20 @@ fn attachments(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
     }
     let words: Vec<String> = node.require.iter().map(|kind| kind.word().to_owned()).collect();
     Ok(format!("{} attached", list(&words)))
+}
+
+/// Whether a release has one image for each of these components, for this hardware.
+pub fn fits<'a>(
+    components: impl IntoIterator<Item = &'a ComponentName>,
+    hardware: &[String],
+    summary: &Summary,
+) -> bool {
+    let for_node =
+        |component: &ComponentSummary| component.compatible.iter().any(|id| hardware.contains(id));
+    components.into_iter().all(|name| {
+        let found = summary.components.iter();
+        found.filter(|found| found.name == *name && for_node(found)).count() == 1
+    })
 }
 
 fn hardware(

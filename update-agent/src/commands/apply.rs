@@ -7,7 +7,7 @@ use update_core::policy::Decision;
 use update_core::update::{Outcome, Task, begin};
 
 use super::ApplyArgs;
-use super::offer::{Offer, capacities, offer, rules, sources, word};
+use super::offer::{Offer, Wish, capacities, offer, rules, sources, word};
 use crate::agent::{Agent, Ended, Supply};
 use crate::chooser::machine;
 use crate::error::AgentError;
@@ -36,7 +36,10 @@ fn wanted<'a>(
 ) -> Result<Wanted<'a>, AgentError> {
     let root = agent.shipped_root()?;
     let (mut trusted, best) = trust::refresh(&agent.state, held, &root, all)?;
-    let found = offer(agent, held, &mut trusted, args.version.as_ref(), args.retry)?;
+    // What somebody carried here means itself; what is configured goes by the channel.
+    let bundle = args.from.as_ref().map(|_| best.bundled()).transpose()?.flatten();
+    let (version, bundle) = (args.version.as_ref(), bundle.as_deref());
+    let found = offer(agent, held, &mut trusted, Wish { version, bundle, retry: args.retry })?;
     let Some(offer) = found else {
         return Err(AgentError::new(Reason::UpToDate, "the channel offers nothing yet"));
     };

@@ -2,6 +2,7 @@
 
 mod apply;
 mod boot_select;
+mod bundle;
 mod doctor;
 mod floor;
 mod kernel;
@@ -101,7 +102,7 @@ pub struct ApplyArgs {
                 a bundle; the configured sources when absent"
     )]
     pub from: Option<String>,
-    /// This version instead of what the channel offers.
+    /// This version instead of what the channel offers or the bundle means.
     #[arg(long)]
     pub version: Option<Version>,
     /// Restart the machine afterwards.

@@ -10,10 +10,11 @@ use formats::version::Version;
 use serde_json::{Value, json};
 use update_core::policy::{Decided, Decision, NodeFacts, Offered, decide, wave_of};
 
+use super::bundle;
 use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::output::{Output, time};
-use crate::source::Source;
+use crate::source::{NamedRelease, Source};
 use crate::state::{Held, OfferReport};
 use crate::trust::{self, SignedRelease, Trusted};
 
@@ -33,26 +34,42 @@ pub(super) fn sources(
     agent.outside.sources(&agent.config, named)
 }
 
-/// What the channel offers, or the version that was named, and what the rules say to it.
+/// What an operator asked for. By default: what the channel offers.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Wish<'a> {
+    /// This version.
+    pub(super) version: Option<&'a Version>,
+    /// What is on the bundle that was carried here.
+    pub(super) bundle: Option<&'a [NamedRelease]>,
+    /// A release that failed on this node, too.
+    pub(super) retry: bool,
+}
+
+/// What is meant by a bundle, by a named version or, without either, by the channel; and what the
+/// rules say to it.
 ///
 /// `Ok(None)`: the channel offers nothing.
 pub(super) fn offer(
     agent: &Agent,
     held: &Held,
     trusted: &mut Trusted<'_>,
-    version: Option<&Version>,
-    retry: bool,
+    wish: Wish<'_>,
 ) -> Result<Option<Offer>, AgentError> {
     let node = &agent.config.node;
-    let (version, channel) = match version {
-        Some(version) => (version.clone(), None),
-        None => {
+    let (signed, channel) = match (wish.bundle, wish.version) {
+        (Some(bundle), Some(version)) => {
+            (bundle::named(agent, held, trusted, bundle, version)?, None)
+        }
+        (Some(bundle), None) => (bundle::meant(agent, held, trusted, bundle)?, None),
+        (None, Some(version)) => (trusted.release(held, &node.product, version)?, None),
+        (None, None) => {
             let channel = trusted.channel(held, &node.product, &node.channel)?;
             let Some(offered) = &channel.release else { return Ok(None) };
-            (offered.version.clone(), Some(channel))
+            let signed = trusted.release(held, &node.product, &offered.version.clone())?;
+            (signed, Some(channel))
         }
     };
-    let signed = trusted.release(held, &node.product, &version)?;
+    let retry = wish.retry;
     check_channel(channel.as_ref(), &signed)?;
     let id = agent.node_id();
     let wave = wave_of(&id, signed.index);
@@ -128,7 +145,7 @@ pub(super) fn check(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let root = agent.shipped_root()?;
     let (mut trusted, source) = trust::refresh(&agent.state, &held, &root, &sources)?;
     let place = source.describe();
-    let found = offer(agent, &held, &mut trusted, None, false)?;
+    let found = offer(agent, &held, &mut trusted, Wish::default())?;
     Ok(show(agent, found.as_ref(), &place, output))
 }
 
@@ -143,7 +160,7 @@ pub(super) fn explain(agent: &Agent, output: Output) -> Result<Exit, AgentError>
     }
     let nothing = |error: AgentError| error.hint("run `update-agent check` first");
     let mut trusted = trust::offline(&agent.state, &held, &root).map_err(nothing)?;
-    let found = offer(agent, &held, &mut trusted, None, false).map_err(nothing)?;
+    let found = offer(agent, &held, &mut trusted, Wish::default()).map_err(nothing)?;
     show(agent, found.as_ref(), "what is trusted already", output);
     Ok(Exit::Done)
 }

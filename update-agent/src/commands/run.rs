@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use update_core::policy::Decision;
 use update_core::update::{Outcome, Standing, Task, stand};
 
-use super::offer::{offer, sources, word};
+use super::offer::{Wish, offer, sources, word};
 use super::{ApplyArgs, RunArgs};
 use crate::agent::Agent;
 use crate::config::Mode;
@@ -144,7 +144,7 @@ fn poll(agent: &Agent, held: Held) -> Result<Round, AgentError> {
         let sources = sources(agent, None)?;
         let root = agent.shipped_root()?;
         let (mut trusted, _) = trust::refresh(&agent.state, &held, &root, &sources)?;
-        offer(agent, &held, &mut trusted, None, false)?
+        offer(agent, &held, &mut trusted, Wish::default())?
     };
     let Some(offer) = decided else {
         let text = "the channel offers nothing yet".to_owned();

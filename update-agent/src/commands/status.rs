@@ -211,12 +211,16 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     if let Some(metadata) = report.metadata {
         let expires = u64::try_from(metadata.expires).unwrap_or(0);
         text += &format!(
-            "trust    root {}, timestamp {}, snapshot {}, targets {}; until {}\n",
+            "trust    root {}, timestamp {}, snapshot {}, targets {}; until {}{}\n",
             metadata.root,
             metadata.timestamp,
             metadata.snapshot,
             metadata.targets,
-            time(expires)
+            time(expires),
+            match metadata.offline {
+                Some(_) => ", by the offline statement of a bundle",
+                None => "",
+            }
         );
     }
     if let Some(error) = &report.last_error {

@@ -7,13 +7,18 @@ use std::path::Path;
 use formats::digest::Digest;
 use formats::oci::{Descriptor, MANIFEST_LIMIT, Manifest, media_type};
 use formats::reference::Namespace;
+use formats::release::is_word;
+use formats::tuf::OFFLINE_LIMIT;
+use formats::version::Version;
 use storage::layout::{Layout, LayoutError};
 
 use super::error::check_limit;
-use super::{FetchError, Sink, Source, TufState};
+use super::{FetchError, NamedRelease, Sink, Source, TufState};
 
 /// 256 KiB: the piece a sink is given.
 const PIECE: usize = 256 << 10;
+/// 256 releases: more than fit on a medium; bounds the look-ups of signed targets.
+const BUNDLED_LIMIT: usize = 256;
 
 /// An image layout.
 pub struct LayoutSource {
@@ -34,12 +39,12 @@ impl LayoutSource {
         Ok(LayoutSource { layout: storage::layout::open(path)?, namespace, place })
     }
 
-    /// The descriptor of the TUF state: the reference `[ns/]tuf:latest`, or else the only reference
-    /// that other tools may have made of it.
-    fn state(&self) -> Result<Descriptor, FetchError> {
+    /// The TUF state, by its name and descriptor: the reference `[ns/]tuf:latest`, or else the only
+    /// reference that other tools may have made of it.
+    fn state(&self) -> Result<(String, Descriptor), FetchError> {
         let wanted = format!("{}:latest", self.namespace.repository("tuf")?);
         if let Some(found) = self.layout.resolve(&wanted)? {
-            return Ok(found);
+            return Ok((wanted, found));
         }
         let mut states: BTreeMap<Digest, (String, Descriptor)> = BTreeMap::new();
         for (name, descriptor) in self.layout.refs()? {
@@ -52,11 +57,7 @@ impl LayoutSource {
         let place = self.place.clone();
         match states.len() {
             0 => Err(FetchError::NoState { place, wanted }),
-            1 => {
-                let (_, descriptor) =
-                    states.into_values().next().expect("a map of one has a first value");
-                Ok(descriptor)
-            }
+            1 => Ok(states.into_values().next().expect("a map of one has a first value")),
             _ => {
                 let names: Vec<String> = states.into_values().map(|(name, _)| name).collect();
                 Err(FetchError::ManyStates { place, found: names.join(", ") })
@@ -93,7 +94,7 @@ impl Source for LayoutSource {
     }
 
     fn tuf_state(&self, known: Option<&str>) -> Result<TufState, FetchError> {
-        let state = self.state()?;
+        let (_, state) = self.state()?;
         let etag = state.digest.to_string();
         if known == Some(etag.as_str()) {
             return Ok(TufState::Unchanged);
@@ -137,6 +138,55 @@ impl Source for LayoutSource {
             }
         }
         Ok(())
+    }
+
+    fn bundled(&self) -> Result<Option<Vec<NamedRelease>>, FetchError> {
+        let (state, _) = self.state()?;
+        // Copied without its name: then nothing says which of the others are releases.
+        let Some(prefix) = state.strip_suffix("tuf:latest") else { return Ok(None) };
+        let mut releases = Vec::new();
+        for (name, descriptor) in self.layout.refs()? {
+            let Some(name) = name.strip_prefix(prefix) else { continue };
+            let Some((product, tag)) = name.split_once(':') else { continue };
+            if product == "tuf" {
+                // Only a repository keeps its older states.
+                if tag.starts_with("ts-") {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let version = tag.parse().ok().and_then(|tag| Version::of_tag(&tag));
+            let Some(version) = version else { continue };
+            if !is_word(product, 64) {
+                continue;
+            }
+            if releases.len() == BUNDLED_LIMIT {
+                let why = format!("names more than {BUNDLED_LIMIT} releases");
+                return Err(FetchError::Form { what: self.place.clone(), why });
+            }
+            let (product, index) = (product.to_owned(), descriptor.digest);
+            releases.push(NamedRelease { product, version, index });
+        }
+        Ok(Some(releases))
+    }
+
+    fn offline_statement(&self) -> Result<Option<Vec<u8>>, FetchError> {
+        let (state, _) = self.state()?;
+        let Some(prefix) = state.strip_suffix("latest") else { return Ok(None) };
+        let Some(found) = self.layout.resolve(&format!("{prefix}offline"))? else {
+            return Ok(None);
+        };
+        let what = format!("offline statement in {}", self.place);
+        let bytes = self.whole(&found, MANIFEST_LIMIT)?;
+        let manifest = Manifest::parse(&bytes).map_err(FetchError::document(&what))?;
+        if manifest.artifact_type.as_deref() != Some(media_type::OFFLINE) {
+            let why = "is of another artifact type".to_owned();
+            return Err(FetchError::Form { what, why });
+        }
+        match manifest.layers.as_slice() {
+            [only] => Ok(Some(self.whole(only, OFFLINE_LIMIT)?)),
+            _ => Err(FetchError::Form { what, why: "has not exactly one layer".to_owned() }),
+        }
     }
 
     fn bytes_fetched(&self) -> u64 {

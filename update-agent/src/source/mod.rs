@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use formats::digest::Digest;
 use formats::oci::{Descriptor, Manifest, annotation, media_type};
 use formats::reference::{Namespace, Reference, ReferenceError};
+use formats::version::Version;
 use serde::Deserialize;
 
 pub use self::error::FetchError;
@@ -64,8 +65,34 @@ pub trait Source: Send + Sync {
         sink: &mut Sink<'_>,
     ) -> Result<(), FetchError>;
 
+    /// The releases that a bundle says it holds, in the order of its index; `None` for whatever is
+    /// no bundle: a registry, or a whole repository in a directory.
+    ///
+    /// Names only, from bytes that nobody signed: whether there is such a release, and what it is,
+    /// the signed target says.
+    fn bundled(&self) -> Result<Option<Vec<NamedRelease>>, FetchError> {
+        Ok(None)
+    }
+
+    /// The offline statement beside the TUF state of a bundle, unverified. Registries have none:
+    /// whoever can be reached must be as fresh as its timestamp says.
+    fn offline_statement(&self) -> Result<Option<Vec<u8>>, FetchError> {
+        Ok(None)
+    }
+
     /// Bytes of bodies received over the network so far; 0 for directories and bundles.
     fn bytes_fetched(&self) -> u64;
+}
+
+/// A release as a bundle names it. Not to be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedRelease {
+    /// The product.
+    pub product: String,
+    /// The version.
+    pub version: Version,
+    /// Digest of the release index.
+    pub index: Digest,
 }
 
 /// What [`Source::tuf_state`] found.

@@ -3,6 +3,8 @@
 use formats::reason::Reason;
 use formats::tuf::{Role, TufError, UnixTime};
 
+use super::OfflineError;
+
 /// Why trust was not established. The attempt ends; what was trusted before stays trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
@@ -25,6 +27,31 @@ pub enum TrustError {
         expires: UnixTime,
         /// The time it is judged by, fixed when the update began.
         now: UnixTime,
+    },
+    /// Metadata that is trusted otherwise has expired, and the offline statement of the bundle does
+    /// not stand in for it.
+    #[error("{role} version {version} expired at {expires}; this update began at {now}")]
+    Offline {
+        /// Whose metadata.
+        role: Role,
+        /// Its version.
+        version: u64,
+        /// When it ended.
+        expires: UnixTime,
+        /// The time it is judged by.
+        now: UnixTime,
+        /// What is wrong with the statement.
+        source: OfflineError,
+    },
+    /// Timestamp or snapshot have expired, and the offline statement is not good for this target.
+    #[error(
+        "the metadata has expired, and its offline statement (until {expires}) is not for {name:?}"
+    )]
+    NotOffline {
+        /// The target.
+        name: String,
+        /// When the statement ends.
+        expires: UnixTime,
     },
     /// The repository offers metadata older than what this node trusts (TUF §5.4.3, §5.5.5).
     #[error("{role} version {offered} is offered, but version {trusted} is known")]
@@ -136,7 +163,8 @@ impl TrustError {
     pub fn reason(&self) -> Reason {
         match self {
             TrustError::Refused { source, .. } | TrustError::Name(source) => source.reason(),
-            TrustError::Expired { .. } => Reason::Expired,
+            TrustError::Expired { .. } | TrustError::NotOffline { .. } => Reason::Expired,
+            TrustError::Offline { source, .. } => source.reason(),
             TrustError::Rollback { .. }
             | TrustError::VersionMismatch { .. }
             | TrustError::RoleRemoved { .. } => Reason::VersionRollback,
@@ -171,6 +199,9 @@ impl TrustError {
             }
             TrustError::Expired { .. } => {
                 "run `signer refresh`; if that was done, the source serves an old state: try another"
+            }
+            TrustError::Offline { .. } | TrustError::NotOffline { .. } => {
+                "make the bundle again where the repository is: `signer bundle --valid-for 30d`"
             }
             TrustError::Rollback { .. }
             | TrustError::VersionMismatch { .. }

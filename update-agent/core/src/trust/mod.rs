@@ -21,11 +21,16 @@
 //! when a root takes a key of either away (TUF §5.3.11). [`Stored`] is one record, so a power cut
 //! leaves the old or the new state.
 //!
+//! A bundle may carry an offline statement ([`Refresh::with_offline`]): then an expired timestamp or
+//! snapshot is judged, and kept, only after targets, by the rule that targets sign. The table of that
+//! rule stands in [`OfflineError`]'s module; nothing else of the workflow changes.
+//!
 //! Departs from TUF §5.3.8: roots are persisted in groups. Nothing relies on a root before it is
 //! persisted, and a state of several MiB is not written a thousand times.
 
 mod clock;
 mod error;
+mod offline;
 mod refresh;
 mod search;
 mod stored;
@@ -34,6 +39,7 @@ mod verified;
 
 pub use clock::{CLOCK_TOLERANCE, Clock, start_time};
 pub use error::TrustError;
+pub use offline::{OfflineError, OfflineValidity};
 pub use refresh::Refresh;
 pub use search::{Search, SignedTarget};
 pub use stored::{Stored, StoredError};

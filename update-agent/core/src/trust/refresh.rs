@@ -8,8 +8,12 @@ use formats::tuf::{
 
 use super::clock::KNOWN_TIME_STEP;
 use super::error::refused;
+use super::offline::{Documents, judge};
 use super::verified::{Verified, Wanted, check_version};
-use super::{Clock, Limits, Reply, Step, Stored, TrustError, TrustedSet, Workflow, start_time};
+use super::{
+    Clock, Limits, OfflineValidity, Reply, Step, Stored, TrustError, TrustedSet, Workflow,
+    start_time,
+};
 
 /// New roots per write of the state.
 const ROOTS_PER_PERSIST: usize = 32;
@@ -30,6 +34,20 @@ pub struct Refresh {
     reply: Option<Reply>,
     unsaved: Unsaved,
     failed: Option<TrustError>,
+    /// The statement of a bundle, unverified until it is needed.
+    statement: Option<Vec<u8>>,
+    /// The first expiry that only the statement can stand in for. While it is there, nothing is
+    /// persisted: targets have not said yet whether it does.
+    late: Option<Late>,
+    offline: Option<OfflineValidity>,
+}
+
+/// Metadata that has expired, as [`TrustError::Expired`] names it.
+#[derive(Debug, Clone)]
+struct Late {
+    role: Role,
+    version: u64,
+    expires: UnixTime,
 }
 
 /// Where an update is.
@@ -90,6 +108,9 @@ impl Refresh {
             reply: None,
             unsaved: Unsaved::Nothing,
             failed: None,
+            statement: None,
+            late: None,
+            offline: None,
         };
         match known {
             Some(known) if known.version() > shipped.version() => {}
@@ -102,6 +123,49 @@ impl Refresh {
             _ => refresh.replace_root(shipped),
         }
         Ok(refresh)
+    }
+
+    /// The same with the offline statement of a bundle: the bytes of its envelope, unverified. It is
+    /// looked at only if the timestamp or the snapshot has expired.
+    ///
+    /// For bundles only: a source that can be reached has no reason to serve what has expired.
+    pub fn with_offline(mut self, statement: Vec<u8>) -> Self {
+        self.statement = Some(statement);
+        self
+    }
+
+    /// Notes an expiry of timestamp or snapshot for later, when there is a statement that may stand
+    /// in for it.
+    fn check_expiry(
+        &mut self,
+        role: Role,
+        checked: Result<(), TrustError>,
+    ) -> Result<(), TrustError> {
+        match checked {
+            Err(TrustError::Expired { version, expires, .. }) if self.statement.is_some() => {
+                self.late.get_or_insert(Late { role, version, expires });
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the statement stands in for what has expired, now that targets are known.
+    fn judge_late(&mut self) -> Result<(), TrustError> {
+        let (Some(late), Some(statement)) = (&self.late, &self.statement) else { return Ok(()) };
+        let documents = Documents {
+            root: &self.root.document,
+            timestamp: self.timestamp(),
+            snapshot: self.snapshot(),
+            targets: &self.targets.as_ref().expect(IN_ORDER).document,
+        };
+        let judged = judge(statement, &documents, self.now).map_err(|source| {
+            let Late { role, version, expires } = late.clone();
+            TrustError::Offline { role, version, expires, now: self.now, source }
+        })?;
+        self.offline = Some(judged);
+        self.late = None;
+        Ok(())
     }
 
     /// The time everything is judged by.
@@ -144,7 +208,10 @@ impl Refresh {
             At::Timestamp => self.update_timestamp(),
             At::Snapshot => self.update_snapshot(),
             At::Targets => self.update_targets(),
-            At::Finish => Ok(self.finish()),
+            At::Finish => {
+                self.judge_late()?;
+                Ok(self.finish())
+            }
             At::Done => unreachable!("`next` is not called after `Done`"),
         }
     }
@@ -197,13 +264,15 @@ impl Refresh {
             if newer.version() == known.version() {
                 // No news, whatever else it says (TUF §5.4.3.1). A frozen repository shows
                 // by the expiry of the one already known.
-                known.check_expiry(&Role::Timestamp, self.now)?;
+                let checked = known.check_expiry(&Role::Timestamp, self.now);
+                self.check_expiry(Role::Timestamp, checked)?;
                 return Ok(None);
             }
             let (offered, trusted) = (&newer.document.snapshot, &known.document.snapshot);
             not_older(&Role::Snapshot, offered.version, trusted.version)?;
         }
-        newer.check_expiry(&Role::Timestamp, self.now)?;
+        let checked = newer.check_expiry(&Role::Timestamp, self.now);
+        self.check_expiry(Role::Timestamp, checked)?;
         self.stored.timestamp = Some(newer.bytes.clone());
         self.timestamp = Some(newer);
         self.unsaved = Unsaved::Now;
@@ -214,7 +283,8 @@ impl Refresh {
         let listed = self.timestamp().document.snapshot.clone();
         let role = Role::Snapshot;
         if let Some(known) = self.snapshot.as_ref().filter(|known| is_listed(known, &listed)) {
-            known.check_expiry(&role, self.now)?;
+            let checked = known.check_expiry(&role, self.now);
+            self.check_expiry(role, checked)?;
             self.at = At::Targets;
             return Ok(None);
         }
@@ -236,7 +306,8 @@ impl Refresh {
             not_older(&role, newer.version(), known.version())?;
             nothing_went_back(&known.document, &newer.document)?;
         }
-        newer.check_expiry(&role, self.now)?;
+        let checked = newer.check_expiry(&role, self.now);
+        self.check_expiry(role, checked)?;
         self.stored.snapshot = Some(newer.bytes.clone());
         self.snapshot = Some(newer);
         self.unsaved = Unsaved::Now;
@@ -274,16 +345,20 @@ impl Refresh {
         Ok(None)
     }
 
-    /// Everything is verified and alive at `now`, which therefore has happened.
+    /// Everything is verified and alive at `now`, which therefore has happened. An offline statement
+    /// proves no time: it is meant to outlast what was signed at a known one.
     fn finish(&mut self) -> Option<Step<TrustedSet>> {
         let snapshot = &self.snapshot.as_ref().expect(IN_ORDER).document;
         let roles = self.stored.delegated.len();
         self.stored
             .delegated
             .retain(|name, _| snapshot.role(&Role::Delegated(name.clone())).is_some());
-        let step = self.stored.known_time.plus(KNOWN_TIME_STEP) <= self.now;
+        let proves = self.offline.is_none();
+        let step = proves && self.stored.known_time.plus(KNOWN_TIME_STEP) <= self.now;
         if step || roles != self.stored.delegated.len() {
-            self.stored.known_time = self.stored.known_time.max(self.now);
+            if proves {
+                self.stored.known_time = self.stored.known_time.max(self.now);
+            }
             self.unsaved = Unsaved::Now;
             return None;
         }
@@ -296,6 +371,7 @@ impl Refresh {
             timestamp: self.timestamp.take().expect(IN_ORDER).document,
             snapshot: self.snapshot.take().expect(IN_ORDER).document,
             targets: self.targets.take().expect(IN_ORDER).document,
+            offline: self.offline.take(),
         }))
     }
 
@@ -311,7 +387,7 @@ impl Refresh {
         match self.unsaved {
             Unsaved::Nothing => false,
             Unsaved::Roots(n) => n >= ROOTS_PER_PERSIST || self.failed.is_some(),
-            Unsaved::Now => true,
+            Unsaved::Now => self.late.is_none(),
         }
     }
 }

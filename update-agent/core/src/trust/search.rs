@@ -110,6 +110,9 @@ impl<'a> Search<'a> {
     /// One transition; `None` if the next one can follow at once.
     fn advance(&mut self) -> Result<Option<Step<SignedTarget>>, TrustError> {
         if let Some(found) = self.plan.found.take() {
+            if let Some(offline) = &self.set.offline {
+                offline.check(&found.name, &found.file)?;
+            }
             return Ok(Some(Step::Done(found)));
         }
         let Some((next, listed)) = self.loading.take() else {

@@ -2,9 +2,10 @@
 
 use formats::tuf::{KeyId, Role, Root, Snapshot, Targets, Timestamp, UnixTime};
 
-use super::{Limits, Search, Stored, TrustError};
+use super::{Limits, OfflineValidity, Search, Stored, TrustError};
 
-/// Top-level metadata that was verified together, and is alive at [`TrustedSet::now`].
+/// Top-level metadata that was verified together, and is alive at [`TrustedSet::now`]: by its own
+/// expiry, or timestamp and snapshot by an offline statement.
 ///
 /// Made by [`Refresh`](super::Refresh) alone.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct TrustedSet {
     pub(super) timestamp: Timestamp,
     pub(super) snapshot: Snapshot,
     pub(super) targets: Targets,
+    pub(super) offline: Option<OfflineValidity>,
 }
 
 impl TrustedSet {
@@ -54,15 +56,30 @@ impl TrustedSet {
         &self.stored
     }
 
-    /// The document that expires first, and when.
+    /// The offline statement that was needed: without it, the timestamp or the snapshot had
+    /// expired. Only targets it names are found then.
+    pub fn offline(&self) -> Option<&OfflineValidity> {
+        self.offline.as_ref()
+    }
+
+    /// The last second up to [`TrustedSet::now`] at which every document was alive by its own
+    /// expiry: `now`, unless an offline statement was needed.
+    pub fn last_alive(&self) -> UnixTime {
+        let ends = [self.timestamp.header.expires, self.snapshot.header.expires];
+        ends.into_iter().fold(self.now, |first, end| first.min(end.plus(-1)))
+    }
+
+    /// The document that expires first, and when; timestamp and snapshot with the offline statement,
+    /// where it was needed.
     pub fn first_expiry(&self) -> (Role, UnixTime) {
-        let headers = [
-            (Role::Timestamp, &self.timestamp.header),
-            (Role::Snapshot, &self.snapshot.header),
-            (Role::Targets, &self.targets.header),
+        let offline = |own: UnixTime| self.offline.as_ref().map_or(own, OfflineValidity::expires);
+        let ends = [
+            (Role::Timestamp, offline(self.timestamp.header.expires)),
+            (Role::Snapshot, offline(self.snapshot.header.expires)),
+            (Role::Targets, self.targets.header.expires),
         ];
-        headers.iter().fold((Role::Root, self.root.header.expires), |first, (role, header)| {
-            if header.expires < first.1 { (role.clone(), header.expires) } else { first }
+        ends.into_iter().fold((Role::Root, self.root.header.expires), |first, (role, end)| {
+            if end < first.1 { (role, end) } else { first }
         })
     }
 
