@@ -74,8 +74,8 @@ impl Tree {
 
     fn holds(&self, path: &str) -> bool {
         let path = path.trim_end_matches('/');
-        match path.split_once('*') {
-            Some((before, after)) => {
+        match path.split_once('*').zip(path.rsplit('*').next()) {
+            Some(((before, _), after)) => {
                 let fits = |file: &String| file.starts_with(before) && file.ends_with(after);
                 self.files.iter().any(fits)
             }
@@ -281,7 +281,7 @@ fn what_breaks_a_rule_is_found() {
         ("a.rs", "//! `storage/src/none.rs`", vec!["storage/src/none.rs"]),
         ("justfile", "    sh keys-example/make.sh", vec!["keys-example/make.sh"]),
         ("docs/a.md", "put `none.cmd` before", vec!["none.cmd"]),
-        ("docs/a.md", "see `vm.md`, `docs/*-cases.md` and `boot.cmd`.", vec![]),
+        ("docs/a.md", "see `vm.md`, `docs/*-cases.md`, `docs/**/*.md` and `boot.cmd`.", vec![]),
         ("docs/a.md", "see `docs/<name>.md`, https://a.b/docs/c.md, /etc/docs/x.md", vec![]),
         ("a.rs", "let made = dir.join(\"tests/none\");", vec![]),
     ];
