@@ -36,7 +36,7 @@ impl<'a> SystemdBoot<'a> {
         self.host.open_folder(&self.boot.esp.join("loader/entries")).map_err(|error| {
             AgentError::from(error)
                 .context("boot.esp")
-                .hint("mount the EFI system partition there, writable by root alone")
+                .or_hint("mount the EFI system partition there, writable by root alone")
         })
     }
 
@@ -149,7 +149,7 @@ impl BootControl for SystemdBoot<'_> {
         {
             let text = format!("{} cannot be written: {errno}", entries.display());
             return Err(AgentError::new(Reason::BootRecord, text)
-                .hint("mount the ESP read-write; after errors check it with fsck.vfat"));
+                .or_hint("mount the ESP read-write; after errors check it with fsck.vfat"));
         }
         for slot in Slot::BOTH {
             self.content(slot)?;
