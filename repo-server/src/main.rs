@@ -263,12 +263,10 @@ fn main() -> ExitCode {
             collect(place, Duration::from_secs(*grace), *dry_run, cli.json)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(
-                *shell,
-                &mut Cli::command(),
-                "repo-server",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "repo-server", &mut script);
+            // A reader that went away (`| head`) has what it wanted.
+            let _ = std::io::stdout().write_all(&script);
             Ok(Exit::Done)
         }
     };

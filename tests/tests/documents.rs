@@ -154,7 +154,7 @@ const BROKEN: [Broken; 8] = [
     Broken {
         name: "an unknown program",
         from: "test -e nothing",
-        to: "tset -e nothing",
+        to: "tesst -e nothing",
         said: "exit code 127, not 1",
     },
     Broken {

@@ -45,7 +45,7 @@ fn expect_fits(columns: u16, screen: &str, label: &str) {
 fn a_bar_fits_the_terminal() {
     let world = World::with_repository();
     let first = world.publish_stable("1.0.0", 1);
-    let repository = format!("oci:{}", world.repository().dir().display());
+    let repository = world.repository().reference();
     for (number, columns) in [(2, 40), (3, 60), (4, 80), (5, 120)] {
         let version = format!("1.{number}.0");
         let release = world.release(&version, number);

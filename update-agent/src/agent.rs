@@ -122,7 +122,7 @@ impl Agent {
             AgentError::from(error)
                 .or_config()
                 .context("trust.root")
-                .hint("copy the root.json that `signer init` wrote to this path")
+                .or_hint("copy the root.json that `signer init` wrote to this path")
         })
     }
 

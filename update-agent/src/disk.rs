@@ -221,7 +221,7 @@ impl Disk {
         self.host.open_device(&self.path, access).map_err(|error| {
             AgentError::from(error)
                 .context("boot.disk")
-                .hint("the disk must exist before the agent runs; it never creates one")
+                .or_hint("the disk must exist before the agent runs; it never creates one")
         })
     }
 

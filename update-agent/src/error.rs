@@ -57,6 +57,13 @@ impl AgentError {
         self
     }
 
+    /// What to do next, unless the cause already says something closer.
+    #[must_use]
+    pub(crate) fn or_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
     /// Lines of a file of the operator's own that are at fault; printed as they are.
     #[must_use]
     pub(crate) fn excerpt(mut self, lines: String) -> Self {

@@ -80,8 +80,11 @@ impl Outside for RealWorld {
         let report = health::run(&config.health, around, &mut |so_far, wait| {
             let failing: Vec<&str> =
                 so_far.failures.iter().map(|failure| failure.check.as_str()).collect();
-            let state = if failing.is_empty() { "good" } else { "failing" };
-            tracing::info!("health: round {} {state} {}", so_far.rounds, failing.join(", "));
+            let state = match &failing[..] {
+                [] => "good".to_owned(),
+                names => format!("failing {}", names.join(", ")),
+            };
+            tracing::info!("health: round {} {state}", so_far.rounds);
             crate::notify::wait(wait);
             ControlFlow::Continue(())
         })?;

@@ -165,7 +165,7 @@ impl State {
     pub fn open(path: &Path, host: Arc<dyn Host>) -> Result<Self, AgentError> {
         let dir = host.create_folder(path).map_err(|error| {
             AgentError::from(error)
-                .hint("state_dir must be a directory that only the agent's user can change")
+                .or_hint("state_dir must be a directory that only the agent's user can change")
         })?;
         Ok(State { dir, host })
     }
@@ -189,8 +189,9 @@ impl State {
 
     /// Takes the lock, or says at once that another agent has it (`busy`).
     pub fn hold(&self) -> Result<Held, AgentError> {
-        let lock = StateLock::acquire(&self.dir)
-            .map_err(|error| AgentError::from(error).hint("wait for it to end, then try again"))?;
+        let lock = StateLock::acquire(&self.dir).map_err(|error| {
+            AgentError::from(error).or_hint("wait for it to end, then try again")
+        })?;
         let held = Held { _lock: lock };
         if let Some(reset) = self.pending_reset()? {
             self.finish_reset(&held, &reset)?;

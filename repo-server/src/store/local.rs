@@ -99,6 +99,10 @@ pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
         | LayoutError::Write(FileError::Io { action, path, source }) => {
             ServerError::Io { doing: action, path, source }
         }
+        LayoutError::Refused(FileError::NotDirectory(path)) if path == dir => {
+            let path = path.display();
+            ServerError::Config(format!("{path} is no directory: name the repository's with --dir"))
+        }
         other => ServerError::Store { path: dir.to_owned(), why: chain(&other) },
     }
 }

@@ -1,6 +1,8 @@
 //! Follows a page: one shell, one folder, one reader.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The address that pages write, and every run replaces by one of its own.
 const LOOPBACK: &str = "127.0.0.1";
+
+/// No page names this port, and the system gives it to nobody.
+const GUARD: u16 = 19_999;
 
 /// What a reader has that a test has not: somebody who answers `y`.
 const PRELUDE: &str = "signer() {
@@ -91,7 +96,7 @@ impl Site {
     #[track_caller]
     pub fn follow(&self, page: &Page, before: &[&Page]) -> Report {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let address = own_address(number);
+        let (_guard, address) = own_address();
         let here = self.folder(&number.to_string());
         let notes = self.folder(&format!("{number}-notes"));
         self.give(&here);
@@ -260,10 +265,24 @@ fn python_packages() -> PathBuf {
     version.path().join("site-packages")
 }
 
-/// A loopback address that no other run uses: of 127.0.0.0/8, by this process' number (at most 22
-/// bits) and the story's.
-fn own_address(number: u32) -> String {
-    let [_, a, b, c] = ((std::process::id() << 2) | (number & 3)).to_be_bytes();
-    // 127.0.0.x is what everybody else uses; no process that runs a test has such a number.
-    format!("127.{a}.{b}.{c}")
+/// A loopback address that no other run uses, of the 16 million there are, and what keeps it: a run
+/// has the address whose port [`GUARD`] it listens on. Where to begin comes from the process' number,
+/// so that runs beside each other need not search.
+#[track_caller]
+fn own_address() -> (TcpListener, String) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = (std::process::id() << 6).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let [_, a, b, c] = number.to_be_bytes();
+        // 127.0.0.x is everybody's, 127.255.255.255 nobody's.
+        if (a, b) == (0, 0) || (a, b, c) == (255, 255, 255) {
+            continue;
+        }
+        let address = Ipv4Addr::new(127, a, b, c);
+        match TcpListener::bind((address, GUARD)) {
+            Ok(guard) => return (guard, address.to_string()),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => panic!("listen on {address}: {error}"),
+        }
+    }
 }

@@ -738,6 +738,7 @@ mod tests {
         };
         let decided = decide(
             &NodeFacts {
+                id: "node-1",
                 now: 0,
                 hardware: &["cu-v1".to_owned()],
                 capacity: &BTreeMap::from([("os".parse().unwrap(), 1)]),

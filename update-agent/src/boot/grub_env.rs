@@ -28,7 +28,7 @@ impl<'a> GrubBlock<'a> {
         self.host.open_device(&self.boot.grub_env, access).map_err(|error| {
             AgentError::from(error)
                 .context("boot.grub_env")
-                .hint("make it with `grub-editenv FILE create`, on a file system GRUB can write")
+                .or_hint("make it with `grub-editenv FILE create`, on a file system GRUB can write")
         })
     }
 

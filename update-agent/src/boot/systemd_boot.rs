@@ -36,7 +36,7 @@ impl<'a> SystemdBoot<'a> {
         self.host.open_folder(&self.boot.esp.join("loader/entries")).map_err(|error| {
             AgentError::from(error)
                 .context("boot.esp")
-                .hint("mount the EFI system partition there, writable by root alone")
+                .or_hint("mount the EFI system partition there, writable by root alone")
         })
     }
 

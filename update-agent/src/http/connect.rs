@@ -291,6 +291,10 @@ pub(crate) fn from_hyper(origin: &Origin, error: &hyper::Error) -> HttpError {
         cause = inner.source();
     }
     let origin = origin.to_string();
+    // A TLS alert is no HTTP version, and it is the first that a TLS server answers.
+    if why.contains("invalid HTTP version") && origin.starts_with("http://") {
+        why.push_str("; it may speak TLS on this port: leave out plain_http");
+    }
     if error.is_parse() || error.is_parse_too_large() {
         HttpError::Protocol { origin, why }
     } else {
