@@ -8,11 +8,11 @@ mod common;
 mod distribution;
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use common::bucket::{content, place_at, place_for};
 use common::proxy::{Mode, Proxy};
-use common::{Fixture, Reply, TOKEN, exchange, noise};
+use common::{Fixture, Reply, TOKEN, exchange, noise, until};
 use formats::digest::Digest;
 use formats::oci::{Descriptor, EMPTY_CONFIG, Index, Manifest, media_type};
 use object_store::ObjectStoreExt as _;
@@ -45,15 +45,6 @@ fn put_manifest(server: &Running, name: &str, reference: &str, bytes: &[u8]) -> 
 
 fn get(server: &Running, target: &str) -> Reply {
     exchange(server.local_addr(), "GET", target, &[], &[])
-}
-
-#[track_caller]
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Two servers, neither of which knows of the other.
@@ -142,10 +133,9 @@ fn tags_of_two_writers_all_stand() {
             });
         }
     });
-    std::thread::sleep(Duration::from_millis(1100));
     for server in [one, two] {
-        let tags = get(server, "/v2/a/tags/list").expect(200).json();
-        assert_eq!(tags["tags"].as_array().unwrap().len(), 30, "{tags}");
+        let tags = || get(server, "/v2/a/tags/list").expect(200).json();
+        until("all tags of both", || tags()["tags"].as_array().unwrap().len() == 30);
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{TOKEN, exchange, noise};
 use formats::digest::Digest;
@@ -42,7 +42,7 @@ impl Server {
 
     /// Waits for a line of the log.
     fn wait_for_log(&self, text: &str) {
-        until(|| self.log.lock().unwrap().iter().any(|line| line.contains(text)), text);
+        common::until(text, || self.log.lock().unwrap().iter().any(|line| line.contains(text)));
     }
 
     fn push(&self, method: &str, target: &str, body: &[u8]) -> common::Reply {
@@ -60,15 +60,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-#[track_caller]
-fn until(condition: impl Fn() -> bool, what: &str) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what} did not come");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

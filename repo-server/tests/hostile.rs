@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::{Fixture, TOKEN, noise, parse, raw};
 use formats::digest::Digest;
 
-const MOMENT: Duration = Duration::from_millis(200);
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// 204, 205: names and ids never become paths.
 #[test]
@@ -150,8 +150,9 @@ fn honest_clients_do_not_wait_for_slow_ones() {
         })
         .collect();
     let crowded = worst();
-    // Neighbours on the machine make times jump; a server that waits needs seconds, not this.
-    let most = (2 * alone).max(Duration::from_millis(50));
+    // Neighbours on the machine make times jump; a server that waits for the slow ones needs as long as they
+    // may take, which is many seconds.
+    let most = (20 * alone).max(Duration::from_secs(2));
     assert!(crowded < most, "alone {alone:?}, crowded {crowded:?}");
     drop(slow);
 }
@@ -288,7 +289,7 @@ fn abandoned_uploads_end() {
     let reply = server.push("POST", "/v2/a/blobs/uploads/", &[], &[]);
     let reply = reply.expect_error(429, "TOOMANYREQUESTS");
     assert!(reply.header("retry-after").is_some());
-    until(|| common::uploads(&server.dir()) == 0);
+    common::until("the upload to expire", || common::uploads(&server.dir()) == 0);
     server.push("GET", &locations[0], &[], &[]).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
     server.start_upload("a");
 }
@@ -364,11 +365,9 @@ fn slow_clients_are_let_go() {
         ("idle after a request", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
         ("half a body", format!("{head}\r\n\r\nsome bytes")),
     ] {
-        let begun = Instant::now();
         let mut stream = TcpStream::connect(server.address()).unwrap();
         stream.write_all(said.as_bytes()).unwrap();
         wait_for_close(&mut stream, name, &[]);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{name}");
     }
     // A body that trickles moves all the time, and is still too slow.
     let mut stream = TcpStream::connect(server.address()).unwrap();
@@ -400,7 +399,7 @@ fn wait_for_close(stream: &mut TcpStream, name: &str, trickle: &[u8]) {
         if !trickle.is_empty() && stream.write_all(trickle).is_err() {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{name}: still open");
+        assert!(begun.elapsed() < common::PATIENCE, "{name}: still open");
     }
 }
 
@@ -424,7 +423,7 @@ fn a_broken_upload_is_invisible_and_resumable() {
         let reply = server.push("GET", &location, &[], &[]).expect(204);
         reply.header("range")?.strip_prefix("0-")?.parse().ok()
     };
-    until(|| stored() == Some(699_999));
+    common::until("what came before the break", || stored() == Some(699_999));
     let rest = format!("Content-Range: 700000-{}", bytes.len() - 1);
     server
         .push("PUT", &format!("{location}?digest={digest}"), &[&rest], &bytes[700_000..])
@@ -461,14 +460,4 @@ fn two_servers_do_not_write_one_directory() {
         reply.expect(200).header("docker-content-digest"),
         Some(digest.to_string().as_str())
     );
-}
-
-/// Waits for a condition that another thread brings about.
-#[track_caller]
-fn until(condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "did not come true");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -5,10 +5,10 @@ mod common;
 
 use std::io::Read as _;
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
-use common::{Fixture, TOKEN, exchange};
+use common::{Fixture, TOKEN, exchange, until};
 use storage::layout::LayoutDir;
 
 /// The value of a line of metrics.
@@ -41,7 +41,7 @@ fn metrics_are_open_metrics() {
     }
     assert!(value(&text, "repo_server_received_bytes_total").unwrap() > 100.0, "{text}");
     // The server may learn later that the last connection has ended than that this one begins.
-    until(|| {
+    until("what the server says", || {
         let text = String::from_utf8(server.get("/metrics").expect(200).body).unwrap();
         value(&text, "repo_server_connections") == Some(1.0)
     });
@@ -78,11 +78,11 @@ fn a_stale_timestamp_raises_an_alarm() {
     let metric = |name: &str| {
         value(&String::from_utf8(server.get("/metrics").expect(200).body).unwrap(), name)
     };
-    until(|| metric(stale) == Some(0.0));
+    until("what the server says", || metric(stale) == Some(0.0));
     assert_eq!(server.get("/healthz").json()["alarm"], false);
     // The signer has not come back: half an hour is left.
     common::publish_timestamp(&layout, "r/tuf", 2, 1800);
-    until(|| metric(stale) == Some(1.0));
+    until("what the server says", || metric(stale) == Some(1.0));
     let health = server.get("/healthz").expect(200).json();
     assert_eq!(health["alarm"], true);
     assert_eq!(health["stale_timestamps"][0]["repository"], "r/tuf");
@@ -91,9 +91,11 @@ fn a_stale_timestamp_raises_an_alarm() {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
     assert!((now..now + 1900.0).contains(&expires), "{expires}");
     common::publish_timestamp(&layout, "r/tuf", 3, -1);
-    until(|| server.get("/healthz").json()["stale_timestamps"][0]["expired"] == true);
+    until("what the server says", || {
+        server.get("/healthz").json()["stale_timestamps"][0]["expired"] == true
+    });
     common::publish_timestamp(&layout, "r/tuf", 4, 86_400);
-    until(|| server.get("/healthz").json()["alarm"] == false);
+    until("what the server says", || server.get("/healthz").json()["alarm"] == false);
     assert_eq!(metric("repo_server_timestamp_version{repository=\"r/tuf\"}"), Some(4.0));
 }
 
@@ -148,7 +150,7 @@ fn one_client_gets_so_many_requests() {
     let refused: Vec<_> = replies.iter().filter(|it| it.status == 429).collect();
     assert!((10..=15).contains(&refused.len()), "{} refused", refused.len());
     assert!(refused.iter().all(|it| it.header("retry-after").is_some()));
-    until(|| server.get("/healthz").status == 200);
+    until("what the server says", || server.get("/healthz").status == 200);
 }
 
 #[test]
@@ -156,22 +158,12 @@ fn one_client_gets_so_many_connections() {
     let server = Fixture::with(|config| config.limits.client_connections = 3);
     let held: Vec<_> = (0..3).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
     let mut more = TcpStream::connect(server.address()).unwrap();
-    more.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    more.set_read_timeout(Some(common::PATIENCE)).unwrap();
     let closed = more.read(&mut [0; 1]);
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     drop(held);
-    until(|| {
+    until("what the server says", || {
         let reply = common::raw(server.address(), b"GET /healthz HTTP/1.0\r\n\r\n");
         reply.starts_with(b"HTTP/1.0 200")
     });
-}
-
-/// Waits for a condition that another thread brings about.
-#[track_caller]
-fn until(condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "did not come true");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -45,7 +45,7 @@ fn health(server: &Running) -> serde_json::Value {
 
 /// What `/healthz` says once it says what is waited for.
 fn wait_for(server: &Running, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + common::PATIENCE;
     loop {
         let found = health(server);
         if wanted(&found) {

@@ -73,7 +73,7 @@ fn ask(server: &Fixture, config: ClientConfig) -> Result<String, String> {
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
     let mut socket = TcpStream::connect(server.address()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
     let mut stream = rustls::Stream::new(&mut tls, &mut socket);
     let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     stream.write_all(request).map_err(|error| error.to_string())?;
@@ -180,8 +180,8 @@ fn http_2_by_alpn() {
 #[test]
 fn quiet_http_2_connections_are_let_go() {
     let (server, keys) = fixture(|config| {
-        config.limits.head = Duration::from_millis(300);
-        config.limits.idle = Duration::from_millis(300);
+        config.limits.head = Duration::from_secs(1);
+        config.limits.idle = Duration::from_secs(1);
     });
     let mut config = client(&keys, &[&version::TLS13], false);
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -194,7 +194,7 @@ fn quiet_http_2_connections_are_let_go() {
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
             connector.connect(name, socket).await.unwrap()
         };
-        let patience = Duration::from_secs(10);
+        let patience = common::PATIENCE;
         // Not even a preface.
         let mut silent = connect().await;
         let mut got = Vec::new();
@@ -229,8 +229,8 @@ impl Frames {
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
         let socket = TcpStream::connect(server.address()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(common::PATIENCE)).unwrap();
         let mut frames = Frames { tls, socket };
         frames.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         frames
@@ -244,7 +244,7 @@ impl Frames {
     fn is_closed(&mut self) -> bool {
         let mut buf = [0; 4096];
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(20) {
+        while begun.elapsed() < common::PATIENCE {
             match rustls::Stream::new(&mut self.tls, &mut self.socket).read(&mut buf) {
                 Ok(0) => return true,
                 Ok(_) => {}
@@ -366,7 +366,7 @@ fn old_and_fragmented_hellos() {
     // One record becomes many of a few bytes, each in a packet of its own.
     let mut socket = TcpStream::connect(server.address()).unwrap();
     socket.set_nodelay(true).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
     for piece in hello[5..].chunks(16) {
         let len = u16::try_from(piece.len()).unwrap().to_be_bytes();
         socket.write_all(&[&hello[..3], &len, piece].concat()).unwrap();
@@ -388,20 +388,20 @@ fn old_and_fragmented_hellos() {
 
 #[test]
 fn handshakes_that_never_end() {
-    let (server, keys) = fixture(|config| config.limits.handshake = Duration::from_millis(200));
+    let (server, keys) = fixture(|config| config.limits.handshake = Duration::from_secs(1));
     // A ClientHello that stops in the middle, one that never begins, one that trickles, and noise.
     let hello = [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03];
     for (name, bytes) in [("half", &hello[..]), ("nothing", &[]), ("noise", &noise(4096))] {
-        let begun = Instant::now();
+        println!("{name}");
+        // Comes back when the server closes the connection.
         common::raw(server.address(), bytes);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{name}");
     }
     let begun = Instant::now();
     let mut stream = TcpStream::connect(server.address()).unwrap();
-    while stream.write_all(&hello[..1]).is_ok() && begun.elapsed() < Duration::from_secs(10) {
+    while stream.write_all(&hello[..1]).is_ok() {
+        assert!(begun.elapsed() < common::PATIENCE, "a trickling hello");
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "a trickling hello");
     assert!(ask(&server, client(&keys, &[&version::TLS13], false)).is_ok());
 }
 

@@ -328,9 +328,7 @@ fn realms_of_others_get_nothing() {
         let file = auth_file(&program, &host, "{\"auth\":\"YWxpY2U6c2VjcmV0\"}");
         program.set("REGISTRY_AUTH_FILE", &file);
         let repo = format!("docker://{host}/r");
-        let begun = Instant::now();
         let said = program.json(&["status", &repo, "--plain-http"], 14);
-        assert!(begun.elapsed() < Duration::from_secs(5));
         let said = said.to_string();
         assert!(said.contains("no credentials") && !said.contains("secret"), "{said}");
     }

@@ -35,7 +35,7 @@ impl Tpm {
             .stderr(Stdio::null())
             .spawn()
             .expect("swtpm is missing: install the package swtpm (`cargo xtask setup` does)");
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(120);
         while !socket.exists() {
             assert!(Instant::now() < until, "swtpm does not listen");
             std::thread::sleep(Duration::from_millis(20));

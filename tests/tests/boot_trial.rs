@@ -69,7 +69,7 @@ fn a_killed_agent_leaves_the_watchdog_hungry() {
     node.reconfigure("deadline = \"600ms\"", "deadline = \"5m\"");
     node.set_healthy(false);
     let running = node.agent(&["run", "--once"]).start();
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(120);
     while meals(&node).len() < 2 {
         assert!(Instant::now() < until, "never fed");
         std::thread::sleep(Duration::from_millis(20));
@@ -107,7 +107,8 @@ fn a_hanging_check_is_not_fed_beyond_the_deadline() {
     let begun = Instant::now();
     let done = node.run_once().exits(Exit::Done).json();
     assert_eq!(done["did"], "trial_failed", "{done}");
-    assert!(begun.elapsed() < Duration::from_secs(30));
+    // Well before the check itself would end.
+    assert!(begun.elapsed() < Duration::from_secs(300));
     assert!(!meals(&node).contains('V') && meals(&node).len() < 8, "{}", meals(&node));
 }
 
@@ -124,7 +125,8 @@ fn the_deadline_does_not_begin_anew_with_the_agent() {
     let begun = Instant::now();
     let done = node.run_once().exits(Exit::Done).json();
     assert_eq!(done["did"], "trial_failed", "{done}");
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    // With a deadline of its own it would have waited for all of it.
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
     // The next boot has a deadline of its own.
     assert_eq!(node.boot(), "b");
     node.set_healthy(true);
@@ -323,9 +325,10 @@ fn hundreds_of_polls_leave_nothing_behind() {
         let rss = rss.trim().trim_end_matches(" kB").parse::<usize>().unwrap_or(0);
         (fds, rss)
     };
-    std::thread::sleep(Duration::from_millis(2500));
+    running.await_idle();
     let (fds, rss) = seen();
     std::thread::sleep(Duration::from_secs(4));
+    running.await_idle();
     let (fds_later, rss_later) = seen();
     assert!(fds > 0 && fds_later <= fds, "{fds} descriptors, then {fds_later}");
     assert!(rss_later <= rss + 2048, "{rss} kB, then {rss_later}");

@@ -31,10 +31,12 @@ use update_agent::state::{Held, State};
 use update_agent::{release, trust};
 use update_core::trust::Clock;
 
-/// Every wait of the client in these tests; its default is a hundred times that.
-const SHORT: Duration = Duration::from_millis(200);
-/// More than all waits of one refresh from one source together.
-const BUDGET: Duration = Duration::from_secs(5);
+/// Every wait of the client in these tests: far less than its default, and more than an honest server on
+/// a busy machine needs for its answer.
+const SHORT: Duration = Duration::from_millis(500);
+/// Far more than all waits of one refresh from one source together, however busy the machine, and far
+/// less than servers that drip would take.
+const BUDGET: Duration = Duration::from_secs(60);
 /// Between two bytes of a server that drips: well within every idle timer.
 const PAUSE: Duration = Duration::from_millis(20);
 

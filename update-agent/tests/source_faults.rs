@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+#[path = "source_server/refusing.rs"]
+mod refusing;
 mod source_server;
 
 use std::ops::{ControlFlow, Range};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use formats::digest::Digest;
 use formats::oci::{Descriptor, Index, annotation, media_type};
+use refusing::Refusing;
 use source_server::{Reply, Seen, Server, Step, code, descriptor, noise, quick, state};
 use update_agent::http::Limits;
 use update_agent::source::{FetchError, Source, TufState};
@@ -702,12 +705,10 @@ fn what_is_not_http_is_told_so() {
         Reply(vec![Step::Send(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), Step::Close])
     });
     assert_eq!(code(ssh.source().tuf_state(None)), "http_status");
-    let nobody = Server::start(|_| Reply::ok(b"")).address;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_ne!(nobody, closed);
+    let closed = Refusing::new();
     let config = update_agent::source::SourceConfig {
         plain_http: true,
-        ..update_agent::source::SourceConfig::at(&format!("docker://{closed}"))
+        ..update_agent::source::SourceConfig::at(&format!("docker://{}", closed.address))
     };
     let source = update_agent::source::open(&config, quick()).unwrap();
     assert_eq!(code(source.tuf_state(None)), "unreachable");

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use object_store::aws::AmazonS3Builder;
@@ -55,11 +54,9 @@ fn start() -> Moto {
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("its port");
     let port: u16 = line.trim().strip_prefix("port ").expect("moto's port").parse().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let begun = Instant::now();
-    while super::exchange(address, "PUT", &format!("/{BUCKET}"), &[], &[]).status != 200 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "moto makes no bucket");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    super::until("moto makes a bucket", || {
+        super::exchange(address, "PUT", &format!("/{BUCKET}"), &[], &[]).status == 200
+    });
     Moto { address, _child: Mutex::new(child) }
 }
 

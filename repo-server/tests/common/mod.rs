@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use formats::digest::Digest;
 use formats::oci::{Descriptor, EMPTY_CONFIG, Index, Manifest, media_type};
@@ -15,6 +15,19 @@ pub mod proxy;
 
 /// Whether servers of this program keep their storage in a bucket.
 pub const IN_A_BUCKET: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"bucket");
+
+/// How long a test waits for what should come soon: only a hang takes longer, however busy the machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits for a condition that another thread or program brings about.
+#[track_caller]
+pub fn until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: did not come true");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 pub const TOKEN: &str = "push-token-for-tests";
 
@@ -231,11 +244,14 @@ pub fn exchange(
 /// Sends bytes and reads until the server closes, for at most 20 s.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // The server may answer and close before it has read everything; that is its right.
     let _ = stream.write_all(bytes);
     let mut reply = Vec::new();
-    let _ = stream.read_to_end(&mut reply);
+    if let Err(error) = stream.read_to_end(&mut reply) {
+        let waits = [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut];
+        assert!(!waits.contains(&error.kind()), "the server does not close the connection");
+    }
     reply
 }
 

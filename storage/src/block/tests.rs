@@ -174,7 +174,7 @@ impl Drop for Loop {
 /// Opens what was closed a moment ago: a process that another test is just starting may have a
 /// copy of the descriptor until it becomes another program.
 fn reopened<T>(open: impl Fn() -> Result<T, DeviceError>) -> T {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
     loop {
         match open() {
             Err(DeviceError::InUse { .. }) if std::time::Instant::now() < deadline => {

@@ -3,6 +3,10 @@ use std::net::TcpListener;
 
 use super::*;
 
+#[path = "../../tests/source_server/refusing.rs"]
+mod refusing;
+use refusing::Refusing;
+
 fn parse(text: &str) -> Result<HealthConfig, String> {
     toml::from_str(text).map_err(|error| error.to_string())
 }
@@ -240,7 +244,12 @@ fn a_server_that_accepts_and_says_nothing_is_not_healthy() {
     let host = "127.0.0.1".to_owned();
     let tcp = Probe::Tcp { host, port };
     probe::run(&tcp, &[], Duration::from_secs(60)).unwrap();
-    drop(listener);
+}
+
+#[test]
+fn a_port_where_nobody_listens_is_not_healthy() {
+    let refusing = Refusing::new();
+    let tcp = Probe::Tcp { host: "127.0.0.1".to_owned(), port: refusing.address.port() };
     let why = probe::run(&tcp, &[], Duration::from_secs(60)).unwrap_err();
     assert!(why.contains("refused"), "{why}");
 }
