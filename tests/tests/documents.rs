@@ -246,7 +246,7 @@ fn a_broken_line_of_each_kind_is_reported_where_it_is() {
         let before = PAGE.get(..at).unwrap_or_default();
         let line = before.lines().count() + usize::from(before.ends_with('\n'));
         let lines: Vec<&str> = PAGE.lines().take(line).collect();
-        let line = lines.iter().rposition(|line| command(&line)).expect("a command") + 1;
+        let line = lines.iter().rposition(command).expect("a command") + 1;
         let line = if from.starts_with("signer verify") { line + 1 } else { line };
         assert_eq!((fault.page.as_str(), fault.line), ("docs/page.md", line), "{name}: {fault}");
         assert!(fault.what.contains(said), "{name}: {fault}");

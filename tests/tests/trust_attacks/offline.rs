@@ -55,7 +55,7 @@ fn from_bundle(
 
 fn why(error: TrustError) -> OfflineError {
     match error {
-        TrustError::Offline { source, .. } => source,
+        TrustError::Offline { source, .. } => *source,
         other => panic!("not refused for its statement: {other:?}"),
     }
 }

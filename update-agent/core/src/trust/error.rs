@@ -41,7 +41,7 @@ pub enum TrustError {
         /// The time it is judged by.
         now: UnixTime,
         /// What is wrong with the statement.
-        source: OfflineError,
+        source: Box<OfflineError>,
     },
     /// Timestamp or snapshot have expired, and the offline statement is not good for this target.
     #[error(

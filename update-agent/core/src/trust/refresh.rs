@@ -161,7 +161,7 @@ impl Refresh {
         };
         let judged = judge(statement, &documents, self.now).map_err(|source| {
             let Late { role, version, expires } = late.clone();
-            TrustError::Offline { role, version, expires, now: self.now, source }
+            TrustError::Offline { role, version, expires, now: self.now, source: Box::new(source) }
         })?;
         self.offline = Some(judged);
         self.late = None;
