@@ -189,7 +189,7 @@ fn a_misspelt_channel_is_noticed() {
     };
     assert_eq!(promote("stabel", "stable", 10)["code"], "target_not_found");
     let made = signer.json(&[&["channel", "set", "--hold"], &AT[..], &typo].concat(), 0);
-    let warning = "channel stabel is new; demo has beta, stable";
+    let warning = "channel stabel is new; demo has beta, stable; is stable meant?";
     let warnings = made["warnings"].as_array().unwrap();
     assert!(warnings.iter().any(|found| found["message"] == warning), "{made}");
     // What is held, or empty, is not promoted.

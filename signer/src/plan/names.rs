@@ -46,7 +46,7 @@ pub(super) fn new_channel(before: &State, channel: &Channel) -> Option<String> {
     let own = before.channels.values().map(|signed| &signed.data);
     let known: BTreeSet<&str> =
         own.filter(|it| it.product == *product).map(|it| it.channel.as_str()).collect();
-    let what = format!("channel {name} is new for {product}, no node follows it yet; there is");
+    let what = format!("channel {name} is new; {product} has");
     first_use(name, &known, &what)
 }
 
