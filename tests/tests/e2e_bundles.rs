@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use formats::reason::{Exit, Reason};
-use racklet_tests::rig::{Done, Node, PRODUCT, Release, Run, World, program, tool};
+use racklet_tests::rig::{
+    Credentials, Done, Node, PRODUCT, Release, RepoServer, Run, World, program, tool,
+};
 
 /// A repository with 1.0.0 to 1.2.0, the last one offered by `stable`, and a node without a network
 /// that runs 1.0.0.
@@ -75,15 +77,18 @@ fn a_bundle_with_one_release_is_that_release() {
 fn of_several_releases_the_channel_chooses_or_the_newest_is_meant() {
     let it = Offline::new();
     let _all = it.bundle(&["1.1.0", "1.2.0"], "all.tar", &[]).exits(Exit::Done);
-    let stable = ["channel", "set", "--product", PRODUCT, "--channel", "stable", "--release"];
+    let offer = |version: &str| {
+        let stable = ["channel", "set", "--product", PRODUCT, "--channel", "stable", "--release"];
+        it.world.signer(&[&stable[..], &[version]].concat()).ok()
+    };
     let all = it.shown("all.tar");
     let version = |done: Done| done.exits(Exit::Done).json()["version"].clone();
     assert_eq!(version(it.plan(&[&all])), "1.2.0", "offered and newest");
     assert_eq!(version(it.plan(&[&all, "--version", "1.1.0"])), "1.1.0", "named");
-    let _set = it.world.signer(&stable).arg("1.1.0").ok();
+    let _set = offer("1.1.0");
     let _all = it.bundle(&["1.1.0", "1.2.0"], "all", &[]).exits(Exit::Done);
     assert_eq!(version(it.plan(&[&it.shown("all")])), "1.1.0", "offered, though not the newest");
-    let _set = it.world.signer(&stable).arg("1.0.0").ok();
+    let _set = offer("1.0.0");
     let _all = it.bundle(&["1.1.0", "1.2.0"], "all", &[]).exits(Exit::Done);
     assert_eq!(version(it.plan(&[&it.shown("all")])), "1.2.0", "the newest");
 
@@ -97,10 +102,10 @@ fn a_bundle_for_others_says_what_it_holds_and_what_this_node_takes() {
     let image = it.v2.os.path.display().to_string();
     let publish = |product: &str, hardware: &str, version: &str| {
         let component = format!("os={image},hw={hardware}");
-        let words = ["publish", "--product", product, "--version", version, "--component"];
-        let _done = it.world.signer(&words).arg(component).ok();
-        let words = ["bundle", "--product", product, "--version", version, "-o"];
-        let _done = it.world.signer(&words).arg(it.world.path(&format!("{product}.tar"))).ok();
+        let release = ["--product", product, "--version", version];
+        let _done = it.world.signer(&["publish", "--component", &component]).args(release).ok();
+        let output = it.shown(&format!("{product}.tar"));
+        let _done = it.world.signer(&["bundle", "-o", &output]).args(release).ok();
     };
     publish("other", "racklet-cu-v1", "9.0.0");
     let done = it.plan(&[&it.shown("other.tar")]);
@@ -194,8 +199,9 @@ fn a_medium_that_takes_no_large_files_is_named() {
     let it = Offline::new();
     // FAT32 ends at 4 GiB with the error that this limit ends with.
     let limited = Run::new("sh").args(["-c", r#"trap '' XFSZ; ulimit -f 64; exec "$0" "$@""#]);
-    let words = ["bundle", "--product", PRODUCT, "--version", "1.1.0", "-o"];
-    let run = it.world.signer(&words).arg(it.world.path("usb.tar")).under(limited);
+    let output = it.shown("usb.tar");
+    let words = ["bundle", "--product", PRODUCT, "--version", "1.1.0", "-o", &output];
+    let run = it.world.signer(&words).under(limited);
     says(
         &run.finish(),
         Reason::StoreIo,
@@ -242,11 +248,11 @@ fn an_offline_bundle_is_good_for_as_long_as_it_says() {
 fn who_may_make_offline_bundles_is_signed_in_targets() {
     let it = Offline::new();
     let renew = ["renew", "targets", "--expires"];
-    let _none = it.world.signer(&renew).arg("offline=none").ok();
+    let renew = |expires: &str| it.world.signer(&[&renew[..], &[expires]].concat());
+    let _none = renew("offline=none").ok();
     let done = it.bundle(&["1.1.0"], "usb.tar", &["--valid-for", "1d"]);
     says(&done, Reason::Config, "signer renew targets --expires offline=90d");
-    let _allowed =
-        it.world.signer(&renew).arg("offline=100d").arg("--expires").arg("targets=50d").ok();
+    let _allowed = renew("offline=100d").args(["--expires", "targets=50d"]).ok();
     let done = it.bundle(&["1.1.0"], "usb.tar", &["--valid-for", "60d"]);
     says(&done, Reason::Expired, "before the bundle would");
     // Without the targets key nobody can make one.
@@ -255,4 +261,74 @@ fn who_may_make_offline_bundles_is_signed_in_targets() {
     let done = it.bundle(&["1.1.0"], "usb.tar", &["--valid-for", "1d"]);
     done.refused(Reason::SigThreshold);
     assert!(!it.world.path("usb.tar").exists());
+}
+
+/// The one who could serve old metadata for ever is a server: there the timestamp alone counts.
+#[test]
+fn a_registry_cannot_offer_an_offline_statement() {
+    let it = Offline::new();
+    let _made = it.bundle(&["1.1.0"], "usb/", &["--valid-for", "30d"]).exits(Exit::Done);
+    let server = RepoServer::serving(&it.world, &it.world.path("usb"));
+    let registry = format!("docker://{}", server.authority);
+    let node = Node::from_factory(&it.world, "online", &it.world.release("1.0.0", 1), &registry);
+    // The statement is there for whoever asks for it.
+    let url = format!("https://{}/v2/tuf/manifests/offline", server.authority);
+    let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+    let curl = tool("curl", "curl").args(["--silent", "--fail", "--noproxy", "*", "-H", accept]);
+    let manifest = curl.arg("--cacert").arg(Credentials::of(&it.world).ca).arg(url).ok().json();
+    assert_eq!(manifest["artifactType"], "application/vnd.racklet.offline.v1+json", "{manifest}");
+
+    let plan = || node.agent(&["plan", "--version", "1.1.0"]);
+    on_day(plan(), "+20d").refused(Reason::Expired);
+    // The same bytes from a directory are good, by the statement, and prove nothing for a registry.
+    let _planned = on_day(plan().arg(it.world.path("usb")), "+20d").exits(Exit::Done);
+    on_day(plan(), "+20d").refused(Reason::Expired);
+    // On the day they were made there is nothing wrong with them in a registry.
+    let _planned = plan().ok();
+}
+
+/// A key that may sign bundles and nothing else, as docs/bundles.md gives it.
+#[test]
+fn a_delegated_role_signs_bundles_and_no_release() {
+    let it = Offline::new();
+    let bundles = it.world.person("bundles");
+    let delegate = ["delegate", "--role", "bundles", "--path", "bundles/*", "--role-keys"];
+    let _done = it.world.with_people(&[&delegate[..], &[&bundles]].concat());
+    let policy = "[offline]\nlongest = \"30d\"\nrole = \"bundles\"\n";
+    fs::write(it.world.path("keys/signer.toml"), policy).expect("write the policy");
+    let _done = it.world.with_people(&["renew", "targets"]);
+
+    // The targets keys are no longer enough.
+    let done = it.bundle(&["1.1.0"], "usb.tar", &["--valid-for", "20d"]);
+    done.refused(Reason::SigThreshold);
+    assert!(!it.world.path("usb.tar").exists());
+    // The bundles key is, alone.
+    let field = it.world.path("field");
+    fs::create_dir(&field).expect("make a folder");
+    fs::copy(it.world.path("root.json"), field.join("root.json")).expect("copy the trust root");
+    let key = PathBuf::from(&bundles).with_extension("key");
+    let in_the_field = |command: &[&str]| {
+        let signer = program("signer").args(["--json"]).args(command).arg("--keys").arg(&field);
+        signer.arg("--key").arg(&key).args(["--repo", &it.world.repository().reference()])
+    };
+    let output = it.shown("usb.tar");
+    let bundle = ["bundle", "--product", PRODUCT, "--version", "1.1.0", "-o", &output];
+    let made = in_the_field(&[&bundle[..], &["--valid-for", "20d"]].concat()).ok().json();
+    assert_eq!(made["offline"]["role"], "delegated role \"bundles\"", "{made}");
+    let log = fs::read_to_string(field.join("signer.log")).expect("read the log");
+    assert!(log.contains(r#""event":"offline""#), "{log}");
+    let longer = in_the_field(&[&bundle[..], &["--valid-for", "31d"]].concat()).finish();
+    longer.refused(Reason::Expired);
+
+    let apply = it.node.agent(&["apply"]).arg(&output);
+    let report = on_day(apply, "+19d").exits(Exit::Done).json();
+    assert_eq!(report["version"], "1.1.0", "{report}");
+    it.node.expect_slot("b", &it.v2);
+
+    // It signs nothing that a node would install from elsewhere.
+    let next = format!("os={},hw=racklet-cu-v1", it.v2.os.path.display());
+    let publish = ["publish", "--product", PRODUCT, "--version", "1.3.0", "--component", &next];
+    let done = in_the_field(&[&publish[..], &["--role", "bundles"]].concat()).finish();
+    assert_ne!(done.code, 0, "{}", done.output());
+    assert!(!it.world.repository().tags().keys().any(|tag| tag.ends_with("demo:1.3.0")));
 }

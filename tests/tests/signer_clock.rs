@@ -33,8 +33,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn changes(world: &World) -> Vec<Vec<String>> {
     let image = world.release("1.1.0", 2).os.path;
     let component = format!("os={},hw={HARDWARE}", image.display());
-    let (targets, out) = (world.path("keys/targets.pub"), world.path("staged.json"));
-    let (targets, out) = (targets.display().to_string(), out.display().to_string());
+    let [targets, out, bundle] = ["keys/targets.pub", "staged.json", "usb.tar"]
+        .map(|name| world.path(name).display().to_string());
     let channel = ["--product", PRODUCT, "--channel", "stable"];
     let publish =
         ["publish", "--product", PRODUCT, "--version", "1.1.0", "--component", &component];
@@ -47,7 +47,8 @@ fn changes(world: &World) -> Vec<Vec<String>> {
         "--role-keys",
         &targets,
     ];
-    let rows: [Vec<&str>; 8] = [
+    let bundle = ["bundle", "--product", PRODUCT, "--version", "1.0.0", "-o", &bundle];
+    let rows: [Vec<&str>; 9] = [
         vec!["refresh"],
         publish.to_vec(),
         [&["channel", "set"][..], &channel, &["--hold"]].concat(),
@@ -56,6 +57,7 @@ fn changes(world: &World) -> Vec<Vec<String>> {
         delegate.to_vec(),
         vec!["rotate", "--role", "targets", "--add", &targets],
         vec!["stage", "--out", &out, "renew", "root"],
+        [&bundle[..], &["--valid-for", "30d"]].concat(),
     ];
     rows.into_iter().map(|row| row.into_iter().map(str::to_owned).collect()).collect()
 }

@@ -80,10 +80,16 @@ impl RepoServer {
     /// Serves the world's repository on a free port and waits until it says which.
     #[track_caller]
     pub fn start(world: &World) -> Self {
+        RepoServer::serving(world, world.repository().dir())
+    }
+
+    /// Serves an image layout as it is, with the world's credentials.
+    #[track_caller]
+    pub fn serving(world: &World, layout: &Path) -> Self {
         let credentials = Credentials::of(world);
         let mut running = program("repo-server")
             .args(["serve", "--listen", "127.0.0.1:0", "--dir"])
-            .arg(world.repository().dir())
+            .arg(layout)
             .arg("--tls-cert")
             .arg(credentials.certificate)
             .arg("--tls-key")
