@@ -128,18 +128,30 @@ fn an_empty_image_is_refused_and_no_reason_helps() {
     assert_eq!(refused["code"], "image_refused");
 }
 
+/// They are published, and it is said: as data, as a hole, with a tree behind them, and when staged.
 #[test]
-fn zeros_are_refused_as_a_hole_and_as_data() {
+fn nothing_but_zeros_is_said() {
     let desk = Desk::new();
     desk.file("zeros.img", &vec![0; 300_000]);
-    fs::File::create(desk.0.path("hole.img")).unwrap().set_len(4 << 40).unwrap();
-    let hint = "make the image again; if zeros are meant: --raw NAME=REASON";
-    let message = "image zeros.img holds nothing but zeros, 300000 bytes of them";
-    desk.refused("zeros.img", message, hint);
-    let message = "image hole.img holds nothing but zeros, 4398046511104 bytes of them";
-    desk.refused("hole.img", message, hint);
-    let raw = ["--raw", "os=clears the slot"];
-    desk.publish("2.0.0", &["os=zeros.img,hw=my-board"], &raw, 0);
+    fs::File::create(desk.0.path("hole.img")).unwrap().set_len(8 << 20).unwrap();
+    let no_more: &[&str] = &[];
+    for (number, (file, more)) in
+        (2..).zip([("zeros.img", no_more), ("hole.img", &["--verity", "os"])])
+    {
+        let (version, component) = (format!("{number}.0.0"), format!("os={file},hw=my-board"));
+        let line = format!("warning: {file} holds nothing but zeros: no system starts from it");
+        let arguments = desk.arguments("stage publish", &version, &[&component], more);
+        let staged =
+            desk.0.text(&[&arguments[..], &["--out", &format!("staged-{number}")]].concat());
+        assert!(staged.contains(&line), "{staged}");
+        let text = desk.0.text(&desk.arguments("publish", &version, &[&component], more));
+        assert!(text.contains(&line), "{text}");
+        // Again, unchanged: it is no less so.
+        let value = desk.publish(&version, &[&component], more, 0);
+        assert_eq!(value["changed"], false);
+        assert_eq!(value["warnings"][0]["code"], "image_refused", "{value}");
+        assert_eq!(value["warnings"][0]["level"], "warning", "{value}");
+    }
 }
 
 /// Each file is made by the tool that people make it with, is refused, and, where the hint has a
@@ -348,8 +360,9 @@ fn a_partition_is_cut_out_of_a_whole_disk() {
     desk.publish("2.0.0", &["os=disk.img.part2,hw=my-board"], &[], 0);
 }
 
+/// What a server or Git leaves where an image should be; what somebody wrote may be meant.
 #[test]
-fn texts_are_refused() {
+fn pages_and_pointers_are_refused_and_texts_taken() {
     let desk = Desk::new();
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n";
     let rows = [
@@ -360,15 +373,18 @@ fn texts_are_refused() {
             "head -c 512 page.img",
         ),
         ("lfs.img", pointer, "a pointer of Git LFS", "git lfs pull"),
-        ("sh.img", "#!/bin/sh\nexec make-image\n", "a script", "head -c 512 sh.img"),
-        ("json.img", "{\"message\":\"Not Found\"}\n", "a JSON document", "head -c 512 json.img"),
-        ("log.img", "error: no space left on device\n", "a text", "head -c 512 log.img"),
     ];
     for (file, text, what, command) in rows {
         desk.file(file, text.as_bytes());
         let message = format!("image {file} is {what}; {SLOT}");
         let hint = format!("run `{command}`; if it is right as it is: --raw NAME=REASON");
         desk.refused(file, &message, &hint);
+    }
+    let written =
+        ["the first system\n", "#!/bin/sh\nexec start\n", "{\"fans\": \"slow\"}\n", "<a/>\n"];
+    for (number, text) in (2..).zip(written) {
+        desk.file("written", text.as_bytes());
+        desk.publish(&format!("{number}.0.0"), &["os=written,hw=my-board"], &[], 0);
     }
 }
 
@@ -461,7 +477,7 @@ fn names_that_are_new_are_said() {
         [
             "hw_mismatch: component oss is new for demo; earlier releases have os",
             "hw_mismatch: hardware id my-bord is new for demo; earlier releases are for my-board",
-            "target_not_found: channel stabel is new for demo, no node follows it yet; there is stable",
+            "target_not_found: channel stabel is new; demo has stable",
         ]
     );
     let known = desk.publish("1.2.0", &["os=os.img,hw=my-board"], &["--channel", "stable"], 0);

@@ -683,7 +683,7 @@ pub(super) struct ReleaseArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) verity: Vec<ComponentName>,
     /// Publish the image of this component whatever kind of file it is, and sign why; repeatable.
-    /// Without, compressed files, archives, virtual and whole disks and texts are refused
+    /// Without, compressed files, archives, virtual and whole disks and HTML are refused
     #[arg(long, value_name = "NAME=REASON")]
     pub(super) raw: Vec<String>,
     /// Releases that this component, which starts by itself, may run beside while a set over several

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use formats::digest::Sha256;
 use formats::oci::{Descriptor, RepositoryName, media_type};
+use formats::reason::Reason;
 use formats::release::{
     ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent, Mixture,
     ReleaseIndex, Summary, channel_target_name, target_name,
@@ -19,8 +20,8 @@ use crate::attachment;
 use crate::error::SignerError;
 use crate::image::{self, RawReason, Sinks, Source};
 use crate::plan::{
-    self, Change, Expiry, Finding, NewRelease, PlanError, ReleaseProposal, Rollout, check_fit,
-    check_release, decide, notes,
+    self, Change, Expiry, Finding, Level, NewRelease, PlanError, ReleaseProposal, Rollout,
+    check_fit, check_release, decide, notes,
 };
 use crate::progress::Show;
 use crate::published::{Published, product_repository};
@@ -199,7 +200,8 @@ pub fn publish(
         bases: delta::bases(registry, &base.published, &request.product, &request.delta_from)?,
     };
     let (mut indexed, mut summaries, mut reports) = (Vec::new(), Vec::new(), Vec::new());
-    for (component, source) in components.iter().zip(sources) {
+    let mut warnings = Vec::new();
+    for (component, mut source) in components.iter().zip(sources) {
         let upload = Upload {
             registry,
             repository: &repository,
@@ -208,7 +210,8 @@ pub fn publish(
             security_version,
             deltas: &deltas,
         };
-        let (listed, summary, report) = upload.component(component, source)?;
+        let (listed, summary, report) = upload.component(component, &mut source)?;
+        warnings.extend(nothing_in(component, &source));
         indexed.push(listed);
         summaries.push(summary);
         reports.push(report);
@@ -247,12 +250,17 @@ pub fn publish(
         release: Some(StagedRelease { repository, tag, index }),
         expiry: &request.expiry,
     };
-    let (published, changed, warnings) =
-        match apply(registry, signing, base, wanted, delivery, now)? {
-            Outcome::Staged(report) => return Ok(Answer::Staged(report)),
-            Outcome::Unchanged(published) => (published, false, Vec::new()),
-            Outcome::Published(published, warnings) => (published, true, warnings),
-        };
+    let (published, changed) = match apply(registry, signing, base, wanted, delivery, now)? {
+        Outcome::Staged(mut report) => {
+            report.warnings.extend(warnings);
+            return Ok(Answer::Staged(report));
+        }
+        Outcome::Unchanged(published) => (published, false),
+        Outcome::Published(published, found) => {
+            warnings.extend(found);
+            (published, true)
+        }
+    };
     let state = &published.state;
     let offering = offered(&published);
     Ok(Answer::Done(PublishReport {
@@ -289,6 +297,14 @@ fn open_images(product: &str, components: &[ComponentInput]) -> Result<Vec<Sourc
         });
     }
     Ok(sources)
+}
+
+/// What is said of an image that was read and has no content. It may be meant, so it is no error.
+fn nothing_in(component: &ComponentInput, source: &Source) -> Option<Finding> {
+    let path = component.path.display();
+    let text = format!("{path} holds nothing but zeros: no system starts from it");
+    let (level, reason) = (Level::Warning, Reason::ImageRefused);
+    source.only_zeros().then_some(Finding { level, reason, text })
 }
 
 /// Where images of this release may be already: the repositories of other products.
@@ -384,7 +400,7 @@ impl Upload<'_> {
     fn component(
         &self,
         input: &ComponentInput,
-        mut source: Source,
+        source: &mut Source,
     ) -> Result<(IndexedComponent, ComponentSummary, ComponentReport), SignerError> {
         let Upload { registry, repository, request, .. } = *self;
         let len = source.len();
@@ -393,10 +409,10 @@ impl Upload<'_> {
         let bar = self.show.begin(&format!("building {}", input.name), len);
         let add = |count| bar.add(count);
         let sinks = Sinks { fine: &mut fine, solid: &mut solid };
-        let written = image::build(&mut source, len, sinks, &request.options, &add)?;
+        let written = image::build(source, len, sinks, &request.options, &add)?;
         bar.done();
         // The sinks are dropped then, and leave nothing.
-        source.check_read(input.raw.is_some())?;
+        source.check_read()?;
         let sizes = [Some(written.fine_size()), written.solid_size()];
         let bar =
             self.show.begin(&format!("uploading {}", input.name), sizes.iter().flatten().sum());

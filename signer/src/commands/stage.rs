@@ -25,7 +25,7 @@ pub struct StageReport {
     recovery: Option<String>,
     /// What is signed, against what is published.
     pub sections: Vec<Section>,
-    warnings: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
     /// Signatures that were made now, as `role keyid`.
     signed_now: Vec<String>,
     /// Who signed and who has not.

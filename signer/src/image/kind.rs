@@ -1,7 +1,7 @@
 //! What a file is, by its first and last bytes: only a raw image can be written to a slot.
 //!
 //! Pure. [`ALL`] is the one table; `docs/images.md` prints it, and a test compares the two. Whatever
-//! is not in it is taken: file systems, boot images, firmware, ciphertext, random bytes.
+//! is not in it is taken: file systems, boot images, firmware, ciphertext, texts, random bytes.
 
 use super::disk;
 
@@ -9,10 +9,6 @@ use super::disk;
 pub const HEAD: usize = 128 << 10;
 /// 512 bytes: the footers of virtual disks.
 pub const TAIL: usize = 512;
-/// 512 bytes: text that goes on for so long is a text, not a label in front of something else.
-const TEXT_MAX: usize = 512;
-/// 16 bytes: of fewer, random ones would be printable too often.
-const TEXT_MIN: usize = 16;
 
 /// What is looked at of a file.
 #[derive(Debug, Clone, Copy)]
@@ -182,15 +178,15 @@ pub const ALL: &[Kind] = &[
     ),
     kind(
         "a pointer of Git LFS",
-        Sign::At(0, &[b"version https://git-lfs.github.com/"]),
+        Sign::At(0, &[b"version https://git-lfs.github.com/spec/"]),
         "git lfs pull",
     ),
-    kind("a script", Sign::Also(script, "`#!` at 0 and text"), "head -c 512 IN"),
-    kind("a page of HTML or XML", Sign::Also(markup, "`<` at 0 and text"), "head -c 512 IN"),
-    kind("a JSON document", Sign::Also(json, "`{` or `[` at 0 and text"), "head -c 512 IN"),
     kind(
-        "a text",
-        Sign::Also(text, "the first 512 bytes, and at least 16, are printable"),
+        "a page of HTML or XML",
+        Sign::Also(
+            markup,
+            "`<!DOCTYPE html`, `<html` or `<?xml`, whatever the case, at 0 or after a byte order mark and blanks",
+        ),
         "head -c 512 IN",
     ),
 ];
@@ -324,31 +320,12 @@ fn qcow(probe: &Probe<'_>) -> bool {
     probe.has(0, b"QFI\xfb\0\0\0") && (1..=3).contains(&probe.byte(7))
 }
 
-fn script(probe: &Probe<'_>) -> bool {
-    probe.has(0, b"#!") && text(probe)
-}
-
+/// What a server answers that has no such image, saved in its place.
 fn markup(probe: &Probe<'_>) -> bool {
-    (probe.has(0, b"<") || probe.has(0, b"\xef\xbb\xbf<")) && text(probe)
-}
-
-fn json(probe: &Probe<'_>) -> bool {
-    (probe.has(0, b"{") || probe.has(0, b"[")) && text(probe)
-}
-
-/// UTF-8 without control characters. What ends in the middle of a character is text, too.
-fn text(probe: &Probe<'_>) -> bool {
-    let start = probe.head.get(..TEXT_MAX).unwrap_or(probe.head);
-    let valid = match std::str::from_utf8(start) {
-        Ok(valid) => valid,
-        Err(error) if error.error_len().is_none() => {
-            let valid = start.get(..error.valid_up_to()).unwrap_or_default();
-            std::str::from_utf8(valid).unwrap_or_default()
-        }
-        Err(_) => return false,
-    };
-    let printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r');
-    valid.len() >= TEXT_MIN && valid.chars().all(printable)
+    let text = probe.head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(probe.head).trim_ascii_start();
+    [&b"<!DOCTYPE html"[..], b"<html", b"<?xml"].iter().any(|start| {
+        text.get(..start.len()).is_some_and(|begins| begins.eq_ignore_ascii_case(start))
+    })
 }
 
 #[cfg(test)]
@@ -397,9 +374,9 @@ mod tests {
                 b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n".to_vec(),
             ),
             ("a page of HTML or XML", b"<!DOCTYPE html>\n<title>404</title>".to_vec()),
-            ("a JSON document", b"{\"message\":\"Not Found\"}".to_vec()),
-            ("a script", b"#!/bin/sh\nexec make image\n".to_vec()),
-            ("a text", "Zugriff verweigert: für diese Datei".as_bytes().to_vec()),
+            ("a page of HTML or XML", b"\r\n  <!doctype HTML public".to_vec()),
+            ("a page of HTML or XML", b"<HTML><head>".to_vec()),
+            ("a page of HTML or XML", b"\xef\xbb\xbf\n<?xml version='1.0'?><Error/>".to_vec()),
         ];
         for (name, bytes) in rows {
             assert_eq!(found(bytes), Some(*name));
@@ -463,13 +440,19 @@ mod tests {
             ("a byte", b"x".to_vec()),
             ("reserved flags of gzip", with(4096, &[(0, b"\x1f\x8b\x08\xe0")])),
             ("a label before binary data", with(4096, &[(0, b"BOARD FIRMWARE V1.0 BUILD 0042")])),
+            ("a text", b"the first system of this board\n".to_vec()),
+            ("a script", b"#!/bin/sh\nexec start\n".to_vec()),
+            ("a JSON document", b"{\"fans\": [\"slow\"]}\n".to_vec()),
+            ("a text that begins like a page", b"<hardware>\n".to_vec()),
+            ("blanks", b" \r\n\t".repeat(50_000)),
+            ("zeros", vec![0; 1 << 20]),
         ];
         for (name, bytes) in rows {
             assert_eq!(found(bytes), None, "{name}");
         }
     }
 
-    /// Random bytes of every length are taken: the weakest signs are text and lzma.
+    /// Random bytes of every length are taken: the weakest sign is that of lzma.
     #[test]
     fn random_bytes_are_no_kind() {
         let mut state = 1u64;

@@ -60,14 +60,6 @@ pub enum ImageError {
         /// The file.
         path: PathBuf,
     },
-    /// It has no byte that is not zero.
-    #[error("image {path} holds nothing but zeros, {len} bytes of them")]
-    Zeros {
-        /// The file.
-        path: PathBuf,
-        /// Its length.
-        len: u64,
-    },
     /// It is a file of another kind.
     #[error("image {path} is {what}; a slot takes the raw image of one partition")]
     Refused {
@@ -149,9 +141,7 @@ impl ImageError {
             ImageError::ChunkList(_) | ImageError::Delta(_) => Reason::MetaLimit,
             ImageError::ReadBase { .. } => Reason::StoreIo,
             ImageError::Base => Reason::HashMismatch,
-            ImageError::Empty { .. } | ImageError::Zeros { .. } | ImageError::Refused { .. } => {
-                Reason::ImageRefused
-            }
+            ImageError::Empty { .. } | ImageError::Refused { .. } => Reason::ImageRefused,
             _ => Reason::Config,
         }
     }
@@ -163,9 +153,6 @@ impl ImageError {
                 "a pipe or directory has no length: write the image to a file first".to_owned(),
             ),
             ImageError::Empty { .. } => Some("make the image again: its build failed".to_owned()),
-            ImageError::Zeros { .. } => {
-                Some("make the image again; if zeros are meant: --raw NAME=REASON".to_owned())
-            }
             ImageError::Refused { mend, .. } => {
                 Some(format!("run {mend}; if it is right as it is: --raw NAME=REASON"))
             }

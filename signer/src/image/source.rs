@@ -22,8 +22,8 @@ pub struct Source {
     modified: Option<SystemTime>,
     /// Bytes read so far, without the tree.
     read: u64,
-    /// Whether only zeros were read so far.
-    only_zeros: bool,
+    /// Whether a byte was read that is not zero.
+    content: bool,
     tree: Option<Tree>,
 }
 
@@ -91,16 +91,13 @@ impl Source {
             return Err(ImageError::Empty { path: path.to_owned() });
         }
         let (path, modified) = (path.to_owned(), modified(&metadata));
-        Ok(Source { path, file, len, modified, read: 0, only_zeros: true, tree: None })
+        Ok(Source { path, file, len, modified, read: 0, content: false, tree: None })
     }
 
-    /// Refuses what its first and last bytes show to be no raw image, and a file that is one hole.
-    /// Reads some 128 KiB, whatever its length.
+    /// Refuses what its first and last bytes show to be no raw image. Reads some 128 KiB, whatever
+    /// its length.
     pub fn check_kind(&self) -> Result<(), ImageError> {
         let failed = |offset| move |source| ImageError::Read { offset, source };
-        if self.is_a_hole() {
-            return Err(ImageError::Zeros { path: self.path.clone(), len: self.len });
-        }
         let head = read_at(&self.file, 0, kind::HEAD).map_err(failed(0))?;
         let end = self.len.saturating_sub(kind::TAIL as u64);
         let tail = read_at(&self.file, end, kind::TAIL).map_err(failed(end))?;
@@ -115,20 +112,9 @@ impl Source {
         }
     }
 
-    /// Whether a file system that keeps holes has nothing else for it: a terabyte of zeros need not
-    /// be read to be refused.
-    fn is_a_hole(&self) -> bool {
-        use rustix::fs::SeekFrom::{Data, Start};
-        let found = rustix::fs::seek(&self.file, Data(0));
-        // The place in the file is shared with `read`; where holes cannot be asked for, it is
-        // still the beginning.
-        let back = rustix::fs::seek(&self.file, Start(0));
-        found == Err(rustix::io::Errno::NXIO) && back.is_ok()
-    }
-
-    /// Refuses an image that is not the one that was opened any more; and, unless `raw`, one that
-    /// had nothing but zeros. To be asked when everything was read and nothing is visible yet.
-    pub fn check_read(&self, raw: bool) -> Result<(), ImageError> {
+    /// Refuses an image that is not the one that was opened any more. To be asked when everything was
+    /// read and nothing is visible yet.
+    pub fn check_read(&self) -> Result<(), ImageError> {
         if self.read != self.len {
             return Err(ImageError::Changed { expected: self.len, found: self.read });
         }
@@ -137,10 +123,12 @@ impl Source {
         if modified(&metadata) != self.modified {
             return Err(ImageError::Rewritten { path: self.path.clone() });
         }
-        if self.only_zeros && !raw {
-            return Err(ImageError::Zeros { path: self.path.clone(), len: self.len });
-        }
         Ok(())
+    }
+
+    /// Whether everything was read, and nothing of it was but zeros.
+    pub fn only_zeros(&self) -> bool {
+        self.read == self.len && !self.content
     }
 
     /// The image with a dm-verity tree behind it (`formats::verity`).
@@ -202,7 +190,7 @@ impl Read for Source {
         let bytes = buffer.get(..count).unwrap_or_default();
         self.read = self.read.saturating_add(count as u64);
         // Asked no more after the first byte that is not zero.
-        self.only_zeros = self.only_zeros && bytes.iter().all(|byte| *byte == 0);
+        self.content = self.content || bytes.iter().any(|byte| *byte != 0);
         let Some(tree) = &mut self.tree else { return Ok(count) };
         if count > 0 {
             tree.take(bytes);
@@ -217,19 +205,14 @@ impl Read for Source {
 mod tests {
     use super::*;
 
-    fn read_of(
-        file: &Path,
-        meanwhile: impl FnOnce(),
-        tree: bool,
-        raw: bool,
-    ) -> Result<(), ImageError> {
+    fn read_of(file: &Path, meanwhile: impl FnOnce(), tree: bool) -> Result<(), ImageError> {
         let mut source = Source::open(file).unwrap();
         if tree {
             source = source.with_tree(b"salt");
         }
         meanwhile();
         std::io::copy(&mut source, &mut io::sink()).unwrap();
-        source.check_read(raw)
+        source.check_read()
     }
 
     #[test]
@@ -243,11 +226,11 @@ mod tests {
                 move || File::options().write(true).open(path).unwrap().set_len(len).unwrap()
             };
             fresh();
-            read_of(&path, || {}, tree, false).unwrap();
+            read_of(&path, || {}, tree).unwrap();
             // Still two blocks: with its tree it is as long as before.
             for len in [4500, 6000] {
                 fresh();
-                let error = read_of(&path, resized(len), tree, true).unwrap_err();
+                let error = read_of(&path, resized(len), tree).unwrap_err();
                 assert!(
                     matches!(error, ImageError::Changed { expected: 5000, found } if found == len),
                     "{error:?}"
@@ -260,32 +243,38 @@ mod tests {
                 file.write_all_at(&[8], 100).unwrap();
                 file.set_modified(later).unwrap();
             };
-            let error = read_of(&path, touched, tree, true).unwrap_err();
+            let error = read_of(&path, touched, tree).unwrap_err();
             assert!(matches!(error, ImageError::Rewritten { .. }), "{error:?}");
         }
     }
 
+    /// A tree of zeros is not zeros; it does not count.
     #[test]
-    fn zeros_are_no_image() {
+    fn nothing_but_zeros_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("os.img");
+        let only_zeros = |tree| {
+            let mut source = Source::open(&path).unwrap();
+            if tree {
+                source = source.with_tree(b"salt");
+            }
+            assert!(!source.only_zeros(), "nothing is known of what was not read");
+            std::io::copy(&mut source, &mut io::sink()).unwrap();
+            source.only_zeros()
+        };
         for tree in [false, true] {
             std::fs::write(&path, vec![0; 70_000]).unwrap();
-            let error = read_of(&path, || {}, tree, false).unwrap_err();
-            assert!(matches!(error, ImageError::Zeros { len: 70_000, .. }), "{error:?}");
-            read_of(&path, || {}, tree, true).unwrap();
+            assert!(only_zeros(tree));
             File::options().write(true).open(&path).unwrap().write_all_at(&[1], 69_999).unwrap();
-            read_of(&path, || {}, tree, false).unwrap();
+            assert!(!only_zeros(tree));
         }
     }
 
-    /// 8 TiB of nothing: refused without being read, and read from its beginning afterwards.
+    /// 8 TiB: some 128 KiB of it are looked at, and it is read from its beginning afterwards.
     #[test]
-    fn a_hole_is_refused_at_once() {
+    fn the_kind_of_a_large_image_is_known_at_once() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(8 << 40).unwrap();
-        let source = Source::open(file.path()).unwrap();
-        assert!(matches!(source.check_kind(), Err(ImageError::Zeros { .. })));
         file.as_file().write_all_at(b"first", 0).unwrap();
         let mut source = Source::open(file.path()).unwrap();
         source.check_kind().unwrap();
