@@ -251,7 +251,9 @@ impl Policy {
             }
         }
         if let Some(offline) = &self.offline {
-            expiry = expiry.with_offline(offline.longest, offline.role.clone())?;
+            // The section says all of it: without a role, targets sign again.
+            let role = offline.role.clone().unwrap_or_else(|| Role::Targets.name().to_owned());
+            expiry = expiry.with_offline(offline.longest, Some(role))?;
         }
         Ok(expiry)
     }

@@ -79,6 +79,7 @@ pub struct Expiry {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct OfflineChange {
     longest: Option<u64>,
+    /// `targets` takes the right back from the delegated role that had it.
     role: Option<String>,
 }
 
@@ -113,7 +114,7 @@ impl Expiry {
     }
 
     /// The same with the longest that bundles may be valid offline, in seconds (0: not at all), and
-    /// the delegated role that signs for it, if it changes.
+    /// the role that signs for it, if it changes: a delegated one, or `targets`.
     pub fn with_offline(mut self, longest: u64, role: Option<String>) -> Result<Self, ExpiryError> {
         if longest > LONGEST_OFFLINE {
             let limit_days = LONGEST_OFFLINE / DAY;
@@ -172,7 +173,8 @@ impl OfflineChange {
         };
         let (longest, role) = before.map_or((None, None), |rule| (Some(rule.longest), rule.role));
         let longest = self.longest.or(longest).unwrap_or(DEFAULT_OFFLINE);
-        OfflineRule { longest, role: self.role.clone().or(role) }.write(members);
+        let role = self.role.clone().or(role).filter(|role| role != Role::Targets.name());
+        OfflineRule { longest, role }.write(members);
     }
 }
 
@@ -292,6 +294,8 @@ mod tests {
         sign(&by_role, Role::Targets);
         let both = OfflineRule { longest: 30 * DAY, role: Some("bundles".to_owned()) };
         assert_eq!(sign(&thirty.or(&by_role), Role::Targets), both, "the role is kept");
+        let back = Expiry::default().with_offline(DAY, Some("targets".to_owned())).unwrap();
+        assert_eq!(sign(&back, Role::Targets), OfflineRule { longest: DAY, role: None }, "back");
         let none = Expiry::parse(&["offline=none"]).unwrap();
         assert_eq!(sign(&none, Role::Targets).longest, 0);
         assert_eq!(sign(&silent, Role::Targets).longest, 0, "forbidden stays forbidden");
