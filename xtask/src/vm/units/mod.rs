@@ -155,7 +155,7 @@ impl Site<'_> {
     fn publish(&self, version: &str, works: bool) -> Result<PathBuf> {
         let image = image::release(self.dir, &self.base, version, works)?;
         let firmware = self.dir.join("firmware");
-        fs::write(&firmware, format!("firmware {version}\n").repeat(4096))?;
+        fs::write(&firmware, format!("firmware {version}\0").repeat(4096))?;
         let component = |name: &str, file: &Path| {
             ["--component".to_owned(), format!("{name}={},hw={HARDWARE}", file.display())]
         };
