@@ -149,7 +149,7 @@ const BROKEN: [Broken; 8] = [
         name: "a command that fails",
         from: "signer publish --repo oci:repo ",
         to: "signer publish --repo oci:rep ",
-        said: "exit code 10, not 0",
+        said: "exit code 14, not 0",
     },
     Broken {
         name: "an unknown program",
@@ -171,8 +171,8 @@ const BROKEN: [Broken; 8] = [
     },
     Broken {
         name: "a line too much",
-        from: "offered by channel stable\n",
-        to: "offered by channel stable\nand nobody else\n",
+        from: "within an hour\n",
+        to: "within an hour\nand nobody else\n",
         said: "prints something else",
     },
     Broken {
@@ -206,11 +206,12 @@ signer init --repo oci:repo --keys keys
 ```console
 $ signer publish --repo oci:repo --keys keys --product demo --version 1.0.0 \\
       --component os=os.img,hw=my-board --channel stable
+to be signed: channel demo/stable offers 1.0.0 (normal)
+  before   no such channel
 published demo/1.0.0 (sha256:6176875a50bf0ccb985bc757a063ecb078e953ac6dfee30a22a887459c7bf06d)
   os         1.0 MiB in 19 chunks, 1.0 MiB to download, for my-board
-offered by channel stable
+offered by channel stable; nodes see it at their next poll, by default within an hour
 timestamp version 2, expires 2026-11-22T04:45:38Z
-…
 $ alias look='signer verify oci:repo --root keys/root.json'
 $ look
 …

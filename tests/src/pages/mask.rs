@@ -11,6 +11,7 @@
 /// | a number and `%` | `<percent>` |
 /// | a number and `ms`, `s`, `min`, `h` | `<duration>` |
 /// | a number and `chunks` | `<count> chunks` |
+/// | `checked`, and `just now` or a duration and `ago` | `checked <age>` |
 /// | `process` and a number | `process <pid>` |
 /// | `127.0.0.1:` and five digits | `127.0.0.1:<port>` |
 ///
@@ -73,7 +74,19 @@ fn masked(text: &str) -> Option<(usize, &'static str)> {
             return Some((before.len() + digits, mask));
         }
     }
-    quantity(text)
+    age(text).or_else(|| quantity(text))
+}
+
+/// How long ago a node asked: `checked just now`, `checked 3 min ago`.
+fn age(text: &str) -> Option<(usize, &'static str)> {
+    const MASK: &str = "checked <age>";
+    let when = text.strip_prefix("checked ")?;
+    if when.starts_with("just now") {
+        return Some(("checked just now".len(), MASK));
+    }
+    let (length, _) = quantity(when)?;
+    let rest = when.get(length..)?.strip_prefix(" ago")?;
+    Some((text.len() - rest.len(), MASK))
 }
 
 fn has_form(text: &str, form: &str) -> bool {
@@ -122,6 +135,8 @@ mod tests {
             ("took 0.04 s, 97 MB/s, 12%".into(), "took <duration>, <size>/s, <percent>"),
             ("1.1.0 is in slot b, 2 tries left".into(), "1.1.0 is in slot b, 2 tries left"),
             ("127.0.0.1:5000 from 127.0.0.1:40001".into(), "127.0.0.1:5000 from 127.0.0.1:<port>"),
+            ("up to date, checked just now".into(), "up to date, checked <age>"),
+            ("checked 3 min ago, checked by us".into(), "checked <age>, checked by us"),
             ("(process 1234) «é»".into(), "(process <pid>) «é»"),
         ] {
             assert_eq!(mask(&text), masked);
