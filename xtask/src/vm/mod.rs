@@ -91,6 +91,7 @@ impl Options {
         const TIER: &[&str] = &[
             "rack",
             "recorded",
+            "units-systemd-boot",
             "systemd-boot-cycle",
             "grub-cycle",
             "uboot-cycle",
@@ -124,10 +125,10 @@ fn cells() -> Vec<Cell> {
         loadvm::CELLS,
         rack::CELLS,
         recorded::CELLS,
+        units::CELLS,
         loaders::CELLS,
         flash::CELLS,
         linuxboot::CELLS,
-        units::CELLS,
         floor::CELLS,
     ]
     .concat()
