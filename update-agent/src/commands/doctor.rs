@@ -208,7 +208,10 @@ fn counting(agent: &Agent) -> Answer {
             "put back the chooser or boot script; if this is how the node boots from now on, run \
              `update-agent confirm --adopt`",
         )),
-        (_, true) => good("boot-select booted this system"),
+        (_, true) if agent.config.boot.backend == Backend::GptAttributes => {
+            good("boot-select booted this system")
+        }
+        (_, true) => good("the boot loader that reads these flags booted this system"),
         (Some(true), false) => good("a try was spent at the last trial"),
         (Some(false), false) => Err(AgentError::new(
             Reason::CountingInactive,
