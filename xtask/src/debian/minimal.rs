@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
-use super::{SUITE, TREE_SH, image, recipe, sources};
+use super::{SUITE, TREE_SH, alone, image, recipe, sources};
 use crate::cmd::{Cmd, which};
 use crate::paths;
 
@@ -21,11 +20,11 @@ const LEFT_OUT: &str = "rm -rf usr/share/doc usr/share/man usr/share/locale usr/
 
 /// The root folder of one, cached; it must not be changed.
 pub(crate) fn tree() -> Result<PathBuf> {
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _one = BUILDING.lock().unwrap_or_else(|held| held.into_inner());
     let dir = paths::cache()
         .join("debian")
         .join(format!("minimal-{}", recipe(&[PACKAGES, LEFT_OUT, TREE_SH])));
+    // Cells beside each other, and other commands, want the same one.
+    let _alone = alone(&dir.with_extension("lock"))?;
     let tree = dir.join("tree");
     if tree.is_dir() {
         return Ok(tree);
