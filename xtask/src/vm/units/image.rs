@@ -25,7 +25,7 @@ const EDITS: &[(&str, &str)] = &[
     ("docker://updates.example.org/racklet", "docker://10.0.2.100:5443/racklet"),
     ("mode = \"notify\"", "mode = \"auto\""),
     ("#tries = 3", "tries = 1"),
-    ("#deadline = \"5m\"", "deadline = \"60s\""),
+    ("#deadline = \"5m\"", "deadline = \"40s\""),
 ];
 
 /// Units that only a machine with a longer life than a test needs.

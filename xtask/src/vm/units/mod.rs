@@ -214,9 +214,7 @@ fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
     machine.expect("@@shell slot=b version=1.1.0")?;
     let reverted = after(&mut machine, from, "slot a was given up")?;
     ensure!(reverted.contains("answers 404"), "it says why: {reverted}");
-    let status = status(&mut machine)?;
-    let runs = &status["slots"]["b"];
-    ensure!(runs["version"] == "1.1.0" && runs["confirmed"] == true, "at the end: {status:#}");
+    recorded(&mut machine)?;
     drop(machine.cut());
     site.server.stop()?;
     for line in [&confirmed, &failed, &reverted] {
@@ -340,15 +338,23 @@ fn left_alone(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
+/// Afterwards the node knows what runs, and what does not and why.
+fn recorded(machine: &mut Machine) -> Result<()> {
+    let said = machine.ok("update-agent status --json")?;
+    let status = said.lines().find(|line| line.starts_with('{')).context("its status")?;
+    let status: Value = serde_json::from_str(status).context("its status")?;
+    let (runs, failure) = (&status["slots"]["b"], &status["failures"][0]);
+    ensure!(runs["version"] == "1.1.0" && runs["confirmed"] == true, "it runs {status:#}");
+    let failed = failure["release"]["version"] == "1.2.0" && failure["reason"] == "unhealthy";
+    ensure!(failed, "of what failed it knows {status:#}");
+    let history = machine.ok("update-agent history")?;
+    ensure!(history.contains("answers 404 Not Found (unhealthy)"), "its history: {history}");
+    Ok(())
+}
+
 /// What a unit has said in this boot.
 fn journal(machine: &mut Machine, unit: &str) -> Result<String> {
     machine.ok(&format!("journalctl --sync; journalctl --no-pager -b -o cat -u {unit}"))
-}
-
-fn status(machine: &mut Machine) -> Result<Value> {
-    let said = machine.ok("update-agent status --json")?;
-    let object = said.lines().find(|line| line.starts_with('{')).context("its status")?;
-    serde_json::from_str(object).context("its status")
 }
 
 /// A line that has come since, or that comes.
