@@ -226,6 +226,9 @@ fn an_offline_bundle_is_good_for_as_long_as_it_says() {
     assert_eq!(on_day(verified, "+20d").exits(Exit::Done).json()["offline_until"], until.as_str());
     let apply = |name: &str| it.node.agent(&["apply"]).arg(it.world.path(name));
 
+    let _planned = it.node.agent(&["plan"]).arg(it.world.path("usb.tar")).ok();
+    let status = it.node.agent_in_words(&["status"]).finish();
+    assert!(status.text().contains("; the bundle until "), "{}", status.text());
     on_day(apply("plain.tar"), "+2d").refused(Reason::Expired);
     says(&on_day(apply("usb.tar"), "+31d"), Reason::Expired, &format!("ended at {until}"));
     let report = on_day(apply("usb.tar"), "+20d").exits(Exit::Done).json();

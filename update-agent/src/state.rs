@@ -95,7 +95,7 @@ pub struct MetadataVersions {
     pub targets: u64,
     /// Unix seconds at which the first of them expires.
     pub expires: i64,
-    /// Unix seconds at which the offline statement of a bundle ends, if that was needed.
+    /// Unix seconds at which the offline statement of a bundle ends, if there was one that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline: Option<i64>,
 }

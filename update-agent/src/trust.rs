@@ -172,7 +172,7 @@ fn refresh_from<'a>(
     report.last_success = Some(state.now());
     report.metadata = Some(versions(&set));
     save_report_if_news(state, held, report)?;
-    if set.offline().is_some() {
+    if set.offline_until().is_some() {
         state.save_offline_statement(held, statement.as_deref().unwrap_or_default())?;
     }
     Ok(Trusted { set, files, state })
@@ -230,7 +230,7 @@ fn versions(set: &TrustedSet) -> MetadataVersions {
         snapshot: set.snapshot().header().version,
         targets: set.targets().header().version,
         expires: set.first_expiry().1.secs(),
-        offline: set.offline().map(|offline| offline.expires().secs()),
+        offline: set.offline_until().map(UnixTime::secs),
     }
 }
 

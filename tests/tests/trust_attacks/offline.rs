@@ -67,6 +67,12 @@ fn a_statement_outlasts_timestamp_and_snapshot_and_nothing_else() {
     let bytes = signed(&statement(&repo, 30), &keys);
     let before = node.stored.clone();
     assert_eq!(node.refresh(&repo).map(|set| set.offline().is_some()), Ok(false), "not needed");
+    let set = from_bundle(&mut node, &repo, &bytes, 0).unwrap();
+    assert_eq!(set.offline(), None, "not needed");
+    assert_eq!(set.offline_until(), Some(NOW.plus(30 * DAY)), "and said");
+    assert_eq!(set.first_expiry().1, NOW.plus(DAY));
+    let set = from_bundle(&mut node, &repo, b"{}", 0).unwrap();
+    assert_eq!(set.offline_until(), None, "what does not count is no error while it is not needed");
 
     let mut set = from_bundle(&mut node, &repo, &bytes, 20).unwrap();
     assert_eq!(set.offline().map(|offline| offline.expires()), Some(NOW.plus(30 * DAY)));

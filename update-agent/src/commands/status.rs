@@ -218,8 +218,14 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
             metadata.targets,
             time(expires),
             match metadata.offline {
-                Some(_) => ", by the offline statement of a bundle",
-                None => "",
+                Some(end) if end <= metadata.expires => {
+                    ", by the offline statement of a bundle".to_owned()
+                }
+                Some(end) => {
+                    let end = time(u64::try_from(end).unwrap_or(0));
+                    format!("; the bundle until {end}, by its offline statement")
+                }
+                None => String::new(),
             }
         );
     }

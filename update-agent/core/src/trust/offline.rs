@@ -10,7 +10,8 @@
 //! | it has not ended | [`OfflineError::Ended`] |
 //!
 //! It replaces nothing else: root and targets must be alive, no version goes back, and every length
-//! and hash is checked as ever. A statement that nobody needs is not looked at.
+//! and hash is checked as ever. While both are alive a statement is judged only to say until when a
+//! bundle is good; one that does not count is no error then.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +83,7 @@ impl OfflineError {
 
 /// That a bundle may be used after its timestamp: until when, and for what.
 ///
-/// Made by [`judge`] alone.
+/// Made by the verification of a statement alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfflineValidity {
     expires: UnixTime,

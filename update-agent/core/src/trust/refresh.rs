@@ -11,8 +11,8 @@ use super::error::refused;
 use super::offline::{Documents, judge};
 use super::verified::{Verified, Wanted, check_version};
 use super::{
-    Clock, Limits, OfflineValidity, Reply, Step, Stored, TrustError, TrustedSet, Workflow,
-    start_time,
+    Clock, Limits, OfflineError, OfflineValidity, Reply, Step, Stored, TrustError, TrustedSet,
+    Workflow, start_time,
 };
 
 /// New roots per write of the state.
@@ -152,20 +152,25 @@ impl Refresh {
 
     /// Whether the statement stands in for what has expired, now that targets are known.
     fn judge_late(&mut self) -> Result<(), TrustError> {
-        let (Some(late), Some(statement)) = (&self.late, &self.statement) else { return Ok(()) };
+        let (Some(late), Some(judged)) = (&self.late, self.judged()) else { return Ok(()) };
+        let judged = judged.map_err(|source| {
+            let (Late { role, version, expires }, source) = (late.clone(), Box::new(source));
+            TrustError::Offline { role, version, expires, now: self.now, source }
+        })?;
+        self.offline = Some(judged);
+        self.late = None;
+        Ok(())
+    }
+
+    /// What the statement is worth by the documents at hand, if there is one.
+    fn judged(&self) -> Option<Result<OfflineValidity, OfflineError>> {
         let documents = Documents {
             root: &self.root.document,
             timestamp: self.timestamp(),
             snapshot: self.snapshot(),
             targets: &self.targets.as_ref().expect(IN_ORDER).document,
         };
-        let judged = judge(statement, &documents, self.now).map_err(|source| {
-            let Late { role, version, expires } = late.clone();
-            TrustError::Offline { role, version, expires, now: self.now, source: Box::new(source) }
-        })?;
-        self.offline = Some(judged);
-        self.late = None;
-        Ok(())
+        self.statement.as_ref().map(|statement| judge(statement, &documents, self.now))
     }
 
     /// The time everything is judged by.
@@ -363,6 +368,8 @@ impl Refresh {
             return None;
         }
         self.at = At::Done;
+        let needed = self.offline.as_ref().map(OfflineValidity::expires);
+        let offline_until = needed.or_else(|| Some(self.judged()?.ok()?.expires()));
         Some(Step::Done(TrustedSet {
             limits: self.limits,
             now: self.now,
@@ -372,6 +379,7 @@ impl Refresh {
             snapshot: self.snapshot.take().expect(IN_ORDER).document,
             targets: self.targets.take().expect(IN_ORDER).document,
             offline: self.offline.take(),
+            offline_until,
         }))
     }
 

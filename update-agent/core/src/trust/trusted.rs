@@ -18,6 +18,7 @@ pub struct TrustedSet {
     pub(super) snapshot: Snapshot,
     pub(super) targets: Targets,
     pub(super) offline: Option<OfflineValidity>,
+    pub(super) offline_until: Option<UnixTime>,
 }
 
 impl TrustedSet {
@@ -60,6 +61,12 @@ impl TrustedSet {
     /// expired. Only targets it names are found then.
     pub fn offline(&self) -> Option<&OfflineValidity> {
         self.offline.as_ref()
+    }
+
+    /// Until when an offline statement that counts keeps this metadata good, whether or not it was
+    /// needed today.
+    pub fn offline_until(&self) -> Option<UnixTime> {
+        self.offline_until
     }
 
     /// The last second up to [`TrustedSet::now`] at which every document was alive by its own
