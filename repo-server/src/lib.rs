@@ -32,6 +32,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// They panic when nobody reads any more, or the disk under a log is full.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod alarm;
 pub mod auth;
 mod body;

@@ -1,5 +1,8 @@
 //! `repo-server`: the command line.
 
+// They panic when nobody reads any more, or the disk under a log is full.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -283,8 +286,7 @@ fn main() -> ExitCode {
                     "hint": error.hint(),
                 }));
             }
-            eprintln!("error[{reason}]: {message}");
-            eprintln!("  hint: {}", error.hint());
+            say(&format!("error[{reason}]: {message}\n  hint: {}", error.hint()));
             ExitCode::from(reason.exit().code())
         }
     }
@@ -300,9 +302,9 @@ fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        eprintln!("listening on {}", server.url());
+        say(&format!("listening on {}", server.url()));
         if let Some(address) = server.metrics_addr() {
-            eprintln!("metrics on http://{address}/metrics");
+            say(&format!("metrics on http://{address}/metrics"));
         }
         if json {
             print_json(&serde_json::json!({ "ok": true, "url": server.url() }));
@@ -339,10 +341,24 @@ fn reload(reloader: &Reloader) {
     }
 }
 
+/// A line on stderr. A log that is full or gone changes no outcome, as the panic of `eprintln!` would.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A line on stdout, in the same way.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 fn start_log(args: &Serve) -> Result<(), ServerError> {
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
         .map_err(|error| ServerError::Config(format!("--log {}: {error}", args.log)))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would be told on the same standard error, with a panic where that is full or gone.
+        .log_internal_errors(false);
     match args.log_format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
@@ -355,11 +371,11 @@ fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
     let show = std::io::stderr().is_terminal() && !json;
     let checked = store.scrub(|digest, len| {
         if show {
-            eprint!("\r{digest} {:>8} MiB", len >> 20);
+            let _ = write!(std::io::stderr(), "\r{digest} {:>8} MiB", len >> 20);
         }
     });
     if show {
-        eprintln!();
+        say("");
     }
     let (read, rotten) = checked.map_err(|error| place.failed(&error))?;
     if json {
@@ -370,9 +386,9 @@ fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
         print_json(&serde_json::json!({ "ok": rotten.is_empty(), "read": read, "rotten": rotten }));
     } else {
         for (digest, why) in &rotten {
-            println!("{digest}: {why}");
+            tell(&format!("{digest}: {why}"));
         }
-        println!("{read} blobs read, {} damaged", rotten.len());
+        tell(&format!("{read} blobs read, {} damaged", rotten.len()));
     }
     // Damaged blobs are content that a client would refuse.
     Ok(if rotten.is_empty() { Exit::Done } else { Exit::Content })
@@ -395,7 +411,8 @@ fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit
     } else {
         let verb = if dry { "would be removed" } else { "removed" };
         let (blobs, mib, kept) = (done.blobs, done.bytes >> 20, done.kept);
-        println!("{blobs} blobs ({mib} MiB) and {} links {verb}, {kept} blobs kept", done.links);
+        let links = done.links;
+        tell(&format!("{blobs} blobs ({mib} MiB) and {links} links {verb}, {kept} blobs kept"));
     }
     Ok(Exit::Done)
 }

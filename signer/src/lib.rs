@@ -44,6 +44,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// They panic when nobody reads any more, or the disk under a log is full.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod attachment;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -1,5 +1,8 @@
 //! The `signer` command.
 
+// They panic when nobody reads any more, or the disk under a log is full.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,6 +12,11 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     harden();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would be told on the same standard error, with a panic where that is full.
+        .log_internal_errors(false)
+        .init();
     run(Arguments::parse())
 }

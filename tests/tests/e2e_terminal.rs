@@ -76,3 +76,36 @@ fn a_reader_of_completions_may_go_away() {
         assert_eq!(done.stderr, "code 0\n", "{name}");
     }
 }
+
+/// A log on a full disk, or one that nobody reads any more, changes no outcome.
+#[test]
+fn a_standard_error_that_cannot_be_written_changes_no_outcome() {
+    let world = World::with_repository();
+    let first = world.publish_stable("1.0.0", 1);
+    let repository = world.repository().reference();
+    let node = Node::from_factory(&world, "node", &first, &repository);
+    let (keys, config) = (world.path("keys"), node.config());
+    let signer = format!("status {repository} --keys {}", keys.display());
+    let channel = format!(
+        "channel set --repo {repository} --keys {} --product {PRODUCT} --channel stable --hold",
+        keys.display()
+    );
+    for (name, arguments) in [
+        ("signer", signer.as_str()),
+        ("signer", "status oci:nowhere"),
+        ("signer", channel.as_str()),
+        ("update-agent", &format!("--config {} doctor", config.display())),
+        ("update-agent", &format!("--config {} -v check", config.display())),
+        ("update-agent", "--config nowhere.toml check"),
+        ("repo-server", "serve --dir nowhere --listen nonsense"),
+        ("repo-server", "serve --dir /dev/null --listen 127.0.0.1:0"),
+    ] {
+        let command = format!("{} {arguments}", programs()[name].display());
+        let code = |script: &str| Run::new("sh").args(["-c", script]).finish().code;
+        let expected = code(&command);
+        assert_eq!(code(&format!("{command} 2>/dev/full")), expected, "{arguments}");
+        let unread = format!("{{ {{ {command}; echo $? >&3; }} 2>&1 >/dev/null | true; }} 3>&1");
+        let told = Run::new("sh").args(["-c", &unread]).ok().text();
+        assert_eq!(told.trim(), expected.to_string(), "{arguments}: a reader that went away");
+    }
+}

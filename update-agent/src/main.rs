@@ -1,5 +1,8 @@
 //! `update-agent`: parses arguments, calls the library, turns the result into an exit code.
 
+// They panic when nobody reads any more, or the disk under a log is full.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;

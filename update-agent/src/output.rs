@@ -43,12 +43,12 @@ impl Output {
     /// Prints an error.
     pub fn error(self, error: &AgentError) {
         let message = printable(&error.chain());
-        eprintln!("error[{}]: {message}", error.reason());
+        say(&format!("error[{}]: {message}", error.reason()));
         for line in error.lines().unwrap_or_default().lines() {
-            eprintln!("{}", printable(line));
+            say(&printable(line));
         }
         if let Some(hint) = error.advice() {
-            eprintln!("  {}", printable(hint));
+            say(&format!("  {}", printable(hint)));
         }
         if self.json {
             let value = json!({
@@ -66,6 +66,12 @@ impl Output {
 fn write_out(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A log that is full or gone changes no outcome, as the panic of `eprintln!` would.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Text from outside must not draw on a terminal or forge lines of a log: control characters are

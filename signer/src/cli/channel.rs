@@ -92,12 +92,12 @@ pub(super) fn preview(json: bool, yes: bool) -> Option<fn(&ChannelPreview) -> bo
         None
     } else if yes || !output::somebody_is_there() {
         Some(|shown| {
-            eprintln!("{}", shown.text);
+            output::say(&shown.text);
             true
         })
     } else {
         Some(|shown| {
-            eprintln!("{}", shown.text);
+            output::say(&shown.text);
             !shown.older || output::answers_yes("offer the older release?")
         })
     }

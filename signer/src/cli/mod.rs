@@ -316,9 +316,9 @@ fn now() -> UnixTime {
 /// Says loudly that everybody has the keys.
 fn warn_of_example_keys(report: &impl Report) {
     if report.example_keys() {
-        eprintln!(
+        output::say(
             "WARNING: this uses EXAMPLE KEYS, which are published. Anybody can sign for nodes that \
-             trust them. Never use them outside of a demonstration."
+             trust them. Never use them outside of a demonstration.",
         );
     }
 }

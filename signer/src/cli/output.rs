@@ -25,7 +25,7 @@ pub(super) fn success(report: &impl Report, json: bool) {
 
 /// Says on stderr what somebody should know before anything is signed.
 pub(super) fn warn(finding: &Finding) {
-    eprintln!("warning: {finding}");
+    say(&format!("warning: {finding}"));
 }
 
 /// Prints a report on standard error, because standard output is what it reports on.
@@ -34,15 +34,15 @@ pub(super) fn success_beside(report: &impl Report, json: bool) {
     let mut object = members(report);
     object.insert("ok".to_owned(), Value::Bool(true));
     let text = if json { Value::Object(object).to_string() } else { report.text() };
-    eprintln!("{text}");
+    say(&text);
 }
 
 /// Prints an error.
 pub(super) fn failure(error: &SignerError, json: bool) {
     let reason = error.reason();
-    eprintln!("error[{reason}]: {}", chain(error));
+    say(&format!("error[{reason}]: {}", chain(error)));
     if !error.hint().is_empty() {
-        eprintln!("  hint: {}", error.hint());
+        say(&format!("  hint: {}", error.hint()));
     }
     if json {
         line(&failure_object(error).to_string());
@@ -70,13 +70,13 @@ pub(super) fn somebody_is_there() -> bool {
 
 /// Shows what would be signed and asks. No answer is a no.
 pub(super) fn agrees(shown: &StageReport) -> bool {
-    eprintln!("{}", shown.text());
+    say(&shown.text());
     answers_yes("sign this?")
 }
 
 /// Asks a question. No answer is a no.
 pub(super) fn answers_yes(question: &str) -> bool {
-    eprint!("{question} [y/N] ");
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
     let mut answer = String::new();
     let read = std::io::stdin().lock().take(100).read_line(&mut answer);
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
@@ -93,7 +93,7 @@ fn report_with_failure(report: &impl Report, error: &SignerError, json: bool) {
     if let Value::Object(failure) = failure_object(error) {
         object.extend(failure);
     }
-    eprintln!("error[{}]: {}", error.reason(), chain(error));
+    say(&format!("error[{}]: {}", error.reason(), chain(error)));
     line(&Value::Object(object).to_string());
 }
 
@@ -130,4 +130,9 @@ fn chain(error: &SignerError) -> String {
 /// A line on stdout. A reader that went away is no failure of what was done.
 fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A line on stderr. A log that is full or gone changes no outcome, as the panic of `eprintln!` would.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -344,6 +344,8 @@ fn start_log(cli: &Cli) {
         .without_time()
         .with_target(false)
         .with_ansi(false)
+        // It would be told on the same standard error, with a panic where that is full.
+        .log_internal_errors(false)
         .try_init();
 }
 

@@ -107,8 +107,9 @@ fn ask(output: Output) -> Result<(), AgentError> {
     if output.json || output.quiet || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(nobody());
     }
-    eprint!("Forget what this node trusts and begin again? Slots and the floor stay. [yes/no] ");
-    let _ = io::stderr().flush();
+    let question =
+        "Forget what this node trusts and begin again? Slots and the floor stay. [yes/no] ";
+    let _ = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
     let mut answer = String::new();
     // An end of input is a no.
     let _ = io::stdin().lock().read_line(&mut answer);
