@@ -190,6 +190,9 @@ fn a_fleet_follows_the_waves_and_stops() {
             assert!(why.ends_with(&format!("its wave (100 %) begins {begins}")), "{id}: {why}");
         }
     }
+    let expired = fleet.channel("+1850m");
+    assert_eq!(expired["share"], 0, "nobody installs from expired metadata: {expired}");
+    assert!(expired["expired"].as_str().is_some_and(|it| it.starts_with("the timestamp ended")));
     let _done = shell(&fleet.world, "+1860m", REFRESH);
     let all: BTreeSet<String> = fleet.nodes.iter().map(|(id, _)| id.clone()).collect();
     assert_eq!(fleet.poll("+1860m"), all.difference(&half).cloned().collect(), "the last wave");

@@ -2,7 +2,7 @@
 
 use formats::channel::Channel;
 use formats::release::channel_target_name;
-use formats::tuf::UnixTime;
+use formats::tuf::{Role, UnixTime};
 use serde::Serialize;
 
 use super::status::ChannelStatus;
@@ -73,14 +73,18 @@ pub struct ChannelReport {
     window_open: bool,
     /// When a window is open next; absent when nodes wait for none.
     next_opening: Option<String>,
+    /// What has expired, so that no node installs anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expired: Option<String>,
     #[serde(skip)]
     lines: Vec<String>,
 }
 
 impl ChannelReport {
-    fn of(channel: &Channel, now: UnixTime) -> Self {
+    fn of(state: &State, channel: &Channel, now: UnixTime) -> Self {
         let secs = u64::try_from(now.secs()).unwrap_or(0);
-        let offers = channel.release.is_some() && !channel.hold;
+        let expired = expired(state, now);
+        let offers = channel.release.is_some() && !channel.hold && expired.is_none();
         ChannelReport {
             status: ChannelStatus::of(channel),
             index: channel.release.as_ref().map(|offer| format!("sha256:{}", offer.sha256)),
@@ -88,13 +92,18 @@ impl ChannelReport {
             share: if offers { channel.share(secs) } else { 0 },
             window_open: channel.opens(secs).is_none_or(|at| at <= secs),
             next_opening: channel.opens(secs).map(|at| time(time_of(at))),
+            expired,
             lines: schedule_lines(None, channel, now),
         }
     }
 
     fn line(&self) -> String {
         let when = if self.window_open { "now" } else { "when the next window opens" };
-        format!("{}; {} % of the nodes may install {when}", self.status.line(), self.share)
+        let line = self.status.line();
+        match &self.expired {
+            Some(expired) => format!("{line}; EXPIRED: {expired}, no node installs anything"),
+            None => format!("{line}; {} % of the nodes may install {when}", self.share),
+        }
     }
 }
 
@@ -134,7 +143,8 @@ pub fn list(
     let state = published::load(registry, Some(trust_root))?.state;
     let all = state.channels.values().map(|signed| &signed.data);
     let wanted = all.filter(|channel| product.is_none_or(|product| channel.product == product));
-    Ok(ChannelsReport { channels: wanted.map(|channel| ChannelReport::of(channel, now)).collect() })
+    let channels = wanted.map(|channel| ChannelReport::of(&state, channel, now)).collect();
+    Ok(ChannelsReport { channels })
 }
 
 /// One channel with its schedule; signs nothing.
@@ -146,7 +156,19 @@ pub fn channel(
     now: UnixTime,
 ) -> Result<ChannelReport, SignerError> {
     let state = published::load(registry, Some(trust_root))?.state;
-    Ok(ChannelReport::of(find(&state, product, channel)?, now))
+    Ok(ChannelReport::of(&state, find(&state, product, channel)?, now))
+}
+
+/// The first of the roles that every node needs which has expired, and when.
+fn expired(state: &State, now: UnixTime) -> Option<String> {
+    let ends = [
+        (Role::Timestamp, state.timestamp.data.header.expires),
+        (Role::Snapshot, state.snapshot.data.header.expires),
+        (Role::Targets, state.targets.data.header.expires),
+        (Role::Root, state.root.header.expires),
+    ];
+    let (role, end) = ends.into_iter().find(|(_, end)| *end <= now)?;
+    Some(format!("the {role} ended {}", time(end)))
 }
 
 /// A channel that has to be there.

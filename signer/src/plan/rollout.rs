@@ -7,7 +7,7 @@
 //!
 //! What is signed is absolute: `now` is the time at which the command runs.
 
-use formats::channel::{Channel, Wave, Window};
+use formats::channel::{Channel, Urgency, Wave, Window};
 use formats::tuf::UnixTime;
 
 use super::expiry::parse_duration;
@@ -42,7 +42,7 @@ pub enum RolloutError {
     )]
     Start(String),
     /// A time that nobody means.
-    #[error("--wave {wave:?} would start {start}, more than a year from now")]
+    #[error("--wave {wave:?} would start {start}, more than a year away from now")]
     Far {
         /// The wave.
         wave: String,
@@ -171,7 +171,7 @@ pub fn schedule_lines(before: Option<&Channel>, after: &Channel, now: UnixTime) 
         lines.push(format!("windows  {line}"));
     }
     if after.hold {
-        lines.push("hold     HELD: nobody installs until --no-hold".to_owned());
+        lines.push("hold     HELD: nobody installs until `channel hold --off`".to_owned());
     }
     lines.extend(notes(before, after, now).into_iter().map(|note| format!("note     {note}")));
     lines
@@ -229,6 +229,14 @@ pub fn notes(before: Option<&Channel>, after: &Channel, now: UnixTime) -> Vec<St
             (Some(_), Some(_)) => notes.push(format!("other waves; before {}", brief(before))),
             (None, _) => {}
         }
+    }
+    let urgent = |channel: &Channel| channel.urgency == Urgency::Security;
+    if before.is_some_and(|before| urgent(before) && before.release != after.release)
+        && urgent(after)
+    {
+        let text = "the urgency of the last release stays: nodes wait for no window; \
+                    `channel set --urgency normal` ends it";
+        notes.push(text.to_owned());
     }
     if let Some(last) = after.waves.last().filter(|last| last.percent < 100) {
         notes.push(format!("the roll-out stops at {} %", last.percent));
@@ -438,9 +446,16 @@ mod tests {
             ["the waves went on while the channel was held: 100 % of the nodes may install now"]
         );
         assert_eq!(notes(Some(&was), &held, NOW), [""; 0]);
+        // Urgency is of the channel: the next release inherits it, and its maintainers hear of it.
+        let urgent =
+            |version| Channel { urgency: Urgency::Security, ..channel(version, Vec::new()) };
+        let found = notes(Some(&urgent("1.0.0")), &urgent("1.1.0"), NOW);
+        assert!(found[0].starts_with("the urgency of the last release stays"), "{found:?}");
+        assert_eq!(notes(Some(&urgent("1.0.0")), &urgent("1.0.0"), NOW), [""; 0]);
+        assert_eq!(notes(Some(&channel("1.0.0", Vec::new())), &urgent("1.1.0"), NOW), [""; 0]);
         assert_eq!(
             schedule_lines(None, &Channel { waves: vec![], ..held }, NOW),
-            ["hold     HELD: nobody installs until --no-hold"]
+            ["hold     HELD: nobody installs until `channel hold --off`"]
         );
     }
 
