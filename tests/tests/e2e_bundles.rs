@@ -242,6 +242,8 @@ fn an_offline_bundle_is_good_for_as_long_as_it_says() {
     // Made out of the log that nobody can change unseen, and only of what the rule allows.
     let log = fs::read_to_string(it.world.path("keys/signer.log")).expect("read the log");
     assert!(log.contains(r#""event":"offline""#), "{log}");
+    let shorter = it.bundle(&["1.1.0"], "short.tar", &["--valid-for", "1h"]);
+    says(&shorter, Reason::Usage, "without --valid-for the bundle is good until");
     let longer = it.bundle(&["1.1.0"], "long.tar", &["--valid-for", "91d"]);
     says(&longer, Reason::Expired, "--valid-for must be from 1 second to the 90 days");
     assert!(!it.world.path("long.tar").exists());
@@ -261,7 +263,7 @@ fn who_may_make_offline_bundles_is_signed_in_targets() {
     // Without the targets key nobody can make one.
     let keys: PathBuf = it.world.path("keys/targets.key");
     fs::remove_file(&keys).expect("take the key away");
-    let done = it.bundle(&["1.1.0"], "usb.tar", &["--valid-for", "1d"]);
+    let done = it.bundle(&["1.1.0"], "usb.tar", &["--valid-for", "2d"]);
     done.refused(Reason::SigThreshold);
     assert!(!it.world.path("usb.tar").exists());
 }

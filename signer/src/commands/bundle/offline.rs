@@ -62,6 +62,7 @@ pub(super) fn make(
     let rule = allowed(state, seconds)?;
     let expires = now.plus(i64::try_from(seconds).unwrap_or(i64::MAX));
     outlived(state, expires)?;
+    needed(state, expires)?;
     let mut statement = Offline {
         issued: now,
         expires,
@@ -142,6 +143,21 @@ fn outlived(state: &State, expires: UnixTime) -> Result<(), SignerError> {
         }
     }
     Ok(())
+}
+
+/// Refuses a statement that ends while timestamp and snapshot are good by themselves: it would be
+/// said to end the bundle, and does not.
+fn needed(state: &State, expires: UnixTime) -> Result<(), SignerError> {
+    let (timestamp, snapshot) = (&state.timestamp.data.header, &state.snapshot.data.header);
+    let own = timestamp.expires.min(snapshot.expires);
+    if expires > own {
+        return Ok(());
+    }
+    let text = format!(
+        "without --valid-for the bundle is good until {}; give a longer one, or leave it out",
+        time(own)
+    );
+    Err(SignerError::Usage(text))
 }
 
 /// The releases, and the channels of their products.
