@@ -6,10 +6,12 @@ use std::path::Path;
 
 use formats::boot_record::Slot;
 use formats::reason::{Exit, Reason};
+use formats::tuf::BUILD_TIME;
 use serde_json::json;
 use update_core::chooser::ChooserFloor;
 use update_core::floor::Guarantee;
 use update_core::policy::shared_id;
+use update_core::trust::{Clock, Limits, Refresh, Stored};
 use update_core::update::stand;
 
 use super::offer::sources;
@@ -136,8 +138,22 @@ fn limits(_: &Agent) -> Answer {
     }
 }
 
+/// The directory in which `dir` would be made.
+fn above(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    }
+}
+
 fn trust_root(agent: &Agent) -> Answer {
-    agent.shipped_root()?;
+    let root = agent.shipped_root()?;
+    // Whether it signs itself; the clock is a question of its own.
+    let whenever = Clock { system: BUILD_TIME, build: BUILD_TIME };
+    Refresh::begin(Stored::default(), &root, whenever, Limits::default())
+        .because(Reason::Config, agent.config.trust.root.display().to_string())
+        .map_err(|error| error.hint("it is the root.json that `signer init` wrote"))?;
     if agent.trusts_example_keys() {
         return Ok((Level::Weak, crate::example::WARNING.to_owned()));
     }
@@ -234,7 +250,7 @@ fn state(agent: &Agent) -> Answer {
     let dir = &agent.config.state_dir;
     // Made by the first command that keeps something, where it can be made.
     let there = dir.exists();
-    let place = if there { dir.as_path() } else { dir.parent().unwrap_or(Path::new("/")) };
+    let place = if there { dir.as_path() } else { above(dir) };
     // Every file of it is replaced, never written in place.
     let may = rustix::fs::access(place, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
     may.map_err(std::io::Error::from)
