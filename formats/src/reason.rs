@@ -112,7 +112,7 @@ reasons! {
     SetMixed = "set_mixed", Boot;
     /// A component with one bank is not accepted, or nothing could be put back after its erase.
     SingleBank = "single_bank", Boot;
-    /// Another agent works on this node.
+    /// Another agent works on this node, or another server or signer on this repository.
     Busy = "busy", Busy;
     /// There is no trial to end.
     NotPending = "not_pending", Boot;

@@ -167,6 +167,12 @@ pub enum ServerError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Another server writes the same directory.
+    #[error("{}: another repo-server writes there; stop it, or add --read-only", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another setting that makes no sense.
     #[error("{0}")]
     Config(String),
@@ -188,6 +194,7 @@ impl ServerError {
             ServerError::Store { .. } => Reason::StoreCorrupt,
             ServerError::Bucket { .. } => Reason::Unreachable,
             ServerError::Perms { .. } => Reason::InsecurePerms,
+            ServerError::Busy { .. } => Reason::Busy,
             ServerError::Listen { .. }
             | ServerError::PlainHttp(_)
             | ServerError::Tls { .. }
@@ -210,6 +217,7 @@ impl ServerError {
             ServerError::Listen { .. } => "is another server on that port?",
             ServerError::PlainHttp(_) => "tokens and updates need TLS on a network",
             ServerError::Tls { .. } => "PEM files: the chain with the server's certificate first",
+            ServerError::Busy { .. } => "two servers that write share a bucket, not a directory",
             ServerError::Config(_) => "see repo-server serve --help",
         }
     }

@@ -109,12 +109,7 @@ pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
 
 /// The lock of a server that writes, or why there is none.
 fn lock(links: &dyn Tree) -> Result<Result<Box<dyn Locked>, ServerError>, FileError> {
-    let held = || {
-        ServerError::Config(format!(
-            "{}: another repo-server writes there; stop it, or add --read-only",
-            links.path().display()
-        ))
-    };
+    let held = || ServerError::Busy { path: links.path().to_owned() };
     Ok(links.try_lock()?.ok_or_else(held))
 }
 
