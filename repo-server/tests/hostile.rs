@@ -450,7 +450,7 @@ fn two_servers_do_not_write_one_directory() {
     let server = Fixture::new();
     let mut config = common::config(&server.temp, |_| {});
     let error = repo_server::start(config.clone()).unwrap_err();
-    assert_eq!(error.reason(), formats::reason::Reason::Config);
+    assert_eq!(error.reason(), formats::reason::Reason::Busy);
     config.read_only = true;
     let reader = repo_server::start(config).unwrap();
     let digest = server.push_artifact("a", "v1", &[b"layer"]);

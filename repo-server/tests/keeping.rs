@@ -34,7 +34,7 @@ fn garbage_is_collected() {
     let garbage = Digest::sha256_of(b"garbage");
     server.push("DELETE", "/v2/a/manifests/v0", &[], &[]).expect(202);
     // A server writes there: hands off.
-    assert_eq!(gc(&server.dir(), &[]).0, Some(23));
+    assert_eq!(gc(&server.dir(), &[]).0, Some(21));
     let Fixture { temp, server: running } = server;
     running.stop();
     let dir = temp.path().join("repository");
