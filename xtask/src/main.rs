@@ -6,6 +6,7 @@
 //! cargo xtask images   build the real Debian images and firmware blobs (cached)
 //! cargo xtask demo     one release through everything, on a real Debian image
 //! cargo xtask dist     build the programs as they are shipped: a small static agent
+//! cargo xtask advisories DIR   copy the facts of the public advisory database
 //! cargo xtask sim      cut the power of a simulated machine at every step, everywhere
 //! cargo xtask vm       boot real machines under QEMU, cell by cell
 //! cargo xtask bench    our programs beside other people's, as a table of ratios
@@ -51,6 +52,8 @@ enum Task {
     Demo(demo::Options),
     /// Build the programs as they are shipped, into target/shipped.
     Dist,
+    /// Copy the facts of the public advisory database out of a checkout of it.
+    Advisories(suite::advisories::Options),
     /// Cut the power of a simulated machine everywhere, and judge every state that may be left.
     Sim(sim::Options),
     /// Boot real machines under QEMU: choosers, loaders, broken releases, power cuts.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Task::Images(options) => debian::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Dist => dist::run(),
+        Task::Advisories(options) => suite::advisories::take(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Vm(options) => vm::run(&options),
         Task::Bench(options) => bench::run(&options),

@@ -4,6 +4,7 @@
 //! step shows its whole output. A long step gives a sign of life; the tests tell each binary as it ends. The last line is `N passed, N failed`: the tests of all binaries,
 //! and one for each step that is not tests.
 
+pub(crate) mod advisories;
 mod deny;
 mod keys;
 mod progress;
@@ -12,9 +13,10 @@ mod release;
 mod spdx;
 
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
+use formats::tuf::UnixTime;
 
 use crate::cmd::{Cmd, Finished};
 use crate::pulse::Pulse;
@@ -136,6 +138,7 @@ const OF_THE_SOURCE: &[(&str, bool, Step)] = &[
     ("format", false, |suite| suite.cargo(&["fmt", "--all", "--check"])),
     ("lock file committed and complete", false, |_| lock_file()),
     ("licences, sources, bans", false, |_| findings(deny::check()?)),
+    ("advisories", false, |_| findings(advisories::check(now()?)?)),
     ("the pure crates do no I/O", false, |_| findings(purity::check()?)),
     ("no example key in anything packaged", false, |_| findings(keys::check()?)),
     ("clippy", false, |suite| {
@@ -161,6 +164,11 @@ fn cargo_cmd(args: &[&str]) -> Cmd {
         .env("CI", "true")
         .env("INSTA_UPDATE", "no")
         .env("RUSTDOCFLAGS", "-D warnings")
+}
+
+fn now() -> Result<UnixTime> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    Ok(UnixTime::from_secs(since.as_secs().try_into()?))
 }
 
 /// A command counts as one: passed when it exits 0.
