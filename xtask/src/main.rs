@@ -23,6 +23,7 @@ mod dist;
 mod firmware;
 mod paths;
 mod pulse;
+mod sbom;
 mod setup;
 mod show;
 mod sim;
@@ -51,7 +52,7 @@ enum Task {
     /// Carry releases through signer, repo-server and update-agent, and check every step.
     Demo(demo::Options),
     /// Build the programs as they are shipped, into target/shipped.
-    Dist,
+    Dist(dist::Options),
     /// Copy the facts of the public advisory database out of a checkout of it.
     Advisories(suite::advisories::Options),
     /// Cut the power of a simulated machine everywhere, and judge every state that may be left.
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::run(&options),
         Task::Images(options) => debian::run(&options),
         Task::Demo(options) => demo::run(&options),
-        Task::Dist => dist::run(),
+        Task::Dist(options) => dist::run(&options),
         Task::Advisories(options) => suite::advisories::take(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Vm(options) => vm::run(&options),

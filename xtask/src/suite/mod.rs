@@ -152,6 +152,7 @@ const OF_THE_PROGRAMS: &[(&str, bool, Step)] = &[
     ("tests", false, tests),
     ("virtual machines", true, |_| virtual_machines()),
     ("release programs hold no fault injection", true, |_| findings(release::check()?)),
+    ("two builds of the agent are the same", true, |_| findings(dist::reproduce::agent()?)),
     (POWER_CUTS, true, power_cuts),
 ];
 
