@@ -9,6 +9,7 @@
 //! cargo xtask advisories DIR   copy the facts of the public advisory database
 //! cargo xtask sim      cut the power of a simulated machine at every step, everywhere
 //! cargo xtask vm       boot real machines under QEMU, cell by cell
+//! cargo xtask fuzz     drive every parser of outside bytes with libFuzzer
 //! cargo xtask bench    our programs beside other people's, as a table of ratios
 //! ```
 //!
@@ -21,6 +22,7 @@ mod debian;
 mod demo;
 mod dist;
 mod firmware;
+mod fuzz;
 mod paths;
 mod pulse;
 mod sbom;
@@ -59,6 +61,8 @@ enum Task {
     Sim(sim::Options),
     /// Boot real machines under QEMU: choosers, loaders, broken releases, power cuts.
     Vm(vm::Options),
+    /// Drive every parser of bytes from outside with libFuzzer.
+    Fuzz(fuzz::Options),
     /// Measure ours beside theirs and write docs/benchmarks.md.
     Bench(bench::Options),
 }
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Task::Advisories(options) => suite::advisories::take(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Vm(options) => vm::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
     match done {

@@ -58,7 +58,7 @@ impl FrameError {
 }
 
 /// A decompressor, used for one frame after the other.
-pub(super) struct Unpacker<'p> {
+pub struct Unpacker<'p> {
     zstd: Decoder<'p>,
     /// The last frame's end was seen.
     ended: bool,
@@ -67,7 +67,7 @@ pub(super) struct Unpacker<'p> {
 }
 
 /// A frame that is being decompressed.
-pub(super) struct Unpacking<'a, 'p> {
+pub struct Unpacking<'a, 'p> {
     zstd: &'a mut Decoder<'p>,
     /// What zstd has not taken yet.
     left: &'a [u8],
@@ -76,12 +76,21 @@ pub(super) struct Unpacking<'a, 'p> {
 }
 
 impl<'p> Unpacker<'p> {
-    pub(super) fn new() -> Result<Self, FrameError> {
+    /// For frames without a prefix.
+    ///
+    /// # Errors
+    ///
+    /// zstd cannot make a decompressor (memory).
+    pub fn new() -> Result<Self, FrameError> {
         Self::limited(Decoder::new())
     }
 
     /// For one frame that was compressed with a prefix.
-    pub(super) fn with_prefix(prefix: &'p [u8]) -> Result<Self, FrameError> {
+    ///
+    /// # Errors
+    ///
+    /// As of [`Unpacker::new`].
+    pub fn with_prefix(prefix: &'p [u8]) -> Result<Self, FrameError> {
         Self::limited(Decoder::with_ref_prefix(prefix))
     }
 
@@ -93,7 +102,11 @@ impl<'p> Unpacker<'p> {
     }
 
     /// Begins a frame, of which `bytes` is all there is, or the first part.
-    pub(super) fn begin<'a>(
+    ///
+    /// # Errors
+    ///
+    /// Its header is not one we take.
+    pub fn begin<'a>(
         &'a mut self,
         bytes: &'a [u8],
     ) -> Result<Unpacking<'a, 'p>, FrameError> {
@@ -106,14 +119,18 @@ impl<'p> Unpacker<'p> {
     }
 
     /// Goes on with the next part of the frame that was begun.
-    pub(super) fn go_on<'a>(&'a mut self, bytes: &'a [u8]) -> Unpacking<'a, 'p> {
+    pub fn go_on<'a>(&'a mut self, bytes: &'a [u8]) -> Unpacking<'a, 'p> {
         Unpacking { zstd: &mut self.zstd, left: bytes, ended: &mut self.ended }
     }
 }
 
 impl Unpacking<'_, '_> {
     /// Fills `out` with the next bytes of the content.
-    pub(super) fn fill(&mut self, mut out: &mut [u8]) -> Result<(), FrameError> {
+    ///
+    /// # Errors
+    ///
+    /// The frame is damaged, cut off, or its content is shorter.
+    pub fn fill(&mut self, mut out: &mut [u8]) -> Result<(), FrameError> {
         while !out.is_empty() {
             let written = self.step(out)?;
             out = out.get_mut(written..).unwrap_or_default();
@@ -128,7 +145,11 @@ impl Unpacking<'_, '_> {
     }
 
     /// The content must end here, and the frame with it.
-    pub(super) fn finish(mut self) -> Result<(), FrameError> {
+    ///
+    /// # Errors
+    ///
+    /// It goes on, or bytes follow it.
+    pub fn finish(mut self) -> Result<(), FrameError> {
         while !*self.ended {
             // Room for one byte: zstd must have none to put there.
             if self.step(&mut [0])? > 0 {

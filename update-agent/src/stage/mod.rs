@@ -38,7 +38,7 @@ use storage::block::{BlockDevice, DeviceError};
 use update_core::image::{chunk_matches, is_zero};
 
 pub use self::error::StageError;
-pub use self::frame::FrameError;
+pub use self::frame::{FrameError, Unpacker, Unpacking};
 pub use self::offer::{Delta, Planned, plan};
 pub use self::read_back::read_back;
 pub use self::seed::Seed;

@@ -23,7 +23,8 @@ const MAX_AGE_DAYS: i64 = 60;
 const DAY: i64 = 86_400;
 
 /// Every lock file of the repository: what is shipped, what fuzzes it, what it is compared with.
-const LOCK_FILES: [&str; 3] = ["Cargo.lock", "fuzz/Cargo.lock", "tests/witness-clients/Cargo.lock"];
+const LOCK_FILES: [&str; 3] =
+    ["Cargo.lock", "fuzz/engine/Cargo.lock", "tests/witness-clients/Cargo.lock"];
 
 /// Of `cargo xtask advisories`.
 #[derive(clap::Args)]
