@@ -59,4 +59,4 @@ pub mod tree;
 pub mod uboot_env;
 pub mod watchdog;
 
-pub use directory::{Directory, FileError, open_regular};
+pub use directory::{Directory, FileError, open_input, open_regular};

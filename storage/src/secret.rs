@@ -72,7 +72,7 @@ impl Rule {
 /// [`StoreError::TooLarge`], and [`StoreError::Read`] for everything the system said.
 pub fn read(path: &Path, max: u64, rule: Rule) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let found = walk::open(path, rule.pipe, &Owners::of_this_process())?;
-    check(&found, rule, path)?;
+    judge(&found, rule, path)?;
     if FileType::from_raw_mode(found.stat.st_mode) == FileType::Fifo {
         // It was opened without waiting, to see what it is. Now its writer may take its time.
         fcntl_setfl(&found.file, OFlags::empty())
@@ -96,6 +96,11 @@ pub fn read(path: &Path, max: u64, rule: Rule) -> Result<Zeroizing<Vec<u8>>, Sto
 /// 4 MiB: more than any secret; what is reserved at once, whatever a caller allows.
 const ROOM: u64 = 4 << 20;
 
+/// Whether a file is as closed as the rule says, without reading it.
+pub fn check(path: &Path, rule: Rule) -> Result<(), StoreError> {
+    judge(&walk::open(path, rule.pipe, &Owners::of_this_process())?, rule, path)
+}
+
 /// The first line of such a file, without its end: text, not empty.
 pub fn read_line(path: &Path, max: u64, rule: Rule) -> Result<Zeroizing<String>, StoreError> {
     let bytes = read(path, max, rule)?;
@@ -112,7 +117,7 @@ pub fn read_line(path: &Path, max: u64, rule: Rule) -> Result<Zeroizing<String>,
 }
 
 /// Judges what was opened, by its descriptor.
-fn check(found: &Found, rule: Rule, path: &Path) -> Result<(), StoreError> {
+fn judge(found: &Found, rule: Rule, path: &Path) -> Result<(), StoreError> {
     match FileType::from_raw_mode(found.stat.st_mode) {
         FileType::RegularFile => {}
         // Whoever started this program gave it the pipe; nobody else can reach it.
@@ -140,9 +145,9 @@ fn excess(
     let shared = || !is_private(stat.st_gid, stat.st_uid);
     let given = stat.st_uid == 0 && user != 0;
     let (readable, remedy) = match readers {
-        Readers::Nobody if given => (0o004, "chmod 0640"),
-        Readers::Nobody => (0o044, "chmod 0600"),
-        Readers::Group => (0o004, "chmod 0640"),
+        Readers::Nobody if given => (0o004, "chmod 640"),
+        Readers::Nobody => (0o044, "chmod 600"),
+        Readers::Group => (0o004, "chmod 640"),
         Readers::Everybody => (0, "chmod go-w"),
     };
     if stat.st_mode & 0o002 != 0 || (stat.st_mode & 0o020 != 0 && shared()) {

@@ -106,8 +106,8 @@ pub(super) fn open(path: &Path, pipe: bool, owners: &Owners) -> Result<Found, St
                 }
                 rest.extend(names(&target));
             }
-            FileType::RegularFile if rest.is_empty() => return regular(&at, &name, path),
-            FileType::RegularFile => return Err(failed(Errno::NOTDIR)),
+            _ if !rest.is_empty() => return Err(failed(Errno::NOTDIR)),
+            FileType::RegularFile => return regular(&at, &name, path),
             _ => break,
         }
     }
