@@ -1,4 +1,4 @@
-//! Keys in tokens, through PKCS#11. The types of `cryptoki` stay in this file.
+//! Keys in tokens, through PKCS#11. The types of `cryptoki` stay in this file and `pkcs11_sign`.
 //!
 //! ed25519 keys sign with `CKM_EDDSA`, P-256 keys with `CKM_ECDSA` over a SHA-256 made here, which
 //! is what every token with elliptic curves can do.
