@@ -25,6 +25,10 @@ pub mod media_type {
     pub const SPDX: &str = "application/spdx+json";
     /// An SBOM in CycloneDX, as JSON.
     pub const CYCLONEDX: &str = "application/vnd.cyclonedx+json";
+    /// An SBOM in SPDX, as tags and values.
+    pub const SPDX_TEXT: &str = "text/spdx";
+    /// An SBOM in CycloneDX, as XML.
+    pub const CYCLONEDX_XML: &str = "application/vnd.cyclonedx+xml";
     /// An in-toto statement.
     pub const IN_TOTO: &str = "application/vnd.in-toto+json";
     /// A signed envelope around one.

@@ -196,7 +196,10 @@ impl AttachmentKind {
     /// The kind of an artifact type; `None` for others, which satisfy no policy.
     pub fn of(artifact_type: &str) -> Option<Self> {
         match artifact_type {
-            media_type::SPDX | media_type::CYCLONEDX => Some(AttachmentKind::Sbom),
+            media_type::SPDX
+            | media_type::SPDX_TEXT
+            | media_type::CYCLONEDX
+            | media_type::CYCLONEDX_XML => Some(AttachmentKind::Sbom),
             media_type::IN_TOTO => Some(AttachmentKind::Provenance),
             _ => None,
         }

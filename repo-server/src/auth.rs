@@ -6,14 +6,13 @@
 //! new tags but moves none: for a build server that must not replace what was released. Clients send the token as `Authorization: Bearer …` or as the
 //! password of `Authorization: Basic …`; the user name does not matter.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use formats::digest::Sha256;
 use http::StatusCode;
+use storage::secret::{self, Readers, Rule};
 
 use crate::config::Config;
 use crate::error::{ApiError, Code, ServerError};
@@ -21,6 +20,9 @@ use crate::route::Right;
 
 /// 16 characters: what `head -c12 /dev/urandom | base64` gives. Shorter tokens can be guessed.
 const TOKEN_MIN: usize = 16;
+
+/// 1 MiB: ten thousand tokens; bounds what a wrong path makes us read.
+const FILE_LIMIT: u64 = 1 << 20;
 
 /// The hashes of accepted tokens.
 #[derive(Clone)]
@@ -50,12 +52,11 @@ impl std::fmt::Debug for Tokens {
 impl Tokens {
     /// Reads a token file, which only its owner (and group, read-only) may access.
     pub fn read(path: &Path) -> Result<Self, ServerError> {
-        let text = fs::read_to_string(path).map_err(ServerError::io("read", path))?;
-        let mode = fs::metadata(path).map_err(ServerError::io("stat", path))?.permissions().mode();
-        if mode & 0o027 != 0 {
-            return Err(ServerError::Perms { path: path.to_owned(), mode: mode & 0o777 });
-        }
-        Self::parse(&text).map_err(|why| ServerError::Config(format!("{}: {why}", path.display())))
+        let bytes = secret::read(path, FILE_LIMIT, Rule::of(Readers::Group).or_pipe())
+            .map_err(|error| ServerError::unread("token file", path, error))?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| ServerError::Config(format!("{}: {error}", path.display())))?;
+        Self::parse(text).map_err(|why| ServerError::Config(format!("{}: {why}", path.display())))
     }
 
     /// Parses the lines of a token file.
@@ -209,6 +210,9 @@ fn token(value: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const PUSH: &str = "0123456789abcdef-push";

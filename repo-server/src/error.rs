@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use formats::reason::Reason;
 use http::StatusCode;
+use storage::FileError;
+use storage::files::StoreError as FilesError;
 
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,13 +161,17 @@ pub enum ServerError {
         /// What is wrong.
         why: String,
     },
-    /// A token file that others could read or change.
-    #[error("{}: mode {mode:o} lets others read or change it; chmod 600 it", path.display())]
+    /// Others could read a secret, or change what decides who is believed.
+    #[error("{what}: {} {why}; run `{remedy}`", path.display())]
     Perms {
-        /// The file.
+        /// What it should hold.
+        what: &'static str,
+        /// The file, or a folder or link on the way to it.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
+        /// What is wrong with it.
+        why: String,
+        /// The command that mends it.
+        remedy: String,
     },
     /// Another server writes the same directory.
     #[error("{}: another repo-server writes there; stop it, or add --read-only", path.display())]
@@ -185,6 +191,21 @@ impl ServerError {
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| ServerError::Io { doing, path, source }
+    }
+
+    /// What kept a file of the configuration from being read.
+    pub(crate) fn unread(what: &'static str, path: &Path, error: FilesError) -> Self {
+        let source = match error {
+            FilesError::InsecurePerms { path, why, remedy } => {
+                return ServerError::Perms { what, path, why, remedy };
+            }
+            FilesError::Read(FileError::Io { source, .. }) => source,
+            FilesError::Read(FileError::NotRegular(_)) => {
+                io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+            }
+            other => io::Error::other(other),
+        };
+        ServerError::io("read", path)(source)
     }
 
     /// The stable reason code.
@@ -209,7 +230,7 @@ impl ServerError {
             ServerError::Store { .. } => {
                 "every blob is checked before it is served; no data is lost"
             }
-            ServerError::Perms { .. } => "only the server's user may read a token file",
+            ServerError::Perms { .. } => "replace a secret that others may have read",
             ServerError::Bucket { .. } => {
                 "check the bucket's name, --s3-endpoint, and the credentials in AWS_ACCESS_KEY_ID \
                  and AWS_SECRET_ACCESS_KEY or in ~/.aws/credentials"

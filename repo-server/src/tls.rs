@@ -1,5 +1,6 @@
 //! The server's side of TLS: 1.3 and 1.2 through rustls with ring, HTTP/2 and HTTP/1.1 by ALPN.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,10 +10,16 @@ use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use storage::FileError;
+use storage::files::StoreError;
+use storage::secret::{self, Readers, Rule};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsFiles;
 use crate::error::ServerError;
+
+/// 1 MiB: four times the largest collection of public roots.
+const FILE_LIMIT: u64 = 1 << 20;
 
 /// The ALPN name of HTTP/2.
 pub(crate) const H2: &[u8] = b"h2";
@@ -24,8 +31,8 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
         why: why.to_string(),
     };
     let chain = certificates(&files.certificate)?;
-    let key =
-        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong(&files.key, &error))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key, "TLS key")?)
+        .map_err(|error| wrong(&files.key, &error))?;
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -50,10 +57,22 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Nobody else may change these. Who may read the key is its owner's matter: certificate tools and
+/// Kubernetes leave it at various modes.
+fn read(path: &Path, what: &'static str) -> Result<impl Deref<Target = Vec<u8>>, ServerError> {
+    let read = secret::read(path, FILE_LIMIT, Rule::of(Readers::Everybody));
+    read.map_err(|error| match error {
+        StoreError::Read(FileError::Io { source, .. }) => {
+            ServerError::Tls { path: path.to_owned(), why: source.to_string() }
+        }
+        error => ServerError::unread(what, path, error),
+    })
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServerError> {
     let wrong = |why: String| ServerError::Tls { path: path.to_owned(), why };
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(|certificates| certificates.collect());
+    let pem = read(path, "certificate file")?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {
         Ok(found) if found.is_empty() => Err(wrong("there is no certificate in it".to_owned())),
         Ok(found) => Ok(found),

@@ -146,6 +146,9 @@ impl From<ExpiryError> for SignerError {
     }
 }
 
+/// How `storage::secret` begins to say that a secret may have got out.
+const READABLE: &str = "can be read";
+
 impl SignerError {
     /// The stable code of this error.
     pub fn reason(&self) -> Reason {
@@ -188,6 +191,10 @@ impl SignerError {
         match self {
             SignerError::Journal(_) => return "`signer log` shows what was signed from here",
             SignerError::Plan(PlanError::Lint(_)) => return "`signer lint` shows everything found",
+            SignerError::Attachment(error) => return error.hint(),
+            SignerError::Key(KeyError::Permissions { why, .. }) if !why.starts_with(READABLE) => {
+                return "then look whether it still says what it should";
+            }
             SignerError::StageMoved { .. }
             | SignerError::NoSuchPlace(_)
             | SignerError::Expires(_) => return "",
@@ -218,7 +225,7 @@ impl SignerError {
                 "publish under a new, higher version; docs/versions.md has the order"
             }
             Reason::SecverFloor => "give at least the security version of what the channel offers",
-            Reason::InsecurePerms => "chmod 600 the file; replace a key others may have read",
+            Reason::InsecurePerms => "replace a secret that others may have read",
             Reason::ExampleKey => "make fresh keys with `signer init`",
             Reason::Tls => "docs/server.md makes a CA, a server certificate and a push token",
             Reason::Unreachable | Reason::Timeout | Reason::HttpStatus => {

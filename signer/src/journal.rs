@@ -20,7 +20,7 @@
 //! that was cut at its end cannot be told from a shorter one: copy it away.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,9 @@ use formats::digest::Sha256;
 use formats::json::{Object, Value};
 use formats::reason::Reason;
 use formats::tuf::{Envelope, KeyId, Offline, Role, UnixTime};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use storage::files::StoreError;
+use storage::secret::{self, Readers, Rule};
 
 use crate::state::State;
 
@@ -50,6 +52,16 @@ pub enum JournalError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// Others can change it.
+    #[error("signing log: {path} {why}; run `{remedy}`")]
+    Permissions {
+        /// The file, or a folder or link on the way to it.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+        /// The command that mends it.
+        remedy: String,
     },
     /// It was changed.
     #[error("signing log {path}, line {line}: {what}; somebody changed it, compare it with a copy")]
@@ -106,6 +118,7 @@ impl JournalError {
     pub fn reason(&self) -> Reason {
         match self {
             JournalError::Io { .. } => Reason::StoreIo,
+            JournalError::Permissions { .. } => Reason::InsecurePerms,
             JournalError::Broken { .. } => Reason::StoreCorrupt,
             JournalError::Older { .. }
             | JournalError::Other { .. }
@@ -428,10 +441,28 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> JournalError + use<> {
     move |source| JournalError::Io { path: path.clone(), source }
 }
 
-fn read(path: &Path) -> Result<Vec<Event>, JournalError> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+/// Opens a log that nobody else can change: it says what must never be signed again. `None`: there is
+/// none. Never waits for what is no file.
+fn open(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, JournalError> {
+    let options = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(failed(path))?,
+    };
+    match secret::check(path, Rule::of(Readers::Everybody)) {
+        Ok(()) => Ok(Some(file)),
+        Err(StoreError::InsecurePerms { path, why, remedy }) => {
+            Err(JournalError::Permissions { path, why, remedy })
+        }
+        Err(StoreError::Read(error)) => Err(failed(path)(error.into())),
+        Err(other) => Err(failed(path)(io::Error::other(other))),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Event>, JournalError> {
+    let file = match open(path, File::options().read(true))? {
+        Some(file) => file,
+        None => return Ok(Vec::new()),
     };
     flock(&file, FlockOperation::LockShared).map_err(|error| failed(path)(error.into()))?;
     Ok(chain(path, &contents(path, &file)?)?.0)
@@ -471,16 +502,11 @@ fn chain(path: &Path, text: &[u8]) -> Result<(Vec<Event>, Sha256, usize), Journa
 
 /// Appends, and gives what all lines say together.
 fn append(path: &Path, events: &[Event]) -> Result<Memory, JournalError> {
-    let failed = failed(path);
     let mut options = File::options();
-    let mut file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(&failed)?;
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = open(path, &mut options)?;
+    let failed = failed(path);
+    let mut file = file.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
     let text = contents(path, &file)?;
     let (before, mut last, len) = chain(path, &text)?;

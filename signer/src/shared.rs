@@ -1,7 +1,7 @@
 //! A staged change in the repository it is for, instead of on a stick: one more tag beside the
 //! metadata, which signers fetch, sign, and put back.
 //!
-//! `[ns/]tuf:staged-<16 hex digits>` is an artifact with one layer, the file of [`crate::stage`]. The
+//! `[ns/]tuf:staged-<64 hex digits>` is an artifact with one layer, the file of [`crate::stage`]. The
 //! name comes from what is signed, so every copy has it, whoever signed. Nobody trusts it: a
 //! registry that swaps it changes what is shown before a key is used, and signatures are over bytes;
 //! one that drops signatures delays, and `status` says who has not signed.
@@ -28,25 +28,31 @@ const STAGED_LAYER: &str = "application/vnd.racklet.stage.v1+json";
 /// Three people who sign in the same second get through; a registry that always says "moved" ends.
 const TRIES: usize = 5;
 
+/// Digits of a SHA-256. Fewer, and somebody could make two changes of one name: one to be read, one to
+/// be fetched by it later.
+const DIGITS: usize = 64;
+
 /// The name of a change: the same for every copy, whatever signatures it has.
 pub fn name_of(staged: &Staged) -> String {
     let payloads = staged.proposal.payloads.iter();
     let all: Vec<u8> = payloads.flat_map(|payload| payload.digest().0).collect();
-    let mut hex = Sha256::of(&all).to_hex();
-    hex.truncate(16);
-    format!("{PREFIX}{hex}")
+    format!("{PREFIX}{}", Sha256::of(&all).to_hex())
 }
 
 /// Whether a path is no file but the name of a change in a registry.
 pub fn is_name(path: &Path) -> bool {
     let hex = path.to_str().and_then(|text| text.strip_prefix(PREFIX));
-    let is_hex = |hex: &str| hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hex = |hex: &str| !hex.is_empty() && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     hex.is_some_and(is_hex) && !path.exists()
 }
 
 /// Reads a change by its name. Nothing in it is verified but that it is the one of that name.
 pub fn fetch(registry: &dyn Registry, name: &Path) -> Result<Staged, SignerError> {
     let name = name.to_string_lossy();
+    if name.len() != PREFIX.len() + DIGITS {
+        let text = format!("{name} is not the name of a staged change: give all {DIGITS} digits");
+        return Err(SignerError::Usage(format!("{text}, or stage it again")));
+    }
     let nothing = || PublishedError::Nothing(format!("{} {name}", registry.reference()));
     let (staged, _) = read(registry, &tag(&name)?)?.ok_or_else(nothing)?;
     if name_of(&staged) != name {

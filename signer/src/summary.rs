@@ -3,6 +3,8 @@
 //!
 //! Pure. It is made from the same values that are signed, never from the file again (case 191).
 
+mod unknown;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use formats::release::Summary;
@@ -104,6 +106,7 @@ fn section(
     } else {
         (Header::new(0, now), 0)
     };
+    lines.extend(unknown::lines(payload));
     Ok(Section {
         role: payload.role.to_string(),
         from,
@@ -346,7 +349,8 @@ fn offline_line(
     lines.push(format!("{mark} bundles {rule}"));
 }
 
-/// Members this program has no words for are named, not passed over.
+/// Members of the top level that this program has no words for, whole: a part that is cut off is not
+/// shown. `unknown` has those below.
 fn other_line(
     lines: &mut Vec<String>,
     old: Option<&formats::json::Object>,
@@ -367,8 +371,8 @@ fn other_line(
 
 fn shown(value: &formats::json::Value) -> String {
     match value.as_str() {
-        Some(text) => text.chars().take(200).collect(),
-        None => String::from_utf8_lossy(&value.to_bytes()).chars().take(1000).collect(),
+        Some(text) => text.to_owned(),
+        None => String::from_utf8_lossy(&value.to_bytes()).into_owned(),
     }
 }
 

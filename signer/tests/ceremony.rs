@@ -708,8 +708,11 @@ fn a_change_travels_through_its_repository() {
     team.commit(&[&name], 0);
     signer.json(&["verify", "oci:repo", "--keys", "keys"], 0);
 
-    let none = "staged-0123456789abcdef";
+    let none = &format!("staged-{}", "0123456789abcdef".repeat(4));
     assert_eq!(sign(none, "t0", 10)["code"], "target_not_found");
+    // Two changes can be made that begin alike: a part of a name chooses none.
+    assert_eq!(name.len(), "staged-".len() + 64);
+    assert_eq!(sign(&name[..23], "t0", 2)["code"], "usage");
     assert_eq!(signer.json(&["sign", none, "--keys", "t0"], 23)["code"], "config", "no --repo");
 }
 

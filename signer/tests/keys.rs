@@ -118,13 +118,17 @@ fn case_192_odd_keys_are_refused_when_they_are_imported() {
         ("rsa2048.pub.pem", "", ""),
         ("ed.pub.pem", "key_duplicate", "is the same key as"),
         ("rsa1024.pub.pem", "key_invalid", "less than 2048 bits"),
-        ("rsa2048.pem", "key_invalid", "sign through pkcs11: or cmd:"),
-        ("p384.pub.pem", "key_invalid", "nodes verify"),
+        (
+            "rsa2048.pem",
+            "key_invalid",
+            "an RSA secret key; those that are not ed25519 sign through",
+        ),
+        ("p384.pub.pem", "key_invalid", "is a P-384 key; nodes verify"),
         ("sealed.pem", "key_invalid", "is encrypted"),
         ("scheme.json", "key_invalid", "ed25519ph"),
         ("weak.json", "key_invalid", "small order"),
         ("label.json", "key_invalid", "not a key of that type"),
-        ("ssh", "key_invalid", "neither PEM nor a TUF key"),
+        ("ssh", "key_invalid", "neither PEM, DER nor a TUF key"),
     ] {
         let out = format!("keys/{}", from.replace('.', "-"));
         let ended = signer.json(
@@ -217,4 +221,103 @@ fn case_194_a_token_or_program_that_signs_wrongly_publishes_nothing() {
     }
     write_private(&signer.path("keys/a.uri"), "cmd:./absent\n");
     signer.json(&init, 23);
+}
+
+/// Makes a key as `pkcs11-tool --always-auth` does, in a process that has the token's environment:
+/// this program again, with the test below alone.
+fn make_always_authenticate(signer: &Program, label: &str, ed25519: bool) {
+    let this = std::env::current_exe().unwrap();
+    let arguments = ["--exact", "--ignored", "makes_a_key_that_wants_a_login"];
+    let output = signer
+        .command(this.to_str().unwrap(), &arguments)
+        .env("MAKE_LABEL", label)
+        .env("MAKE_ED25519", if ed25519 { "1" } else { "" })
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "started by the tests that need such a key"]
+fn makes_a_key_that_wants_a_login() {
+    use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+    use cryptoki::mechanism::Mechanism;
+    use cryptoki::object::Attribute;
+    use cryptoki::session::UserType;
+    let Ok(label) = std::env::var("MAKE_LABEL") else { return };
+    let module = Pkcs11::new("/usr/lib/softhsm/libsofthsm2.so").unwrap();
+    module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+    let slot = module.get_slots_with_initialized_token().unwrap()[0];
+    let session = module.open_rw_session(slot).unwrap();
+    session.login(UserType::User, Some(&cryptoki::types::AuthPin::new("1234".into()))).unwrap();
+    let p256 = vec![0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let (mechanism, curve) = match std::env::var("MAKE_ED25519").unwrap().is_empty() {
+        true => (Mechanism::EccKeyPairGen, p256),
+        false => (Mechanism::EccEdwardsKeyPairGen, b"\x13\x0cedwards25519".to_vec()),
+    };
+    let name = Attribute::Label(label.into_bytes());
+    let public = [Attribute::Token(true), Attribute::EcParams(curve), name.clone()];
+    let private = [
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sign(true),
+        Attribute::AlwaysAuthenticate(true),
+        name,
+    ];
+    session.generate_key_pair(&mechanism, &public, &private).unwrap();
+}
+
+/// PIV's slot 9c, eID cards: a login of its own for each signature (CKA_ALWAYS_AUTHENTICATE).
+#[test]
+fn a_token_key_that_wants_a_login_for_each_signature() {
+    let mut signer = Program::new();
+    let hsm = SoftHsm::new(&mut signer, &["first"]);
+    for (label, ed25519) in [("p256", false), ("ed25519", true)] {
+        make_always_authenticate(&signer, label, ed25519);
+        let uri = hsm.uri("first", label);
+        signer.json(&["key", "pkcs11", &uri, "--out", &format!("keys/{label}")], 0);
+    }
+    let init = ["init", "--repo", "oci:repo", "--keys", "keys", "--root-keys"];
+    let roots = "keys/p256.pub,keys/ed25519.pub";
+    signer.json(&[&init[..], &[roots, "--root-threshold", "2"]].concat(), 0);
+    signer.json(&["verify", "oci:repo", "--keys", "keys"], 0);
+}
+
+#[test]
+fn secrets_come_from_links_and_pipes_and_nothing_waits_for_a_pipe() {
+    let mut signer = Program::new();
+    write_private(&signer.path("pass"), "open sesame\n");
+    signer.set("SIGNER_PASSPHRASE_FILE", "pass");
+    signer.json(&["init", "--repo", "oci:repo", "--keys", "keys"], 0);
+    // As Kubernetes projects a secret.
+    let data = signer.path("keys/..2026_11_28");
+    std::fs::create_dir(&data).unwrap();
+    for name in ["timestamp.key", "snapshot.key"] {
+        std::fs::rename(signer.path("keys").join(name), data.join(name)).unwrap();
+        let link = signer.path("keys").join(name);
+        std::os::unix::fs::symlink(Path::new("..data").join(name), link).unwrap();
+    }
+    std::os::unix::fs::symlink("..2026_11_28", signer.path("keys/..data")).unwrap();
+    signer.json(&["refresh", "--repo", "oci:repo", "--keys", "keys"], 0);
+    std::fs::write(signer.path("os.img"), b"x").unwrap();
+    let publish = format!(
+        "{} publish --repo oci:repo --keys keys --product demo --component os=os.img,hw=cu-v1 --version",
+        env!("CARGO_BIN_EXE_signer")
+    );
+    for script in [
+        format!("printf 'open sesame\\n' | SIGNER_PASSPHRASE_FILE=/dev/stdin {publish} 1"),
+        format!("SIGNER_PASSPHRASE_FILE=/dev/fd/9 {publish} 2 9<pass"),
+    ] {
+        let mut shell = Command::new("sh");
+        let output = shell.current_dir(signer.dir()).args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let made = Command::new("mkfifo").arg(signer.path("pipe")).status().unwrap();
+    assert!(made.success());
+    signer.set("SIGNER_PASSPHRASE_FILE", "pipe");
+    let publish: Vec<&str> = publish.split(' ').skip(1).chain(["3"]).collect();
+    let refused = signer.json(&publish, 23);
+    let said = refused["message"].as_str().unwrap();
+    assert!(said.contains("passphrase") && said.contains("not a regular file"), "{refused}");
 }

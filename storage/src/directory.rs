@@ -43,6 +43,22 @@ pub enum FileError {
     },
 }
 
+/// For errors that say the path themselves.
+impl From<FileError> for io::Error {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Io { source, .. } => source,
+            FileError::NotRegular(_) => {
+                io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+            }
+            FileError::Symlink(_) => {
+                io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link")
+            }
+            FileError::NotDirectory(_) => io::ErrorKind::NotADirectory.into(),
+        }
+    }
+}
+
 impl FileError {
     pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         FileError::Io { action, path: path.to_owned(), source: source.into() }
@@ -58,6 +74,31 @@ impl FileError {
 /// waiting for a writer when the name turns out to be a pipe.
 pub fn open_regular(path: &Path) -> Result<File, FileError> {
     open_regular_at(fs::CWD, path.as_os_str(), path, OFlags::RDONLY)
+}
+
+/// Opens what somebody names to be read, whoever owns it: a regular file, also through links, or
+/// the pipe behind a descriptor that this process inherited (`/dev/stdin`, `<(…)`).
+///
+/// Never waits to open: a named pipe, a socket or a device is refused.
+pub fn open_input(path: &Path) -> Result<File, FileError> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let failed = |errno| FileError::io("open", path, errno);
+    let fd = match fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        // A socket, or a device without a driver.
+        Err(Errno::NXIO | Errno::NODEV) => return Err(FileError::NotRegular(path.to_owned())),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let inherited = path == Path::new("/dev/stdin")
+        || path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd");
+    match FileType::from_raw_mode(fs::fstat(&fd).map_err(failed)?.st_mode) {
+        FileType::RegularFile => {}
+        // Its writer may take its time.
+        FileType::Fifo if inherited => fs::fcntl_setfl(&fd, OFlags::empty()).map_err(failed)?,
+        _ => return Err(FileError::NotRegular(path.to_owned())),
+    }
+    Ok(File::from(fd))
 }
 
 pub(crate) fn open_regular_at(

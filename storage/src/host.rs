@@ -8,11 +8,14 @@ use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use zeroize::Zeroizing;
+
 use crate::block::{self, Access, BlockDevice, DeviceError, FileDevice};
 use crate::directory::FileError;
 use crate::files::{FsDir, StoreError};
 use crate::flash::{Bank, MtdFlash, is_mtd};
 use crate::private;
+use crate::secret::{self, Rule};
 use crate::tree::{PublicFolder, Tree};
 
 /// Opens what is durable, by its path, and tells the time.
@@ -45,6 +48,14 @@ pub trait Host: Debug + Send + Sync {
 
     /// A file of at most `max` bytes that only root and the own user can change.
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// A file with a secret, see [`secret::read`].
+    fn read_secret(
+        &self,
+        path: &Path,
+        max: u64,
+        rule: Rule,
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError>;
 
     /// What this boot says of itself: the kernel's command line and boot id, the machine id.
     fn read_kernel(&self, path: &Path) -> io::Result<String>;
@@ -102,6 +113,15 @@ impl Host for System {
 
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
         private::read_trusted(path, max)
+    }
+
+    fn read_secret(
+        &self,
+        path: &Path,
+        max: u64,
+        rule: Rule,
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        secret::read(path, max, rule)
     }
 
     fn read_kernel(&self, path: &Path) -> io::Result<String> {

@@ -21,8 +21,9 @@
 //! | [`host`] | the machine under a program: opens all of these by their paths |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
-//! | [`private`] | configuration, trust roots and keys that others must not change or read |
+//! | [`private`] | configuration and trust roots that others must not change |
 //! | [`record`] | checksummed records in two copies |
+//! | [`secret`] | passphrases, tokens, keys and CA files, wherever operators keep them |
 //! | [`tree`] | folders inside folders, with big files: what layouts and stores are made of |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
 //! | [`watchdog`] | nothing: restarts a machine that is not fed |
@@ -52,9 +53,10 @@ pub mod lock;
 pub mod partition_table;
 pub mod private;
 pub mod record;
+pub mod secret;
 pub mod sim;
 pub mod tree;
 pub mod uboot_env;
 pub mod watchdog;
 
-pub use directory::{Directory, FileError, open_regular};
+pub use directory::{Directory, FileError, open_input, open_regular};

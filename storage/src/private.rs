@@ -1,4 +1,5 @@
-//! Files that nobody else may change (configuration, trust root, state) or even read (keys).
+//! Files that nobody else may change: configuration, trust root, state. What nobody else may even
+//! read is [`secret`](crate::secret)'s.
 //!
 //! A file is as private as the weakest directory above it: every parent has to belong to root or
 //! to the own user and to be writable by nobody else, except where the sticky bit keeps others
@@ -21,18 +22,6 @@ pub fn read_trusted(path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
     check_parents(path)?;
     let file = open_regular(path).map_err(StoreError::Read)?;
     check_owned(&file, path)?;
-    read_at_most(&file, path, max)
-}
-
-/// Reads a file that only root and the own user can even read (mode 0600 or stricter).
-pub fn read_secret(path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
-    check_parents(path)?;
-    let file = open_regular(path).map_err(StoreError::Read)?;
-    check_owned(&file, path)?;
-    let stat = fstat(&file).map_err(|e| StoreError::Read(FileError::io("stat", path, e)))?;
-    if stat.st_mode & 0o077 != 0 {
-        return Err(insecure(path, "can be read by others", "chmod 0600"));
-    }
     read_at_most(&file, path, max)
 }
 

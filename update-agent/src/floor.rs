@@ -9,6 +9,7 @@
 
 use formats::boot_record::Floor;
 use formats::reason::Reason;
+use storage::secret::{Readers, Rule};
 use update_core::floor::{Guarantee, Judged, STEPS_LIMIT, Tpm, judge, seen, too_far};
 
 use crate::agent::Agent;
@@ -134,13 +135,15 @@ impl Agent {
         let owner = match &config.tpm_owner {
             None => Vec::new(),
             Some(path) => {
-                let mut password = self.host.read_trusted(path, OWNER_LIMIT).map_err(|error| {
-                    AgentError::from(error).or_config().context("floor.tpm_owner")
-                })?;
+                let rule = Rule::of(Readers::Nobody);
+                let mut password =
+                    self.host.read_secret(path, OWNER_LIMIT, rule).map_err(|error| {
+                        AgentError::from(error).or_config().context("floor.tpm_owner")
+                    })?;
                 while password.last().is_some_and(u8::is_ascii_whitespace) {
                     password.pop();
                 }
-                password
+                password.to_vec()
             }
         };
         Ok(Some(Counter::open(path, config.tpm_index, owner)?))

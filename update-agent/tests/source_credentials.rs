@@ -458,3 +458,57 @@ fn loopback_is_reached_without_a_proxy() {
     let config = SourceConfig { proxy: Some("http://127.0.0.1:1".to_owned()), ..server.config() };
     assert_eq!(source(&config).blob("demo", &descriptor(&blob), MAX).unwrap(), blob);
 }
+
+/// Who can change the CA file gets the token; a pipe would hold the agent, and its lock, for ever.
+#[test]
+fn a_ca_or_a_token_that_others_can_reach_is_refused() {
+    let server = Server::start(|_| Reply::ok(b""));
+    for (name, change, token, ca) in [
+        ("closed", (|_| ()) as fn(&Secrets), "", "unreachable"),
+        ("token of the group", |it| mode(&it.token(), 0o640), "insecure_perms", "unreachable"),
+        ("CA of everybody", |it| mode(&it.ca(), 0o666), "", "insecure_perms"),
+        (
+            "folder of everybody",
+            |it| mode(it.dir.path(), 0o777),
+            "insecure_perms",
+            "insecure_perms",
+        ),
+        ("links of ours", link_both, "", "unreachable"),
+        ("pipes", pipe_both, "config", "config"),
+    ] {
+        let secrets = Secrets::new("secret-token");
+        change(&secrets);
+        let config = SourceConfig { token_file: Some(secrets.token()), ..server.config() };
+        let found = open(&config, quick()).map(drop);
+        let found = found.map_or_else(|error| error.reason().code().to_owned(), |()| String::new());
+        assert_eq!(found, token, "{name}: token");
+        let config =
+            SourceConfig { ca: Some(secrets.ca()), ..SourceConfig::at("docker://127.0.0.1:1/ns") };
+        let error = source(&config).blob("demo", &descriptor(b"x"), MAX).unwrap_err();
+        assert_eq!(error.reason().code(), ca, "{name}: CA");
+        if ca == "insecure_perms" {
+            let error = update_agent::error::AgentError::from(error).chain();
+            assert!(error.contains("CA file: ") && error.contains("chmod go-w "), "{error}");
+        }
+    }
+}
+
+fn mode(path: &std::path::Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn link_both(secrets: &Secrets) {
+    for path in [secrets.token(), secrets.ca()] {
+        let real = path.with_extension("real");
+        fs::rename(&path, &real).unwrap();
+        std::os::unix::fs::symlink(real.file_name().unwrap(), &path).unwrap();
+    }
+}
+
+fn pipe_both(secrets: &Secrets) {
+    for path in [secrets.token(), secrets.ca()] {
+        fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+    }
+}

@@ -16,6 +16,7 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, RSA_PSS_2048_8192_SHA256, Unparsed
 use super::TufError;
 use super::fields::Fields;
 use super::spki::{self, Spki};
+use super::{p256, weak};
 use crate::digest::{DigestError, Sha256, unhex};
 use crate::json::Value;
 
@@ -80,7 +81,10 @@ impl Key {
     /// Reads a key object. Members that are not known stay, and are part of the key id.
     ///
     /// Errors: [`TufError::Format`], and [`TufError::KeyInvalid`] for a key that nobody should
-    /// trust: a small-order or non-canonical ed25519 point, RSA below 2048 or above 8192 bits.
+    /// trust, because others can sign with it or it has two spellings: a small-order or
+    /// non-canonical ed25519 point, one that is not on P-256, RSA below 2048 or above 8192 bits, with
+    /// a small or even exponent or a factor that is found at once, and keys whose private half is
+    /// published.
     pub fn read(value: &Value) -> Result<Self, TufError> {
         let id = KeyId(Sha256::of(&value.canonical()));
         let fields = Fields::of(value, format!("key {id}"))?;
@@ -89,7 +93,7 @@ impl Key {
         let public = match (keytype, scheme) {
             ("ed25519", "ed25519") => ed25519(keyval.text("public")?),
             ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => {
-                Ok(ecdsa(keyval.text("public")?))
+                ecdsa(keyval.text("public")?)
             }
             ("rsa", "rsassa-pss-sha256") => rsa(keyval.text("public")?),
             _ => Ok(PublicKey::Unknown),
@@ -125,7 +129,10 @@ fn ed25519(text: &str) -> Result<PublicKey, &'static str> {
     if key.is_weak() {
         return Err("is an ed25519 point of small order");
     }
-    Ok(PublicKey::Ed25519(key))
+    match weak::ed25519(text) {
+        Some(problem) => Err(problem),
+        None => Ok(PublicKey::Ed25519(key)),
+    }
 }
 
 /// Whether the y coordinate is below p = 2^255 - 19: `from_bytes` reduces it, so that a point
@@ -135,10 +142,14 @@ fn is_canonical(bytes: &[u8; 32]) -> bool {
     !(*first >= 0xed && middle.iter().all(|byte| *byte == 0xff) && last & 0x7f == 0x7f)
 }
 
-fn ecdsa(text: &str) -> PublicKey {
-    match spki::from_pem(text) {
-        Some(Spki::P256(point)) => PublicKey::EcdsaP256(Box::new(point)),
-        _ => PublicKey::Unknown,
+fn ecdsa(text: &str) -> Result<PublicKey, &'static str> {
+    let Some(Spki::P256(point)) = spki::from_pem(text) else { return Ok(PublicKey::Unknown) };
+    if !p256::is_point(&point) {
+        return Err("is not a point of P-256");
+    }
+    match weak::p256(&point) {
+        Some(problem) => Err(problem),
+        None => Ok(PublicKey::EcdsaP256(Box::new(point))),
     }
 }
 
@@ -146,7 +157,10 @@ fn rsa(text: &str) -> Result<PublicKey, &'static str> {
     match spki::from_pem(text) {
         Some(Spki::Rsa { bits: ..2048, .. }) => Err("is RSA of less than 2048 bits"),
         Some(Spki::Rsa { bits: 8193.., .. }) => Err("is RSA of more than 8192 bits"),
-        Some(Spki::Rsa { der, .. }) => Ok(PublicKey::RsaPss(der)),
+        Some(Spki::Rsa { der, modulus, exponent, .. }) => match weak::rsa(&modulus, &exponent) {
+            Some(problem) => Err(problem),
+            None => Ok(PublicKey::RsaPss(der)),
+        },
         _ => Ok(PublicKey::Unknown),
     }
 }
@@ -336,5 +350,118 @@ mod tests {
         // The older name of the key type, as sigstore wrote it, is the same key material.
         let old = Key::read(&object("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256", P256_PEM));
         assert_eq!(old.unwrap().public(), p256.public());
+    }
+
+    fn pem(algorithm: &[u8], key: &[u8]) -> String {
+        use base64::Engine as _;
+        let bits = tlv(0x03, &[&[0][..], key].concat());
+        let der = tlv(0x30, &[tlv(0x30, algorithm), bits].concat());
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
+    }
+
+    fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = content.len();
+        let head = match length {
+            0..0x80 => vec![tag, length as u8],
+            0x80..0x100 => vec![tag, 0x81, length as u8],
+            _ => [&[tag, 0x82][..], &(length as u16).to_be_bytes()].concat(),
+        };
+        [head, content.to_vec()].concat()
+    }
+
+    const RSA: &[u8] =
+        &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+    const P256: &[u8] = &[
+        0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+        0x3d, 0x03, 0x01, 0x07,
+    ];
+
+    fn rsa_pem(modulus: &[u8], exponent: &[u8]) -> String {
+        let integer = |bytes: &[u8]| {
+            let sign = bytes.first().is_some_and(|first| first & 0x80 != 0);
+            let zero: &[u8] = if sign { &[0] } else { &[] };
+            tlv(0x02, &[zero, bytes].concat())
+        };
+        pem(RSA, &tlv(0x30, &[integer(modulus), integer(exponent)].concat()))
+    }
+
+    /// The modulus of `RSA_PEM`.
+    fn modulus() -> Vec<u8> {
+        match spki::from_pem(RSA_PEM) {
+            Some(Spki::Rsa { modulus, .. }) => modulus,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A number of the form k·M + 65537^a mod M, as CVE-2017-15361 says primes were made, found
+    /// with Python for the primes 3 to 157; 2048 bits, no prime factor below 752.
+    const ROCA: &str = "921270fc635e4ea02f142aa8c452d1000473f544f319687ebb3a913fb3fb667c7eb1ec146839ee79\
+        88032e0e9e8b2df52a8a908f4d669e7bd04e3a2705fa0715b5d167b046e514ac637203e05276ee69\
+        d09dbd4413a9d85d08c61c2585a7a9a5166f394fc080659d4c4eec5612ca8abeeb20eb83eacd81e9\
+        8701eb2b38194904a9dadb77608b2cdd752faf2f7dd84dbf7cb17873dd253afa4ab9bf4b76dd4451\
+        bb24f00dec91bcc9f5085475ff41e1e964d2d94b78f078d45028f33d5d6296f858cb33f95233eb13\
+        1013a105f62155bdba4f04f9ef75aaace0c3e55bd76736e1cbc5bc8400578d566d2c928a4a21400b\
+        6964f00e57284b3d227dc66e7d4d28fb";
+
+    /// A row is a key with which somebody else can sign, or that costs more than it is worth.
+    #[test]
+    fn a_key_that_others_can_sign_with_is_refused() {
+        let good = modulus();
+        // 2^2047 + 1: three divides it.
+        let three = [&[0x80][..], &[0; 254], &[1]].concat();
+        let even = [&good[..255], &[0]].concat();
+        let rsa = |modulus: &[u8], exponent: &[u8]| {
+            ("rsa", "rsassa-pss-sha256", rsa_pem(modulus, exponent))
+        };
+        let point = |hex: &str| ("ecdsa", "ecdsa-sha2-nistp256", pem(P256, &unhex(hex).unwrap()));
+        let ed = |hex: &str| ("ed25519", "ed25519", hex.to_owned());
+        let g = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296";
+        let gy = "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+        let minus_gy = "b01cbd1c01e58065711814b583f061e9d431cca994cea1313449bf97c840ae0a";
+        for (name, (keytype, scheme, public), said) in [
+            ("e = 1", rsa(&good, &[1]), "below 65537"),
+            ("e = 2", rsa(&good, &[2]), "even RSA exponent"),
+            ("e = 3", rsa(&good, &[3]), "below 65537"),
+            ("e = 65536", rsa(&good, &[1, 0, 0]), "even RSA exponent"),
+            ("e of 34 bits", rsa(&good, &[2, 0, 0, 0, 1]), "more than 33 bits"),
+            ("e of 2048 bits", rsa(&good, &good), "more than 33 bits"),
+            ("an even modulus", rsa(&even, &[1, 0, 1]), "even RSA modulus"),
+            ("a small factor", rsa(&three, &[1, 0, 1]), "small factor"),
+            ("2047 bits", rsa(&[&[0x7f][..], &good[1..]].concat(), &[1, 0, 1]), "less than 2048"),
+            ("1 bit", rsa(&[1], &[1, 0, 1]), "less than 2048"),
+            ("8200 bits", rsa(&[0xff; 1025], &[1, 0, 1]), "more than 8192"),
+            ("ROCA", rsa(&unhex(ROCA).unwrap(), &[1, 0, 1]), "ROCA"),
+            ("private key 1", point(&format!("04{g}{gy}")), "published"),
+            ("private key n - 1", point(&format!("04{g}{minus_gy}")), "published"),
+            ("off the curve", point(&format!("04{g}{g}")), "not a point"),
+            ("0, 0", point(&format!("04{}", "00".repeat(64))), "not a point"),
+            ("x above p", point(&format!("04{}{gy}", "ff".repeat(32))), "not a point"),
+            (
+                "a seed of zeros",
+                ed("3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"),
+                "published",
+            ),
+            (
+                "RFC 8032, test 1",
+                ed("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"),
+                "published",
+            ),
+        ] {
+            let error = Key::read(&object(keytype, scheme, &public)).expect_err(name);
+            assert_eq!(error.reason(), Reason::KeyInvalid, "{name}");
+            assert!(error.to_string().contains(said), "{name}: {error}");
+        }
+        // The good ones are taken, and other spellings of a point are no key at all.
+        for exponent in [&[1, 0, 1][..], &[1, 0xff, 0xff, 0xff, 0xff]] {
+            let (keytype, scheme, public) = rsa(&good, exponent);
+            let key = Key::read(&object(keytype, scheme, &public)).unwrap();
+            assert!(matches!(key.public(), PublicKey::RsaPss(_)));
+        }
+        for hex in ["00", &format!("02{g}"), &format!("06{g}{gy}")] {
+            let (keytype, scheme, public) = point(hex);
+            let key = Key::read(&object(keytype, scheme, &public)).unwrap();
+            assert_eq!(key.public(), &PublicKey::Unknown, "{hex}");
+        }
     }
 }

@@ -33,6 +33,7 @@ mod header;
 mod key;
 mod names;
 mod offline;
+mod p256;
 mod pattern;
 mod root;
 mod snapshot;
@@ -42,6 +43,7 @@ mod targets;
 mod tests;
 mod threshold;
 mod time;
+mod weak;
 
 pub use delegations::{
     Delegated, DelegatedRole, DelegatedTo, Delegations, MAX_PATTERNS, Paths, SuccinctRoles,
@@ -53,6 +55,7 @@ pub use header::{Header, Metadata, SPEC_VERSION};
 pub use key::{Key, KeyId, PublicKey};
 pub use names::{MAX_NAME, Role, check_target_name, url_component};
 pub use offline::{MAX_OFFLINE_TARGETS, OFFLINE, OFFLINE_LIMIT, Offline, OfflineRule};
+pub use p256::decompress as decompress_p256;
 pub use pattern::pattern_matches;
 pub use root::{REPOSITORY, Root, TopLevelKeys};
 pub use snapshot::{Snapshot, Timestamp};

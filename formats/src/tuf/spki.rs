@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 pub(super) enum Spki {
     /// An uncompressed point of P-256: `04 ‖ x ‖ y`.
     P256([u8; 65]),
-    /// The DER of an `RSAPublicKey`, and the bits of its modulus.
-    Rsa { der: Vec<u8>, bits: usize },
+    /// The DER of an `RSAPublicKey`, the bits of its modulus, and both numbers big-endian.
+    Rsa { der: Vec<u8>, bits: usize, modulus: Vec<u8>, exponent: Vec<u8> },
 }
 
 const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
@@ -48,9 +48,10 @@ fn from_der(der: &[u8]) -> Option<Spki> {
     if algorithm == RSA {
         let (modulus, rest) = take(INTEGER, only(SEQUENCE, key)?)?;
         let modulus = positive(modulus)?;
-        positive(only(INTEGER, rest)?)?;
+        let exponent = positive(only(INTEGER, rest)?)?.to_vec();
         let bits = modulus.len() * 8 - modulus.first()?.leading_zeros() as usize;
-        return Some(Spki::Rsa { der: key.to_vec(), bits });
+        let modulus = modulus.to_vec();
+        return Some(Spki::Rsa { der: key.to_vec(), bits, modulus, exponent });
     }
     None
 }

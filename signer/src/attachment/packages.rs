@@ -1,6 +1,5 @@
 //! Debian's packages: from an image's database to an SPDX document.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -140,7 +139,7 @@ fn not_started(error: &std::io::Error) -> String {
 /// dpkg's database in an image; `None` when it is another file system, or has none.
 pub(super) fn of_image(path: &Path) -> Result<Option<Vec<u8>>, AttachmentError> {
     let read = |source| AttachmentError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(read)?;
+    let file = storage::open_input(path).map_err(|error| read(error.into()))?;
     let has = |at: u64, magic: &[u8]| {
         let mut found = vec![0; magic.len()];
         file.read_exact_at(&mut found, at).is_ok() && found == magic
@@ -170,7 +169,7 @@ pub(super) fn of_image(path: &Path) -> Result<Option<Vec<u8>>, AttachmentError> 
         // It has more to say than is taken.
         let _ = child.kill();
         let _ = child.wait();
-        return Err(AttachmentError::TooMuch { path: path.to_owned() });
+        return Err(AttachmentError::TooLong { path: path.to_owned() });
     }
     child.wait().map_err(|error| failed(error.to_string()))?;
     // Both say on stderr, and not always by their exit code, that there is no such file.

@@ -697,7 +697,7 @@ pub(super) struct ReleaseArgs {
     /// Raise it when older releases must never run again; else that of what the channel offers
     #[arg(long, value_name = "N")]
     pub(super) security_version: Option<u64>,
-    /// An SBOM (SPDX or CycloneDX, JSON) to attach and to sign for; repeatable
+    /// An SBOM (SPDX or CycloneDX) to attach and to sign for; repeatable
     #[arg(long, value_name = "FILE")]
     pub(super) sbom: Vec<PathBuf>,
     /// A provenance (in-toto statement or DSSE envelope, JSON) to attach and to sign for; repeatable

@@ -94,7 +94,7 @@ pub(super) fn policy(
     let beside = keys.map(|keys| keys.join(POLICY_FILE));
     let found = [beside, in_repository].into_iter().flatten().find(|path| path.exists());
     let Some(path) = given.map(Path::to_owned).or(found) else { return Ok(Policy::default()) };
-    let bytes = commands::read_file(&path)?;
+    let bytes = commands::read_trusted(&path, "configuration")?;
     let wrong = |source| SignerError::Policy { path: path.clone(), source };
     let text = String::from_utf8_lossy(&bytes);
     let policy = Policy::parse(&text).map_err(wrong)?;

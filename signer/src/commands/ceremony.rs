@@ -482,7 +482,7 @@ pub(super) fn read_staged(
 
 fn read_limited(path: &Path) -> Result<Vec<u8>, SignerError> {
     let failed = |source| SignerError::File { action: "read", path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = storage::open_input(path).map_err(|error| failed(error.into()))?;
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut std::io::Read::take(file, STAGE_LIMIT), &mut bytes)
         .map_err(failed)?;

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use formats::example_keys;
 use formats::tuf::{Key, KeyId, Role};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
-use super::{ROOT_FILE, Report, read_file, read_trust_root};
+use super::{ROOT_FILE, Report, read_trust_root};
 use crate::error::SignerError;
-use crate::key::public::{Imported, import};
+use crate::key::import::{Imported, import};
 use crate::key::{
     self, Cost, Floor, KeyError, KeyLocation, NEW_PASSPHRASE_FILE, PASSPHRASE_FILE, PUBLIC_ENDING,
     SECRET_ENDING, SecretKey, TokenKeyKind, URI_ENDING, Unlock,
@@ -111,7 +110,7 @@ pub fn import_key(
 ) -> Result<KeyReport, SignerError> {
     let (directory, name) = split(out)?;
     let refused = |why: String| KeyError::Import { path: from.to_owned(), why };
-    let bytes = Zeroizing::new(read_file(from)?);
+    let bytes = key::read_import(from)?;
     let imported = import(&bytes).map_err(refused)?;
     let key = match &imported {
         Imported::Secret(secret) => secret.key()?,

@@ -39,8 +39,11 @@ use std::path::Path;
 use formats::example_keys;
 use formats::tuf::{Root, UnixTime};
 use serde::Serialize;
+use storage::files::StoreError;
+use storage::secret::{self, Readers, Rule};
 
 use crate::error::SignerError;
+use crate::key::KeyError;
 use crate::state::self_signed;
 
 /// Name of the trust root beside the keys.
@@ -66,18 +69,31 @@ pub enum Answer<T> {
     Staged(StageReport),
 }
 
-/// A file of the operator's.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, SignerError> {
-    std::fs::read(path).map_err(|source| SignerError::File {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })
+/// 1 MiB: twice the longest root that nodes take; bounds what a wrong path makes us read.
+const TRUSTED_LIMIT: u64 = 1 << 20;
+
+/// A file that decides whom the signer believes, or what it signs: nobody else may change it. The
+/// user's own group does not count, so that a umask of 002 does no harm.
+pub fn read_trusted(path: &Path, what: &'static str) -> Result<Vec<u8>, SignerError> {
+    let rule = Rule::of(Readers::Everybody).or_pipe();
+    match secret::read(path, TRUSTED_LIMIT, rule) {
+        Ok(bytes) => Ok(bytes.to_vec()),
+        Err(StoreError::InsecurePerms { path, why, remedy }) => {
+            Err(KeyError::Permissions { what, path, why, remedy }.into())
+        }
+        Err(error) => {
+            let source = match error {
+                StoreError::Read(error) => error.into(),
+                other => std::io::Error::other(other),
+            };
+            Err(SignerError::File { action: "read", path: path.to_owned(), source })
+        }
+    }
 }
 
 /// Reads a trust root and checks that its own keys signed it.
 pub fn read_trust_root(path: &Path) -> Result<Vec<u8>, SignerError> {
-    let bytes = read_file(path)?;
+    let bytes = read_trusted(path, "trust root")?;
     self_signed(&bytes, ROOT_FILE)
         .map_err(|source| SignerError::TrustRoot { path: path.to_owned(), source })?;
     Ok(bytes)

@@ -109,6 +109,9 @@ struct ComponentReport {
     /// Why it was not asked what kind of file it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     raw: Option<String>,
+    /// Of the image file; absent where the tree of dm-verity was added to it.
+    #[serde(skip)]
+    sha256: Option<Sha256>,
     /// Bytes of each delta.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     deltas: Vec<u64>,
@@ -216,6 +219,7 @@ pub fn publish(
         summaries.push(summary);
         reports.push(report);
     }
+    warnings.extend(of_something_else(&documents, &reports));
     let index = ReleaseIndex { components: indexed }.to_bytes();
     // As a node reads it: what is refused here is never signed.
     ReleaseIndex::parse(&index)?;
@@ -305,6 +309,19 @@ fn nothing_in(component: &ComponentInput, source: &Source) -> Option<Finding> {
     let text = format!("{path} holds nothing but zeros: no system starts from it");
     let (level, reason) = (Level::Warning, Reason::ImageRefused);
     source.only_zeros().then_some(Finding { level, reason, text })
+}
+
+/// What is said of provenances that are about none of the images.
+fn of_something_else(
+    documents: &[attachment::Document],
+    reports: &[ComponentReport],
+) -> Vec<Finding> {
+    let images: Option<Vec<_>> = reports.iter().map(|report| report.sha256).collect();
+    // With a tree behind it an image is not what its provenance is about.
+    let Some(images) = images else { return Vec::new() };
+    let said = documents.iter().filter_map(|document| document.of_something_else(&images));
+    let finding = |text| Finding { level: Level::Warning, reason: Reason::BundleFormat, text };
+    said.map(finding).collect()
 }
 
 /// Where images of this release may be already: the repositories of other products.
@@ -461,6 +478,7 @@ impl Upload<'_> {
             blob_size,
             chunks: built.chunks.chunk_count(),
             raw: input.raw.as_ref().map(RawReason::to_string),
+            sha256: Some(built.raw_sha256).filter(|_| !input.verity),
             deltas: deltas_size,
         };
         let summary = ComponentSummary {

@@ -1,13 +1,15 @@
 //! Key files on disk.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use formats::tuf::Key;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use storage::files::StoreError;
+use storage::secret::{self, Readers, Rule};
 use zeroize::Zeroizing;
 
 use super::{
@@ -84,64 +86,65 @@ pub fn write_public(directory: &Path, name: &str, key: &Key) -> Result<(), KeyEr
     })
 }
 
-/// Reads a key file, see [`read_private`].
+/// Reads a key file, see [`secret::read`].
 pub fn read(path: &Path) -> Result<KeyDocument, KeyError> {
-    let bytes = read_private(path)?;
+    let bytes = read_private(path, "key")?;
     KeyDocument::parse(&bytes)
         .map_err(|source| KeyError::Document { path: path.to_owned(), source })
 }
 
-/// The bytes of a private file. Refuses symbolic links, files of other users, and files that the
-/// group or others can read or write: checked on the open file, so that no exchange in between
-/// helps.
-pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let file = open_file(path)?;
-    let stat = rustix::fs::fstat(&file).map_err(|error| read_error(path)(error.into()))?;
-    let mode = Mode::from_raw_mode(stat.st_mode);
-    if mode.intersects(Mode::RWXG | Mode::RWXO) {
-        let why = format!("open to others (mode {:03o})", stat.st_mode & 0o777);
-        return Err(KeyError::Permissions { path: path.to_owned(), why });
-    }
-    if stat.st_uid != rustix::process::geteuid().as_raw() {
-        let why = format!("owned by user {}", stat.st_uid);
-        return Err(KeyError::Permissions { path: path.to_owned(), why });
-    }
-    Ok(Zeroizing::new(read_limited(file, path)?))
+/// The bytes of a file that only its owner can read, or of a pipe that this process was given.
+pub fn read_private(path: &Path, what: &'static str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let rule = Rule::of(Readers::Nobody).or_pipe();
+    secret::read(path, FILE_LIMIT, rule).map_err(|error| unread(what, path, error))
 }
 
-/// Reads a public key file: a TUF key object as it stands in root metadata (TUF §4.3).
+/// The first line of such a file.
+pub(super) fn read_private_line(
+    path: &Path,
+    what: &'static str,
+) -> Result<Zeroizing<String>, KeyError> {
+    let rule = Rule::of(Readers::Nobody).or_pipe();
+    secret::read_line(path, FILE_LIMIT, rule).map_err(|error| unread(what, path, error))
+}
+
+/// Reads a public key file: a TUF key object as it stands in root metadata (TUF §4.3). Nobody else
+/// may change it: whoever could would choose a signer.
 pub fn read_public(path: &Path) -> Result<Key, KeyError> {
-    let bytes = read_limited(open_file(path)?, path)?;
+    let what = "public key";
+    let rule = Rule::of(Readers::Everybody).or_pipe();
+    let bytes = secret::read(path, FILE_LIMIT, rule).map_err(|error| unread(what, path, error))?;
     public::key_object(&bytes).map_err(|why| KeyError::Document {
         path: path.to_owned(),
         source: DocumentError::Public(why),
     })
 }
 
+/// The bytes of a key of another tool. Its mode is the other tool's; a pipe keeps it off the disk.
+pub fn read_import(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let what = "key to import";
+    let rule = Rule::of(Readers::Everybody).or_pipe();
+    secret::read(path, FILE_LIMIT, rule).map_err(|error| unread(what, path, error))
+}
+
 /// Reads a `.uri` file. As private as a key: who can write it chooses what signs.
 pub fn read_uri(path: &Path) -> Result<KeyLocation, KeyError> {
-    let bytes = read_private(path)?;
+    let bytes = read_private(path, "key URI")?;
     let wrong = |why: String| KeyError::Uri { path: path.to_owned(), why };
     let text = std::str::from_utf8(&bytes).map_err(|_| wrong("is not UTF-8".to_owned()))?;
     text.trim().parse().map_err(|error: UriError| wrong(error.to_string()))
 }
 
-fn open_file(path: &Path) -> Result<File, KeyError> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = rustix::fs::open(path, flags, Mode::empty())
-        .map_err(|error| read_error(path)(error.into()))?;
-    let stat = rustix::fs::fstat(&file).map_err(|error| read_error(path)(error.into()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        let why = "not a regular file".to_owned();
-        return Err(KeyError::Permissions { path: path.to_owned(), why });
-    }
-    Ok(file.into())
-}
-
-fn read_limited(file: File, path: &Path) -> Result<Vec<u8>, KeyError> {
-    let mut bytes = Vec::with_capacity(FILE_LIMIT as usize);
-    file.take(FILE_LIMIT).read_to_end(&mut bytes).map_err(read_error(path))?;
-    Ok(bytes)
+fn unread(what: &'static str, path: &Path, error: StoreError) -> KeyError {
+    let path = path.to_owned();
+    let source = match error {
+        StoreError::InsecurePerms { path, why, remedy } => {
+            return KeyError::Permissions { what, path, why, remedy };
+        }
+        StoreError::Read(error) => error.into(),
+        other => io::Error::other(other),
+    };
+    KeyError::Read { what, path, source }
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
@@ -175,11 +178,6 @@ fn write_new(dir: &OwnedFd, name: &str, mode: u32, bytes: &[u8]) -> io::Result<(
 
 fn ending(name: &str, ending: &str) -> String {
     format!("{name}.{ending}")
-}
-
-fn read_error(path: &Path) -> impl Fn(io::Error) -> KeyError + use<> {
-    let path: PathBuf = path.to_owned();
-    move |source| KeyError::Read { path: path.clone(), source }
 }
 
 fn write_error(path: &Path) -> impl Fn(io::Error) -> KeyError + use<> {
@@ -227,7 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         create(dir.path(), "root", &SecretKey::from_seed(&[3; 32])).unwrap();
         let path = dir.path().join("root.key");
-        for mode in [0o640, 0o604, 0o620, 0o602, 0o601, 0o644] {
+        for mode in [0o640, 0o604, 0o602, 0o644] {
             chmod(&path, mode);
             let error = read(&path).expect_err("a loose mode was accepted");
             assert_eq!(error.reason().code(), "insecure_perms", "{mode:o}");
@@ -236,8 +234,8 @@ mod tests {
         assert!(read(&path).is_ok());
         let link = dir.path().join("link.key");
         symlink(&path, &link).unwrap();
-        assert!(matches!(read(&link), Err(KeyError::Read { .. })));
-        assert!(matches!(read(dir.path()), Err(KeyError::Permissions { .. })));
+        assert!(read(&link).is_ok(), "a link of ours, as Kubernetes makes them");
+        assert!(matches!(read(dir.path()), Err(KeyError::Read { what: "key", .. })));
     }
 
     #[test]

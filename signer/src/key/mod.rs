@@ -14,12 +14,15 @@ mod command;
 mod document;
 pub mod example;
 mod file;
+pub mod import;
 mod passphrase;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 #[cfg(not(feature = "pkcs11"))]
 #[path = "no_tokens.rs"]
 mod pkcs11;
+#[cfg(feature = "pkcs11")]
+mod pkcs11_sign;
 pub mod public;
 mod seal;
 mod store;
@@ -27,8 +30,8 @@ mod uri;
 
 pub use document::{DocumentError, KeyDocument, SecretKey};
 pub use file::{
-    create, create_from, make_directory, read, read_private, read_public, read_uri, replace,
-    write_public,
+    create, create_from, make_directory, read, read_import, read_private, read_public, read_uri,
+    replace, write_public,
 };
 pub use passphrase::{NEW_PASSPHRASE_FILE, PASSPHRASE_FILE, Unlock};
 pub use pkcs11::generate;
@@ -60,9 +63,11 @@ pub enum TokenKeyKind {
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// A key file cannot be opened or read.
-    #[error("read key {path}")]
+    /// A file of keys or secrets cannot be opened or read.
+    #[error("read {what} {path}")]
     Read {
+        /// What it should hold.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -84,15 +89,17 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
-    /// Others than its owner can get at a secret key.
-    #[error(
-        "{path} is {why}; run `chmod 600` on it, and replace the key if others may have read it"
-    )]
+    /// Others can get at a secret, or change what decides who signs.
+    #[error("{what}: {path} {why}; run `{remedy}`")]
     Permissions {
-        /// The file.
+        /// What it should hold.
+        what: &'static str,
+        /// The file, or a folder or link on the way to it.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+        /// The command that mends it.
+        remedy: String,
     },
     /// The file is not a key.
     #[error("key {path}")]

@@ -38,5 +38,6 @@ pub fn generate(uri: &Pkcs11Uri, _kind: TokenKeyKind) -> Result<Key, KeyError> {
 
 fn absent(uri: &Pkcs11Uri) -> KeyError {
     let why = "this program is built without PKCS#11".to_owned();
-    KeyError::Token { token: uri.module.display().to_string(), why }
+    let token = uri.token.clone().unwrap_or_else(|| "(any)".to_owned());
+    KeyError::Token { token, why }
 }

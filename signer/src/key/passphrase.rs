@@ -39,7 +39,7 @@ impl Unlock {
     /// The secret. `what` says whose it is.
     pub fn ask(&self, what: &str) -> Result<Zeroizing<String>, KeyError> {
         match self {
-            Unlock::File(path) => read_secret_line(path),
+            Unlock::File(path) => read_secret_line(path, "passphrase"),
             Unlock::Terminal => prompt(what),
         }
     }
@@ -54,17 +54,17 @@ impl Unlock {
     }
 }
 
-/// The first line of a private file.
-pub(super) fn read_secret_line(path: &Path) -> Result<Zeroizing<String>, KeyError> {
-    let bytes = file::read_private(path)?;
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let refused = |why: &str| KeyError::NoPassphrase(format!("{}: {why}", path.display()));
-    if line.is_empty() || line.len() > LIMIT {
-        return Err(refused("its first line has no length from 1 to 1024 bytes"));
+/// The first line of a private file, or of a pipe: `<(pass show x)`, `/dev/stdin`.
+pub(super) fn read_secret_line(
+    path: &Path,
+    what: &'static str,
+) -> Result<Zeroizing<String>, KeyError> {
+    let line = file::read_private_line(path, what)?;
+    if line.len() > LIMIT {
+        let why = format!("{}: its first line has more than 1024 bytes", path.display());
+        return Err(KeyError::NoPassphrase(why));
     }
-    let text = std::str::from_utf8(line).map_err(|_| refused("is not UTF-8"))?;
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(line)
 }
 
 /// Asks on the controlling terminal, whatever standard input is.

@@ -203,7 +203,8 @@ impl KeyStore {
 /// The files of a directory that stand for keys, sorted: the order of a directory differs between
 /// machines.
 pub fn private_files(directory: &Path) -> Result<Vec<PathBuf>, KeyError> {
-    let failed = |source| KeyError::Read { path: directory.to_owned(), source };
+    let failed =
+        |source| KeyError::Read { what: "folder of keys", path: directory.to_owned(), source };
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();

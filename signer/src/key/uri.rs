@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `DIR/NAME.key` | a key file |
 //! | `DIR/NAME.uri` | a file with one of the URIs below; the public half is `DIR/NAME.pub` |
-//! | `pkcs11:token=T;object=O?module-path=LIB&pin-source=FILE` | a key in a token (RFC 7512) |
+//! | `pkcs11:token=T;object=O?module-path=LIB&pin-source=FILE` | a key in a token (RFC 7512); without a library `PKCS11_MODULE_PATH`, then p11-kit |
 //! | `cmd:PROGRAM?public=FILE&arg=A&arg=B` | whatever that program signs with |
 //!
 //! Secrets never stand in a URI: it is an argument, and arguments are readable by everybody.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where a key lies.
@@ -38,8 +38,22 @@ pub struct Pkcs11Uri {
     pub object: Option<String>,
     /// `id` of the key.
     pub id: Option<Vec<u8>>,
+    /// `slot-id`: the slot's number, which some libraries change at every start.
+    pub slot: Option<u64>,
+    /// `slot-description`.
+    pub slot_description: Option<String>,
+    /// `slot-manufacturer`.
+    pub slot_manufacturer: Option<String>,
+    /// `library-manufacturer`.
+    pub library_manufacturer: Option<String>,
+    /// `library-description`.
+    pub library_description: Option<String>,
+    /// `library-version`: `MAJOR.MINOR`.
+    pub library_version: Option<String>,
     /// `module-path`: the library that speaks to the token.
-    pub module: PathBuf,
+    pub module: Option<PathBuf>,
+    /// `module-name`: the same by its name, without `lib` and `.so`.
+    pub module_name: Option<String>,
     /// `pin-source`: a private file whose first line is the PIN; otherwise it is asked for.
     pub pin: Option<PathBuf>,
 }
@@ -94,6 +108,17 @@ fn pkcs11(rest: &str) -> Result<Pkcs11Uri, String> {
             "manufacturer" => &mut uri.manufacturer,
             "model" => &mut uri.model,
             "object" => &mut uri.object,
+            "slot-description" => &mut uri.slot_description,
+            "slot-manufacturer" => &mut uri.slot_manufacturer,
+            "library-manufacturer" => &mut uri.library_manufacturer,
+            "library-description" => &mut uri.library_description,
+            "library-version" => &mut uri.library_version,
+            "slot-id" => {
+                let number = decode_text(value)?;
+                let number = number.parse().map_err(|_| "slot-id is not a number".to_owned())?;
+                set(&mut uri.slot, name, number)?;
+                continue;
+            }
             "id" => {
                 set(&mut uri.id, name, decode(value)?)?;
                 continue;
@@ -104,10 +129,16 @@ fn pkcs11(rest: &str) -> Result<Pkcs11Uri, String> {
         };
         set(place, name, decode_text(value)?)?;
     }
-    let mut module = None;
     for (name, value) in members(query, '&')? {
         match name {
-            "module-path" => set(&mut module, name, decode_text(value)?.into())?,
+            "module-path" => set(&mut uri.module, name, decode_text(value)?.into())?,
+            "module-name" => {
+                let library = decode_text(value)?;
+                if library.contains('/') {
+                    return Err("module-name is a name; a path is module-path".to_owned());
+                }
+                set(&mut uri.module_name, name, library)?;
+            }
             "pin-source" => {
                 let source = decode_text(value)?;
                 let file = source.strip_prefix("file:").unwrap_or(&source);
@@ -124,10 +155,41 @@ fn pkcs11(rest: &str) -> Result<Pkcs11Uri, String> {
             _ => return Err(format!("attribute {name:?} is not known to this program")),
         }
     }
-    let missing = "module-path=… is missing: the PKCS#11 library, for SoftHSM \
-                   /usr/lib/softhsm/libsofthsm2.so";
-    uri.module = module.ok_or_else(|| missing.to_owned())?;
     Ok(uri)
+}
+
+/// Where distributions put PKCS#11 libraries.
+const FOLDERS: [&str; 10] = [
+    "/usr/lib/pkcs11",
+    "/usr/lib64/pkcs11",
+    "/usr/lib/x86_64-linux-gnu/pkcs11",
+    "/usr/lib/aarch64-linux-gnu/pkcs11",
+    "/usr/lib/softhsm",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+];
+
+/// p11-kit's library, which speaks to all that are configured.
+const PROXY: &str = "p11-kit-proxy";
+
+impl Pkcs11Uri {
+    /// Which libraries may be meant, best one first: what the URI says, what the environment says,
+    /// p11-kit. One only, where it is named exactly.
+    pub fn libraries(&self, environment: Option<PathBuf>) -> Vec<PathBuf> {
+        if let Some(path) = &self.module {
+            return vec![path.clone()];
+        }
+        if let (None, Some(path)) = (&self.module_name, environment) {
+            return vec![path];
+        }
+        let name = self.module_name.as_deref().unwrap_or(PROXY);
+        let files = [format!("{name}.so"), format!("lib{name}.so")];
+        let folders = FOLDERS.iter().map(Path::new);
+        folders.flat_map(|folder| files.iter().map(|file| folder.join(file))).collect()
+    }
 }
 
 fn command(rest: &str) -> Result<CommandUri, String> {
@@ -195,8 +257,29 @@ mod tests {
         assert_eq!(uri.token.as_deref(), Some("The token"));
         assert_eq!(uri.object.as_deref(), Some("root-1"));
         assert_eq!(uri.id, Some(vec![1, 255]));
-        assert_eq!(uri.module, PathBuf::from("/usr/lib/p11.so"));
+        assert_eq!(uri.module, Some(PathBuf::from("/usr/lib/p11.so")));
         assert_eq!(uri.pin, Some(PathBuf::from("/run/pin")));
+    }
+
+    /// RFC 7512 §2.3 and §2.4; the libraries in the order they are tried.
+    #[test]
+    fn a_library_is_named_by_path_by_name_or_not_at_all() {
+        let environment = || Some(PathBuf::from("/env.so"));
+        let libraries = |uri: &str, environment| match uri.parse().unwrap() {
+            KeyLocation::Pkcs11(uri) => uri.libraries(environment),
+            other => panic!("{other:?}"),
+        };
+        let path = |text: &str| vec![PathBuf::from(text)];
+        assert_eq!(libraries("pkcs11:?module-path=/m.so", environment()), path("/m.so"));
+        assert_eq!(libraries("pkcs11:token=a", environment()), path("/env.so"));
+        let named = libraries("pkcs11:?module-name=softhsm2", environment());
+        assert!(named.contains(&"/usr/lib/softhsm/libsofthsm2.so".into()), "{named:?}");
+        assert!(!named.contains(&"/env.so".into()), "{named:?}");
+        let none = libraries("pkcs11:token=a", None);
+        assert!(none.iter().all(|path| path.to_str().unwrap().contains("p11-kit-proxy")));
+        let uri = "pkcs11:slot-id=7;library-manufacturer=S;library-version=2.6;slot-description=d";
+        let KeyLocation::Pkcs11(uri) = uri.parse().unwrap() else { panic!("not a token") };
+        assert_eq!((uri.slot, uri.library_version.as_deref()), (Some(7), Some("2.6")));
     }
 
     #[test]
@@ -212,10 +295,12 @@ mod tests {
         let module = "?module-path=/m";
         for (uri, said) in [
             ("", "empty"),
-            ("pkcs11:token=a", "module-path"),
+            ("pkcs11:slot-id=first", "not a number"),
+            ("pkcs11:slot-id=1;slot-id=2", "twice"),
+            ("pkcs11:token=a?module-name=/usr/lib/x.so", "module-path"),
             (&format!("pkcs11:token=a;token=b{module}"), "twice"),
             (&format!("pkcs11:token{module}"), "no value"),
-            (&format!("pkcs11:slot-description=x{module}"), "not known"),
+            (&format!("pkcs11:x-vendor=x{module}"), "not known"),
             (&format!("pkcs11:token=a{module}&pin-value=1234"), "readable by everybody"),
             (&format!("pkcs11:token=a{module}&pin-source=|ask"), "must name a file"),
             (&format!("pkcs11:token=%zz{module}"), "hexadecimal"),

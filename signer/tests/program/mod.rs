@@ -34,7 +34,7 @@ impl Program {
         self.env.remove(name);
     }
 
-    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(self.temp.path())

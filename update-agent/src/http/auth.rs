@@ -5,13 +5,11 @@
 //! the operator configured.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use storage::secret::{self, Readers, Rule};
 
 use super::HttpError;
 use super::url::{Origin, Scheme, Url};
@@ -31,17 +29,13 @@ pub enum Credential {
 impl Credential {
     /// Reads a token file: one line, `user:password` or a bare token.
     ///
-    /// The file must be closed to other users.
+    /// Only its owner may read the file, see [`storage::secret`].
     pub fn from_file(path: &Path) -> Result<Self, HttpError> {
         let fail =
             |why: String| HttpError::Setup { what: format!("token file {}", path.display()), why };
-        let io = |error: std::io::Error| fail(error.to_string());
-        let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.permissions().mode() & 0o077 != 0 {
-            return Err(HttpError::InsecureFile { path: path.display().to_string() });
-        }
-        let mut text = String::new();
-        file.take(TOKEN_LIMIT).read_to_string(&mut text).map_err(io)?;
+        let bytes = secret::read(path, TOKEN_LIMIT, Rule::of(Readers::Nobody))
+            .map_err(|error| HttpError::unread("token file", path, error))?;
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
         let line = text.trim_end_matches(['\r', '\n']);
         let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
         if line.is_empty() || !line.bytes().all(visible) {

@@ -1,9 +1,12 @@
 //! Why an exchange over HTTP failed, and whether trying again can help.
 
+use std::path::Path;
 use std::time::Duration;
 
 use formats::reason::Reason;
 use http::StatusCode;
+use storage::FileError;
+use storage::files::StoreError;
 
 /// Why an exchange failed. Texts name the origin, never a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,11 +36,17 @@ pub enum HttpError {
         /// What is wrong and what to do.
         why: String,
     },
-    /// A file that holds a secret is open to other users.
-    #[error("{path} is readable by other users: chmod 600 it and replace the token in it")]
+    /// Others can read a secret, or change what decides who is believed.
+    #[error("{what}: {path} {why}; run `{remedy}`")]
     InsecureFile {
-        /// The file.
+        /// What it should hold.
+        what: &'static str,
+        /// The file, or a folder or link on the way to it.
         path: String,
+        /// What is wrong with it.
+        why: String,
+        /// The command that mends it.
+        remedy: String,
     },
     /// No connection.
     #[error("cannot reach {origin}: {why}")]
@@ -130,6 +139,20 @@ pub enum HttpError {
 }
 
 impl HttpError {
+    /// What kept a file of the configuration from being read.
+    pub(crate) fn unread(what: &'static str, path: &Path, error: StoreError) -> Self {
+        let why = match error {
+            StoreError::InsecurePerms { path, why, remedy } => {
+                let path = path.display().to_string();
+                return HttpError::InsecureFile { what, path, why, remedy };
+            }
+            StoreError::Read(FileError::Io { source, .. }) => source.to_string(),
+            StoreError::Read(FileError::NotRegular(_)) => "it is not a regular file".to_owned(),
+            other => other.to_string(),
+        };
+        HttpError::Setup { what: format!("{what} {}", path.display()), why }
+    }
+
     /// The stable reason code.
     pub fn reason(&self) -> Reason {
         match self {

@@ -1,13 +1,13 @@
 //! The TLS configuration: who may sign a server's certificate.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use storage::files::StoreError;
+use storage::secret::{self, Readers, Rule};
 
 use super::HttpError;
 
@@ -35,13 +35,16 @@ pub(crate) fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Http
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, HttpError> {
     let fail = |why: String| HttpError::Setup { what: format!("CA file {}", path.display()), why };
-    let mut pem = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(CA_LIMIT + 1).read_to_end(&mut pem))
-        .map_err(|error| fail(error.to_string()))?;
-    if pem.len() as u64 > CA_LIMIT {
-        return Err(fail("larger than 1 MiB: name only the CA of this repository".to_owned()));
-    }
+    // Whoever could change it would be shown the token.
+    let pem =
+        secret::read(path, CA_LIMIT, Rule::of(Readers::Everybody)).map_err(
+            |error| match error {
+                StoreError::TooLarge { .. } => {
+                    fail("larger than 1 MiB: name only the CA of this repository".to_owned())
+                }
+                error => HttpError::unread("CA file", path, error),
+            },
+        )?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| fail(format!("not PEM: {error:?}")))?;

@@ -7,11 +7,16 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as ConfigKey};
 use object_store::path::Path as Key;
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use storage::files::StoreError as FilesError;
+use storage::secret::{self, Readers, Rule};
 use url::{Host, Url};
 
 use super::super::{StoreError, chain};
 use super::Bucket;
 use crate::error::ServerError;
+
+/// 1 MiB: more than any file of certificates or credentials; bounds what a wrong path makes us read.
+const FILE_LIMIT: u64 = 1 << 20;
 
 /// A bucket, as an operator names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +79,8 @@ impl S3 {
             .with_read_timeout(Duration::from_secs(20))
             .with_timeout_disabled();
         if let Some(path) = &self.ca {
-            let pem = std::fs::read(path).map_err(ServerError::io("read", path))?;
+            let pem = secret::read(path, FILE_LIMIT, Rule::of(Readers::Everybody))
+                .map_err(|error| ServerError::unread("CA file", path, error))?;
             let chain = Certificate::from_pem_bundle(&pem);
             let tls = |why: String| ServerError::Tls { path: path.clone(), why };
             for certificate in chain.map_err(|error| tls(error.to_string()))? {
@@ -131,15 +137,22 @@ impl S3 {
         };
         let home = || set("HOME").map(|home| Path::new(&home).join(".aws/credentials"));
         let Some(path) = named.clone().or_else(home) else { return Ok(Vec::new()) };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let bytes = match secret::read(&path, FILE_LIMIT, Rule::of(Readers::Group)) {
+            Ok(bytes) => bytes,
+            Err(error @ FilesError::InsecurePerms { .. }) => {
+                return Err(ServerError::unread("credentials file", &path, error).to_string());
+            }
             // The role of the machine itself, maybe.
             Err(_) if named.is_none() => return Ok(Vec::new()),
-            Err(error) => return Err(format!("read {}: {error}", path.display())),
+            Err(error) => {
+                let why = chain(&error);
+                return Err(format!("read {}: {why}", path.display()));
+            }
         };
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
         let profile = self.profile.clone().or_else(|| std::env::var("AWS_PROFILE").ok());
         let profile = profile.as_deref().unwrap_or("default");
-        let found = profile_of(&text, profile);
+        let found = profile_of(text, profile);
         if found.is_empty() && named.is_some() {
             return Err(format!("{} has no keys for profile {profile:?}", path.display()));
         }

@@ -1,16 +1,19 @@
 //! Certificates, tokens, and where they may go.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use formats::reason::Reason;
 use reqwest::Certificate;
+use storage::files::StoreError;
+use storage::secret::{self, Readers, Rule};
 
 use super::super::RegistryError;
 
 /// 16 KiB: larger than any token we know of; bounds what a wrong path makes us read.
 const TOKEN_LIMIT: u64 = 16 << 10;
+/// 1 MiB: four times the largest collection of public roots.
+const CA_LIMIT: u64 = 1 << 20;
 
 /// `localhost`, 127.0.0.0/8 and ::1, with or without a port.
 pub(super) fn is_loopback(authority: &str) -> bool {
@@ -22,13 +25,11 @@ pub(super) fn is_loopback(authority: &str) -> bool {
 }
 
 pub(super) fn read_ca(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
-    let failed = |why: String| RegistryError::Credential {
-        what: "certificate file",
-        path: path.to_owned(),
-        why,
-        reason: Reason::Config,
-    };
-    let data = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let what = "certificate file";
+    let failed = |why: String| failed(what, path, why);
+    // Whoever could change it would be shown the token.
+    let data = secret::read(path, CA_LIMIT, Rule::of(Readers::Everybody))
+        .map_err(|error| unread(what, path, error))?;
     if !data.windows(11).any(|window| window == b"-----BEGIN ") {
         return Err(failed("holds no PEM certificate".to_owned()));
     }
@@ -36,26 +37,32 @@ pub(super) fn read_ca(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
 }
 
 pub(super) fn read_token(path: &Path) -> Result<String, RegistryError> {
-    let failed = |why: String, reason| RegistryError::Credential {
-        what: "token file",
-        path: path.to_owned(),
-        why,
-        reason,
-    };
-    let open = |error: io::Error| failed(error.to_string(), Reason::Config);
-    let file = File::open(path).map_err(open)?;
-    let stat = rustix::fs::fstat(&file).map_err(|error| open(error.into()))?;
-    if stat.st_mode & 0o007 != 0 {
-        let why = format!("open to everybody (mode {:03o}); chmod 600", stat.st_mode & 0o777);
-        return Err(failed(why, Reason::InsecurePerms));
-    }
-    let mut text = String::new();
-    file.take(TOKEN_LIMIT).read_to_string(&mut text).map_err(open)?;
-    let token = text.trim();
+    let what = "token file";
+    let rule = Rule::of(Readers::Group).or_pipe();
+    let bytes = secret::read(path, TOKEN_LIMIT, rule).map_err(|error| unread(what, path, error))?;
+    let token = std::str::from_utf8(&bytes).unwrap_or_default().trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(failed("holds no token".to_owned(), Reason::Config));
+        return Err(failed(what, path, "holds no token".to_owned()));
     }
     Ok(token.to_owned())
+}
+
+fn failed(what: &'static str, path: &Path, why: String) -> RegistryError {
+    RegistryError::Credential { what, path: path.to_owned(), why, reason: Reason::Config }
+}
+
+/// What kept a file from being read, with the command that mends it.
+pub(super) fn unread(what: &'static str, path: &Path, error: StoreError) -> RegistryError {
+    let (path, why, reason) = match error {
+        StoreError::InsecurePerms { path, why, remedy } => {
+            (path, format!("{why}; run `{remedy}`"), Reason::InsecurePerms)
+        }
+        StoreError::Read(error) => {
+            (path.to_owned(), io::Error::from(error).to_string(), Reason::Config)
+        }
+        other => (path.to_owned(), other.to_string(), Reason::Config),
+    };
+    RegistryError::Credential { what, path, why, reason }
 }
 
 #[cfg(test)]

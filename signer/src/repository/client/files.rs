@@ -13,8 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -22,9 +21,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use formats::reason::Reason;
 use serde::Deserialize;
+use storage::files::StoreError;
+use storage::secret::{self, Readers, Rule};
 
 use super::super::RegistryError;
 use super::auth::{Credentials, Secret};
+use super::credentials::unread;
 
 /// 1 MiB: what a wrong path makes us read at most.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -95,33 +97,32 @@ fn failed(path: &Path, why: String, reason: Reason) -> RegistryError {
 }
 
 fn read(path: &Path, required: bool) -> Result<Option<File>, RegistryError> {
-    let broken = |error: io::Error| failed(path, error.to_string(), Reason::Config);
-    let mut text = Vec::new();
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(None),
-        Err(error) => return Err(broken(error)),
+    let bytes = |readers| match secret::read(path, FILE_LIMIT, Rule::of(readers)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::Read(error)) if error.is_missing() && !required => Ok(None),
+        Err(error) => Err(unread("credentials file", path, error)),
     };
-    let mode = file.metadata().map_err(broken)?.mode();
-    io::Read::read_to_end(&mut io::Read::take(file, FILE_LIMIT), &mut text).map_err(broken)?;
+    let parsed = |text: &[u8]| {
+        // The text of a parser may quote what it read: secrets, here.
+        serde_json::from_slice::<File>(text).map_err(|error| {
+            let place = format!("(line {}, column {})", error.line(), error.column());
+            failed(path, format!("is not such a file {place}"), Reason::Config)
+        })
+    };
+    let Some(text) = bytes(Readers::Everybody)? else { return Ok(None) };
     if text.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    // The text of a parser may quote what it read: secrets, here.
-    let parsed: Result<File, _> = serde_json::from_slice(&text);
-    let parsed = parsed.map_err(|error| {
-        let why = format!("is not such a file (line {}, column {})", error.line(), error.column());
-        failed(path, why, Reason::Config)
-    })?;
+    let open = parsed(&text)?;
     let secret = |entry: &Entry| {
         let fields = [&entry.auth, &entry.password, &entry.identity, &entry.token];
         fields.iter().any(|it| !it.is_empty())
     };
-    if mode & 0o007 != 0 && parsed.auths.values().any(secret) {
-        let why = format!("open to everybody (mode {:03o}); chmod 600", mode & 0o777);
-        return Err(failed(path, why, Reason::InsecurePerms));
+    if !open.auths.values().any(secret) {
+        return Ok(Some(open));
     }
-    Ok(Some(parsed))
+    // It holds a secret: then everybody may not even read it.
+    bytes(Readers::Group)?.map(|text| parsed(&text)).transpose()
 }
 
 /// A key of the file, as it is compared: `https://host/v1/` is `host`.

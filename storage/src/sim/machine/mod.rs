@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 pub use crash::{Crash, Kept, Recording, Tear};
 pub use media::{Media, Operation, SECTOR};
 
@@ -32,6 +34,7 @@ use crate::directory::FileError;
 use crate::files::{FsDir, StoreError};
 use crate::folder::{Folder, Locked, NewFile, Steps};
 use crate::host::Host;
+use crate::secret::Rule;
 use crate::tree::Tree;
 
 /// One thing asked of a medium, as a [`Script`] sees it before it happens.
@@ -420,6 +423,16 @@ impl Host for Machine {
             return Err(StoreError::TooLarge { name: path.display().to_string(), max });
         }
         Ok(pages.to_vec())
+    }
+
+    /// A simulated file has no mode: nobody else is on this machine.
+    fn read_secret(
+        &self,
+        path: &Path,
+        max: u64,
+        _rule: Rule,
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        self.read_trusted(path, max).map(Zeroizing::new)
     }
 
     fn read_kernel(&self, path: &Path) -> io::Result<String> {
