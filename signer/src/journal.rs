@@ -382,6 +382,12 @@ impl Journal {
         Ok(())
     }
 
+    /// The version of a role that was published last in the repository of that name and first root.
+    pub fn published_version(&self, repository: &str, anchor: &Sha256, role: &Role) -> Option<u64> {
+        let known = self.memory.published.get(&(anchor.to_hex(), repository.to_owned()))?;
+        known.get(role.name()).map(|(version, _)| *version)
+    }
+
     /// Refuses a second content of a version that was signed for others before.
     pub fn check_signing(
         &self,

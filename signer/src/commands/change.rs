@@ -249,15 +249,30 @@ pub fn refresh(
 ) -> Result<ChangeReport, SignerError> {
     let before = Base::latest(registry, signing, now)?.published;
     let expiry = signing.periods(expiry)?;
-    let state = plan::refresh(&before.state, &signing.keys, &expiry, now)?;
+    let name = repository_name(registry);
+    let published = renew(registry, signing, &name, &before, &expiry, false, now)?;
+    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), Vec::new()))
+}
+
+/// Renews snapshot and timestamp of a state that the caller has judged; nothing else is signed, and
+/// nothing is published when `latest` moved since. The log calls the repository `name`. `restart`:
+/// versions of snapshot and timestamp before this are forgotten, because their keys are others.
+pub fn renew(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    name: &str,
+    before: &Published,
+    expiry: &Expiry,
+    restart: bool,
+    now: UnixTime,
+) -> Result<Published, SignerError> {
+    let state = plan::refresh(&before.state, &signing.keys, expiry, now)?;
     plan::check_online(&state, &signing.policy, now)?;
     signing.record(&online_events(&state, "refresh", "refresh", now))?;
     let manifest = published::publish(registry, Some(&before.manifest), &state, None)?;
-    let repository = repository_name(registry);
-    let event = Event::published(&repository, &manifest.to_string(), &state, false, now);
+    let event = Event::published(name, &manifest.to_string(), &state, restart, now);
     signing.record(&[event])?;
-    let published = Published { manifest, state };
-    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), Vec::new()))
+    Ok(Published { manifest, state })
 }
 
 fn report(
