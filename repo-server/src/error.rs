@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use formats::reason::Reason;
 use http::StatusCode;
+use storage::files::StoreError;
+
+use crate::store::chain;
 
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +170,18 @@ pub enum ServerError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A file that the server believes and that others could change.
+    #[error("{option} {}: {why}; {remedy}", path.display())]
+    Insecure {
+        /// The option that names it.
+        option: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+        /// The command that mends it.
+        remedy: String,
+    },
     /// Another server writes the same directory.
     #[error("{}: another repo-server writes there; stop it, or add --read-only", path.display())]
     Busy {
@@ -187,13 +202,23 @@ impl ServerError {
         move |source| ServerError::Io { doing, path, source }
     }
 
+    /// Why a file that the server believes cannot be read, or may not be believed.
+    pub(crate) fn trusted(option: &'static str, error: StoreError) -> Self {
+        match error {
+            StoreError::InsecurePerms { path, why, remedy } => {
+                ServerError::Insecure { option, path, why, remedy }
+            }
+            other => ServerError::Config(format!("{option}: {}", chain(&other))),
+        }
+    }
+
     /// The stable reason code.
     pub fn reason(&self) -> Reason {
         match self {
             ServerError::Io { .. } => Reason::StoreIo,
             ServerError::Store { .. } => Reason::StoreCorrupt,
             ServerError::Bucket { .. } => Reason::Unreachable,
-            ServerError::Perms { .. } => Reason::InsecurePerms,
+            ServerError::Perms { .. } | ServerError::Insecure { .. } => Reason::InsecurePerms,
             ServerError::Busy { .. } => Reason::Busy,
             ServerError::Listen { .. }
             | ServerError::PlainHttp(_)
@@ -210,6 +235,9 @@ impl ServerError {
                 "every blob is checked before it is served; no data is lost"
             }
             ServerError::Perms { .. } => "only the server's user may read a token file",
+            ServerError::Insecure { .. } => {
+                "what the server believes belongs to root or to its own user, and to nobody else"
+            }
             ServerError::Bucket { .. } => {
                 "check the bucket's name, --s3-endpoint, and the credentials in AWS_ACCESS_KEY_ID \
                  and AWS_SECRET_ACCESS_KEY or in ~/.aws/credentials"

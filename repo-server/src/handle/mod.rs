@@ -26,6 +26,7 @@ use storage::layout::LayoutError;
 use tokio::sync::Semaphore;
 
 use crate::alarm::Freshness;
+use crate::anchor::Anchor;
 use crate::auth::Access;
 use crate::body::Body;
 use crate::config::{Collect, Limits};
@@ -58,6 +59,8 @@ pub(crate) struct App {
     /// As last looked at.
     pub(crate) fresh: RwLock<Arc<Vec<Freshness>>>,
     pub(crate) alarm_before: Duration,
+    /// The root that it believes; absent: nothing is verified here.
+    pub(crate) anchor: Option<Anchor>,
     /// What it signs itself; absent for a server without a key.
     pub(crate) refresher: Option<Refresher>,
     /// As last signed.
