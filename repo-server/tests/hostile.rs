@@ -85,6 +85,56 @@ fn create_only_tokens_replace_nothing() {
     assert_eq!(server.get("/v2/a/manifests/new").expect(200).body, second);
 }
 
+/// Tokens have repositories: who builds one product pushes neither another one nor the metadata,
+/// and takes no bytes by a mount that he may not pull.
+#[test]
+fn tokens_are_for_their_repositories() {
+    let [demo, reader] = ["demo-push-token-for-tests", "demo-pull-token-for-tests"];
+    let server = Fixture::with(|config| {
+        let tokens = config.push_tokens.clone().unwrap();
+        common::write_private(&tokens, &format!("{TOKEN}\ndemo demo/* {demo}\n"));
+        let pull = config.dir.with_file_name("pull-tokens");
+        common::write_private(&pull, &format!("demo/* {reader}\n"));
+        config.pull_tokens = Some(pull);
+    });
+    let secret = server.push_blob("secret", b"not for everybody");
+    let own = server.push_blob("demo/os", b"an image");
+    let ask = |token: &str, method: &str, target: &str, body: &[u8]| {
+        server.ask(method, target, &[&format!("Authorization: Bearer {token}")], body)
+    };
+    for (row, token, method, target, status) in [
+        ("its product", demo, "POST", "/v2/demo/blobs/uploads/".to_owned(), 202),
+        ("below it", demo, "POST", "/v2/demo/os/blobs/uploads/".to_owned(), 202),
+        ("another", demo, "POST", "/v2/tuf/blobs/uploads/".to_owned(), 403),
+        ("a word that begins alike", demo, "POST", "/v2/demo2/blobs/uploads/".to_owned(), 403),
+        ("reads its own", demo, "GET", format!("/v2/demo/os/blobs/{own}"), 200),
+        ("reads nothing else", demo, "GET", format!("/v2/secret/blobs/{secret}"), 403),
+        ("pulls", reader, "GET", format!("/v2/demo/os/blobs/{own}"), 200),
+        ("pulls nothing else", reader, "GET", format!("/v2/secret/blobs/{secret}"), 403),
+        ("nor lists it", reader, "GET", "/v2/secret/tags/list".to_owned(), 403),
+        ("nor what is about all", reader, "GET", "/metrics".to_owned(), 403),
+        (
+            "mounts its own",
+            demo,
+            "POST",
+            format!("/v2/demo/blobs/uploads/?mount={own}&from=demo/os"),
+            201,
+        ),
+        (
+            "mounts nothing else",
+            demo,
+            "POST",
+            format!("/v2/demo/blobs/uploads/?mount={secret}&from=secret"),
+            202,
+        ),
+        ("nor from anywhere", demo, "POST", format!("/v2/demo/blobs/uploads/?mount={secret}"), 202),
+        ("and has not got it", demo, "GET", format!("/v2/demo/blobs/{secret}"), 404),
+    ] {
+        let reply = ask(token, method, &target, b"");
+        assert_eq!(reply.status, status, "{row}: {}", String::from_utf8_lossy(&reply.body));
+    }
+}
+
 /// 202: tokens are opaque; nothing a client writes into one is believed.
 #[test]
 fn forged_tokens() {
