@@ -25,7 +25,7 @@ use formats::reference::{Namespace, Reference};
 use formats::tuf::{Envelope, KeyId, Keys, Metadata as _, Role, RoleKeys, Root, UnixTime};
 use serde::Serialize;
 use signer::commands::{self, Signing};
-use signer::journal::{Event, JOURNAL_FILE, Journal, JournalError, Which, anchor_of};
+use signer::journal::{Event, JOURNAL_FILE, Journal, JournalError, Which};
 use signer::key::{self, KeyLocation, KeyStore, PASSPHRASE_FILE};
 use signer::plan::{Expiry, default_period, period_of};
 use signer::published::Published;
@@ -169,7 +169,9 @@ impl Refresher {
         if let Some(written) = signing.journal {
             *journal = written;
         }
-        signs.timestamp = renewed?.state.timestamp.data.header.version;
+        let renewed = renewed?;
+        signs.timestamp = renewed.state.timestamp.data.header.version;
+        self.note(&mut journal, &renewed, false, now)?;
         let (repository, timestamp) = (&signs.repository, signs.timestamp);
         tracing::info!(target: "refresh", %repository, timestamp, "snapshot and timestamp renewed");
         Ok(())
@@ -179,11 +181,12 @@ impl Refresher {
     /// when versions of snapshot and timestamp start again, because a new root gave them other keys
     /// (TUF §5.3.11).
     fn remembers(&self, journal: &Journal, state: &State) -> Result<bool, Refused> {
-        let name = self.name.as_str();
-        let known = journal.published_version(name, &anchor_of(state), &Role::Root);
+        let anchor = self.anchor.identity(&state.root);
+        let repository = (self.name.as_str(), &anchor);
+        let known = journal.published_version(repository, &Role::Root);
         let restart = known.is_some_and(|version| online_keys_changed(state, version));
         let which = if restart { Which::Offline } else { Which::All };
-        journal.check_published(name, state, which).map_err(|error| {
+        journal.check_published_in(repository, state, which).map_err(|error| {
             let text = match &error {
                 JournalError::Older { role, found, known, .. } => format!(
                     "{role} version {found} is served, but version {known} was here before: \
@@ -209,14 +212,14 @@ impl Refresher {
         now: UnixTime,
     ) -> Result<(), Refused> {
         let state = &found.state;
-        let version = state.timestamp.data.header.version;
-        let known =
-            journal.published_version(self.name.as_str(), &anchor_of(state), &Role::Timestamp);
-        if known == Some(version) && !restart {
+        let anchor = self.anchor.identity(&state.root);
+        let repository = (self.name.as_str(), &anchor);
+        let known = journal.published_version(repository, &Role::Timestamp);
+        if known == Some(state.timestamp.data.header.version) && !restart {
             return Ok(());
         }
         let manifest = found.manifest.to_string();
-        let event = Event::published(self.name.as_str(), &manifest, state, restart, now);
+        let event = Event::published_in(repository, &manifest, state, restart, now);
         journal.record(&[event]).map_err(|error| Refused::new(error.reason(), chain(&error)))
     }
 
@@ -240,10 +243,7 @@ impl Refresher {
         let registry =
             open(&Reference::Layout { path, namespace }, Access::Write, &ClientOptions::default())
                 .map_err(|error| Refused::new(error.reason(), chain(&error)))?;
-        // The log knows the repository by its name: a directory may be moved, or named otherwise.
-        let name = self.name.as_str();
-        commands::renew(registry.as_ref(), signing, name, found, expiry, false, now)
-            .map_err(signer_refused)
+        commands::renew(registry.as_ref(), signing, found, expiry, now).map_err(signer_refused)
     }
 }
 
@@ -386,12 +386,15 @@ mod tests {
 
     /// A new repository, and the keys of its snapshot and timestamp.
     fn state(expiry: &str) -> (State, Vec<KeyId>) {
-        let temp = tempfile::tempdir().unwrap();
-        let reference = format!("oci:{}", temp.path().join("repository").display());
+        state_in(tempfile::tempdir().unwrap().path(), expiry)
+    }
+
+    fn state_in(dir: &Path, expiry: &str) -> (State, Vec<KeyId>) {
+        let reference = format!("oci:{}", dir.join("repository").display());
         let registry =
             open(&reference.parse().unwrap(), Access::Write, &ClientOptions::default()).unwrap();
         let request = InitRequest {
-            keys: temp.path().join("keys"),
+            keys: dir.join("keys"),
             expiry: Expiry::parse(&[expiry]).unwrap(),
             ..InitRequest::default()
         };
@@ -418,6 +421,40 @@ mod tests {
             let found = own_periods(&state, keyids, &expiry);
             let found = (found.period(&Role::Snapshot), found.period(&Role::Timestamp));
             assert_eq!(found, (Some(snapshot), Some(timestamp)), "{row}");
+        }
+    }
+
+    /// Roots before the trusted one are whatever somebody pushed; they make no other repository of it.
+    #[test]
+    fn what_is_remembered_does_not_depend_on_pushed_roots() {
+        let temp = tempfile::tempdir().unwrap();
+        let (state, _) = state_in(temp.path(), "timestamp=1d");
+        let keys = temp.path().join("keys");
+        let mut config = Config::new(temp.path().join("repository"));
+        config.namespace = Some(String::new());
+        config.refresh.keys = vec![keys.join("timestamp.key")];
+        let anchor = Anchor::read(&keys.join("root.json")).unwrap();
+        let refresher = Refresher::new(&config, Some(&anchor)).unwrap().unwrap();
+        let mut journal = refresher.journal.lock().unwrap();
+        let manifest = formats::digest::Digest::sha256_of(b"manifest");
+        let mut newer = state.clone();
+        newer.timestamp.data.header.version = 7;
+        let found = Published { manifest, state: newer.clone() };
+        let now = formats::tuf::BUILD_TIME;
+        refresher.note(&mut journal, &found, false, now).unwrap();
+        assert_eq!(refresher.remembers(&journal, &newer), Ok(false));
+        let roots = [
+            ("as they are", state.roots.clone()),
+            (
+                "another one before",
+                [(0, b"{}".to_vec())].into_iter().chain(state.roots.clone()).collect(),
+            ),
+            ("the first one is gone", [(2, b"{}".to_vec())].into()),
+        ];
+        for (row, roots) in roots {
+            let old = State { roots, ..state.clone() };
+            let refused = refresher.remembers(&journal, &old).expect_err(row);
+            assert_eq!(refused.reason, Reason::VersionRollback, "{row}");
         }
     }
 

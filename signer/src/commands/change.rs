@@ -249,29 +249,26 @@ pub fn refresh(
 ) -> Result<ChangeReport, SignerError> {
     let before = Base::latest(registry, signing, now)?.published;
     let expiry = signing.periods(expiry)?;
-    let name = repository_name(registry);
-    let published = renew(registry, signing, &name, &before, &expiry, false, now)?;
+    let published = renew(registry, signing, &before, &expiry, now)?;
+    let (name, manifest) = (repository_name(registry), published.manifest.to_string());
+    signing.record(&[Event::published(&name, &manifest, &published.state, false, now)])?;
     Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), Vec::new()))
 }
 
 /// Renews snapshot and timestamp of a state that the caller has judged; nothing else is signed, and
-/// nothing is published when `latest` moved since. The log calls the repository `name`. `restart`:
-/// versions of snapshot and timestamp before this are forgotten, because their keys are others.
+/// nothing is published when `latest` moved since. The log has the signatures before that; the caller
+/// writes down that the state is public.
 pub fn renew(
     registry: &dyn Registry,
     signing: &mut Signing,
-    name: &str,
     before: &Published,
     expiry: &Expiry,
-    restart: bool,
     now: UnixTime,
 ) -> Result<Published, SignerError> {
     let state = plan::refresh(&before.state, &signing.keys, expiry, now)?;
     plan::check_online(&state, &signing.policy, now)?;
     signing.record(&online_events(&state, "refresh", "refresh", now))?;
     let manifest = published::publish(registry, Some(&before.manifest), &state, None)?;
-    let event = Event::published(name, &manifest.to_string(), &state, restart, now);
-    signing.record(&[event])?;
     Ok(Published { manifest, state })
 }
 
