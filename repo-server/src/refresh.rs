@@ -31,6 +31,7 @@ use signer::plan::{Expiry, default_period, period_of};
 use signer::published::Published;
 use signer::repository::{Access, ClientOptions, open};
 use signer::state::{State, delegators};
+use storage::files::StoreError;
 
 use crate::anchor::{Anchor, Refused};
 use crate::config::Config;
@@ -264,17 +265,17 @@ fn keyid(path: &Path) -> Result<KeyId, String> {
 /// The log, which nobody else may be able to change; one that is not there is begun.
 fn read_log(path: &Path) -> Result<Journal, ServerError> {
     let refused = |why: String| ServerError::Config(format!("--refresh-log: {why}"));
-    let check = || {
-        storage::private::read_trusted(path, LOG_LIMIT)
-            .map_err(|error| ServerError::trusted("--refresh-log", error))
-    };
-    if path.try_exists().map_err(ServerError::io("stat", path))? {
-        check()?;
+    let check = || storage::private::read_trusted(path, LOG_LIMIT).map(drop);
+    let trusted = |error| ServerError::trusted("--refresh-log", error);
+    match check() {
+        // Its folder was looked at.
+        Err(StoreError::Read(error)) if error.is_missing() => {}
+        other => other.map_err(trusted)?,
     }
     let mut journal = Journal::open(path).map_err(|error| refused(chain(&error)))?;
     // Fails now rather than when the first signature is due.
     journal.record(&[]).map_err(|error| refused(chain(&error)))?;
-    check()?;
+    check().map_err(trusted)?;
     Ok(journal)
 }
 
