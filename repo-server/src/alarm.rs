@@ -1,28 +1,37 @@
 //! Is the signer alive? A timestamp that is not renewed in time stops every node's updates, and a
 //! server that says so before it expires gives somebody time to act (case 219).
 //!
-//! Nothing is verified here: nodes do that. A timestamp nobody can read is as stale as one gone by.
+//! One repository is watched: the one that `/metadata` shows. With a root of the operator's, only
+//! what verifies from it counts, so that nobody who may push can keep the alarm silent. Without, the
+//! alarm says what somebody pushed, and that nobody verified it. A timestamp nobody can read is as
+//! stale as one gone by.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use formats::oci::{Manifest, RepositoryName, annotation};
 use formats::tuf::UnixTime;
 use serde::Deserialize;
 
+use crate::anchor::{Anchor, Refused};
 use crate::route::Reference;
 use crate::store::{Store, StoreError};
+use crate::tuf_tree::TufTree;
 
 /// How fresh one TUF repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshness {
     /// Its name.
     pub repository: String,
-    /// The timestamp's version; 0 when it cannot be read.
+    /// The timestamp's version; 0 when it cannot be read or is not believed.
     pub version: u64,
-    /// When it expires; 1970 when it cannot be read.
+    /// When it expires; 1970 when it cannot be read or is not believed.
     pub expires: UnixTime,
     /// What it is called now.
     pub state: State,
+    /// Whether it was verified from a root of the operator's.
+    pub verified: bool,
+    /// Why it is not believed.
+    pub error: Option<String>,
 }
 
 /// What a timestamp is at a moment.
@@ -43,29 +52,41 @@ impl Freshness {
     }
 }
 
-/// The timestamps of all TUF repositories at the time `now`. Blocks.
-pub fn look(
+/// The timestamp of the repository that `tuf` shows, at the time `now`; empty when there is none.
+/// Blocks.
+pub(crate) fn look(
     store: &Store,
-    now: SystemTime,
+    tuf: &TufTree,
+    anchor: Option<&Anchor>,
+    now: UnixTime,
     before: Duration,
 ) -> Result<Vec<Freshness>, StoreError> {
     store.refresh()?;
-    let now = now.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
-    let now = UnixTime::from_secs(i64::try_from(now).unwrap_or(i64::MAX));
+    let Ok(Some(name)) = tuf.repository(store) else { return Ok(Vec::new()) };
+    let (found, error) = match anchor {
+        Some(anchor) => match anchor.load(store, &name) {
+            Ok(found) => {
+                let header = found.state.timestamp.data.header;
+                (Some((header.version, header.expires)), None)
+            }
+            Err(Refused { text, .. }) => (Some((0, UnixTime::EPOCH)), Some(text)),
+        },
+        None => (timestamp(store, &name)?, None),
+    };
+    let Some((version, expires)) = found else { return Ok(Vec::new()) };
+    let verified = anchor.is_some() && error.is_none();
+    let state = state_at(expires, now, before);
+    let repository = name.to_string();
+    Ok(vec![Freshness { repository, version, expires, state, verified, error }])
+}
+
+fn state_at(expires: UnixTime, now: UnixTime, before: Duration) -> State {
     let before = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-    let repositories = store.repositories().into_iter().map(|(name, _)| name);
-    let tuf = repositories.filter(|it| it.as_str() == "tuf" || it.as_str().ends_with("/tuf"));
-    let mut found = Vec::new();
-    for name in tuf {
-        let Some((version, expires)) = timestamp(store, &name)? else { continue };
-        let state = match expires {
-            expires if expires <= now => State::Expired,
-            expires if expires <= now.plus(before) => State::Late,
-            _ => State::Fresh,
-        };
-        found.push(Freshness { repository: name.to_string(), version, expires, state });
+    match expires {
+        expires if expires <= now => State::Expired,
+        expires if expires <= now.plus(before) => State::Late,
+        _ => State::Fresh,
     }
-    Ok(found)
 }
 
 /// Version and expiry of what `latest` holds; `None` when there is no such tag.
@@ -100,21 +121,30 @@ fn timestamp(store: &Store, name: &RepositoryName) -> Result<Option<(u64, UnixTi
 pub(crate) fn tell(before: &[Freshness], now: &[Freshness]) {
     for it in now {
         let old = before.iter().find(|old| old.repository == it.repository);
-        if old.map(|old| old.state) == Some(it.state) {
+        if old.is_some_and(|old| (old.state, &old.error) == (it.state, &it.error)) {
             continue;
         }
-        let (repository, version, expires) = (&it.repository, it.version, it.expires);
+        let (repository, version, expires, verified) =
+            (&it.repository, it.version, it.expires, it.verified);
+        if let Some(error) = &it.error {
+            tracing::error!(
+                target: "alarm", %repository, %error,
+                "the TUF state does not verify from --refresh-root: nodes refuse it"
+            );
+            continue;
+        }
         match it.state {
             State::Late => tracing::warn!(
-                target: "alarm", %repository, version, %expires,
+                target: "alarm", %repository, version, %expires, verified,
                 "the TUF timestamp expires soon; is `signer refresh` running?"
             ),
             State::Expired => tracing::error!(
-                target: "alarm", %repository, version, %expires,
+                target: "alarm", %repository, version, %expires, verified,
                 "the TUF timestamp has expired: nodes take no updates; run `signer refresh`"
             ),
             State::Fresh if old.is_some() => tracing::info!(
-                target: "alarm", %repository, version, %expires, "the TUF timestamp is fresh again"
+                target: "alarm", %repository, version, %expires, verified,
+                "the TUF timestamp is fresh again"
             ),
             State::Fresh => {}
         }

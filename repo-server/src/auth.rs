@@ -1,16 +1,27 @@
 //! Who may do what: tokens from files, compared by their SHA-256 in constant time.
 //!
-//! A token file has one token per line: either the token itself, or `sha256:` and the 64 hex
-//! digits of its SHA-256, so that the file need not hold a usable secret. Empty lines and lines
-//! that begin with `#` are skipped. `create-only ` before a token makes it one that pushes and sets
-//! new tags but moves none: for a build server that must not replace what was released. Clients send the token as `Authorization: Bearer …` or as the
-//! password of `Authorization: Basic …`; the user name does not matter.
+//! A token file has one token per line; empty lines and lines that begin with `#` are skipped:
+//!
+//! ```text
+//! [create-only ] [REPOSITORY …] TOKEN | sha256:HEX
+//! ```
+//!
+//! | word | means |
+//! |---|---|
+//! | `create-only` | it pushes and sets new tags but moves none: for a build server that must not replace what was released |
+//! | `demo` | it is for this repository |
+//! | `demo/*` | it is for all repositories below this name |
+//! | `sha256:HEX` | 64 hex digits of the token's SHA-256, so that the file need not hold a usable secret |
+//!
+//! A token without a repository is for all of them. Clients send the token as `Authorization: Bearer
+//! …` or as the password of `Authorization: Basic …`; the user name does not matter.
 
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use formats::digest::Sha256;
+use formats::oci::RepositoryName;
 use http::StatusCode;
 use storage::secret::{self, Readers, Rule};
 
@@ -24,14 +35,61 @@ const TOKEN_MIN: usize = 16;
 /// 1 MiB: ten thousand tokens; bounds what a wrong path makes us read.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// The hashes of accepted tokens.
+/// The hashes of accepted tokens, and what each is for.
 #[derive(Clone)]
-pub struct Tokens(Vec<(Sha256, Kind)>);
+pub struct Tokens(Vec<Token>);
+
+#[derive(Clone)]
+struct Token {
+    hash: Sha256,
+    kind: Kind,
+    scope: Scope,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Full,
     CreateOnly,
+}
+
+/// The repositories that somebody may touch; `None`: all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Scope(Option<Vec<Pattern>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
+    /// `demo`
+    Exactly(RepositoryName),
+    /// `demo/*`, kept as `demo/`.
+    Below(String),
+}
+
+impl Scope {
+    /// Reads the words before a token; `None` when one of them is no repository.
+    fn parse(words: &[&str]) -> Option<Self> {
+        let pattern = |word: &&str| {
+            Some(match word.strip_suffix("/*") {
+                Some(above) => {
+                    Pattern::Below(format!("{}/", above.parse::<RepositoryName>().ok()?))
+                }
+                None => Pattern::Exactly(word.parse().ok()?),
+            })
+        };
+        let patterns = words.iter().map(pattern).collect::<Option<Vec<_>>>()?;
+        Some(Scope(Some(patterns).filter(|patterns| !patterns.is_empty())))
+    }
+
+    fn covers(&self, name: &RepositoryName) -> bool {
+        let matches = |pattern: &Pattern| match pattern {
+            Pattern::Exactly(known) => known == name,
+            Pattern::Below(above) => name.as_str().starts_with(above.as_str()),
+        };
+        self.0.as_ref().is_none_or(|patterns| patterns.iter().any(matches))
+    }
+
+    fn covers_all(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 /// What a pusher may do with tags that are there.
@@ -41,6 +99,21 @@ pub enum Tagging {
     Move,
     /// Leave them as they are.
     CreateOnly,
+}
+
+/// What a caller was allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// What may be done with tags.
+    pub tagging: Tagging,
+    reads: Scope,
+}
+
+impl Grant {
+    /// Whether the bytes of that repository, or of any when it is not named, may reach the caller.
+    pub fn reads(&self, name: Option<&RepositoryName>) -> bool {
+        name.map_or(self.reads.covers_all(), |name| self.reads.covers(name))
+    }
 }
 
 impl std::fmt::Debug for Tokens {
@@ -61,28 +134,17 @@ impl Tokens {
 
     /// Parses the lines of a token file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut tokens = Vec::new();
+        let mut tokens: Vec<Token> = Vec::new();
         for (number, line) in text.lines().map(str::trim).enumerate() {
-            let number = number + 1;
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (line, kind) = match line.strip_prefix("create-only ") {
-                Some(rest) => (rest.trim(), Kind::CreateOnly),
-                None => (line, Kind::Full),
-            };
-            let hash = match line.strip_prefix("sha256:") {
-                Some(hex) => {
-                    Sha256::from_hex(hex).map_err(|error| format!("line {number}: {error}"))?
-                }
-                None if line.len() < TOKEN_MIN => {
-                    return Err(format!(
-                        "line {number}: a token has at least {TOKEN_MIN} characters"
-                    ));
-                }
-                None => Sha256::of(line.as_bytes()),
-            };
-            tokens.push((hash, kind));
+            let token = Token::parse(line).map_err(|why| format!("line {}: {why}", number + 1))?;
+            let same = tokens.iter().find(|known| known.hash == token.hash);
+            if same.is_some_and(|it| (it.kind, &it.scope) != (token.kind, &token.scope)) {
+                return Err(format!("line {}: this token is above, with other rights", number + 1));
+            }
+            tokens.push(token);
         }
         if tokens.is_empty() {
             return Err("there is no token in it".to_owned());
@@ -91,14 +153,38 @@ impl Tokens {
     }
 
     /// Whether this is one of them. Takes the same time for every token of any content.
-    fn accepts(&self, token: &[u8]) -> Option<Kind> {
+    fn accepts(&self, token: &[u8]) -> Option<&Token> {
         let offered = Sha256::of(token);
         let differ =
             |known: &Sha256| known.0.iter().zip(offered.0).fold(0, |d, (a, b)| d | (a ^ b));
-        self.0.iter().fold(None, |found, (known, kind)| match differ(known) {
-            0 => Some(*kind),
+        self.0.iter().fold(None, |found, known| match differ(&known.hash) {
+            0 => Some(known),
             _ => found,
         })
+    }
+}
+
+impl Token {
+    /// Never says a word of the line: it may be the token.
+    fn parse(line: &str) -> Result<Self, String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (token, before) = words.split_last().ok_or("there is no token")?;
+        let (kind, names) = match before.split_first() {
+            Some((&"create-only", names)) => (Kind::CreateOnly, names),
+            _ => (Kind::Full, before),
+        };
+        let scope = Scope::parse(names).ok_or(
+            "before a token stand `create-only` and repositories like demo or demo/*; the token \
+             itself has no spaces",
+        )?;
+        let hash = match token.strip_prefix("sha256:") {
+            Some(hex) => Sha256::from_hex(hex).map_err(|error| error.to_string())?,
+            None if token.len() < TOKEN_MIN => {
+                return Err(format!("a token has at least {TOKEN_MIN} characters"));
+            }
+            None => Sha256::of(token.as_bytes()),
+        };
+        Ok(Token { hash, kind, scope })
     }
 }
 
@@ -111,10 +197,10 @@ pub struct Access {
     allow_delete: bool,
 }
 
-enum Caller {
+enum Caller<'a> {
     Anonymous,
-    Puller,
-    Pusher(Kind),
+    Puller(&'a Scope),
+    Pusher(Kind, &'a Scope),
     Unknown,
 }
 
@@ -130,18 +216,31 @@ impl Access {
         })
     }
 
-    /// Allows or answers 401 (who are you?), 403 (not you) or 405 (nobody).
+    /// Allows or answers 401 (who are you?), 403 (not you) or 405 (nobody). `about` is the repository
+    /// that is asked for; without one, all are.
     ///
     /// A credential that is not known is refused everywhere: a client that believes to be logged
     /// in should hear that it is not. `Basic` with an empty password is what some clients send for
     /// "nobody".
-    pub fn check(&self, right: Right, authorization: Option<&[u8]>) -> Result<Tagging, ApiError> {
+    pub fn check(
+        &self,
+        right: Right,
+        about: Option<&RepositoryName>,
+        authorization: Option<&[u8]>,
+    ) -> Result<Grant, ApiError> {
         let caller = self.caller(authorization);
+        let reads = match &caller {
+            Caller::Puller(scope) | Caller::Pusher(_, scope) if self.pull.is_some() => {
+                (*scope).clone()
+            }
+            _ => Scope::default(),
+        };
+        let grant = Grant { tagging: Tagging::CreateOnly, reads };
         let unauthorized =
             |text| Err(ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, text));
         let denied = |text| Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, text));
         match (right, caller) {
-            (Right::Open, _) => Ok(Tagging::CreateOnly),
+            (Right::Open, _) => Ok(grant),
             (_, Caller::Unknown) => unauthorized("this credential is not known here"),
             // Several clients send credentials only when this endpoint asks for them.
             (Right::Login, Caller::Anonymous) if self.push.is_some() || self.pull.is_some() => {
@@ -150,7 +249,8 @@ impl Access {
             (Right::Pull, Caller::Anonymous) if self.pull.is_some() => {
                 unauthorized("pulling needs a token")
             }
-            (Right::Login | Right::Pull, _) => Ok(Tagging::CreateOnly),
+            (Right::Pull, _) if !grant.reads(about) => denied(OTHER_REPOSITORY),
+            (Right::Login | Right::Pull, _) => Ok(grant),
             (Right::Push | Right::Delete, _) if self.read_only => {
                 denied("this server is read-only")
             }
@@ -160,9 +260,16 @@ impl Access {
             (Right::Push | Right::Delete, Caller::Anonymous) => {
                 unauthorized("pushing needs a token")
             }
-            (Right::Push | Right::Delete, Caller::Puller) => denied("this token may only pull"),
-            (Right::Delete, Caller::Pusher(Kind::CreateOnly)) => denied("this token may only add"),
-            (Right::Delete, Caller::Pusher(_)) if !self.allow_delete => Err(ApiError {
+            (Right::Push | Right::Delete, Caller::Puller(_)) => denied("this token may only pull"),
+            (Right::Push | Right::Delete, Caller::Pusher(_, scope))
+                if !about.map_or(scope.covers_all(), |name| scope.covers(name)) =>
+            {
+                denied(OTHER_REPOSITORY)
+            }
+            (Right::Delete, Caller::Pusher(Kind::CreateOnly, _)) => {
+                denied("this token may only add")
+            }
+            (Right::Delete, Caller::Pusher(..)) if !self.allow_delete => Err(ApiError {
                 allow: Some("GET, HEAD"),
                 ..ApiError::new(
                     StatusCode::METHOD_NOT_ALLOWED,
@@ -170,26 +277,34 @@ impl Access {
                     "deleting is off: the server was started without --allow-delete",
                 )
             }),
-            (Right::Push, Caller::Pusher(Kind::CreateOnly)) => Ok(Tagging::CreateOnly),
-            (Right::Push | Right::Delete, Caller::Pusher(_)) => Ok(Tagging::Move),
+            (Right::Push, Caller::Pusher(Kind::CreateOnly, _)) => Ok(grant),
+            (Right::Push | Right::Delete, Caller::Pusher(..)) => {
+                Ok(Grant { tagging: Tagging::Move, ..grant })
+            }
         }
     }
 
-    fn caller(&self, authorization: Option<&[u8]>) -> Caller {
+    fn caller(&self, authorization: Option<&[u8]>) -> Caller<'_> {
         let Some(value) = authorization else { return Caller::Anonymous };
         let Some(token) = token(value) else { return Caller::Unknown };
         if token.is_empty() {
             return Caller::Anonymous;
         }
-        let accepts = |tokens: &Option<Tokens>| tokens.as_ref()?.accepts(&token);
-        match (accepts(&self.push), accepts(&self.pull)) {
-            (Some(kind), _) => Caller::Pusher(kind),
-            (None, Some(_)) => Caller::Puller,
+        let (push, pull) = (find(&self.push, &token), find(&self.pull, &token));
+        match (push, pull) {
+            (Some(token), _) => Caller::Pusher(token.kind, &token.scope),
+            (None, Some(token)) => Caller::Puller(&token.scope),
             // No tokens, no accounts: whatever a client sends then means nothing.
             (None, None) if self.push.is_none() && self.pull.is_none() => Caller::Anonymous,
             (None, None) => Caller::Unknown,
         }
     }
+}
+
+const OTHER_REPOSITORY: &str = "this token is for other repositories";
+
+fn find<'a>(tokens: &'a Option<Tokens>, token: &[u8]) -> Option<&'a Token> {
+    tokens.as_ref()?.accepts(token)
 }
 
 /// The token in an `Authorization` header.
@@ -287,8 +402,74 @@ mod tests {
             ("read-only", &read_only, Right::Push, bearer(PUSH), 403),
             ("read-only delete", &read_only, Right::Delete, bearer(PUSH), 403),
         ] {
-            let found = access.check(right, credential.as_deref().map(str::as_bytes));
+            let about = "demo".parse().unwrap();
+            let found = access.check(right, Some(&about), credential.as_deref().map(str::as_bytes));
             assert_eq!(found.map_or_else(|error| error.status.as_u16(), |_| ok), wanted, "{row}");
+        }
+    }
+
+    /// A token for some repositories reaches no other, and a repository is no prefix of a word.
+    #[test]
+    fn tokens_are_for_repositories() {
+        let push = format!("create-only demo/* {ADD}\ntuf racklet/demo {PUSH}\n");
+        let access = |pull: Option<&str>| Access {
+            push: Some(Tokens::parse(&push).unwrap()),
+            pull: pull.map(|text| Tokens::parse(text).unwrap()),
+            read_only: false,
+            allow_delete: true,
+        };
+        let (open, closed) = (access(None), access(Some(&format!("demo/* {PULL}"))));
+        for (row, access, token, right, about, wanted) in [
+            ("below", &open, ADD, Right::Push, Some("demo/a"), 200),
+            ("far below", &open, ADD, Right::Push, Some("demo/a/b"), 200),
+            ("the name itself is not below it", &open, ADD, Right::Push, Some("demo"), 403),
+            ("a longer word", &open, ADD, Right::Push, Some("demolition/a"), 403),
+            ("elsewhere", &open, ADD, Right::Push, Some("evil/tuf"), 403),
+            ("the metadata", &open, ADD, Right::Push, Some("tuf"), 403),
+            ("one of two", &open, PUSH, Right::Push, Some("tuf"), 200),
+            ("the other", &open, PUSH, Right::Delete, Some("racklet/demo"), 200),
+            ("not below", &open, PUSH, Right::Delete, Some("racklet/demo/a"), 403),
+            ("everybody pulls", &open, ADD, Right::Pull, Some("tuf"), 200),
+            ("everybody sees the metadata", &open, ADD, Right::Pull, None, 200),
+            ("pulls below", &closed, PULL, Right::Pull, Some("demo/a"), 200),
+            ("pulls nothing else", &closed, PULL, Right::Pull, Some("tuf"), 403),
+            ("nor from all at once", &closed, PULL, Right::Pull, None, 403),
+            ("a pusher pulls what he pushes", &closed, PUSH, Right::Pull, Some("tuf"), 200),
+            ("and nothing else", &closed, PUSH, Right::Pull, Some("demo/a"), 403),
+            ("login", &closed, PULL, Right::Login, None, 200),
+            ("no such token", &closed, "demo/*", Right::Login, None, 401),
+        ] {
+            let about: Option<RepositoryName> = about.map(|name| name.parse().unwrap());
+            let credential = format!("Bearer {token}");
+            let found = access.check(right, about.as_ref(), Some(credential.as_bytes()));
+            assert_eq!(found.map_or_else(|error| error.status.as_u16(), |_| 200), wanted, "{row}");
+        }
+        let grant = |access: &Access, token: &str| {
+            let (about, credential) = ("demo/a".parse().unwrap(), format!("Bearer {token}"));
+            access.check(Right::Push, Some(&about), Some(credential.as_bytes())).unwrap()
+        };
+        let (tuf, own) = ("tuf".parse().unwrap(), "demo/b".parse().unwrap());
+        let reads =
+            |grant: &Grant| [grant.reads(Some(&tuf)), grant.reads(Some(&own)), grant.reads(None)];
+        assert_eq!(reads(&grant(&open, ADD)), [true, true, true], "mounts from anywhere");
+        assert_eq!(reads(&grant(&closed, ADD)), [false, true, false], "mounts what it may pull");
+    }
+
+    #[test]
+    fn token_files_that_say_two_things_are_refused() {
+        let same = format!("{PUSH}\n{PUSH}\n");
+        assert!(Tokens::parse(&same).is_ok(), "twice the same");
+        for (row, text) in [
+            ("other rights", format!("{PUSH}\ncreate-only {PUSH}\n")),
+            ("other repositories", format!("a/* {PUSH}\nb/* {PUSH}\n")),
+            ("no repository", format!("Demo {PUSH}\n")),
+            ("everything", format!("* {PUSH}\n")),
+            ("a path", format!("../* {PUSH}\n")),
+            ("a short token", "a/* short".to_owned()),
+            ("a phrase", "correct horse battery staple".to_owned()),
+        ] {
+            let error = Tokens::parse(&text).expect_err(row);
+            assert!(error.starts_with("line ") && !error.contains("horse"), "{row}: {error}");
         }
     }
 

@@ -32,7 +32,9 @@ pub struct Config {
     pub pull_tokens: Option<PathBuf>,
     /// Let push tokens delete tags, manifests and blobs.
     pub allow_delete: bool,
-    /// The namespace whose `tuf` repository `/metadata` and `/targets` show.
+    /// The namespace whose `tuf` repository `/metadata` and `/targets` show, the alarm watches, and
+    /// [`Config::refresh`] is about. Without, it is that of the first TUF repository that is the
+    /// only one when the server looks.
     pub namespace: Option<String>,
     /// How many bytes may be stored.
     pub quota: Quota,
@@ -41,9 +43,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// A TUF timestamp that expires sooner than this raises an alarm.
     pub alarm_before: Duration,
-    /// Key files with which the server itself renews snapshot and timestamp; empty: it signs
-    /// nothing, and holds no key.
-    pub refresh_keys: Vec<PathBuf>,
+    /// What the server itself signs, and what it believes.
+    pub refresh: Refresh,
     /// When to throw garbage away; never without.
     pub collect: Option<Collect>,
     /// Bounds on what clients may use up.
@@ -67,11 +68,26 @@ impl Config {
             quota: Quota::default(),
             metrics_listen: None,
             alarm_before: ALARM_BEFORE,
-            refresh_keys: Vec::new(),
+            refresh: Refresh::default(),
             collect: None,
             limits: Limits::default(),
         }
     }
+}
+
+/// What a server signs by itself, see `docs/server.md`: nothing, and without a root it believes
+/// nothing either.
+#[derive(Debug, Clone, Default)]
+pub struct Refresh {
+    /// Key files with which it renews snapshot and timestamp of [`Config::namespace`]; empty: it
+    /// signs nothing, and holds no key.
+    pub keys: Vec<PathBuf>,
+    /// The trust root from which a state must verify to be signed, and its expiry to be believed.
+    pub root: Option<PathBuf>,
+    /// The signing log; `signer.log` beside the first key without.
+    pub log: Option<PathBuf>,
+    /// How long what it signs lasts: `snapshot=DURATION`, `timestamp=DURATION`.
+    pub expires: Vec<String>,
 }
 
 /// How a running server throws garbage away, see [`crate::store::gc`].

@@ -9,6 +9,8 @@ use http::StatusCode;
 use storage::FileError;
 use storage::files::StoreError as FilesError;
 
+use crate::store::chain;
+
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the specification's")]
@@ -206,6 +208,16 @@ impl ServerError {
             other => io::Error::other(other),
         };
         ServerError::io("read", path)(source)
+    }
+
+    /// Why a file that the server believes cannot be read, or may not be believed.
+    pub(crate) fn trusted(option: &'static str, error: FilesError) -> Self {
+        match error {
+            FilesError::InsecurePerms { path, why, remedy } => {
+                ServerError::Perms { what: option, path, why, remedy }
+            }
+            other => ServerError::Config(format!("{option}: {}", chain(&other))),
+        }
     }
 
     /// The stable reason code.

@@ -16,11 +16,12 @@
 //! | module | does | I/O |
 //! |---|---|---|
 //! | [`route`] | method, path, query → [`route::Route`] | no |
-//! | [`auth`] | token → allowed, 401, 403, 405 | reads token files once |
+//! | [`auth`] | token, right, repository → allowed, 401, 403, 405 | reads token files once |
 //! | [`range`] | `Range` → bytes | no |
 //! | [`store`] | image layout, links, what is visible where | yes |
 //! | [`tuf_tree`] | TUF file names → digests | through [`store`] |
 //! | [`alarm`] | is the TUF timestamp renewed in time | through [`store`] |
+//! | `anchor` | the state below the operator's trust root | through [`store`] |
 //! | `refresh` | with `--refresh-key` only: renews snapshot and timestamp | through `signer` |
 //! | [`serve`] | sockets, TLS, timeouts, limits, shutdown | yes |
 //!
@@ -36,6 +37,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod alarm;
+mod anchor;
 pub mod auth;
 mod body;
 mod clients;
@@ -52,6 +54,6 @@ pub mod store;
 mod tls;
 pub mod tuf_tree;
 
-pub use config::{Collect, Config, Limits, TlsFiles};
+pub use config::{Collect, Config, Limits, Refresh, TlsFiles};
 pub use error::ServerError;
 pub use serve::{Reloader, Running, Server, start};

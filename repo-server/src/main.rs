@@ -15,7 +15,7 @@ use repo_server::config::ALARM_BEFORE;
 use repo_server::store::bucket::place::S3;
 use repo_server::store::quota::Quota;
 use repo_server::store::{Store, StoreError};
-use repo_server::{Collect, Config, Limits, Reloader, Server, ServerError, TlsFiles};
+use repo_server::{Collect, Config, Limits, Refresh, Reloader, Server, ServerError, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
@@ -152,7 +152,8 @@ struct Serve {
     /// Let push tokens delete tags, manifests and blobs.
     #[arg(long)]
     allow_delete: bool,
-    /// Show the TUF state of this namespace under /metadata and /targets.
+    /// Show the TUF state of this namespace under /metadata and /targets, and watch its timestamp;
+    /// "" is that of `tuf` alone. Without, it is that of the only TUF repository there is.
     #[arg(long, value_name = "NS")]
     namespace: Option<String>,
     /// The largest blob, in bytes.
@@ -177,10 +178,23 @@ struct Serve {
     /// Seconds before a TUF timestamp expires that an alarm is raised.
     #[arg(long, value_name = "SECONDS", default_value_t = ALARM_BEFORE.as_secs())]
     alarm_before: u64,
-    /// Renew snapshot and timestamp with this key (may be given twice). The server then holds an
-    /// online key, and says so; a key of people is refused. `signer refresh` elsewhere is better.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["read_only", "s3"])]
+    /// Renew snapshot and timestamp of --namespace with this key (may be given twice). The server then
+    /// holds an online key, and says so; a key of people is refused. `signer refresh` elsewhere is better.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["read_only", "s3"],
+          requires_all = ["refresh_root", "namespace"])]
     refresh_key: Vec<PathBuf>,
+    /// The repository's root.json: nothing else is signed with --refresh-key, and no other timestamp
+    /// keeps the alarm silent. May be given without a key.
+    #[arg(long, value_name = "FILE", requires = "namespace")]
+    refresh_root: Option<PathBuf>,
+    /// The log of what was signed, by which an old state that is put back is noticed; signer.log
+    /// beside the first key without.
+    #[arg(long, value_name = "FILE", requires = "refresh_key")]
+    refresh_log: Option<PathBuf>,
+    /// How long what is signed lasts: snapshot=DURATION or timestamp=DURATION (may be given twice).
+    /// Without, as long as what these keys signed before; at first 7d and 1d.
+    #[arg(long, value_name = "ROLE=DURATION", requires = "refresh_key")]
+    refresh_expires: Vec<String>,
     /// Connections of one client (an IPv4 address or an IPv6 /64) at once; further ones are closed.
     #[arg(long, value_name = "N", default_value_t = Limits::default().client_connections)]
     client_connections: usize,
@@ -241,7 +255,12 @@ impl Serve {
             quota: Quota { total: self.quota, repository: self.repository_quota },
             metrics_listen: self.metrics_listen,
             alarm_before: Duration::from_secs(self.alarm_before),
-            refresh_keys: self.refresh_key.clone(),
+            refresh: Refresh {
+                keys: self.refresh_key.clone(),
+                root: self.refresh_root.clone(),
+                log: self.refresh_log.clone(),
+                expires: self.refresh_expires.clone(),
+            },
             limits: Limits {
                 client_connections: self.client_connections,
                 client_rate: self.client_rate,

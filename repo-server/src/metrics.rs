@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::alarm::Freshness;
+use crate::refresh::Signs;
 
 /// The media type of the text.
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,6 +50,12 @@ struct Named {
     repository: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Unsigned {
+    repository: String,
+    reason: Word,
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -61,6 +68,7 @@ pub(crate) struct Metrics {
     expires: Family<Named, Gauge>,
     version: Family<Named, Gauge>,
     stale: Family<Named, Gauge>,
+    refused: Family<Unsigned, Gauge>,
     /// Connections now.
     pub(crate) connections: Gauge,
     /// Bytes that came and went through sockets, TLS included.
@@ -89,6 +97,7 @@ impl Metrics {
             expires: Family::default(),
             version: Family::default(),
             stale: Family::default(),
+            refused: Family::default(),
             connections: Gauge::default(),
             received: Counter::default(),
             sent: Counter::default(),
@@ -123,6 +132,8 @@ impl Metrics {
         to.register("timestamp_version", "Version of the TUF timestamp", self.version.clone());
         let text = "1 when the TUF timestamp has expired or soon will: look at the signer";
         to.register("timestamp_stale", text, self.stale.clone());
+        let text = "1 while the server's own key signs nothing, by the reason; see /healthz";
+        to.register("refresh_refused", text, self.refused.clone());
     }
 
     /// A request was answered.
@@ -158,6 +169,18 @@ impl Metrics {
             let version = i64::try_from(it.version).unwrap_or(i64::MAX);
             self.version.get_or_create(&named).set(version);
             self.stale.get_or_create(&named).set(i64::from(it.is_stale()));
+        }
+    }
+
+    /// What the server's own key signs now, and why not.
+    pub(crate) fn signs(&self, found: &[Signs]) {
+        self.refused.clear();
+        for it in found {
+            if let Some(reason) = it.code {
+                let repository = it.repository.clone();
+                let refused = Unsigned { repository, reason: Word(reason.code()) };
+                self.refused.get_or_create(&refused).set(1);
+            }
         }
     }
 

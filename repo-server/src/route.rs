@@ -115,6 +115,26 @@ impl Route {
         }
     }
 
+    /// The repository that is asked for; `None` where it is none, or all of them.
+    pub fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Route::Blob(name, _)
+            | Route::DeleteBlob(name, _)
+            | Route::Manifest(name, _)
+            | Route::PutManifest(name, ..)
+            | Route::DeleteManifest(name, _)
+            | Route::StartUpload(name, _)
+            | Route::Upload(name, ..)
+            | Route::Tags { name, .. }
+            | Route::Referrers { name, .. } => Some(name),
+            Route::Ping
+            | Route::Health
+            | Route::Metrics
+            | Route::Metadata(_)
+            | Route::Target { .. } => None,
+        }
+    }
+
     /// What the caller must be allowed to do.
     pub fn right(&self) -> Right {
         match self {

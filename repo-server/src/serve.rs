@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use formats::tuf::UnixTime;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -19,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::alarm;
+use crate::anchor::Anchor;
 use crate::auth::Access;
 use crate::body::Body;
 use crate::clients::{Clients, Place};
@@ -96,7 +98,9 @@ impl Server {
             return Err(ServerError::PlainHttp(address));
         }
         let access = Access::new(&config)?;
-        let refresher = Refresher::new(&config.dir, &config.refresh_keys)?;
+        let anchor = config.refresh.root.as_deref().map(Anchor::read).transpose()?;
+        let refresher = Refresher::new(&config, anchor.as_ref())?;
+        let tuf = TufTree::new(config.namespace.as_deref())?;
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let (dir, bucket) = (config.dir.clone(), config.bucket.clone());
         let (read_only, quota) = (config.read_only, config.quota);
@@ -126,12 +130,13 @@ impl Server {
             store: Arc::new(store),
             access: RwLock::new(Arc::new(access)),
             uploads,
-            tuf: TufTree::new(config.namespace.clone()),
+            tuf,
             read_only,
             metrics: Arc::new(Metrics::new()),
             metrics_elsewhere: metrics.is_some(),
             fresh: RwLock::default(),
             alarm_before: config.alarm_before,
+            anchor,
             refresher,
             signs: RwLock::default(),
             collect: config.collect,
@@ -298,6 +303,11 @@ async fn collect_garbage(app: Arc<App>) {
     }
 }
 
+fn unix_now() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
+    UnixTime::from_secs(i64::try_from(since).unwrap_or(i64::MAX))
+}
+
 /// Renews timestamps, if there is a key for it.
 async fn renew_timestamps(app: Arc<App>) {
     let Some(refresher) = app.refresher.clone() else { return };
@@ -306,9 +316,11 @@ async fn renew_timestamps(app: Arc<App>) {
     loop {
         turns.tick().await;
         let (store, refresher) = (Arc::clone(&app.store), refresher.clone());
-        match tokio::task::spawn_blocking(move || refresher.turn(&store)).await {
+        match tokio::task::spawn_blocking(move || refresher.turn(&store, unix_now())).await {
             Ok(signs) => {
+                let signs = vec![signs];
                 refresh::tell(&app.signs(), &signs);
+                app.metrics.signs(&signs);
                 *app.signs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signs);
             }
             Err(panic) => tracing::error!(%panic, "timestamps not renewed"),
@@ -322,8 +334,11 @@ async fn watch_timestamps(app: Arc<App>) {
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        let (store, before) = (Arc::clone(&app.store), app.alarm_before);
-        let look = move || alarm::look(&store, SystemTime::now(), before);
+        let looking = Arc::clone(&app);
+        let look = move || {
+            let App { store, tuf, anchor, alarm_before, .. } = &*looking;
+            alarm::look(store, tuf, anchor.as_ref(), unix_now(), *alarm_before)
+        };
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok(found)) => {
                 alarm::tell(&app.fresh(), &found);

@@ -9,13 +9,16 @@
 //! Names only select; bytes are found by digest and checked like every other blob.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use formats::digest::{Digest, Sha256};
 use formats::oci::{Manifest, RepositoryName, Tag, annotation, media_type};
+use formats::reference::Namespace;
 
+use crate::error::ServerError;
 use crate::route::Reference;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, chain};
 
 /// States before the current one that `/metadata` still knows: clients that began a refresh some
 /// publications ago can finish it.
@@ -31,15 +34,26 @@ type Files = Arc<BTreeMap<String, Digest>>;
 /// The TUF tree of one server.
 #[derive(Debug)]
 pub struct TufTree {
-    namespace: Option<String>,
+    /// As configured.
+    configured: Option<RepositoryName>,
+    /// Where none is configured: the one that was the only one when somebody looked. It stays, so
+    /// that a push into another namespace takes it from nobody.
+    chosen: Mutex<Option<RepositoryName>>,
+    /// The log knows that several could be meant.
+    told: AtomicBool,
     /// File names of states read before, by the state manifest's digest.
     states: Mutex<HashMap<Digest, Files>>,
 }
 
 impl TufTree {
     /// The tree of `[namespace/]tuf`, or of the only `tuf` repository there is.
-    pub fn new(namespace: Option<String>) -> Self {
-        TufTree { namespace, states: Mutex::new(HashMap::new()) }
+    pub fn new(namespace: Option<&str>) -> Result<Self, ServerError> {
+        let name = |text: &str| text.parse::<Namespace>()?.repository("tuf");
+        let configured = namespace.map(name).transpose();
+        let configured = configured
+            .map_err(|error| ServerError::Config(format!("--namespace: {}", chain(&error))))?;
+        let (chosen, told, states) = Default::default();
+        Ok(TufTree { configured, chosen, told, states })
     }
 
     /// The metadata file of that name. Blocks.
@@ -50,7 +64,7 @@ impl TufTree {
     ) -> Result<Result<Option<Digest>, Ambiguous>, StoreError> {
         store.refresh()?;
         let tuf = match self.repository(store) {
-            Ok(Some((tuf, _))) => tuf,
+            Ok(Some(tuf)) => tuf,
             Ok(None) => return Ok(Ok(None)),
             Err(error) => return Ok(Err(error)),
         };
@@ -75,12 +89,13 @@ impl TufTree {
         hash: Sha256,
     ) -> Result<Result<Option<Digest>, Ambiguous>, StoreError> {
         store.refresh()?;
-        let (tuf, prefix) = match self.repository(store) {
-            Ok(Some(found)) => found,
+        let tuf = match self.repository(store) {
+            Ok(Some(tuf)) => tuf,
             Ok(None) => return Ok(Ok(None)),
             Err(error) => return Ok(Err(error)),
         };
         let digest = Digest::from(hash);
+        let prefix = tuf.as_str().strip_suffix("tuf").unwrap_or_default();
         let product = format!("{prefix}{dir}").parse::<RepositoryName>();
         if let Ok(product) = product
             && store.with(&product, |it| it.manifests.contains_key(&digest)) == Some(true)
@@ -91,29 +106,32 @@ impl TufTree {
         Ok(Ok(shown.then_some(digest)))
     }
 
-    /// The TUF repository, and what its namespace puts in front of others.
-    fn repository(&self, store: &Store) -> Result<Option<(RepositoryName, String)>, Ambiguous> {
-        if let Some(namespace) = &self.namespace {
-            let prefix = match namespace.as_str() {
-                "" => String::new(),
-                namespace => format!("{namespace}/"),
-            };
-            return Ok(format!("{prefix}tuf").parse().ok().map(|name| (name, prefix)));
+    /// The TUF repository that is shown and watched. Looks into memory only.
+    pub fn repository(&self, store: &Store) -> Result<Option<RepositoryName>, Ambiguous> {
+        if let Some(configured) = &self.configured {
+            return Ok(Some(configured.clone()));
         }
-        let mut found = store.repositories().into_iter().filter_map(|(name, tags)| {
-            let prefix = name
-                .as_str()
-                .strip_suffix("tuf")
-                .filter(|prefix| tags > 0 && (prefix.is_empty() || prefix.ends_with('/')))?;
-            let prefix = prefix.to_owned();
-            Some((name, prefix))
-        });
-        let first = found.next();
-        let others: Vec<_> = found.map(|(name, _)| name.to_string()).collect();
-        match (&first, others.is_empty()) {
-            (Some((name, _)), false) => Err(Ambiguous(format!("{name}, {}", others.join(", ")))),
-            _ => Ok(first),
+        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = |name: &RepositoryName| store.with(name, |it| !it.tags.is_empty());
+        if let Some(name) = chosen.as_ref().filter(|name| is_there(name) == Some(true)) {
+            return Ok(Some(name.clone()));
         }
+        let is_tuf = |name: &str| name == "tuf" || name.ends_with("/tuf");
+        let all = store.repositories().into_iter();
+        let mut found = all.filter(|(name, tags)| *tags > 0 && is_tuf(name.as_str()));
+        let first = found.next().map(|(name, _)| name);
+        if let (Some(first), Some((second, _))) = (&first, found.next()) {
+            let error = Ambiguous(format!("{first}, {second}, …"));
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(target: "tuf", %error, "none is shown, and no timestamp watched");
+            }
+            return Err(error);
+        }
+        if let Some(name) = &first {
+            tracing::info!(target: "tuf", repository = %name, "shown; --namespace keeps it so");
+        }
+        *chosen = first.clone();
+        Ok(first)
     }
 
     fn files(

@@ -94,13 +94,18 @@ fn a_stale_timestamp_is_in_the_log() {
     let layout = storage::layout::LayoutDir::create(&temp.path().join("repository")).unwrap();
     common::publish_timestamp(&layout, "r/tuf", 7, 3600);
     common::publish_timestamp(&layout, "old/tuf", 3, -60);
-    common::publish_timestamp(&layout, "good/tuf", 9, 86_400);
-    let server = Server::start(temp.path(), &["--log-format", "json"]);
-    server.wait_for_log("the TUF timestamp expires soon");
-    server.wait_for_log("the TUF timestamp has expired");
-    let log = server.log.lock().unwrap().join("\n");
-    assert!(log.contains("\"repository\":\"r/tuf\"") && log.contains("\"version\":7"), "{log}");
-    assert!(!log.contains("good/tuf"), "{log}");
+    for (namespace, line, version) in [
+        ("r", "the TUF timestamp expires soon", "\"version\":7"),
+        ("old", "the TUF timestamp has expired", "\"version\":3"),
+    ] {
+        let server =
+            Server::start(temp.path(), &["--log-format", "json", "--namespace", namespace]);
+        server.wait_for_log(line);
+        let log = server.log.lock().unwrap().join("\n");
+        assert!(log.contains(&format!("\"repository\":\"{namespace}/tuf\"")), "{log}");
+        assert!(log.contains(version) && log.contains("\"verified\":false"), "{log}");
+        assert_eq!(log.matches("/tuf").count(), 1, "only what is configured: {log}");
+    }
 }
 
 #[test]

@@ -85,6 +85,210 @@ fn create_only_tokens_replace_nothing() {
     assert_eq!(server.get("/v2/a/manifests/new").expect(200).body, second);
 }
 
+/// Everything below a directory: files with their digests, and directories.
+fn snapshot(dir: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, String> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = match path.is_dir() {
+                true => "directory".to_owned(),
+                false => Digest::sha256_of(&std::fs::read(&path).unwrap()).to_string(),
+            };
+            open.extend(path.is_dir().then(|| path.clone()));
+            found.insert(path, kind);
+        }
+    }
+    found
+}
+
+/// Status, whose token, method, target, a header, the body's name, and why it is refused.
+const REFUSED: &str = "
+    401 nobody POST   uploads/                                  -        none       no token
+    401 nobody PUT    manifests/v2                              manifest new        no token
+    401 forged PUT    manifests/v2                              manifest new        a wrong token
+    403 demo   POST   uploads/                                  -        none       another repository
+    403 demo   POST   uploads/?digest={layer}                   -        layer      another repository
+    403 demo   PATCH  {upload}                                  -        more       another repository
+    403 demo   DELETE {upload}                                  -        none       another repository
+    403 demo   PUT    manifests/v2                              manifest new        another repository
+    403 demo   POST   /v2/b/blobs/uploads/?mount={layer}&from=a -        none       a mount into it
+    403 add    PUT    manifests/v1                              manifest new        a tag that is there
+    403 add    PUT    manifests/{digest}?tag=v9&tag=v1          manifest new        one of two tags
+    403 add    DELETE manifests/v1                              -        none       who may only add
+    403 add    DELETE blobs/{layer}                             -        none       who may only add
+    400 full   DELETE blobs/{layer}                             -        none       a blob that is needed
+    404 full   DELETE manifests/v7                              -        none       no such tag
+    404 full   DELETE manifests/{absent}                        -        none       no such manifest
+    400 full   PUT    manifests/v2                              manifest html       no manifest
+    400 full   PUT    manifests/v2                              manifest both       two kinds in one
+    400 full   PUT    manifests/v2                              index    new        another media type
+    400 full   PUT    manifests/v2                              manifest incomplete missing blobs
+    400 full   PUT    /v2/b/manifests/v2                        manifest new        missing in this one
+    400 full   PUT    manifests/{absent}                        manifest new        another digest
+    400 full   PUT    manifests/{digest}?tag=..                 manifest new        no tag
+    413 full   PUT    manifests/v2                              manifest huge       a large manifest
+    415 full   PUT    manifests/v2                              gzip     new        an encoded manifest
+    405 full   POST   manifests/v2                              manifest new        a method
+    400 full   POST   uploads/?digest={absent}                  -        layer      another digest
+    400 full   POST   uploads/?digest=sha256:00                 -        layer      no digest
+    400 full   POST   uploads/?digest-algorithm=md5             -        none       no algorithm
+    413 full   POST   uploads/?digest={absent}                  -        big        a large blob
+    404 full   PATCH  uploads/00000000-0000-4000-8000-000000000000 -     more       no such upload
+    404 full   PATCH  /v2/b/blobs/uploads/{id}                  -        more       not in this one
+    416 full   PATCH  {upload}                                  5-8      more       a gap
+    416 full   PATCH  {upload}                                  0-3      more       an overlap
+    400 full   PATCH  {upload}                                  four     more       no range
+    400 full   PATCH  {upload}                                  4-99     more       another length
+    413 full   PATCH  {upload}                                  -        big        a large piece
+    415 full   PATCH  {upload}                                  gzip     more       an encoded piece
+    400 full   PUT    {upload}                                  -        none       an end, no digest
+    413 full   PUT    {upload}?digest={absent}                  -        big        a large end
+    405 full   PUT    /metadata/timestamp.json                  -        more       the classic tree
+";
+
+/// What is refused, for whatever reason, leaves the storage as it was: no file, no directory, no tag.
+#[test]
+fn refused_requests_leave_the_storage_as_it_was() {
+    let [add, demo] = ["create-only-token-for-tests", "scoped-push-token-for-tests"];
+    let server = Fixture::with(|config| {
+        let tokens = config.push_tokens.clone().unwrap();
+        let lines = format!("{TOKEN}\ncreate-only {add}\ncreate-only demo/* {demo}\n");
+        common::write_private(&tokens, &lines);
+        config.limits.blob_bytes = 1 << 20;
+    });
+    let held = server.push_artifact("a", "v1", &[b"layer"]).to_string();
+    let new = server.artifact("a", &[b"other layer"]).to_bytes();
+    let [layer, other, absent] = [b"layer".as_slice(), b"other layer", b"nobody has it"]
+        .map(|it| Digest::sha256_of(it).to_string());
+    let upload = server.start_upload("a");
+    server.push("PATCH", &upload, &[], b"four").expect(202);
+    let incomplete = String::from_utf8(new.clone()).unwrap().replace(&other, &absent);
+    let both = format!(r#"{{"manifests":[],"layers":[],"x":{:?}}}"#, "y".repeat(50));
+    let body = |name: &str| match name {
+        "new" => new.clone(),
+        "incomplete" => incomplete.clone().into_bytes(),
+        "both" => both.clone().into_bytes(),
+        "huge" => noise((4 << 20) + 1),
+        "big" => noise((1 << 20) + 1),
+        "none" => Vec::new(),
+        text => text.as_bytes().to_vec(),
+    };
+    let target = |text: &str| {
+        let digest = Digest::sha256_of(&new).to_string();
+        let id = upload.rsplit('/').next().unwrap();
+        let names = [
+            ("layer", &*layer),
+            ("absent", &*absent),
+            ("digest", &*digest),
+            ("upload", &*upload),
+            ("id", id),
+        ];
+        let text = names.iter().fold(text.to_owned(), |text, (name, value)| {
+            text.replace(&format!("{{{name}}}"), value)
+        });
+        match text.strip_prefix("uploads/") {
+            _ if text.starts_with('/') => text,
+            Some(rest) => format!("/v2/a/blobs/uploads/{rest}"),
+            None => format!("/v2/a/{text}"),
+        }
+    };
+    let before = snapshot(&server.dir());
+    for row in REFUSED.lines().filter(|row| !row.trim().is_empty()) {
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let [status, who, method, to, header, sent, ..] = words[..] else { panic!("{row}") };
+        let mut headers = Vec::new();
+        match who {
+            "nobody" => {}
+            "full" => headers.push(format!("Authorization: Bearer {TOKEN}")),
+            "add" => headers.push(format!("Authorization: Bearer {add}")),
+            "demo" => headers.push(format!("Authorization: Bearer {demo}")),
+            other => headers.push(format!("Authorization: Bearer {other}-token-for-tests")),
+        }
+        match header {
+            "-" => {}
+            "gzip" => headers.push("Content-Encoding: gzip".to_owned()),
+            "manifest" | "index" => {
+                headers.push(format!("Content-Type: application/vnd.oci.image.{header}.v1+json"));
+            }
+            range => headers.push(format!("Content-Range: {range}")),
+        }
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        let reply = server.ask(method, &target(to), &headers, &body(sent));
+        let text = String::from_utf8_lossy(&reply.body);
+        assert_eq!(reply.status.to_string(), status, "{row}: {text}");
+        let after = snapshot(&server.dir());
+        let changed: Vec<_> = after.iter().filter(|it| before.get(it.0) != Some(it.1)).collect();
+        assert!(after == before, "{row}: changed {changed:?}");
+    }
+    // Two framings, and a head that is too long.
+    let smuggled = format!(
+        "POST {upload} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    );
+    raw(server.address(), smuggled.as_bytes());
+    let flood = format!("POST {upload} HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    raw(server.address(), flood.as_bytes());
+    assert_eq!(snapshot(&server.dir()), before);
+    // The upload goes on where it was, and what was refused can be pushed by who may.
+    let whole = Digest::sha256_of(b"fourmore");
+    server.push("PUT", &format!("{upload}?digest={whole}"), &[], b"more").expect(201);
+    server.push_manifest("a", "v2", &new);
+    let first = server.get("/v2/a/manifests/v1").expect(200);
+    assert_eq!(first.header("docker-content-digest"), Some(&*held));
+}
+
+/// Tokens have repositories: who builds one product pushes neither another one nor the metadata,
+/// and takes no bytes by a mount that he may not pull.
+#[test]
+fn tokens_are_for_their_repositories() {
+    let [demo, reader] = ["demo-push-token-for-tests", "demo-pull-token-for-tests"];
+    let server = Fixture::with(|config| {
+        let tokens = config.push_tokens.clone().unwrap();
+        common::write_private(&tokens, &format!("{TOKEN}\ndemo demo/* {demo}\n"));
+        let pull = config.dir.with_file_name("pull-tokens");
+        common::write_private(&pull, &format!("demo/* {reader}\n"));
+        config.pull_tokens = Some(pull);
+    });
+    let secret = server.push_blob("secret", b"not for everybody");
+    let own = server.push_blob("demo/os", b"an image");
+    let ask = |token: &str, method: &str, target: &str, body: &[u8]| {
+        server.ask(method, target, &[&format!("Authorization: Bearer {token}")], body)
+    };
+    for (row, token, method, target, status) in [
+        ("its product", demo, "POST", "/v2/demo/blobs/uploads/".to_owned(), 202),
+        ("below it", demo, "POST", "/v2/demo/os/blobs/uploads/".to_owned(), 202),
+        ("another", demo, "POST", "/v2/tuf/blobs/uploads/".to_owned(), 403),
+        ("a word that begins alike", demo, "POST", "/v2/demo2/blobs/uploads/".to_owned(), 403),
+        ("reads its own", demo, "GET", format!("/v2/demo/os/blobs/{own}"), 200),
+        ("reads nothing else", demo, "GET", format!("/v2/secret/blobs/{secret}"), 403),
+        ("pulls", reader, "GET", format!("/v2/demo/os/blobs/{own}"), 200),
+        ("pulls nothing else", reader, "GET", format!("/v2/secret/blobs/{secret}"), 403),
+        ("nor lists it", reader, "GET", "/v2/secret/tags/list".to_owned(), 403),
+        ("nor what is about all", reader, "GET", "/metrics".to_owned(), 403),
+        (
+            "mounts its own",
+            demo,
+            "POST",
+            format!("/v2/demo/blobs/uploads/?mount={own}&from=demo/os"),
+            201,
+        ),
+        (
+            "mounts nothing else",
+            demo,
+            "POST",
+            format!("/v2/demo/blobs/uploads/?mount={secret}&from=secret"),
+            202,
+        ),
+        ("nor from anywhere", demo, "POST", format!("/v2/demo/blobs/uploads/?mount={secret}"), 202),
+        ("and has not got it", demo, "GET", format!("/v2/demo/blobs/{secret}"), 404),
+    ] {
+        let reply = ask(token, method, &target, b"");
+        assert_eq!(reply.status, status, "{row}: {}", String::from_utf8_lossy(&reply.body));
+    }
+}
+
 /// 202: tokens are opaque; nothing a client writes into one is believed.
 #[test]
 fn forged_tokens() {

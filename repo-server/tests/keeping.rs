@@ -25,6 +25,43 @@ fn age(dir: &Path) {
     }
 }
 
+/// Who may push calls anything TUF metadata. What is none names nothing, and garbage goes on.
+#[test]
+fn what_is_no_metadata_stops_no_collection() {
+    use formats::oci::{Descriptor, EMPTY_CONFIG, Manifest, media_type};
+    let server = Fixture::new();
+    let kept = server.push_blob("a", b"a target, named by metadata that ends early");
+    server.push_artifact("a", "gone", &[b"garbage"]);
+    server.push("DELETE", "/v2/a/manifests/gone", &[], &[]).expect(202);
+    server.push_blob("evil", EMPTY_CONFIG);
+    let mut layers: Vec<Descriptor> = Vec::new();
+    for bytes in [
+        b"not json".to_vec(),
+        b"{}".to_vec(),
+        br#"{"signed":{"targets":{"x":{"hashes":{"sha256":7}},"y":[]}}}"#.to_vec(),
+        format!(r#"{{"signed":{{"targets":{{"x":{{"hashes":{{"sha256":"{}"}}}},"#, kept.hex())
+            .into_bytes(),
+        "[".repeat(100_000).into_bytes(),
+        vec![b' '; (5 << 20) + 1],
+    ] {
+        server.push_blob("evil", &bytes);
+        layers.push(Descriptor::of(media_type::TUF_METADATA, &bytes));
+    }
+    // Thousands of names for one blob are one blob to read.
+    layers.extend(std::iter::repeat_n(layers[4].clone(), 2000));
+    let manifest = Manifest::artifact("application/vnd.test", Descriptor::empty(), layers);
+    server.push_manifest("evil", "latest", &manifest.to_bytes());
+    let Fixture { temp, server: running } = server;
+    running.stop();
+    let dir = temp.path().join("repository");
+    age(&dir);
+    let (code, done) = gc(&dir, &[]);
+    assert_eq!((code, done["blobs"].as_u64()), (Some(0), Some(2)), "{done}");
+    let blob = |digest: &Digest| dir.join("blobs/sha256").join(digest.hex());
+    assert!(!blob(&Digest::sha256_of(b"garbage")).exists());
+    assert!(blob(&kept).exists(), "what was named before the end is kept");
+}
+
 /// 205: what nobody needs goes, by hand and by itself; never what a tag needs.
 #[test]
 fn garbage_is_collected() {

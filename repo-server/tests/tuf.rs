@@ -104,6 +104,23 @@ fn a_directory_of_the_signer_is_a_classic_tuf_repository() {
     }
 }
 
+/// Whoever may push makes a namespace of his own; what was shown before stays, and what is configured
+/// stays always.
+#[test]
+fn a_push_elsewhere_takes_metadata_from_nobody() {
+    let temp = tempfile::tempdir().unwrap();
+    let layout = LayoutDir::create(&temp.path().join("repository")).unwrap();
+    publish(&layout, "racklet/", 1);
+    let server = repo_server::start(common::config(&temp, |_| {})).unwrap();
+    let server = Fixture { temp, server };
+    server.get("/metadata/timestamp.json").expect(200);
+    publish(&layout, "evil/", 7);
+    publish(&layout, "", 8);
+    assert_eq!(server.get("/metadata/timestamp.json").expect(200).body, b"1");
+    let server = server.restarted(|config| config.namespace = Some("racklet".to_owned()));
+    assert_eq!(server.get("/metadata/timestamp.json").expect(200).body, b"1");
+}
+
 #[test]
 fn several_namespaces_need_a_choice() {
     let temp = tempfile::tempdir().unwrap();

@@ -202,12 +202,23 @@ impl Event {
         restart: bool,
         now: UnixTime,
     ) -> Self {
+        Event::published_in((repository, &anchor_of(state)), manifest, state, restart, now)
+    }
+
+    /// The same of a repository that the caller tells from others by more than the state says.
+    pub fn published_in(
+        (repository, anchor): (&str, &Sha256),
+        manifest: &str,
+        state: &State,
+        restart: bool,
+        now: UnixTime,
+    ) -> Self {
         let (mut versions, mut digests) = (Object::new(), Object::new());
         for (role, (version, digest)) in versions_of(state) {
             versions.insert(role.clone(), int(version));
             digests.insert(role, Value::from(digest.to_hex()));
         }
-        Event::new("published", &anchor_of(state), now)
+        Event::new("published", anchor, now)
             .with("repository", Value::from(repository))
             .with("manifest", Value::from(manifest))
             .with("versions", Value::Object(versions))
@@ -372,7 +383,17 @@ impl Journal {
         state: &State,
         which: Which,
     ) -> Result<(), JournalError> {
-        let key = (anchor_of(state).to_hex(), repository.to_owned());
+        self.check_published_in((repository, &anchor_of(state)), state, which)
+    }
+
+    /// The same for a repository that the caller tells from others by more than the state says.
+    pub fn check_published_in(
+        &self,
+        (repository, anchor): (&str, &Sha256),
+        state: &State,
+        which: Which,
+    ) -> Result<(), JournalError> {
+        let key = (anchor.to_hex(), repository.to_owned());
         let Some(known) = self.memory.published.get(&key) else { return Ok(()) };
         let found = versions_of(state);
         for (role, (known, digest)) in known {
@@ -393,6 +414,16 @@ impl Journal {
             }
         }
         Ok(())
+    }
+
+    /// The version of a role that was published last in a repository.
+    pub fn published_version(
+        &self,
+        (repository, anchor): (&str, &Sha256),
+        role: &Role,
+    ) -> Option<u64> {
+        let known = self.memory.published.get(&(anchor.to_hex(), repository.to_owned()))?;
+        known.get(role.name()).map(|(version, _)| *version)
     }
 
     /// Refuses a second content of a version that was signed for others before.

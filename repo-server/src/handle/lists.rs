@@ -12,6 +12,7 @@ use crate::alarm::State;
 use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::metrics::OPENMETRICS;
+use crate::refresh::Signs;
 use crate::route::TAGS_PAGE;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -85,12 +86,17 @@ pub(crate) fn health(app: &App) -> Response<Body> {
             "version": it.version,
             "expires": it.expires.to_string(),
             "expired": it.state == State::Expired,
+            // Without --refresh-root, version and expiry are what somebody pushed.
+            "verified": it.verified,
+            "error": it.error,
         })
     });
     let stale: Vec<_> = stale.collect();
+    let signs = app.signs();
+    let refused = signs.iter().any(Signs::is_refused);
     reply::json(&serde_json::json!({
         "ok": true,
-        "alarm": !stale.is_empty(),
+        "alarm": !stale.is_empty() || refused,
         "stale_timestamps": stale,
         "version": env!("CARGO_PKG_VERSION"),
         "repositories": repositories.len(),
@@ -99,7 +105,7 @@ pub(crate) fn health(app: &App) -> Response<Body> {
         "read_only": app.read_only,
         // Who takes a server with a key can hold nodes back: to be seen by whoever looks.
         "holds_online_keys": app.refresher.is_some(),
-        "signs": *app.signs(),
+        "signs": *signs,
     }))
 }
 

@@ -26,6 +26,7 @@ use storage::layout::LayoutError;
 use tokio::sync::Semaphore;
 
 use crate::alarm::Freshness;
+use crate::anchor::Anchor;
 use crate::auth::Access;
 use crate::body::Body;
 use crate::config::{Collect, Limits};
@@ -58,6 +59,8 @@ pub(crate) struct App {
     /// As last looked at.
     pub(crate) fresh: RwLock<Arc<Vec<Freshness>>>,
     pub(crate) alarm_before: Duration,
+    /// The root that it believes; absent: nothing is verified here.
+    pub(crate) anchor: Option<Anchor>,
     /// What it signs itself; absent for a server without a key.
     pub(crate) refresher: Option<Refresher>,
     /// As last signed.
@@ -133,7 +136,8 @@ async fn answer(
     let route = route(&asked.method, path, query)?;
     *word = RouteWord(route.word());
     let credential = asked.headers.get(header::AUTHORIZATION);
-    let tagging = app.access().check(route.right(), credential.map(|value| value.as_bytes()))?;
+    let credential = credential.map(|value| value.as_bytes());
+    let grant = app.access().check(route.right(), route.repository(), credential)?;
     let pushes = matches!(asked.method, Method::POST | Method::PUT | Method::PATCH);
     if pushes {
         refuse_encoding(&asked.headers)?;
@@ -150,7 +154,7 @@ async fn answer(
         Route::DeleteBlob(name, digest) => blobs::delete(&app, name, digest).await,
         Route::Manifest(name, reference) => manifests::read(&app, asked, name, reference).await,
         Route::PutManifest(name, reference, tags) => {
-            let to = Target { name, reference, tags, tagging };
+            let to = Target { name, reference, tags, tagging: grant.tagging };
             manifests::put(&app, asked, to, body, open).await
         }
         Route::DeleteManifest(name, reference) => match reference {
@@ -160,7 +164,11 @@ async fn answer(
         Route::StartUpload(name, start) => match start {
             Start::Session(algorithm) => uploads::start(&app, name, algorithm).await,
             Start::Whole(digest) => uploads::whole(&app, asked, name, digest, body, open).await,
-            Start::Mount(digest, from) => uploads::mount(&app, name, digest, from).await,
+            // A mount makes bytes readable here: only of what the caller may read there.
+            Start::Mount(digest, from) if grant.reads(from.as_ref()) => {
+                uploads::mount(&app, name, digest, from).await
+            }
+            Start::Mount(digest, _) => uploads::start(&app, name, digest.algorithm()).await,
         },
         Route::Upload(name, id, step) => {
             let session = uploads::find(&app, &name, &id).await?;

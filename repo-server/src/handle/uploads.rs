@@ -477,6 +477,12 @@ async fn receive(
     }
     let _permit = permit(app)?;
     let announced = expect_in_order(asked, session)?;
+    if let (Some(announced), Some(exact)) = (announced, body.size_hint().exact())
+        && announced != exact
+    {
+        // Before a byte of it is written.
+        return Err(other_length(announced, exact));
+    }
     let most = app.limits.blob_bytes.saturating_sub(session.stored());
     if body.size_hint().lower() > most {
         return Err(too_large(app));
@@ -512,10 +518,7 @@ async fn receive(
         }
     }
     match announced {
-        Some(announced) if announced != total => {
-            let text = format!("Content-Range announces {announced} bytes, {total} came");
-            Err(ApiError::bad(Code::SizeInvalid, text))
-        }
+        Some(announced) if announced != total => Err(other_length(announced, total)),
         _ => Ok(writing),
     }
 }
@@ -542,6 +545,11 @@ async fn write(
         Ok(Some(writing))
     });
     written.await?.ok_or_else(unknown)
+}
+
+fn other_length(announced: u64, came: u64) -> ApiError {
+    let text = format!("Content-Range announces {announced} bytes, {came} came");
+    ApiError::bad(Code::SizeInvalid, text)
 }
 
 fn too_large(app: &App) -> ApiError {

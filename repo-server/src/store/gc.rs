@@ -17,22 +17,25 @@
 //!
 //! Every step is one removal, durable by itself: a collection that is cut off anywhere has thrown
 //! away less, and the next one does the rest. When a needed manifest or a TUF metadata file
-//! cannot be read, nobody knows what it needs; then nothing at all is thrown away.
+//! cannot be read, nobody knows what it needs; then nothing at all is thrown away. One that can be
+//! read and is no TUF metadata, or more than anybody reads as such, names nothing: otherwise whoever
+//! may push a blob could stop collections for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use formats::digest::Digest;
+use formats::digest::{Algorithm, Digest};
 use formats::oci::MANIFEST_LIMIT;
-use serde::Deserialize;
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
 use super::backend::{Kind, Link, Refs, Stored};
 use super::facts::Facts;
 use super::{Read, State, Store, StoreError};
 
-/// 64 MiB: ten times the largest targets metadata anybody publishes.
-const METADATA_LIMIT: u64 = 64 << 20;
+/// 5 MiB: what nodes take for targets metadata; other clients take less.
+const METADATA_LIMIT: u64 = 5 << 20;
 
 /// Blobs removed while writers wait.
 const BATCH: usize = 64;
@@ -167,7 +170,7 @@ impl Store {
                 refs.insert(reference.to_owned(), entry.clone());
             }
         }
-        let mut marks = Marks { store: self, needed: BTreeSet::new(), attached: BTreeMap::new() };
+        let mut marks = Marks::new(self);
         for link in links.iter().filter(|link| link.kind == Kind::Manifest) {
             let facts = match marks.facts(state, &link.digest) {
                 // Damaged, it is attached to nothing; if it is needed, that is found out below.
@@ -244,9 +247,16 @@ struct Marks<'a> {
     needed: BTreeSet<Digest>,
     /// Manifests by what they are attached to.
     attached: BTreeMap<Digest, Vec<Digest>>,
+    /// TUF metadata that was read, each once however often it is named.
+    read: BTreeSet<Digest>,
 }
 
-impl Marks<'_> {
+impl<'a> Marks<'a> {
+    fn new(store: &'a Store) -> Self {
+        let (needed, attached, read) = Default::default();
+        Marks { store, needed, attached, read }
+    }
+
     fn mark(&mut self, state: &mut State, mut open: Vec<Digest>) -> Result<(), StoreError> {
         while let Some(digest) = open.pop() {
             if !self.needed.insert(digest.clone()) {
@@ -259,7 +269,9 @@ impl Marks<'_> {
             open.extend(facts.manifests.iter().map(|(child, _)| child.clone()));
             open.extend(facts.subject.iter().cloned());
             for metadata in &facts.metadata {
-                open.extend(self.targets(metadata)?);
+                if self.read.insert(metadata.clone()) {
+                    open.extend(self.targets(metadata)?);
+                }
             }
             for blob in &facts.blobs {
                 self.blob(blob, &mut open);
@@ -299,34 +311,96 @@ impl Marks<'_> {
         }
     }
 
-    /// The hashes that a TUF metadata file gives its targets. Signatures do not matter: here, a
-    /// stranger's word only keeps more.
+    /// The hashes that a TUF metadata file gives its targets; none when it is no such file.
+    /// Signatures do not matter: here, a stranger's word only keeps more.
     fn targets(&self, metadata: &Digest) -> Result<Vec<Digest>, StoreError> {
-        #[derive(Deserialize)]
-        struct File {
-            signed: Signed,
-        }
-        #[derive(Deserialize)]
-        struct Signed {
-            #[serde(default)]
-            targets: BTreeMap<String, Target>,
-        }
-        #[derive(Deserialize)]
-        struct Target {
-            hashes: BTreeMap<String, String>,
+        let Some(blob) = self.store.backend.open_blob(metadata)? else {
+            // It cannot be served either, so nobody follows it.
+            return Ok(Vec::new());
+        };
+        if blob.len() > METADATA_LIMIT {
+            return Ok(Vec::new());
         }
         match self.store.read(metadata, METADATA_LIMIT)? {
-            Read::Bytes(bytes) => {
-                let unknowable = |_| StoreError::Unknowable(metadata.clone());
-                let file: File = serde_json::from_slice(&bytes).map_err(unknowable)?;
-                let hashes = file.signed.targets.into_values().flat_map(|it| it.hashes);
-                let digest = |(name, hex): (String, String)| format!("{name}:{hex}").parse().ok();
-                Ok(hashes.filter_map(digest).collect())
-            }
-            // It cannot be served either, so nobody follows it.
+            Read::Bytes(bytes) => Ok(targets_of(&bytes)),
             Read::Missing => Ok(Vec::new()),
             Read::Damaged => Err(StoreError::Unknowable(metadata.clone())),
         }
+    }
+}
+
+/// Every digest that stands under the name of its algorithm, as the hashes of targets do. What is
+/// odd or not JSON takes nothing away from what stands before it. Keeps nothing else in memory.
+fn targets_of(bytes: &[u8]) -> Vec<Digest> {
+    let mut found = Vec::new();
+    let mut document = serde_json::Deserializer::from_slice(bytes);
+    let walked = Walk { name: "", found: &mut found }.deserialize(&mut document);
+    if let Err(error) = walked {
+        tracing::debug!(%error, "pushed as TUF metadata, and is none");
+    }
+    found
+}
+
+/// A value of a JSON document, and the member's name that it has.
+struct Walk<'a> {
+    name: &'a str,
+    found: &'a mut Vec<Digest>,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        if Algorithm::from_name(self.name).is_ok()
+            && let Ok(digest) = format!("{}:{text}", self.name).parse()
+        {
+            self.found.push(digest);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Walk { name: "", found: &mut *self.found })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(name) = members.next_key::<String>()? {
+            members.next_value_seed(Walk { name: &name, found: &mut *self.found })?;
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 }
 

@@ -320,6 +320,15 @@ impl Store {
         Ok(Some(bytes))
     }
 
+    /// The bytes of a blob of at most `max` bytes, verified; `None` when it is not there, damaged or
+    /// longer. Keeps nothing in memory.
+    pub(crate) fn bytes(&self, digest: &Digest, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(match self.read(digest, max)? {
+            Read::Bytes(bytes) => Some(bytes),
+            Read::Missing | Read::Damaged => None,
+        })
+    }
+
     /// A whole blob of at most `max` bytes, verified.
     fn read(&self, digest: &Digest, max: u64) -> Result<Read, StoreError> {
         let Some(blob) = self.backend.open_blob(digest)? else { return Ok(Read::Missing) };

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use formats::digest::Digest;
 use formats::oci::{Descriptor, RepositoryName, Tag};
+use storage::layout::LayoutError;
 
 use super::backend::{Kind, Upload, UploadKey};
 use super::catalog::Repository;
@@ -163,36 +164,77 @@ impl Store {
         if self.with(name, |it| it.manifests.contains_key(&digest)) != Some(true) {
             self.usage.expect_room(name, facts.len)?;
         }
+        let named = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        let moved: Vec<&Tag> = named.into_iter().chain(tags).collect();
+        if *tagging == Tagging::CreateOnly {
+            // Before anything is stored: what is refused leaves nothing.
+            self.expect_free(name, &moved, &digest)?;
+        }
+        let before = Before::of(self, &state, name, &digest)?;
         backend.put_blob(&digest, bytes)?;
         self.usage.add(&digest, facts.len);
         backend.add_link(name, Kind::Manifest, &digest, &media_type)?;
         state.facts.insert(digest.clone(), Arc::clone(&facts));
         state.link(name, Kind::Manifest, &digest, &media_type);
-
         let descriptor = Descriptor::new(&media_type, digest.clone(), facts.len);
-        let named = match reference {
-            Reference::Tag(tag) => Some(tag),
-            Reference::Digest(_) => None,
+        let tagged = self.set_tags(name, &moved, &descriptor, *tagging);
+        let restored = match &tagged {
+            // Refused before anything was written. After a failed write nobody knows which tags count.
+            Err(StoreError::TagIsThere(_) | StoreError::Layout(LayoutError::IndexTooLarge(_))) => {
+                before.restore(self, &mut state, name, &digest)
+            }
+            _ => Ok(()),
         };
-        let moved = named.into_iter().chain(tags);
-        let moved: Vec<_> = moved.map(|tag| format!("{name}:{tag}")).collect();
-        if !moved.is_empty() {
-            backend.update_refs(&mut |refs| {
-                let held = |tag: &&String| {
-                    let there = refs.get(*tag);
-                    there.is_some_and(|there| there.digest != descriptor.digest)
-                };
-                if *tagging == Tagging::CreateOnly
-                    && let Some(tag) = moved.iter().find(held)
-                {
-                    return Err(StoreError::TagIsThere(tag.clone()));
-                }
-                refs.extend(moved.iter().map(|tag| (tag.clone(), descriptor.clone())));
-                Ok(())
-            })?;
-        }
+        // Also after an error: what was taken back must not be shown.
         self.rebuild(&mut state)?;
-        Ok((digest, facts))
+        tagged.and(restored).map(|()| (digest, facts))
+    }
+
+    /// Refuses tags that stand for something else, as far as this server knows.
+    fn expect_free(
+        &self,
+        name: &RepositoryName,
+        tags: &[&Tag],
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let held = |it: &Repository| {
+            let mut tags = tags.iter();
+            tags.find(|tag| it.tags.get(**tag).is_some_and(|there| there != digest)).copied()
+        };
+        match self.with(name, |it| held(it).cloned()).flatten() {
+            Some(tag) => Err(StoreError::TagIsThere(format!("{name}:{tag}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves tags to a manifest, all at once; where somebody else writes, too, under their lock.
+    fn set_tags(
+        &self,
+        name: &RepositoryName,
+        tags: &[&Tag],
+        descriptor: &Descriptor,
+        tagging: Tagging,
+    ) -> Result<(), StoreError> {
+        if tags.is_empty() {
+            return Ok(());
+        }
+        let moved: Vec<_> = tags.iter().map(|tag| format!("{name}:{tag}")).collect();
+        self.writable()?.update_refs(&mut |refs| {
+            let held = |tag: &&String| {
+                let there = refs.get(*tag);
+                there.is_some_and(|there| there.digest != descriptor.digest)
+            };
+            if tagging == Tagging::CreateOnly
+                && let Some(tag) = moved.iter().find(held)
+            {
+                return Err(StoreError::TagIsThere(tag.clone()));
+            }
+            refs.extend(moved.iter().map(|tag| (tag.clone(), descriptor.clone())));
+            Ok(())
+        })
     }
 
     /// Removes a tag; `false` when there is none (end-9).
@@ -256,6 +298,45 @@ impl Store {
         state.unlink(name, Kind::Blob, digest);
         self.rebuild(&mut state)?;
         Ok(true)
+    }
+}
+
+/// What there was of a manifest before it was pushed: what a refused push goes back to.
+struct Before {
+    linked: bool,
+    stored: bool,
+}
+
+impl Before {
+    fn of(
+        store: &Store,
+        state: &super::State,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Self, StoreError> {
+        let linked = state.links.get(name).is_some_and(|it| it.manifests.contains_key(digest));
+        Ok(Before { linked, stored: store.backend.open_blob(digest)?.is_some() })
+    }
+
+    /// Under the lock of the state. On a storage that others write, too, the bytes stay: somebody may
+    /// have linked them, and they are garbage else.
+    fn restore(
+        &self,
+        store: &Store,
+        state: &mut super::State,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        if !self.linked {
+            store.backend.remove_link(name, Kind::Manifest, digest)?;
+            state.unlink(name, Kind::Manifest, digest);
+        }
+        if !self.stored && !store.is_shared() && !state.pinned.contains(digest) {
+            store.backend.remove_blob(digest)?;
+            state.facts.remove(digest);
+            store.usage.remove(digest);
+        }
+        Ok(())
     }
 }
 

@@ -249,15 +249,27 @@ pub fn refresh(
 ) -> Result<ChangeReport, SignerError> {
     let before = Base::latest(registry, signing, now)?.published;
     let expiry = signing.periods(expiry)?;
-    let state = plan::refresh(&before.state, &signing.keys, &expiry, now)?;
+    let published = renew(registry, signing, &before, &expiry, now)?;
+    let (name, manifest) = (repository_name(registry), published.manifest.to_string());
+    signing.record(&[Event::published(&name, &manifest, &published.state, false, now)])?;
+    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), Vec::new()))
+}
+
+/// Renews snapshot and timestamp of a state that the caller has judged; nothing else is signed, and
+/// nothing is published when `latest` moved since. The log has the signatures before that; the caller
+/// writes down that the state is public.
+pub fn renew(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    before: &Published,
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Result<Published, SignerError> {
+    let state = plan::refresh(&before.state, &signing.keys, expiry, now)?;
     plan::check_online(&state, &signing.policy, now)?;
     signing.record(&online_events(&state, "refresh", "refresh", now))?;
     let manifest = published::publish(registry, Some(&before.manifest), &state, None)?;
-    let repository = repository_name(registry);
-    let event = Event::published(&repository, &manifest.to_string(), &state, false, now);
-    signing.record(&[event])?;
-    let published = Published { manifest, state };
-    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), Vec::new()))
+    Ok(Published { manifest, state })
 }
 
 fn report(

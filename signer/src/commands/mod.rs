@@ -21,7 +21,7 @@ mod verify;
 
 pub use bundle::{BundleReport, BundleRequest, Form, Selection, bundle, form_of};
 pub use ceremony::{Delivery, Signing};
-pub use change::{ChangeReport, Edit, EditOptions, Rotation, edit, refresh};
+pub use change::{ChangeReport, Edit, EditOptions, Rotation, edit, refresh, renew};
 pub use channel::{ChannelPreview, ChannelReport, ChannelsReport, SEEN, channel, list as channels};
 pub use init::{InitReport, InitRequest, init};
 pub use inspect::{InspectReport, inspect};

@@ -113,6 +113,11 @@ impl Expiry {
         Ok(self)
     }
 
+    /// The period that was given for a top-level role, in seconds.
+    pub fn period(&self, role: &Role) -> Option<u64> {
+        self.periods.get(role).copied()
+    }
+
     /// The same with the longest that bundles may be valid offline, in seconds (0: not at all), and
     /// the role that signs for it, if it changes: a delegated one, or `targets`.
     pub fn with_offline(mut self, longest: u64, role: Option<String>) -> Result<Self, ExpiryError> {
@@ -188,7 +193,8 @@ pub(super) fn limit_of(role: &Role) -> u64 {
     if *role == Role::Timestamp { LONGEST_TIMESTAMP } else { LONGEST }
 }
 
-fn default_period(role: &Role) -> u64 {
+/// How long metadata of a role lasts where nobody says otherwise, in seconds.
+pub fn default_period(role: &Role) -> u64 {
     match role {
         Role::Root => 365 * DAY,
         Role::Targets | Role::Delegated(_) => 90 * DAY,

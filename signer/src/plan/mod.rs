@@ -27,7 +27,7 @@ mod rollout;
 mod sign;
 
 pub use assemble::{Missing, Offline, assemble, check_versions, missing};
-pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, parse_duration, period_of};
+pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, default_period, parse_duration, period_of};
 pub use lint::{Component, Finding, Level, check_fit, check_online, lint, lint_change};
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
 pub use release::{Proposal as ReleaseProposal, check_offer, check_release, security_version};

@@ -1,0 +1,123 @@
+//! What the server believes of the repository that it shows: what chains from the trust root that
+//! its operator gave it (`--refresh-root`), and nothing else.
+//!
+//! ```text
+//!  --refresh-root ─┐
+//!  latest of [ns/]tuf ─► files, bounded ─► verified as nodes do it ─► alarm, renewal
+//! ```
+//!
+//! Whoever may push chooses the bytes. So all of them together are bounded, and none of them says
+//! which root they are judged from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use formats::digest::{Digest, Sha256};
+use formats::oci::{Manifest, RepositoryName, annotation, media_type};
+use formats::reason::Reason;
+use formats::tuf::{REPOSITORY, Root};
+use signer::journal::payload_digest;
+use signer::published::Published;
+use signer::state::{State, self_signed};
+
+use crate::error::ServerError;
+use crate::route::Reference;
+use crate::store::{Store, StoreError, chain};
+
+/// 1 MiB: twice what nodes take for a root.
+const ROOT_LIMIT: u64 = 1 << 20;
+
+/// 5 MiB: what nodes take for the largest file, targets.
+const FILE_LIMIT: u64 = 5 << 20;
+
+/// 32 MiB: ten times the files of the largest repository we plan; bounds what a pusher makes us
+/// read and hold at every look.
+const STATE_LIMIT: u64 = 32 << 20;
+
+/// Why a state is not believed, with its stable code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) reason: Reason,
+    pub(crate) text: String,
+}
+
+impl Refused {
+    pub(crate) fn new(reason: Reason, text: impl fmt::Display) -> Self {
+        Refused { reason, text: text.to_string() }
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Refused::new(Reason::StoreIo, chain(&error))
+    }
+}
+
+/// A trust root of the operator's.
+#[derive(Clone)]
+pub(crate) struct Anchor(Arc<Vec<u8>>);
+
+impl fmt::Debug for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Anchor of {} bytes", self.0.len())
+    }
+}
+
+impl Anchor {
+    /// Reads the root, which nobody but root and the server's user may be able to change.
+    pub(crate) fn read(path: &Path) -> Result<Self, ServerError> {
+        let bytes = storage::private::read_trusted(path, ROOT_LIMIT)
+            .map_err(|error| ServerError::trusted("--refresh-root", error))?;
+        self_signed(&bytes, "the trust root").map_err(|error| {
+            ServerError::Config(format!("--refresh-root {}: {}", path.display(), chain(&error)))
+        })?;
+        Ok(Anchor(Arc::new(bytes)))
+    }
+
+    /// Which repository it is, by what its root keys signed: the id in the root, or this root where
+    /// it has none. The first root of a pushed state says nothing: roots before this one are not
+    /// verified.
+    pub(crate) fn identity(&self, newest: &Root) -> Sha256 {
+        match newest.unknown.get(REPOSITORY).and_then(|id| id.as_str()) {
+            Some(id) => Sha256::of(id.as_bytes()),
+            None => payload_digest(&self.0),
+        }
+    }
+
+    /// The newest state of a repository, verified from this root. Blocks.
+    pub(crate) fn load(&self, store: &Store, name: &RepositoryName) -> Result<Published, Refused> {
+        let latest = Reference::Tag("latest".parse().expect("is a tag by the grammar"));
+        let Some((manifest, _)) = store.resolve(name, &latest)? else {
+            return Err(Refused::new(Reason::TargetNotFound, format!("{name} holds no state yet")));
+        };
+        let files = files(store, &manifest)?;
+        let state = State::verify(&files, Some(self.0.as_slice()))
+            .map_err(|error| Refused::new(error.reason(), chain(&error)))?;
+        Ok(Published { manifest, state })
+    }
+}
+
+/// The files of a state by their TUF names, verified against the manifest's digests only.
+fn files(store: &Store, manifest: &Digest) -> Result<BTreeMap<String, Vec<u8>>, Refused> {
+    let refused = |text: String| Refused::new(Reason::BundleFormat, text);
+    let missing = |digest: &Digest| refused(format!("{digest} is missing, damaged or too large"));
+    let bytes = store.document(manifest)?.ok_or_else(|| missing(manifest))?;
+    let read = Manifest::parse(&bytes).map_err(|error| refused(chain(&error)))?;
+    if read.artifact_type.as_deref() != Some(media_type::TUF_STATE) {
+        return Err(refused("what `latest` stands for is no TUF state".to_owned()));
+    }
+    let (mut files, mut left) = (BTreeMap::new(), STATE_LIMIT);
+    for layer in read.layers {
+        let Some(file) = layer.annotation(annotation::TUF_FILENAME) else { continue };
+        let bytes = store.bytes(&layer.digest, left.min(FILE_LIMIT))?;
+        let bytes = bytes.ok_or_else(|| missing(&layer.digest))?;
+        left = left.saturating_sub(bytes.len() as u64);
+        if files.insert(file.to_owned(), bytes).is_some() {
+            let file: String = file.chars().take(80).collect();
+            return Err(refused(format!("the state holds {file:?} twice")));
+        }
+    }
+    Ok(files)
+}
