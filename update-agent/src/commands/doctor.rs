@@ -381,6 +381,7 @@ fn floor(agent: &Agent) -> Answer {
     // Only a verifying chooser could look at it.
     let chooser = agent.config.boot.verity && agent.disk.chooser_booted();
     match judged.guarantee {
+        Guarantee::Tpm if judged.open => Ok((Level::Weak, text)),
         Guarantee::Tpm if chooser => match agent.disk.chooser_floor() {
             ChooserFloor::At(_) if !judged.older_state => good(text),
             ChooserFloor::At(_) => Ok((Level::Weak, text)),
