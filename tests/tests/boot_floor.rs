@@ -2,16 +2,18 @@
 //! swtpm, which other people wrote; raw commands through its socket, no kernel needed.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
-
 use formats::reason::{Exit, Reason};
 use formats::tpm::{Command as ToTpm, Mark, Shape, TpmError, parse_counter, parse_done};
 use racklet_tests::rig::{Node, Release, World};
+use storage::files::FsDir;
+use storage::record;
 use update_agent::tpm::{Counter, Found, Keys};
 use update_core::floor::Hold;
 
@@ -130,8 +132,8 @@ fn age(node: &Node, mark: Mark, steps: u64) {
         "security_version": mark.origin + steps,
         "tpm": { "index": INDEX, "base": value + 1, "origin": mark.origin, "counter": made },
     });
-    let dir = storage::files::FsDir::open(&node.state()).expect("open the state");
-    storage::record::write(&dir, "floor", floor.to_string().as_bytes()).expect("write the floor");
+    let dir = FsDir::open(&node.state()).expect("open the state");
+    record::write(&dir, "floor", floor.to_string().as_bytes()).expect("write the floor");
 }
 
 impl Drop for Tpm {
@@ -344,15 +346,15 @@ fn a_tpm_with_a_past_counts_from_where_it_stands() {
 
 /// The floor of the file alone.
 fn update_agent_floor(node: &Node) -> u64 {
-    let dir = storage::files::FsDir::open(&node.state()).expect("open the state");
-    let found = storage::record::read(&dir, "floor").expect("read").expect("a floor");
+    let dir = FsDir::open(&node.state()).expect("open the state");
+    let found = record::read(&dir, "floor").expect("read").expect("a floor");
     let floor = formats::boot_record::Floor::parse(&found.record.payload).expect("a floor");
     floor.security_version
 }
 
 fn secret(node: &Node) -> Vec<u8> {
-    let dir = storage::files::FsDir::open(&node.state()).expect("open the state");
-    storage::record::read(&dir, "tpm-secret").expect("read").expect("a secret").record.payload
+    let dir = FsDir::open(&node.state()).expect("open the state");
+    record::read(&dir, "tpm-secret").expect("read").expect("a secret").record.payload
 }
 
 /// Another program can open the TPM, and cannot count: not without the secret, and after the boot has
@@ -364,7 +366,7 @@ fn another_process_cannot_count_and_nobody_after_the_boot() {
     let mut tpm = tpm.expect("asked for");
     let secret = secret(&node);
     let mode = fs::metadata(node.state().join("tpm-secret.0")).expect("the secret's file");
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o600);
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     let mut stranger = Stranger::open(&node);
     assert!(matches!(stranger.count(b""), Err(TpmError::Auth(_))));
     assert!(matches!(stranger.count(b"guessed"), Err(TpmError::Auth(_))));

@@ -338,8 +338,11 @@ impl State {
         Ok(record::read(&self.dir, "tpm-secret")?.map(|found| found.record.payload))
     }
 
-    /// Makes it durable.
+    /// Makes it durable. One that cannot be read any more opens nothing and is given up.
     pub fn save_tpm_secret(&self, _: &Held, secret: &[u8]) -> Result<(), AgentError> {
+        if record::read(&self.dir, "tpm-secret").is_err() {
+            record::remove(&self.dir, "tpm-secret")?;
+        }
         self.write("tpm-secret", secret)
     }
 

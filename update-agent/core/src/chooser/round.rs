@@ -76,7 +76,6 @@ impl Round {
             self.below.push(attempt);
             return Refused::Keeps;
         }
-        // A slot that yields to another one only below the floor is the last that is left.
         match is_given_up(flags, before, slot, why) {
             true => Refused::Edit(FlagEdit::Refuse(slot)),
             false => Refused::Keeps,
@@ -85,10 +84,13 @@ impl Round {
 
     /// What is written when an attempt is ready to start: the slots below the floor are given up, now that
     /// there is one above it.
-    pub fn ready(&self) -> impl Iterator<Item = FlagEdit> {
-        let above = matches!(self.floor, ChooserFloor::At(_));
-        let below = self.below.iter().filter(move |_| above);
-        below.map(|attempt| FlagEdit::Refuse(attempt.slot)).collect::<Vec<_>>().into_iter()
+    pub fn ready(&self) -> Vec<FlagEdit> {
+        match self.floor {
+            ChooserFloor::At(_) => {
+                self.below.iter().map(|attempt| FlagEdit::Refuse(attempt.slot)).collect()
+            }
+            ChooserFloor::Unset | ChooserFloor::Open(_) => Vec::new(),
+        }
     }
 }
 
@@ -128,8 +130,8 @@ mod tests {
                 (Unreadable, _) => Reason::SlotIo,
                 (Good(own), ChooserFloor::At(floor)) if own < floor => Reason::SecverFloor,
                 (Good(_), floor) => {
-                    let edits: Vec<FlagEdit> = round.ready().collect();
-                    let after = edits.into_iter().fold(flags, |flags, edit| edit.apply(flags));
+                    let after =
+                        round.ready().into_iter().fold(flags, |flags, edit| edit.apply(flags));
                     return (Some((attempt.slot, floor)), after, round.refused().to_vec());
                 }
             };
