@@ -6,7 +6,10 @@ use formats::gpt::header::Header;
 use formats::gpt::{Geometry, Table, TableCopy};
 use formats::grub_env::GrubEnv;
 use formats::record::Record;
-use formats::tpm::{HEADER_LEN, Public, RESPONSE_LIMIT, parse_counter, parse_done, response_len};
+use formats::tpm::{
+    Form, HEADER_LEN, Public, RESPONSE_LIMIT, parse_bare, parse_counter, parse_done, parse_session,
+    response_len,
+};
 use formats::uboot_env::{EnvCopy, Layout, parse_config};
 use update_core::chooser::{Proof, Trailer};
 
@@ -94,11 +97,18 @@ pub fn record(data: &[u8]) -> bool {
 /// Answers of a TPM: whatever comes over its device or socket.
 pub fn tpm(data: &[u8]) -> bool {
     let public = Public::parse(data, 0x0180_5241);
-    if let Ok(public) = &public
-        && let Some(mark) = public.mark()
-    {
-        assert_eq!(mark.floor(mark.base), Some(mark.origin));
+    if let Ok(public) = &public {
+        let beside = public.mark();
+        let own = match public.counter() {
+            Some(Form::Open(mark)) => Some(mark),
+            Some(Form::Guarded) | None => None,
+        };
+        assert!(beside.is_none() || public.counter().is_none(), "an index is one thing");
+        for mark in [beside, own].into_iter().flatten() {
+            assert_eq!(mark.floor(mark.base), Some(mark.origin));
+        }
     }
+    let _ = (parse_bare(data), parse_session(data));
     if let Some(header) = data.first_chunk::<HEADER_LEN>()
         && let Ok(len) = response_len(header)
     {

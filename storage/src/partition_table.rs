@@ -11,10 +11,14 @@
 //!
 //! After a cut anywhere in [`write()`] the next [`load`] finds the old table or the new one, whole;
 //! which one is what a boot loader that prefers the primary copy finds as well.
+//!
+//! A primary that is whole but says nothing of use does not cost the disk a backup that does: callers
+//! who know what a table has to say ask with [`load_by`], [`repair_by`] and [`write_by`], which take
+//! such a backup and never write over it before the primary says the same.
 
 use formats::gpt::header::Header;
 use formats::gpt::{
-    Choice, CopyRead, Geometry, GptError, Image, NoTable, Table, TableCopy, choose,
+    Choice, CopyRead, Geometry, GptError, Image, NoTable, Table, TableCopy, choose_by,
 };
 use formats::reason::Reason;
 
@@ -70,16 +74,30 @@ impl TableError {
     }
 }
 
+/// Whether a table says what its reader needs of it: that some slot can be booted, for one.
+pub type Says<'a> = &'a dyn Fn(&Table) -> bool;
+
+/// Any table will do.
+const ANYTHING: Says<'static> = &|_| true;
+
 /// Reads the table, without writing anything. [`Choice::repair`] names a copy that is invalid or
 /// differs; [`repair`] and [`write()`] make it good.
 pub fn load(device: &dyn BlockDevice) -> Result<Choice, TableError> {
+    load_by(device, ANYTHING)
+}
+
+/// [`load`]; a valid backup of the same partitions counts where it alone says what is needed.
+pub fn load_by(device: &dyn BlockDevice, says: Says<'_>) -> Result<Choice, TableError> {
     let geometry = geometry(device)?;
     let primary = read_copy(device, geometry, TableCopy::Primary, 1)?;
     // A disk that an image was copied to may be longer than the image: the primary header knows
     // where its backup lies.
     let backup_lba = primary.header().map_or(geometry.last_lba(), Header::backup_lba);
     let backup = read_copy(device, geometry, TableCopy::Backup, backup_lba)?;
-    choose(primary, backup)
+    let prefers_backup = |primary: &Table, backup: &Table| {
+        same_partitions(primary, backup) && !says(primary) && says(backup)
+    };
+    choose_by(primary, backup, &prefers_backup)
         .map_err(|source| TableError::NoTable { device: device.describe(), source })
 }
 
@@ -87,7 +105,12 @@ pub fn load(device: &dyn BlockDevice) -> Result<Choice, TableError> {
 ///
 /// The whole losing copy is rewritten from the winner; a crash leaves the winner as it is.
 pub fn repair(device: &dyn BlockDevice) -> Result<Choice, TableError> {
-    let choice = load(device)?;
+    repair_by(device, ANYTHING)
+}
+
+/// [`repair`] after [`load_by`].
+pub fn repair_by(device: &dyn BlockDevice, says: Says<'_>) -> Result<Choice, TableError> {
+    let choice = load_by(device, says)?;
     if let Some(copy) = choice.repair {
         put(device, &choice.table, copy)?;
     }
@@ -99,7 +122,12 @@ pub fn repair(device: &dyn BlockDevice) -> Result<Choice, TableError> {
 /// Nothing is written when the disk says the same already. After a crash or an error the disk has
 /// the old table or the new one; calling it again completes it.
 pub fn write(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError> {
-    let old = load(device)?;
+    write_by(device, table, ANYTHING)
+}
+
+/// [`write()`]; the old table is that of [`load_by`].
+pub fn write_by(device: &dyn BlockDevice, table: &Table, says: Says<'_>) -> Result<(), TableError> {
+    let old = load_by(device, says)?;
     if !same_partitions(&old.table, table) {
         return Err(TableError::Changed(device.describe()));
     }

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!  read    both ──► the newest whole one        one damaged: the other   both damaged: store_corrupt
-//!  first   both copies, one after the other     one damaged, the other absent: never written
-//!  write   sequence + 1 ──► over the older or damaged copy, atomically; the newest stays untouched
+//!  write   sequence + 1 ──► over the older or damaged copy, atomically ──► over the other one
+//!  mend    the newest whole one ──► over a copy that is damaged, behind or absent
 //!  remove  older ──► newest                     a stale record never comes back
 //! ```
 //!
 //! [`Files`] already replaces a file whole; the second copy guards against what breaks that
-//! promise: media that tear, file systems that lose, and bits that rot.
+//! promise: media that tear, file systems that lose, and bits that rot. Both copies say the same
+//! between two writes, so damage to either changes nothing that is read. Between the two halves of a
+//! write one copy is behind; after a cut there it stays behind until [`mend`] or the next write.
 
 use formats::record::{OVERHEAD, PAYLOAD_LIMIT, Record, RecordError};
 
@@ -19,8 +21,33 @@ use crate::files::{Files, StoreError};
 pub struct Found {
     /// The newest whole copy.
     pub record: Record,
-    /// What is wrong with the other copy, if it is there and damaged. The next write mends it.
-    pub damaged: Option<RecordError>,
+    /// What is wrong with the other copy. [`mend`] and the next write make it good.
+    pub flaw: Option<Flaw>,
+}
+
+/// What is wrong with one copy of a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// Its bytes are not what was written.
+    #[error("{file} is damaged: {error}")]
+    Damaged {
+        /// The copy.
+        file: String,
+        /// What the parser said.
+        error: RecordError,
+    },
+    /// A write was cut before it.
+    #[error("{file} is behind the other copy")]
+    Behind {
+        /// The copy.
+        file: String,
+    },
+    /// It is not there.
+    #[error("{file} is missing")]
+    Absent {
+        /// The copy.
+        file: String,
+    },
 }
 
 /// Reads a record; `None` when it was never written.
@@ -28,8 +55,7 @@ pub fn read(files: &dyn Files, name: &str) -> Result<Option<Found>, StoreError> 
     Ok(Copies::read(files, name)?.newest(name)?.map(|(_, found)| found))
 }
 
-/// Writes a record and gives its sequence number. The first write makes both copies: from then on a
-/// copy that is absent tells that the record was never finished.
+/// Writes a record, both copies of it, and gives its sequence number.
 ///
 /// A crash or an error leaves the record that was there before, or the new one. When both copies
 /// are damaged nothing is written: [`remove`] the record first, on purpose.
@@ -37,18 +63,41 @@ pub fn read(files: &dyn Files, name: &str) -> Result<Option<Found>, StoreError> 
 /// Callers hold the state lock: of two writers at once, one would be lost.
 pub fn write(files: &dyn Files, name: &str, payload: &[u8]) -> Result<u64, StoreError> {
     let copies = Copies::read(files, name)?;
-    let (targets, sequence): (&[usize], u64) = match copies.newest(name)? {
-        Some((1, found)) => (&[0], found.record.sequence.wrapping_add(1)),
-        Some((_, found)) => (&[1], found.record.sequence.wrapping_add(1)),
-        None => (&[0, 1], 1),
+    let (first, sequence) = match copies.newest(name)? {
+        Some((nth, found)) => (1 - nth, found.record.sequence.wrapping_add(1)),
+        None => (0, 1),
     };
     let too_large = |_| StoreError::TooLarge { name: name.to_owned(), max: PAYLOAD_LIMIT as u64 };
     let record = Record { sequence, payload: payload.to_vec() };
     let bytes = record.to_bytes().map_err(too_large)?;
-    for target in targets {
-        files.write_atomic(&copy_name(name, *target), &bytes)?;
+    // The newest copy stays untouched until the other one is newer.
+    for nth in [first, 1 - first] {
+        files.write_atomic(&copy_name(name, nth), &bytes)?;
     }
     Ok(sequence)
+}
+
+/// Writes a copy with a flaw again, from the newest whole one; gives what was wrong with it.
+///
+/// The newest copy is not touched. Callers hold the state lock.
+pub fn mend(files: &dyn Files, name: &str) -> Result<Option<Flaw>, StoreError> {
+    let Some((nth, found)) = Copies::read(files, name)?.newest(name)? else { return Ok(None) };
+    let Some(flaw) = found.flaw else { return Ok(None) };
+    let too_large = |_| StoreError::TooLarge { name: name.to_owned(), max: PAYLOAD_LIMIT as u64 };
+    let bytes = found.record.to_bytes().map_err(too_large)?;
+    files.write_atomic(&copy_name(name, 1 - nth), &bytes)?;
+    Ok(Some(flaw))
+}
+
+/// The names of the records among a directory's files, each once, in order.
+pub fn names(files: &dyn Files) -> Result<Vec<String>, StoreError> {
+    let record = |file: &String| {
+        file.strip_suffix(".0").or_else(|| file.strip_suffix(".1")).map(str::to_owned)
+    };
+    let mut names: Vec<String> = files.list()?.iter().filter_map(record).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// Removes a record, damaged or not. After a crash it is there as it was or gone.
@@ -99,9 +148,14 @@ impl Copies {
                 return Err(StoreError::Corrupt { name: name.to_owned(), first, second });
             }
         };
-        let record = whole(newest).cloned();
-        let damaged = error(1 - newest).cloned();
-        Ok(record.map(|record| (newest, Found { record, damaged })))
+        let file = copy_name(name, 1 - newest);
+        let flaw = match (error(1 - newest), whole(1 - newest)) {
+            (Some(error), _) => Some(Flaw::Damaged { file, error: error.clone() }),
+            (None, None) => Some(Flaw::Absent { file }),
+            (None, other) if other != whole(newest) => Some(Flaw::Behind { file }),
+            _ => None,
+        };
+        Ok(whole(newest).cloned().map(|record| (newest, Found { record, flaw })))
     }
 }
 

@@ -4,9 +4,13 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use formats::gpt::{Image, TableCopy};
+use formats::gpt_attrs::SlotAttrs;
 use formats::reason::{Exit, Reason};
 use racklet_tests::rig::{CLEAR, Node, TRIES, World, confirmed, trial};
 use rustix::process::Signal;
+use storage::block::{Access, BlockDevice as _, FileDevice};
+use storage::partition_table;
 
 /// A node whose slot b is on trial.
 fn on_trial(world: &World) -> Node {
@@ -361,4 +365,52 @@ fn the_units_are_right_by_systemd_analyze() {
         .map(str::to_owned)
         .collect();
     assert!(said.is_empty(), "{said:#?}");
+}
+
+/// Writes one copy of the partition table alone, with the flags of both slots cleared.
+fn clear_flags_of(node: &Node, copy: TableCopy) {
+    let device = FileDevice::open(node.disk.path(), Access::Write).expect("open the disk");
+    let table = partition_table::load(&device).expect("a table").table;
+    let slots = ["root-a", "root-b"].map(|label| table.find(label).expect("a slot"));
+    let cleared = slots.map(|one| (one.number, SlotAttrs::CLEARED.put_into(one.attributes)));
+    let Image { array, array_offset, header, header_offset } =
+        table.with_attributes(&cleared).expect("clear the flags").image(copy);
+    device.write_at(&array, array_offset).expect("write the table");
+    device.write_at(&header, header_offset).expect("write the table");
+    device.sync().expect("sync");
+}
+
+/// The primary table is whole and says that nothing can be booted; the backup knows better. It is booted
+/// from, and only then the primary is written again.
+#[test]
+fn the_only_table_that_names_a_bootable_slot_counts() {
+    let world = World::with_repository();
+    let v1 = world.publish_stable("1.0.0", 1);
+    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
+    clear_flags_of(&node, TableCopy::Primary);
+    let output = node.agent_in_words(&["doctor"]).finish().output();
+    assert!(output.contains("the Primary copy is damaged or differs"), "{output}");
+    assert_eq!(node.boot(), "a");
+    node.disk.expect(confirmed(1), CLEAR);
+    // The same for an edit: it begins with the primary.
+    world.publish_stable("1.1.0", 2);
+    clear_flags_of(&node, TableCopy::Primary);
+    node.update(&[], "b");
+    node.disk.expect(confirmed(1), confirmed(2));
+}
+
+/// Of a disk on which nothing can be booted a boot changes nothing: rescue finds what there was.
+#[test]
+fn a_disk_that_names_no_slot_is_not_written() {
+    let world = World::with_repository();
+    let v1 = world.publish_stable("1.0.0", 1);
+    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
+    clear_flags_of(&node, TableCopy::Primary);
+    clear_flags_of(&node, TableCopy::Backup);
+    let mut disk = fs::read(node.disk.path()).expect("read the disk");
+    disk[512] ^= 1; // the primary's signature
+    fs::write(node.disk.path(), &disk).expect("damage the primary table");
+    let boot = node.agent(&["boot-select", "--simulate"]).finish();
+    boot.refused(Reason::BootRecord);
+    assert!(fs::read(node.disk.path()).expect("read the disk") == disk, "something was written");
 }

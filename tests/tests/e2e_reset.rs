@@ -78,6 +78,10 @@ fn a_reset_leads_to_another_repository() {
     assert!(!node.status()["metadata"].is_null(), "a refused reset forgot something");
 
     let _done = node.agent(&["reset", "--yes", "--root", &root]).ok();
+    // The configuration names the old one still, which counts no more.
+    let output = node.agent_in_words(&["doctor"]).finish().output();
+    let says = |line: &str| line.contains(" trust root ") && line.contains("reset --root");
+    assert!(output.lines().any(says), "{output}");
     let report = node.update(&[&repository], "a");
     assert_eq!(report["version"], "2.0.0", "{report}");
     // And the old one is a stranger now.

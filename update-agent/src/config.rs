@@ -221,7 +221,7 @@ pub struct FloorConfig {
     /// The TPM 2.0 whose counter keeps the floor: `/dev/tpmrm0`, or a socket that speaks the same.
     #[serde(default)]
     pub tpm: Option<PathBuf>,
-    /// The counter's NV index.
+    /// The counter's NV index; the one after it carries what the counter stands for.
     #[serde(default = "tpm_index")]
     pub tpm_index: u32,
     /// A private file with the owner's password of the TPM; it is empty on most machines.
@@ -468,9 +468,10 @@ impl Config {
                 return fail(format!("the bank of [single.{name}] is used twice"));
             }
         }
-        if !formats::tpm::OWNER_INDICES.contains(&self.floor.tpm_index) {
-            let index = self.floor.tpm_index;
-            return fail(format!("floor.tpm_index 0x{index:08x} is not 0x01800000 to 0x01bfffff"));
+        let index = self.floor.tpm_index;
+        let own = formats::tpm::OWNER_INDICES;
+        if !own.contains(&index) || !own.contains(&(index.saturating_add(1))) {
+            return fail(format!("floor.tpm_index 0x{index:08x} is not 0x01800000 to 0x01bffffe"));
         }
         for source in &self.sources {
             if let Err(error) = crate::source::check_place(&source.url) {

@@ -12,7 +12,6 @@ use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::block::{Access, BlockDevice};
 use storage::host::Host;
-use storage::partition_table;
 use update_core::chooser::ChooserFloor;
 
 pub use crate::boot::BootControl;
@@ -59,12 +58,12 @@ impl Disk {
 
     /// The table the boot loader would use, without repairing anything.
     pub fn table(&self) -> Result<Table, AgentError> {
-        Ok(partition_table::load(&self.open(Access::Read)?)?.table)
+        Ok(self.choice()?.table)
     }
 
     /// Which copy of the table is invalid or differs, if one does.
     pub fn damaged_copy(&self) -> Result<Option<formats::gpt::TableCopy>, AgentError> {
-        Ok(partition_table::load(&self.open(Access::Read)?)?.repair)
+        Ok(self.choice()?.repair)
     }
 
     fn place(&self, slot: Slot, component: &ComponentName) -> Result<&Place, AgentError> {

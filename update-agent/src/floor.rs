@@ -3,19 +3,25 @@
 //!
 //! ```text
 //!  raise    file ─► counter, step by step ─► file remembers the counter
-//!  settle   file behind the counter: an older state; it is raised to it, and says since when
+//!  settle   file behind the counter: an older state; it says since when, and follows as far as runs
 //!           counter behind the file: a raise was cut; it is finished
+//!  lock     nothing is left to raise in this boot: the TPM counts no more before the next
+//!  renew    secret ─► file forgets the counter ─► a new one ─► file remembers it
 //! ```
 
 use formats::boot_record::Floor;
 use formats::reason::Reason;
+use formats::tpm::{SECRET_LEN, TpmError};
 use storage::secret::{Readers, Rule};
-use update_core::floor::{Guarantee, Judged, STEPS_LIMIT, Tpm, judge, seen, too_far};
+use update_core::floor::{
+    Guarantee, Hold, Judged, STEPS_LIMIT, Tpm, judge, kept, renewed, seen, too_far,
+};
 
 use crate::agent::Agent;
-use crate::error::{AgentError, chain_of};
+use crate::boot::BootControl as _;
+use crate::error::{AgentError, Because as _, chain_of};
 use crate::state::Held;
-use crate::tpm::{Counter, CounterError, Found};
+use crate::tpm::{Counter, CounterError, Found, Keys};
 
 /// A password is short.
 const OWNER_LIMIT: u64 = 1 << 10;
@@ -23,7 +29,18 @@ const OWNER_LIMIT: u64 = 1 << 10;
 impl Agent {
     /// The floor, and how far it can be believed. Changes nothing.
     pub fn floor(&self) -> Result<Judged, AgentError> {
-        Ok(judge(&self.state.floor_record()?, &self.ask_tpm()))
+        let (file, tpm) = (self.state.floor_record()?, self.ask_tpm());
+        // Nothing else is judged by it.
+        let counts = matches!(tpm, Tpm::Counter { .. });
+        Ok(judge(&file, &tpm, counts.then(|| self.runs()).flatten()))
+    }
+
+    /// The security version of the booted slot, where it is confirmed and the record knows it.
+    fn runs(&self) -> Option<u64> {
+        let booted = self.disk.booted().ok()?;
+        let confirmed = self.disk.flags().ok()?.of(booted).confirmed();
+        let content = self.state.boot_record().ok()?.slots.of(booted).clone()?;
+        confirmed.then_some(content.release.security_version)
     }
 
     /// Refuses a release that the floor's keeper could not follow, or any while it is lost.
@@ -59,37 +76,62 @@ impl Agent {
         if self.config.floor.tpm.is_none() {
             return Ok(());
         }
-        let mut file = self.state.floor_record()?;
-        let judged = judge(&file, &self.ask_tpm());
+        let file = self.state.floor_record()?;
+        let runs = self.runs();
+        let judged = judge(&file, &self.ask_tpm(), runs);
+        let mut after = file.clone();
         if judged.older_state {
-            tracing::warn!(
-                "this node's state is older than its TPM: an old disk was put back, or the state \
-                 was lost; the floor stays {}",
-                judged.floor
-            );
-            file.security_version = judged.floor;
-            file.older_since = Some(self.state.now());
-            self.state.save_floor(held, &file)?;
+            after.security_version = kept(&file, &judged, runs);
+            if after.older_since.is_none() || after.security_version > file.security_version {
+                tracing::warn!(
+                    "this node's state is older than its TPM: an old disk was put back, or the \
+                     state was lost; the floor stays {}",
+                    judged.floor
+                );
+                after.older_since = Some(self.state.now());
+            }
         }
-        self.raise_floor(held, judged.floor)
+        if after != file {
+            self.state.save_floor(held, &after)?;
+        }
+        self.raise_floor(held, after.security_version)
     }
 
-    /// Begins anew with a counter that stands for the file's floor; only on an operator's word.
-    pub fn renew_floor(&self, held: &Held) -> Result<Judged, AgentError> {
-        let mut file = self.state.floor_record()?;
-        (file.tpm, file.older_since) = (None, None);
-        match self.open_tpm()? {
-            None => self.state.save_floor(held, &file)?,
-            Some(mut counter) => {
-                // A counter of ours that still counts may know of a higher floor.
-                if let Ok(Found::Counter { mark, value }) = counter.look()
-                    && let Some(counted) = mark.floor(value)
-                {
-                    file.security_version = file.security_version.max(counted);
-                }
-                self.state.save_floor(held, &file)?;
-                self.make(held, &mut counter, file)?;
+    /// After the boot has settled nothing is left to raise: nobody shall count before the next one.
+    /// That it cannot be locked costs nothing now, and is said.
+    pub fn lock_floor(&self, _: &Held) {
+        let locked = || -> Result<(), AgentError> {
+            let Some(mut counter) = self.open_tpm()? else { return Ok(()) };
+            let file = self.state.floor_record()?;
+            let found = counter.look()?;
+            let Found::Counter { mark, value, hold: Hold::Own, locked: false } = found else {
+                return Ok(());
+            };
+            // A counter that is behind could not follow any more.
+            if mark.floor(value).is_some_and(|counted| counted >= file.security_version) {
+                counter.lock()?;
             }
+            Ok(())
+        };
+        if let Err(error) = locked() {
+            tracing::warn!(code = error.reason().code(), "lock the floor: {}", error.chain());
+        }
+    }
+
+    /// Begins anew with a counter of our own that stands for [`renewed`]; only on an operator's word.
+    ///
+    /// A crash leaves the old floor, or the new one without its counter, which the next work makes.
+    pub fn renew_floor(&self, held: &Held) -> Result<Judged, AgentError> {
+        let file = self.state.floor_record()?;
+        let security_version = renewed(&file, &self.ask_tpm(), self.runs());
+        let file = Floor { security_version, tpm: None, older_since: None };
+        if self.config.floor.tpm.is_some() {
+            // Whoever learned the old one learns nothing of the new counter.
+            self.draw_secret(held)?;
+        }
+        self.state.save_floor(held, &file)?;
+        if let Some(mut counter) = self.open_tpm()? {
+            self.make(held, &mut counter, file)?;
         }
         self.floor()
     }
@@ -99,20 +141,39 @@ impl Agent {
         let Some(mut counter) = self.open_tpm()? else { return Ok(()) };
         let file = self.state.floor_record()?;
         let tpm = look(&mut counter);
-        let judged = judge(&file, &tpm);
+        let judged = judge(&file, &tpm, self.runs());
         match (judged.guarantee, tpm) {
             (Guarantee::Lost(why), _) => {
                 Err(AgentError::new(Reason::FloorLost, why).hint(LOST_HINT))
             }
-            (Guarantee::NotYet, _) => self.make(held, &mut counter, file),
-            (_, Tpm::Counter { mark, value }) => {
+            (Guarantee::NotYet, _) => {
+                // Kept before the TPM learns it: a counter whose secret is lost counts no more.
+                drop(counter);
+                if self.state.tpm_secret()?.is_none() {
+                    self.draw_secret(held)?;
+                }
+                match self.open_tpm()? {
+                    Some(mut counter) => self.make(held, &mut counter, file),
+                    None => Ok(()),
+                }
+            }
+            (_, Tpm::Counter { mark, value, hold }) => {
                 let counted = mark.floor(value).unwrap_or(0);
                 let steps = file.security_version.saturating_sub(counted);
                 if steps > STEPS_LIMIT {
                     let text = format!("the TPM is {steps} steps behind the floor's file");
                     return Err(AgentError::new(Reason::FloorLost, text).hint(LOST_HINT));
                 }
-                let value = if steps > 0 { counter.raise(value, steps)? } else { value };
+                let value = match steps {
+                    0 => value,
+                    _ => match counter.raise(value, steps, hold) {
+                        Err(CounterError::Tpm(TpmError::Locked)) => {
+                            tracing::info!("the TPM's counter follows after the next restart");
+                            return Ok(());
+                        }
+                        raised => raised?,
+                    },
+                };
                 let tpm = Some(seen(self.config.floor.tpm_index, mark, value));
                 if file.tpm == tpm {
                     return Ok(());
@@ -121,6 +182,12 @@ impl Agent {
             }
             _ => Ok(()),
         }
+    }
+
+    fn draw_secret(&self, held: &Held) -> Result<(), AgentError> {
+        let mut secret = [0; SECRET_LEN];
+        getrandom::fill(&mut secret).because(Reason::StoreIo, "draw the TPM counter's secret")?;
+        self.state.save_tpm_secret(held, &secret)
     }
 
     fn make(&self, held: &Held, counter: &mut Counter, file: Floor) -> Result<(), AgentError> {
@@ -146,7 +213,8 @@ impl Agent {
                 password.to_vec()
             }
         };
-        Ok(Some(Counter::open(path, config.tpm_index, owner)?))
+        let keys = Keys { owner, secret: self.state.tpm_secret()? };
+        Ok(Some(Counter::open(path, config.tpm_index, keys)?))
     }
 
     fn ask_tpm(&self) -> Tpm {
@@ -161,8 +229,8 @@ impl Agent {
 /// What lies under a counter's index.
 pub(crate) fn look(counter: &mut Counter) -> Tpm {
     match counter.look() {
-        Ok(Found::Nothing | Found::Fresh) => Tpm::NoCounter,
-        Ok(Found::Counter { mark, value }) => Tpm::Counter { mark, value },
+        Ok(Found::Nothing) => Tpm::NoCounter,
+        Ok(Found::Counter { mark, value, hold, .. }) => Tpm::Counter { mark, value, hold },
         Err(error) => Tpm::Unusable(chain_of(&error)),
     }
 }

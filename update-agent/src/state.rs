@@ -7,6 +7,7 @@
 //! | `boot-record` | what the slots hold, the update in progress, failures |
 //! | `journal` | how much of a slot is written |
 //! | `floor` | the security-version floor |
+//! | `tpm-secret` | the password of the TPM's counter, for nobody else: the file has mode 0600 |
 //! | `probation` | when the checks of a trial began, in this boot |
 //! | `bank-NAME` | what was taken from the only bank of a component |
 //! | `history` | what happened |
@@ -17,8 +18,9 @@
 //! | `reset` | a reset that is decided and not yet finished |
 //! | `chunks/` | chunk lists of what the slots hold, by digest: the index for reuse |
 //!
-//! A record that is damaged in both copies is never overwritten silently: commands end with
-//! `store_corrupt`.
+//! A record that is damaged in one copy is read from the other, named by `doctor`, and written again by
+//! the next command that takes the lock. One that is damaged in both copies is never overwritten
+//! silently: commands end with `store_corrupt`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use storage::files::{Files as _, FsDir, StoreError};
 use storage::host::Host;
 use storage::lock::StateLock;
-use storage::record;
+use storage::record::{self, Flaw};
 use update_core::trust::Stored;
 
 use crate::absent::Absent;
@@ -196,7 +198,40 @@ impl State {
         if let Some(reset) = self.pending_reset()? {
             self.finish_reset(&held, &reset)?;
         }
+        self.mend();
         Ok(held)
+    }
+
+    /// Writes copies of records again that are damaged or were cut. What cannot be mended is as good as
+    /// before: who reads it says so.
+    fn mend(&self) {
+        let names = match record::names(&self.dir) {
+            Ok(names) => names,
+            Err(error) => return tracing::warn!("look for damaged records: {error}"),
+        };
+        for name in names {
+            match record::mend(&self.dir, &name) {
+                Ok(Some(flaw @ Flaw::Damaged { .. })) => {
+                    tracing::warn!("state: {flaw}; it was written again, nothing is lost");
+                }
+                Ok(_) | Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => tracing::warn!("state: mend {name}: {error}"),
+            }
+        }
+    }
+
+    /// Copies of records that are damaged, behind or missing, for `doctor`.
+    pub fn flaws(&self) -> Result<Vec<Flaw>, AgentError> {
+        let mut flaws = Vec::new();
+        for name in record::names(&self.dir)? {
+            match record::read(&self.dir, &name) {
+                Ok(found) => flaws.extend(found.and_then(|found| found.flaw)),
+                // Hints begin anew; what must not be lost fails where it is read.
+                Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(flaws)
     }
 
     /// Forgets what was learned of a repository: trusted metadata and the known time, the channel,
@@ -296,6 +331,19 @@ impl State {
         }
         let floor = Floor { security_version, ..self.floor_record()? };
         self.write("floor", &floor.to_bytes())
+    }
+
+    /// The password of the TPM's counter; `None` when none was drawn.
+    pub fn tpm_secret(&self) -> Result<Option<Vec<u8>>, AgentError> {
+        Ok(record::read(&self.dir, "tpm-secret")?.map(|found| found.record.payload))
+    }
+
+    /// Makes it durable. One that cannot be read any more opens nothing and is given up.
+    pub fn save_tpm_secret(&self, _: &Held, secret: &[u8]) -> Result<(), AgentError> {
+        if record::read(&self.dir, "tpm-secret").is_err() {
+            record::remove(&self.dir, "tpm-secret")?;
+        }
+        self.write("tpm-secret", secret)
     }
 
     /// When the checks of a trial began. A damaged record is none: the deadline begins anew.
@@ -471,3 +519,6 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

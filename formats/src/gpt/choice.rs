@@ -49,7 +49,20 @@ pub struct NoTable {
 /// Decides between the copies: a valid primary wins, also over a valid backup that differs, as it
 /// does for every boot loader that reads the disk from its start.
 pub fn choose(primary: CopyRead, backup: CopyRead) -> Result<Choice, NoTable> {
+    choose_by(primary, backup, &|_, _| false)
+}
+
+/// [`choose`], by somebody who knows what the tables are for: of two valid copies that differ, the
+/// backup wins where `prefers_backup(primary, backup)` says so.
+pub fn choose_by(
+    primary: CopyRead,
+    backup: CopyRead,
+    prefers_backup: &dyn Fn(&Table, &Table) -> bool,
+) -> Result<Choice, NoTable> {
     let (mut table, loser, repair) = match (primary.table, backup.table) {
+        (Ok(other), Ok(table)) if !table.same_content(&other) && prefers_backup(&other, &table) => {
+            (table, primary.header, Some(TableCopy::Primary))
+        }
         (Ok(table), Ok(other)) => {
             let repair = (!table.same_content(&other)).then_some(TableCopy::Backup);
             (table, backup.header, repair)

@@ -19,7 +19,7 @@ pub mod entry;
 mod guid;
 pub mod header;
 
-pub use choice::{Choice, CopyRead, NoTable, choose};
+pub use choice::{Choice, CopyRead, NoTable, choose, choose_by};
 pub use entry::Partition;
 pub use guid::{Guid, GuidError};
 use header::Header;

@@ -220,6 +220,36 @@ fn a_valid_primary_wins_and_the_loser_is_repaired() {
     }
 }
 
+/// Who knows what a table is for may take the backup; an invalid one is never taken.
+#[test]
+fn a_backup_that_is_preferred_wins_over_a_valid_primary_alone() {
+    let old = table(512);
+    let new = old.with_attributes(&[(1, 7 << 48)]).unwrap();
+    let read = |table: &Table, copy, good: bool| {
+        let Image { header, mut array, header_offset, .. } = table.image(copy);
+        let header = Header::parse(table.geometry(), copy, header_offset >> 9, &header).unwrap();
+        if !good {
+            array[5] ^= 1;
+        }
+        CopyRead::parse(table.geometry(), header, &array)
+    };
+    let (p, b) = (TableCopy::Primary, TableCopy::Backup);
+    let rows = [
+        ("preferred", &old, true, &new, true, (&new, Some(p))),
+        ("not preferred", &new, true, &old, true, (&new, Some(b))),
+        ("equal", &new, true, &new, true, (&new, None)),
+        ("preferred, and torn", &old, true, &new, false, (&old, Some(b))),
+        ("primary torn", &old, false, &new, true, (&new, Some(p))),
+    ];
+    let prefers = |_: &Table, backup: &Table| backup.same_content(&new);
+    for (name, primary, whole, backup, backup_whole, (wanted, repair)) in rows {
+        let (primary, backup) = (read(primary, p, whole), read(backup, b, backup_whole));
+        let choice = choose_by(primary, backup, &prefers).unwrap();
+        assert!(choice.table.same_content(wanted), "{name}");
+        assert_eq!(choice.repair, repair, "{name}");
+    }
+}
+
 #[test]
 fn an_array_elsewhere_stays_where_it_is() {
     // As `sgdisk -j 1000` makes it, to leave room for a boot loader behind the header.

@@ -101,6 +101,85 @@ fn every_power_cut_leaves_the_old_or_the_new_table() {
     }
 }
 
+fn bootable(table: &Table) -> bool {
+    table.partitions().any(|one| {
+        let attrs = SlotAttrs::of(one.attributes);
+        attrs.priority > 0 && (attrs.successful || attrs.tries > 0)
+    })
+}
+
+/// A primary that is whole and says that nothing can be booted, and a backup that says what can.
+fn only_the_backup_boots(sector_size: u32) -> Disk {
+    let disk = simulated(sector_size);
+    let table = load(&disk).unwrap().table;
+    let nothing = SlotAttrs::CLEARED.put_into(1);
+    let Image { array, array_offset, header, header_offset } =
+        table.with_attributes(&[(1, nothing), (2, nothing)]).unwrap().image(TableCopy::Primary);
+    disk.write_at(&array, array_offset).unwrap();
+    disk.write_at(&header, header_offset).unwrap();
+    Disk::with_content(disk.content(), sector_size)
+}
+
+/// The only copy that says something bootable is read, and is never lost: not by reading, not by a
+/// repair or a change that is cut anywhere.
+#[test]
+fn the_only_copy_that_says_something_bootable_is_never_overwritten() {
+    let losses = [Loss::Nothing, Loss::Everything, Loss::TornLast, Loss::OnlyLast];
+    let losses: Vec<Loss> = losses.into_iter().chain((0..6).map(Loss::Random)).collect();
+    let boots = |disk: &Disk| load_by(disk, &bootable).is_ok_and(|found| bootable(&found.table));
+    for sector_size in [512, 4096] {
+        let disk = only_the_backup_boots(sector_size);
+        assert!(!bootable(&load(&disk).unwrap().table), "the primary says nothing");
+        let choice = load_by(&disk, &bootable).unwrap();
+        assert_eq!((bootable(&choice.table), choice.repair), (true, Some(TableCopy::Primary)));
+        assert_eq!(disk.operations().len(), 0, "reading writes nothing");
+        let new = activated(&choice.table);
+        let change = |disk: &Disk| write_by(disk, &new, &bootable);
+        let repair = |disk: &Disk| repair_by(disk, &bootable).map(drop);
+        let changes: [&dyn Fn(&Disk) -> Result<(), TableError>; 2] = [&change, &repair];
+        for (nth, run) in changes.into_iter().enumerate() {
+            let whole = Disk::with_content(disk.content(), sector_size);
+            run(&whole).unwrap();
+            assert!(bootable(&load(&whole).unwrap().table), "both copies, in the end");
+            for cut in 0..whole.operations().len() {
+                let running = Disk::with_content(disk.content(), sector_size)
+                    .with_fault(Fault::CutAfter(cut));
+                run(&running).unwrap_err();
+                for loss in &losses {
+                    let found = running.after_power_loss(*loss);
+                    assert!(
+                        boots(&found),
+                        "change {nth}, sector {sector_size}, cut {cut}, {loss:?}"
+                    );
+                }
+            }
+        }
+        // The table of another disk is no better for what it says.
+        let strange = Disk::with_content(disk.content(), sector_size);
+        let other = Table::create(
+            Geometry::new(LEN as u64, sector_size).unwrap(),
+            Guid([9; 16]),
+            &[NewPartition {
+                label: "root-a",
+                type_guid: Guid::LINUX,
+                guid: Guid([7; 16]),
+                len: 1 << 19,
+                attributes: A.put_into(1),
+            }],
+        );
+        put(&strange, &other.unwrap(), TableCopy::Backup).unwrap();
+        assert!(!bootable(&load_by(&strange, &bootable).unwrap().table));
+    }
+}
+
+/// A writer that takes the primary's word for it loses what could be booted: the sweep above can fail.
+#[test]
+fn a_repair_that_believes_every_primary_loses_what_could_be_booted() {
+    let disk = only_the_backup_boots(512);
+    repair(&disk).unwrap();
+    assert!(!bootable(&load_by(&disk, &bootable).unwrap().table));
+}
+
 #[test]
 fn a_writer_that_forgets_the_flush_is_caught_by_the_sweep() {
     // The same sweep over the order that the `gpt` crate has: arrays, headers, one flush.

@@ -28,15 +28,15 @@ fn the_newest_is_read() {
         assert_eq!(write(&files, "boot", &bytes).unwrap(), nth);
         let found = read(&files, "boot").unwrap().unwrap();
         assert_eq!((found.record.sequence, found.record.payload), (nth, bytes.to_vec()));
-        assert_eq!(found.damaged, None);
+        assert_eq!(found.flaw, None);
     }
     assert_eq!(files.list().unwrap(), ["boot.0", "boot.1"]);
 }
 
 #[test]
 fn every_cut_leaves_the_old_or_the_new_record() {
-    // Torn writes as well, which `Files` promises not to leave. The first write makes two copies.
-    let writes = [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0)];
+    // Torn writes as well, which `Files` promises not to leave. Each write makes two copies.
+    let writes = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)];
     for (before, during) in writes {
         let old = payload(&written(before), "boot");
         let len = written(before + 1).read("boot.0", 1000).unwrap().unwrap().len();
@@ -51,6 +51,11 @@ fn every_cut_leaves_the_old_or_the_new_record() {
             let found = files.after_power_loss(cut);
             let after = payload(&found, "boot");
             assert!(after == old || after.as_deref() == Some(b"state X"), "{name}: {after:?}");
+            mend(&found, "boot").unwrap();
+            assert_eq!(payload(&found, "boot"), after, "{name}: mended");
+            if after.is_some() {
+                assert_eq!(read(&found, "boot").unwrap().unwrap().flaw, None, "{name}");
+            }
             write(&found, "boot", b"next").unwrap();
             assert_eq!(payload(&found, "boot").as_deref(), Some(&b"next"[..]), "{name}");
         }
@@ -81,21 +86,63 @@ fn a_writer_that_uses_one_copy_is_caught_by_the_sweep() {
     assert_eq!(read(&found, "boot").unwrap_err().reason(), Reason::StoreCorrupt);
 }
 
+/// Every bit of either copy, after any number of writes: what is read stays, and what is wrong is named and
+/// mended.
 #[test]
-fn a_damaged_copy_is_told_and_mended() {
-    for (bad, wanted) in [("boot.0", "state 3"), ("boot.1", "state 2")] {
-        // Four writes: 0 in both copies, 2 in the first one, 1 and 3 in the second.
-        let files = written(4);
-        damage(&files, bad);
-        let found = read(&files, "boot").unwrap().unwrap();
-        assert_eq!(found.record.payload, wanted.as_bytes(), "{bad}");
-        assert!(found.damaged.is_some(), "{bad}");
-        let intact = if bad == "boot.0" { "boot.1" } else { "boot.0" };
-        let before = files.read(intact, 1000).unwrap();
-        write(&files, "boot", b"mended").unwrap();
-        assert_eq!(files.read(intact, 1000).unwrap(), before, "{bad}: the good copy was touched");
-        assert_eq!(read(&files, "boot").unwrap().unwrap().damaged, None, "{bad}");
+fn one_flipped_bit_of_one_copy_changes_nothing_that_is_read() {
+    for count in 1..4 {
+        let wanted = format!("state {}", count - 1).into_bytes();
+        for file in ["boot.0", "boot.1"] {
+            let whole = written(count).read(file, 1000).unwrap().unwrap();
+            for bit in 0..whole.len() * 8 {
+                let files = written(count);
+                let mut bytes = whole.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                files.write_atomic(file, &bytes).unwrap();
+                let found = read(&files, "boot").unwrap().unwrap();
+                assert_eq!(found.record.payload, wanted, "{file}, bit {bit}");
+                let named =
+                    |flaw: &Flaw| matches!(flaw, Flaw::Damaged { file: own, .. } if own == file);
+                assert!(found.flaw.as_ref().is_some_and(named), "{file}, bit {bit}: {found:?}");
+                assert_eq!(mend(&files, "boot").unwrap(), found.flaw);
+                assert_eq!(mend(&files, "boot").unwrap(), None, "once is enough");
+                assert_eq!(files.read(file, 1000).unwrap().unwrap(), whole, "{file}, bit {bit}");
+            }
+        }
     }
+}
+
+#[test]
+fn a_damaged_copy_is_written_before_the_good_one() {
+    for bad in ["boot.0", "boot.1"] {
+        let files = written(3);
+        damage(&files, bad);
+        let cut = files.operations();
+        let files = files.with_fault(FilesFault::CutDuring(cut));
+        write(&files, "boot", b"new").unwrap_err();
+        let found = files.after_power_loss(Interrupted::Torn(9));
+        assert_eq!(payload(&found, "boot").as_deref(), Some(&b"state 2"[..]), "{bad}");
+        write(&found, "boot", b"new").unwrap();
+        let found = read(&found, "boot").unwrap().unwrap();
+        assert_eq!((&found.record.payload[..], found.flaw), (&b"new"[..], None), "{bad}");
+    }
+}
+
+#[test]
+fn a_copy_that_is_missing_or_behind_is_brought_up() {
+    let files = written(2);
+    files.remove("boot.1").unwrap();
+    let file = "boot.1".to_owned();
+    assert_eq!(mend(&files, "boot").unwrap(), Some(Flaw::Absent { file: file.clone() }));
+    assert_eq!(mend(&files, "boot").unwrap(), None);
+    let old = written(1).read("boot.1", 1000).unwrap().unwrap();
+    files.write_atomic("boot.1", &old).unwrap();
+    assert_eq!(mend(&files, "boot").unwrap(), Some(Flaw::Behind { file }));
+    assert_eq!(files.read("boot.0", 1000).unwrap(), files.read("boot.1", 1000).unwrap());
+    assert_eq!(mend(&files, "never written").unwrap(), None);
+    write(&files, "bank-os", b"x").unwrap();
+    files.write_atomic("lock", b"").unwrap();
+    assert_eq!(names(&files).unwrap(), ["bank-os", "boot"]);
 }
 
 #[test]
@@ -104,7 +151,9 @@ fn two_damaged_copies_are_not_overwritten_silently() {
     damage(&files, "boot.0");
     damage(&files, "boot.1");
     let operations = files.operations();
-    for error in [read(&files, "boot").unwrap_err(), write(&files, "boot", b"x").unwrap_err()] {
+    let mended = mend(&files, "boot").unwrap_err();
+    let written = write(&files, "boot", b"x").unwrap_err();
+    for error in [read(&files, "boot").unwrap_err(), mended, written] {
         assert_eq!(error.reason(), Reason::StoreCorrupt);
     }
     assert_eq!(files.operations(), operations);

@@ -28,9 +28,11 @@ use crate::boot::{BootFlags, FlagEdit, select};
 use crate::trust::{Clock, Limits, Refresh, Reply, Stored, TrustError, run};
 
 mod proof;
+mod round;
 mod told;
 
 pub use proof::{Proof, Trailer, place};
+pub use round::{Refused, Round};
 pub use told::{BelowFloor, ChooserFloor, Gap, Root, RootError, init_of_command_line};
 
 /// Why a slot's proof does not hold.

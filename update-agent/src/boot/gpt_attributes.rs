@@ -2,14 +2,15 @@
 //! `boot-select` and by the boot loaders of ChromeOS and Bottlerocket.
 
 use formats::boot_record::{PerSlot, Slot};
-use formats::gpt::Table;
+use formats::gpt::{Choice, Table, TableCopy};
 use formats::gpt_attrs::SlotAttrs;
 use formats::reason::Reason;
 use storage::block::Access;
 use storage::partition_table;
-use update_core::boot::{BootFlags, FlagEdit, Selection};
+use update_core::boot::{BootFlags, FlagEdit, Selection, select};
 
 use super::{BootControl, of_attrs, selection, to_attrs};
+use crate::config::Backend;
 use crate::disk::Disk;
 use crate::error::{AgentError, Because as _};
 
@@ -32,6 +33,11 @@ impl<'a> GptAttributes<'a> {
         Ok(of_attrs(PerSlot { a: of(Slot::A)?, b: of(Slot::B)? }))
     }
 
+    /// Whether a boot would find something in a table.
+    fn says(&self) -> impl Fn(&Table) -> bool {
+        |table| self.flags_of(table).is_ok_and(|flags| select(flags).is_some())
+    }
+
     /// Both tables are written even when only one was damaged: one order of writes for all.
     fn write_flags(&self, table: &Table, flags: BootFlags) -> Result<BootFlags, AgentError> {
         let mut changes = Vec::new();
@@ -45,13 +51,34 @@ impl<'a> GptAttributes<'a> {
         let changed = table
             .with_attributes(&changes)
             .because(Reason::GptInvalid, format!("change {path}"))?;
-        partition_table::write(&device, &changed)?;
-        let found = self.flags_of(&partition_table::load(&device)?.table)?;
+        partition_table::write_by(&device, &changed, &self.says())?;
+        let found = self.flags_of(&partition_table::load_by(&device, &self.says())?.table)?;
         if found != flags {
             let text = format!("the boot flags on {path} are not what was written");
             return Err(AgentError::new(Reason::Readback, text).hint("check the disk's health"));
         }
         Ok(found)
+    }
+}
+
+impl Disk {
+    /// The table that counts: the primary; where only the backup says something bootable, the backup.
+    pub(crate) fn choice(&self) -> Result<Choice, AgentError> {
+        let device = self.open(Access::Read)?;
+        Ok(match self.boot().backend {
+            Backend::GptAttributes => {
+                partition_table::load_by(&device, &GptAttributes::new(self).says())?
+            }
+            // The flags are elsewhere: any table will do.
+            _ => partition_table::load(&device)?,
+        })
+    }
+
+    /// Makes both copies of the table of [`Disk::choice`] good; gives the one that was not. For who
+    /// has chosen what to boot.
+    pub(crate) fn repair_table(&self) -> Result<Option<TableCopy>, AgentError> {
+        let device = self.open(Access::Write)?;
+        Ok(partition_table::repair_by(&device, &GptAttributes::new(self).says())?.repair)
     }
 }
 
@@ -67,9 +94,12 @@ impl BootControl for GptAttributes<'_> {
     }
 
     fn choose(&self) -> Result<Selection, AgentError> {
-        let table = partition_table::repair(&self.disk.open(Access::Write)?)?.table;
+        let device = self.disk.open(Access::Write)?;
+        let table = partition_table::load_by(&device, &self.says())?.table;
         let flags = self.flags_of(&table)?;
+        // Nothing is written before something is chosen.
         let selection = selection(flags)?;
+        partition_table::repair_by(&device, &self.says())?;
         if selection.flags != flags {
             self.write_flags(&table, selection.flags)?;
         }

@@ -11,7 +11,7 @@ use super::watchdog::Watchdog;
 use super::{DISK_POLL, say};
 use crate::config::FloorConfig;
 use crate::floor::look;
-use crate::tpm::Counter;
+use crate::tpm::{Counter, Keys};
 
 /// How long a TPM's node may take to appear after its driver is there.
 const NODE_WAIT: Duration = Duration::from_secs(2);
@@ -45,10 +45,10 @@ fn answer(config: &FloorConfig, watchdog: &mut Watchdog) -> Tpm {
     }
     let index = config.tpm_index;
     let (tell, told) = channel();
-    // On a thread of its own: a driver that hangs cannot be interrupted, only left behind. The
-    // owner's password is for making counters; reading one needs none.
+    // On a thread of its own: a driver that hangs cannot be interrupted, only left behind. Passwords
+    // are for making and raising counters; reading one needs none.
     std::thread::spawn(move || {
-        let found = match Counter::open(&path, index, Vec::new()) {
+        let found = match Counter::open(&path, index, Keys::default()) {
             Ok(mut counter) => look(&mut counter),
             Err(error) => Tpm::Unusable(crate::error::chain_of(&error)),
         };

@@ -1,12 +1,15 @@
 //! `boot-select` as `/init`: a LinuxBoot chooser.
 //!
 //! ```text
-//!  modules, watchdog ─► disk ─► repair the table ─► next slot (core) ─► spend its try, durably
-//!     ▲                                                │ none              │
-//!     └──────── wait, longer each time ◄───────────────┘                   ▼
-//!                                             proof (core) ─► dm-verity ─► mount ─► kexec
-//!                                                  └─ refused: its flags go, the next slot
+//!  modules, watchdog ─► disk ─► next slot (core) ─► repair the table ─► spend its try, durably
+//!     ▲                           │ none   ▲                                │
+//!     └── wait, longer each time ◄┘        │                                ▼
+//!                                          └─ refused: proof (core) ─► dm-verity ─► mount ─► kexec
 //! ```
+//!
+//! Nothing is written before a slot is chosen: of a disk that names no slot in its table the chooser
+//! changes nothing. What a refusal costs a slot, and that the TPM's floor never keeps a node from
+//! booting, is [`update_core::chooser::Round`].
 //!
 //! Nothing of a slot is read before its try is spent, and nothing of it is executed that did not
 //! come through dm-verity with the root hash that the release signs. The watchdog is armed first and
@@ -34,15 +37,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use formats::boot_record::{PerSlot, Slot};
+use formats::boot_record::Slot;
 use formats::reason::Reason;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::RebootCommand;
-use storage::block::Access;
 use storage::host::System;
-use storage::partition_table;
 use update_core::boot::{BootFlags, FlagEdit};
-use update_core::chooser::{Attempt, Rescue, is_given_up, next, rescue};
+use update_core::chooser::{Attempt, ChooserFloor, Gap, Refused, Rescue, Round, rescue};
 
 pub use config::{ChooserConfig, RescueEnd};
 pub use root::{is_root_init, map_root, run_root};
@@ -111,46 +112,62 @@ fn boot(path: &Path) {
     }
 }
 
-/// Tries every slot once. Returns only when none could be booted, and says why.
+/// Tries every slot once, and those that only the floor refused again. Returns only when none could be
+/// booted, and says why.
 fn one_round(config: &Config, watchdog: &mut Watchdog) -> String {
-    let mut refused = PerSlot { a: false, b: false };
-    let mut why: Vec<(Slot, Reason)> = Vec::new();
-    let shown = |error: &AgentError| format!("{}: {}", error.reason(), error.chain());
     let disk = match find_disk(config) {
         Ok(disk) => disk,
         Err(error) => return shown(&error),
     };
-    let floor = floor::ask(&config.floor, watchdog);
+    let mut round = Round::begin(floor::ask(&config.floor, watchdog));
+    let mut repaired = false;
     loop {
         watchdog.feed();
         let flags = match disk.flags() {
             Ok(flags) => flags,
             Err(error) => return shown(&error),
         };
-        let Some(attempt) = next(flags, refused) else {
-            let told = |slot: Slot| match why.iter().find(|(one, _)| *one == slot) {
-                Some((_, reason)) => format!("slot {slot} was refused ({reason})"),
-                None => format!("slot {slot} is not bootable"),
-            };
-            return format!("{}: {}, {}", Reason::BootRecord, told(Slot::A), told(Slot::B));
-        };
-        let told = Told { floor, refused: &why };
-        let error = match try_slot(config, &disk, flags, attempt, told, watchdog) {
+        let Some(attempt) = round.next(flags) else { return none_left(&round) };
+        if round.floor() == ChooserFloor::Open(Gap::AboveAll) {
+            let slot = attempt.slot;
+            say(format_args!(
+                "floor above every slot; booting slot {slot} without, its flags stay"
+            ));
+        }
+        if !std::mem::replace(&mut repaired, true) {
+            repair_table(config, &disk);
+        }
+        let error = match try_slot(config, &disk, flags, attempt, &round, watchdog) {
             Ok(never) => match never {},
             Err(error) => error,
         };
         say(format_args!("slot {} refused: {}", attempt.slot, shown(&error)));
-        if is_given_up(flags, refused, attempt.slot, error.reason())
-            && let Err(error) = disk.edit(FlagEdit::Refuse(attempt.slot))
-        {
-            say(format_args!("slot {} keeps its flags: {}", attempt.slot, shown(&error)));
+        if let Refused::Edit(edit) = round.refuse(flags, attempt, error.reason()) {
+            write_edit(&disk, attempt.slot, edit);
         }
-        *refused.of_mut(attempt.slot) = true;
-        why.push((attempt.slot, error.reason()));
     }
 }
 
-/// The disk, once it is there, its partition table whole in both copies.
+fn shown(error: &AgentError) -> String {
+    format!("{}: {}", error.reason(), error.chain())
+}
+
+/// Why neither slot could be booted.
+fn none_left(round: &Round) -> String {
+    let told = |slot: Slot| match round.refused().iter().find(|(one, _)| *one == slot) {
+        Some((_, reason)) => format!("slot {slot} was refused ({reason})"),
+        None => format!("slot {slot} is not bootable"),
+    };
+    format!("{}: {}, {}", Reason::BootRecord, told(Slot::A), told(Slot::B))
+}
+
+fn write_edit(disk: &Disk, slot: Slot, edit: FlagEdit) {
+    if let Err(error) = disk.edit(edit) {
+        say(format_args!("slot {slot} keeps its flags: {}", shown(&error)));
+    }
+}
+
+/// The disk, once it is there. Nothing is written to it yet.
 fn find_disk(config: &Config) -> Result<Disk, AgentError> {
     if config.boot.backend != Backend::GptAttributes {
         let text = format!("the chooser reads gpt-attributes, not {}", config.boot.backend.name());
@@ -160,18 +177,25 @@ fn find_disk(config: &Config) -> Result<Disk, AgentError> {
     while !config.boot.disk.exists() && Instant::now() < until {
         std::thread::sleep(DISK_POLL);
     }
-    let disk = Disk::new(config, Arc::new(System));
-    let choice = partition_table::repair(disk.open(Access::Write)?.as_ref())?;
-    if let Some(copy) = choice.repair {
-        say(format_args!("the {copy:?} partition table was damaged and is written again"));
-        // Without a primary table the kernel found no partitions: it does not look at the backup.
-        let reread =
-            std::fs::File::open(&config.boot.disk).and_then(|disk| sys::reread_partitions(&disk));
-        if let Err(error) = reread {
-            say(format_args!("the kernel keeps the partitions that it knows: {error}"));
+    Ok(Disk::new(config, Arc::new(System)))
+}
+
+/// Writes a damaged copy of the table again, from the one by which a slot was chosen. A disk that
+/// does not take it may still boot.
+fn repair_table(config: &Config, disk: &Disk) {
+    match disk.repair_table() {
+        Ok(None) => {}
+        Err(error) => say(format_args!("the partition table is not repaired: {}", shown(&error))),
+        Ok(Some(copy)) => {
+            say(format_args!("the {copy:?} partition table was damaged and is written again"));
+            // Without a primary table the kernel found no partitions: it does not look at the backup.
+            let reread = std::fs::File::open(&config.boot.disk)
+                .and_then(|disk| sys::reread_partitions(&disk));
+            if let Err(error) = reread {
+                say(format_args!("the kernel keeps the partitions that it knows: {error}"));
+            }
         }
     }
-    Ok(disk)
 }
 
 /// Spends the slot's try, then boots it. Returns only when it must not be booted, or cannot.
@@ -180,7 +204,7 @@ fn try_slot(
     disk: &Disk,
     before: BootFlags,
     attempt: Attempt,
-    told: Told<'_>,
+    round: &Round,
     watchdog: &mut Watchdog,
 ) -> Result<std::convert::Infallible, AgentError> {
     if attempt.flags != before {
@@ -190,7 +214,11 @@ fn try_slot(
             return Err(AgentError::new(Reason::Readback, text));
         }
     }
+    let told = Told { floor: round.floor(), refused: round.refused() };
     let ready = slot::load(config, disk, attempt, told, watchdog)?;
+    for edit in round.ready() {
+        write_edit(disk, attempt.slot.other(), edit);
+    }
     say(format_args!("slot {}, {ready}; starting", attempt.slot));
     watchdog.feed();
     rustix::fs::sync();

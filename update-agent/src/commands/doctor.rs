@@ -152,12 +152,21 @@ fn trust_root(agent: &Agent) -> Answer {
     // Whether it signs itself; the clock is a question of its own.
     let whenever = Clock { system: BUILD_TIME, build: BUILD_TIME };
     Refresh::begin(Stored::default(), &root, whenever, Limits::default())
-        .because(Reason::Config, agent.config.trust.root.display().to_string())
+        .because(Reason::Config, root_in_use(agent)?)
         .map_err(|error| error.hint("it is the root.json that `signer init` wrote"))?;
     if agent.trusts_example_keys() {
         return Ok((Level::Weak, crate::example::WARNING.to_owned()));
     }
-    good(agent.config.trust.root.display().to_string())
+    good(root_in_use(agent)?)
+}
+
+/// The trust root that counts, which after a reset is not the one that the configuration names.
+fn root_in_use(agent: &Agent) -> Result<String, AgentError> {
+    let configured = agent.config.trust.root.display();
+    Ok(match agent.state.enrolled_root()? {
+        Some(_) => format!("that of the last `reset --root`; {configured} counts no more"),
+        None => configured.to_string(),
+    })
 }
 
 fn clock(agent: &Agent) -> Answer {
@@ -255,6 +264,15 @@ fn state(agent: &Agent) -> Answer {
     let may = rustix::fs::access(place, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
     may.map_err(std::io::Error::from)
         .because(Reason::StoreIo, format!("write {}", place.display()))?;
+    let flaws = if there { agent.state.flaws()? } else { Vec::new() };
+    if !flaws.is_empty() {
+        let flaws: Vec<String> = flaws.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "{}; the other copy counts, and the next run writes it again: check the medium's health",
+            flaws.join("; ")
+        );
+        return Ok((Level::Weak, text));
+    }
     match there {
         true => good(format!("{} can be read and written", dir.display())),
         false => good(format!("{} is not there yet and can be made", dir.display())),
@@ -363,6 +381,7 @@ fn floor(agent: &Agent) -> Answer {
     // Only a verifying chooser could look at it.
     let chooser = agent.config.boot.verity && agent.disk.chooser_booted();
     match judged.guarantee {
+        Guarantee::Tpm if judged.open => Ok((Level::Weak, text)),
         Guarantee::Tpm if chooser => match agent.disk.chooser_floor() {
             ChooserFloor::At(_) if !judged.older_state => good(text),
             ChooserFloor::At(_) => Ok((Level::Weak, text)),

@@ -55,6 +55,11 @@ pub(super) fn guarantee(judged: &Judged) -> String {
             "kept in the TPM; this state is older: an old disk was put back, or it was lost"
                 .to_owned()
         }
+        Guarantee::Tpm if judged.open => {
+            "kept in the TPM by an older agent: whoever may open the TPM can stop updates; run \
+             `update-agent floor --renew`"
+                .to_owned()
+        }
         Guarantee::Tpm => "kept in the TPM: a replaced disk does not lower it".to_owned(),
         Guarantee::Lost(why) => format!("lost, updates are refused: {why}"),
     }

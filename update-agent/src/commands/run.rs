@@ -33,8 +33,7 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
     if args.once {
         let round = once(agent);
         // A confirm has let go of it already.
-        let confirmed = |value: &Value| value["did"] == "confirmed";
-        if !matches!(&round, Ok(Round::Idle(value, _)) if confirmed(value)) {
+        if !round.as_ref().is_ok_and(confirmed_now) {
             rest_watchdog(agent, false);
         }
         return match round? {
@@ -82,8 +81,12 @@ fn rest_watchdog(agent: &Agent, daemon: bool) {
 fn once(agent: &Agent) -> Result<Round, AgentError> {
     let held = agent.state.hold()?;
     if let Some(round) = after_boot(agent, &held)? {
+        if confirmed_now(&round) {
+            agent.lock_floor(&held);
+        }
         return Ok(round);
     }
+    agent.lock_floor(&held);
     if agent.config.sources.is_empty() {
         let text = "no source is configured; bundles are applied by hand".to_owned();
         return Ok(Round::Idle(json!({ "did": "nothing" }), text));
@@ -129,6 +132,10 @@ fn after_boot(agent: &Agent, held: &Held) -> Result<Option<Round>, AgentError> {
         }
         _ => Ok(None),
     }
+}
+
+fn confirmed_now(round: &Round) -> bool {
+    matches!(round, Round::Idle(value, _) if value["did"] == "confirmed")
 }
 
 fn confirmed(slot: formats::boot_record::Slot) -> Round {

@@ -98,11 +98,13 @@ pub enum Gap {
     NoCounter,
     /// The counter stands below its own beginning, which a TPM never does.
     Contradiction,
+    /// It is above every slot that could be booted: an old disk, or a counter that somebody raised.
+    AboveAll,
 }
 
 impl Gap {
     /// All of them.
-    pub const ALL: [Gap; 3] = [Gap::Unusable, Gap::NoCounter, Gap::Contradiction];
+    pub const ALL: [Gap; 4] = [Gap::Unusable, Gap::NoCounter, Gap::Contradiction, Gap::AboveAll];
 
     /// The stable word.
     pub fn code(self) -> &'static str {
@@ -110,6 +112,7 @@ impl Gap {
             Gap::Unusable => "unusable",
             Gap::NoCounter => "no_counter",
             Gap::Contradiction => "contradiction",
+            Gap::AboveAll => "above_all",
         }
     }
 }
@@ -121,11 +124,14 @@ impl Gap {
 /// |---|---|
 /// | not configured | [`ChooserFloor::Unset`]: boots what is signed |
 /// | a counter of ours | [`ChooserFloor::At`]: refuses a slot whose signed security version is below it |
+/// | the same, and no other slot can be booted | [`ChooserFloor::Open`] with [`Gap::AboveAll`] ([`super::Round`]) |
 /// | anything else | [`ChooserFloor::Open`]: boots what is signed, says why, and the agent refuses updates |
 ///
 /// The agent never raises the counter above the lowest security version of the slots that may still
 /// boot (S5, explored in `update::explore`), so on a node that was not tampered with no slot is ever
-/// refused for it, and reverting stays possible. A TPM that is gone, locked or cleared opens the floor; it never keeps a node from booting.
+/// refused for it, and reverting stays possible. A chooser cannot tell a counter that somebody raised
+/// from an old disk. So no state of a TPM keeps a node from booting: a floor that is above every slot
+/// costs none its flags, and the agent, which starts with `above_all`, refuses what is below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChooserFloor {
     /// No TPM is configured.
@@ -143,7 +149,7 @@ impl ChooserFloor {
             Tpm::NotConfigured => ChooserFloor::Unset,
             Tpm::NoCounter => ChooserFloor::Open(Gap::NoCounter),
             Tpm::Unusable(_) => ChooserFloor::Open(Gap::Unusable),
-            Tpm::Counter { mark, value } => match mark.floor(*value) {
+            Tpm::Counter { mark, value, .. } => match mark.floor(*value) {
                 Some(floor) => ChooserFloor::At(floor),
                 None => ChooserFloor::Open(Gap::Contradiction),
             },
@@ -204,6 +210,8 @@ pub struct BelowFloor {
 #[cfg(test)]
 mod tests {
     use formats::tpm::Mark;
+
+    use crate::floor::Hold;
 
     use super::*;
 
@@ -287,13 +295,25 @@ mod tests {
             ),
             (
                 "below its beginning",
-                Tpm::Counter { mark, value: 99 },
+                Tpm::Counter { mark, value: 99, hold: Hold::Unknown },
                 Some("none:contradiction"),
                 "none:contradiction",
                 [true, true, true],
             ),
-            ("fresh", Tpm::Counter { mark, value: 100 }, Some("3"), "3", [false, true, true]),
-            ("raised", Tpm::Counter { mark, value: 102 }, Some("5"), "5", [false, false, true]),
+            (
+                "fresh",
+                Tpm::Counter { mark, value: 100, hold: Hold::Unknown },
+                Some("3"),
+                "3",
+                [false, true, true],
+            ),
+            (
+                "raised",
+                Tpm::Counter { mark, value: 102, hold: Hold::Unknown },
+                Some("5"),
+                "5",
+                [false, false, true],
+            ),
         ];
         for (name, tpm, word, shown, admitted) in rows {
             let floor = ChooserFloor::of(&tpm);
@@ -303,6 +323,10 @@ mod tests {
             assert_eq!(found, admitted, "{name}");
             let line = format!("quiet {}", floor.word().unwrap_or_default());
             assert_eq!(ChooserFloor::of_command_line(&line), floor, "{name}: read back");
+        }
+        for gap in Gap::ALL {
+            let line = ChooserFloor::Open(gap).word().unwrap_or_default();
+            assert_eq!(ChooserFloor::of_command_line(&line), ChooserFloor::Open(gap));
         }
         assert_eq!(ChooserFloor::of_command_line("racklet.floor=x"), ChooserFloor::Unset);
     }
