@@ -60,6 +60,22 @@ impl Exchange {
     }
 }
 
+/// The error of TLS below another one.
+pub fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        next = match error.downcast_ref::<std::io::Error>() {
+            // An io::Error names its content's source as its own and hides the content.
+            Some(error) => error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 /// What a failed handshake means.
 pub fn tls(error: &Error, words: &Words) -> String {
     let Words { ca, client_cert, plain_http, .. } = words;

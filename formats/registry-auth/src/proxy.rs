@@ -24,7 +24,8 @@ use crate::url::{Origin, Scheme, Url};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     origin: Origin,
-    authorization: Option<Secret>,
+    /// `user:password`, decoded.
+    user: Option<Secret>,
 }
 
 /// Why a text names no proxy.
@@ -39,7 +40,7 @@ pub struct ProxyError {
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secret = if self.authorization.is_some() { " (with a password)" } else { "" };
+        let secret = if self.user.is_some() { " (with a password)" } else { "" };
         write!(f, "{}{secret}", self.origin)
     }
 }
@@ -74,17 +75,18 @@ impl Proxy {
         if url.path() != "/" {
             return Err(refuse("a proxy has no path"));
         }
-        let authorization = match user {
+        let user = match user {
             None => None,
             Some(user) => {
-                let plain: Vec<u8> = percent_decode_str(user).collect();
-                if plain.iter().any(u8::is_ascii_control) || is_cut(user) {
-                    return Err(refuse("its user or password is not percent-encoded"));
+                let odd = || refuse("its user or password is not percent-encoded");
+                let plain = percent_decode_str(user).decode_utf8().map_err(|_| odd())?;
+                if plain.contains(|c: char| c.is_control()) || is_cut(user) {
+                    return Err(odd());
                 }
-                Some(Secret::new(&format!("Basic {}", STANDARD.encode(plain))))
+                Some(Secret::new(&plain))
             }
         };
-        Ok(Proxy { origin: url.origin().clone(), authorization })
+        Ok(Proxy { origin: url.origin().clone(), user })
     }
 
     /// Where it is.
@@ -93,8 +95,15 @@ impl Proxy {
     }
 
     /// The value of `Proxy-Authorization`.
-    pub fn authorization(&self) -> Option<&Secret> {
-        self.authorization.as_ref()
+    pub fn authorization(&self) -> Option<Secret> {
+        let user = self.user.as_ref()?;
+        Some(Secret::new(&format!("Basic {}", STANDARD.encode(user.expose()))))
+    }
+
+    /// User and password, as they are.
+    pub fn user(&self) -> Option<(String, Secret)> {
+        let (user, password) = self.user.as_ref()?.expose().split_once(':').unwrap_or_default();
+        Some((user.to_owned(), Secret::new(password)))
     }
 }
 
@@ -187,7 +196,7 @@ mod tests {
         assert_eq!(Proxy::parse("proxy.example:3128").unwrap(), plain);
         let secret = Proxy::parse("http://us%40er:p%3Aw@proxy.example:3128").unwrap();
         let expected = format!("Basic {}", STANDARD.encode("us@er:p:w"));
-        assert_eq!(secret.authorization().map(Secret::expose), Some(expected.as_str()));
+        assert_eq!(secret.authorization(), Some(Secret::new(&expected)));
         assert!(!format!("{secret:?} {secret}").contains("p:w"));
         for bad in [
             "https://p:1",

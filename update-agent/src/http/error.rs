@@ -1,9 +1,14 @@
 //! Why an exchange over HTTP failed, and whether trying again can help.
 
+use std::path::Path;
 use std::time::Duration;
 
 use formats::reason::Reason;
 use http::StatusCode;
+use registry_auth::realm::RealmError;
+use registry_auth::{ProxyError, UrlError};
+use storage::FileError;
+use storage::files::StoreError;
 
 /// Why an exchange failed. Texts name the origin, never a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,10 +21,9 @@ pub enum HttpError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Plain HTTP to another machine without `plain_http = true`.
+    /// Plain HTTP to another machine.
     #[error(
-        "{origin} is plain HTTP on another machine: use https, or set plain_http = true if every \
-         router on the way may see and delay what this node fetches"
+        "{origin} is plain HTTP on another machine: plain_http is for loopback only, use https"
     )]
     PlainHttp {
         /// Where the request would have gone.
@@ -33,11 +37,17 @@ pub enum HttpError {
         /// What is wrong and what to do.
         why: String,
     },
-    /// A file that holds a secret is open to other users.
-    #[error("{path} is readable by other users: chmod 600 it and replace the token in it")]
+    /// Others can read a secret, or change what decides who is believed.
+    #[error("{what}: {path} {why}; run `{remedy}`")]
     InsecureFile {
-        /// The file.
+        /// What it should hold.
+        what: &'static str,
+        /// The file, or a folder or link on the way to it.
         path: String,
+        /// What is wrong with it.
+        why: String,
+        /// The command that mends it.
+        remedy: String,
     },
     /// No connection.
     #[error("cannot reach {origin}: {why}")]
@@ -85,7 +95,16 @@ pub enum HttpError {
         /// What is wrong and what to check.
         why: String,
     },
-    /// A redirect, or a token server, that must not be followed.
+    /// A token server that is not asked.
+    #[error("{error}{}", name_host(.error))]
+    TokenServer {
+        /// Which one, and why not.
+        error: RealmError,
+    },
+    /// A proxy that is not written as one.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// A redirect that must not be followed.
     #[error("{from} sends us to {to}, which is refused: {why}")]
     Redirect {
         /// Who sent it.
@@ -103,7 +122,7 @@ pub enum HttpError {
         /// The status.
         status: StatusCode,
         /// What to do, starting with `: `, or nothing.
-        hint: &'static str,
+        hint: String,
         /// When the server wants to be asked again.
         retry_after: Option<Duration>,
     },
@@ -129,19 +148,55 @@ pub enum HttpError {
     },
 }
 
+impl From<UrlError> for HttpError {
+    fn from(error: UrlError) -> Self {
+        HttpError::Url { url: error.url, why: error.why }
+    }
+}
+
+impl From<RealmError> for HttpError {
+    fn from(error: RealmError) -> Self {
+        HttpError::TokenServer { error }
+    }
+}
+
+fn name_host(error: &RealmError) -> String {
+    match error.token_host() {
+        Some(host) => {
+            format!(": if this is the registry's token server, set token_host = {host:?}")
+        }
+        None => String::new(),
+    }
+}
+
 impl HttpError {
+    /// What kept a file of the configuration from being read.
+    pub(crate) fn unread(what: &'static str, path: &Path, error: StoreError) -> Self {
+        let why = match error {
+            StoreError::InsecurePerms { path, why, remedy } => {
+                let path = path.display().to_string();
+                return HttpError::InsecureFile { what, path, why, remedy };
+            }
+            StoreError::Read(FileError::Io { source, .. }) => source.to_string(),
+            StoreError::Read(FileError::NotRegular(_)) => "it is not a regular file".to_owned(),
+            other => other.to_string(),
+        };
+        HttpError::Setup { what: format!("{what} {}", path.display()), why }
+    }
+
     /// The stable reason code.
     pub fn reason(&self) -> Reason {
         match self {
-            HttpError::Url { .. } | HttpError::PlainHttp { .. } | HttpError::Setup { .. } => {
-                Reason::Config
-            }
+            HttpError::Url { .. }
+            | HttpError::PlainHttp { .. }
+            | HttpError::Proxy(_)
+            | HttpError::Setup { .. } => Reason::Config,
             HttpError::InsecureFile { .. } => Reason::InsecurePerms,
             HttpError::Unreachable { .. } | HttpError::Broken { .. } => Reason::Unreachable,
             HttpError::Timeout { .. } => Reason::Timeout,
             HttpError::TooSlow { .. } => Reason::TooSlow,
             HttpError::Tls { .. } => Reason::Tls,
-            HttpError::Redirect { .. } => Reason::RedirectRefused,
+            HttpError::Redirect { .. } | HttpError::TokenServer { .. } => Reason::RedirectRefused,
             HttpError::Status { .. } | HttpError::Protocol { .. } => Reason::HttpStatus,
             HttpError::Length { .. } => Reason::LengthMismatch,
         }
