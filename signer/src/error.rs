@@ -178,11 +178,24 @@ impl SignerError {
         }
     }
 
+    /// What the repository's side of it was.
+    fn registry(&self) -> Option<&RegistryError> {
+        match self {
+            SignerError::Registry(error)
+            | SignerError::Published(PublishedError::Registry(error))
+            | SignerError::Verify(VerifyError::Registry(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What to do next, for those who do not know the codes; empty when the error says it all.
     pub fn hint(&self) -> Cow<'static, str> {
         match self {
             SignerError::Image(error) => error.hint().map(Cow::Owned),
-            _ => None,
+            _ => match self.registry() {
+                Some(RegistryError::Client { hint, .. }) => Some(Cow::Owned(hint.clone())),
+                _ => None,
+            },
         }
         .unwrap_or(Cow::Borrowed(self.fixed_hint()))
     }
@@ -204,12 +217,19 @@ impl SignerError {
             SignerError::Plan(PlanError::NotPromoted { .. }) => {
                 return "end its hold, or name a release: `signer channel set --release VERSION`";
             }
-            SignerError::Registry(RegistryError::Layout(_))
-                if self.reason() == Reason::Unreachable =>
-            {
-                return "is the path right? `signer init` makes a new repository";
-            }
             _ => {}
+        }
+        if let Some(error @ RegistryError::Layout(_)) = self.registry() {
+            match error.missing_place() {
+                Some(path) if path.starts_with("~") => {
+                    return "a shell replaces ~ only where a word begins: write oci:$HOME/…";
+                }
+                Some(_) => return "is the path right? `signer init` makes a new repository",
+                None if self.reason() == Reason::Unreachable => {
+                    return "is the medium still there, and readable?";
+                }
+                None => {}
+            }
         }
         match self.reason() {
             Reason::Busy => "run the command again: it starts from what is published now",

@@ -135,7 +135,7 @@ fn refusals_have_their_codes() {
     let rows: [(&str, Vec<&str>, i32, &str); 9] = [
         ("older", stable("1.0.0", &[]), 12, "version_rollback"),
         ("floor", stable("2.1.0", &["--security-version", "4"]), 12, "secver_floor"),
-        ("no repository", vec!["verify", "oci:nowhere"], 14, "unreachable"),
+        ("no repository", vec!["verify", "oci:nowhere"], 23, "config"),
         ("empty registry", vec!["verify", "docker://127.0.0.1:1/x"], 14, "unreachable"),
         ("newer", publish("3.0.0", &[]), 0, ""),
         ("archive", vec!["refresh", "--repo", "oci-archive:x.tar", "--keys", "keys"], 23, "config"),

@@ -383,7 +383,8 @@ impl Config {
                     source.url = format!("{transport}{}", base.join(path).display());
                 }
             }
-            for file in [&mut source.ca, &mut source.token_file].into_iter().flatten() {
+            let SourceConfig { ca, client_cert, client_key, token_file, auth_file, .. } = source;
+            for file in [ca, client_cert, client_key, token_file, auth_file].into_iter().flatten() {
                 *file = base.join(&*file);
             }
         }

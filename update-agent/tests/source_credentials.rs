@@ -48,8 +48,14 @@ impl Secrets {
 
     /// A server's TLS configuration for `name`.
     fn tls(&self, name: &str, alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
+        self.tls_of(&[name], alpn)
+    }
+
+    /// The same for several names.
+    fn tls_of(&self, names: &[&str], alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let chain = vec![CertificateDer::from(certificate.der().to_vec())];
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
@@ -447,6 +453,100 @@ fn a_proxy_that_refuses_is_told_so_without_its_password() {
     assert_eq!(error.reason().code(), "unreachable");
     let text = update_agent::error::AgentError::from(error).chain();
     assert!(text.contains("wants a user and password") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn a_proxy_that_is_down_is_named() {
+    let secrets = Secrets::new("secret-token");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = SourceConfig {
+        ca: Some(secrets.ca()),
+        proxy: Some(format!("http://user:hunter2@{nobody}")),
+        ..SourceConfig::at("docker://registry.test/ns")
+    };
+    let error = source(&config).blob("demo", &descriptor(b"x"), MAX).unwrap_err();
+    assert_eq!(error.reason().code(), "unreachable");
+    let text = update_agent::error::AgentError::from(error).chain();
+    assert!(text.contains(&format!("the proxy http://{nobody}")), "{text}");
+    assert!(text.contains("registry.test") && !text.contains("hunter2"), "{text}");
+}
+
+/// Behind a proxy nobody here resolves names: what a redirect names is judged as it is written.
+#[test]
+fn case_92_a_redirect_through_a_proxy_leads_to_no_name_of_this_network() {
+    let secrets = Secrets::new("secret-token");
+    for (to, refused) in [
+        ("https://localhost/x", true),
+        ("https://127.1/x", true),
+        ("https://metadata.google.internal/x", true),
+        ("https://nas/x", true),
+        ("https://[2002:7f00:1::]/x", true),
+        ("https://registry.example/v2/", false),
+    ] {
+        let blob = noise(100);
+        let served = blob.clone();
+        let location = to.to_owned();
+        let tls = secrets.tls("registry.example", &[b"http/1.1"]);
+        let server = Server::start_tls(tls, move |seen| match seen.nth {
+            0 => Reply::redirect(&location),
+            _ => Reply::blob(seen, &served),
+        });
+        let (proxy, heads) = connect_proxy(server.address, false);
+        let config = SourceConfig {
+            ca: Some(secrets.ca()),
+            proxy: Some(format!("http://{proxy}")),
+            ..SourceConfig::at("docker://registry.example/ns")
+        };
+        let found = source(&config).blob("demo", &descriptor(&blob), MAX);
+        match refused {
+            true => assert_eq!(code(found), "redirect_refused", "{to}"),
+            false => assert_eq!(found.unwrap(), blob, "{to}"),
+        }
+        let asked = heads.lock().unwrap().clone();
+        let ours = |head: &String| head.starts_with("CONNECT registry.example:443 ");
+        assert!(asked.iter().all(ours), "{to}: {asked:?}");
+    }
+}
+
+/// Docker Hub by its usual name, and its token server, through a proxy that plays both.
+#[test]
+fn docker_hub_is_asked_at_its_registry_and_its_token_server() {
+    let secrets = Secrets::new("alice:hub-secret");
+    let blob = noise(1000);
+    let served = blob.clone();
+    let tls = secrets.tls_of(&["registry-1.docker.io", "auth.docker.io"], &[b"http/1.1"]);
+    let server = Server::start_tls(tls, move |seen| match seen.header("host") {
+        Some("auth.docker.io") => Reply::ok(br#"{"token":"short-lived"}"#),
+        _ => guarded(seen, "https://auth.docker.io/token", &served),
+    });
+    let (proxy, heads) = connect_proxy(server.address, false);
+    let config = SourceConfig {
+        ca: Some(secrets.ca()),
+        token_file: Some(secrets.token()),
+        proxy: Some(format!("http://{proxy}")),
+        ..SourceConfig::at("docker://docker.io")
+    };
+    assert_eq!(source(&config).blob("demo", &descriptor(&blob), MAX).unwrap(), blob);
+    let seen = server.seen();
+    let token = seen.iter().find(|seen| seen.header("host") == Some("auth.docker.io")).unwrap();
+    assert_eq!(token.path, "/token?service=reg&scope=repository:library/demo:pull");
+    assert_eq!(token.header("authorization"), Some("Basic YWxpY2U6aHViLXNlY3JldA=="));
+    for head in heads.lock().unwrap().iter() {
+        let known = ["CONNECT registry-1.docker.io:443 ", "CONNECT auth.docker.io:443 "];
+        assert!(known.iter().any(|known| head.starts_with(known)), "{head}");
+        assert!(!head.to_ascii_lowercase().contains("authorization"), "{head}");
+    }
+}
+
+/// Plain HTTP is for this machine, whether or not there is a credential.
+#[test]
+fn plain_http_leads_to_no_other_machine() {
+    for host in ["192.0.2.1:5000", "registry.example", "10.0.0.1", "0.0.0.0:5000"] {
+        let config =
+            SourceConfig { plain_http: true, ..SourceConfig::at(&format!("docker://{host}/ns")) };
+        let found = open(&config, quick()).map(|source| source.describe());
+        assert_eq!(code(found), "config", "{host}");
+    }
 }
 
 /// The environment may name a proxy; this machine is never asked for through one.

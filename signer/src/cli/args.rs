@@ -604,6 +604,15 @@ pub(super) struct RegistryArgs {
     /// File with a bearer token; without, docker's and podman's files are looked at
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Prove this client to the registry with a certificate (PEM) that its CA signed
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// Key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+    /// Host of the registry's token server that may see the credentials, if it is another one
+    #[arg(long, value_name = "HOST")]
+    token_host: Option<String>,
     /// HTTP without TLS, on this machine only
     #[arg(long)]
     plain_http: bool,
@@ -614,6 +623,9 @@ impl RegistryArgs {
         ClientOptions {
             ca: self.ca.clone(),
             token_file: self.token_file.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            token_host: self.token_host.clone(),
             plain_http: self.plain_http,
             ..ClientOptions::default()
         }

@@ -21,12 +21,13 @@ pub use layout::LayoutRepository;
 pub use referrers::{attach, attached};
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use formats::digest::Digest;
 use formats::oci::{Descriptor, NameError, RepositoryName, Tag};
 use formats::reason::Reason;
 use formats::reference::Reference;
+use storage::FileError;
 use storage::layout::{Layout, LayoutError};
 
 use crate::progress::Progress;
@@ -51,6 +52,8 @@ pub enum RegistryError {
         message: String,
         /// What kind of failure it was.
         reason: Reason,
+        /// What to do next; empty when the message says it.
+        hint: String,
     },
     /// A document that another one refers to is not there.
     #[error("{what} {digest} is not in the repository; it is incomplete, publish or copy it again")]
@@ -129,9 +132,21 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// The directory or file that a local repository should be in, when there is none.
+    pub fn missing_place(&self) -> Option<&Path> {
+        match self {
+            RegistryError::Layout(LayoutError::Read(FileError::Io { path, source, .. })) => {
+                (source.kind() == io::ErrorKind::NotFound).then_some(path)
+            }
+            _ => None,
+        }
+    }
+
     /// The stable code of this error.
     pub fn reason(&self) -> Reason {
         match self {
+            // A name that leads nowhere on this machine is a mistake, and not a line that is down.
+            RegistryError::Layout(_) if self.missing_place().is_some() => Reason::Config,
             RegistryError::Layout(error) => error.reason(),
             RegistryError::Client { reason, .. } | RegistryError::Credential { reason, .. } => {
                 *reason
@@ -324,6 +339,12 @@ pub struct ClientOptions {
     pub ca: Option<PathBuf>,
     /// A file with a bearer token; its owner's only.
     pub token_file: Option<PathBuf>,
+    /// A PEM file with the certificate that proves this client to the registry, and its chain.
+    pub client_cert: Option<PathBuf>,
+    /// A PEM file with its key; its owner's only.
+    pub client_key: Option<PathBuf>,
+    /// The host of the registry's token server, when it is another one.
+    pub token_host: Option<String>,
     /// HTTP without TLS; loopback addresses only.
     pub plain_http: bool,
     /// How failures that pass are waited for.

@@ -43,6 +43,7 @@ impl Failing<'_> {
             registry: "test".to_owned(),
             message: "cut".to_owned(),
             reason: Reason::Unreachable,
+            hint: String::new(),
         })
     }
 }

@@ -83,9 +83,20 @@ impl RepoServer {
         RepoServer::serving(world, world.repository().dir())
     }
 
+    /// The same with further options.
+    #[track_caller]
+    pub fn started(world: &World, options: &[&str]) -> Self {
+        RepoServer::serving_with(world, world.repository().dir(), options)
+    }
+
     /// Serves an image layout as it is, with the world's credentials.
     #[track_caller]
     pub fn serving(world: &World, layout: &Path) -> Self {
+        RepoServer::serving_with(world, layout, &[])
+    }
+
+    #[track_caller]
+    fn serving_with(world: &World, layout: &Path, options: &[&str]) -> Self {
         let credentials = Credentials::of(world);
         let mut running = program("repo-server")
             .args(["serve", "--listen", "127.0.0.1:0", "--dir"])
@@ -96,6 +107,7 @@ impl RepoServer {
             .arg(credentials.key)
             .arg("--push-token-file")
             .arg(credentials.token)
+            .args(options)
             .start();
         let authority = running.await_line(|line| listening(line, "https://"));
         RepoServer { authority, running }

@@ -44,7 +44,7 @@ fn repository(sources: &[SourceConfig], timeout: Duration) -> Result<(), String>
                 Url::parse(&format!("{scheme}://{authority}/v2/"))
                     .map_err(|error| error.to_string())
                     .and_then(|url| {
-                        let client = client(source.ca.as_deref(), timeout)?;
+                        let client = client_of(options(source), timeout)?;
                         client.status(&url, timeout).map_err(|error| error.to_string())
                     })
                     .map(|_status| ())
@@ -70,12 +70,25 @@ fn free_space(path: &Path, mib: u64) -> Result<(), String> {
     if free >= mib { Ok(()) } else { Err(format!("{} has {free} MiB free", path.display())) }
 }
 
-/// A client that tries once and follows nothing. It shows nobody a secret, so plain HTTP is fine.
+/// How a source's server is reached, without its credential.
+fn options(source: &SourceConfig) -> Options {
+    Options {
+        ca: source.ca.clone(),
+        client_cert: source.client_cert.clone(),
+        client_key: source.client_key.clone(),
+        ..Options::default()
+    }
+}
+
 fn client(ca: Option<&Path>, timeout: Duration) -> Result<Client, String> {
+    client_of(Options { ca: ca.map(Path::to_path_buf), ..Options::default() }, timeout)
+}
+
+/// A client that tries once and follows nothing. It shows nobody a secret, so plain HTTP is fine.
+fn client_of(options: Options, timeout: Duration) -> Result<Client, String> {
     let retry = RetryPolicy { attempts: 0, ..RetryPolicy::default() };
     let limits = Limits { connect: timeout, redirects: 0, retry, ..Limits::default() };
-    let ca = ca.map(Path::to_path_buf);
-    let options = Options { ca, plain_http: true, limits, ..Options::default() };
+    let options = Options { plain_http: true, limits, ..options };
     Client::new(options).map_err(|error: HttpError| error.to_string())
 }
 

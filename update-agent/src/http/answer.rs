@@ -12,7 +12,10 @@ use tokio::time::timeout;
 
 use super::connect::{self, Connection};
 use super::rate::RateFloor;
-use super::{Client, Distance, HttpError, Url, retry};
+use registry_auth::explain::{self, Exchange};
+use registry_auth::retry;
+
+use super::{Client, Distance, HttpError, Url};
 
 /// 16 KiB: what is read of a redirect's or refusal's body so that the connection can be kept.
 const DRAIN: u64 = 16 << 10;
@@ -71,16 +74,20 @@ impl<'c> Answer<'c> {
     /// This answer as an error: its status, and what to do about it.
     pub fn refusal(&self) -> HttpError {
         let status = self.status();
+        let hint = match (status.as_u16(), &self.client.options.credential_file) {
+            (401, Some(file)) => {
+                format!("the registry refuses the credential of {}", file.display())
+            }
+            (401, None) => {
+                "no credential is configured: name a file with token_file, or allow anonymous pulls"
+                    .to_owned()
+            }
+            (status, _) => explain::status(Exchange::Read, status, "", &explain::SOURCE),
+        };
         HttpError::Status {
             url: self.url.to_string(),
             status,
-            hint: match status.as_u16() {
-                401 => ": name a file with a valid token (token_file), or allow anonymous pulls",
-                403 => ": the token does not allow this repository",
-                404 => ": nothing of that name is published there",
-                429 | 500..=599 => ": try again later",
-                _ => "",
-            },
+            hint: if hint.is_empty() { hint } else { format!(": {hint}") },
             retry_after: self.header(header::RETRY_AFTER).and_then(retry::parse_retry_after),
         }
     }

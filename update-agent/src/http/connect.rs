@@ -19,8 +19,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::url::{Distance, Origin, Scheme, may_connect};
-use super::{HttpError, Options, Proxy, tls};
+use registry_auth::address::may_connect;
+use registry_auth::explain;
+
+use super::{Distance, HttpError, Options, Origin, Scheme, proxy};
 
 /// 64 KiB: the read buffer of a connection, and with it the largest head of an answer.
 const BUFFER: usize = 64 << 10;
@@ -41,8 +43,6 @@ pub(crate) struct Connection {
     pub(crate) distance: Distance,
     /// Whether it has carried a request before, so that its end says nothing about this one.
     pub(crate) reused: bool,
-    /// The proxy that reads what is sent; not one that only carries it.
-    pub(crate) through: Option<Arc<Proxy>>,
 }
 
 enum Sender {
@@ -90,7 +90,7 @@ impl Pool {
                 connection.reused = true;
                 if let Sender::Http2(sender) = &connection.sender {
                     let sender = Sender::Http2(sender.clone());
-                    let shared = Connection { sender, through: None, ..connection };
+                    let shared = Connection { sender, ..connection };
                     self.put(origin, shared);
                 }
                 return Some(connection);
@@ -146,12 +146,14 @@ pub(crate) async fn dial(
             (stream, Distance::of(address))
         }
         Some(proxy) => {
-            // The proxy resolves names; an address says by itself where it leads.
-            let distance = origin.host().parse().map_or(Distance::Public, Distance::of);
+            // The proxy resolves names: ours is only what their text tells.
+            let distance = Distance::of_host(origin.host());
             if let Some(via) = via {
                 via.check(origin, distance)?;
             }
-            (dial_tcp(&proxy.origin, None, limits.connect).await?.0, distance)
+            let dialed = dial_tcp(proxy.origin(), None, limits.connect).await;
+            let lost = |error| proxy::failed(proxy, origin, &format!("cannot be used: {error}"));
+            (dialed.map_err(lost)?.0, distance)
         }
     };
     // Answers are requested one by one; delaying a small request only costs time.
@@ -166,7 +168,7 @@ pub(crate) async fn dial(
             (Scheme::Http, _) => handshake_http1(origin, stream).await,
             (Scheme::Https, Some(config)) => {
                 if let Some(proxy) = proxy {
-                    proxy.tunnel(&mut stream, origin).await?;
+                    proxy::tunnel(proxy, &mut stream, origin).await?;
                 }
                 handshake_tls(origin, stream, config).await
             }
@@ -174,9 +176,7 @@ pub(crate) async fn dial(
         }
     });
     let sender = sender.await.map_err(|_| late())??;
-    let read_by_proxy = origin.scheme() == Scheme::Http;
-    let through = proxy.filter(|_| read_by_proxy).cloned().map(Arc::new);
-    Ok(Connection { sender, distance, reused: false, through })
+    Ok(Connection { sender, distance, reused: false })
 }
 
 async fn handshake_tls(
@@ -189,7 +189,7 @@ async fn handshake_tls(
         .map_err(|_| fail("the host is no name a certificate could have".to_owned()))?;
     let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(inner) => fail(tls::explain(inner)),
+            Some(inner) => fail(explain::tls(inner, &explain::SOURCE)),
             // The connection itself failed: trying again may help.
             None => HttpError::Broken { origin: origin.to_string(), why: error.to_string() },
         }
@@ -284,6 +284,11 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, HttpError> {
 
 /// What an error of the connection means: HTTP broken, or the connection gone.
 pub(crate) fn from_hyper(origin: &Origin, error: &hyper::Error) -> HttpError {
+    // In TLS 1.3 a server refuses a client's certificate after the handshake.
+    if let Some(tls) = explain::tls_cause(error) {
+        let why = explain::tls(tls, &explain::SOURCE);
+        return HttpError::Tls { origin: origin.to_string(), why };
+    }
     let mut why = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

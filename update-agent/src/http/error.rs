@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use formats::reason::Reason;
 use http::StatusCode;
+use registry_auth::realm::RealmError;
+use registry_auth::{ProxyError, UrlError};
 use storage::FileError;
 use storage::files::StoreError;
 
@@ -19,10 +21,9 @@ pub enum HttpError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Plain HTTP to another machine without `plain_http = true`.
+    /// Plain HTTP to another machine.
     #[error(
-        "{origin} is plain HTTP on another machine: use https, or set plain_http = true if every \
-         router on the way may see and delay what this node fetches"
+        "{origin} is plain HTTP on another machine: plain_http is for loopback only, use https"
     )]
     PlainHttp {
         /// Where the request would have gone.
@@ -94,7 +95,16 @@ pub enum HttpError {
         /// What is wrong and what to check.
         why: String,
     },
-    /// A redirect, or a token server, that must not be followed.
+    /// A token server that is not asked.
+    #[error("{error}{}", name_host(.error))]
+    TokenServer {
+        /// Which one, and why not.
+        error: RealmError,
+    },
+    /// A proxy that is not written as one.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// A redirect that must not be followed.
     #[error("{from} sends us to {to}, which is refused: {why}")]
     Redirect {
         /// Who sent it.
@@ -112,7 +122,7 @@ pub enum HttpError {
         /// The status.
         status: StatusCode,
         /// What to do, starting with `: `, or nothing.
-        hint: &'static str,
+        hint: String,
         /// When the server wants to be asked again.
         retry_after: Option<Duration>,
     },
@@ -138,6 +148,27 @@ pub enum HttpError {
     },
 }
 
+impl From<UrlError> for HttpError {
+    fn from(error: UrlError) -> Self {
+        HttpError::Url { url: error.url, why: error.why }
+    }
+}
+
+impl From<RealmError> for HttpError {
+    fn from(error: RealmError) -> Self {
+        HttpError::TokenServer { error }
+    }
+}
+
+fn name_host(error: &RealmError) -> String {
+    match error.token_host() {
+        Some(host) => {
+            format!(": if this is the registry's token server, set token_host = {host:?}")
+        }
+        None => String::new(),
+    }
+}
+
 impl HttpError {
     /// What kept a file of the configuration from being read.
     pub(crate) fn unread(what: &'static str, path: &Path, error: StoreError) -> Self {
@@ -156,15 +187,16 @@ impl HttpError {
     /// The stable reason code.
     pub fn reason(&self) -> Reason {
         match self {
-            HttpError::Url { .. } | HttpError::PlainHttp { .. } | HttpError::Setup { .. } => {
-                Reason::Config
-            }
+            HttpError::Url { .. }
+            | HttpError::PlainHttp { .. }
+            | HttpError::Proxy(_)
+            | HttpError::Setup { .. } => Reason::Config,
             HttpError::InsecureFile { .. } => Reason::InsecurePerms,
             HttpError::Unreachable { .. } | HttpError::Broken { .. } => Reason::Unreachable,
             HttpError::Timeout { .. } => Reason::Timeout,
             HttpError::TooSlow { .. } => Reason::TooSlow,
             HttpError::Tls { .. } => Reason::Tls,
-            HttpError::Redirect { .. } => Reason::RedirectRefused,
+            HttpError::Redirect { .. } | HttpError::TokenServer { .. } => Reason::RedirectRefused,
             HttpError::Status { .. } | HttpError::Protocol { .. } => Reason::HttpStatus,
             HttpError::Length { .. } => Reason::LengthMismatch,
         }

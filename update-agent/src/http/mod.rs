@@ -11,6 +11,9 @@
 //!                      of long ranges a few requests are in flight (segments.rs)
 //! ```
 //!
+//! How registries are reached is decided in [`registry_auth`], as for `signer`: which token server sees
+//! a credential, which way goes through a proxy, how far away an address is, when to try again.
+//!
 //! Refused, whatever the server says: content encodings, redirects out of TLS or towards the
 //! node's own network, more than [`Limits::redirects`] of them, credentials for another origin,
 //! and bodies longer than the caller's limit. Only closed single ranges are asked for, and
@@ -26,14 +29,11 @@ mod proxy;
 mod range;
 mod rate;
 mod request;
-mod retry;
 mod segments;
 mod tls;
-mod url;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{StatusCode, header};
@@ -41,23 +41,25 @@ use rustls::ClientConfig;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+pub use registry_auth::retry::RetryPolicy;
+pub use registry_auth::{Credential, Distance, Origin, Proxies, Proxy, Scheme, Url};
+
 pub use self::answer::Answer;
-pub use self::auth::Credential;
+pub use self::auth::{read_auth_file, read_token_file};
 pub use self::download::{Remote, Small};
 pub use self::error::HttpError;
 pub use self::options::{Limits, Options};
-pub use self::proxy::{Proxies, Proxy};
 pub use self::range::coalesce;
 pub use self::request::Get;
-pub use self::retry::RetryPolicy;
-pub use self::url::{Distance, Origin, Scheme, Url};
 
-use self::auth::Challenge;
+use registry_auth::retry::Retry;
+use registry_auth::token::{self, Asking, TokenCache, TokenRequest};
+use registry_auth::{Challenge, Secret, challenge, credential, url};
+
 use self::connect::{Pool, Via};
-use self::retry::Retry;
 
-/// 64 KiB: the largest answer of a token server.
-const TOKEN_ANSWER: u64 = 64 << 10;
+/// The largest answer of a token server.
+const TOKEN_ANSWER: u64 = token::ANSWER_LIMIT as u64;
 
 /// The client. Connections are kept and reused between calls; it may be shared between threads.
 pub struct Client {
@@ -66,8 +68,7 @@ pub struct Client {
     options: Options,
     tls: OnceLock<Arc<ClientConfig>>,
     pool: Pool,
-    /// Tokens of the credential's origin by scope.
-    tokens: Mutex<BTreeMap<String, String>>,
+    tokens: TokenCache,
     fetched: AtomicU64,
     /// Each download's jitter has its own seed.
     seed: AtomicU64,
@@ -107,12 +108,12 @@ impl Client {
             runtime: Some(runtime),
             tls: OnceLock::new(),
             pool: Pool::default(),
-            tokens: Mutex::new(BTreeMap::new()),
+            tokens: TokenCache::default(),
             fetched: AtomicU64::new(0),
             seed: AtomicU64::new(seed),
             options,
         };
-        if client.options.ca.is_some() {
+        if client.options.ca.is_some() || client.options.client_cert.is_some() {
             client.tls()?;
         }
         Ok(client)
@@ -216,12 +217,12 @@ impl Client {
     }
 
     /// What to show an origin: a token for the scope, else the credential; to others nothing.
-    fn authorization(&self, origin: &Origin, scope: &str) -> Option<String> {
-        if let Some(token) = self.tokens().get(&token_key(origin, scope)) {
-            return Some(format!("Bearer {token}"));
+    fn authorization(&self, origin: &Origin, scope: &str) -> Option<Secret> {
+        if let Some(token) = self.tokens.token(origin, scope) {
+            return Some(credential::bearer(&token));
         }
         match &self.options.credential {
-            Some((owner, credential)) if owner == origin => Some(credential.header()),
+            Some((owner, credential)) if owner == origin => credential.header(),
             _ => None,
         }
     }
@@ -234,20 +235,19 @@ impl Client {
         scope: &str,
         distance: Distance,
     ) -> Result<bool, HttpError> {
-        let key = token_key(home, scope);
-        self.tokens().remove(&key);
-        let challenge = refusal
-            .parts
-            .headers
-            .get_all(header::WWW_AUTHENTICATE)
-            .iter()
-            .find_map(|value| Challenge::parse(value.to_str().ok()?));
-        let Some(challenge) = challenge else { return Ok(false) };
+        self.tokens.forget(home, scope);
+        let headers = refusal.parts.headers.get_all(header::WWW_AUTHENTICATE).iter();
+        let asked = challenge::choose(headers.filter_map(|value| value.to_str().ok()));
+        let Some(Challenge::Bearer { realm, service }) = asked else { return Ok(false) };
         let owned = self.options.credential.as_ref().filter(|(owner, _)| owner == home);
         let secret = owned.map(|(_, credential)| credential);
-        let host = self.options.token_host.as_deref();
-        let (url, send) = challenge.token_request(home, host, scope, secret.is_some())?;
-        let authorization = secret.filter(|_| send).map(Credential::header);
+        if let Some(Credential::Bearer(_)) = secret {
+            return Ok(false);
+        }
+        let token_host = self.options.token_host.as_deref();
+        let asking = Asking { registry: home, token_host, scope, client_id: "update-agent" };
+        let request = asking.request(&realm, service.as_deref(), secret)?;
+        let TokenRequest::Get { url, authorization } = request else { return Ok(false) };
         let via = (url.origin() != home).then(|| Via { from: home.clone(), distance });
         let mut answer = self.send(&url, &Get::new(&url), authorization, via.as_ref()).await?;
         if answer.status() != StatusCode::OK {
@@ -260,11 +260,11 @@ impl Client {
             }
             body.extend_from_slice(&piece);
         }
-        let token = auth::parse_token(&body).ok_or_else(|| HttpError::Protocol {
+        let token = token::parse_token(&body).ok_or_else(|| HttpError::Protocol {
             origin: url.origin().to_string(),
             why: "the token server's answer holds no token".to_owned(),
         })?;
-        self.tokens().insert(key, token);
+        self.tokens.keep(home, scope, token);
         Ok(true)
     }
 
@@ -273,7 +273,7 @@ impl Client {
         &self,
         url: &Url,
         get: &Get<'_>,
-        authorization: Option<String>,
+        authorization: Option<Secret>,
         via: Option<&Via>,
     ) -> Result<Answer<'_>, HttpError> {
         let origin = url.origin();
@@ -292,9 +292,8 @@ impl Client {
             if let Some(via) = via {
                 via.check(origin, connection.distance)?;
             }
-            let through = connection.through.as_deref().map(|proxy| proxy.authorization.as_deref());
-            let request =
-                get.build(url, authorization.as_deref(), connection.is_http2(), through)?;
+            let secret = authorization.as_ref().map(Secret::expose);
+            let request = get.build(url, secret, connection.is_http2())?;
             let after = self.options.limits.first_byte;
             match timeout(after, connection.send(request)).await {
                 Ok(Ok(response)) => return Ok(Answer::new(self, url, response, connection)),
@@ -314,12 +313,8 @@ impl Client {
         if let Some(config) = self.tls.get() {
             return Ok(config.clone());
         }
-        let config = tls::client_config(self.options.ca.as_deref())?;
+        let config = tls::client_config(&self.options)?;
         Ok(self.tls.get_or_init(|| config).clone())
-    }
-
-    fn tokens(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -330,8 +325,4 @@ impl Drop for Client {
             runtime.shutdown_background();
         }
     }
-}
-
-fn token_key(origin: &Origin, scope: &str) -> String {
-    format!("{origin} {scope}")
 }

@@ -47,10 +47,17 @@ impl Default for Limits {
 pub struct Options {
     /// PEM file of the only CAs to trust; the system's when absent.
     pub ca: Option<PathBuf>,
-    /// Plain HTTP to hosts other than this one.
+    /// PEM file of the certificate that proves this node to the server, and its chain.
+    pub client_cert: Option<PathBuf>,
+    /// PEM file of its key.
+    pub client_key: Option<PathBuf>,
+    /// Plain HTTP to hosts other than this one: for health checks, which show nobody a secret and
+    /// believe nothing. Sources never have it.
     pub plain_http: bool,
     /// A credential and the only origin that gets it.
     pub credential: Option<(Origin, Credential)>,
+    /// The file that the credential is from, for messages.
+    pub credential_file: Option<PathBuf>,
     /// A host that may receive the credential over HTTPS when the origin names it as its token
     /// server.
     pub token_host: Option<String>,

@@ -31,29 +31,18 @@ impl<'a> Get<'a> {
     }
 
     /// The request's bytes for this URL, which a redirect may have made another one than ours: no
-    /// `Accept-Encoding`, one closed range at most. `through` a proxy that reads it, it names the
-    /// whole URL, and what proves us to the proxy.
+    /// `Accept-Encoding`, one closed range at most.
     pub(super) fn build(
         &self,
         url: &Url,
         authorization: Option<&str>,
         http2: bool,
-        through: Option<Option<&str>>,
     ) -> Result<Request<Empty<Bytes>>, HttpError> {
         const AGENT: &str = concat!("update-agent/", env!("CARGO_PKG_VERSION"));
-        let mut request = Request::get(if http2 || through.is_some() {
-            format!("{}{}", url.origin, url.path)
-        } else {
-            url.path.clone()
-        });
+        let target = if http2 { url.to_request() } else { url.path().to_owned() };
+        let mut request = Request::get(target);
         if !http2 {
-            request = request.header(header::HOST, url.origin.authority());
-        }
-        if let Some(Some(secret)) = through
-            && let Ok(mut value) = HeaderValue::from_str(secret)
-        {
-            value.set_sensitive(true);
-            request = request.header(header::PROXY_AUTHORIZATION, value);
+            request = request.header(header::HOST, url.origin().authority());
         }
         request = request.header(header::USER_AGENT, AGENT);
         if !self.accept.is_empty() {

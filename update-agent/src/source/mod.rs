@@ -29,7 +29,12 @@ pub use self::error::FetchError;
 pub use self::layout::LayoutSource;
 pub use self::registry::RegistrySource;
 
-use crate::http::{Credential, Limits, Options, Origin, Proxies, Proxy, Scheme, Url};
+use registry_auth::hub;
+
+use crate::http::{
+    Credential, HttpError, Limits, Options, Origin, Proxies, Proxy, Scheme, Url, read_auth_file,
+    read_token_file,
+};
 
 /// Takes a piece of a blob and its offset; breaks to get no more.
 pub type Sink<'a> = dyn FnMut(u64, &[u8]) -> ControlFlow<()> + 'a;
@@ -148,13 +153,23 @@ pub struct SourceConfig {
     /// PEM file of the only CAs to trust for this source; the system's when absent.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// PEM file of the certificate that proves this node to the server, and its chain.
+    #[serde(default)]
+    pub client_cert: Option<PathBuf>,
+    /// PEM file of its key, closed to other users.
+    #[serde(default)]
+    pub client_key: Option<PathBuf>,
     /// File with `user:password` or a token, closed to other users.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// File of docker's or podman's form with an entry for the registry, instead of `token_file`.
+    /// Credential helpers are not run.
+    #[serde(default)]
+    pub auth_file: Option<PathBuf>,
     /// A token server on another host that may be shown the credential.
     #[serde(default)]
     pub token_host: Option<String>,
-    /// HTTP instead of HTTPS.
+    /// HTTP instead of HTTPS, for loopback only.
     #[serde(default)]
     pub plain_http: bool,
     /// `http://[USER:PASSWORD@]HOST[:PORT]`, or `none`; absent: what `https_proxy`, `all_proxy` and
@@ -166,8 +181,17 @@ pub struct SourceConfig {
 impl SourceConfig {
     /// The source at a place, with everything else as it is by default.
     pub fn at(url: &str) -> Self {
-        let (ca, token_file, token_host, proxy) = (None, None, None, None);
-        SourceConfig { url: url.to_owned(), ca, token_file, token_host, plain_http: false, proxy }
+        SourceConfig {
+            url: url.to_owned(),
+            ca: None,
+            client_cert: None,
+            client_key: None,
+            token_file: None,
+            auth_file: None,
+            token_host: None,
+            plain_http: false,
+            proxy: None,
+        }
     }
 }
 
@@ -177,21 +201,25 @@ pub fn open(config: &SourceConfig, limits: Limits) -> Result<Box<dyn Source>, Fe
     match &reference {
         Reference::Registry { authority, namespace } => {
             let scheme = if config.plain_http { Scheme::Http } else { Scheme::Https };
-            let origin = origin_of(scheme, authority)?;
-            let credential = match &config.token_file {
-                Some(path) => Some((origin.clone(), Credential::from_file(path)?)),
-                None => None,
-            };
+            let origin = origin_of(scheme, hub::host(authority))?;
+            if config.plain_http && !origin.is_loopback() {
+                return Err(HttpError::PlainHttp { origin: origin.to_string() }.into());
+            }
+            let namespace: Namespace = hub::namespace(authority, namespace.as_str()).parse()?;
+            let credential = credential(config, authority, &namespace)?;
             let options = Options {
                 ca: config.ca.clone(),
-                plain_http: config.plain_http,
-                credential,
+                client_cert: config.client_cert.clone(),
+                client_key: config.client_key.clone(),
+                plain_http: false,
+                credential: credential.map(|credential| (origin.clone(), credential)),
+                credential_file: config.token_file.clone().or_else(|| config.auth_file.clone()),
                 token_host: config.token_host.clone(),
                 proxies: proxies(config)?,
                 limits,
                 seed: None,
             };
-            Ok(Box::new(RegistrySource::new(origin, namespace.clone(), options)?))
+            Ok(Box::new(RegistrySource::new(origin, namespace, options)?))
         }
         Reference::Layout { path, .. } | Reference::Archive { path, .. } => {
             Ok(Box::new(LayoutSource::open(path, reference.namespace().clone())?))
@@ -199,17 +227,38 @@ pub fn open(config: &SourceConfig, limits: Limits) -> Result<Box<dyn Source>, Fe
     }
 }
 
+fn credential(
+    config: &SourceConfig,
+    authority: &str,
+    namespace: &Namespace,
+) -> Result<Option<Credential>, FetchError> {
+    Ok(match (&config.token_file, &config.auth_file) {
+        (None, None) => None,
+        (Some(path), None) => Some(read_token_file(path)?),
+        (None, Some(path)) => Some(read_auth_file(path, authority, namespace.as_str())?),
+        (Some(_), Some(path)) => {
+            let why = "is of no use beside token_file: leave out one of them".to_owned();
+            return Err(
+                HttpError::Setup { what: format!("auth file {}", path.display()), why }.into()
+            );
+        }
+    })
+}
+
 fn proxies(config: &SourceConfig) -> Result<Proxies, FetchError> {
     Ok(match config.proxy.as_deref() {
         Some("none") => Proxies::default(),
-        Some(proxy) => Proxies::only(Proxy::parse(proxy)?),
-        None => Proxies::from_environment(|name| std::env::var(name).ok())?,
+        Some(proxy) => Proxies::only(Proxy::parse(proxy).map_err(HttpError::from)?),
+        None => {
+            Proxies::from_environment(|name| std::env::var(name).ok()).map_err(HttpError::from)?
+        }
     })
 }
 
 fn origin_of(scheme: Scheme, authority: &str) -> Result<Origin, FetchError> {
     let prefix = if scheme == Scheme::Https { "https" } else { "http" };
-    Ok(Url::parse(&format!("{prefix}://{authority}/"))?.origin().clone())
+    let url = Url::parse(&format!("{prefix}://{authority}/")).map_err(HttpError::from)?;
+    Ok(url.origin().clone())
 }
 
 /// Refuses a text that can be no place, whatever exists: for places that are used later.

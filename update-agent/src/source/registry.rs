@@ -141,7 +141,8 @@ struct Repository {
 
 impl Repository {
     fn url(&self, origin: &Origin, kind: &str, reference: &str) -> Result<Url, FetchError> {
-        Ok(Url::new(origin, &format!("/v2/{}/{kind}/{reference}", self.name))?)
+        let path = format!("/v2/{}/{kind}/{reference}", self.name);
+        Ok(Url::new(origin, &path).map_err(HttpError::from)?)
     }
 }
 

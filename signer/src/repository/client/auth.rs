@@ -5,164 +5,64 @@
 //!          └► 401, Bearer realm=…,service=…     ─► token for exactly these repositories ─► request
 //! ```
 //!
-//! Credentials go to the registry itself and to a realm that belongs to it (the same host, or a
-//! neighbour below the same parent domain), over TLS or within this machine; to nobody else.
+//! Nobody's credential is looked for before a registry asks: a helper that is missing or locked is of
+//! no matter where no login is needed. Where credentials may go, [`registry_auth::realm`] decides.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use url::Url;
-use zeroize::Zeroizing;
+use registry_auth::explain::Exchange;
+use registry_auth::token::{ANSWER_LIMIT, Asking, TokenCache, TokenRequest, parse_token};
+use registry_auth::{Challenge, Credential, Origin, Proxies, Secret, credential};
+use tokio::sync::OnceCell;
 
-use super::credentials::is_loopback;
+use super::super::RegistryError;
 use super::failure::Failure;
-use super::http::read_limited;
+use super::files::Files;
+use super::http::{good, read_limited};
 
-/// 64 KiB: tokens are signed lists of rights.
-const ANSWER_LIMIT: usize = 64 << 10;
-
-/// Something that is never shown.
-#[derive(Clone)]
-pub(super) struct Secret(Zeroizing<String>);
-
-impl Secret {
-    pub(super) fn new(text: &str) -> Self {
-        Secret(Zeroizing::new(text.to_owned()))
-    }
-
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
+/// Where a credential is, or may be.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// In the file that was named.
+    Given(Found),
+    /// In people's files.
+    Files(Files),
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-/// What somebody gave us.
+/// A credential and the file it is from.
 #[derive(Debug, Clone)]
-pub(super) enum Credentials {
-    /// Nothing.
-    None,
-    /// User and password.
-    Basic { user: String, password: Secret },
-    /// What tokens are got for.
-    Identity(Secret),
-    /// A token as it is.
-    Bearer(Secret),
-}
-
-/// What a registry wants to see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Challenge {
-    Basic,
-    Bearer { realm: String, service: Option<String> },
-}
-
-impl Challenge {
-    /// Reads `WWW-Authenticate` (RFC 9110 §11.6.1); `None` for schemes we do not know.
-    pub(super) fn parse(header: &str) -> Option<Self> {
-        let header = header.trim();
-        let (scheme, rest) = header.split_once(' ').unwrap_or((header, ""));
-        if scheme.eq_ignore_ascii_case("basic") {
-            return Some(Challenge::Basic);
-        }
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let parameters = parameters(rest);
-        let find = |name: &str| {
-            let mut all = parameters.iter();
-            all.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
-        };
-        Some(Challenge::Bearer { realm: find("realm")?, service: find("service") })
-    }
-}
-
-/// `a="x, \"y\"", b=z`.
-fn parameters(text: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut chars = text.chars().peekable();
-    loop {
-        while chars.next_if(|c| *c == ',' || c.is_whitespace()).is_some() {}
-        let mut name = String::new();
-        while let Some(c) = chars.next_if(|c| *c != '=' && *c != ',') {
-            name.push(c);
-        }
-        if chars.next_if_eq(&'=').is_none() {
-            return found;
-        }
-        let mut value = String::new();
-        if chars.next_if_eq(&'"').is_some() {
-            while let Some(c) = chars.next() {
-                match c {
-                    '"' => break,
-                    '\\' => value.extend(chars.next()),
-                    c => value.push(c),
-                }
-            }
-        } else {
-            while let Some(c) = chars.next_if(|c| *c != ',') {
-                value.push(c);
-            }
-        }
-        found.push((name.trim().to_owned(), value.trim().to_owned()));
-    }
-}
-
-/// Whether credentials for `registry` may go to `realm`.
-fn belongs(realm: &Url, registry: &Url, plain_http: bool) -> bool {
-    let (Some(there), Some(here)) = (realm.host_str(), registry.host_str()) else { return false };
-    let safe = match realm.scheme() {
-        "https" => true,
-        "http" => plain_http && is_loopback(there),
-        _ => false,
-    };
-    // `registry-1.docker.io` and `auth.docker.io`; an address has no parent.
-    let parent = |host: &str| {
-        let (_, rest) = host.split_once('.')?;
-        let name = rest.contains('.') && rest.bytes().any(|byte| byte.is_ascii_alphabetic());
-        name.then(|| rest.to_owned())
-    };
-    let family = parent(here).is_some_and(|parent_here| {
-        there == parent_here || parent(there).as_ref() == Some(&parent_here)
-    });
-    safe && (there == here || family)
+pub(super) struct Found {
+    pub(super) credential: Credential,
+    pub(super) file: String,
 }
 
 /// What we are, and the tokens we got for it.
 #[derive(Debug)]
 pub(super) struct Auth {
-    pub(super) credentials: Credentials,
-    registry: Url,
-    plain_http: bool,
+    source: Source,
+    /// What was found when it was asked for.
+    found: OnceCell<Option<Found>>,
+    registry: Origin,
+    token_host: Option<String>,
+    proxies: Proxies,
     challenge: Mutex<Option<Challenge>>,
-    tokens: Mutex<HashMap<String, Secret>>,
-}
-
-#[derive(Deserialize)]
-struct Granted {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    access_token: String,
+    tokens: TokenCache,
 }
 
 impl Auth {
-    pub(super) fn new(credentials: Credentials, registry: Url, plain_http: bool) -> Self {
-        let (challenge, tokens) = (Mutex::default(), Mutex::default());
-        Auth { credentials, registry, plain_http, challenge, tokens }
+    pub(super) fn new(
+        source: Source,
+        registry: Origin,
+        token_host: Option<String>,
+        proxies: Proxies,
+    ) -> Self {
+        let (challenge, tokens, found) = (Mutex::default(), TokenCache::default(), OnceCell::new());
+        Auth { source, found, registry, token_host, proxies, challenge, tokens }
     }
 
     /// What the registry said it wants; forgets the token that it refused for `scope`.
     pub(super) fn learn(&self, challenge: Challenge, scope: &str) {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(scope);
+        self.tokens.forget(&self.registry, scope);
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge);
     }
 
@@ -172,146 +72,111 @@ impl Auth {
         client: &reqwest::Client,
         scope: &str,
     ) -> Result<Option<Secret>, Failure> {
-        if let Credentials::Bearer(token) = &self.credentials {
-            return Ok(Some(Secret::new(&format!("Bearer {}", token.expose()))));
+        if let Source::Given(Found { credential: token @ Credential::Bearer(_), .. }) = &self.source
+        {
+            return Ok(token.header());
         }
         let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match challenge {
-            None => Ok(None),
-            Some(Challenge::Basic) => Ok(self.basic()),
-            Some(Challenge::Bearer { realm, service }) => {
-                let known = {
-                    let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-                    tokens.get(scope).cloned()
-                };
-                let token = match known {
+        let Some(challenge) = challenge else { return Ok(None) };
+        let credential = self.credential().await?;
+        match (challenge, credential) {
+            (_, Some(token @ Credential::Bearer(_))) => Ok(token.header()),
+            (Challenge::Basic, credential) => Ok(credential.and_then(Credential::header)),
+            (Challenge::Bearer { realm, service }, credential) => {
+                let token = match self.tokens.token(&self.registry, scope) {
                     Some(token) => token,
-                    None => self.token(client, &realm, service.as_deref(), scope).await?,
+                    None => {
+                        let asking = Asking {
+                            registry: &self.registry,
+                            token_host: self.token_host.as_deref(),
+                            scope,
+                            client_id: "racklet-signer",
+                        };
+                        let request = asking.request(&realm, service.as_deref(), credential)?;
+                        self.token(client, request, scope).await?
+                    }
                 };
-                Ok(Some(Secret::new(&format!("Bearer {}", token.expose()))))
+                Ok(Some(credential::bearer(&token)))
             }
         }
     }
 
-    fn basic(&self) -> Option<Secret> {
-        let Credentials::Basic { user, password } = &self.credentials else { return None };
-        let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
-        Some(Secret::new(&format!("Basic {}", STANDARD.encode(pair.as_bytes()))))
+    /// What there is for this registry; files and helpers are asked once, off the network's threads.
+    async fn credential(&self) -> Result<Option<&Credential>, Failure> {
+        let find = || async {
+            match &self.source {
+                Source::Given(found) => Ok(Some(found.clone())),
+                Source::Files(files) => {
+                    let files = files.clone();
+                    let found = tokio::task::spawn_blocking(move || files.find()).await;
+                    found
+                        .map_err(|panic| Failure::File(std::io::Error::other(panic)))?
+                        .map_err(|error: RegistryError| Failure::Credential(Box::new(error)))
+                }
+            }
+        };
+        let found = self.found.get_or_try_init(find).await?;
+        Ok(found.as_ref().map(|found| &found.credential))
     }
 
     async fn token(
         &self,
         client: &reqwest::Client,
-        realm: &str,
-        service: Option<&str>,
+        request: TokenRequest,
         scope: &str,
     ) -> Result<Secret, Failure> {
-        let refused = |why: &str| Failure::Token(format!("{realm:?} {why}"));
-        let mut url: Url = realm.parse().map_err(|_| refused("is no address for tokens"))?;
-        let ours = belongs(&url, &self.registry, self.plain_http);
-        if !ours && !matches!(self.credentials, Credentials::None) {
-            return Err(refused("is not the registry's own: it gets no credentials"));
-        }
-        if !ours && url.scheme() != "https" {
-            return Err(refused("is plain HTTP: tokens come over TLS"));
-        }
-        let service = service.unwrap_or_default();
-        let request = if let Credentials::Identity(identity) = &self.credentials {
-            // OAuth 2: distribution's docs/spec/auth/oauth.md.
-            let mut form = url::form_urlencoded::Serializer::new(String::new());
-            form.append_pair("grant_type", "refresh_token");
-            form.append_pair("client_id", "racklet-signer");
-            form.append_pair("service", service);
-            form.extend_pairs(scope.split(' ').map(|scope| ("scope", scope)));
-            form.append_pair("refresh_token", identity.expose());
-            let kind = "application/x-www-form-urlencoded";
-            client.post(url).header("content-type", kind).body(form.finish())
-        } else {
-            {
-                let mut query = url.query_pairs_mut();
-                if !service.is_empty() {
-                    query.append_pair("service", service);
+        let (url, request) = match request {
+            TokenRequest::Get { url, authorization } => {
+                let request = client.get(url.to_request());
+                match &authorization {
+                    Some(secret) => {
+                        let request = request.header("authorization", secret.expose());
+                        (url, request)
+                    }
+                    None => (url, request),
                 }
-                query.extend_pairs(scope.split(' ').map(|scope| ("scope", scope)));
             }
-            let request = client.get(url);
-            match self.basic() {
-                Some(basic) => request.header("authorization", basic.expose()),
-                None => request,
+            // OAuth 2: distribution's docs/spec/auth/oauth.md.
+            TokenRequest::Post { url, form } => {
+                let kind = "application/x-www-form-urlencoded";
+                let request = client.post(url.to_request()).header("content-type", kind);
+                (url, request.body(form.expose().to_owned()))
             }
         };
-        let answer = request.send().await.map_err(Failure::Transport)?;
-        let status = answer.status();
-        if !status.is_success() {
-            return Err(refused(&format!("gives no token: {status}; are the credentials right?")));
-        }
+        let proxy = self.proxies.of(url.origin());
+        let answer = request.send().await.map_err(|error| Failure::lost(error, proxy))?;
+        let answer = good(Exchange::Token, answer).await.map_err(|failure| match failure {
+            Failure::Status { .. } => {
+                Failure::TokenServer { url: url.to_string(), failure: Box::new(failure) }
+            }
+            other => other,
+        })?;
         let body = read_limited(answer, ANSWER_LIMIT).await?;
-        let granted: Granted =
-            serde_json::from_slice(&body).map_err(|_| refused("answers without a token"))?;
-        let text = if granted.token.is_empty() { granted.access_token } else { granted.token };
-        let text = Zeroizing::new(text);
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(refused("answers without a token"));
-        }
-        let token = Secret::new(&text);
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(scope.to_owned(), token.clone());
+        let none = || Failure::Token(format!("the token server {url} answers without a token"));
+        let token = parse_token(&body).ok_or_else(none)?;
+        self.tokens.keep(&self.registry, scope, token.clone());
         Ok(token)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn challenges() {
-        let bearer = |realm: &str, service: Option<&str>| {
-            let (realm, service) = (realm.to_owned(), service.map(str::to_owned));
-            Some(Challenge::Bearer { realm, service })
+    /// Which credential the registry refused, and what to do then.
+    pub(super) fn refused(&self, authority: &str) -> String {
+        let found = match (&self.source, self.found.get()) {
+            (Source::Given(found), _) => Some(found),
+            (Source::Files(_), found) => found.and_then(Option::as_ref),
         };
-        for (header, wanted) in [
-            ("Basic realm=\"x\"", Some(Challenge::Basic)),
-            ("basic", Some(Challenge::Basic)),
-            (
-                "Bearer realm=\"https://auth.example/token\",service=\"r.example\",scope=\"a,b\"",
-                bearer("https://auth.example/token", Some("r.example")),
+        match (found, &self.source) {
+            (Some(Found { credential: Credential::Basic { user, .. }, file }), _) => {
+                format!("the registry refuses the password of {user:?} from {file}: log in again")
+            }
+            (Some(Found { file, .. }), _) => {
+                format!("the registry refuses the token from {file}: log in again, or renew it")
+            }
+            (None, Source::Files(files)) => format!(
+                "no credentials for {authority} in {}: `docker login {authority}`, or give \
+                 --token-file",
+                files.describe()
             ),
-            ("bearer service=s, realm=https://a/", bearer("https://a/", Some("s"))),
-            ("Bearer realm=\"a\\\"b\"", bearer("a\"b", None)),
-            ("Bearer realm=\"never ends", bearer("never ends", None)),
-            ("Bearer service=\"x\"", None),
-            ("Negotiate", None),
-            ("", None),
-        ] {
-            assert_eq!(Challenge::parse(header), wanted, "{header}");
+            (None, Source::Given(_)) => String::new(),
         }
-    }
-
-    #[test]
-    fn credentials_stay_in_the_family() {
-        for (registry, realm, wanted) in [
-            ("https://r.example.com", "https://r.example.com/token", true),
-            ("https://r.example.com", "https://auth.example.com/token", true),
-            ("https://r.example.com", "https://example.com/token", true),
-            ("https://registry-1.docker.io", "https://auth.docker.io/token", true),
-            ("https://r.example.com", "http://r.example.com/token", false),
-            ("https://r.example.com", "https://evil.com/token", false),
-            ("https://r.example.com", "https://r.example.com.evil.com/", false),
-            ("https://example.com", "https://evil.com/", false),
-            ("https://192.0.2.1", "https://198.0.2.1/", false),
-            ("https://r.example.com", "file:///etc/passwd", false),
-            ("http://127.0.0.1:5000", "http://127.0.0.1:5001/token", true),
-            ("http://127.0.0.1:5000", "http://192.0.2.1/token", false),
-        ] {
-            let (registry, realm) = (registry.parse().unwrap(), realm.parse().unwrap());
-            assert_eq!(belongs(&realm, &registry, true), wanted, "{registry} {realm}");
-        }
-    }
-
-    #[test]
-    fn secrets_are_not_shown() {
-        let credentials = Credentials::Basic { user: "u".into(), password: Secret::new("hidden") };
-        assert!(!format!("{credentials:?}").contains("hidden"));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use registry_auth::retry::pause;
+
 /// When a request is repeated, and how soon.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
@@ -42,18 +44,9 @@ impl Backoff {
         if nth >= self.attempts {
             return None;
         }
-        let whole = self.first.saturating_mul(1_u32.checked_shl(nth).unwrap_or(u32::MAX));
-        let whole = whole.min(self.most);
-        let share = f64::from((self.chance)()) / f64::from(u32::MAX);
-        let pause = whole.mul_f64(0.5 + 0.5 * share.clamp(0.0, 1.0));
+        let pause = pause(self.first, self.most, nth, (self.chance)());
         Some(pause.max(asked.unwrap_or_default().min(self.most)))
     }
-}
-
-/// `Retry-After` in seconds; its other form, a date, would have to believe the server's clock.
-pub(super) fn retry_after(value: &str) -> Option<Duration> {
-    let digits = !value.is_empty() && value.len() <= 9 && value.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| value.parse().ok().map(Duration::from_secs)).flatten()
 }
 
 #[cfg(test)]
@@ -75,13 +68,5 @@ mod tests {
         assert_eq!(ms(asked(86_400)), Some(60_000), "within reason");
         let patient = Backoff { attempts: 100, ..most };
         assert_eq!(ms(patient.pause(99, None)), Some(60_000), "no overflow");
-    }
-
-    #[test]
-    fn what_servers_say() {
-        assert_eq!(retry_after("3"), Some(Duration::from_secs(3)));
-        for odd in ["", "-1", "1.5", "soon", "99999999999", "Sat, 21 Nov 2026 07:28:00 GMT"] {
-            assert_eq!(retry_after(odd), None, "{odd}");
-        }
     }
 }

@@ -5,6 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use formats::reason::Reason;
+use registry_auth::Proxy;
+use registry_auth::explain::{self, COMMAND, Exchange};
+use registry_auth::realm::RealmError;
+
+use super::super::RegistryError;
 
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +17,8 @@ pub(super) enum Failure {
     /// The registry says no.
     #[error("{status}{}", said(.text))]
     Status {
+        /// What was asked for.
+        at: Exchange,
         status: u16,
         /// The first error code of the answer.
         code: String,
@@ -23,12 +30,31 @@ pub(super) enum Failure {
     /// The network, or TLS.
     #[error("{}", explained(.0))]
     Transport(reqwest::Error),
+    /// A proxy that is down or refuses.
+    #[error("the proxy {proxy} cannot be used: {}", chain(.error))]
+    Proxy {
+        /// Without its password.
+        proxy: String,
+        error: reqwest::Error,
+    },
     /// An answer that makes no sense.
     #[error("the answer {0}")]
     Answer(&'static str),
+    /// An upload is sent where it must not go.
+    #[error("the registry sends the upload to {0}")]
+    Location(String),
     /// Tokens.
     #[error("{0}")]
     Token(String),
+    /// A token server that is not asked.
+    #[error("{0}")]
+    Realm(#[from] RealmError),
+    /// A token server that says no.
+    #[error("the token server {url} gives no token: {failure}")]
+    TokenServer { url: String, failure: Box<Failure> },
+    /// The credentials, once they were asked for.
+    #[error("{0}")]
+    Credential(Box<RegistryError>),
     /// The file to be uploaded.
     #[error("read what is to be uploaded: {0}")]
     File(#[from] io::Error),
@@ -40,7 +66,12 @@ fn said(text: &str) -> String {
 
 impl Failure {
     /// The status of an answer and what its body says (distribution-spec §"Error Codes").
-    pub(super) fn status(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
+    pub(super) fn status(
+        at: Exchange,
+        status: u16,
+        body: &[u8],
+        retry_after: Option<Duration>,
+    ) -> Self {
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let first = json.pointer("/errors/0");
         let field = |name: &str| {
@@ -49,7 +80,54 @@ impl Failure {
         };
         let (code, message) = (field("code"), field("message"));
         let text = format!("{code} {message}").trim().escape_debug().to_string();
-        Failure::Status { status, code, text, retry_after }
+        Failure::Status { at, status, code, text, retry_after }
+    }
+
+    /// A request that got no answer, on its way through a proxy or not.
+    pub(super) fn lost(error: reqwest::Error, proxy: Option<&Proxy>) -> Self {
+        match proxy {
+            // What TLS says, it says of the registry.
+            Some(proxy) if error.is_connect() && !is_tls(&error) => {
+                Failure::Proxy { proxy: proxy.to_string(), error }
+            }
+            _ => Failure::Transport(error),
+        }
+    }
+
+    /// What to do next. `refused` says which credential a registry's 401 was about.
+    pub(super) fn hint(&self, refused: &dyn Fn() -> String) -> String {
+        let text = match self {
+            Failure::Status { status: 401, at, .. } if *at != Exchange::Token => return refused(),
+            Failure::Status { at, status, code, .. } => {
+                return explain::status(*at, *status, code, &COMMAND);
+            }
+            Failure::TokenServer { failure, .. } => return failure.hint(refused),
+            Failure::Realm(error) => match error.token_host() {
+                Some(host) => {
+                    return format!("if {host} is its token server, give --token-host {host}");
+                }
+                None => "the registry's configuration names its token server",
+            },
+            Failure::Proxy { .. } => {
+                "https_proxy names the proxy; no_proxy lists registries that need none"
+            }
+            Failure::Location(_) => {
+                "a proxy before the registry has to hand on Host, and X-Forwarded-Proto: https"
+            }
+            Failure::Credential(error) if error.reason() == Reason::InsecurePerms => {
+                "log in again if others may have read it"
+            }
+            Failure::Credential(_) => "mend or remove that entry, or give --token-file",
+            Failure::Transport(error) if is_tls(error) => {
+                "docs/server.md makes a CA, a server certificate and a push token"
+            }
+            Failure::Transport(_) => {
+                "is the address right, and does it answer? nothing became visible, run again"
+            }
+            Failure::Answer(_) => "is this the address of a registry? another server may answer",
+            Failure::Token(_) | Failure::File(_) => "",
+        };
+        text.to_owned()
     }
 
     /// Whether the registry says, in so many words, that there is no such thing.
@@ -70,7 +148,14 @@ impl Failure {
             Failure::Transport(error) => {
                 !(error.is_builder() || error.is_redirect() || is_tls(error))
             }
-            Failure::Answer(_) | Failure::Token(_) | Failure::File(_) => false,
+            Failure::Proxy { .. } => true,
+            Failure::TokenServer { failure, .. } => failure.is_passing(),
+            Failure::Answer(_)
+            | Failure::Location(_)
+            | Failure::Token(_)
+            | Failure::Realm(_)
+            | Failure::Credential(_)
+            | Failure::File(_) => false,
         }
     }
 
@@ -78,6 +163,7 @@ impl Failure {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Failure::Status { retry_after, .. } => *retry_after,
+            Failure::TokenServer { failure, .. } => failure.retry_after(),
             _ => None,
         }
     }
@@ -89,36 +175,27 @@ impl Failure {
             Failure::Transport(error) if error.is_redirect() => Reason::RedirectRefused,
             Failure::Transport(error) if is_tls(error) => Reason::Tls,
             Failure::Transport(_) => Reason::Unreachable,
-            Failure::Status { .. } | Failure::Answer(_) | Failure::Token(_) => Reason::HttpStatus,
+            Failure::Proxy { error, .. } if error.is_timeout() => Reason::Timeout,
+            Failure::Proxy { .. } => Reason::Unreachable,
+            Failure::Location(_) | Failure::Realm(_) => Reason::RedirectRefused,
+            Failure::Credential(error) => error.reason(),
+            Failure::Status { .. }
+            | Failure::Answer(_)
+            | Failure::Token(_)
+            | Failure::TokenServer { .. } => Reason::HttpStatus,
             Failure::File(_) => Reason::StoreIo,
         }
     }
 }
 
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    tls_error(error).is_some()
-}
-
-/// The error of TLS below another one.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref() {
-            return Some(error);
-        }
-        next = match error.downcast_ref::<io::Error>() {
-            // An io::Error names its content's source as its own and hides the content.
-            Some(error) => error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
-            None => error.source(),
-        };
-    }
-    None
+    explain::tls_cause(error).is_some()
 }
 
 /// An error of the network, and what it means where its words do not say so.
 fn explained(error: &reqwest::Error) -> String {
-    if let Some(tls) = tls_error(error) {
-        return explained_tls(tls);
+    if let Some(tls) = explain::tls_cause(error) {
+        return explain::tls(tls, &COMMAND);
     }
     let text = chain(error);
     let spoke_tls = error.url().is_some_and(|url| url.scheme() == "http")
@@ -126,28 +203,6 @@ fn explained(error: &reqwest::Error) -> String {
     let means =
         if spoke_tls { "; it may speak TLS on this port: leave out --plain-http" } else { "" };
     text + means
-}
-
-/// What a failed handshake means.
-fn explained_tls(error: &rustls::Error) -> String {
-    use rustls::{CertificateError, Error};
-    match error {
-        Error::InvalidMessage(_) => format!(
-            "{error}: the server may speak plain HTTP on this port; give --plain-http (loopback only)"
-        ),
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            format!("{error}: name the CA that signed the server's certificate with --ca")
-        }
-        // webpki's own words, which rustls hands on as a debug text.
-        Error::InvalidCertificate(CertificateError::Other(other))
-            if format!("{other:?}").contains("CaUsedAsEndEntity") =>
-        {
-            "the server's certificate is a CA itself: sign a server certificate with it, see \
-             docs/server.md"
-                .to_owned()
-        }
-        _ => error.to_string(),
-    }
 }
 
 /// An error with its causes; each part once.
@@ -171,13 +226,13 @@ mod tests {
     #[test]
     fn what_a_registry_says_is_shown_without_its_tricks() {
         let body = br#"{"errors":[{"code":"DENIED","message":"no\u001b[2J\nerror[ok]"}]}"#;
-        let failure = Failure::status(403, body, None);
+        let failure = Failure::status(Exchange::Read, 403, body, None);
         assert_eq!(failure.to_string(), "403: DENIED no\\u{1b}[2J\\nerror[ok]");
         assert!(!failure.is_passing() && !failure.is_not_found());
-        assert!(Failure::status(404, b"<html>", None).is_not_found());
+        assert!(Failure::status(Exchange::Read, 404, b"<html>", None).is_not_found());
         for status in [429, 500, 503] {
-            assert!(Failure::status(status, b"", None).is_passing(), "{status}");
+            assert!(Failure::status(Exchange::Read, status, b"", None).is_passing(), "{status}");
         }
-        assert_eq!(Failure::status(500, b"", None).to_string(), "500");
+        assert_eq!(Failure::status(Exchange::Read, 500, b"", None).to_string(), "500");
     }
 }

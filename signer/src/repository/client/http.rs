@@ -9,11 +9,14 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use url::Url;
 
 use super::super::RegistryError;
-use super::auth::{Auth, Challenge};
-use super::backoff::{Backoff, retry_after};
-use super::credentials::{is_loopback, read_ca};
+use super::auth::Auth;
+use super::backoff::Backoff;
 use super::failure::{Failure, chain};
 use formats::reason::Reason;
+use registry_auth::address::is_loopback_authority;
+use registry_auth::explain::Exchange;
+use registry_auth::retry::parse_retry_after;
+use registry_auth::{Origin, Proxies, Scheme, Secret, challenge};
 
 /// A registry that is silent for this long is gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,6 +34,7 @@ pub(super) struct Http {
     /// `https://host:port/`.
     pub(super) base: Url,
     pub(super) auth: Auth,
+    pub(super) proxies: Proxies,
     pub(super) backoff: Backoff,
     /// Whether it ever answered: one that never did is a wrong address, mostly.
     pub(super) answered: AtomicBool,
@@ -39,27 +43,50 @@ pub(super) struct Http {
 /// Attempts to reach a registry that never answered.
 const FIRST_CONTACT: u32 = 2;
 
-/// A client that trusts the certificates of `ca`, or the system's.
+/// A client that speaks TLS as configured, through these proxies and no others.
 pub(super) fn client(
-    ca: Option<&std::path::Path>,
+    tls: rustls::ClientConfig,
+    proxies: &Proxies,
     registry: &str,
 ) -> Result<Client, RegistryError> {
-    // Fails when another part of the program chose a provider already; that one is used then.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
+    let builder = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .proxy(proxy_of(proxies.clone()))
         .user_agent(concat!("racklet-signer/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .redirect(redirect::Policy::custom(follow));
-    if let Some(path) = ca {
-        builder = builder.tls_certs_only(read_ca(path)?);
-    }
     builder.build().map_err(|error| RegistryError::Client {
         action: "prepare the client".to_owned(),
         registry: registry.to_owned(),
         message: chain(&error),
         reason: Reason::Config,
+        hint: String::new(),
     })
+}
+
+/// The proxy for each address, as the client wants it: with user and password in its URL.
+fn proxy_of(proxies: Proxies) -> reqwest::Proxy {
+    reqwest::Proxy::custom(move |url| {
+        let proxy = proxies.of(&origin_of(url)?)?;
+        let mut address: Url = proxy.to_string().parse().ok()?;
+        if let Some((user, password)) = proxy.user() {
+            address.set_username(&user).ok()?;
+            address.set_password(Some(password.expose())).ok()?;
+        }
+        Some(address)
+    })
+}
+
+/// Where an address is, however long its path and query are.
+fn origin_of(url: &Url) -> Option<Origin> {
+    let scheme = match url.scheme() {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        _ => return None,
+    };
+    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
+    Some(Origin::new(scheme, host, url.port()))
 }
 
 /// Storage behind a registry may be elsewhere; credentials do not go there (the client drops them
@@ -67,14 +94,25 @@ pub(super) fn client(
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let plain = attempt.url().scheme() != "https";
     let was_plain = attempt.previous().last().is_some_and(|url| url.scheme() != "https");
-    let here = attempt.url().host_str().is_some_and(is_loopback);
+    let here = attempt.url().host_str().is_some_and(is_loopback_authority);
     if plain && !(was_plain && here) {
-        return attempt.error("leads from TLS to plain HTTP");
+        let shown = shown(attempt.url());
+        return attempt.error(format!(
+            "leads to {shown}, which is plain HTTP; a proxy before the registry has to tell it \
+             X-Forwarded-Proto: https"
+        ));
     }
     if attempt.previous().len() > REDIRECTS {
-        return attempt.error("leads nowhere");
+        let shown = shown(attempt.url());
+        return attempt.error(format!("leads on and on, at last to {shown}"));
     }
     attempt.follow()
+}
+
+/// An address without its query, which may carry somebody's signature or token.
+fn shown(url: &Url) -> String {
+    let text = url.as_str().split(['?', '#']).next().unwrap_or_default();
+    text.chars().take(120).collect()
 }
 
 /// At most that many bytes of an answer.
@@ -90,12 +128,12 @@ pub(super) async fn read_limited(mut answer: Response, limit: usize) -> Result<B
 }
 
 /// The answer if it is a good one.
-pub(super) async fn good(mut answer: Response) -> Result<Response, Failure> {
+pub(super) async fn good(at: Exchange, mut answer: Response) -> Result<Response, Failure> {
     let status = answer.status();
     if status.is_success() {
         return Ok(answer);
     }
-    let asked = text(answer.headers(), RETRY_AFTER.as_str()).and_then(retry_after);
+    let asked = text(answer.headers(), RETRY_AFTER.as_str()).and_then(parse_retry_after);
     let mut body = Vec::new();
     // As much as comes of it: an answer that breaks off has said enough.
     while let Ok(Some(part)) = answer.chunk().await {
@@ -104,7 +142,7 @@ pub(super) async fn good(mut answer: Response) -> Result<Response, Failure> {
             break;
         }
     }
-    Err(Failure::status(status.as_u16(), &body, asked))
+    Err(Failure::status(at, status.as_u16(), &body, asked))
 }
 
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -122,8 +160,14 @@ impl Http {
         let odd = || Failure::Answer("names no place for the upload");
         let text = text(answer.headers(), "location").ok_or_else(odd)?;
         let url = answer.url().join(text).map_err(|_| odd())?;
-        let same = self.is_ours(&url) || url.scheme() == "https";
-        if same { Ok(url) } else { Err(Failure::Answer("sends the upload to plain HTTP")) }
+        if self.is_ours(&url) || url.scheme() == "https" {
+            return Ok(url);
+        }
+        let (there, ours) = (shown(&url), self.base.as_str().trim_end_matches('/'));
+        Err(Failure::Location(match self.base.scheme() {
+            "https" => format!("{there}, which is plain HTTP"),
+            _ => format!("{there}, which is not {ours}"),
+        }))
     }
 
     /// Whether this is the registry itself, and not a storage behind it.
@@ -146,26 +190,29 @@ impl Http {
             if self.is_ours(url)
                 && let Some(header) = self.auth.header(&self.client, scope).await?
             {
-                let mut value = reqwest::header::HeaderValue::from_str(header.expose())
+                let mut value = reqwest::header::HeaderValue::from_str(Secret::expose(&header))
                     .map_err(|_| Failure::Token("credentials hold odd bytes".to_owned()))?;
                 value.set_sensitive(true);
                 request = request.header(AUTHORIZATION, value);
             }
-            let answer = request.send().await.map_err(Failure::Transport)?;
+            let answer = request.send().await.map_err(|error| self.lost(error, url))?;
             self.answered.store(true, Ordering::Relaxed);
             if answer.status() == StatusCode::UNAUTHORIZED && !asked && self.is_ours(answer.url()) {
-                let challenges = answer.headers().get_all(WWW_AUTHENTICATE).iter();
-                let mut known =
-                    challenges.filter_map(|value| value.to_str().ok()).filter_map(Challenge::parse);
-                if let Some(challenge) = known.next() {
-                    drop(known);
+                let headers = answer.headers().get_all(WWW_AUTHENTICATE).iter();
+                let values = headers.filter_map(|value| value.to_str().ok());
+                if let Some(challenge) = challenge::choose(values) {
                     self.auth.learn(challenge, scope);
                     asked = true;
                     continue;
                 }
             }
-            return good(answer).await;
+            return good(Exchange::of(method.as_str(), url.path()), answer).await;
         }
+    }
+
+    fn lost(&self, error: reqwest::Error, url: &Url) -> Failure {
+        let proxy = origin_of(url).and_then(|asked| self.proxies.of(&asked).cloned());
+        Failure::lost(error, proxy.as_ref())
     }
 
     /// The same for requests that may be repeated: failures that pass are waited for.

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `auth` | challenges, tokens, what goes to whom | asks for tokens |
 //! | `backoff` | how long to wait (pure) | no |
-//! | `credentials`, `files` | tokens, certificates, docker's and podman's files, helpers | yes |
+//! | `credentials`, `files`, `helpers` | tokens, certificates, docker's and podman's files, helpers | yes |
 //! | `failure` | what an error means (pure) | no |
 //! | `http` | one request, repeated where that may help | yes |
 //! | `upload` | blobs: mounts, whole uploads, and going on after a cut | yes |
@@ -20,6 +20,7 @@ mod backoff;
 mod credentials;
 mod failure;
 mod files;
+mod helpers;
 mod http;
 mod transfer;
 mod upload;
@@ -36,15 +37,18 @@ use formats::digest::{Algorithm, Digest, Hasher};
 use formats::oci::{Descriptor, MANIFEST_LIMIT, RepositoryName, Tag, media_type};
 use formats::reason::Reason;
 use formats::reference::Reference;
+use registry_auth::address::is_loopback_authority;
+use registry_auth::{Proxies, hub};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use self::auth::{Auth, Credentials, Secret};
+use self::auth::{Auth, Source};
 pub use self::backoff::Backoff;
-use self::credentials::{is_loopback, read_token};
+use self::credentials::{read_token, tls_config};
 use self::failure::Failure;
+use self::files::Files;
 use self::http::Http;
 use self::transfer::{BlobReader, Content};
 use self::upload::push_scope;
@@ -86,7 +90,8 @@ impl RegistryClient {
             return Err(RegistryError::ReadOnly(reference.to_string()));
         };
         let authority = authority.clone();
-        if options.plain_http && !is_loopback(&authority) {
+        let reference = at_hub(&reference).unwrap_or(reference);
+        if options.plain_http && !is_loopback_authority(&authority) {
             return Err(RegistryError::PlainHttp(authority));
         }
         let failed = |message: String| RegistryError::Client {
@@ -94,19 +99,25 @@ impl RegistryClient {
             registry: authority.clone(),
             message,
             reason: Reason::Config,
+            hint: String::new(),
         };
-        let credentials = match options.token_file.as_deref() {
-            Some(path) => Credentials::Bearer(Secret::new(&read_token(path)?)),
-            None => files::find(&authority, reference.namespace().as_str())?,
+        let source = match options.token_file.as_deref() {
+            Some(path) => Source::Given(read_token(path)?),
+            None => {
+                Source::Files(Files::of_environment(&authority, reference.namespace().as_str())?)
+            }
         };
         let scheme = if options.plain_http { "http" } else { "https" };
-        let base: url::Url = format!("{scheme}://{authority}/")
-            .parse()
-            .map_err(|_| failed(format!("{authority:?} is no address")))?;
-        let client = http::client(options.ca.as_deref(), &authority)?;
-        let auth = Auth::new(credentials, base.clone(), options.plain_http);
+        let address = format!("{scheme}://{}/", hub::host(&authority));
+        let odd = || failed(format!("{authority:?} is no address"));
+        let base: url::Url = address.parse().map_err(|_| odd())?;
+        let home = registry_auth::Url::parse(&address).map_err(|_| odd())?.origin().clone();
+        let proxies = Proxies::from_environment(|name| std::env::var(name).ok())
+            .map_err(|error| failed(error.to_string()))?;
+        let client = http::client(tls_config(options, &authority)?, &proxies, &authority)?;
+        let auth = Auth::new(source, home, options.token_host.clone(), proxies.clone());
         let (backoff, answered) = (options.backoff, AtomicBool::new(false));
-        let http = Arc::new(Http { client, base, auth, backoff, answered });
+        let http = Arc::new(Http { client, base, auth, proxies, backoff, answered });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("registry")
@@ -132,6 +143,7 @@ impl RegistryClient {
             registry: self.authority.clone(),
             message: failure.to_string(),
             reason: failure.reason(),
+            hint: failure.hint(&|| self.http.auth.refused(&self.authority)),
         }
     }
 
@@ -356,6 +368,13 @@ impl Registry for RegistryClient {
         }
         Ok(Some(found.into_values().collect()))
     }
+}
+
+/// A reference at Docker Hub, with the namespace that it has there.
+fn at_hub(reference: &Reference) -> Option<Reference> {
+    let Reference::Registry { authority, namespace } = reference else { return None };
+    let namespace = hub::namespace(authority, namespace.as_str()).parse().ok()?;
+    Some(Reference::Registry { authority: authority.clone(), namespace })
 }
 
 /// `</v2/<rest>>; rel="next"`; other places are not followed.

@@ -32,7 +32,7 @@ impl Default for RetryPolicy {
 
 /// The course of one download's failures.
 #[derive(Debug)]
-pub(crate) struct Retry {
+pub struct Retry {
     policy: RetryPolicy,
     failures: u32,
     waited: Duration,
@@ -42,12 +42,12 @@ pub(crate) struct Retry {
 
 impl Retry {
     /// No failure yet. The same seed gives the same delays.
-    pub(crate) fn new(policy: RetryPolicy, seed: u64) -> Self {
+    pub fn new(policy: RetryPolicy, seed: u64) -> Self {
         Retry { policy, failures: 0, waited: Duration::ZERO, earned: 0, random: SplitMix(seed) }
     }
 
     /// Takes note of bytes that were delivered.
-    pub(crate) fn delivered(&mut self, bytes: u64) {
+    pub fn delivered(&mut self, bytes: u64) {
         self.earned = self.earned.saturating_add(bytes);
         while self.earned >= EARNS_ATTEMPT && self.failures > 0 {
             self.earned -= EARNS_ATTEMPT;
@@ -58,12 +58,12 @@ impl Retry {
     }
 
     /// How long to wait after one more failure, or `None` to give up.
-    pub(crate) fn next_delay(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+    pub fn next_delay(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
         if self.failures >= self.policy.attempts {
             return None;
         }
-        let doubled = self.policy.base.saturating_mul(1 << self.failures.min(16));
-        let own = self.random.half_to_full(doubled.min(self.policy.cap));
+        let RetryPolicy { base, cap, .. } = self.policy;
+        let own = pause(base, cap, self.failures, self.random.next());
         let delay = own.max(retry_after.unwrap_or_default());
         let waited = self.waited.saturating_add(delay);
         if waited > self.policy.budget {
@@ -75,30 +75,32 @@ impl Retry {
     }
 }
 
+/// The pause before repetition `nth`, counted from 0: `base`, doubled each time up to `cap`; half of it
+/// fixed, half by `chance`, so that not everybody comes back at once.
+pub fn pause(base: Duration, cap: Duration, nth: u32, chance: u32) -> Duration {
+    let whole = base.saturating_mul(1_u32.checked_shl(nth).unwrap_or(u32::MAX)).min(cap);
+    let half = whole / 2;
+    let rest = (whole - half).as_nanos() * u128::from(chance) / u128::from(u32::MAX);
+    half + Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
+}
+
 /// SplitMix64 (Steele, Lea, Flood 2014): spreads nodes in time; nothing secret depends on it.
 #[derive(Debug)]
 struct SplitMix(u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform between half of `delay` and all of it.
-    fn half_to_full(&mut self, delay: Duration) -> Duration {
-        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
-        let half = micros / 2;
-        Duration::from_micros(half + self.next() % (micros - half + 1))
+        ((z ^ (z >> 31)) >> 32) as u32
     }
 }
 
 /// `Retry-After` in seconds. Its date form is ignored: it would need a trusted clock, and our own
 /// backoff then decides (RFC 9110 §10.2.3).
-pub(crate) fn parse_retry_after(value: &str) -> Option<Duration> {
+pub fn parse_retry_after(value: &str) -> Option<Duration> {
     let digits = value.trim();
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -126,6 +128,18 @@ mod tests {
             }
             assert_eq!(retry.next_delay(None), None, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn pauses_are_half_fixed_and_never_overflow() {
+        let second = MS(1000);
+        for (nth, low, high) in [(0, 50, 100), (1, 100, 200), (3, 400, 800), (4, 500, 1000)] {
+            assert_eq!(pause(MS(100), second, nth, 0), MS(low), "{nth}");
+            assert_eq!(pause(MS(100), second, nth, u32::MAX), MS(high), "{nth}");
+        }
+        assert_eq!(pause(MS(100), second, u32::MAX, u32::MAX), second);
+        assert_eq!(pause(Duration::MAX, Duration::MAX, 99, 0), Duration::MAX / 2);
+        assert_eq!(pause(Duration::ZERO, second, 5, u32::MAX), Duration::ZERO);
     }
 
     #[test]
