@@ -41,17 +41,21 @@ fn no_input_waits_for_a_pipe() {
         with(&["--dpkg-status", "pipe"]),
         with(&["--config", "pipe"]),
         with(&["--log", "pipe"]),
-        with(&["--trust-root", "pipe"]),
-        vec!["refresh", "--repo", "oci:repo", "--key", "pipe"],
+        with(&["--root", "pipe"]),
+        vec!["refresh", "--repo", "oci:repo", "--keys", "keys", "--key", "pipe"],
         vec!["refresh", "--repo", "oci:repo", "--key", "cmd:/bin/true?public=pipe"],
         vec!["refresh", "--repo", "oci:repo", "--keys", "pipes"],
         vec!["refresh", "--repo", "oci:repo", "--keys", "pipe"],
         vec!["refresh", "--repo", "oci:pipe", "--keys", "keys"],
         vec!["refresh", "--repo", "oci-archive:pipe", "--keys", "keys"],
         vec!["status", "oci-archive:pipe"],
+        vec!["status", "pipe"],
+        vec!["inspect", "pipe"],
+        vec!["lint", "pipe"],
+        vec!["verify", "pipe"],
         vec!["status", repo, "--ca", "pipe"],
         vec!["status", repo, "--token-file", "pipe"],
-        vec!["status", "oci:repo", "--trust-root", "pipe"],
+        vec!["status", "oci:repo", "--root", "pipe"],
         vec!["verify", "oci:pipe", "--keys", "keys"],
         vec!["sign", "pipe", "--keys", "keys"],
         vec!["commit", "pipe", "--repo", "oci:repo", "--keys", "keys"],
@@ -60,6 +64,8 @@ fn no_input_waits_for_a_pipe() {
         vec!["key", "import", "--from", "pipe", "--out", "new/a"],
         vec!["key", "passphrase", "pipe"],
         vec!["key", "list", "--keys", "pipes"],
+        vec!["rotate", "--repo", "oci:repo", "--keys", "keys", "--role", "root", "--add", "pipe"],
+        vec!["revoke", "pipe", "--repo", "oci:repo", "--keys", "keys"],
         vec!["log", "--log", "pipe"],
     ];
     for arguments in calls {
@@ -68,6 +74,8 @@ fn no_input_waits_for_a_pipe() {
         let code = ended.status.code();
         let said = String::from_utf8_lossy(&ended.stderr);
         assert!(code.is_some_and(|code| code != 0 && code < 100), "{arguments:?}: {code:?} {said}");
+        // By what was read, not by a misspelt option.
+        assert!(said.contains("error["), "{arguments:?}: {said}");
     }
 }
 

@@ -215,7 +215,7 @@ fn stage(
 fn staged_file(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
     let mut first = [0];
-    let mut file = std::fs::File::open(&path).ok().filter(|_| path.is_file())?;
+    let mut file = storage::open_input(&path).ok().filter(|_| path.is_file())?;
     std::io::Read::read_exact(&mut file, &mut first).ok()?;
     (first == *b"{").then_some(path)
 }
