@@ -268,7 +268,9 @@ fn nobody_is_asked_for_credentials_that_are_not_needed() {
         );
     }
     let mut program = program();
-    program.set("HOME", "/dev/null");
+    std::fs::write(program.path("file"), "").unwrap();
+    let home = program.path("file").display().to_string();
+    program.set("HOME", &home);
     let (_, text) = status(&program, &registry(BASIC), &[]);
     assert!(text.contains("401") && text.contains("no credentials for 127.0.0.1"), "{text}");
     // One that was named must be there, asked for or not.
