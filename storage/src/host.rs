@@ -5,11 +5,12 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use zeroize::Zeroizing;
 
+use crate::block::extent::{Extent, Sysfs};
 use crate::block::{self, Access, BlockDevice, DeviceError, FileDevice};
 use crate::directory::FileError;
 use crate::files::{FsDir, StoreError};
@@ -65,6 +66,12 @@ pub trait Host: Debug + Send + Sync {
 
     /// Unix seconds by the system clock; 0 before 1970.
     fn now(&self) -> u64;
+
+    /// Which bytes a path stands for.
+    fn extents(&self, path: &Path) -> Vec<Extent>;
+
+    /// What every mounted file system lies on, with where it is mounted; nothing where nobody knows.
+    fn mounted(&self) -> Vec<(PathBuf, Vec<Extent>)>;
 }
 
 /// The system this program runs on.
@@ -134,5 +141,13 @@ impl Host for System {
 
     fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    fn extents(&self, path: &Path) -> Vec<Extent> {
+        Sysfs::default().extents(path)
+    }
+
+    fn mounted(&self) -> Vec<(PathBuf, Vec<Extent>)> {
+        Sysfs::default().mounted().unwrap_or_default()
     }
 }

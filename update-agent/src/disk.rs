@@ -17,6 +17,7 @@ use update_core::chooser::ChooserFloor;
 pub use crate::boot::BootControl;
 use crate::config::{BootConfig, Config, SingleBank};
 use crate::error::{AgentError, Because as _};
+use crate::occupied::Owner;
 use crate::place::Place;
 
 /// A disk with a partition table.
@@ -66,7 +67,11 @@ impl Disk {
         Ok(self.choice()?.repair)
     }
 
-    fn place(&self, slot: Slot, component: &ComponentName) -> Result<&Place, AgentError> {
+    pub(crate) fn place(
+        &self,
+        slot: Slot,
+        component: &ComponentName,
+    ) -> Result<&Place, AgentError> {
         self.places.of(slot).get(component).ok_or_else(|| {
             AgentError::new(Reason::Config, format!("slot {slot} has no component {component}"))
         })
@@ -80,6 +85,11 @@ impl Disk {
             }
             Place::Label(_) => Ok(()),
         }
+    }
+
+    /// The components of a slot, by name.
+    pub(crate) fn components(&self, slot: Slot) -> impl Iterator<Item = &ComponentName> {
+        self.places.of(slot).keys()
     }
 
     /// Components that start by themselves: those with a switch, and those with a single bank.
@@ -107,6 +117,9 @@ impl Disk {
         component: &ComponentName,
         access: Access,
     ) -> Result<Box<dyn BlockDevice>, AgentError> {
+        if access != Access::Read {
+            self.check_alone(Owner::Slot(slot, component))?;
+        }
         self.open_slot(slot, component, access)
     }
 
@@ -140,8 +153,9 @@ impl Disk {
         )
     }
 
-    /// Capacity in bytes of each component's partition in a slot.
+    /// Capacity in bytes of each component's partition in a slot; refuses one that somebody else needs.
     pub fn capacities(&self, slot: Slot) -> Result<BTreeMap<ComponentName, u64>, AgentError> {
+        self.check_slot(slot)?;
         let table = self.table()?;
         let capacity = |component: &ComponentName| {
             let len = match self.place(slot, component)? {
@@ -174,26 +188,12 @@ impl Disk {
         component: &ComponentName,
         booted: Slot,
     ) -> Result<Box<dyn BlockDevice>, AgentError> {
-        let table = self.table()?;
-        let in_booted = match self.place(slot, component)? {
-            Place::Label(_) => {
-                let wanted = self.partition(&table, slot, component)?;
-                self.places.of(booted).keys().any(|own| {
-                    let running = self.partition(&table, booted, own);
-                    running.is_ok_and(|running| running.guid == wanted.guid)
-                })
-            }
-            // By the node, not by its name: two paths may lead to one device.
-            Place::Device(wanted) => self.places.of(booted).values().any(|own| match own {
-                Place::Device(running) => same_device(&running.device, &wanted.device),
-                Place::Label(_) => false,
-            }),
-        };
-        if slot == booted || in_booted {
+        if slot == booted {
             let text = format!("slot {slot} ({component}) is the one that runs");
             return Err(AgentError::new(Reason::SlotActive, text)
                 .hint("check [slots] in the configuration"));
         }
+        self.check_alone(Owner::Slot(slot, component))?;
         self.open_slot(slot, component, Access::Exclusive)
     }
 
@@ -350,14 +350,4 @@ impl Disk {
             }
         }
     }
-}
-
-/// Whether two paths lead to one device or file.
-fn same_device(one: &Path, other: &Path) -> bool {
-    let id = |path: &Path| {
-        let found = fs::metadata(path).ok()?;
-        // A node is what it stands for; a file is itself.
-        Some(if found.rdev() == 0 { (found.dev(), found.ino()) } else { (0, found.rdev()) })
-    };
-    one == other || id(one).is_some_and(|own| id(other) == Some(own))
 }

@@ -34,6 +34,7 @@ pub mod floor;
 pub mod health;
 pub mod http;
 mod notify;
+mod occupied;
 pub mod output;
 pub mod outside;
 pub mod place;

@@ -36,6 +36,7 @@ use update_core::update::Order;
 use crate::agent::Agent;
 use crate::config::SingleBank;
 use crate::error::AgentError;
+use crate::occupied::Owner;
 use crate::state::{Held, Taken};
 
 /// 256 KiB: a block of most flashes.
@@ -254,6 +255,7 @@ impl Agent {
             let text = format!("the copy of {name} in slot {slot} is not whole; nothing is erased");
             Err(AgentError::new(Reason::SingleBank, text))
         };
+        self.disk.check_alone(Owner::Bank(name))?;
         let copy = whole(slot, &content)?;
         let back = match slot == booted {
             true => None,

@@ -188,6 +188,12 @@ impl Table {
         self.geometry
     }
 
+    /// First byte that a partition may have, and one past the last.
+    pub fn usable(&self) -> (u64, u64) {
+        let (first, last) = (self.header.first_usable(), self.header.last_usable());
+        (self.geometry.offset(first), self.geometry.offset(last.saturating_add(1)))
+    }
+
     /// The disk's GUID.
     pub fn disk_guid(&self) -> Guid {
         self.header.disk_guid()

@@ -5,6 +5,7 @@
 //!  sim::Disk (memory, power cuts)           ─┴─► BlockDevice ◄── Window (a part of one)
 //! ```
 
+pub mod extent;
 mod file;
 mod in_use;
 mod partition;

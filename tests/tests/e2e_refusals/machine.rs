@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use formats::reason::Reason;
 use racklet_tests::rig::{Before, CLEAR, Flags, confirmed};
@@ -57,6 +58,73 @@ fn booted_slot_is_also_the_target() {
     let done = it.node.agent(&["apply"]).finish();
     assert!(matches!(done.code, 20 | 23), "{}", done.output());
     before.untouched(&it.node, "MSBF");
+}
+
+/// A loop device, given back when dropped; none where the machine has none.
+struct Loop(String);
+
+impl Loop {
+    fn on(file: &Path, start: u64, len: u64) -> Option<Loop> {
+        let range = [format!("--offset={start}"), format!("--sizelimit={len}")];
+        let made = Command::new("losetup").args(["-f", "--show"]).args(range).arg(file).output();
+        let made = made.ok().filter(|made| made.status.success())?;
+        Some(Loop(String::from_utf8(made.stdout).expect("a name").trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn bytes_that_somebody_needs_are_known_under_every_name() {
+    let it = Offered::new();
+    let disk = it.node.disk.path().to_owned();
+    let hard = it.node.path("hard.img");
+    fs::hard_link(&disk, &hard).expect("a second name");
+    let (fw_a, fw_b) = (it.node.disk.extent("fw-a"), it.node.disk.extent("fw-b"));
+    let (root_a, root_b) = (it.node.disk.extent("root-a"), it.node.disk.extent("root-b"));
+    let whole = fs::metadata(&disk).expect("stat").len();
+    // What firmware of slot b is said to be: bytes of the disk, through a loop device or by a hard link; the exit code.
+    let rows: [(&str, Option<(u64, u64)>, i32); 8] = [
+        ("the whole disk by another name", None, 20),
+        ("the whole disk through a loop device", Some((0, whole)), 20),
+        ("the running firmware through a loop device", Some(fw_a), 20),
+        ("the running system through a loop device", Some(root_a), 20),
+        ("the last block of the running system", Some((root_a.0 + root_a.1 - 4096, 4096)), 20),
+        ("the first block of the disk", Some((0, 4096)), 20),
+        ("the system of the same slot", Some(root_b), 23),
+        ("a part of it", Some((root_b.0 + 4096, 4096)), 23),
+    ];
+    let before = it.before();
+    for (name, range, code) in rows {
+        let node = match range {
+            None => None,
+            Some((start, len)) => match Loop::on(&disk, start, len) {
+                Some(node) => Some(node),
+                None => continue,
+            },
+        };
+        let path = node.as_ref().map_or(hard.to_str().expect("UTF-8"), |node| node.0.as_str());
+        let place = format!("firmware = {{ device = {path:?} }}");
+        it.node.reconfigure("firmware = \"fw-b\"", &place);
+        let done = it.node.agent(&["apply"]).finish();
+        assert_eq!(done.code, code, "{name}: {}", done.output());
+        assert!(done.stderr.contains("are the same bytes"), "{name}: {}", done.output());
+        it.node.reconfigure(&place, "firmware = \"fw-b\"");
+        drop(node);
+        before.untouched(&it.node, "MSBF");
+    }
+    fs::remove_file(&hard).expect("remove the second name");
+    // A loop device that nobody else needs is as good as the label.
+    if let Some(node) = Loop::on(&disk, fw_b.0, fw_b.1) {
+        it.node
+            .reconfigure("firmware = \"fw-b\"", &format!("firmware = {{ device = {:?} }}", node.0));
+        let report = it.node.apply(&[]);
+        assert_eq!(report["slot"], "b", "{report}");
+    }
 }
 
 #[test]

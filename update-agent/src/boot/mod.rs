@@ -15,6 +15,8 @@ mod grub_env;
 mod systemd_boot;
 mod uboot_env;
 
+pub(crate) use uboot_env::extents as uboot_env_extents;
+
 use formats::boot_record::PerSlot;
 use formats::boot_vars;
 use formats::gpt_attrs::SlotAttrs;

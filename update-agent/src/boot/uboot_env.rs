@@ -4,6 +4,7 @@
 use formats::boot_vars;
 use formats::reason::Reason;
 use formats::uboot_env::{Env, EnvPlace, UbootEnvError, parse_config};
+use storage::block::extent::Extent;
 use storage::block::{Access, BlockDevice};
 use storage::host::Host;
 use storage::uboot_env::{Place, Places, UbootEnv};
@@ -22,6 +23,24 @@ pub(super) struct UbootEnvironment<'a> {
 
 /// 64 KiB: a configuration is two lines.
 const CONFIG_LIMIT: u64 = 1 << 16;
+
+/// What the copies of the environment stand for; nothing when the configuration cannot be read, which its own
+/// use tells.
+pub(crate) fn extents(host: &dyn Host, boot: &BootConfig) -> Vec<Extent> {
+    let base = boot.env_config.parent().unwrap_or(std::path::Path::new("/"));
+    let text = host.read_trusted(&boot.env_config, CONFIG_LIMIT).ok().map(String::from_utf8);
+    let places = text.and_then(Result::ok).and_then(|text| parse_config(&text).ok());
+    let of = |place: &EnvPlace| -> Vec<Extent> {
+        let device = host.extents(&base.join(&place.device));
+        // Counted from the end: somewhere in it.
+        let part = |extent: &Extent| match u64::try_from(place.offset) {
+            Ok(offset) => extent.part(offset, place.size),
+            Err(_) => extent.clone(),
+        };
+        device.iter().map(part).collect()
+    };
+    places.iter().flatten().flat_map(of).collect()
+}
 
 impl<'a> UbootEnvironment<'a> {
     pub(super) fn new(host: &'a dyn Host, boot: &'a BootConfig) -> Self {

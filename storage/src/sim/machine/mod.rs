@@ -29,6 +29,7 @@ pub use crash::{Crash, Kept, Recording, Tear};
 pub use media::{Media, Operation, SECTOR};
 
 use self::media::ObjectId;
+use crate::block::extent::{Extent, Medium};
 use crate::block::{Access, BlockDevice, DeviceError, Window, check_range};
 use crate::directory::FileError;
 use crate::files::{FsDir, StoreError};
@@ -355,6 +356,15 @@ fn dead() -> io::Error {
 // ---- the machine as a host ---------------------------------------------------------------------
 
 impl Host for Machine {
+    /// Every path is a thing of its own here.
+    fn extents(&self, path: &Path) -> Vec<Extent> {
+        vec![Extent::whole(Medium::Named(path.to_owned()))]
+    }
+
+    fn mounted(&self) -> Vec<(PathBuf, Vec<Extent>)> {
+        Vec::new()
+    }
+
     fn open_device(&self, path: &Path, _: Access) -> Result<Box<dyn BlockDevice>, DeviceError> {
         let running = self.running();
         let missing = || DeviceError::Missing(path.to_owned());
