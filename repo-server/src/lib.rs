@@ -22,6 +22,8 @@
 //! | [`tuf_tree`] | TUF file names → digests | through [`store`] |
 //! | [`alarm`] | is the TUF timestamp renewed in time | through [`store`] |
 //! | `refresh` | with `--refresh-key` only: renews snapshot and timestamp | through `signer` |
+//! | `budget` | how many bytes of answers are in memory, as a sum | no |
+//! | `clients` | what one client may use up, and who makes room for a newcomer | no |
 //! | [`serve`] | sockets, TLS, timeouts, limits, shutdown | yes |
 //!
 //! ```
@@ -38,10 +40,12 @@
 pub mod alarm;
 pub mod auth;
 mod body;
+mod budget;
 mod clients;
 pub mod config;
 pub mod error;
 mod handle;
+mod memory;
 mod metrics;
 mod progress;
 pub mod range;
