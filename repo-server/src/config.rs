@@ -115,7 +115,8 @@ pub struct TlsFiles {
 pub struct Limits {
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
-    /// Connections at once of one client; further ones are closed.
+    /// Connections at once of one client; further ones take the place of an idle one of it or are
+    /// closed. Wider networks have bounds of their own, see `clients`.
     pub client_connections: usize,
     /// Requests per second of one client, after a burst; 429 above. 0 is no limit.
     pub client_rate: u32,
@@ -131,10 +132,16 @@ pub struct Limits {
     pub head_bytes: u32,
     /// Header fields of a request; 431 above.
     pub headers: usize,
-    /// Requests at once on one HTTP/2 connection.
+    /// Requests at once on one HTTP/2 connection; a quarter of it for those that come when there are
+    /// more than [`Limits::crowd`] connections.
     pub streams: u32,
+    /// With more connections than so many, further ones get less of what costs memory.
+    pub crowd: usize,
     /// A connection without a request is closed after this.
     pub idle: Duration,
+    /// A connection that has been idle for so long makes room for a newcomer when places are short;
+    /// one with a body of which nothing moves, after five times as long.
+    pub spare: Duration,
     /// A body of which nothing moves for this long ends its connection.
     pub stall: Duration,
     /// Over this long, a connection that carries a body must reach [`Limits::min_rate`].
@@ -149,6 +156,9 @@ pub struct Limits {
     pub uploads: usize,
     /// Upload sessions open at once; 429 above.
     pub sessions: usize,
+    /// An upload session nobody touched for this long holds nothing open: its bytes stay, and
+    /// hashing begins anew when it is finished.
+    pub upload_rest: Duration,
     /// An upload session nobody touched for this long is thrown away.
     pub session_expiry: Duration,
     /// The largest blob; 413 above.
@@ -159,17 +169,20 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 4096,
-            // Half of them: a rack of nodes behind one address fits, and nobody has all.
-            client_connections: 2048,
-            client_rate: 0,
-            client_burst: 1000,
+            // An eighth: a hall of nodes behind one address fits, and nobody has all.
+            client_connections: 512,
+            // Nodes ask some five requests an hour: a hundred thousand behind one address fit.
+            client_rate: 500,
+            client_burst: 5000,
             alarm_every: Duration::from_secs(30),
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),
             head_bytes: 32 << 10,
             headers: 64,
-            streams: 64,
+            streams: 16,
+            crowd: 128,
             idle: Duration::from_secs(75),
+            spare: Duration::from_secs(2),
             stall: Duration::from_secs(120),
             rate_window: Duration::from_secs(30),
             min_rate: 4 << 10,
@@ -177,6 +190,8 @@ impl Default for Limits {
             drain: Duration::from_secs(30),
             uploads: 64,
             sessions: 1024,
+            // With [`Limits::rate_window`] less than a minute after the last byte.
+            upload_rest: Duration::from_secs(15),
             session_expiry: Duration::from_secs(3600),
             // 64 GiB: an image for the largest disk a slot has today.
             blob_bytes: 64 << 30,

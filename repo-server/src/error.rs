@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use formats::reason::Reason;
 use http::StatusCode;
+use rustix::io::Errno;
 use storage::FileError;
 use storage::files::StoreError as FilesError;
 
@@ -186,6 +187,12 @@ pub enum ServerError {
     Config(String),
 }
 
+/// Descriptors, threads, memory, the size of files: what a limit of the process may end.
+fn is_limit(error: &io::Error) -> bool {
+    let limits = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::FBIG];
+    Errno::from_io_error(error).is_some_and(|errno| limits.contains(&errno))
+}
+
 impl ServerError {
     pub(crate) fn io(
         doing: &'static str,
@@ -238,6 +245,10 @@ impl ServerError {
     /// What the operator can do next.
     pub fn hint(&self) -> &'static str {
         match self {
+            ServerError::Io { source, .. } if is_limit(source) => {
+                "the system allows no more: raise the limit (`ulimit -a`; LimitNOFILE= and TasksMax= \
+                 of the unit)"
+            }
             ServerError::Io { .. } => "check free space, mount state and owner of that path",
             ServerError::Store { .. } => {
                 "every blob is checked before it is served; no data is lost"

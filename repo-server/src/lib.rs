@@ -23,6 +23,8 @@
 //! | [`alarm`] | is the TUF timestamp renewed in time | through [`store`] |
 //! | `anchor` | the state below the operator's trust root | through [`store`] |
 //! | `refresh` | with `--refresh-key` only: renews snapshot and timestamp | through `signer` |
+//! | `budget` | how many bytes of answers are in memory, as a sum | no |
+//! | `clients` | what one client may use up, and who makes room for a newcomer | no |
 //! | [`serve`] | sockets, TLS, timeouts, limits, shutdown | yes |
 //!
 //! ```
@@ -40,10 +42,12 @@ pub mod alarm;
 mod anchor;
 pub mod auth;
 mod body;
+mod budget;
 mod clients;
 pub mod config;
 pub mod error;
 mod handle;
+mod memory;
 mod metrics;
 mod progress;
 pub mod range;

@@ -195,7 +195,9 @@ struct Serve {
     /// Without, as long as what these keys signed before; at first 7d and 1d.
     #[arg(long, value_name = "ROLE=DURATION", requires = "refresh_key")]
     refresh_expires: Vec<String>,
-    /// Connections of one client (an IPv4 address or an IPv6 /64) at once; further ones are closed.
+    /// Connections of one client (an IPv4 address or an IPv6 /64) at once; an IPv6 /56 may have twice
+    /// as many and a /48 four times, but not more than half of --max-connections. A further one takes
+    /// the place of an idle one, or is closed.
     #[arg(long, value_name = "N", default_value_t = Limits::default().client_connections)]
     client_connections: usize,
     /// Requests per second of one client, in the long run; 0 is no limit.
@@ -204,7 +206,8 @@ struct Serve {
     /// Requests of one client at once, after a pause.
     #[arg(long, value_name = "N", default_value_t = Limits::default().client_burst)]
     client_burst: u32,
-    /// Connections at once; further ones wait.
+    /// Connections at once. When all are taken, an idle one of whoever has most makes room for a
+    /// newcomer; while none is idle, newcomers wait.
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
     /// Uploads being received at once; further ones are told to come back.
@@ -278,7 +281,7 @@ impl Serve {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match &cli.command {
+    let done = survive_file_limits().and_then(|()| match &cli.command {
         Command::Serve(args) => serve(args, cli.json),
         Command::Scrub { place } => scrub(place, cli.json),
         Command::Gc { place, grace, dry_run } => {
@@ -287,18 +290,17 @@ fn main() -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "repo-server", &mut script);
-            // A reader that went away (`| head`) has what it wanted.
-            let _ = std::io::stdout().write_all(&script);
-            Ok(Exit::Done)
+            print(&script).map(|()| Exit::Done)
         }
-    };
+    });
     match done {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
             let reason = error.reason();
             let message = chain(&error);
             if cli.json {
-                print_json(&serde_json::json!({
+                // The exit code and standard error say it, too.
+                let _ = print_json(&serde_json::json!({
                     "ok": false,
                     "code": reason.code(),
                     "message": message,
@@ -314,8 +316,12 @@ fn main() -> ExitCode {
 fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
     start_log(args)?;
     let failed = |source| ServerError::Listen { address: args.listen.to_string(), source };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let runtime = repo_server::serve::threads().build();
+    let runtime = runtime.map_err(|source| ServerError::Io {
+        doing: "start the threads of",
+        path: PathBuf::from("this process"),
+        source,
+    })?;
     runtime.block_on(async {
         let server = Server::bind(args.config()).await?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -326,7 +332,7 @@ fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
             say(&format!("metrics on http://{address}/metrics"));
         }
         if json {
-            print_json(&serde_json::json!({ "ok": true, "url": server.url() }));
+            print_json(&serde_json::json!({ "ok": true, "url": server.url() }))?;
         }
         // Nobody listens when systemd did not start us.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -365,9 +371,39 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A line on stdout, in the same way.
-fn tell(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// A line of a report.
+fn tell(text: &str) -> Result<(), ServerError> {
+    print(format!("{text}\n").as_bytes())
+}
+
+/// What was asked for, on standard output: without it there is no success. A reader that went away
+/// (`| head`) has what it wanted.
+fn print(bytes: &[u8]) -> Result<(), ServerError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(ServerError::Io {
+            doing: "print the report to",
+            path: PathBuf::from("standard output"),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a write beyond the file-size limit an error that is told, not the end of this program: the
+/// kernel sends SIGXFSZ, and whoever handles it gets EFBIG.
+fn survive_file_limits() -> Result<(), ServerError> {
+    let failed = |source| ServerError::Io {
+        doing: "handle SIGXFSZ of",
+        path: PathBuf::from("this process"),
+        source,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let _inside = runtime.enter();
+    let number = rustix::process::Signal::XFSZ.as_raw();
+    // The handler stays when what listens to it is gone.
+    signal(SignalKind::from_raw(number)).map(drop).map_err(failed)
 }
 
 fn start_log(args: &Serve) -> Result<(), ServerError> {
@@ -397,20 +433,22 @@ fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
         say("");
     }
     let (read, rotten) = checked.map_err(|error| place.failed(&error))?;
+    let damaged = rotten.len();
     if json {
         let rotten: Vec<_> = rotten
             .iter()
             .map(|(digest, why)| serde_json::json!({ "digest": digest, "why": why }))
             .collect();
-        print_json(&serde_json::json!({ "ok": rotten.is_empty(), "read": read, "rotten": rotten }));
+        let ok = rotten.is_empty();
+        print_json(&serde_json::json!({ "ok": ok, "read": read, "rotten": rotten }))?;
     } else {
         for (digest, why) in &rotten {
-            tell(&format!("{digest}: {why}"));
+            tell(&format!("{digest}: {why}"))?;
         }
-        tell(&format!("{read} blobs read, {} damaged", rotten.len()));
+        tell(&format!("{read} blobs read, {damaged} damaged"))?;
     }
     // Damaged blobs are content that a client would refuse.
-    Ok(if rotten.is_empty() { Exit::Done } else { Exit::Content })
+    Ok(if damaged == 0 { Exit::Done } else { Exit::Content })
 }
 
 fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
@@ -426,19 +464,18 @@ fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit
             "bytes": done.bytes,
             "kept": done.kept,
             "young": done.young,
-        }));
+        }))?;
     } else {
         let verb = if dry { "would be removed" } else { "removed" };
         let (blobs, mib, kept) = (done.blobs, done.bytes >> 20, done.kept);
         let links = done.links;
-        tell(&format!("{blobs} blobs ({mib} MiB) and {links} links {verb}, {kept} blobs kept"));
+        tell(&format!("{blobs} blobs ({mib} MiB) and {links} links {verb}, {kept} blobs kept"))?;
     }
     Ok(Exit::Done)
 }
 
-fn print_json(value: &serde_json::Value) {
-    // A closed pipe is the reader's choice.
-    let _ = writeln!(std::io::stdout(), "{value}");
+fn print_json(value: &serde_json::Value) -> Result<(), ServerError> {
+    tell(&value.to_string())
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::budget::Share;
 use crate::config::Limits;
 use crate::metrics::Metrics;
 
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 pub(crate) struct Progress {
     started: Instant,
     metrics: Arc<Metrics>,
+    share: Share,
     /// Bytes in both directions.
     wire: AtomicU64,
     /// Requests begun.
@@ -35,6 +37,7 @@ pub(crate) struct Progress {
     bodies: AtomicUsize,
     /// Milliseconds after `started`.
     last_request_end: AtomicU64,
+    last_read: AtomicU64,
     last_write: AtomicU64,
     last_body: AtomicU64,
     window: Mutex<Option<Window>>,
@@ -57,20 +60,43 @@ pub(crate) enum Verdict {
     Close(&'static str),
 }
 
+/// What a connection is about, for the choice of who makes room for a newcomer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// No request is under way.
+    Idle {
+        /// Since the last one was answered, or since it connected.
+        asked: Duration,
+        /// Since a byte was last sent.
+        wrote: Duration,
+    },
+    /// A body is on its way, and nothing of it has moved for so long.
+    Still(Duration),
+    /// The server has something to do for it.
+    Working,
+}
+
 impl Progress {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(metrics: Arc<Metrics>, share: Share) -> Arc<Self> {
         Arc::new(Progress {
             metrics,
+            share,
             started: Instant::now(),
             wire: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
             last_request_end: AtomicU64::new(0),
+            last_read: AtomicU64::new(0),
             last_write: AtomicU64::new(0),
             last_body: AtomicU64::new(0),
             window: Mutex::new(None),
         })
+    }
+
+    /// The room this connection has for what it sends.
+    pub(crate) fn share(&self) -> &Share {
+        &self.share
     }
 
     fn now(&self) -> u64 {
@@ -98,6 +124,19 @@ impl Progress {
 
     fn moved(&self) {
         self.last_body.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// What it is about now.
+    pub(crate) fn rest(&self) -> Rest {
+        if self.open.load(Ordering::Relaxed) == 0 {
+            let (asked, wrote) = (self.since(&self.last_request_end), self.since(&self.last_write));
+            Rest::Idle { asked, wrote }
+        } else if self.bodies.load(Ordering::Relaxed) == 0 {
+            Rest::Working
+        } else {
+            let moved = [&self.last_read, &self.last_write].map(|mark| self.since(mark));
+            Rest::Still(moved.into_iter().fold(self.since(&self.last_body), Duration::min))
+        }
     }
 
     /// How often to ask [`Progress::verdict`].
@@ -211,6 +250,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
         let read = buf.filled().len().saturating_sub(before) as u64;
+        if read > 0 {
+            self.progress.last_read.store(self.progress.now(), Ordering::Relaxed);
+        }
         self.progress.wire.fetch_add(read, Ordering::Relaxed);
         self.progress.metrics.received.inc_by(read);
         polled

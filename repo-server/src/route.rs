@@ -27,6 +27,10 @@ use crate::error::{ApiError, Code};
 /// Tags one answer lists at most; a `Link` leads to the next page. Bounds memory whatever `n` says.
 pub const TAGS_PAGE: usize = 10_000;
 
+/// Keys of queries with one value; `tag` may come many times.
+const ONCE: [&str; 7] =
+    ["artifactType", "digest", "digest-algorithm", "from", "last", "mount", "n"];
+
 /// What a request asks for. `HEAD` is the route of `GET`; the body is left out when answering.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
@@ -67,6 +71,8 @@ pub enum Route {
         digest: Digest,
         /// Only referrers of this type.
         artifact_type: Option<String>,
+        /// Only referrers whose digest sorts after this text.
+        last: Option<String>,
     },
     /// A TUF metadata file, its name percent-decoded. A key to look up, never a path.
     Metadata(String),
@@ -241,6 +247,7 @@ impl fmt::Display for SessionId {
 /// The route of a request, or the error to answer.
 pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, ApiError> {
     let query = Query(query.unwrap_or_default());
+    query.check()?;
     if path == "/healthz" {
         return read_only(method, Route::Health);
     }
@@ -311,7 +318,8 @@ fn registry(method: &Method, rest: &str, query: &Query) -> Result<Route, ApiErro
     if let Some(name) = head.strip_suffix("/referrers") {
         let (name, digest) = (repository(name)?, digest(last)?);
         let artifact_type = query.first("artifactType")?.filter(|wanted| !wanted.is_empty());
-        return read_only(method, Route::Referrers { name, digest, artifact_type });
+        let last = query.first("last")?;
+        return read_only(method, Route::Referrers { name, digest, artifact_type, last });
     }
     Err(nothing())
 }
@@ -391,6 +399,17 @@ impl Query<'_> {
 
     fn first(&self, key: &str) -> Result<Option<String>, ApiError> {
         self.all(key).next().transpose()
+    }
+
+    /// Refuses keys that come twice. Of two values, a proxy in front may believe the other.
+    fn check(&self) -> Result<(), ApiError> {
+        match ONCE.iter().find(|key| self.all(key).nth(1).is_some()) {
+            Some(key) => {
+                let text = format_args!("{key}= may be sent once, not twice");
+                Err(ApiError::bad(Code::Unsupported, text))
+            }
+            None => Ok(()),
+        }
     }
 
     fn digest(&self, key: &str) -> Result<Option<Digest>, ApiError> {
@@ -562,7 +581,12 @@ mod tests {
                 "end-12a",
                 Method::GET,
                 format!("/v2/a/b/referrers/sha256:{HEX}"),
-                Route::Referrers { name: n.clone(), digest: digest.clone(), artifact_type: None },
+                Route::Referrers {
+                    name: n.clone(),
+                    digest: digest.clone(),
+                    artifact_type: None,
+                    last: None,
+                },
             ),
             (
                 "end-12b",
@@ -572,6 +596,7 @@ mod tests {
                     name: n.clone(),
                     digest: digest.clone(),
                     artifact_type: Some("a/b+c".to_owned()),
+                    last: None,
                 },
             ),
             ("end-13", Method::GET, format!("/v2/a/b/blobs/uploads/{ID}"), upload(Step::Status)),
@@ -618,6 +643,18 @@ mod tests {
         }
         let long = format!("/v2/{}/manifests/x", "a".repeat(300));
         assert_eq!(get(&long).unwrap_err().code, Code::NameInvalid);
+    }
+
+    #[test]
+    fn what_may_occur_once_does_not_occur_twice() {
+        for key in ONCE {
+            let target = format!("/v2/a/blobs/uploads/?{key}=sha256:{HEX}&x=1&{key}=sha256:{HEX}");
+            let error = ask(Method::POST, &target).expect_err(key);
+            assert_eq!(error.status.as_u16(), 400, "{key}");
+            assert!(error.message.contains("once"), "{key}: {}", error.message);
+        }
+        let tags = format!("/v2/a/manifests/sha256:{HEX}?tag=v1&tag=v2");
+        assert!(ask(Method::PUT, &tags).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -23,11 +23,13 @@ use crate::alarm;
 use crate::anchor::Anchor;
 use crate::auth::Access;
 use crate::body::Body;
+use crate::budget::{self, Budget};
 use crate::clients::{Clients, Place};
 use crate::config::{Config, Limits};
 use crate::error::ServerError;
 use crate::handle::uploads::Uploads;
 use crate::handle::{App, RouteWord, handle, lists};
+use crate::memory::{self, Tide};
 use crate::metrics::Metrics;
 use crate::progress::{Counted, Progress, Verdict};
 use crate::refresh::{self, Refresher};
@@ -118,6 +120,9 @@ impl Server {
                 .map_err(|error| ServerError::Store { path: dir, why: chain(&error) })?;
             Ok((store, uploads))
         };
+        // Work for a thread that cannot be started would wait for ever.
+        let spawned = std::thread::Builder::new().spawn(|| {});
+        spawned.map(drop).map_err(ServerError::io("start a thread of", "this process"))?;
         let opened = tokio::task::spawn_blocking(open).await;
         let (store, uploads) = opened.map_err(|panic| ServerError::Config(panic.to_string()))??;
         let (listener, address) = listen(config.listen)?;
@@ -126,12 +131,15 @@ impl Server {
             None => None,
         };
         let limits = config.limits.clone();
+        let client_ca = config.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
+        let private = config.pull_tokens.is_some() || client_ca.is_some();
         let app = App {
             store: Arc::new(store),
             access: RwLock::new(Arc::new(access)),
             uploads,
             tuf,
             read_only,
+            private,
             metrics: Arc::new(Metrics::new()),
             metrics_elsewhere: metrics.is_some(),
             fresh: RwLock::default(),
@@ -142,6 +150,8 @@ impl Server {
             collect: config.collect,
             receiving: Arc::new(Semaphore::new(limits.uploads)),
             verifying: Semaphore::new(2),
+            listing: Semaphore::new(2),
+            budget: Budget::new(),
             limits,
         };
         let app = Arc::new(app);
@@ -180,49 +190,53 @@ impl Server {
         let mut stop = pin!(stop);
         let mut sweep = tokio::time::interval(sweep_every(&app.limits));
         let clients = Clients::new(&app.limits);
+        let (mut tide, mut look) = (Tide::default(), tokio::time::interval(memory::LOOK));
+        let mut newcomer = None;
         let mut chores = tokio::task::JoinSet::new();
         chores.spawn(collect_garbage(Arc::clone(&app)));
         chores.spawn(renew_timestamps(Arc::clone(&app)));
         chores.spawn(watch_timestamps(Arc::clone(&app)));
         chores.spawn(relist(Arc::clone(&app)));
+        chores.spawn(rest_uploads(Arc::clone(&app)));
         if let Some((listener, _)) = metrics {
             chores.spawn(serve_metrics(listener, Arc::clone(&app)));
         }
         loop {
-            // A place first: who has to wait does so in the kernel's queue, not in our memory.
-            let accepted = async {
-                let place = Arc::clone(&connections).acquire_owned().await;
-                (place, listener.accept().await)
-            };
+            let next = seat(&listener, &mut newcomer, &clients, &connections, &app);
             tokio::select! {
                 () = &mut stop => break,
                 _ = sweep.tick() => {
                     clients.forget();
                     sweep_uploads(&app);
                 }
-                (place, accepted) = accepted => match (place, accepted) {
-                    (Ok(place), Ok((stream, peer))) => {
-                        let Some(client) = clients.connect(peer.ip()) else {
-                            tracing::debug!(%peer, "too many connections of one client");
-                            app.metrics.limited("client connections");
-                            continue;
-                        };
+                _ = look.tick() => {
+                    let free = connections.available_permits();
+                    if tide.ebbs(app.limits.connections.saturating_sub(free)) {
+                        tokio::task::spawn_blocking(memory::give_back);
+                    }
+                }
+                seated = next => match seated {
+                    Ok(Some(seated)) => {
                         app.metrics.connections.inc();
+                        let crowded = crowded(&app.limits, connections.available_permits());
+                        let Seated { stream, peer, client, place } = seated;
                         let connection = Connection {
                             app: Arc::clone(&app),
                             peer,
                             stopped: stopped.clone(),
+                            crowded,
                             client: Arc::new(client),
                             _place: place,
                         };
                         tokio::spawn(connection.serve(stream, reloader.tls()));
                     }
-                    (_, Err(error)) => {
+                    Ok(None) => {}
+                    Err(error) => {
                         // Out of file descriptors, mostly: old connections have to go first.
                         tracing::warn!(%error, "accept");
+                        clients.make_room(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
-                    (Err(_), _) => break,
                 },
             }
         }
@@ -254,6 +268,57 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError>
     Ok((listener, address))
 }
 
+/// How often a newcomer without a place looks again whether somebody else should leave.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A newcomer that has a place.
+struct Seated {
+    stream: TcpStream,
+    peer: SocketAddr,
+    client: Place,
+    place: OwnedSemaphorePermit,
+}
+
+/// The next connection that gets a place; `None` for one that is refused. One newcomer waits here,
+/// others in the kernel's queue, not in our memory. Nothing is lost when this is dropped and called
+/// again with the same `newcomer`.
+async fn seat(
+    listener: &TcpListener,
+    newcomer: &mut Option<(TcpStream, SocketAddr, Place)>,
+    clients: &Arc<Clients>,
+    connections: &Arc<Semaphore>,
+    app: &App,
+) -> io::Result<Option<Seated>> {
+    if newcomer.is_none() {
+        let (stream, peer) = listener.accept().await?;
+        let Some(client) = clients.connect(peer.ip()) else {
+            tracing::debug!(%peer, "too many connections of one client");
+            app.metrics.limited("client connections");
+            return Ok(None);
+        };
+        *newcomer = Some((stream, peer, client));
+    }
+    let place = loop {
+        if connections.available_permits() == 0
+            && let Some((_, peer, _)) = newcomer
+        {
+            clients.make_room(peer.ip());
+        }
+        let free = Arc::clone(connections).acquire_owned();
+        if let Ok(place) = tokio::time::timeout(LOOK_AGAIN, free).await {
+            break place.map_err(io::Error::other)?;
+        }
+    };
+    let seated = newcomer.take();
+    Ok(seated.map(|(stream, peer, client)| Seated { stream, peer, client, place }))
+}
+
+/// Whether a new connection is one of a crowd, and gets less of what costs memory for as long as
+/// nobody reads: fewer requests at once, smaller records.
+fn crowded(limits: &Limits, free: usize) -> bool {
+    limits.connections.saturating_sub(free) > limits.crowd
+}
+
 fn sweep_every(limits: &Limits) -> Duration {
     (limits.session_expiry / 4).clamp(Duration::from_millis(50), Duration::from_secs(60))
 }
@@ -266,6 +331,19 @@ fn sweep_uploads(app: &Arc<App>) {
             tracing::info!(expired, "uploads nobody finished");
         }
     });
+}
+
+/// Closes uploads that nobody has touched lately.
+async fn rest_uploads(app: Arc<App>) {
+    let every = (app.limits.upload_rest / 3).max(Duration::from_millis(50));
+    loop {
+        tokio::time::sleep(every).await;
+        let app = Arc::clone(&app);
+        let work = move || app.uploads.rest(&app.store, app.limits.upload_rest);
+        if let Err(panic) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%panic, "uploads not closed");
+        }
+    }
 }
 
 /// Looks, now and then, what other servers on the same storage did.
@@ -385,14 +463,19 @@ async fn serve_metrics(listener: TcpListener, app: Arc<App>) {
     }
 }
 
-/// 128 KiB: what a connection holds of what it reads, and of what it sends. A head is smaller.
-const BUFFER: usize = 128 << 10;
+/// 32 KiB: what a connection holds of what it reads, and what it has to have sent before it takes
+/// another piece. A head is smaller, see [`Limits::head_bytes`].
+const BUFFER: usize = 32 << 10;
+
+/// 16 KiB: the largest TLS record, which is what a session holds of what it has encrypted.
+const RECORD: usize = 16 << 10;
 
 /// One accepted connection.
 struct Connection {
     app: Arc<App>,
     peer: SocketAddr,
     stopped: watch::Receiver<bool>,
+    crowded: bool,
     client: Arc<Place>,
     _place: OwnedSemaphorePermit,
 }
@@ -407,17 +490,25 @@ impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // Answers are written whole; waiting for more only delays the last packet.
         let _ = stream.set_nodelay(true);
-        let progress = Progress::new(Arc::clone(&self.app.metrics));
+        let progress = Progress::new(Arc::clone(&self.app.metrics), self.app.budget.share());
+        self.client.seated(&progress);
         let stream = Counted { inner: stream, progress: Arc::clone(&progress) };
         let Some(tls) = tls else {
-            return self.http1(stream, &progress).await;
+            return Box::pin(self.http1(stream, &progress)).await;
         };
-        let handshake = tokio::time::timeout(self.app.limits.handshake, tls.accept(stream)).await;
+        // Otherwise each session keeps 64 KiB that the socket does not take.
+        let kept = if self.crowded { RECORD / 4 } else { RECORD };
+        let accept = tls.accept_with(stream, |session| session.set_buffer_limit(Some(kept)));
+        let accept = tokio::time::timeout(self.app.limits.handshake, accept);
+        let handshake = tokio::select! {
+            done = accept => done,
+            () = self.client.leave() => return self.app.metrics.limited("made room"),
+        };
         match handshake {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(tls::H2) => {
-                self.http2(stream, &progress).await;
+                Box::pin(self.http2(stream, &progress)).await;
             }
-            Ok(Ok(stream)) => self.http1(stream, &progress).await,
+            Ok(Ok(stream)) => Box::pin(self.http1(stream, &progress)).await,
             Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "TLS handshake"),
             Err(_) => {
                 self.app.metrics.limited("handshake");
@@ -437,8 +528,7 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
             .max_header_size(usize::try_from(limits.head_bytes).unwrap_or(usize::MAX))
-            // Otherwise it grows to 400 KiB in each direction: with 16 clients that is a fifth of all
-            // memory, and no client is faster for it.
+            // Otherwise it grows to 400 KiB in each direction.
             .max_buf_size(BUFFER)
             .max_headers(limits.headers);
         let service =
@@ -463,17 +553,18 @@ impl Connection {
         progress: &Arc<Progress>,
     ) {
         let limits = &self.app.limits;
+        let streams = if self.crowded { (limits.streams / 4).max(1) } else { limits.streams };
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams)
+            .max_concurrent_streams(streams)
             .max_header_list_size(limits.head_bytes)
             // Rapid reset and its relatives (RUSTSEC-2024-0003): the connection goes.
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(20)
             .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .max_send_buf_size(256 << 10)
+            .initial_connection_window_size(1 << 20)
+            .max_send_buf_size(budget::LARGE)
             .keep_alive_interval(limits.idle / 2)
             .keep_alive_timeout(limits.head);
         let (app, peer, client) = (Arc::clone(&self.app), self.peer, Arc::clone(&self.client));
@@ -481,7 +572,9 @@ impl Connection {
         let service = service_fn(move |request| {
             let (app, progress) = (Arc::clone(&app), Arc::clone(&counted));
             let client = Arc::clone(&client);
-            async move { answer(&app, &progress, peer, &client, request).await }
+            // A box: it is gone when the body begins, and a stream's task is as large as its
+            // largest state.
+            Box::pin(async move { answer(&app, &progress, peer, &client, request).await })
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut watched = Watched::new(&self, progress);
@@ -518,6 +611,7 @@ impl<'a> Watched<'a> {
         let verdict = tokio::select! {
             _ = self.ticks.tick() => self.progress.verdict(&self.connection.app.limits),
             _ = self.stopped.changed(), if !self.finishing => Verdict::Finish,
+            () = self.connection.client.leave() => Verdict::Close("made room"),
         };
         match verdict {
             Verdict::Finish if self.finishing => Verdict::Keep,
@@ -583,6 +677,20 @@ async fn answer(
     Ok(response)
 }
 
+/// The threads of a server: some for the network, and at most 64 that wait for disks, which is more
+/// than a disk has turns.
+///
+/// A thread that came once stays: where the system allows no further one later, work waits for those
+/// that are there, and never for good.
+pub fn threads() -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .max_blocking_threads(64)
+        .thread_keep_alive(Duration::from_secs(365 * 86_400))
+        .enable_all();
+    builder
+}
+
 /// A server on threads of its own, for programs that are not asynchronous: demos, tests. Stops
 /// when dropped.
 #[derive(Debug)]
@@ -597,12 +705,8 @@ pub struct Running {
 
 /// Starts a server and comes back when it accepts connections.
 pub fn start(config: Config) -> Result<Running, ServerError> {
-    let failed = |source| ServerError::Listen { address: "(runtime)".to_owned(), source };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(failed)?;
+    let failed = ServerError::io("start the threads of", "this process");
+    let runtime = threads().worker_threads(2).build().map_err(failed)?;
     let server = runtime.block_on(Server::bind(config))?;
     let (address, url) = (server.local_addr(), server.url());
     let (metrics, reloader) = (server.metrics_addr(), server.reloader());

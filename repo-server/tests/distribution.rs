@@ -450,6 +450,37 @@ fn end_11_mount() {
     mount("none", &format!("{digest}&from=../from")).expect_error(400, "NAME_INVALID");
 }
 
+/// end-12: annotations are listed, and what does not fit on one page is on the next.
+#[test]
+fn end_12_many_annotations_are_pages() {
+    let server = Fixture::new();
+    let subject = server.push_artifact("a", "v1", &[b"x"]);
+    let subject = Descriptor::new(media_type::MANIFEST, subject, 1);
+    let mut pushed = std::collections::BTreeSet::new();
+    for i in 0..5_u8 {
+        let mut manifest = server.artifact("a", &[&[i]]);
+        manifest.subject = Some(subject.clone());
+        manifest.annotations.insert("text".to_owned(), "x".repeat(600_000));
+        pushed.insert(server.push_manifest("a", &format!("r{i}"), &manifest.to_bytes()));
+    }
+    let mut next =
+        Some(format!("/v2/a/referrers/{}?artifactType=application/vnd.test", subject.digest));
+    let (mut found, mut pages) = (std::collections::BTreeSet::new(), 0);
+    while let Some(target) = next {
+        let reply = server.get(&target).expect(200);
+        let page = formats::oci::Index::parse(&reply.body).unwrap();
+        assert!(reply.body.len() < 2 << 20, "a page of {} bytes", reply.body.len());
+        for entry in page.manifests {
+            assert_eq!(entry.annotations["text"].len(), 600_000);
+            found.insert(entry.digest);
+        }
+        let link = reply.header("link").map(str::to_owned);
+        next = link.map(|it| it[1..it.find('>').unwrap()].to_owned());
+        pages += 1;
+    }
+    assert_eq!((found, pages), (pushed, 3));
+}
+
 #[test]
 fn end_12_referrers() {
     let server = Fixture::new();

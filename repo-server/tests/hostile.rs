@@ -330,7 +330,8 @@ fn forged_tokens() {
 /// 209: a thousand connections that do nothing, or too slowly, and an honest client beside them.
 #[test]
 fn honest_clients_do_not_wait_for_slow_ones() {
-    let server = Fixture::new();
+    // All are of one address here.
+    let server = Fixture::with(|config| config.limits.client_connections = 2048);
     let digest = server.push_blob("a", &noise(2000));
     let target = format!("/v2/a/blobs/{digest}");
     let worst = || {
@@ -547,6 +548,151 @@ fn smuggling() {
             );
         }
     }
+}
+
+/// 212: what may be said once is not said twice; nothing is stored for who tries.
+#[test]
+fn heads_that_say_a_thing_twice() {
+    let server = Fixture::new();
+    let before = server.stored();
+    let digest = Digest::sha256_of(b"x");
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let other = "Authorization: Bearer another-token-for-tests";
+    let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
+    let upload = format!("/v2/a/blobs/uploads/?digest={digest}");
+    let twice = format!("{upload}&digest={}", Digest::sha256_of(b"y"));
+    for (target, headers) in [
+        (upload.as_str(), vec![bearer.as_str(), other]),
+        (&upload, vec![&bearer, &bearer]),
+        (&upload, vec![&bearer, "Content-Type: a/b", "Content-Type: a/c"]),
+        (&upload, vec![&bearer, "Content-Range: 0-0", "Content-Range: 1-1"]),
+        (&upload, vec![&bearer, "Host: another"]),
+        (&upload, vec![&bearer, "Content-Length: 2"]),
+        (&twice, vec![&bearer]),
+    ] {
+        let reply = server.ask("POST", target, &headers, b"x");
+        assert_eq!(reply.status, 400, "{target} {headers:?}");
+    }
+    let reply = server.push("PUT", "/v2/a/manifests/v1", &[kind, kind], b"{}");
+    assert_eq!(reply.status, 400);
+    server.ask("GET", "/healthz", &["Range: bytes=0-1", "Range: bytes=5-6"], &[]).expect(400);
+    assert_eq!(server.stored(), before);
+    server.push("POST", &upload, &["Accept: a/b", "Accept: a/c"], b"x").expect(201);
+}
+
+/// Nothing that is stored here is a page to a browser: not by its type, and not by guessing.
+#[test]
+fn stored_pages_are_inert() {
+    let server = Fixture::new();
+    let page = br#"{"layers":[],"x":"<script>alert(1)</script>"}"#;
+    for kind in ["text/html", "image/svg+xml", "application/xhtml+xml", "text/x+json", "*/*"] {
+        server.push_typed("a", "v1", kind, page).expect_error(400, "MANIFEST_INVALID");
+        let inside = format!(r#"{{"mediaType":"{kind}","layers":[]}}"#);
+        let put = server.push("PUT", "/v2/a/manifests/v1", &[], inside.as_bytes());
+        put.expect_error(400, "MANIFEST_INVALID");
+    }
+    for kind in [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.oci.image.index.v1+json; charset=utf-8",
+        "application/json",
+    ] {
+        server.push_typed("a", "v1", kind, page).expect(201);
+    }
+    // Somebody else wrote the directory.
+    let layout = server.layout();
+    let other = br#"{"layers":[],"x":"<script>alert(2)</script>"}"#;
+    layout.put_blob(other).unwrap();
+    let entry = formats::oci::Descriptor::of("text/html", other);
+    layout.set_refs(&[("a:v2".to_owned(), Some(entry))]).unwrap();
+    let reply = server.get("/v2/a/manifests/v2").expect(200);
+    assert_eq!(reply.header("content-type"), Some("application/octet-stream"));
+    let blob = server.push_blob("a", page);
+    for target in [&format!("/v2/a/blobs/{blob}"), "/v2/a/manifests/v2", "/nothing", "/healthz"] {
+        let reply = server.get(target);
+        let policy = Some("default-src 'none'; sandbox");
+        assert_eq!(reply.header("content-security-policy"), policy, "{target}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{target}");
+    }
+}
+
+/// 205: an upload nobody goes on with holds no descriptor, and can still be gone on with.
+#[test]
+fn abandoned_uploads_hold_nothing_open() {
+    let server = Fixture::with(|config| config.limits.upload_rest = MOMENT);
+    let bytes = noise(300_000);
+    let digest = Digest::sha256_of(&bytes);
+    let open = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let paths = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        let ours = paths.filter(|path| path.starts_with(server.dir()));
+        ours.filter(|path| path.components().any(|part| part.as_os_str() == "_uploads")).count()
+    };
+    let locations: Vec<_> = (0..5).map(|_| server.start_upload("a")).collect();
+    for location in &locations {
+        server.push("PATCH", location, &[], &bytes[..100_000]).expect(202);
+    }
+    assert!(open() >= 5, "the search finds what is open");
+    common::until("uploads to be closed", || open() == 0);
+    let status = server.push("GET", &locations[0], &[], &[]).expect(204);
+    assert_eq!(status.header("range"), Some("0-99999"));
+    server.push(
+        "PATCH",
+        &locations[0],
+        &["Content-Range: 100000-199999"],
+        &bytes[100_000..200_000],
+    );
+    common::until("the upload to be closed again", || open() == 0);
+    let rest = "Content-Range: 200000-299999";
+    let last = format!("{}?digest={digest}", locations[0]);
+    server.push("PUT", &last, &[rest], &bytes[200_000..]).expect(201);
+    assert_eq!(server.get(&format!("/v2/a/blobs/{digest}")).expect(200).body, bytes);
+}
+
+/// 206: whatever an upload is refused for, the storage is as it was.
+#[test]
+fn refused_uploads_leave_nothing() {
+    let server = Fixture::with(|config| {
+        config.limits.blob_bytes = 50_000;
+        config.quota.total = Some(60_000);
+    });
+    server.push_blob("a", &noise(20_000));
+    let location = server.start_upload("a");
+    server.push("PATCH", &location, &[], b"0123456789").expect(202);
+    let before = server.stored();
+    let right = |bytes: &[u8]| format!("?digest={}", Digest::sha256_of(bytes));
+    let (much, more) = (noise(45_000), noise(50_001));
+    let short = "Content-Range: 10-18";
+    let early = "Content-Range: 0-9";
+    let whole = "/v2/b/blobs/uploads/";
+    for (name, method, target, headers, body, status) in [
+        ("another digest", "POST", format!("{whole}{}", right(b"y")), vec![], &b"x"[..], 400),
+        ("a quota", "POST", format!("{whole}{}", right(&much)), vec![], &much, 403),
+        ("too large", "POST", format!("{whole}{}", right(&more)), vec![], &more, 413),
+        (
+            "encoded",
+            "POST",
+            format!("{whole}{}", right(b"x")),
+            vec!["Content-Encoding: gzip"],
+            b"x",
+            415,
+        ),
+        ("in the middle", "PATCH", location.clone(), vec![early], b"0123456789", 416),
+        ("another length", "PATCH", location.clone(), vec![short], b"0123456789", 400),
+        (
+            "another length",
+            "PUT",
+            format!("{location}{}", right(b"x")),
+            vec![short],
+            b"0123456789",
+            400,
+        ),
+    ] {
+        let reply = server.push(method, &target, &headers, body);
+        assert_eq!(reply.status, status, "{name}");
+        assert_eq!(server.stored(), before, "{name}");
+    }
+    server.push("PUT", &format!("{location}{}", right(b"0123456789")), &[], &[]).expect(201);
 }
 
 /// 209: nobody holds a connection for nothing. Each is closed by its own rule.

@@ -4,68 +4,16 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use common::program::{Program, in_directory};
 use common::{TOKEN, noise};
 use formats::digest::Digest;
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 
 const MIB: usize = 1 << 20;
-
-struct Program {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Program {
-    fn start(temp: &Path, place: &[String], more: &[&str]) -> Self {
-        let tokens = temp.join("tokens");
-        common::write_private(&tokens, TOKEN);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_repo-server"));
-        command.arg("serve").args(place).args(["--listen", "127.0.0.1:0", "--log", "off"]);
-        command.arg("--push-token-file").arg(&tokens).args(more);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
-        Program { child, address }
-    }
-
-    /// A field of `/proc/PID/status`, in KiB.
-    fn status(&self, field: &str) -> usize {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(path).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    fn resident(&self) -> usize {
-        self.status("VmRSS") / 1024
-    }
-
-    fn peak(&self) -> usize {
-        self.status("VmHWM") / 1024
-    }
-
-    fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn in_directory(temp: &Path) -> Vec<String> {
-    vec!["--dir".to_owned(), temp.join("repository").to_str().unwrap().to_owned()]
-}
 
 /// 218: ten thousand connections cost bounded memory, leak no descriptor, and end in order.
 #[test]
@@ -78,7 +26,8 @@ fn ten_thousand_connections() {
     // Inherited by the server, too.
     setrlimit(Resource::Nofile, limit).unwrap();
     let temp = tempfile::tempdir().unwrap();
-    let most = ["--max-connections", "12000", "--client-connections", "12000"];
+    let all = "12000";
+    let most = ["--max-connections", all, "--client-connections", all, "--client-rate", "0"];
     let server = Program::start(temp.path(), &in_directory(temp.path()), &most);
     let (before, memory) = (server.descriptors(), server.resident());
     let mut crowded = 0;

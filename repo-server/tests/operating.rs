@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -166,4 +166,84 @@ fn one_client_gets_so_many_connections() {
         let reply = common::raw(server.address(), b"GET /healthz HTTP/1.0\r\n\r\n");
         reply.starts_with(b"HTTP/1.0 200")
     });
+}
+
+/// Two addresses have all places and ask nothing: whoever comes from elsewhere gets one of theirs, and
+/// those who have fewest keep what they have.
+#[test]
+fn idle_connections_make_room_for_newcomers() {
+    let server = Fixture::with(|config| {
+        config.limits.connections = 9;
+        config.limits.client_connections = 9;
+        config.limits.spare = Duration::from_millis(50);
+    });
+    let from = |last: u8| {
+        let address = std::net::Ipv4Addr::new(127, 0, 0, last);
+        let mut stream = common::connect_from(address.into(), server.address()).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream
+    };
+    let answered = |stream: &mut TcpStream| {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).is_ok_and(|()| &head == b"HTTP/1.1 200")
+    };
+    let mut modest = from(2);
+    assert!(answered(&mut modest));
+    let mut greedy: Vec<_> = [3; 4].into_iter().chain([4; 4]).map(from).collect();
+    assert!(greedy.iter_mut().all(answered));
+    let mut newcomers: Vec<_> = [5, 6, 7].into_iter().map(from).collect();
+    assert!(newcomers.iter_mut().all(answered), "newcomers wait for idle connections to end");
+    // It has one place, others have more: still there, for another request.
+    modest.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    modest.read_to_end(&mut rest).unwrap();
+    assert!(
+        String::from_utf8_lossy(&rest).contains("HTTP/1.1 200"),
+        "the modest client lost its place"
+    );
+    let metrics = String::from_utf8(server.get("/metrics").expect(200).body).unwrap();
+    let room = value(&metrics, "repo_server_limited_total{reason=\"made room\"}");
+    assert!(room.is_some_and(|times| times >= 3.0), "{metrics}");
+}
+
+/// What only some may read is for no cache that many use.
+#[test]
+fn answers_behind_a_token_are_private() {
+    let pull = "pull-token-for-tests";
+    for guarded in [false, true] {
+        let server = Fixture::with(|config| {
+            if guarded {
+                let tokens = config.dir.with_file_name("pull-tokens");
+                common::write_private(&tokens, pull);
+                config.pull_tokens = Some(tokens);
+            }
+        });
+        let manifest = server.push_artifact("a", "v1", &[b"layer", &common::noise(100_000)]);
+        let (small, large) = (b"layer".to_vec(), common::noise(100_000));
+        let bearer = format!("Authorization: Bearer {pull}");
+        let bearer = if guarded { bearer } else { "X: none".to_owned() };
+        let mut by_digest = vec![format!("/v2/a/manifests/{manifest}")];
+        for bytes in [small, large] {
+            by_digest.push(format!("/v2/a/blobs/{}", formats::digest::Digest::sha256_of(&bytes)));
+        }
+        let cases = by_digest.iter().map(|target| (target.as_str(), true));
+        for (target, for_ever) in cases.chain([("/v2/a/manifests/v1", false)]) {
+            for method in ["GET", "HEAD"] {
+                let reply = server.ask(method, target, &[&bearer], &[]).expect(200);
+                let wanted = match (for_ever, guarded) {
+                    (true, false) => "public, max-age=31536000, immutable",
+                    (true, true) => "private, max-age=31536000, immutable",
+                    (false, false) => "no-cache",
+                    (false, true) => "private, no-cache",
+                };
+                assert_eq!(reply.header("cache-control"), Some(wanted), "{method} {target}");
+                let etag = format!("If-None-Match: {}", reply.header("etag").unwrap());
+                let known = server.ask(method, target, &[&bearer, &etag], &[]).expect(304);
+                assert_eq!(known.header("cache-control"), Some(wanted), "304 {target}");
+            }
+            let part = server.ask("GET", target, &[&bearer, "Range: bytes=0-0"], &[]);
+            let keep = part.header("cache-control").unwrap().to_owned();
+            assert_eq!(keep.contains("private"), guarded, "{} {target}: {keep}", part.status);
+        }
+    }
 }

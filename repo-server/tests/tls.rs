@@ -5,68 +5,18 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::h2::{Frames, frame, get};
+use common::keys::{Keys, client, keys};
 use common::{Fixture, noise};
 use formats::reason::Reason;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use repo_server::{Config, TlsFiles};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
-
-/// A CA, a server certificate for 127.0.0.1 and a client certificate, in files.
-struct Keys {
-    ca: CertificateDer<'static>,
-    client: (CertificateDer<'static>, PrivateKeyDer<'static>),
-    files: TlsFiles,
-}
-
-fn keys(dir: &Path) -> Keys {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec![]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&ca_key).unwrap();
-    let issuer = Issuer::from_params(&params, &ca_key);
-    let issue = |name: &str| {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.signed_by(&key, &issuer).unwrap(), key)
-    };
-    let (server, server_key) = issue("127.0.0.1");
-    let (client, client_key) = issue("node-1");
-    let files = TlsFiles {
-        certificate: dir.join("server.pem"),
-        key: dir.join("server.key"),
-        client_ca: Some(dir.join("ca.pem")),
-    };
-    std::fs::write(&files.certificate, server.pem()).unwrap();
-    common::write_private(&files.key, &server_key.serialize_pem());
-    std::fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
-    let client_key = PrivateKeyDer::try_from(client_key.serialize_der()).unwrap();
-    Keys { ca: ca.der().clone(), client: (client.der().clone(), client_key), files }
-}
-
-fn client(
-    keys: &Keys,
-    versions: &[&'static SupportedProtocolVersion],
-    with_certificate: bool,
-) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(keys.ca.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots);
-    if with_certificate {
-        let (certificate, key) = &keys.client;
-        builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).unwrap()
-    } else {
-        builder.with_no_client_auth()
-    }
-}
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, version};
 
 /// One HTTP/1.1 request over TLS; the answer, or why there is none.
 fn ask(server: &Fixture, config: ClientConfig) -> Result<String, String> {
@@ -216,53 +166,6 @@ fn quiet_http_2_connections_are_let_go() {
     });
 }
 
-/// A connection that speaks HTTP/2 frames, written by hand.
-struct Frames {
-    tls: rustls::ClientConnection,
-    socket: TcpStream,
-}
-
-impl Frames {
-    fn connect(server: &Fixture, keys: &Keys) -> Self {
-        let mut config = client(keys, &[&version::TLS13], false);
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-        let socket = TcpStream::connect(server.address()).unwrap();
-        socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(common::PATIENCE)).unwrap();
-        let mut frames = Frames { tls, socket };
-        frames.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        frames
-    }
-
-    fn say(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        rustls::Stream::new(&mut self.tls, &mut self.socket).write_all(bytes)
-    }
-
-    /// Reads until the server closes.
-    fn is_closed(&mut self) -> bool {
-        let mut buf = [0; 4096];
-        let begun = Instant::now();
-        while begun.elapsed() < common::PATIENCE {
-            match rustls::Stream::new(&mut self.tls, &mut self.socket).read(&mut buf) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
-            }
-        }
-        false
-    }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
 /// 211: each flood ends its own connection, in bounded time, and nobody else's.
 #[test]
 fn http_2_floods() {
@@ -273,13 +176,6 @@ fn http_2_floods() {
     });
     let large = server_with_blob(&server, &keys);
     let (data, headers, reset, settings, continuation) = (0, 1, 3, 4, 9);
-    // HPACK: GET, https, /, and a path or an authority by literal without indexing.
-    let get = |path: &str| {
-        let mut block = vec![0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
-        block.extend(path.as_bytes());
-        block.extend([0x01, 1, b'x']);
-        block
-    };
     let post = {
         let path = "/v2/a/blobs/uploads/";
         let mut block = vec![0x83, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
@@ -319,7 +215,7 @@ fn http_2_floods() {
         ),
     ];
     for (name, first, flood) in floods {
-        let mut frames = Frames::connect(&server, &keys);
+        let mut frames = Frames::connect(server.address(), &keys);
         frames.say(&first).unwrap();
         // Answers are not read meanwhile: that is part of the flood.
         let mut sent = 0;

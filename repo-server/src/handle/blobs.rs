@@ -22,22 +22,23 @@ pub(super) enum Source {
 }
 
 impl Source {
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Source::Memory(bytes) => bytes.len() as u64,
             Source::File(blob) => blob.len(),
         }
     }
 
-    fn body(self, from: u64, to: u64) -> Result<Body, ApiError> {
+    /// The bytes from `from` to `to`, which lie inside it.
+    pub(super) fn body(self, asked: &Asked, from: u64, to: u64) -> Result<Body, ApiError> {
         Ok(match self {
             Source::File(blob) => {
                 let pieces = blob.read(from, to).map_err(|error| ApiError::from(&error))?;
-                Body::blob(pieces, to.saturating_sub(from))
+                Body::blob(pieces, to.saturating_sub(from), asked.share.clone())
             }
             Source::Memory(bytes) => {
                 let at = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-                Body::bytes(bytes.slice(at(from)..at(to)))
+                Body::document(bytes.slice(at(from)..at(to)))
             }
         })
     }
@@ -66,14 +67,19 @@ pub(super) async fn read(
 /// A large file is hashed before it is first served after a start. That takes a moment once, and
 /// in return no rot of the disk ever leaves under a digest it does not have.
 pub(super) async fn source(app: &Arc<App>, digest: &Digest) -> Result<Option<Source>, ApiError> {
-    if let Some(bytes) = app.store.small(digest) {
+    if let Some(bytes) = app.store.small(digest)
+        && let Ok(bytes) = app.budget.document(bytes)
+    {
         return Ok(Some(Source::Memory(bytes)));
     }
-    let wanted = digest.clone();
+    let (wanted, budget) = (digest.clone(), Arc::clone(&app.budget));
     let opened = blocking(app, move |store| {
         let Some(blob) = store.open_blob(&wanted)? else { return Ok(None) };
         if blob.len() <= SMALL {
-            return Ok(store.document(&wanted)?.map(|bytes| (Source::Memory(bytes), true)));
+            let Some(bytes) = store.document(&wanted)? else { return Ok(None) };
+            if let Ok(bytes) = budget.document(bytes) {
+                return Ok(Some((Source::Memory(bytes), true)));
+            }
         }
         let verified = store.is_verified(&wanted, &*blob)?;
         Ok(Some((Source::File(blob), verified)))
@@ -101,7 +107,7 @@ pub(super) fn send(
     keep: Keep,
 ) -> Result<Response<Body>, ApiError> {
     if reply::is_known(&asked.headers, digest) {
-        return Ok(reply::not_modified(digest, keep));
+        return Ok(reply::not_modified(digest, keep, asked.private));
     }
     let length = source.len();
     let (status, from, to) = match wanted_part(asked, digest, length) {
@@ -113,12 +119,12 @@ pub(super) fn send(
             return Err(ApiError { length: Some(length), ..error });
         }
     };
-    let mut response = Response::new(source.body(from, to)?);
+    let mut response = Response::new(source.body(asked, from, to)?);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, reply::value(media_type));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    reply::name_by(headers, digest, keep);
+    reply::name_by(headers, digest, keep, asked.private);
     if status == StatusCode::PARTIAL_CONTENT {
         let range = format!("bytes {from}-{}/{length}", to.saturating_sub(1));
         headers.insert(header::CONTENT_RANGE, reply::value(&range));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use formats::digest::Digest;
-use formats::oci::{Index, RepositoryName, Tag, media_type};
+use formats::oci::{Descriptor, Index, MANIFEST_LIMIT, RepositoryName, Tag, media_type};
 use http::{HeaderName, HeaderValue, Response, header};
 
 use super::reply;
@@ -14,6 +14,8 @@ use crate::error::{ApiError, Code};
 use crate::metrics::OPENMETRICS;
 use crate::refresh::Signs;
 use crate::route::TAGS_PAGE;
+use crate::store::facts::annotations;
+use crate::store::{Store, StoreError};
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -49,28 +51,82 @@ pub(super) async fn tags(
     Ok(response)
 }
 
-/// end-12: what is attached to a manifest. A subject nobody knows has no referrers; that is not an
-/// error.
-pub(super) async fn referrers(
-    app: &Arc<App>,
-    name: RepositoryName,
-    digest: Digest,
-    artifact_type: Option<String>,
-) -> Result<Response<Body>, ApiError> {
-    let filtered = artifact_type.is_some();
-    let found = blocking(app, move |store| {
+/// 1,000 descriptors, or 1 MiB of annotations: more is on the next page.
+const PAGE: usize = 1000;
+const ANNOTATIONS: usize = 1 << 20;
+
+/// What a client asks of the referrers of a manifest.
+pub(super) struct Wanted {
+    pub(super) name: RepositoryName,
+    pub(super) subject: Digest,
+    pub(super) artifact_type: Option<String>,
+    /// Only those that sort after this digest.
+    pub(super) last: Option<String>,
+}
+
+/// end-12: what is attached to a manifest, sorted by digest, with a `Link` to the next page. A
+/// subject nobody knows has no referrers; that is not an error.
+pub(super) async fn referrers(app: &Arc<App>, wanted: Wanted) -> Result<Response<Body>, ApiError> {
+    let filter = wanted.artifact_type.clone();
+    let (name, subject) = (wanted.name.clone(), wanted.subject.clone());
+    // Manifests are read for it, which can be much to do for one request: a few at once.
+    let _turn = app.listing.acquire().await.map_err(|_| ApiError::internal())?;
+    let (page, more) = blocking(app, move |store| {
         store.refresh()?;
-        store.relist_manifests(&name)?;
-        Ok(store.with(&name, |it| it.referrers(&digest, artifact_type.as_deref())))
+        store.relist_manifests(&wanted.name)?;
+        referrers_page(store, &wanted)
     })
     .await?;
-    let index = Index::new(None, found.unwrap_or_default());
-    let mut response = reply::bytes(media_type::INDEX, index.to_bytes());
-    if filtered {
+    let link = page.last().filter(|_| more).map(|last| {
+        let filter = filter.as_deref().map(|it| format!("artifactType={}&", percent_encoded(it)));
+        let filter = filter.unwrap_or_default();
+        format!("</v2/{name}/referrers/{subject}?{filter}last={}>; rel=\"next\"", last.digest)
+    });
+    let mut response = reply::bytes(media_type::INDEX, Index::new(None, page).to_bytes());
+    if let Some(link) = link {
+        response.headers_mut().insert(header::LINK, reply::value(&link));
+    }
+    if filter.is_some() {
         let filter = HeaderValue::from_static("artifactType");
         response.headers_mut().insert(FILTERS_APPLIED, filter);
     }
     Ok(response)
+}
+
+/// One page, and whether there are more.
+fn referrers_page(store: &Store, wanted: &Wanted) -> Result<(Vec<Descriptor>, bool), StoreError> {
+    let Wanted { name, subject, artifact_type, last } = wanted;
+    let all = store.with(name, |it| it.referrers(subject, artifact_type.as_deref()));
+    let after = |(it, _): &(Descriptor, bool)| {
+        last.as_deref().is_none_or(|last| it.digest.to_string().as_str() > last)
+    };
+    let mut rest = all.unwrap_or_default().into_iter().filter(after);
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while page.len() < PAGE && bytes < ANNOTATIONS {
+        let Some((mut descriptor, annotated)) = rest.next() else { return Ok((page, false)) };
+        if annotated && let Some(document) = store.document(&descriptor.digest)? {
+            // One that would need more than a manifest may have in all is listed without.
+            let most = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
+            descriptor.annotations = annotations(&document, most).unwrap_or_default();
+            let texts = descriptor.annotations.iter().map(|(key, value)| key.len() + value.len());
+            bytes += texts.sum::<usize>();
+        }
+        page.push(descriptor);
+    }
+    Ok((page, rest.next().is_some()))
+}
+
+/// What of a media type cannot stand in a query.
+fn percent_encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/+!$".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// `/healthz`.

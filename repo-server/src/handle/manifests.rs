@@ -10,14 +10,19 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
 use super::reply::{self, Keep};
-use super::{App, Asked, blocking, uploads};
+use super::{App, Asked, blobs, blocking, uploads};
 use crate::body::Body;
+use crate::budget::Room;
 use crate::error::{ApiError, Code};
 use crate::progress::RequestOpen;
 use crate::route::Reference;
+use crate::store::facts;
 use crate::store::write::Target;
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+/// What a manifest is served as whose media type is none of a manifest.
+const OPAQUE: &str = "application/octet-stream";
+
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 
 /// `GET` and `HEAD` of a manifest.
@@ -37,21 +42,26 @@ pub(super) async fn read(
         let Some((digest, visible)) = store.resolve(&name, &reference)? else { return Ok(None) };
         // A poll when nothing changed ends here, without reading the manifest.
         if reply::is_known(&known, &digest) {
-            return Ok(Some((digest, visible.media_type, None)));
+            return Ok(Some((digest, visible.media_type, true)));
         }
-        let bytes = store.document(&digest)?;
-        Ok(bytes.map(|bytes| (digest, visible.media_type, Some(bytes))))
+        Ok(Some((digest, visible.media_type, false)))
     })
     .await?;
-    match found {
-        None => Err(ApiError::missing(Code::ManifestUnknown, text)),
-        Some((digest, _, None)) => Ok(reply::not_modified(&digest, keep)),
-        Some((digest, media_type, Some(bytes))) => {
-            let mut response = reply::bytes(&media_type, bytes);
-            reply::name_by(response.headers_mut(), &digest, keep);
-            Ok(response)
-        }
+    let missing = || ApiError::missing(Code::ManifestUnknown, &text);
+    let (digest, media_type, known) = found.ok_or_else(missing)?;
+    if known {
+        return Ok(reply::not_modified(&digest, keep, asked.private));
     }
+    let source = blobs::source(app, &digest).await?.ok_or_else(missing)?;
+    let length = source.len();
+    let mut response = Response::new(source.body(asked, 0, length)?);
+    let headers = response.headers_mut();
+    // Whoever wrote `index.json`, or an index that lists this manifest, said what it is.
+    let media_type =
+        if facts::is_manifest_type(&media_type) { media_type.as_str() } else { OPAQUE };
+    headers.insert(header::CONTENT_TYPE, reply::value(media_type));
+    reply::name_by(headers, &digest, keep, asked.private);
+    Ok(response)
 }
 
 /// `PUT` of a manifest, with any further tags.
@@ -64,11 +74,12 @@ pub(super) async fn put(
 ) -> Result<Response<Body>, ApiError> {
     let content_type = content_type(asked)?;
     let _permit = uploads::permit(app)?;
-    let bytes = read_document(body, open).await?;
+    let (bytes, room) = read_document(app, body, open).await?;
     let (name, tags) = (to.name.clone(), to.tags.clone());
     let (digest, facts) =
         blocking(app, move |store| store.put_manifest(&to, content_type.as_deref(), &bytes))
             .await?;
+    drop(room);
     let mut response = reply::empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     let location = format!("/v2/{name}/manifests/{digest}");
@@ -97,7 +108,12 @@ fn content_type(asked: &Asked) -> Result<Option<String>, ApiError> {
     }
 }
 
-async fn read_document(mut body: Incoming, open: &RequestOpen) -> Result<Bytes, ApiError> {
+/// All of a document, and the room that it takes up.
+async fn read_document(
+    app: &App,
+    mut body: Incoming,
+    open: &RequestOpen,
+) -> Result<(Bytes, Option<Room>), ApiError> {
     let too_large = || {
         let text = format!("a manifest has at most {MANIFEST_LIMIT} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, text)
@@ -106,17 +122,24 @@ async fn read_document(mut body: Incoming, open: &RequestOpen) -> Result<Bytes, 
         return Err(too_large());
     }
     let moving = open.progress().body();
-    let mut bytes = BytesMut::new();
+    let (mut bytes, mut room) = (BytesMut::new(), None::<Room>);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| uploads::cut_off())?;
         moving.moved();
         let Ok(data) = frame.into_data() else { continue };
+        let more = app.budget.receive(data.len());
+        let more =
+            more.ok_or_else(|| uploads::too_many("too many manifests are being received"))?;
+        match &mut room {
+            Some(room) => room.merge(more),
+            None => room = Some(more),
+        }
         bytes.extend_from_slice(&data);
         if bytes.len() as u64 > MANIFEST_LIMIT {
             return Err(too_large());
         }
     }
-    Ok(bytes.freeze())
+    Ok((bytes.freeze(), room))
 }
 
 /// `DELETE` of a tag.

@@ -9,6 +9,7 @@
 //! one sentence.
 
 mod blobs;
+mod heads;
 pub(crate) mod lists;
 mod manifests;
 mod reply;
@@ -21,14 +22,16 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use rustix::io::Errno;
 use storage::FileError;
 use storage::layout::LayoutError;
 use tokio::sync::Semaphore;
 
 use crate::alarm::Freshness;
 use crate::anchor::Anchor;
-use crate::auth::Access;
+use crate::auth::{Access, Grant};
 use crate::body::Body;
+use crate::budget::{Budget, Share};
 use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
 use crate::metrics::Metrics;
@@ -52,6 +55,8 @@ pub(crate) struct App {
     pub(crate) uploads: Uploads,
     pub(crate) tuf: TufTree,
     pub(crate) read_only: bool,
+    /// Whether only some may read.
+    pub(crate) private: bool,
     pub(crate) collect: Option<Collect>,
     pub(crate) metrics: Arc<Metrics>,
     /// `/metrics` is elsewhere.
@@ -69,6 +74,10 @@ pub(crate) struct App {
     pub(crate) receiving: Arc<Semaphore>,
     /// Large blobs being hashed before they are first served: few, or disks only seek.
     pub(crate) verifying: Semaphore,
+    /// Lists of referrers being made, for which manifests are read.
+    pub(crate) listing: Semaphore,
+    /// What answers may take up in memory.
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl App {
@@ -89,6 +98,10 @@ impl App {
 struct Asked {
     method: Method,
     headers: HeaderMap,
+    /// The connection's room for what it sends.
+    share: Share,
+    /// Whether only some may read: then no cache may keep answers for all.
+    private: bool,
 }
 
 /// What kind of request an answer is to; with the answer, for the metrics.
@@ -103,7 +116,12 @@ pub(crate) async fn handle(
     admitted: bool,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let asked = Asked { method: head.method, headers: head.headers };
+    let asked = Asked {
+        method: head.method,
+        headers: head.headers,
+        share: open.progress().share().clone(),
+        private: app.private,
+    };
     let is_head = asked.method == Method::HEAD;
     let mut word = RouteWord("unknown");
     let answered = match admitted {
@@ -112,7 +130,8 @@ pub(crate) async fn handle(
         }
         false => Err(uploads::too_many("too many requests from this address; slow down")),
     };
-    let mut response = answered.unwrap_or_else(|error| reply::error(&error));
+    let counted = answered.and_then(|answer| reply::counted(answer, &app.budget));
+    let mut response = counted.unwrap_or_else(|error| reply::error(&error));
     response.extensions_mut().insert(word);
     reply::finish(&mut response, head.uri.path());
     if is_head { response.map(|_| Body::empty()) } else { response.map(|body| body.held(open)) }
@@ -127,12 +146,7 @@ async fn answer(
     open: &RequestOpen,
     word: &mut RouteWord,
 ) -> Result<Response<Body>, ApiError> {
-    // Two framings for one body are how requests are smuggled past a proxy (RFC 9112 §6.1).
-    if asked.headers.contains_key(header::TRANSFER_ENCODING)
-        && asked.headers.contains_key(header::CONTENT_LENGTH)
-    {
-        return Err(ApiError::bad(Code::SizeInvalid, "both Content-Length and Transfer-Encoding"));
-    }
+    heads::check(&asked.headers)?;
     let route = route(&asked.method, path, query)?;
     *word = RouteWord(route.word());
     let credential = asked.headers.get(header::AUTHORIZATION);
@@ -142,51 +156,76 @@ async fn answer(
     if pushes {
         refuse_encoding(&asked.headers)?;
     }
-    let app = Arc::clone(app);
+    match route {
+        Route::PutManifest(name, reference, tags) => {
+            let to = Target { name, reference, tags, tagging: grant.tagging };
+            manifests::put(app, asked, to, body, open).await
+        }
+        Route::StartUpload(name, Start::Whole(digest)) => {
+            uploads::whole(app, asked, name, digest, body, open).await
+        }
+        Route::Upload(name, id, Step::Append) => {
+            let session = uploads::find(app, &name, &id).await?;
+            uploads::append(app, asked, session, body, open).await
+        }
+        Route::Upload(name, id, Step::Finish(digest)) => {
+            let session = uploads::find(app, &name, &id).await?;
+            uploads::finish(app, asked, session, digest, body, open).await
+        }
+        other => {
+            // What comes with it is not waited for, and not kept while it is answered.
+            drop(body);
+            without_body(app, asked, other, &grant).await
+        }
+    }
+}
+
+/// Requests that are answered without a look at their body.
+async fn without_body(
+    app: &Arc<App>,
+    asked: &Asked,
+    route: Route,
+    grant: &Grant,
+) -> Result<Response<Body>, ApiError> {
     match route {
         Route::Ping => Ok(reply::json(&serde_json::json!({}))),
-        Route::Health => Ok(lists::health(&app)),
+        Route::Health => Ok(lists::health(app)),
         Route::Metrics if app.metrics_elsewhere => {
             Err(ApiError::missing(Code::Unsupported, "metrics have an address of their own"))
         }
-        Route::Metrics => Ok(lists::metrics(&app)),
-        Route::Blob(name, digest) => blobs::read(&app, asked, &name, &digest).await,
-        Route::DeleteBlob(name, digest) => blobs::delete(&app, name, digest).await,
-        Route::Manifest(name, reference) => manifests::read(&app, asked, name, reference).await,
-        Route::PutManifest(name, reference, tags) => {
-            let to = Target { name, reference, tags, tagging: grant.tagging };
-            manifests::put(&app, asked, to, body, open).await
-        }
+        Route::Metrics => Ok(lists::metrics(app)),
+        Route::Blob(name, digest) => blobs::read(app, asked, &name, &digest).await,
+        Route::DeleteBlob(name, digest) => blobs::delete(app, name, digest).await,
+        Route::Manifest(name, reference) => manifests::read(app, asked, name, reference).await,
         Route::DeleteManifest(name, reference) => match reference {
-            Reference::Tag(tag) => manifests::delete_tag(&app, name, tag).await,
-            Reference::Digest(digest) => manifests::delete(&app, name, digest).await,
+            Reference::Tag(tag) => manifests::delete_tag(app, name, tag).await,
+            Reference::Digest(digest) => manifests::delete(app, name, digest).await,
         },
-        Route::StartUpload(name, start) => match start {
-            Start::Session(algorithm) => uploads::start(&app, name, algorithm).await,
-            Start::Whole(digest) => uploads::whole(&app, asked, name, digest, body, open).await,
-            // A mount makes bytes readable here: only of what the caller may read there.
-            Start::Mount(digest, from) if grant.reads(from.as_ref()) => {
-                uploads::mount(&app, name, digest, from).await
-            }
-            Start::Mount(digest, _) => uploads::start(&app, name, digest.algorithm()).await,
+        Route::StartUpload(name, Start::Session(algorithm)) => {
+            uploads::start(app, name, algorithm).await
+        }
+        // A mount makes bytes readable here: only of what the caller may read there.
+        Route::StartUpload(name, Start::Mount(digest, from)) => match grant.reads(from.as_ref()) {
+            true => uploads::mount(app, name, digest, from).await,
+            false => uploads::start(app, name, digest.algorithm()).await,
         },
-        Route::Upload(name, id, step) => {
-            let session = uploads::find(&app, &name, &id).await?;
-            match step {
-                Step::Append => uploads::append(&app, asked, session, body, open).await,
-                Step::Finish(digest) => {
-                    uploads::finish(&app, asked, session, digest, body, open).await
-                }
-                Step::Status => Ok(uploads::status(&session)),
-                Step::Cancel => uploads::cancel(&app, session).await,
-            }
+        Route::Upload(name, id, Step::Status) => {
+            let session = uploads::find(app, &name, &id).await?;
+            Ok(uploads::status(&session))
         }
-        Route::Tags { name, n, last } => lists::tags(&app, name, n, last).await,
-        Route::Referrers { name, digest, artifact_type } => {
-            lists::referrers(&app, name, digest, artifact_type).await
+        Route::Upload(name, id, Step::Cancel) => {
+            uploads::cancel(app, uploads::find(app, &name, &id).await?).await
         }
-        Route::Metadata(file) => tuf::metadata(&app, asked, file).await,
-        Route::Target { dir, hash, name } => tuf::target(&app, asked, dir, hash, name).await,
+        Route::Tags { name, n, last } => lists::tags(app, name, n, last).await,
+        Route::Referrers { name, digest: subject, artifact_type, last } => {
+            lists::referrers(app, lists::Wanted { name, subject, artifact_type, last }).await
+        }
+        Route::Metadata(file) => tuf::metadata(app, asked, file).await,
+        Route::Target { dir, hash, name } => tuf::target(app, asked, dir, hash, name).await,
+        // They have one.
+        Route::PutManifest(..)
+        | Route::StartUpload(_, Start::Whole(_))
+        | Route::Upload(_, _, Step::Append | Step::Finish(_)) => Err(ApiError::internal()),
     }
 }
 
@@ -236,6 +275,27 @@ impl From<&StoreError> for ApiError {
             StoreError::Layout(LayoutError::Write(FileError::Io { source, .. }))
             | StoreError::Link(FileError::Io { source, .. })
             | StoreError::Blob(source)
+                if source.kind() == io::ErrorKind::FileTooLarge =>
+            {
+                tracing::error!(error = %chain(error), "larger than this server may write a file");
+                let text = "the server may not write a file of that size";
+                ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
+            }
+            StoreError::Layout(
+                LayoutError::Write(FileError::Io { source, .. })
+                | LayoutError::Read(FileError::Io { source, .. }),
+            )
+            | StoreError::Link(FileError::Io { source, .. })
+            | StoreError::Blob(source)
+                if is_exhausted(source) =>
+            {
+                tracing::error!(error = %chain(error), "out of descriptors or memory");
+                let text = "the server has too much to do at once; try again";
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, text)
+            }
+            StoreError::Layout(LayoutError::Write(FileError::Io { source, .. }))
+            | StoreError::Link(FileError::Io { source, .. })
+            | StoreError::Blob(source)
                 if is_full(source) =>
             {
                 tracing::error!(error = %chain(error), "storage is full");
@@ -245,6 +305,11 @@ impl From<&StoreError> for ApiError {
             StoreError::Layout(LayoutError::IndexTooLarge(_)) => {
                 tracing::error!(error = %chain(error), "no room for another tag");
                 let text = "the server has no room for another tag; delete old ones";
+                ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
+            }
+            StoreError::TooManyManifests => {
+                tracing::error!(error = %chain(error), "no room for another manifest");
+                let text = "the server has no room for another manifest; delete old ones";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::Elsewhere(_) => {
@@ -264,6 +329,13 @@ impl From<&StoreError> for ApiError {
             }
         }
     }
+}
+
+/// What the system has no more of now, and will have when others are done.
+fn is_exhausted(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    let gone = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOBUFS];
+    errno.is_some_and(|errno| gone.contains(&errno))
 }
 
 fn is_full(error: &io::Error) -> bool {

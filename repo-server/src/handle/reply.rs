@@ -6,23 +6,32 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::body::Body;
-use crate::error::ApiError;
+use crate::budget::Budget;
+use crate::error::{ApiError, Code};
 
 /// `Docker-Content-Digest`, which OCI kept.
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// A digest names its bytes for ever.
-const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-/// Ask again, with the ETag.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
-
 /// How long an answer stays true.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
     /// It was asked for by digest.
     ForEver,
     /// A tag or a file name, which may stand for something else next time.
     Ask,
+}
+
+/// `Cache-Control`. A digest names its bytes for ever; the rest is asked for again, with the ETag.
+///
+/// `public` lets a cache that many use hand an answer to others than who asked, also one that needed
+/// a credential (RFC 9111 §3.5): never where only some may read.
+pub(super) fn cache_control(keep: Keep, private: bool) -> HeaderValue {
+    HeaderValue::from_static(match (keep, private) {
+        (Keep::ForEver, false) => "public, max-age=31536000, immutable",
+        (Keep::ForEver, true) => "private, max-age=31536000, immutable",
+        (Keep::Ask, false) => "no-cache",
+        (Keep::Ask, true) => "private, no-cache",
+    })
 }
 
 /// A text as a header's value; what cannot stand in one is left out.
@@ -49,15 +58,22 @@ pub(super) fn bytes(media_type: &str, bytes: impl Into<Bytes>) -> Response<Body>
     response
 }
 
+/// Counts an answer that was made in memory, for as long as the client has not taken it; refuses it
+/// when answers take up too much already.
+pub(super) fn counted(answer: Response<Body>, budget: &Budget) -> Result<Response<Body>, ApiError> {
+    let (head, body) = answer.into_parts();
+    let body = body.counted(budget).ok_or_else(|| {
+        let text = "answers nobody takes fill the server's memory; try again";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, text)
+    })?;
+    Ok(Response::from_parts(head, body))
+}
+
 /// What names bytes: digest, ETag, and how long it does.
-pub(super) fn name_by(headers: &mut HeaderMap, digest: &Digest, keep: Keep) {
+pub(super) fn name_by(headers: &mut HeaderMap, digest: &Digest, keep: Keep, private: bool) {
     headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
     headers.insert(header::ETAG, value(&etag(digest)));
-    let keep = match keep {
-        Keep::ForEver => IMMUTABLE,
-        Keep::Ask => REVALIDATE,
-    };
-    headers.insert(header::CACHE_CONTROL, keep);
+    headers.insert(header::CACHE_CONTROL, cache_control(keep, private));
 }
 
 /// The strong validator of these bytes (RFC 9110 §8.8.3).
@@ -78,9 +94,9 @@ pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
 }
 
 /// 304 for [`is_known`].
-pub(super) fn not_modified(digest: &Digest, keep: Keep) -> Response<Body> {
+pub(super) fn not_modified(digest: &Digest, keep: Keep, private: bool) -> Response<Body> {
     let mut response = empty(StatusCode::NOT_MODIFIED);
-    name_by(response.headers_mut(), digest, keep);
+    name_by(response.headers_mut(), digest, keep, private);
     response
 }
 
@@ -97,7 +113,7 @@ pub(super) fn error(error: &ApiError) -> Response<Body> {
         let challenge = HeaderValue::from_static("Basic realm=\"repo-server\", charset=\"UTF-8\"");
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if error.status == StatusCode::TOO_MANY_REQUESTS {
+    if matches!(error.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     }
     if let Some(length) = error.length {
@@ -125,6 +141,9 @@ pub(super) fn finish(response: &mut Response<Body>, path: &str) {
         headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(left));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Bytes that clients pushed come from here: no browser takes any of them for a page of ours.
+    let inert = HeaderValue::from_static("default-src 'none'; sandbox");
+    headers.insert(header::CONTENT_SECURITY_POLICY, inert);
     if path.starts_with("/v2") {
         // Older clients take a server without it for something else.
         let version = HeaderName::from_static("docker-distribution-api-version");

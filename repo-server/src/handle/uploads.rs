@@ -2,7 +2,9 @@
 //!
 //! A session is bytes that the storage keeps and that are hashed as they come. It becomes a blob
 //! when it is finished with the digest it has, and is thrown away when that fails, when it is
-//! cancelled and when nobody touches it for [`Limits::session_expiry`](crate::config::Limits). A
+//! cancelled and when nobody touches it for [`Limits::session_expiry`](crate::config::Limits). Long
+//! before that, after [`Limits::upload_rest`](crate::config::Limits), nothing of it is open any
+//! more: no descriptor, no buffer. A
 //! server that ends, whichever way, leaves it: the client asks the next one how much is there
 //! (end-13) and goes on.
 
@@ -52,7 +54,7 @@ pub(super) struct Session {
 
 #[derive(Debug)]
 enum Content {
-    /// Begun by a server before this one, or by one beside it.
+    /// Begun by a server before this one, or by one beside it, or not touched lately.
     Asleep(Charge),
     /// Being written.
     Open(Growing),
@@ -217,6 +219,36 @@ impl Uploads {
         old.len()
     }
 
+    /// Closes what nobody has touched for `rest`; how many. The bytes stay, and who comes back goes on.
+    /// Blocks.
+    pub(crate) fn rest(&self, store: &Store, rest: Duration) -> usize {
+        let sessions: Vec<_> = {
+            let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.values().cloned().collect()
+        };
+        let mut closed = 0;
+        for session in sessions {
+            let touched = *session.touched.lock().unwrap_or_else(PoisonError::into_inner);
+            if touched.elapsed() <= rest {
+                continue;
+            }
+            // Whoever writes to it holds the lock.
+            let Ok(mut content) = session.content.try_lock() else { continue };
+            if !matches!(*content, Content::Open(_)) {
+                continue;
+            }
+            let asleep = Content::Asleep(store.usage().charge(&session.key.name, 0));
+            if let Content::Open(Growing { upload, charge }) =
+                std::mem::replace(&mut *content, asleep)
+            {
+                drop(upload);
+                *content = Content::Asleep(charge);
+                closed += 1;
+            }
+        }
+        closed
+    }
+
     /// Throws away what servers that are no more left in a storage that is shared.
     fn expire_others(&self, store: &Store, expiry: Duration) -> Result<(), StoreError> {
         let now = SystemTime::now();
@@ -376,6 +408,14 @@ pub(super) async fn whole(
     body: Incoming,
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
+    // What can be refused is refused before anything is made for it.
+    if body.size_hint().lower() > app.limits.blob_bytes {
+        return Err(too_large(app));
+    }
+    drop(permit(app)?);
+    let announced = body.size_hint().lower();
+    let room = name.clone();
+    blocking(app, move |store| store.usage().expect_room(&room, announced)).await?;
     let session = begin(app, name, digest.algorithm()).await?;
     let done = finish(app, asked, Arc::clone(&session), digest, body, open).await;
     if done.is_err()
@@ -487,6 +527,11 @@ async fn receive(
     if body.size_hint().lower() > most {
         return Err(too_large(app));
     }
+    if let (Some(announced), Some(comes)) = (announced, body.size_hint().exact())
+        && announced != comes
+    {
+        return Err(other_length(announced, comes));
+    }
     let moving = open.progress().body();
     let (mut batch, mut waiting, mut total) = (Vec::new(), 0, 0_u64);
     loop {
@@ -518,7 +563,11 @@ async fn receive(
         }
     }
     match announced {
-        Some(announced) if announced != total => Err(other_length(announced, total)),
+        Some(announced) if announced != total => {
+            // Without a length nobody knew before: what came cannot be told from what was meant.
+            discard(app, session, writing).await?;
+            Err(other_length(announced, total))
+        }
         _ => Ok(writing),
     }
 }
@@ -547,8 +596,8 @@ async fn write(
     written.await?.ok_or_else(unknown)
 }
 
-fn other_length(announced: u64, came: u64) -> ApiError {
-    let text = format!("Content-Range announces {announced} bytes, {came} came");
+fn other_length(announced: u64, comes: u64) -> ApiError {
+    let text = format!("Content-Range announces {announced} bytes, but {comes} come");
     ApiError::bad(Code::SizeInvalid, text)
 }
 

@@ -141,8 +141,8 @@ pub trait Blob: fmt::Debug + Send + Sync {
 
 /// The bytes of a blob, piece by piece.
 pub trait Pieces: fmt::Debug + Send {
-    /// The next piece, of bounded size; empty at the end and never before.
-    fn next(&mut self) -> Result<Bytes, StoreError>;
+    /// The next piece, of at most `most` bytes; empty at the end and never before.
+    fn next(&mut self, most: usize) -> Result<Bytes, StoreError>;
 }
 
 /// Bytes that are no blob yet. Dropping it leaves them: another server goes on with them.

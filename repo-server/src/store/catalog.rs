@@ -43,18 +43,23 @@ pub struct Visible {
 }
 
 impl Repository {
-    /// The manifests attached to `subject` (end-12), by digest.
-    pub fn referrers(&self, subject: &Digest, artifact_type: Option<&str>) -> Vec<Descriptor> {
+    /// The manifests attached to `subject` (end-12), sorted by digest: without their
+    /// annotations, and whether they have any.
+    pub fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Vec<(Descriptor, bool)> {
         let attached = self.manifests.iter().filter(|(_, manifest)| {
             manifest.facts.subject.as_ref() == Some(subject)
                 && (artifact_type.is_none()
                     || manifest.facts.artifact_type.as_deref() == artifact_type)
         });
         attached
-            .map(|(digest, Visible { media_type, facts })| Descriptor {
-                annotations: facts.annotations.clone(),
-                artifact_type: facts.artifact_type.clone(),
-                ..Descriptor::new(media_type, digest.clone(), facts.len)
+            .map(|(digest, Visible { media_type, facts })| {
+                let artifact_type = facts.artifact_type.clone();
+                let plain = Descriptor::new(media_type, digest.clone(), facts.len);
+                (Descriptor { artifact_type, ..plain }, facts.annotated)
             })
             .collect()
     }
@@ -131,7 +136,7 @@ mod tests {
             media_type: None,
             artifact_type: None,
             subject: None,
-            annotations: BTreeMap::new(),
+            annotated: false,
             manifests: manifests.iter().map(|it| (digest(it), "m".to_owned())).collect(),
             blobs: blobs.iter().map(|it| digest(it)).collect(),
             metadata: Vec::new(),

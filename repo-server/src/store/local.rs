@@ -25,9 +25,6 @@ use super::held::Stamp;
 use super::{StoreError, chain, links};
 use crate::error::ServerError;
 
-/// 128 KiB: what one answer holds in memory at a time.
-const PIECE: u64 = 128 << 10;
-
 /// A directory.
 #[derive(Debug)]
 pub struct Local {
@@ -237,11 +234,11 @@ struct FilePieces {
 }
 
 impl Pieces for FilePieces {
-    fn next(&mut self) -> Result<Bytes, StoreError> {
-        let len = PIECE.min(self.end.saturating_sub(self.at));
-        let mut piece = vec![0; usize::try_from(len).unwrap_or(0)];
+    fn next(&mut self, most: usize) -> Result<Bytes, StoreError> {
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let mut piece = vec![0; left.min(most)];
         self.blob.read_at(&mut piece, self.at)?;
-        self.at += len;
+        self.at += piece.len() as u64;
         Ok(Bytes::from(piece))
     }
 }

@@ -92,6 +92,9 @@ pub enum StoreError {
         /// In bytes.
         quota: u64,
     },
+    /// What is known of all manifests takes up all the memory it may.
+    #[error("what is known of all manifests takes up {} MiB already", facts::KNOWN >> 20)]
+    TooManyManifests,
     /// Something that must be read to know what is needed cannot be.
     #[error(
         "{0} is damaged, so nobody knows what it needs: nothing is thrown away. Push it again, or delete its tag"
@@ -143,6 +146,9 @@ struct State {
     /// Blobs about to be linked: not garbage yet.
     pinned: Vec<Digest>,
 }
+
+/// 128 KiB: read at a time where bytes do not leave the server.
+const PIECE: usize = 128 << 10;
 
 /// What is behind a digest.
 enum Read {
@@ -343,7 +349,7 @@ impl Store {
         let mut bytes = Vec::with_capacity(usize::try_from(blob.len()).unwrap_or(0));
         let mut pieces = blob.read(0, blob.len())?;
         loop {
-            match pieces.next() {
+            match pieces.next(PIECE) {
                 Ok(piece) if piece.is_empty() => break,
                 Ok(piece) => bytes.extend_from_slice(&piece),
                 Err(
@@ -491,7 +497,7 @@ fn hashed(digest: &Digest, blob: &dyn Blob) -> Result<(), StoreError> {
     let mut hasher = digest.algorithm().hasher();
     let mut pieces = blob.read(0, blob.len())?;
     loop {
-        let piece = pieces.next()?;
+        let piece = pieces.next(PIECE)?;
         if piece.is_empty() {
             break;
         }

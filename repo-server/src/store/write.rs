@@ -11,7 +11,7 @@ use storage::layout::LayoutError;
 
 use super::backend::{Kind, Upload, UploadKey};
 use super::catalog::Repository;
-use super::facts::Facts;
+use super::facts::{Facts, KNOWN};
 use super::{Store, StoreError};
 use crate::auth::Tagging;
 use crate::route::Reference;
@@ -163,6 +163,12 @@ impl Store {
         }
         if self.with(name, |it| it.manifests.contains_key(&digest)) != Some(true) {
             self.usage.expect_room(name, facts.len)?;
+        }
+        if !state.facts.contains_key(&digest) {
+            let known: usize = state.facts.values().map(|it| it.weight()).sum();
+            if known.saturating_add(facts.weight()) > KNOWN {
+                return Err(StoreError::TooManyManifests);
+            }
         }
         let named = match reference {
             Reference::Tag(tag) => Some(tag),

@@ -149,6 +149,8 @@ impl Bench {
         let log = self.path("repo-server.log");
         let mut command = Command::new(self.programs.join("repo-server"));
         command.args(["serve", "--listen", &address, "--log", "warn"]);
+        // All nodes of a fleet are one client here.
+        command.args(["--client-connections", "2048", "--client-rate", "0"]);
         command.arg("--dir").arg(self.repository()).arg("--push-token-file").arg(token);
         let server = Background::start(&mut command, &log)?.until(&log, || answers(&address))?;
         Ok((server, address))

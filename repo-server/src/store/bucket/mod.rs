@@ -547,6 +547,7 @@ impl Blob for BucketBlob {
             range: from..to,
             stream: None,
             hasher: whole.then(|| self.digest.algorithm().hasher()),
+            rest: Bytes::new(),
             held: Bytes::new(),
         }))
     }
@@ -563,6 +564,8 @@ struct BucketPieces {
     stream: Option<BoxStream<'static, Result<Bytes, Error>>>,
     /// Present when the whole blob is read, until its end.
     hasher: Option<Hasher>,
+    /// What came at once with the bytes before it and was more than asked for.
+    rest: Bytes,
     /// One piece that was read and not given out: the last one waits for the digest.
     held: Bytes,
 }
@@ -574,8 +577,11 @@ impl fmt::Debug for BucketPieces {
 }
 
 impl BucketPieces {
-    /// The next bytes as they come, never more than were asked for.
-    fn raw(&mut self) -> Result<Bytes, StoreError> {
+    /// The next bytes as they come, at most `most` and never more than the range.
+    fn raw(&mut self, most: usize) -> Result<Bytes, StoreError> {
+        if !self.rest.is_empty() {
+            return Ok(self.rest.split_to(self.rest.len().min(most)));
+        }
         if self.range.is_empty() {
             return Ok(Bytes::new());
         }
@@ -599,19 +605,19 @@ impl BucketPieces {
                 return Err(LayoutError::BlobRange { digest, end }.into());
             };
             let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
-            let piece = piece.slice(..piece.len().min(left));
-            self.range.start += piece.len() as u64;
-            if !piece.is_empty() {
-                return Ok(piece);
+            self.rest = piece.slice(..piece.len().min(left));
+            self.range.start += self.rest.len() as u64;
+            if !self.rest.is_empty() {
+                return Ok(self.rest.split_to(self.rest.len().min(most)));
             }
         }
     }
 }
 
 impl Pieces for BucketPieces {
-    fn next(&mut self) -> Result<Bytes, StoreError> {
+    fn next(&mut self, most: usize) -> Result<Bytes, StoreError> {
         loop {
-            let piece = self.raw()?;
+            let piece = self.raw(most)?;
             let Some(hasher) = &mut self.hasher else { return Ok(piece) };
             if !piece.is_empty() {
                 hasher.update(&piece);
