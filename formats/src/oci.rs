@@ -5,6 +5,8 @@
 //! serialised again. Bytes that we write are compact JSON with the fields in the order of the
 //! structs below and maps sorted by key, so the same facts give the same digest on any machine.
 
+mod named;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +14,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::json;
+
+pub use named::NamedManifest;
 
 /// Media types of the specification and of this project (prefix `application/vnd.racklet.`).
 pub mod media_type {
@@ -79,6 +84,10 @@ pub mod annotation {
 /// 4 MiB: the manifest size every registry must take (distribution-spec §"Pushing Manifests").
 pub const MANIFEST_LIMIT: u64 = 4 << 20;
 
+/// 48 MiB: the memory that all of an `index.json` may take, where all of it is wanted: in signer and
+/// server. 8 MiB of tags take some 20. A node reads names only, see [`NamedManifest`].
+pub const LAYOUT_TREE_LIMIT: usize = 48 << 20;
+
 /// Layers or manifests one document may list; our largest has one layer per root version.
 pub const ENTRIES_LIMIT: usize = 2048;
 
@@ -115,7 +124,8 @@ pub enum OciError {
         /// Which document.
         what: &'static str,
     },
-    /// More entries than [`ENTRIES_LIMIT`], or a document over [`MANIFEST_LIMIT`].
+    /// More entries than [`ENTRIES_LIMIT`], a document over [`MANIFEST_LIMIT`], or one that takes
+    /// more memory than [`TREE_LIMIT`](crate::json::TREE_LIMIT), as very many annotations do.
     #[error("{what}: larger than the limit")]
     TooLarge {
         /// Which document.
@@ -308,6 +318,9 @@ impl Index {
     /// the file's size, because every tag of every repository is one.
     pub fn parse_layout(bytes: &[u8]) -> Result<Self, OciError> {
         let what = "index.json";
+        if json::weight(bytes, LAYOUT_TREE_LIMIT).is_none() {
+            return Err(OciError::TooLarge { what });
+        }
         let index: Index = from_json(bytes, what)?;
         check_version(what, index.schema_version)?;
         Ok(index)
@@ -326,11 +339,39 @@ struct Probe {
     #[serde(default)]
     media_type: Option<String>,
     #[serde(default)]
-    manifests: Option<serde::de::IgnoredAny>,
+    manifests: Option<Count>,
     #[serde(default)]
-    layers: Option<serde::de::IgnoredAny>,
+    layers: Option<Count>,
     #[serde(default)]
     config: Option<serde::de::IgnoredAny>,
+}
+
+/// How many entries a list has.
+struct Count(usize);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counting;
+        impl<'de> serde::de::Visitor<'de> for Counting {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while list.next_element::<serde::de::IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+        }
+        deserializer.deserialize_seq(Counting)
+    }
 }
 
 fn parse_kind(
@@ -344,6 +385,10 @@ fn parse_kind(
     }
     let probe: Probe = from_json(bytes, what)?;
     check_version(what, probe.schema_version)?;
+    let mut lists = [&probe.manifests, &probe.layers].into_iter().flatten();
+    if lists.any(|list| list.0 > ENTRIES_LIMIT) || !json::is_light(bytes) {
+        return Err(OciError::TooLarge { what });
+    }
     let has = |name: &str| match name {
         "manifests" => probe.manifests.is_some(),
         "layers" => probe.layers.is_some(),
@@ -363,9 +408,6 @@ fn check_version(what: &'static str, found: u64) -> Result<(), OciError> {
 }
 
 fn check_entries(what: &'static str, entries: &[Descriptor]) -> Result<(), OciError> {
-    if entries.len() > ENTRIES_LIMIT {
-        return Err(OciError::TooLarge { what });
-    }
     let mut sizes: BTreeMap<&Digest, u64> = BTreeMap::new();
     for entry in entries {
         if *sizes.entry(&entry.digest).or_insert(entry.size) != entry.size {

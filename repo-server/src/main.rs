@@ -16,6 +16,7 @@ use repo_server::store::bucket::place::S3;
 use repo_server::store::quota::Quota;
 use repo_server::store::{Store, StoreError};
 use repo_server::{Collect, Config, Limits, Refresh, Reloader, Server, ServerError, TlsFiles};
+use storage::log::printable;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
@@ -307,7 +308,8 @@ fn main() -> ExitCode {
                     "hint": error.hint(),
                 }));
             }
-            say(&format!("error[{reason}]: {message}\n  hint: {}", error.hint()));
+            say(&format!("error[{reason}]: {}", printable(&message)));
+            say(&format!("  hint: {}", printable(error.hint())));
             ExitCode::from(reason.exit().code())
         }
     }
@@ -410,12 +412,14 @@ fn start_log(args: &Serve) -> Result<(), ServerError> {
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
         .map_err(|error| ServerError::Config(format!("--log {}: {error}", args.log)))?;
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_env_filter(filter)
         // It would be told on the same standard error, with a panic where that is full or gone.
         .log_internal_errors(false);
     match args.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        // Colours are escapes, and of those none passes.
+        LogFormat::Text => lines.with_ansi(false).with_writer(storage::log::stderr).init(),
+        // JSON escapes what ends a line by itself.
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     Ok(())

@@ -14,7 +14,9 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(storage::log::stderr)
+        // Colours are escapes, and of those none passes.
+        .with_ansi(false)
         // It would be told on the same standard error, with a panic where that is full.
         .log_internal_errors(false)
         .init();

@@ -50,6 +50,7 @@ pub mod host;
 mod ioctl;
 pub mod layout;
 pub mod lock;
+pub mod log;
 pub mod partition_table;
 pub mod private;
 pub mod record;

@@ -48,6 +48,7 @@ fn limits() -> Limits {
         idle: SHORT,
         min_rate: 64 << 10,
         rate_window: SHORT,
+        patience: BUDGET,
         redirects: 0,
         retry: RetryPolicy {
             attempts: 1,
@@ -104,6 +105,8 @@ impl Scene {
         let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
         entries
             .filter(|entry| entry.file_type().unwrap().is_file())
+            // Who is asked is noted, whatever comes of it.
+            .filter(|entry| !entry.file_name().to_string_lossy().starts_with("asking."))
             .map(|entry| {
                 let name = entry.file_name().into_string().unwrap();
                 (name, fs::read(entry.path()).unwrap())

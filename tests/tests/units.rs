@@ -179,17 +179,22 @@ fn what_units_name_exists() {
             assert!(repository().join(inside).is_file(), "{name} names {inside}");
         }
         for key in ["OnFailure", "Conflicts"] {
-            for other in values(text, key) {
+            for other in values(text, key).iter().flat_map(|line| line.split_whitespace()) {
                 let other = other.replace("%n", "");
                 assert!(all.contains_key(&other), "{name}: {key}={other}");
             }
         }
         if let Some(timer) = name.strip_suffix(".timer") {
-            assert!(all.contains_key(&format!("{timer}.service")), "{name} starts nothing");
+            let own = format!("{timer}.service");
+            let started = values(text, "Unit").first().map_or(own, |unit| (*unit).to_owned());
+            assert!(all.contains_key(&started), "{name} starts nothing");
         }
     }
     for name in ["update-agent.service", "update-agent-confirm.service"] {
-        assert_eq!(values(&unit(name), "OnFailure"), ["update-agent-trial-failed.service"]);
+        let text = unit(name);
+        let on_failure = values(&text, "OnFailure").join(" ");
+        let mut on_failure = on_failure.split_whitespace();
+        assert_eq!(on_failure.next(), Some("update-agent-trial-failed.service"), "{name}");
     }
     for name in ["signer-refresh.service", "signer-alarm.service"] {
         assert_eq!(values(&unit(name), "OnFailure"), ["signer-notify@%n.service"]);
@@ -220,6 +225,25 @@ fn the_signers_units_run() {
     // The alarm repeats nothing, and the renewal fails only when nothing was published.
     assert!(values(&unit("signer-alarm.service"), "Restart").is_empty());
     assert!(!unit("signer-refresh.service").contains("expires-within"));
+}
+
+/// Whoever makes the daemon fail five times has not stopped it for good: the timer that its failure begins
+/// starts it after the span in which systemd counts.
+#[test]
+fn an_agent_never_stays_dead() {
+    let (service, timer) = (unit("update-agent.service"), unit("update-agent-again.timer"));
+    assert_eq!(values(&service, "Restart"), ["on-failure"]);
+    let minutes = |text: &str, key: &str| -> u32 {
+        let found = values(text, key);
+        let [value] = found[..] else { panic!("{key} stands there {found:?}") };
+        value.strip_suffix("min").and_then(|n| n.parse().ok()).expect("a number of minutes")
+    };
+    let counted = minutes(&service, "StartLimitIntervalSec");
+    assert!(values(&service, "OnFailure").join(" ").contains("update-agent-again.timer"));
+    assert_eq!(values(&timer, "Unit"), ["update-agent.service"]);
+    assert!(minutes(&timer, "OnUnitInactiveSec") > counted, "it would be refused again");
+    // Stopped by hand, it stays stopped.
+    assert_eq!(values(&timer, "PartOf"), ["update-agent.service"]);
 }
 
 #[test]

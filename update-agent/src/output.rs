@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::error::AgentError;
 
+pub use storage::log::printable;
+
 /// Where and how to print.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
@@ -74,20 +76,6 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Text from outside must not draw on a terminal or forge lines of a log: control characters are
-/// escaped, and it is cut at 4 KiB.
-pub fn printable(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if out.len() > 4096 {
-            out.push('…');
-            break;
-        }
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
-}
-
 /// `1.5 MiB` and the like.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -116,7 +104,7 @@ mod tests {
     #[test]
     fn foreign_text_is_tamed() {
         assert_eq!(printable("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
-        assert!(printable(&"x".repeat(1 << 20)).len() < 5000);
+        assert!(printable(&"x".repeat(1 << 20)).len() < 20_000);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use storage::log::printable;
 
 /// Told by long work how far it is. One piece of work at a time; any thread may call.
 pub trait Progress: Send + Sync {
@@ -93,7 +94,7 @@ impl Progress for Bar {
 
     fn note(&self, text: &str) {
         match &*lock(&self.0) {
-            Some(bar) => bar.println(format!("note: {text}")),
+            Some(bar) => bar.println(format!("note: {}", printable(text))),
             None => Silent.note(text),
         }
     }

@@ -15,6 +15,7 @@
 //! | `offline` | the offline statement by which a bundle was accepted last |
 //! | `report` | last check and last error, for `status` |
 //! | `root` | the trust root of the last `reset --root`; absent: the one of the configuration |
+//! | `asking` | which source is being asked, where there are several: one that ended the agent is asked last |
 //! | `reset` | a reset that is decided and not yet finished |
 //! | `chunks/` | chunk lists of what the slots hold, by digest: the index for reuse |
 //!
@@ -37,6 +38,7 @@ use storage::files::{Files as _, FsDir, StoreError};
 use storage::host::Host;
 use storage::lock::StateLock;
 use storage::record::{self, Flaw};
+use update_core::asking::Asking;
 use update_core::trust::Stored;
 
 use crate::absent::Absent;
@@ -265,7 +267,7 @@ impl State {
         if let Some(root) = &reset.root {
             self.write("root", root.as_bytes())?;
         }
-        for name in ["trust", "channel", "offline", "report", "journal", "probation"] {
+        for name in ["trust", "channel", "offline", "report", "journal", "probation", "asking"] {
             record::remove(&self.dir, name)?;
         }
         let mut record = self.boot_record()?;
@@ -408,6 +410,23 @@ impl State {
             Some(found) => Ok(Stored::from_bytes(&found.record.payload)?),
             None => Ok(Stored::default()),
         }
+    }
+
+    /// Which source is being asked. A damaged note is none: it only decides an order.
+    pub fn asking(&self) -> Asking {
+        let found = record::read(&self.dir, "asking").ok().flatten();
+        found
+            .and_then(|found| serde_json::from_slice(&found.record.payload).ok())
+            .unwrap_or_default()
+    }
+
+    /// Makes it durable.
+    pub fn save_asking(&self, _: &Held, asking: &Asking) -> Result<(), AgentError> {
+        if record::read(&self.dir, "asking").is_err() {
+            record::remove(&self.dir, "asking")?;
+        }
+        let payload = serde_json::to_vec(asking).because(Reason::StoreIo, "note who is asked")?;
+        self.write("asking", &payload)
     }
 
     /// Makes the trusted metadata durable.

@@ -9,6 +9,7 @@ use formats::reason::{Exit, Reason};
 use formats::release::{Summary, channel_target_name, target_name};
 use formats::tuf::{BUILD_TIME, Envelope, Metadata as _, Role, Root, UnixTime};
 use formats::version::Version;
+use update_core::asking::Asking;
 use update_core::chooser::Proof;
 use update_core::trust::{
     Clock, Fetch, Limits, Refresh, Reply, SignedTarget, Step, Stored, TrustError, TrustedSet,
@@ -98,16 +99,35 @@ fn drive<W: Workflow>(
 }
 
 /// Refreshes from the first source that has a verified, unexpired repository. A source that fails
-/// or lies costs its own time, no more; the error of the first one is reported when none is good.
+/// or lies costs its own time, no more, and one that ended this program is asked last
+/// ([`update_core::asking`]); the error of the first one is reported when none is good.
 pub fn refresh<'a>(
     state: &'a State,
     held: &Held,
     shipped_root: &[u8],
     sources: &'a [Box<dyn Source>],
 ) -> Result<(Trusted<'a>, &'a dyn Source), AgentError> {
+    // With one source there is no other order, and a poll writes nothing.
+    let several = sources.len() > 1;
+    let places: Vec<String> = sources.iter().map(|source| source.describe()).collect();
+    let mut asking =
+        if several { state.asking().resumed(&places, state.now()) } else { Asking::default() };
+    let order = asking.order(&places);
+    let mut asked = |source: &'a dyn Source| -> Result<Trusted<'a>, AgentError> {
+        if several {
+            asking.ask(&source.describe());
+            state.save_asking(held, &asking)?;
+        }
+        let answer = refresh_from(state, held, shipped_root, source);
+        if several {
+            asking.came_back();
+            state.save_asking(held, &asking)?;
+        }
+        answer
+    };
     let mut failed: Option<AgentError> = None;
-    for source in sources {
-        match refresh_from(state, held, shipped_root, source.as_ref()) {
+    for source in order.iter().filter_map(|at| sources.get(*at)) {
+        match asked(source.as_ref()) {
             Ok(trusted) => return Ok((trusted, source.as_ref())),
             // Our own state or clock is at fault: no other source would be better.
             Err(error)

@@ -681,6 +681,52 @@ fn a_silent_server_times_out_at_every_stage() {
     assert_eq!(code(source.tuf_state(None)), "timeout", "TLS with a server that says nothing");
 }
 
+/// A mirror spends one budget, however it spends it: retries, silence and trickles together. Each row
+/// would go on for hours.
+#[test]
+fn a_silent_source_costs_one_budget_in_all() {
+    let short = Duration::from_millis(200);
+    let mut limits = Limits { first_byte: short, idle: short, patience: 3 * short, ..quick() };
+    limits.retry.attempts = 100_000;
+    limits.retry.budget = Duration::from_secs(100_000);
+    let tuf = state(&[("timestamp.json", b"{}")]);
+    let (slow, wait) = (Duration::from_millis(50), "Retry-After: 3600\r\n");
+    let rows: Vec<(&str, &str, Reply)> = vec![
+        ("no answer", "timeout", Reply(vec![Step::Stall])),
+        (
+            "no body",
+            "timeout",
+            Reply::raw("200 OK", "Content-Length: 9\r\n", b"").then(Step::Stall),
+        ),
+        (
+            "a trickle",
+            "timeout",
+            Reply::raw("200 OK", "Content-Length: 90000\r\n", b"")
+                .then(Step::Drip(vec![b' '; 90_000], slow)),
+        ),
+        ("cut", "unreachable", Reply::ok(&tuf).cut(1)),
+        ("busy for hours", "http_status", Reply::with("503 Service Unavailable", wait, b"")),
+        ("failing", "http_status", Reply::status("500 Internal Server Error")),
+    ];
+    for (name, wanted, reply) in rows {
+        let server = Server::start(move |_| reply.clone());
+        let source = server.source_with(limits.clone());
+        // Whichever ends the budget: a failure, or the wait for the next answer.
+        let ended = code(source.tuf_state(None));
+        assert!(["timeout", wanted].contains(&ended), "{name}: {ended}");
+    }
+    // What comes later counts to the same budget: the state is there, its files are not.
+    let served = tuf.clone();
+    let server = Server::start(move |seen| match seen.path.ends_with("/latest") {
+        true => Reply::ok(&served),
+        false => Reply(vec![Step::Stall]),
+    });
+    let source = server.source_with(limits);
+    let Ok(TufState::Changed { files, .. }) = source.tuf_state(None) else { panic!("a state") };
+    assert_eq!(code(source.tuf_file(&files["timestamp.json"], 10)), "timeout");
+    assert_eq!(code(source.tuf_file(&files["timestamp.json"], 10)), "timeout", "nothing is left");
+}
+
 #[test]
 fn heads_are_bounded() {
     let blob = noise(10);

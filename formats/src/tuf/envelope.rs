@@ -4,10 +4,13 @@
 //! {"signatures":[{"keyid":"…","sig":"…"}],"signed":{"_type":"…", …}}
 //! ```
 
+use std::ops::Range;
+use std::sync::OnceLock;
+
 use super::fields::Fields;
 use super::{KeyId, TufError};
 use crate::digest::{hex, unhex};
-use crate::json::{Object, Value};
+use crate::json::{Canonical, Object, Value};
 
 /// Most signatures that are looked at: more is refused before any of them is verified. The
 /// largest ceremonies known have about ten.
@@ -35,12 +38,25 @@ impl Signature {
 }
 
 /// Metadata whose signatures have not been looked at: nothing in it is to be believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Holds a text and no tree, so that a file whose signatures turn out to be wrong has cost a small
+/// multiple of its length.
+#[derive(Debug, Clone)]
 pub struct Envelope {
     signatures: Vec<Signature>,
-    signed: Value,
-    canonical: Vec<u8>,
+    text: Canonical,
+    /// Where the signed object stands in the text.
+    signed: Range<usize>,
+    tree: OnceLock<Value>,
 }
+
+impl PartialEq for Envelope {
+    fn eq(&self, other: &Self) -> bool {
+        self.signatures == other.signatures && self.canonical() == other.canonical()
+    }
+}
+
+impl Eq for Envelope {}
 
 impl Envelope {
     /// Reads a metadata file. Members beside `signed` and `signatures` are not signed and
@@ -50,32 +66,18 @@ impl Envelope {
     /// [`MAX_SIGNATURES`]; [`TufError::KeyDuplicate`] for a key id that signs twice (TUF §4.2:
     /// "the keyid MUST be unique in the signatures array").
     pub fn parse(bytes: &[u8]) -> Result<Self, TufError> {
-        let value = Value::parse(bytes)?;
-        let fields = Fields::of(&value, "metadata")?;
-        let list = fields.list("signatures")?;
-        if list.len() > MAX_SIGNATURES {
-            return Err(TufError::Limit { what: "signatures", limit: MAX_SIGNATURES });
-        }
-        let mut signatures: Vec<Signature> = Vec::with_capacity(list.len());
-        for (i, entry) in list.iter().enumerate() {
-            let entry = Fields::of(entry, format!("signatures[{i}]"))?;
-            let (keyid, sig) = (entry.text("keyid")?.to_owned(), entry.text("sig")?.to_owned());
-            if signatures.iter().any(|other| other.keyid == keyid) {
-                let at = "signatures".to_owned();
-                return Err(TufError::KeyDuplicate { at, first: keyid.clone(), second: keyid });
-            }
-            signatures.push(Signature { keyid, sig });
-        }
-        let signed = fields.required("signed")?;
-        if signed.as_object().is_none() {
-            return fields.refuse("signed", "is not an object");
-        }
-        let canonical = signed.canonical();
-        let signed = match value {
-            Value::Object(mut members) => members.remove("signed").unwrap_or(Value::Null),
-            _ => Value::Null,
+        let text = Canonical::parse(bytes)?;
+        let part = |name: &str| match (text.member(name), text.as_bytes().first()) {
+            (Some(part), _) => Ok(part),
+            (None, Some(b'{')) => missing(format!("metadata.{name}"), "is missing"),
+            (None, _) => missing("metadata".to_owned(), "is not an object"),
         };
-        Ok(Envelope { signatures, signed, canonical })
+        let signatures = read_signatures(&text.value(part("signatures")?))?;
+        let signed = part("signed")?;
+        if text.as_bytes().get(signed.start) != Some(&b'{') {
+            return missing("metadata.signed".to_owned(), "is not an object");
+        }
+        Ok(Envelope { signatures, text, signed, tree: OnceLock::new() })
     }
 
     /// The signatures, key ids distinct.
@@ -83,15 +85,45 @@ impl Envelope {
         &self.signatures
     }
 
-    /// The signed object.
+    /// The signed object. Its tree is made when it is first asked for.
     pub fn signed(&self) -> &Value {
-        &self.signed
+        self.tree.get_or_init(|| self.text.value(self.signed.clone()))
+    }
+
+    /// The signed object, without the text and the signatures.
+    pub fn into_signed(self) -> Value {
+        let Envelope { text, signed, tree, .. } = self;
+        tree.into_inner().unwrap_or_else(|| text.value(signed))
     }
 
     /// The bytes the signatures are made over: the canonical form of [`Envelope::signed`].
     pub fn canonical(&self) -> &[u8] {
-        &self.canonical
+        self.text.as_bytes().get(self.signed.clone()).unwrap_or_default()
     }
+}
+
+fn missing<T>(at: String, problem: &'static str) -> Result<T, TufError> {
+    Err(TufError::Format { at, problem })
+}
+
+fn read_signatures(list: &Value) -> Result<Vec<Signature>, TufError> {
+    let Some(list) = list.as_array() else {
+        return missing("metadata.signatures".to_owned(), "is not a list");
+    };
+    if list.len() > MAX_SIGNATURES {
+        return Err(TufError::Limit { what: "signatures", limit: MAX_SIGNATURES });
+    }
+    let mut signatures: Vec<Signature> = Vec::with_capacity(list.len());
+    for (i, entry) in list.iter().enumerate() {
+        let entry = Fields::of(entry, format!("signatures[{i}]"))?;
+        let (keyid, sig) = (entry.text("keyid")?.to_owned(), entry.text("sig")?.to_owned());
+        if signatures.iter().any(|other| other.keyid == keyid) {
+            let at = "signatures".to_owned();
+            return Err(TufError::KeyDuplicate { at, first: keyid.clone(), second: keyid });
+        }
+        signatures.push(Signature { keyid, sig });
+    }
+    Ok(signatures)
 }
 
 /// The file of `signed` with these signatures: compact JSON, members sorted, so equal facts

@@ -127,7 +127,9 @@ impl TufError {
     /// The stable word for it.
     pub fn reason(&self) -> Reason {
         match self {
-            TufError::Json(JsonError::TooMany) | TufError::Limit { .. } => Reason::MetaLimit,
+            TufError::Json(JsonError::TooMany | JsonError::TooLarge) | TufError::Limit { .. } => {
+                Reason::MetaLimit
+            }
             TufError::Json(_) | TufError::Format { .. } | TufError::ThresholdUnreachable { .. } => {
                 Reason::MetaFormat
             }

@@ -192,7 +192,9 @@ fn case_57_every_field_missing_or_of_another_kind_is_refused_or_unknown() {
 fn back_with_defaults(value: Value) -> Value {
     let Value::Object(mut members) = value else { return value };
     if members.get("_type") == Some(&Value::from("root")) {
-        members.entry("consistent_snapshot".into()).or_insert(Value::Bool(false));
+        if !members.contains_key("consistent_snapshot") {
+            members.insert("consistent_snapshot".into(), Value::Bool(false));
+        }
     }
     Value::Object(members)
 }

@@ -9,6 +9,9 @@ use crate::json::{Object, Value};
 /// Most keys one document may list: bounds the work of reading them.
 pub const MAX_KEYS: usize = 1024;
 
+/// 8 KiB: the longest key object in its canonical form. RSA of 8192 bits takes 1.5 KiB.
+const MAX_KEY: usize = 8 << 10;
+
 /// The keys of one document by key id, ids recomputed.
 pub type Keys = BTreeMap<KeyId, Key>;
 
@@ -120,6 +123,9 @@ pub(super) fn read_keys(fields: &Fields<'_>) -> Result<Keys, TufError> {
     }
     let mut keys = Keys::new();
     for (name, value) in listed.members() {
+        if value.canonical().len() > MAX_KEY {
+            return Err(TufError::Limit { what: "bytes of a key", limit: MAX_KEY });
+        }
         let key = Key::read(value)?;
         if *name != key.id().to_string() {
             let listed = name.chars().take(80).collect();

@@ -20,8 +20,10 @@ pub const KNOWN: usize = 64 << 20;
 /// Why bytes cannot be a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FactsError {
-    /// More than [`MANIFEST_LIMIT`] bytes.
-    #[error("the manifest is larger than {MANIFEST_LIMIT} bytes")]
+    /// More than [`MANIFEST_LIMIT`] bytes, or than [`TREE_LIMIT`](formats::json::TREE_LIMIT) in memory.
+    #[error(
+        "the manifest is larger than {MANIFEST_LIMIT} bytes, or takes far more memory than that"
+    )]
     TooLarge,
     /// Not a JSON object with the fields of a manifest, or nested too deeply.
     #[error("the manifest is not well-formed: {0}")]
@@ -189,7 +191,8 @@ impl Facts {
     /// Reads a manifest of any kind.
     pub fn parse(bytes: &[u8]) -> Result<Self, FactsError> {
         let len = bytes.len() as u64;
-        if len > MANIFEST_LIMIT {
+        // Also what would grow: the facts of all manifests are held.
+        if len > MANIFEST_LIMIT || !formats::json::is_light(bytes) {
             return Err(FactsError::TooLarge);
         }
         let document: Document =

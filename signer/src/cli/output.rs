@@ -5,6 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _, Write};
 
 use formats::reason::Exit;
 use serde_json::{Map, Value, json};
+use storage::log::printable;
 
 use super::warn_of_example_keys;
 use crate::commands::{Report, StageReport};
@@ -25,7 +26,7 @@ pub(super) fn success(report: &impl Report, json: bool) {
 
 /// Says on stderr what somebody should know before anything is signed.
 pub(super) fn warn(finding: &Finding) {
-    say(&format!("warning: {finding}"));
+    say(&format!("warning: {}", printable(&finding.to_string())));
 }
 
 /// Prints a report on standard error, because standard output is what it reports on.
@@ -40,9 +41,9 @@ pub(super) fn success_beside(report: &impl Report, json: bool) {
 /// Prints an error.
 pub(super) fn failure(error: &SignerError, json: bool) {
     let reason = error.reason();
-    say(&format!("error[{reason}]: {}", chain(error)));
+    say(&format!("error[{reason}]: {}", printable(&chain(error))));
     if !error.hint().is_empty() {
-        say(&format!("  hint: {}", error.hint()));
+        say(&format!("  hint: {}", printable(&error.hint())));
     }
     if json {
         line(&failure_object(error).to_string());
@@ -93,7 +94,7 @@ fn report_with_failure(report: &impl Report, error: &SignerError, json: bool) {
     if let Value::Object(failure) = failure_object(error) {
         object.extend(failure);
     }
-    say(&format!("error[{}]: {}", error.reason(), chain(error)));
+    say(&format!("error[{}]: {}", error.reason(), printable(&chain(error))));
     line(&Value::Object(object).to_string());
 }
 

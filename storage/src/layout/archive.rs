@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formats::digest::Digest;
-use formats::oci::Index;
+use formats::oci::{Index, NamedManifest};
 use formats::ustar::{BLOCK, Header, Kind, UstarError, padding};
 
 use super::blob::{Blob, read_failed};
@@ -31,8 +31,9 @@ const END_LIMIT: u64 = 1 << 20;
 pub struct Archive {
     file: Arc<File>,
     path: Arc<PathBuf>,
-    index: Arc<Index>,
-    blobs: BTreeMap<Digest, Extent>,
+    index: Extent,
+    /// Sorted by digest, none twice.
+    blobs: Vec<(Digest, Extent)>,
 }
 
 /// Where content lies in the file, in bytes.
@@ -60,17 +61,24 @@ impl Archive {
     /// Indexes a tar that is open already; `path` is for messages.
     pub fn from_file(file: File, path: &Path) -> Result<Self, LayoutError> {
         let walked = Walk::new(&file, path)?.run()?;
-        let small = |name: &str, why, limit| {
+        let extent = |name: &str, why| {
             let missing = || LayoutError::NotLayout(path.display().to_string(), why);
-            let extent = walked.other.get(name).copied().ok_or_else(missing)?;
-            read_small(&file, path, extent, limit)
+            walked.other.get(name).copied().ok_or_else(missing)
         };
-        check_layout_file(path, &small("oci-layout", "there is no oci-layout", 4096)?)?;
-        let index = small("index.json", "there is no index.json", INDEX_LIMIT)?;
-        let index = Arc::new(Index::parse_layout(&index)?);
+        let version = extent("oci-layout", "there is no oci-layout")?;
+        check_layout_file(path, &read_small(&file, path, version, 4096)?)?;
+        let index = extent("index.json", "there is no index.json")?;
         let blobs = walked.blobs;
-        let (file, path) = (Arc::new(file), Arc::new(path.to_owned()));
-        Ok(Archive { file, path, index, blobs })
+        let archive =
+            Archive { file: Arc::new(file), path: Arc::new(path.to_owned()), index, blobs };
+        // Whether it is one; who looks into it later reads it again.
+        archive.named()?;
+        Ok(archive)
+    }
+
+    /// Read anew each time: it may have 8 MiB.
+    fn index_bytes(&self) -> Result<Vec<u8>, LayoutError> {
+        read_small(&self.file, &self.path, self.index, INDEX_LIMIT)
     }
 
     /// Where it is, for messages.
@@ -81,15 +89,22 @@ impl Archive {
 
 impl Layout for Archive {
     fn index(&self) -> Result<Arc<Index>, LayoutError> {
-        Ok(Arc::clone(&self.index))
+        Ok(Arc::new(Index::parse_layout(&self.index_bytes()?)?))
+    }
+
+    fn named(&self) -> Result<Vec<NamedManifest>, LayoutError> {
+        Ok(NamedManifest::parse_layout(&self.index_bytes()?)?)
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, LayoutError> {
-        let blob = |extent: &Extent| {
+        let Ok(at) = self.blobs.binary_search_by(|(other, _)| other.cmp(digest)) else {
+            return Ok(None);
+        };
+        let blob = |(_, extent): &(Digest, Extent)| {
             let file: Arc<dyn TreeFile> = Arc::<File>::clone(&self.file);
             Blob::new(digest.clone(), file, Arc::clone(&self.path), extent.offset, extent.len)
         };
-        Ok(self.blobs.get(digest).map(blob))
+        Ok(self.blobs.get(at).map(blob))
     }
 }
 
@@ -102,7 +117,8 @@ struct Walk<'a> {
     /// Where the next header begins.
     at: u64,
     entries: usize,
-    blobs: BTreeMap<Digest, Extent>,
+    /// In the order of the file; sorted at the end.
+    blobs: Vec<(Digest, Extent)>,
     /// Directories and every file that is no blob.
     other: BTreeMap<String, Extent>,
 }
@@ -110,7 +126,7 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(file: &'a File, path: &'a Path) -> Result<Self, LayoutError> {
         let len = file.metadata().map_err(|error| read_failed(path, error))?.len();
-        let (blobs, other) = (BTreeMap::new(), BTreeMap::new());
+        let (blobs, other) = (Vec::new(), BTreeMap::new());
         Ok(Walk { file, path, len, at: 0, entries: 0, blobs, other })
     }
 
@@ -126,6 +142,7 @@ impl<'a> Walk<'a> {
             self.entry(header)?;
         }
         self.end()?;
+        self.sort_blobs()?;
         Ok(self)
     }
 
@@ -159,17 +176,30 @@ impl<'a> Walk<'a> {
         self.at = content_end + padding;
 
         let digest = (header.kind == Kind::File).then(|| digest_of_path(&header.name)).flatten();
-        let before = match digest {
-            Some(digest) => self.blobs.insert(digest, extent),
-            None => {
-                if self.other.len() >= OTHER_LIMIT {
-                    return Err(LayoutError::TooManyEntries);
-                }
-                self.other.insert(header.name.clone(), extent)
-            }
-        };
-        match before {
+        if let Some(digest) = digest {
+            self.blobs.push((digest, extent));
+            return Ok(());
+        }
+        if self.other.len() >= OTHER_LIMIT {
+            return Err(LayoutError::TooManyEntries);
+        }
+        match self.other.insert(header.name.clone(), extent) {
             Some(_) => Err(LayoutError::Duplicate(header.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sorts the blobs; refuses one that is there twice.
+    fn sort_blobs(&mut self) -> Result<(), LayoutError> {
+        self.blobs.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let twin = self.blobs.windows(2).find_map(|pair| match pair {
+            [(a, _), (b, _)] if a == b => Some(a),
+            _ => None,
+        });
+        match twin {
+            Some(digest) => {
+                Err(LayoutError::Duplicate(super::dir::blob_path(digest).display().to_string()))
+            }
             None => Ok(()),
         }
     }

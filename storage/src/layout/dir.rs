@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use formats::digest::{Algorithm, Digest};
-use formats::oci::{Descriptor, Index, annotation};
+use formats::oci::{Descriptor, Index, NamedManifest, annotation};
 
 use super::blob::{Blob, read_failed};
 use super::writer::BlobWriter;
@@ -226,6 +226,11 @@ impl Layout for LayoutDir {
         self.0.index()
     }
 
+    fn named(&self) -> Result<Vec<NamedManifest>, LayoutError> {
+        let (bytes, _, _) = self.0.read_index()?;
+        Ok(NamedManifest::parse_layout(&bytes)?)
+    }
+
     fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, LayoutError> {
         let hex = digest.hex();
         let Some(blobs) = self.0.blobs(digest.algorithm()).map_err(LayoutError::opening)? else {
@@ -294,13 +299,21 @@ impl Inner {
 
     /// `index.json`, parsed again only when it is another file than last time.
     fn index(&self) -> Result<Arc<Index>, LayoutError> {
-        let path = self.root.shown("index.json");
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some(cached), Ok(Some(stamp))) = (cached.as_ref(), self.root.stamp("index.json"))
             && cached.stamp == stamp
         {
             return Ok(Arc::clone(&cached.index));
         }
+        let (bytes, stamp, file) = self.read_index()?;
+        let index = Arc::new(Index::parse_layout(&bytes)?);
+        *cached = Some(CachedIndex { stamp, _file: file, index: Arc::clone(&index) });
+        Ok(index)
+    }
+
+    /// `index.json` as it stands now, and which file that was.
+    fn read_index(&self) -> Result<(Vec<u8>, FileStamp, Arc<dyn TreeFile>), LayoutError> {
+        let path = self.root.shown("index.json");
         let missing = || {
             let root = self.root.path().display().to_string();
             LayoutError::NotLayout(root, "there is no index.json")
@@ -309,16 +322,16 @@ impl Inner {
         let file = file.ok_or_else(missing)?;
         let stamp = file.stamp().map_err(|error| read_failed(&path, error))?;
         let bytes = read_limited(file.as_ref(), &path, INDEX_LIMIT)?;
-        let index = Arc::new(Index::parse_layout(&bytes)?);
-        *cached = Some(CachedIndex { stamp, _file: file, index: Arc::clone(&index) });
-        Ok(index)
+        Ok((bytes, stamp, file))
     }
 }
 
 /// The whole of a small file.
 fn read_limited(file: &dyn TreeFile, path: &Path, limit: u64) -> Result<Vec<u8>, LayoutError> {
     let failed = |error| read_failed(path, error);
-    let mut bytes = Vec::new();
+    // In one piece: growing takes three times as much.
+    let len = file.stamp().map_or(0, |stamp| stamp.len).min(limit);
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0) + (16 << 10));
     // It may be replaced while it is read, but not changed: a writer in place is caught by the limit.
     loop {
         let at = bytes.len();

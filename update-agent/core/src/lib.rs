@@ -19,6 +19,7 @@
 //! assert_eq!((choice.slot, choice.flags.b.tries), (Slot::B, 2));
 //! ```
 
+pub mod asking;
 pub mod boot;
 pub mod bundle;
 pub mod chooser;

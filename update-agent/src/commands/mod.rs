@@ -340,7 +340,7 @@ fn start_log(cli: &Cli) {
     // journald adds its own time stamps.
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(storage::log::stderr)
         .without_time()
         .with_target(false)
         .with_ansi(false)

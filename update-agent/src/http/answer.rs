@@ -1,6 +1,5 @@
 //! One answer: its head, and its body under the limits of time and rate.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -115,9 +114,10 @@ impl<'c> Answer<'c> {
         let origin = || self.url.origin().to_string();
         loop {
             let start = Instant::now();
-            let frame = timeout(limits.idle, self.body.frame()).await.map_err(|_| {
-                HttpError::Timeout { origin: origin(), phase: "more bytes", after: limits.idle }
-            })?;
+            let after = self.client.patience_left().unwrap_or(limits.idle).min(limits.idle);
+            let frame = timeout(after, self.body.frame())
+                .await
+                .map_err(|_| HttpError::Timeout { origin: origin(), phase: "more bytes", after })?;
             let Some(frame) = frame else {
                 if let Some(connection) = self.connection.take() {
                     self.client.pool.put(self.url.origin(), connection);
@@ -128,7 +128,7 @@ impl<'c> Answer<'c> {
             // Trailers mean nothing to us.
             let Ok(data) = frame.into_data() else { continue };
             let count = data.len() as u64;
-            self.client.fetched.fetch_add(count, Ordering::Relaxed);
+            self.client.came(count);
             self.floor.record(start.elapsed(), count).map_err(|bytes| HttpError::TooSlow {
                 origin: origin(),
                 bytes,

@@ -60,7 +60,7 @@ impl Client {
                 Err(error) if error.is_transient() => error,
                 done => return done,
             };
-            let Some(delay) = retry.next_delay(error.retry_after()) else { return Err(error) };
+            let Some(delay) = self.next_delay(&mut retry, &error) else { return Err(error) };
             tracing::debug!(%error, ?delay, "trying again");
             self.sleep(delay);
         }
@@ -78,7 +78,9 @@ impl Client {
         if answer.content_length().is_some_and(|length| length > limit) {
             return Err(answer.too_long(limit));
         }
-        let mut body = Vec::new();
+        // In one piece where the length is announced: growing takes three times as much.
+        let announced = answer.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut body = Vec::with_capacity(announced.unwrap_or(0));
         while let Some(piece) = answer.read()? {
             if (body.len() + piece.len()) as u64 > limit {
                 return Err(answer.too_long(limit));
@@ -167,7 +169,7 @@ impl Client {
                 Err(error) => return Err(error),
             };
             retry.delivered(wanted.delivered - before);
-            let Some(delay) = retry.next_delay(error.retry_after()) else { return Err(error) };
+            let Some(delay) = self.next_delay(&mut retry, &error) else { return Err(error) };
             tracing::debug!(%error, ?delay, at = wanted.next_byte(), "resuming");
             self.sleep(delay);
         }

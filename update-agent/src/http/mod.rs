@@ -25,6 +25,7 @@ mod connect;
 mod download;
 mod error;
 mod options;
+mod patience;
 mod proxy;
 mod range;
 mod rate;
@@ -33,8 +34,8 @@ mod segments;
 mod tls;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::{StatusCode, header};
 use rustls::ClientConfig;
@@ -57,6 +58,7 @@ use registry_auth::token::{self, Asking, TokenCache, TokenRequest};
 use registry_auth::{Challenge, Secret, challenge, credential, url};
 
 use self::connect::{Pool, Via};
+use self::patience::Patience;
 
 /// The largest answer of a token server.
 const TOKEN_ANSWER: u64 = token::ANSWER_LIMIT as u64;
@@ -72,6 +74,8 @@ pub struct Client {
     fetched: AtomicU64,
     /// Each download's jitter has its own seed.
     seed: AtomicU64,
+    /// Since when, and how long, an attempt may wait; `None` between attempts.
+    patience: Mutex<Option<(Instant, Patience)>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -111,6 +115,7 @@ impl Client {
             tokens: TokenCache::default(),
             fetched: AtomicU64::new(0),
             seed: AtomicU64::new(seed),
+            patience: Mutex::new(None),
             options,
         };
         if client.options.ca.is_some() || client.options.client_cert.is_some() {
@@ -123,7 +128,49 @@ impl Client {
     ///
     /// Returns whatever final status the server gave.
     pub fn get(&self, get: &Get<'_>) -> Result<Answer<'_>, HttpError> {
-        self.block_on(self.exchange(get))
+        self.block_on(async {
+            let Some(left) = self.patience_left() else { return self.exchange(get).await };
+            timeout(left, self.exchange(get)).await.unwrap_or_else(|_| {
+                let (origin, after) = (get.url.origin().to_string(), self.options.limits.patience);
+                Err(HttpError::Timeout { origin, phase: "answer", after })
+            })
+        })
+    }
+
+    /// From now on until [`Client::end_attempt`], everything together may wait for
+    /// [`Limits::patience`], however the server spends it: silence, trickles, errors that ask to be
+    /// tried again.
+    pub fn begin_attempt(&self) {
+        let limits = &self.options.limits;
+        let patience = Patience::new(limits.patience, limits.min_rate);
+        *self.patience() = Some((Instant::now(), patience));
+    }
+
+    /// Each exchange has its own limits again.
+    pub fn end_attempt(&self) {
+        *self.patience() = None;
+    }
+
+    fn patience(&self) -> MutexGuard<'_, Option<(Instant, Patience)>> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: no attempt is under way.
+    fn patience_left(&self) -> Option<Duration> {
+        self.patience().as_ref().map(|(begin, patience)| patience.left(begin.elapsed()))
+    }
+
+    fn came(&self, bytes: u64) {
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+        if let Some((begin, patience)) = &mut *self.patience() {
+            patience.earn(begin.elapsed(), bytes);
+        }
+    }
+
+    /// How long to wait before trying again, or `None` to give up.
+    fn next_delay(&self, retry: &mut Retry, error: &HttpError) -> Option<Duration> {
+        let delay = retry.next_delay(error.retry_after())?;
+        self.patience_left().is_none_or(|left| delay < left).then_some(delay)
     }
 
     /// The status of an answer that comes within `limit`, however the time is spent.

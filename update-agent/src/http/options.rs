@@ -20,6 +20,9 @@ pub struct Limits {
     pub min_rate: u64,
     /// How long the average is taken. A body shorter than one window is bounded by `idle` alone.
     pub rate_window: Duration,
+    /// How long a source may keep us waiting in all while it is asked for metadata, bytes at
+    /// `min_rate` not counted: see [`Client::begin_attempt`](super::Client::begin_attempt).
+    pub patience: Duration,
     /// Redirects followed for one request; with 0 a redirect is an answer like any other.
     pub redirects: usize,
     /// Trying again.
@@ -27,7 +30,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// For nodes behind slow lines: 1 KiB/s over half a minute.
+    /// For nodes behind slow lines: 1 KiB/s over half a minute. A silent source costs a minute, then
+    /// the next one is asked.
     fn default() -> Self {
         Limits {
             connect: Duration::from_secs(10),
@@ -36,6 +40,7 @@ impl Default for Limits {
             idle: Duration::from_secs(30),
             min_rate: 1024,
             rate_window: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
             redirects: 5,
             retry: RetryPolicy::default(),
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use formats::digest::Digest;
-use formats::oci::{Descriptor, MANIFEST_LIMIT, Manifest, media_type};
+use formats::oci::{Descriptor, MANIFEST_LIMIT, Manifest, NamedManifest, media_type};
 use formats::reference::Namespace;
 use formats::release::is_word;
 use formats::tuf::OFFLINE_LIMIT;
@@ -17,6 +17,8 @@ use super::{FetchError, NamedRelease, Sink, Source, TufState};
 
 /// 256 KiB: the piece a sink is given.
 const PIECE: usize = 256 << 10;
+/// 4 states of a layout without `tuf:latest`: two are one too many, the others are for the message.
+const STATES_LIMIT: usize = 4;
 /// 256 releases: more than fit on a medium; bounds the look-ups of signed targets.
 const BUNDLED_LIMIT: usize = 256;
 
@@ -43,15 +45,21 @@ impl LayoutSource {
     /// reference that other tools may have made of it.
     fn state(&self) -> Result<(String, Descriptor), FetchError> {
         let wanted = format!("{}:latest", self.namespace.repository("tuf")?);
-        if let Some(found) = self.layout.resolve(&wanted)? {
+        let named = self.layout.named()?;
+        if let Some(found) = resolve(&named, &wanted)? {
             return Ok((wanted, found));
         }
         let mut states: BTreeMap<Digest, (String, Descriptor)> = BTreeMap::new();
-        for (name, descriptor) in self.layout.refs()? {
-            let fits =
-                matches!(name.as_str(), "latest" | "tuf:latest") || name.ends_with("/tuf:latest");
-            if fits && self.is_state(&descriptor)? {
-                states.insert(descriptor.digest.clone(), (name, descriptor));
+        for manifest in named {
+            let name = &*manifest.name;
+            let fits = matches!(name, "latest" | "tuf:latest") || name.ends_with("/tuf:latest");
+            // Several states are refused; so many are not even looked at.
+            if !fits || states.len() == STATES_LIMIT || states.contains_key(&manifest.digest) {
+                continue;
+            }
+            let descriptor = descriptor_of(&manifest);
+            if self.is_state(&descriptor)? {
+                states.insert(manifest.digest.clone(), (name.to_owned(), descriptor));
             }
         }
         let place = self.place.clone();
@@ -86,6 +94,20 @@ impl LayoutSource {
         let blob = self.layout.open_blob(digest)?;
         Ok(blob.ok_or_else(|| LayoutError::MissingBlob(digest.clone()))?)
     }
+}
+
+/// The one manifest of a name.
+fn resolve(named: &[NamedManifest], wanted: &str) -> Result<Option<Descriptor>, LayoutError> {
+    let mut found = named.iter().filter(|manifest| &*manifest.name == wanted);
+    let Some(first) = found.next() else { return Ok(None) };
+    if found.any(|other| other.digest != first.digest) {
+        return Err(LayoutError::AmbiguousReference(wanted.to_owned()));
+    }
+    Ok(Some(descriptor_of(first)))
+}
+
+fn descriptor_of(named: &NamedManifest) -> Descriptor {
+    Descriptor::new(media_type::MANIFEST, named.digest.clone(), named.size)
 }
 
 impl Source for LayoutSource {
@@ -145,8 +167,8 @@ impl Source for LayoutSource {
         // Copied without its name: then nothing says which of the others are releases.
         let Some(prefix) = state.strip_suffix("tuf:latest") else { return Ok(None) };
         let mut releases = Vec::new();
-        for (name, descriptor) in self.layout.refs()? {
-            let Some(name) = name.strip_prefix(prefix) else { continue };
+        for manifest in self.layout.named()? {
+            let Some(name) = manifest.name.strip_prefix(prefix) else { continue };
             let Some((product, tag)) = name.split_once(':') else { continue };
             if product == "tuf" {
                 // Only a repository keeps its older states.
@@ -164,7 +186,7 @@ impl Source for LayoutSource {
                 let why = format!("names more than {BUNDLED_LIMIT} releases");
                 return Err(FetchError::Form { what: self.place.clone(), why });
             }
-            let (product, index) = (product.to_owned(), descriptor.digest);
+            let (product, index) = (product.to_owned(), manifest.digest);
             releases.push(NamedRelease { product, version, index });
         }
         Ok(Some(releases))
@@ -173,7 +195,7 @@ impl Source for LayoutSource {
     fn offline_statement(&self) -> Result<Option<Vec<u8>>, FetchError> {
         let (state, _) = self.state()?;
         let Some(prefix) = state.strip_suffix("latest") else { return Ok(None) };
-        let Some(found) = self.layout.resolve(&format!("{prefix}offline"))? else {
+        let Some(found) = resolve(&self.layout.named()?, &format!("{prefix}offline"))? else {
             return Ok(None);
         };
         let what = format!("offline statement in {}", self.place);

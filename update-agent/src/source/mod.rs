@@ -128,7 +128,9 @@ impl TufState {
             let Some(name) = layer.annotation(annotation::TUF_FILENAME).map(str::to_owned) else {
                 continue;
             };
-            if files.insert(name.clone(), layer).is_some() {
+            // Of what nobody signed, no more is kept than is used.
+            let file = Descriptor::new(media_type::TUF_METADATA, layer.digest, layer.size);
+            if files.insert(name.clone(), file).is_some() {
                 return Err(form(format!("the file {name:?} is in it twice")));
             }
         }

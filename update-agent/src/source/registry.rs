@@ -45,7 +45,7 @@ impl RegistrySource {
         let all = 0..blob.size;
         let mut restarted = false;
         loop {
-            let mut bytes = Vec::new();
+            let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
             let answers =
                 self.client.ranges(remote, slice::from_ref(&all), 0, &mut |_, piece| {
                     bytes.extend_from_slice(piece);
@@ -68,6 +68,7 @@ impl Source for RegistrySource {
     }
 
     fn tuf_state(&self, known: Option<&str>) -> Result<TufState, FetchError> {
+        self.client.begin_attempt();
         let repository = self.repository("tuf")?;
         let what = format!("{}:latest", repository.name);
         let url = repository.url(&self.origin, "manifests", "latest")?;
@@ -96,6 +97,7 @@ impl Source for RegistrySource {
     }
 
     fn manifest(&self, product: &str, digest: &Digest, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.client.end_attempt();
         let repository = self.repository(product)?;
         let what = format!("manifest {digest} of {}", repository.name);
         let url = repository.url(&self.origin, "manifests", &digest.to_string())?;
@@ -111,6 +113,7 @@ impl Source for RegistrySource {
     }
 
     fn blob(&self, product: &str, blob: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.client.end_attempt();
         self.fetch_blob(product, blob, max)
     }
 
@@ -121,6 +124,7 @@ impl Source for RegistrySource {
         ranges: &[Range<u64>],
         sink: &mut Sink<'_>,
     ) -> Result<(), FetchError> {
+        self.client.end_attempt();
         let repository = self.repository(product)?;
         let url = repository.url(&self.origin, "blobs", &blob.digest.to_string())?;
         let remote = Remote { url: &url, scope: &repository.scope, size: blob.size };

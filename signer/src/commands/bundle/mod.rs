@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use formats::digest::Digest;
 use formats::oci::{
-    Descriptor, Index, MANIFEST_LIMIT, Manifest, RepositoryName, annotation, media_type,
+    Descriptor, Index, MANIFEST_LIMIT, Manifest, NamedManifest, RepositoryName, annotation,
+    media_type,
 };
 use formats::release::{channel_target_name, target_name};
 use formats::tuf::UnixTime;
@@ -373,6 +374,10 @@ struct Both<'a> {
 impl Layout for Both<'_> {
     fn index(&self) -> Result<std::sync::Arc<Index>, LayoutError> {
         self.layout.index()
+    }
+
+    fn named(&self) -> Result<Vec<NamedManifest>, LayoutError> {
+        self.layout.named()
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, LayoutError> {

@@ -317,7 +317,7 @@ proptest! {
             }
         }
         if let Ok(archive) = open_bytes(&bytes) {
-            for entry in &archive.index().unwrap().manifests {
+            for entry in &archive.named().unwrap() {
                 if let Ok(blob) = archive.read_blob(&entry.digest, 1 << 20) {
                     prop_assert!(entry.digest.matches(&blob));
                 }

@@ -63,14 +63,15 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 512 KiB, 16 KiB, 2 MiB, 5 MiB: some ten times what the largest public repositories need.
+    /// 512 KiB, 16 KiB, 1 MiB, 2 MiB: some ten times what the largest public repositories need, and
+    /// so little that a node holds the old and the new ones, and the tree of one, in 24 MiB.
     /// 1,024 roots are one a week for twenty years; 32 roles are what other clients search.
     fn default() -> Self {
         Limits {
             root_len: 512 << 10,
             timestamp_len: 16 << 10,
-            snapshot_len: 2 << 20,
-            targets_len: 5 << 20,
+            snapshot_len: 1 << 20,
+            targets_len: 2 << 20,
             roots: 1024,
             delegations: 32,
         }

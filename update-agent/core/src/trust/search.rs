@@ -174,11 +174,19 @@ struct Plan {
     pending: Vec<Pending>,
     visited: BTreeSet<Role>,
     found: Option<SignedTarget>,
+    /// Whether the roles still to ask have more than [`PENDING_KEYS`]: the search ends.
+    too_many_keys: bool,
 }
+
+/// 1,024 keys, of 8 KiB at most: what is held for roles that are asked later.
+const PENDING_KEYS: usize = 1024;
 
 impl Plan {
     /// The next role, which counts as visited from now on.
     fn take_next(&mut self, limit: usize) -> Result<Option<Pending>, TrustError> {
+        if self.too_many_keys {
+            return Err(TrustError::DelegationLimit { name: self.name.clone(), limit });
+        }
         while let Some(next) = self.pending.pop() {
             // Ends cycles: what it delegates to was planned when it was visited.
             if self.visited.contains(&next.role) {
@@ -210,10 +218,18 @@ impl Plan {
         covering.retain(|delegated| !self.visited.contains(&delegated.role));
         // One more than may be visited shows that the limit is met; ten thousand cost memory.
         covering.truncate(limit + 1);
+        let mut held: usize = self.pending.iter().map(|pending| pending.keys.len()).sum();
         for delegated in covering.into_iter().rev() {
+            held += delegated.keys.keyids.len();
+            if held > PENDING_KEYS {
+                self.too_many_keys = true;
+                return;
+            }
+            let (threshold, keyids) = (delegated.keys.threshold, &delegated.keys.keyids);
             self.pending.push(Pending {
                 role: delegated.role,
-                role_keys: delegated.keys.clone(),
+                // Without the members nobody knows.
+                role_keys: RoleKeys::new(threshold, keyids.iter().copied()),
                 keys: keys_of(delegations, delegated.keys),
             });
         }

@@ -35,7 +35,7 @@ const MAGIC: &[u8; 8] = b"RKLTRST1";
 /// Delegated roles that are kept for the next run, and their bytes together. The others are
 /// fetched again; nothing but requests is lost.
 const KEPT_ROLES: usize = 64;
-const KEPT_BYTES: usize = 16 << 20;
+const KEPT_BYTES: usize = 2 << 20;
 
 /// The trusted state of a node. The default is that of a node that has seen nothing.
 ///

@@ -22,7 +22,8 @@ impl<T: Metadata> Verified<T> {
     pub(super) fn read(bytes: Arc<[u8]>, signed: Signed<'_>) -> Result<Self, TufError> {
         let envelope = Envelope::parse(&bytes)?;
         signed(&envelope)?;
-        let document = T::parse(envelope.signed())?;
+        // The text goes before the document is made beside its tree.
+        let document = T::parse(&envelope.into_signed())?;
         Ok(Verified { bytes, document })
     }
 

@@ -85,7 +85,7 @@ fn units(tree: &mut Tree) -> Result<()> {
     let dir = paths::root().join("update-agent/systemd");
     for entry in fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".service") {
+        if name.ends_with(".service") || name.ends_with(".timer") {
             tree.file(&format!("usr/lib/systemd/system/{name}"), fs::read(entry.path())?);
         }
     }
