@@ -9,7 +9,7 @@ use formats::tuf::{
 use super::clock::KNOWN_TIME_STEP;
 use super::error::refused;
 use super::offline::{Documents, judge};
-use super::verified::{Verified, Wanted, check_version};
+use super::verified::{Verified, Wanted, check_version, not_older};
 use super::{
     Clock, Limits, OfflineError, OfflineValidity, Reply, Step, Stored, TrustError, TrustedSet,
     Workflow, start_time,
@@ -185,6 +185,12 @@ impl Refresh {
             self.stored.timestamp = None;
             self.stored.snapshot = None;
         }
+        if revokes(Role::Snapshot) {
+            // The same section, (3): new snapshot keys are how a repository takes back versions of
+            // targets. New timestamp keys are not, and with those targets never go back.
+            self.stored.targets = None;
+            self.stored.delegated.clear();
+        }
         self.stored.root = Some(newer.bytes.clone());
         self.root = newer;
         self.unsaved = match self.unsaved {
@@ -328,6 +334,10 @@ impl Refresh {
             self.at = At::Finish;
             return Ok(None);
         }
+        if let Some(known) = &self.targets {
+            // The snapshot that said so may be forgotten: new timestamp keys.
+            not_older(&role, listed.version, known.version())?;
+        }
         let Some((wanted, reply)) = self.answer() else {
             let file = self.root.document.file_name(&role, listed.version);
             let wanted = Wanted::listed(file, &listed, self.limits.targets_len)?;
@@ -455,13 +465,6 @@ fn load<T: Metadata>(
 /// Whether a stored document is exactly the listed one, so that it need not be fetched.
 fn is_listed<T: Metadata>(known: &Verified<T>, listed: &MetaFile) -> bool {
     known.version() == listed.version && listed.check("", &known.bytes).is_ok()
-}
-
-fn not_older(role: &Role, offered: u64, trusted: u64) -> Result<(), TrustError> {
-    if offered < trusted {
-        return Err(TrustError::Rollback { role: role.clone(), offered, trusted });
-    }
-    Ok(())
 }
 
 /// No role of the old snapshot is gone from the new one or older in it (TUF §5.5.5).
