@@ -6,7 +6,7 @@ use formats::tuf::{
     Envelope, MetaFile, Metadata, Role, Root, Snapshot, Targets, Timestamp, TufError, UnixTime,
 };
 
-use super::clock::KNOWN_TIME_STEP;
+use super::clock::{KNOWN_TIME_STEP, proven_time};
 use super::error::refused;
 use super::offline::{Documents, judge};
 use super::verified::{Verified, Wanted, check_version, not_older};
@@ -360,20 +360,36 @@ impl Refresh {
         Ok(None)
     }
 
-    /// Everything is verified and alive at `now`, which therefore has happened. An offline statement
-    /// proves no time: it is meant to outlast what was signed at a known one.
+    /// When each document was signed, of those that say so.
+    fn signed(&self) -> Vec<UnixTime> {
+        let root = &self.root.document;
+        let timestamp = &self.timestamp().document;
+        let snapshot = &self.snapshot().document;
+        let targets = &self.targets.as_ref().expect(IN_ORDER).document;
+        let signed = [
+            root.header.signed_at(&root.unknown),
+            timestamp.header.signed_at(&timestamp.unknown),
+            snapshot.header.signed_at(&snapshot.unknown),
+            targets.header.signed_at(&targets.unknown),
+        ];
+        signed.into_iter().flatten().collect()
+    }
+
+    /// Everything is verified and alive at `now`, so the moments at which it was signed are past. An
+    /// offline statement proves no time: it is meant to outlast what was signed at a known one.
     fn finish(&mut self) -> Option<Step<TrustedSet>> {
         let snapshot = &self.snapshot.as_ref().expect(IN_ORDER).document;
         let roles = self.stored.delegated.len();
         self.stored
             .delegated
             .retain(|name, _| snapshot.role(&Role::Delegated(name.clone())).is_some());
-        let proves = self.offline.is_none();
-        let step = proves && self.stored.known_time.plus(KNOWN_TIME_STEP) <= self.now;
+        let known = match self.offline {
+            None => proven_time(self.stored.known_time, self.now, self.signed()),
+            Some(_) => self.stored.known_time,
+        };
+        let step = self.stored.known_time.plus(KNOWN_TIME_STEP) <= known;
         if step || roles != self.stored.delegated.len() {
-            if proves {
-                self.stored.known_time = self.stored.known_time.max(self.now);
-            }
+            self.stored.known_time = known;
             self.unsaved = Unsaved::Now;
             return None;
         }
