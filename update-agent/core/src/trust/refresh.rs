@@ -40,6 +40,8 @@ pub struct Refresh {
     /// persisted: targets have not said yet whether it does.
     late: Option<Late>,
     offline: Option<OfflineValidity>,
+    /// A root whose targets keys have to have signed the targets, too.
+    targets_root: Option<Root>,
 }
 
 /// Metadata that has expired, as [`TrustError::Expired`] names it.
@@ -111,6 +113,7 @@ impl Refresh {
             statement: None,
             late: None,
             offline: None,
+            targets_root: None,
         };
         match known {
             Some(known) if known.version() > shipped.version() => {}
@@ -132,6 +135,22 @@ impl Refresh {
     pub fn with_offline(mut self, statement: Vec<u8>) -> Self {
         self.statement = Some(statement);
         self
+    }
+
+    /// The same, with targets only that also a threshold of this root's targets keys signed: for
+    /// metadata of a time before that root, which may have revoked some.
+    pub(crate) fn with_targets_root(mut self, newer: Root) -> Self {
+        self.targets_root = Some(newer);
+        self
+    }
+
+    /// Whether enough keys signed an envelope as targets.
+    fn verify_targets(&self, envelope: &Envelope) -> Result<(), TufError> {
+        self.root.document.verify(&Role::Targets, envelope)?;
+        match &self.targets_root {
+            Some(newer) => newer.verify_keys(&Role::Targets, envelope),
+            None => Ok(()),
+        }
     }
 
     /// Notes an expiry of timestamp or snapshot for later, when there is a statement that may stand
@@ -257,7 +276,7 @@ impl Refresh {
         let root = &self.root.document;
         self.timestamp = load(&self.stored.timestamp, &|e| root.verify(&Role::Timestamp, e));
         self.snapshot = load(&self.stored.snapshot, &|e| root.verify(&Role::Snapshot, e));
-        self.targets = load(&self.stored.targets, &|e| root.verify(&Role::Targets, e));
+        self.targets = load(&self.stored.targets, &|e| self.verify_targets(e));
     }
 
     fn update_timestamp(&mut self) -> Result<Option<Step<TrustedSet>>, TrustError> {
@@ -343,14 +362,13 @@ impl Refresh {
             let wanted = Wanted::listed(file, &listed, self.limits.targets_len)?;
             return Ok(Some(self.ask(wanted)));
         };
-        let root = &self.root.document;
         let bytes = wanted.required(reply)?;
         let newer = Verified::<Targets>::read_listed(
             &role,
             &wanted.fetch.file_name,
             &listed,
             bytes,
-            &|e| root.verify(&Role::Targets, e),
+            &|e| self.verify_targets(e),
         )?;
         newer.check_expiry(&role, self.now)?;
         self.stored.targets = Some(newer.bytes.clone());
