@@ -4,8 +4,9 @@ use formats::reason::{Exit, Reason};
 use formats::tuf::Role;
 use formats::version::Version;
 use serde_json::json;
-use update_core::chooser::{Proof, approve, place};
+use update_core::chooser::{Proof, ProofError, approve, place};
 use update_core::policy::Decision;
+use update_core::trust::TrustError;
 use update_core::update::{Outcome, Task, begin};
 
 use super::ApplyArgs;
@@ -107,13 +108,23 @@ fn approved_proof(
     trusted: &mut Trusted<'_>,
     version: &Version,
 ) -> Result<Proof, AgentError> {
-    let own = agent.chooser_root()?;
-    let from = own.as_deref().map(trust::root_version).transpose()?.unwrap_or(1);
-    let proof = trusted.proof(from, version)?;
-    let first =
-        || proof.files.get(&Role::Root.file_name(Some(from))).map_or(&[][..], Vec::as_slice);
-    let root = own.as_deref().unwrap_or_else(first);
-    approve(&proof, root, machine(&agent.config))?;
+    let machine = machine(&agent.config);
+    if let Some(root) = agent.chooser_root()? {
+        let proof = trusted.proof(trust::root_version(&root)?, version)?;
+        approve(&proof, &root, machine)?;
+        return Ok(proof);
+    }
+    let proof = trusted.proof(1, version)?;
+    let first = Role::Root.file_name(Some(1));
+    let root = proof.files.get(&first).map_or(&[][..], Vec::as_slice);
+    let approved = approve(&proof, root, machine);
+    approved.map_err(|error| match error {
+        // It is the source's, no file of this node.
+        ProofError::Trust(TrustError::ShippedRoot { source }) => {
+            TrustError::Refused { file: first, source }.into()
+        }
+        error => error,
+    })?;
     Ok(proof)
 }
 
