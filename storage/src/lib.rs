@@ -23,6 +23,7 @@
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
 //! | [`private`] | configuration, trust roots and keys that others must not change or read |
 //! | [`record`] | checksummed records in two copies |
+//! | [`report`] | nothing: standard output, and whether it was written |
 //! | [`tree`] | folders inside folders, with big files: what layouts and stores are made of |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
 //! | [`watchdog`] | nothing: restarts a machine that is not fed |
@@ -52,6 +53,7 @@ pub mod lock;
 pub mod partition_table;
 pub mod private;
 pub mod record;
+pub mod report;
 pub mod sim;
 pub mod tree;
 pub mod uboot_env;

@@ -77,11 +77,15 @@ impl SigningKey for CommandKey {
         let message = message.to_vec();
         // Both directions at once: a program that answers before it has read everything must not
         // block. One that ends without reading has failed by its answer.
-        let writer = thread::spawn(move || stdin.write_all(&message));
-        let reader = thread::spawn(move || {
-            let mut answer = Vec::new();
-            stdout.take(ANSWER_LIMIT).read_to_end(&mut answer).map(|_| answer)
-        });
+        let no_thread = |_| self.failed("cannot be talked to: the system starts no more threads");
+        let writer =
+            thread::Builder::new().spawn(move || stdin.write_all(&message)).map_err(no_thread)?;
+        let reader = thread::Builder::new()
+            .spawn(move || {
+                let mut answer = Vec::new();
+                stdout.take(ANSWER_LIMIT).read_to_end(&mut answer).map(|_| answer)
+            })
+            .map_err(no_thread)?;
         self.wait(&mut child)?;
         let _ = writer.join();
         let answer = match reader.join() {
