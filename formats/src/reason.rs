@@ -132,6 +132,10 @@ reasons! {
     StoreCorrupt = "store_corrupt", Config;
     /// The state could not be written: disk full, read-only or failing.
     StoreIo = "store_io", Config;
+    /// The report could not be written to standard output; what was done is done.
+    ReportLost = "report_lost", Config;
+    /// The system gives no more memory or threads.
+    ResourceLimit = "resource_limit", Config;
     /// A file that must be private is writable or readable by others.
     InsecurePerms = "insecure_perms", Config;
     /// The configuration is wrong or incomplete.

@@ -711,12 +711,13 @@ pub fn start(config: Config) -> Result<Running, ServerError> {
     let (address, url) = (server.local_addr(), server.url());
     let (metrics, reloader) = (server.metrics_addr(), server.reloader());
     let (stop, stopped) = oneshot::channel();
-    let thread = std::thread::spawn(move || {
+    let serve = move || {
         runtime.block_on(server.run(async {
             // A sender dropped without a word means the same.
             let _ = stopped.await;
         }));
-    });
+    };
+    let thread = std::thread::Builder::new().spawn(serve).map_err(failed)?;
     Ok(Running { address, metrics, reloader, url, stop: Some(stop), thread: Some(thread) })
 }
 

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use signer::cli::{Arguments, harden, run};
+use signer::cli::{Arguments, explain_usage, harden, run};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -20,5 +20,8 @@ fn main() -> ExitCode {
         // It would be told on the same standard error, with a panic where that is full.
         .log_internal_errors(false)
         .init();
-    run(Arguments::parse())
+    match Arguments::try_parse() {
+        Ok(arguments) => run(arguments),
+        Err(error) => explain_usage(&error),
+    }
 }

@@ -32,7 +32,7 @@ pub enum StoreError {
         remedy: String,
     },
     /// Neither copy of a record is whole.
-    #[error("both copies of {name} are damaged ({first}; {second}); see `doctor`")]
+    #[error("both copies of {name} are damaged ({first}; {second})")]
     Corrupt {
         /// Which record.
         name: String,

@@ -23,6 +23,7 @@
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
 //! | [`private`] | configuration and trust roots that others must not change |
 //! | [`record`] | checksummed records in two copies |
+//! | [`report`] | nothing: standard output, and whether it was written |
 //! | [`secret`] | passphrases, tokens, keys and CA files, wherever operators keep them |
 //! | [`tree`] | folders inside folders, with big files: what layouts and stores are made of |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
@@ -54,6 +55,7 @@ pub mod log;
 pub mod partition_table;
 pub mod private;
 pub mod record;
+pub mod report;
 pub mod secret;
 pub mod sim;
 pub mod tree;

@@ -37,9 +37,9 @@ use std::collections::BTreeMap;
 use ed25519_dalek::{Signer as _, SigningKey};
 use formats::json::Value;
 use formats::tuf::{
-    DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, MetaFile, Metadata, Paths,
-    REPOSITORY, Role, RoleKeys, Root, Signature, Snapshot, TargetFile, Targets, Timestamp,
-    TopLevelKeys, UnixTime, envelope_bytes,
+    DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, MetaFile, Metadata,
+    PERIOD_MEMBER, Paths, REPOSITORY, Role, RoleKeys, Root, Signature, Snapshot, TargetFile,
+    Targets, Timestamp, TopLevelKeys, UnixTime, envelope_bytes,
 };
 use update_core::trust::{
     Clock, Fetch, Limits, Refresh, Reply, SignedTarget, Stored, TrustError, TrustedSet, run,
@@ -174,6 +174,16 @@ impl Forge {
             deformed: BTreeMap::new(),
             garbled: BTreeMap::new(),
         };
+        let members = [
+            (&mut forge.root.unknown, 365),
+            (&mut forge.timestamp.unknown, 1),
+            (&mut forge.snapshot.unknown, 7),
+        ];
+        for (members, days) in members {
+            members.insert(PERIOD_MEMBER.to_owned(), Value::Int(days * DAY));
+        }
+        let members = &mut forge.targets(&Role::Targets).unknown;
+        members.insert(PERIOD_MEMBER.to_owned(), Value::Int(90 * DAY));
         for role in [Role::Root, Role::Targets, Role::Snapshot, Role::Timestamp] {
             forge.issue(&role);
         }

@@ -126,6 +126,18 @@ impl Agent {
         })
     }
 
+    /// The root that the chooser in the firmware has, where the configuration says it.
+    pub fn chooser_root(&self) -> Result<Option<Vec<u8>>, AgentError> {
+        let Some(path) = &self.config.chooser.root else { return Ok(None) };
+        let root = self.host.read_trusted(path, ROOT_LIMIT).map_err(|error| {
+            AgentError::from(error)
+                .or_config()
+                .context("chooser.root")
+                .or_hint("copy the root.json that is in the firmware to this path")
+        })?;
+        Ok(Some(root))
+    }
+
     /// Whether the given root trusts a published example key; said wherever it can be seen.
     pub fn trusts_example_keys(&self) -> bool {
         let Ok(bytes) = self.shipped_root() else { return false };

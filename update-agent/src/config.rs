@@ -350,7 +350,9 @@ impl Config {
         below(&mut config.boot.grub_env);
         below(&mut config.boot.esp);
         below(&mut config.node.os_release);
-        for path in [&mut config.floor.tpm, &mut config.floor.tpm_owner].into_iter().flatten() {
+        let optional =
+            [&mut config.floor.tpm, &mut config.floor.tpm_owner, &mut config.chooser.root];
+        for path in optional.into_iter().flatten() {
             below(path);
         }
         if let Some(path) = &mut config.health.watchdog {

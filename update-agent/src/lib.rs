@@ -30,6 +30,7 @@ pub mod config;
 pub mod disk;
 pub mod error;
 pub mod example;
+pub mod exhausted;
 pub mod floor;
 pub mod health;
 pub mod http;

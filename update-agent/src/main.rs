@@ -6,10 +6,15 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use update_agent::commands::{Cli, run};
+use update_agent::commands::{Cli, explain_usage, run};
+use update_agent::exhausted::{Memory, survive_file_size};
 use update_agent::{chooser, config};
 
+#[global_allocator]
+static MEMORY: Memory = Memory;
+
 fn main() -> ExitCode {
+    survive_file_size();
     if chooser::is_root_init() {
         chooser::run_root();
     }
@@ -17,6 +22,9 @@ fn main() -> ExitCode {
         // The kernel hands words it does not know to the first process: they are not for us.
         chooser::run(config::DEFAULT_PATH.as_ref());
     }
-    let cli = Cli::parse();
-    ExitCode::from(run(&cli).code())
+    let exit = match Cli::try_parse() {
+        Ok(cli) => run(&cli),
+        Err(error) => explain_usage(&error),
+    };
+    ExitCode::from(exit.code())
 }

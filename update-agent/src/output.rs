@@ -4,7 +4,9 @@
 //! standard error as `error[code]: …`, and with `--json` also to standard output as
 //! `{"ok":false,"code":…,"message":…,"hint":…}`.
 
+use formats::reason::{Exit, Reason};
 use serde_json::{Value, json};
+use storage::report;
 
 use crate::error::AgentError;
 
@@ -36,9 +38,22 @@ impl Output {
             if let Some(object) = value.as_object_mut() {
                 object.insert("ok".to_owned(), json!(true));
             }
-            write_out(&value.to_string());
+            report::line(&value.to_string());
         } else if !text.is_empty() {
-            write_out(text.trim_end_matches('\n'));
+            report::line(text.trim_end_matches('\n'));
+        }
+    }
+
+    /// How a command ends: a report that did not arrive is no success, whatever was done.
+    pub fn end(self, exit: Exit) -> Exit {
+        let Some(error) = report::lost() else { return exit };
+        let error = AgentError::from_cause(Reason::ReportLost, "write to standard output", error)
+            .hint("what the command did is done; `update-agent status` tells how the node stands");
+        // Not to standard output again.
+        Output { json: false, ..self }.error(&error);
+        match exit {
+            Exit::Done | Exit::Nothing => error.reason().exit(),
+            failed => failed,
         }
     }
 
@@ -59,15 +74,9 @@ impl Output {
                 "message": message,
                 "hint": error.advice(),
             });
-            write_out(&value.to_string());
+            report::line(&value.to_string());
         }
     }
-}
-
-/// A reader that went away is no reason to panic, as `println!` would.
-fn write_out(text: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// A log that is full or gone changes no outcome, as the panic of `eprintln!` would.

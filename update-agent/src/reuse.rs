@@ -66,19 +66,23 @@ impl Holding {
         progress.begin(&format!("scan {what}"), len);
         let (pieces, cut) = sync_channel(PIECES);
         let read = thread::scope(|scope| {
-            let hashed = scope.spawn(move || {
+            let hashed = thread::Builder::new().spawn_scoped(scope, move || {
                 let mut found = Found::default();
                 cut.into_iter().for_each(|piece| found.take(&piece));
                 found
             });
+            let hashed = hashed.map_err(StageError::Thread)?;
             let read =
                 cut_device(device.as_ref(), 0..len, &mut |piece| pieces.send(piece), progress);
             drop(pieces);
             let found = hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            read.map(|()| found)
+            match read {
+                Ok(()) => Ok(found),
+                Err(source) => Err(StageError::Seed { what: what.to_owned(), source }),
+            }
         });
         progress.end();
-        let found = read.map_err(|source| StageError::Seed { what: what.to_owned(), source })?;
+        let found = read?;
         Ok(Holding { list: found.finish()?, device })
     }
 }

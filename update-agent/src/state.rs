@@ -158,6 +158,21 @@ pub struct State {
     host: Arc<dyn Host>,
 }
 
+/// What mends trusted metadata of which no copy can be read.
+const BEGIN_AGAIN: &str = "run `update-agent reset --yes`: it begins again from the node's trust \
+                           root; slots, floor and history stay";
+/// What mends a given trust root of which no copy can be read.
+const ENROLL_AGAIN: &str = "run `update-agent reset --yes --root FILE` with the root.json of this \
+                            node's repository; slots, floor and history stay";
+
+/// Adds what to do where a record is damaged, and not only out of reach.
+fn damaged(error: AgentError, what_to_do: &str) -> AgentError {
+    match error.reason() {
+        Reason::StoreCorrupt => error.or_hint(what_to_do),
+        _ => error,
+    }
+}
+
 /// The right to change the state. One agent at a time has it.
 #[derive(Debug)]
 pub struct Held {
@@ -265,6 +280,10 @@ impl State {
 
     fn finish_reset(&self, held: &Held, reset: &Reset) -> Result<(), AgentError> {
         if let Some(root) = &reset.root {
+            // The marker has it, too, until it is written.
+            if record::read(&self.dir, "root").is_err() {
+                record::remove(&self.dir, "root")?;
+            }
             self.write("root", root.as_bytes())?;
         }
         for name in ["trust", "channel", "offline", "report", "journal", "probation", "asking"] {
@@ -298,7 +317,10 @@ impl State {
         if let Some(Reset { root: Some(root), .. }) = self.pending_reset()? {
             return Ok(Some(root.into_bytes()));
         }
-        Ok(record::read(&self.dir, "root")?.map(|found| found.record.payload))
+        match record::read(&self.dir, "root") {
+            Ok(found) => Ok(found.map(|found| found.record.payload)),
+            Err(error) => Err(damaged(error.into(), ENROLL_AGAIN)),
+        }
     }
 
     /// The boot record; empty when there is none yet.
@@ -406,10 +428,13 @@ impl State {
         if self.is_resetting()? {
             return Ok(Stored::default());
         }
-        match record::read(&self.dir, "trust")? {
-            Some(found) => Ok(Stored::from_bytes(&found.record.payload)?),
-            None => Ok(Stored::default()),
-        }
+        let read = || -> Result<Stored, AgentError> {
+            match record::read(&self.dir, "trust")? {
+                Some(found) => Ok(Stored::from_bytes(&found.record.payload)?),
+                None => Ok(Stored::default()),
+            }
+        };
+        read().map_err(|error| damaged(error, BEGIN_AGAIN))
     }
 
     /// Which source is being asked. A damaged note is none: it only decides an order.

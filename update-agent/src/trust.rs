@@ -74,6 +74,15 @@ impl Files<'_> {
     }
 }
 
+/// The version of a trust root.
+pub fn root_version(root: &[u8]) -> Result<u64, AgentError> {
+    let root = Envelope::parse(root).and_then(|envelope| Root::parse(envelope.signed()));
+    match root {
+        Ok(root) => Ok(root.header().version),
+        Err(error) => Err(AgentError::new(Reason::MetaFormat, error.to_string())),
+    }
+}
+
 /// Refuses a trust root that is malformed or that its own keys did not sign.
 pub fn check_root(root: &[u8], now: u64) -> Result<(), AgentError> {
     Refresh::begin(Stored::default(), root, clock(now), Limits::default())?;
@@ -290,12 +299,13 @@ impl Trusted<'_> {
         Ok(SignedRelease { index, length: target.file().length, summary })
     }
 
-    /// The metadata that leads from the given root to this release: what a verifying chooser walks
-    /// again. Roots between the given and the newest one are fetched, because they are not kept.
-    pub fn proof(&mut self, shipped_root: &[u8], version: &Version) -> Result<Proof, AgentError> {
-        let given = Envelope::parse(shipped_root)
-            .and_then(|envelope| Root::parse(envelope.signed()))
-            .map_err(|error| AgentError::new(Reason::MetaFormat, error.to_string()))?;
+    /// The metadata that leads to this release from the root of version `from` on, or any newer one:
+    /// what a verifying chooser walks again. Roots before the newest one are fetched, because they are
+    /// not kept.
+    ///
+    /// Nothing here can tell whether those older than this node's own trust root are the
+    /// repository's: the caller walks them.
+    pub fn proof(&mut self, from: u64, version: &Version) -> Result<Proof, AgentError> {
         let (set, stored) = (&self.set, self.set.stored());
         let mut files = BTreeMap::new();
         let newest = set.root().header().version;
@@ -316,13 +326,16 @@ impl Trusted<'_> {
                 files.insert(file_name(&role, version), bytes.to_vec());
             }
         }
-        for number in given.header().version.saturating_add(1)..newest {
+        for number in from..newest {
             let name = file_name(&Role::Root, number);
             match self.files.fetch(&name, Limits::default().root_len)? {
                 Reply::Bytes(bytes) => files.insert(name, bytes),
                 _ => {
                     let text = format!("the repository does not serve {name} any more");
-                    return Err(AgentError::new(Reason::TargetNotFound, text));
+                    return Err(AgentError::new(Reason::TargetNotFound, text).hint(
+                        "the chooser in the firmware may need it: let the repository serve all root \
+                         versions, or set chooser.root to the firmware's own root.json",
+                    ));
                 }
             };
         }

@@ -19,6 +19,13 @@ pub struct Header {
     pub expires: UnixTime,
 }
 
+/// Member of signed metadata: seconds from signing to expiry (tuf-on-ci keeps the like in
+/// `x-tuf-on-ci-expiry-period`).
+pub const PERIOD_MEMBER: &str = "x-racklet-expiry-period";
+
+/// 10 years, in seconds: no signer of ours writes a longer period.
+const LONGEST_PERIOD: i64 = 3650 * 86_400;
+
 impl Header {
     /// The header of metadata to be written.
     pub fn new(version: u64, expires: UnixTime) -> Self {
@@ -28,6 +35,15 @@ impl Header {
     /// Whether it may still be relied on: `now` is before its expiry (TUF §5.3.10, §5.4.4 …).
     pub fn is_alive(&self, now: UnixTime) -> bool {
         now < self.expires
+    }
+
+    /// When it was signed, by its own word: its expiry less the period that [`PERIOD_MEMBER`] names.
+    /// `members` are those the specification does not name.
+    ///
+    /// `None` without a period, or with one that is not from 1 second to 10 years.
+    pub fn signed_at(&self, members: &Object) -> Option<UnixTime> {
+        let period = members.get(PERIOD_MEMBER).and_then(Value::as_int)?;
+        (1..=LONGEST_PERIOD).contains(&period).then(|| self.expires.plus(-period))
     }
 
     pub(super) const MEMBERS: [&'static str; 4] = ["_type", "expires", "spec_version", "version"];

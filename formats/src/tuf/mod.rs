@@ -51,7 +51,7 @@ pub use delegations::{
 pub use envelope::{Envelope, MAX_SIGNATURES, Signature, envelope_bytes};
 pub use error::TufError;
 pub use hashes::{Hashes, MetaFile, TargetFile};
-pub use header::{Header, Metadata, SPEC_VERSION};
+pub use header::{Header, Metadata, PERIOD_MEMBER, SPEC_VERSION};
 pub use key::{Key, KeyId, PublicKey};
 pub use names::{MAX_NAME, Role, check_target_name, url_component};
 pub use offline::{MAX_OFFLINE_TARGETS, OFFLINE, OFFLINE_LIMIT, Offline, OfflineRule};

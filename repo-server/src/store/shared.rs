@@ -72,18 +72,23 @@ impl Store {
         let todo = Mutex::new(wanted);
         let read: Mutex<Vec<(Digest, Arc<Facts>)>> = Mutex::default();
         std::thread::scope(|scope| {
-            for _ in 0..READERS {
-                scope.spawn(|| {
-                    loop {
-                        let next = todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                        let Some(digest) = next else { return };
-                        if let Some(facts) = self.facts(&digest) {
-                            let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
-                            read.push((digest, Arc::new(facts)));
-                        }
+            let work = || {
+                loop {
+                    let next = todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let Some(digest) = next else { return };
+                    if let Some(facts) = self.facts(&digest) {
+                        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+                        read.push((digest, Arc::new(facts)));
                     }
-                });
+                }
+            };
+            for _ in 1..READERS {
+                // With fewer of them it takes longer; this thread works in any case.
+                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
             }
+            work();
         });
         state.facts.extend(read.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(())

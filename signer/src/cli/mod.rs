@@ -42,19 +42,29 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "signer", &mut script);
-            // A reader that went away (`| head`) has what it wanted.
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
-            return ExitCode::from(Exit::Done.code());
+            storage::report::print(&script);
+            Ok(Exit::Done)
         }
         command => dispatch(command, show, json),
     };
-    match ended {
-        Ok(exit) => ExitCode::from(exit.code()),
-        Err(error) => {
-            output::failure(&error, json);
-            ExitCode::from(error.reason().exit().code())
+    let exit = ended.unwrap_or_else(|error| {
+        output::failure(&error, json);
+        error.reason().exit()
+    });
+    ExitCode::from(output::end(exit).code())
+}
+
+/// Prints help or the version, or what is wrong with the command line.
+pub fn explain_usage(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
+    let exit = match error.exit_code() {
+        0 => {
+            storage::report::note(printed);
+            output::end(Exit::Done)
         }
-    }
+        _ => Exit::Usage,
+    };
+    ExitCode::from(exit.code())
 }
 
 fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerError> {

@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write};
 
-use formats::reason::Exit;
+use formats::reason::{Exit, Reason};
 use serde_json::{Map, Value, json};
 use storage::log::printable;
+use storage::report::line;
 
 use super::warn_of_example_keys;
 use crate::commands::{Report, StageReport};
@@ -128,9 +129,16 @@ fn chain(error: &SignerError) -> String {
     text
 }
 
-/// A line on stdout. A reader that went away is no failure of what was done.
-fn line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// How a command ends: a report that did not arrive is no success, whatever was done.
+pub(super) fn end(exit: Exit) -> Exit {
+    let Some(error) = storage::report::lost() else { return exit };
+    let reason = Reason::ReportLost;
+    say(&format!("error[{reason}]: write to standard output: {error}"));
+    say("  hint: what the command did is done; do not repeat it before you have looked");
+    match exit {
+        Exit::Done | Exit::Nothing => reason.exit(),
+        failed => failed,
+    }
 }
 
 /// A line on stderr. A log that is full or gone changes no outcome, as the panic of `eprintln!` would.

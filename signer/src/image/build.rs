@@ -122,14 +122,22 @@ pub fn build(
         let (jobs, work) = sync_channel::<Job>(depth);
         let (promises, results) = sync_channel::<Promise<Packed>>(depth);
         let work = Arc::new(Mutex::new(work));
-        for _ in 0..options.threads.get() {
+        for running in 0..options.threads.get() {
             let work = Arc::clone(&work);
-            scope.spawn(move || work_off(&work, options.level));
+            let worker = move || work_off(&work, options.level);
+            match thread::Builder::new().spawn_scoped(scope, worker) {
+                Err(error) if running == 0 => return Err(ImageError::Threads(error)),
+                // With fewer of them it takes longer.
+                Err(_) => break,
+                Ok(_) => {}
+            }
         }
         // Only the workers hold it now: when they are gone, the reader notices.
         drop(work);
         let groups = jobs.clone();
-        let reader = scope.spawn(move || read(source, len, &jobs, &promises));
+        let reader = thread::Builder::new()
+            .spawn_scoped(scope, move || read(source, len, &jobs, &promises))
+            .map_err(ImageError::Threads)?;
         let writer = Writer {
             raw: Algorithm::Sha256.hasher(),
             raw_size: 0,

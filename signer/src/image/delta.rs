@@ -229,16 +229,21 @@ pub fn build(
         let next = AtomicUsize::new(0);
         let done: Mutex<BTreeMap<usize, Result<Made, ImageError>>> = Mutex::default();
         thread::scope(|scope| {
-            for _ in 0..options.threads.get().min(batch.len()) {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(group) = batch.get(number) else { return };
-                        let made = make(base, image, group, options.level);
-                        done.lock().unwrap_or_else(PoisonError::into_inner).insert(number, made);
-                    }
-                });
+            let work = || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(group) = batch.get(number) else { return };
+                    let made = make(base, image, group, options.level);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(number, made);
+                }
+            };
+            for _ in 1..options.threads.get().min(batch.len()) {
+                // With fewer of them it takes longer; this thread works in any case.
+                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
             }
+            work();
         });
         let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (made, group) in done.into_values().zip(batch) {

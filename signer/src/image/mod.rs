@@ -76,6 +76,9 @@ pub enum ImageError {
         /// The file.
         path: PathBuf,
     },
+    /// The system starts no thread that the work needs.
+    #[error("the system starts no more threads")]
+    Threads(#[source] io::Error),
     /// Reading failed in the middle.
     #[error("read image at byte {offset}")]
     Read {
@@ -138,6 +141,7 @@ impl ImageError {
     pub fn reason(&self) -> Reason {
         match self {
             ImageError::Write(_) => Reason::StoreIo,
+            ImageError::Threads(_) => Reason::ResourceLimit,
             ImageError::ChunkList(_) | ImageError::Delta(_) => Reason::MetaLimit,
             ImageError::ReadBase { .. } => Reason::StoreIo,
             ImageError::Base => Reason::HashMismatch,

@@ -2,16 +2,13 @@
 //!
 //! Each role's metadata carries its own period, so that every later signature of it lasts as long
 //! without anybody repeating a flag, on whichever machine it is made. The member is signed like
-//! all others and ignored by nodes.
+//! all others; nodes read from it when the metadata was signed.
 
 use std::collections::BTreeMap;
 
 use formats::json::{Object, Value};
+pub use formats::tuf::PERIOD_MEMBER;
 use formats::tuf::{OFFLINE, OfflineRule, Role, UnixTime};
-
-/// Member of signed metadata: seconds from signing to expiry (tuf-on-ci keeps the like in
-/// `x-tuf-on-ci-expiry-period`).
-pub const PERIOD_MEMBER: &str = "x-racklet-expiry-period";
 
 const DAY: u64 = 86_400;
 /// 10 years: longer than hardware is supported, and a typing error beyond it.

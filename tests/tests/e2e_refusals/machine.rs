@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use formats::reason::Reason;
-use racklet_tests::rig::{Before, CLEAR, Flags, confirmed};
+use racklet_tests::rig::{Before, CLEAR, Done, Flags, confirmed};
 
 use super::Offered;
 
@@ -266,6 +266,61 @@ fn damaged_state() {
         before.untouched(&it.node, "MSBF");
     }
     it.node.update(&[], "a");
+}
+
+/// Flips a bit in the middle of both copies of a record.
+fn damage(it: &Offered, name: &str) {
+    for copy in [0, 1].map(|n| it.node.state().join(format!("{name}.{n}"))) {
+        let mut bytes = fs::read(&copy).expect("read a copy");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(copy, bytes).expect("write a copy");
+    }
+}
+
+/// The arguments of the command that an error advises, after `update-agent`.
+fn advised(done: &Done) -> Vec<String> {
+    let advice = done.stderr.split_once("`update-agent ").expect("a command is advised").1;
+    let command = advice.split_once('`').expect("the command ends").0;
+    command.split(' ').map(str::to_owned).collect()
+}
+
+/// What the error says is done, word for word, and the node updates.
+#[test]
+fn the_advice_for_damaged_trust_ends_with_a_node_that_updates() {
+    let it = Offered::new();
+    let root = it.world.path("root.json").display().to_string();
+    let asks: [&[&str]; 3] = [&["check"], &["apply"], &["doctor"]];
+    for (record, advice) in [("trust", "reset --yes"), ("root", "reset --yes --root FILE")] {
+        if record == "root" {
+            let _enrolled = it.node.agent(&["reset", "--yes", "--root", &root]).ok();
+        }
+        let _checked = it.node.agent(&["check"]).finish();
+        damage(&it, record);
+        for ask in asks {
+            let said = it.node.agent_in_words(ask).finish();
+            let all = format!("{}{}", said.stderr, said.text());
+            assert!(all.contains(&format!("`update-agent {advice}`")), "{record}: {all}");
+            assert_eq!(said.code, 23, "{record}: {all}");
+        }
+        let said = it.node.agent(&["apply"]).finish();
+        assert!(said.stderr.contains("error[store_corrupt]"), "{record}: {}", said.output());
+        let command = advised(&said);
+        let command: Vec<&str> =
+            command.iter().map(|word| if word == "FILE" { &root } else { &**word }).collect();
+        let _mended = it.node.agent(&command).ok();
+        let _checked = it.node.agent(&["check"]).ok();
+    }
+    it.recovers();
+}
+
+#[test]
+fn nothing_verified_is_no_success() {
+    let it = Offered::new();
+    // The factory wrote slot a; the agent knows nothing of either.
+    it.node.agent(&["verify"]).finish().refused(Reason::BootRecord);
+    it.recovers();
+    let _verified = it.node.agent(&["verify"]).ok();
 }
 
 #[test]

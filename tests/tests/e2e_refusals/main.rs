@@ -7,6 +7,7 @@
 //! | [`trust`] | how it is signed: expiry, thresholds, older metadata |
 //! | [`content`] | the bytes: damaged chunks, hostile bundles |
 //! | [`machine`] | the node: booted slot, devices, permissions, damaged state, its clock |
+//! | [`resources`] | the system: no more descriptors, memory, threads, bytes; nobody reads the report |
 //! | [`interrupted`] | what else goes on: a second agent, `kill -9` |
 //!
 //! [`resigned`] makes what only somebody with keys can publish.
@@ -16,6 +17,7 @@ mod interrupted;
 mod machine;
 mod release;
 mod resigned;
+mod resources;
 mod trust;
 
 use racklet_tests::rig::{Before, Node, Release, World};

@@ -1,7 +1,10 @@
 //! How it is signed, and when.
 
+use std::fs;
+
 use formats::reason::Reason;
-use racklet_tests::rig::{Before, Node, Repository, World, tool};
+use racklet_tests::rig::{Before, HARDWARE, Node, PRODUCT, Repository, World, program, tool};
+use update_core::chooser::{Approved, Machine, Proof, Trailer, approve, place};
 
 use super::{Offered, resigned};
 
@@ -124,4 +127,71 @@ fn older_metadata() {
     new.agent(&["apply", &mixed.reference()]).finish().refused(Reason::HashMismatch);
     before_new.untouched(&new, "SBF");
     before.untouched(&it.node, "MSBF");
+}
+
+/// What a chooser with that root makes of slot b.
+fn chooser_says(node: &Node, root: &[u8]) -> Approved {
+    let content = node.disk.content("root-b", 12 << 20);
+    let len = content.len() as u64;
+    let (_, trailer_at) = place(0, len, 0).expect("room for a trailer");
+    let trailer = Trailer::parse(&content[trailer_at as usize..]).expect("a trailer");
+    let (at, _) = place(u64::from(trailer.len), len, 0).expect("room for the proof");
+    let bytes = &content[at as usize..][..trailer.len as usize];
+    let proof = Proof::from_bytes(bytes).expect("a proof");
+    let (hardware, component) = ([HARDWARE.to_owned()], "os".parse().expect("a name"));
+    let machine = Machine { product: PRODUCT, hardware: &hardware, component: &component };
+    approve(&proof, root, machine).expect("the chooser boots it")
+}
+
+/// Firmware with root 1, an image with root 3: what is written is what that firmware boots. With
+/// firmware of another repository, nothing is written.
+#[test]
+fn what_the_chooser_would_refuse_is_refused_before_anything_is_written() {
+    let world = World::with_repository();
+    let v1 = world.publish_stable("1.0.0", 1);
+    let firmware = fs::read(world.path("root.json")).expect("read root 1");
+    for (old, new) in [("timestamp", "timestamp-2"), ("timestamp-2", "timestamp-3")] {
+        let key = |name: &str, ending| world.path(&format!("keys/{name}{ending}"));
+        let _made = program("signer").args(["key", "new", "--out"]).arg(key(new, "")).ok();
+        let revoke = world.signer(&["revoke"]).arg(key(old, ".pub"));
+        let _replaced = revoke.arg("--replace").arg(key(new, ".pub")).ok();
+    }
+    let v2 = world.release("1.1.0", 2);
+    let _done = world.publish(&v2, &["--channel", "stable", "--verity", "os"]);
+    fs::copy(world.path("keys/root.json"), world.path("root.json")).expect("a newer image");
+    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
+    node.reconfigure("tries = 3", "tries = 3\nverity = true");
+
+    let other = World::with_repository();
+    fs::copy(other.path("root.json"), node.path("chooser.json")).expect("another firmware");
+    let table = "[chooser]\nroot = \"chooser.json\"\n\n[slots.a]";
+    node.reconfigure("[slots.a]", table);
+    let before = Before::of(&node, "a");
+    let done = node.agent(&["apply"]).finish();
+    done.refused(Reason::MetaType);
+    assert!(done.stderr.contains("the chooser would refuse this release"), "{}", done.output());
+    assert!(done.stderr.contains("docs/vm.md"), "a hint: {}", done.output());
+    before.untouched(&node, "SBF");
+
+    node.reconfigure(table, "[slots.a]");
+    let report = node.apply(&[]);
+    assert_eq!(report["version"], "1.1.0", "{report}");
+    let newest = fs::read(world.path("root.json")).expect("read root 3");
+    for root in [firmware, newest] {
+        assert_eq!(chooser_says(&node, &root).version().as_str(), "1.1.0");
+    }
+}
+
+/// A clock that was a day ahead for one check: the right time is right again at once.
+#[test]
+fn a_clock_that_was_ahead_locks_nobody_out() {
+    let it = Offered::new();
+    let at = |clock: &str| tool("faketime", "faketime").args(["-f", clock]);
+    let _ahead = it.node.agent(&["check"]).under(at("+20h")).ok();
+    let doctor = it.node.agent_in_words(&["doctor"]).finish();
+    assert!(doctor.text().contains("at the last check it said"), "{}", doctor.output());
+    let _right = it.node.agent(&["check"]).ok();
+    // Before what was signed, beyond what clocks differ by.
+    it.node.agent(&["check"]).under(at("-20m")).finish().refused(Reason::ClockUntrusted);
+    it.recovers();
 }

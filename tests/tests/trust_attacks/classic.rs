@@ -126,6 +126,61 @@ fn case_07_one_rotated_online_key_makes_both_forgotten() {
     }
 }
 
+/// TUF forgets the snapshot with the timestamp, and with it which targets it listed; those targets
+/// are still there, and their keys are still good.
+#[test]
+fn new_timestamp_keys_take_no_targets_back() {
+    // Which online role is rotated, and whether targets may go back with it (TUF 5.3.11, (3)).
+    for (role, may) in [(Role::Timestamp, false), (Role::Snapshot, true)] {
+        let (mut repo, mut node) = settled();
+        let old = repo.targets(&Role::Targets).clone();
+        repo.publish(&[Role::Targets]);
+        recovers(&mut node, &repo);
+        repo.rekey(&role, 1, &[ForgeKey::new(40)]);
+        *repo.targets(&Role::Targets) = old;
+        repo.issue(&Role::Targets);
+        repo.publish(&[Role::Root, Role::Snapshot]);
+        if may {
+            let set = node.refresh(&repo).unwrap();
+            assert_eq!(set.targets().header.version, 2);
+            continue;
+        }
+        let error = refuses(&mut node, &repo, Reason::VersionRollback, &[Role::Targets]);
+        let expected = TrustError::Rollback { role: Role::Targets, offered: 2, trusted: 3 };
+        assert_eq!(error, expected);
+        // Nor at the next run, which finds the new root stored.
+        refuses(&mut node, &repo, Reason::VersionRollback, ALL);
+        repo.header(&Role::Targets).version = 3;
+        repo.publish(&[Role::Targets]);
+        recovers(&mut node, &repo);
+    }
+}
+
+#[test]
+fn new_timestamp_keys_take_no_delegated_targets_back() {
+    for (role, may) in [(Role::Timestamp, false), (Role::Snapshot, true)] {
+        let (mut repo, mut node) = settled();
+        let team = repo.delegate(&Role::Targets, "team", &["team/*"]);
+        repo.add_target(&team, "team/1", b"first");
+        repo.publish(&[Role::Targets, team.clone()]);
+        let old = repo.targets(&team).clone();
+        repo.publish(&[team.clone()]);
+        node.find(&repo, "team/1").unwrap();
+        repo.rekey(&role, 1, &[ForgeKey::new(40)]);
+        *repo.targets(&team) = old;
+        repo.issue(&team);
+        repo.publish(&[Role::Root, Role::Snapshot]);
+        match node.find(&repo, "team/1") {
+            Ok(_) => assert!(may),
+            Err(error) => {
+                assert!(!may);
+                let expected = TrustError::Rollback { role: team, offered: 1, trusted: 2 };
+                assert_eq!(error, expected);
+            }
+        }
+    }
+}
+
 #[test]
 fn case_08_freeze_is_noticed_at_the_expiry_of_each_role() {
     for role in Role::TOP_LEVEL {

@@ -1,7 +1,7 @@
 //! Clocks that are wrong, step and jump.
 
 use formats::reason::Reason;
-use formats::tuf::{Role, UnixTime};
+use formats::tuf::{PERIOD_MEMBER, Role, UnixTime};
 use racklet_tests::forge::{DAY, Forge, NOW, Node};
 use update_core::trust::TrustError;
 
@@ -48,24 +48,68 @@ fn case_84_a_spoofed_jump_forward_does_not_stick() {
     }
     node.clock.system = NOW.plus(60);
     recovers(&mut node, &repo);
-    // A jump within the life of everything moves known time, by less than that life.
+    // Nor does a jump within the life of everything: the clock proves nothing.
     node.clock.system = NOW.plus(DAY - 1);
     recovers(&mut node, &repo);
-    assert_eq!(node.stored.known_time, NOW.plus(DAY - 1));
+    assert_eq!(node.stored.known_time, NOW);
     node.clock.system = NOW.plus(60);
-    refuses(&mut node, &repo, Reason::ClockUntrusted, ALL);
-    node.clock.system = NOW.plus(DAY - 1);
     recovers(&mut node, &repo);
+}
+
+/// Known time is when the newest metadata was signed, as it says itself; a signer whose clock is
+/// ahead moves it no further than the node's.
+#[test]
+fn case_84_known_time_rises_on_signed_evidence() {
+    let (mut repo, mut node) = settled();
+    let hour = 3600;
+    let mut sign = |node: &mut Node, signed: i64, clock: i64| {
+        repo.header(&Role::Timestamp).expires = NOW.plus(signed + DAY);
+        repo.publish(&[Role::Timestamp]);
+        node.clock.system = NOW.plus(clock);
+        recovers(node, &repo);
+        node.stored.known_time
+    };
+    assert_eq!(sign(&mut node, 6 * hour, 7 * hour), NOW.plus(6 * hour));
+    // Signed before what is known, and by a clock that is ahead.
+    assert_eq!(sign(&mut node, 3 * hour, 8 * hour), NOW.plus(6 * hour));
+    assert_eq!(sign(&mut node, 20 * hour, 9 * hour), NOW.plus(9 * hour));
+    assert_eq!(sign(&mut node, 12 * hour, 30 * hour), NOW.plus(12 * hour), "the node's is ahead");
+    node.clock.system = NOW.plus(12 * hour - 5 * 60 - 1);
+    refuses(&mut node, &repo, Reason::ClockUntrusted, ALL);
+}
+
+/// Metadata of other tools may not say when it was signed: then it proves no time.
+#[test]
+fn case_84_without_a_period_nothing_is_proven() {
+    let (mut repo, _) = settled();
+    repo.root.unknown.clear();
+    repo.timestamp.unknown.clear();
+    repo.snapshot.unknown.clear();
+    repo.targets(&Role::Targets).unknown.clear();
+    repo.publish(&[Role::Root, Role::Targets]);
+    for period in [None, Some(0), Some(-DAY), Some(i64::MAX), Some(i64::MIN)] {
+        if let Some(period) = period {
+            repo.timestamp.unknown.insert(PERIOD_MEMBER.to_owned(), period.into());
+            repo.publish(&[Role::Timestamp]);
+        }
+        let mut node = Node::of(&repo);
+        recovers(&mut node, &repo);
+        assert_eq!(node.stored.known_time, UnixTime::EPOCH, "{period:?}");
+    }
 }
 
 #[test]
 fn case_84_only_a_complete_update_moves_known_time() {
     let (mut repo, mut node) = settled();
+    repo.header(&Role::Timestamp).expires = NOW.plus(DAY / 2 + DAY);
     repo.publish(&[Role::Targets]);
-    repo.served.remove("3.targets.json");
+    let targets = repo.served.remove("3.targets.json").unwrap();
     node.clock.system = NOW.plus(DAY / 2);
     node.refresh(&repo).unwrap_err();
     assert_eq!(node.stored.known_time, NOW);
+    repo.served.insert("3.targets.json".to_owned(), targets);
+    recovers(&mut node, &repo);
+    assert_eq!(node.stored.known_time, NOW.plus(DAY / 2));
 }
 
 #[test]
@@ -95,13 +139,13 @@ fn case_86_years_that_broke_others() {
         node.shipped_root = root;
         node.clock.system = last;
         recovers(&mut node, &repo);
-        assert_eq!(node.stored.known_time, last);
+        assert_eq!(node.stored.known_time, last.plus(1 - DAY), "when the timestamp was signed");
         node.clock.system = last.plus(1);
         refuses(&mut node, &repo, Reason::Expired, ALL);
     }
 }
 
-/// Known time alone is written once an hour, not at every poll.
+/// A poll that brings nothing new writes nothing.
 #[test]
 fn polling_spares_the_flash() {
     let (repo, mut node) = settled();
@@ -110,7 +154,7 @@ fn polling_spares_the_flash() {
         node.clock.system = NOW.plus(minute * 60);
         recovers(&mut node, &repo);
     }
-    assert_eq!(node.persisted.len(), 1);
+    assert_eq!(node.persisted.len(), 0);
 }
 
 /// A node that was off until everything expired catches up once the repository is fresh.

@@ -16,6 +16,7 @@ mod delegations;
 mod keys;
 mod offline;
 mod parser;
+mod proofs;
 mod properties;
 
 /// Every role of the top level.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The proof is the metadata with which the agent accepted the release, walked again from the root
-//! that the chooser carries. Expiry is judged by the time at which the agent did: a chooser has no
-//! clock it could trust, and a node that was off for a year must boot. What was current then stays
+//! that the chooser carries, in the module `walk`. Expiry is judged by the time at which the agent
+//! did: a chooser has no clock it could trust, and a node that was off for a year must boot. What was current then stays
 //! bootable until its slot is written again; a rollback is refused by the floor: the agent's, and where
 //! a TPM keeps it the chooser's, too ([`ChooserFloor`]).
 
@@ -20,16 +20,17 @@ use std::time::Duration;
 use formats::boot_record::{PerSlot, Slot};
 use formats::reason::Reason;
 use formats::release::{ComponentName, Summary, target_name};
-use formats::tuf::UnixTime;
+use formats::tuf::TufError;
 use formats::verity::Verity;
 use formats::version::Version;
 
 use crate::boot::{BootFlags, FlagEdit, select};
-use crate::trust::{Clock, Limits, Refresh, Reply, Stored, TrustError, run};
+use crate::trust::{TrustError, run};
 
 mod proof;
 mod round;
 mod told;
+mod walk;
 
 pub use proof::{Proof, Trailer, place};
 pub use round::{Refused, Round};
@@ -44,6 +45,20 @@ pub enum ProofError {
     /// Its metadata does not lead from the chooser's root to the release.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The proof has another root of the version that the chooser carries.
+    #[error("the slot's proof has a root version {version} that is not the chooser's")]
+    OtherRoot {
+        /// Their version.
+        version: u64,
+    },
+    /// The next root after those of the proof is the chooser's, and their keys did not sign it.
+    #[error("the roots of the slot's proof end at {last} and do not lead to the chooser's")]
+    Unconnected {
+        /// The newest of the proof.
+        last: u64,
+        /// Why.
+        source: TufError,
+    },
     /// The signed target is no release of this component and hardware.
     #[error("the signed target {target} {why}")]
     Target {
@@ -60,7 +75,23 @@ impl ProofError {
         match self {
             ProofError::Form(_) => Reason::MetaFormat,
             ProofError::Trust(error) => error.reason(),
+            ProofError::OtherRoot { .. } => Reason::MetaType,
+            ProofError::Unconnected { source, .. } => source.reason(),
             ProofError::Target { .. } => Reason::HwMismatch,
+        }
+    }
+
+    /// What the reader can do about it, where it is about the chooser's root.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            ProofError::Form(_) | ProofError::Target { .. } => None,
+            ProofError::Trust(_)
+            | ProofError::OtherRoot { .. }
+            | ProofError::Unconnected { .. } => Some(
+                "chooser.root is to be the root.json that is in the firmware; if it is, the \
+                     firmware needs a newer one, or one of this repository: see \"Which root the \
+                     chooser has\" in docs/vm.md",
+            ),
         }
     }
 }
@@ -102,22 +133,17 @@ pub struct Machine<'a> {
 }
 
 /// Walks a proof from the root the chooser carries to the tree it may boot.
+///
+/// Errors are what the chooser refuses the slot for; the agent asks before it writes the slot.
 pub fn approve(
     proof: &Proof,
-    shipped_root: &[u8],
+    chooser_root: &[u8],
     machine: Machine<'_>,
 ) -> Result<Approved, ProofError> {
-    let clock = Clock { system: proof.known_time, build: UnixTime::EPOCH };
-    let mut refresh = Refresh::begin(Stored::default(), shipped_root, clock, Limits::default())?;
-    let fetch = |wanted: &crate::trust::Fetch| match proof.files.get(&wanted.file_name) {
-        Some(bytes) if bytes.len() as u64 > wanted.max_len => Reply::TooLong,
-        Some(bytes) => Reply::Bytes(bytes.clone()),
-        None => Reply::NotFound,
-    };
-    let mut set = run(&mut refresh, fetch, |_| {})?;
+    let mut set = walk::walk(proof, chooser_root)?;
     let name = target_name(machine.product, &proof.version);
     let mut search = set.find_target(&name)?;
-    let signed = run(&mut search, fetch, |_| {})?;
+    let signed = run(&mut search, |wanted| walk::reply(proof, wanted), |_| {})?;
     let wrong = |why: &str| ProofError::Target { target: name.clone(), why: why.to_owned() };
     let custom = signed.file().custom.as_ref().ok_or_else(|| wrong("is no release"))?;
     let summary = Summary::parse_custom(&custom.to_bytes())

@@ -11,6 +11,10 @@ use crate::health::deserialize_period;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChooserConfig {
+    /// For the agent: the root.json that the chooser in the firmware has, so that nothing is written
+    /// that it would refuse. Every root of the repository from the first one on when absent. The
+    /// chooser itself has `trust.root`.
+    pub root: Option<PathBuf>,
     /// Kernel modules to load first, in this order, each with its parameters: `FILE [NAME=VALUE]…`.
     pub modules: Vec<String>,
     /// The hardware watchdog to arm before a slot is tried; none when empty.
@@ -34,6 +38,7 @@ pub struct ChooserConfig {
 impl Default for ChooserConfig {
     fn default() -> Self {
         ChooserConfig {
+            root: None,
             modules: Vec::new(),
             watchdog: "/dev/watchdog".into(),
             watchdog_timeout: Duration::from_secs(120),

@@ -47,13 +47,16 @@ fn answer(config: &FloorConfig, watchdog: &mut Watchdog) -> Tpm {
     let (tell, told) = channel();
     // On a thread of its own: a driver that hangs cannot be interrupted, only left behind. Passwords
     // are for making and raising counters; reading one needs none.
-    std::thread::spawn(move || {
+    let asked = std::thread::Builder::new().spawn(move || {
         let found = match Counter::open(&path, index, Keys::default()) {
             Ok(mut counter) => look(&mut counter),
             Err(error) => Tpm::Unusable(crate::error::chain_of(&error)),
         };
         let _nobody_waits = tell.send(found);
     });
+    if let Err(error) = asked {
+        return Tpm::Unusable(crate::exhausted::no_thread(&error).chain());
+    }
     let until = Instant::now() + ANSWER_WAIT;
     loop {
         watchdog.feed();

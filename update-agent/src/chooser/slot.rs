@@ -272,8 +272,12 @@ fn file_system(verity: &VerityDevice) -> Result<&'static str, AgentError> {
 
 impl From<ProofError> for AgentError {
     fn from(error: ProofError) -> Self {
-        let reason = error.reason();
-        AgentError::new(reason, crate::error::chain_of(&error))
+        let (reason, hint) = (error.reason(), error.hint());
+        let error = AgentError::new(reason, crate::error::chain_of(&error));
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 }
 

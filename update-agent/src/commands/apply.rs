@@ -1,9 +1,12 @@
 //! `plan` and `apply`.
 
 use formats::reason::{Exit, Reason};
+use formats::tuf::Role;
+use formats::version::Version;
 use serde_json::json;
-use update_core::chooser::{Proof, approve, place};
+use update_core::chooser::{Proof, ProofError, approve, place};
 use update_core::policy::Decision;
+use update_core::trust::TrustError;
 use update_core::update::{Outcome, Task, begin};
 
 use super::ApplyArgs;
@@ -69,25 +72,23 @@ fn wanted<'a>(
         &|digest| agent.state.chunk_list(digest),
     )?;
     let proof = match agent.config.boot.verity {
-        true => Some(proof(agent, &root, &mut trusted, &offer, &resolved)?),
+        true => Some(proof(agent, &mut trusted, &offer, &resolved)?),
         false => None,
     };
     Ok(Wanted { offer, resolved, sources, proof })
 }
 
-/// What a verifying chooser will ask for, asked before anything is written: the same walk from the
-/// same root, and whether it fits behind the image.
+/// What a verifying chooser will ask for, asked before anything is written: the same walk from its
+/// root, and whether it fits behind the image.
 fn proof(
     agent: &Agent,
-    root: &[u8],
     trusted: &mut Trusted<'_>,
     offer: &Offer,
     resolved: &Resolved,
 ) -> Result<Proof, AgentError> {
-    let proof = trusted.proof(root, &offer.signed.summary.version)?;
-    approve(&proof, root, machine(&agent.config)).map_err(|error| {
-        AgentError::from(error).context("the chooser would refuse this release")
-    })?;
+    let version = &offer.signed.summary.version;
+    let proof = approved_proof(agent, trusted, version)
+        .map_err(|error| error.context("the chooser would refuse this release"))?;
     let component = &agent.config.boot.component;
     let slot = agent.disk.booted()?.other();
     let capacity = agent.disk.capacities(slot)?.get(component).copied().unwrap_or(0);
@@ -97,6 +98,33 @@ fn proof(
         let text = format!("slot {slot} has no room for the release's proof behind the image");
         return Err(AgentError::new(Reason::SlotSize, text).hint("make the slots larger by a MiB"));
     }
+    Ok(proof)
+}
+
+/// The proof of a release, once the chooser's root has led to it. Where `chooser.root` does not say
+/// which one that is, every root the firmware could have had: from the first one on.
+fn approved_proof(
+    agent: &Agent,
+    trusted: &mut Trusted<'_>,
+    version: &Version,
+) -> Result<Proof, AgentError> {
+    let machine = machine(&agent.config);
+    if let Some(root) = agent.chooser_root()? {
+        let proof = trusted.proof(trust::root_version(&root)?, version)?;
+        approve(&proof, &root, machine)?;
+        return Ok(proof);
+    }
+    let proof = trusted.proof(1, version)?;
+    let first = Role::Root.file_name(Some(1));
+    let root = proof.files.get(&first).map_or(&[][..], Vec::as_slice);
+    let approved = approve(&proof, root, machine);
+    approved.map_err(|error| match error {
+        // It is the source's, no file of this node.
+        ProofError::Trust(TrustError::ShippedRoot { source }) => {
+            TrustError::Refused { file: first, source }.into()
+        }
+        error => error,
+    })?;
     Ok(proof)
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use update_core::chooser::ChooserFloor;
 use update_core::floor::Guarantee;
 use update_core::policy::shared_id;
-use update_core::trust::{Clock, Limits, Refresh, Stored};
+use update_core::trust::{CLOCK_TOLERANCE, Clock, Limits, Refresh, Stored};
 use update_core::update::stand;
 
 use super::offer::sources;
@@ -22,7 +22,7 @@ use crate::boot::BootControl as _;
 use crate::config::Backend;
 use crate::error::{AgentError, Because as _};
 use crate::health::{self, Probe};
-use crate::output::Output;
+use crate::output::{Output, time};
 use crate::source::TufState;
 use crate::trust;
 
@@ -171,7 +171,16 @@ fn root_in_use(agent: &Agent) -> Result<String, AgentError> {
 
 fn clock(agent: &Agent) -> Answer {
     let stored = agent.state.trust()?;
-    update_core::trust::start_time(trust::clock(agent.state.now()), stored.known_time)?;
+    let now = agent.state.now();
+    update_core::trust::start_time(trust::clock(now), stored.known_time)?;
+    // No proof: what it said then may have been wrong.
+    let last = agent.state.report().last_success.unwrap_or_default();
+    if last > now.saturating_add(CLOCK_TOLERANCE.unsigned_abs()) {
+        let (last, now) = (time(last), time(now));
+        let text =
+            format!("it says {now}, and at the last check it said {last}: see that it is set");
+        return Ok((Level::Weak, text));
+    }
     good("not behind what is known to have happened")
 }
 

@@ -217,12 +217,27 @@ pub struct MapRootArgs {
 pub fn run(cli: &Cli) -> Exit {
     start_log(cli);
     let output = if cli.json { Output::JSON } else { Output::TEXT };
+    output.end(run_to(cli, output))
+}
+
+/// Prints help or the version, or what is wrong with the command line.
+pub fn explain_usage(error: &clap::Error) -> Exit {
+    let printed = error.print().and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
+    match error.exit_code() {
+        0 => {
+            storage::report::note(printed);
+            Output::TEXT.end(Exit::Done)
+        }
+        _ => Exit::Usage,
+    }
+}
+
+fn run_to(cli: &Cli, output: Output) -> Exit {
     if let Command::Completions { shell } = &cli.command {
         let mut command = <Cli as clap::CommandFactory>::command();
         let mut script = Vec::new();
         clap_complete::generate(*shell, &mut command, "update-agent", &mut script);
-        // A reader that went away (`| head`) has what it wanted.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
+        storage::report::print(&script);
         return Exit::Done;
     }
     // An initramfs has no configuration: the chooser's word is all that counts.

@@ -386,6 +386,11 @@ pub(super) fn verify(agent: &Agent, args: VerifyArgs, output: Output) -> Result<
             good.push(json!({ "slot": slot, "component": component.name }));
         }
     }
+    if good.is_empty() {
+        let text = "neither slot holds anything this agent wrote: nothing was verified";
+        return Err(AgentError::new(Reason::BootRecord, text)
+            .hint("a slot can be compared once an update has written it"));
+    }
     let text = match good.len() {
         1 => "1 image is exactly what was signed".to_owned(),
         images => format!("{images} images are exactly what was signed"),

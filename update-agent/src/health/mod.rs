@@ -380,13 +380,18 @@ pub fn run(
 /// All checks at once; the failures in the order of the configuration.
 fn run_round(checks: &[Check], sources: &[SourceConfig], left: Duration) -> Vec<Failure> {
     thread::scope(|scope| {
+        let ask = |check: &Check| probe::run(&check.probe, sources, check.timeout.min(left));
         let running: Vec<_> = checks
             .iter()
-            .map(|check| scope.spawn(|| probe::run(&check.probe, sources, check.timeout.min(left))))
+            .map(|check| thread::Builder::new().spawn_scoped(scope, move || ask(check)))
             .collect();
-        let ended = running.into_iter().map(|thread| {
+        let ended = running.into_iter().zip(checks).map(|(thread, check)| match thread {
             // A check that panics is a defect of ours, and no proof of health.
-            thread.join().unwrap_or_else(|_| Err("the check itself crashed".to_owned()))
+            Ok(thread) => {
+                thread.join().unwrap_or_else(|_| Err("the check itself crashed".to_owned()))
+            }
+            // A machine without a thread to spare is no unhealthy one: one after another then.
+            Err(_) => ask(check),
         });
         checks
             .iter()

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use storage::watchdog::Watchdog;
 
 use super::HealthConfig;
+use crate::exhausted::no_thread;
 
 /// A watchdog over a trial, or none.
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ impl Watch {
         let end = Instant::now() + left;
         let (done, finished) = mpsc::channel::<()>();
         thread::scope(|scope| {
-            scope.spawn(move || {
+            let feeding = thread::Builder::new().spawn_scoped(scope, move || {
                 while Instant::now() < end {
                     let wait = period.min(end.saturating_duration_since(Instant::now()));
                     match finished.recv_timeout(wait) {
@@ -48,6 +49,9 @@ impl Watch {
                     }
                 }
             });
+            if let Err(error) = feeding {
+                tracing::error!("the watchdog is not fed: {}", no_thread(&error));
+            }
             let result = checks();
             drop(done);
             result
@@ -74,7 +78,7 @@ pub fn rest(config: &HealthConfig, daemon: bool) {
         if !never_stops(path) {
             Watch::arm(config).disarm();
         } else if daemon && let Some(mut dog) = open(path, config.watchdog_timeout) {
-            thread::spawn(move || {
+            let feeding = thread::Builder::new().spawn(move || {
                 loop {
                     thread::sleep(dog.timeout() / 3);
                     if let Err(error) = dog.feed() {
@@ -82,6 +86,9 @@ pub fn rest(config: &HealthConfig, daemon: bool) {
                     }
                 }
             });
+            if let Err(error) = feeding {
+                tracing::error!("the watchdog is not fed: {}", no_thread(&error));
+            }
         }
     });
 }

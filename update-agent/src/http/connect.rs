@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -272,14 +273,22 @@ async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, HttpError> {
     if let Ok(ip) = origin.host().parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, origin.port())]);
     }
-    match tokio::net::lookup_host((origin.host(), origin.port())).await {
+    let name = (origin.host().to_owned(), origin.port());
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // Of our own: tokio's panics where the system starts no thread. A hanging one is left behind.
+    let asked = std::thread::Builder::new().spawn(move || {
         // Eight: a name with more addresses is tried no longer.
-        Ok(found) => Ok(found.take(8).collect()),
-        Err(error) => Err(HttpError::Unreachable {
-            origin: origin.to_string(),
-            why: format!("its name cannot be resolved: {error}"),
-        }),
-    }
+        let found = name.to_socket_addrs().map(|found| found.take(8).collect());
+        let _nobody_waits = tell.send(found);
+    });
+    let found = match asked {
+        Ok(_) => told.await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())),
+        Err(error) => Err(error),
+    };
+    found.map_err(|error| HttpError::Unreachable {
+        origin: origin.to_string(),
+        why: format!("its name cannot be resolved: {error}"),
+    })
 }
 
 /// What an error of the connection means: HTTP broken, or the connection gone.

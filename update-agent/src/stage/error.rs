@@ -1,5 +1,7 @@
 //! Why an image was not staged.
 
+use std::io;
+
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::block::DeviceError;
@@ -128,6 +130,9 @@ pub enum StageError {
     /// What might have been reused is too large to be indexed.
     #[error("index: {0}")]
     Index(String),
+    /// The system starts no thread that the work needs.
+    #[error("the system starts no more threads")]
+    Thread(#[source] io::Error),
     /// The progress could not be recorded.
     #[error("record how far the slot is written")]
     Journal(#[source] Box<AgentError>),
@@ -152,6 +157,7 @@ impl StageError {
             StageError::Fetch { source, .. } => source.reason(),
             StageError::LeftOut { .. } => Reason::LengthMismatch,
             StageError::NoSource { .. } => Reason::Unreachable,
+            StageError::Thread(_) => Reason::ResourceLimit,
             StageError::Journal(error) => error.reason(),
         }
     }

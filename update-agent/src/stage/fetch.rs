@@ -77,18 +77,28 @@ pub(super) fn fetch(
     }
     thread::scope(|scope| {
         let unpackers = if line.alone { threads.get() } else { 1 };
-        for _ in 0..unpackers {
-            scope.spawn(|| line.unpack());
-        }
+        let unpack = started(scope, unpackers, || line.unpack());
         let finishers = if line.alone { 0 } else { threads.get() };
-        for _ in 0..finishers {
-            scope.spawn(|| line.finish());
-        }
-        let result = line.fetch(sources);
+        let finish = started(scope, finishers, || line.finish());
+        let result = unpack.and(finish).and_then(|()| line.fetch(sources));
         queue.close();
         chunks.close();
         result
     })
+}
+
+/// Starts as many workers as the system allows, and at least one where any are wanted.
+fn started<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    wanted: usize,
+    work: impl Fn() + Copy + Send + 'scope,
+) -> Result<(), StageError> {
+    for running in 0..wanted {
+        if let Err(error) = thread::Builder::new().spawn_scoped(scope, work) {
+            return if running == 0 { Err(StageError::Thread(error)) } else { Ok(()) };
+        }
+    }
+    Ok(())
 }
 
 /// What fetcher and workers share.

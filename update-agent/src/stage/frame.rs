@@ -52,6 +52,10 @@ impl FrameError {
     pub fn reason(&self) -> Reason {
         match self {
             FrameError::Short | FrameError::Long => Reason::LengthMismatch,
+            // zstd has its own allocator, and a name for that alone.
+            FrameError::Damaged(error) if error.to_string().contains("not enough memory") => {
+                Reason::ResourceLimit
+            }
             _ => Reason::Decompress,
         }
     }

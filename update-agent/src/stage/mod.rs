@@ -292,12 +292,16 @@ impl Staging<'_> {
     ) {
         let ledger = self.ledger;
         thread::scope(|scope| {
-            scope.spawn(move || {
+            let working = thread::Builder::new().spawn_scoped(scope, move || {
                 let _finish = Finish(ledger);
                 if let Err(error) = work() {
                     ledger.fail(error);
                 }
             });
+            if let Err(error) = working {
+                let _finish = Finish(ledger);
+                ledger.fail(StageError::Thread(error));
+            }
             let _stop = StopOnPanic(ledger);
             while let Some(next_chunk) = ledger.wait_until_due() {
                 let flushed = self

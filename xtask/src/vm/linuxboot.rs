@@ -41,10 +41,10 @@ const MODULES: &[&str] = &[
 const WATCHDOG: u64 = 30;
 
 /// The chooser's initramfs: the agent as `/init`, its configuration, the trust root, modules.
-fn firmware(world: &World, file: &Path, settings: &str) -> Result<()> {
+fn firmware(world: &World, root: &[u8], file: &Path, settings: &str) -> Result<()> {
     let mut tree = Tree::default();
     tree.copy("init", world.agent_file())?;
-    tree.file("etc/update-agent/root.json", world.trust_root()?);
+    tree.file("etc/update-agent/root.json", root);
     let mut modules = Vec::new();
     for module in world.tools.modules(false, MODULES)? {
         let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -63,6 +63,8 @@ pub(super) struct Board<'a> {
     world: &'a World,
     dir: PathBuf,
     pub(super) disk: Disk,
+    /// Of the chooser.
+    settings: String,
     boots: u32,
     /// Further arguments of QEMU.
     pub(super) devices: Vec<String>,
@@ -83,9 +85,16 @@ impl<'a> Board<'a> {
         setup: &Setup<'_>,
         settings: &str,
     ) -> Result<Self> {
-        firmware(world, &dir.join("chooser.cpio"), settings)?;
         let disk = world.disk(dir, setup)?;
-        Ok(Board { world, dir: dir.to_owned(), disk, boots: 0, devices: Vec::new() })
+        let (dir, settings) = (dir.to_owned(), settings.to_owned());
+        let board = Board { world, dir, disk, settings, boots: 0, devices: Vec::new() };
+        board.fit(&world.trust_root()?)?;
+        Ok(board)
+    }
+
+    /// Gives the machine firmware with that trust root.
+    pub(super) fn fit(&self, root: &[u8]) -> Result<()> {
+        firmware(self.world, root, &self.dir.join("chooser.cpio"), &self.settings)
     }
 
     pub(super) fn power_on(&mut self, life: u64) -> Result<Machine> {

@@ -22,6 +22,7 @@ mod power;
 mod qmp;
 mod rack;
 mod recorded;
+mod roots;
 mod small;
 mod tools;
 mod tree;
@@ -137,6 +138,7 @@ fn cells() -> Vec<Cell> {
         loaders::CELLS,
         flash::CELLS,
         linuxboot::CELLS,
+        roots::CELLS,
         floor::CELLS,
     ]
     .concat()

@@ -2,9 +2,15 @@
 //!
 //! A node's clock may start in 1970, jump, or be set by whoever answers NTP. Time that was
 //! proven is remembered: *known time* is the latest of the build time of this program and the
-//! start of the last update in which every document was verified and not yet expired. So it
-//! moves only on verified metadata, and never past the expiry of a signed document: a clock
-//! spoofed forward is undone by the right time after at most the life of one timestamp.
+//! moments at which the metadata of a complete update was signed, by its own signed word
+//! ([`Header::signed_at`](formats::tuf::Header::signed_at)). The node's clock proves nothing: known
+//! time never follows it, or a clock that was ahead for an hour would make the right time look wrong
+//! for an hour. It never passes the clock either, or a signer whose clock is ahead would lock out
+//! every node.
+//!
+//! So a clock that is set back is noticed when it is set back before what was signed last, which a
+//! repository signs again every few hours. Metadata that does not say when it was signed proves no
+//! time.
 
 use formats::tuf::UnixTime;
 
@@ -39,9 +45,42 @@ pub fn start_time(clock: Clock, stored: UnixTime) -> Result<UnixTime, TrustError
     Ok(clock.system.max(known))
 }
 
+/// Known time after an update that began at `now` and verified completely; `signed` are the moments
+/// at which its documents were signed, of those that say so.
+pub(super) fn proven_time(
+    known: UnixTime,
+    now: UnixTime,
+    signed: impl IntoIterator<Item = UnixTime>,
+) -> UnixTime {
+    signed.into_iter().fold(known, |known, moment| known.max(moment.min(now)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn known_time_follows_what_was_signed_and_never_the_clock() {
+        let hour = 3600;
+        let now = 1_800_000_000;
+        // name, known, now, signed, known afterwards
+        let rows: [(&str, i64, i64, &[i64], i64); 9] = [
+            ("first run", 0, now, &[now - hour, now - 9 * hour], now - hour),
+            ("the order is no matter", 0, now, &[now - 9 * hour, now - hour], now - hour),
+            ("nothing says when it was signed", now - hour, now, &[], now - hour),
+            ("84: the clock is hours ahead", 0, now + 9 * hour, &[now - hour], now - hour),
+            ("84: the clock is decades ahead", 0, 1 << 32, &[now - hour], now - hour),
+            ("the signer's clock is ahead", 0, now, &[now + hour], now),
+            ("both are", 0, now + hour, &[now + 2 * hour], now + hour),
+            ("an older state by an offline statement", now, now, &[now - hour], now),
+            ("what was known is later than the clock", now + hour, now, &[now], now + hour),
+        ];
+        for (name, known, now, signed, expected) in rows {
+            let t = UnixTime::from_secs;
+            let found = proven_time(t(known), t(now), signed.iter().map(|&secs| t(secs)));
+            assert_eq!(found, t(expected), "{name}");
+        }
+    }
 
     #[test]
     fn the_clock_is_believed_unless_it_is_behind() {

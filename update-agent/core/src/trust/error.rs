@@ -234,11 +234,12 @@ impl TrustError {
                 "install the root.json the repository's owner gave out"
             }
             TrustError::StoredRoot { .. } => {
-                "the trusted state is damaged: run `update-agent doctor`"
+                "the trusted state is damaged: run `update-agent reset --yes`; slots, floor and \
+                 history stay"
             }
             TrustError::RootConflict { .. } => {
                 "configure the root this node was set up with; to move it to another repository, \
-                 remove the trusted state"
+                 run `update-agent reset --yes --root FILE`"
             }
         }
     }

@@ -18,7 +18,8 @@
 //!
 //! What is stored is verified again with the keys of the day when it is used: a timestamp or
 //! snapshot that the newest root's keys do not verify counts as absent, and both are forgotten
-//! when a root takes a key of either away (TUF §5.3.11). [`Stored`] is one record, so a power cut
+//! when a root takes a key of either away (TUF §5.3.11). Targets go back only when a root takes a
+//! snapshot key away, as that section has it, or one of their own. [`Stored`] is one record, so a power cut
 //! leaves the old or the new state.
 //!
 //! A bundle may carry an offline statement ([`Refresh::with_offline`]): then an expired timestamp or

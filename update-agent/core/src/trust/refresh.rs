@@ -6,10 +6,10 @@ use formats::tuf::{
     Envelope, MetaFile, Metadata, Role, Root, Snapshot, Targets, Timestamp, TufError, UnixTime,
 };
 
-use super::clock::KNOWN_TIME_STEP;
+use super::clock::{KNOWN_TIME_STEP, proven_time};
 use super::error::refused;
 use super::offline::{Documents, judge};
-use super::verified::{Verified, Wanted, check_version};
+use super::verified::{Verified, Wanted, check_version, not_older};
 use super::{
     Clock, Limits, OfflineError, OfflineValidity, Reply, Step, Stored, TrustError, TrustedSet,
     Workflow, start_time,
@@ -40,6 +40,8 @@ pub struct Refresh {
     /// persisted: targets have not said yet whether it does.
     late: Option<Late>,
     offline: Option<OfflineValidity>,
+    /// A root whose targets keys have to have signed the targets, too.
+    targets_root: Option<Root>,
 }
 
 /// Metadata that has expired, as [`TrustError::Expired`] names it.
@@ -111,6 +113,7 @@ impl Refresh {
             statement: None,
             late: None,
             offline: None,
+            targets_root: None,
         };
         match known {
             Some(known) if known.version() > shipped.version() => {}
@@ -132,6 +135,22 @@ impl Refresh {
     pub fn with_offline(mut self, statement: Vec<u8>) -> Self {
         self.statement = Some(statement);
         self
+    }
+
+    /// The same, with targets only that also a threshold of this root's targets keys signed: for
+    /// metadata of a time before that root, which may have revoked some.
+    pub(crate) fn with_targets_root(mut self, newer: Root) -> Self {
+        self.targets_root = Some(newer);
+        self
+    }
+
+    /// Whether enough keys signed an envelope as targets.
+    fn verify_targets(&self, envelope: &Envelope) -> Result<(), TufError> {
+        self.root.document.verify(&Role::Targets, envelope)?;
+        match &self.targets_root {
+            Some(newer) => newer.verify_keys(&Role::Targets, envelope),
+            None => Ok(()),
+        }
     }
 
     /// Notes an expiry of timestamp or snapshot for later, when there is a statement that may stand
@@ -184,6 +203,12 @@ impl Refresh {
             // TUF §5.3.11: whoever had the key may have pushed the versions out of reach.
             self.stored.timestamp = None;
             self.stored.snapshot = None;
+        }
+        if revokes(Role::Snapshot) {
+            // The same section, (3): new snapshot keys are how a repository takes back versions of
+            // targets. New timestamp keys are not, and with those targets never go back.
+            self.stored.targets = None;
+            self.stored.delegated.clear();
         }
         self.stored.root = Some(newer.bytes.clone());
         self.root = newer;
@@ -251,7 +276,7 @@ impl Refresh {
         let root = &self.root.document;
         self.timestamp = load(&self.stored.timestamp, &|e| root.verify(&Role::Timestamp, e));
         self.snapshot = load(&self.stored.snapshot, &|e| root.verify(&Role::Snapshot, e));
-        self.targets = load(&self.stored.targets, &|e| root.verify(&Role::Targets, e));
+        self.targets = load(&self.stored.targets, &|e| self.verify_targets(e));
     }
 
     fn update_timestamp(&mut self) -> Result<Option<Step<TrustedSet>>, TrustError> {
@@ -328,19 +353,22 @@ impl Refresh {
             self.at = At::Finish;
             return Ok(None);
         }
+        if let Some(known) = &self.targets {
+            // The snapshot that said so may be forgotten: new timestamp keys.
+            not_older(&role, listed.version, known.version())?;
+        }
         let Some((wanted, reply)) = self.answer() else {
             let file = self.root.document.file_name(&role, listed.version);
             let wanted = Wanted::listed(file, &listed, self.limits.targets_len)?;
             return Ok(Some(self.ask(wanted)));
         };
-        let root = &self.root.document;
         let bytes = wanted.required(reply)?;
         let newer = Verified::<Targets>::read_listed(
             &role,
             &wanted.fetch.file_name,
             &listed,
             bytes,
-            &|e| root.verify(&Role::Targets, e),
+            &|e| self.verify_targets(e),
         )?;
         newer.check_expiry(&role, self.now)?;
         self.stored.targets = Some(newer.bytes.clone());
@@ -350,20 +378,36 @@ impl Refresh {
         Ok(None)
     }
 
-    /// Everything is verified and alive at `now`, which therefore has happened. An offline statement
-    /// proves no time: it is meant to outlast what was signed at a known one.
+    /// When each document was signed, of those that say so.
+    fn signed(&self) -> Vec<UnixTime> {
+        let root = &self.root.document;
+        let timestamp = &self.timestamp().document;
+        let snapshot = &self.snapshot().document;
+        let targets = &self.targets.as_ref().expect(IN_ORDER).document;
+        let signed = [
+            root.header.signed_at(&root.unknown),
+            timestamp.header.signed_at(&timestamp.unknown),
+            snapshot.header.signed_at(&snapshot.unknown),
+            targets.header.signed_at(&targets.unknown),
+        ];
+        signed.into_iter().flatten().collect()
+    }
+
+    /// Everything is verified and alive at `now`, so the moments at which it was signed are past. An
+    /// offline statement proves no time: it is meant to outlast what was signed at a known one.
     fn finish(&mut self) -> Option<Step<TrustedSet>> {
         let snapshot = &self.snapshot.as_ref().expect(IN_ORDER).document;
         let roles = self.stored.delegated.len();
         self.stored
             .delegated
             .retain(|name, _| snapshot.role(&Role::Delegated(name.clone())).is_some());
-        let proves = self.offline.is_none();
-        let step = proves && self.stored.known_time.plus(KNOWN_TIME_STEP) <= self.now;
+        let known = match self.offline {
+            None => proven_time(self.stored.known_time, self.now, self.signed()),
+            Some(_) => self.stored.known_time,
+        };
+        let step = self.stored.known_time.plus(KNOWN_TIME_STEP) <= known;
         if step || roles != self.stored.delegated.len() {
-            if proves {
-                self.stored.known_time = self.stored.known_time.max(self.now);
-            }
+            self.stored.known_time = known;
             self.unsaved = Unsaved::Now;
             return None;
         }
@@ -455,13 +499,6 @@ fn load<T: Metadata>(
 /// Whether a stored document is exactly the listed one, so that it need not be fetched.
 fn is_listed<T: Metadata>(known: &Verified<T>, listed: &MetaFile) -> bool {
     known.version() == listed.version && listed.check("", &known.bytes).is_ok()
-}
-
-fn not_older(role: &Role, offered: u64, trusted: u64) -> Result<(), TrustError> {
-    if offered < trusted {
-        return Err(TrustError::Rollback { role: role.clone(), offered, trusted });
-    }
-    Ok(())
 }
 
 /// No role of the old snapshot is gone from the new one or older in it (TUF §5.5.5).

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use formats::tuf::{
-    Delegations, Keys, MetaFile, Role, RoleKeys, TargetFile, Targets, check_target_name,
+    Delegations, Envelope, Keys, MetaFile, Role, RoleKeys, TargetFile, Targets, TufError,
+    check_target_name,
 };
 
-use super::verified::{Verified, Wanted};
+use super::verified::{Verified, Wanted, not_older};
 use super::{Reply, Step, TrustError, TrustedSet, Workflow};
 
 /// The search for one target. Drive it with [`Workflow`].
@@ -97,10 +98,22 @@ impl<'a> Search<'a> {
         bytes: Arc<[u8]>,
     ) -> Result<Verified<Targets>, TrustError> {
         let file = self.file_name(&next.role, listed);
-        Verified::read_listed(&next.role, &file, listed, bytes, &|envelope| {
-            next.role_keys.verify(&next.keys, &next.role, envelope)?;
-            self.set.root.check_repository(envelope)
-        })
+        Verified::read_listed(&next.role, &file, listed, bytes, &|e| self.signed_by(next, e))
+    }
+
+    fn signed_by(&self, next: &Pending, envelope: &Envelope) -> Result<(), TufError> {
+        next.role_keys.verify(&next.keys, &next.role, envelope)?;
+        self.set.root.check_repository(envelope)
+    }
+
+    /// Refuses a listing below the stored file that this delegator's keys signed: the snapshot
+    /// before, which would refuse it, is forgotten after new timestamp keys.
+    fn check_not_older(&self, next: &Pending, listed: &MetaFile) -> Result<(), TrustError> {
+        let Some(bytes) = self.set.stored.file(&next.role) else { return Ok(()) };
+        match Verified::<Targets>::read(bytes.clone(), &|e| self.signed_by(next, e)) {
+            Ok(known) => not_older(&next.role, listed.version, known.version()),
+            Err(_) => Ok(()),
+        }
     }
 
     fn visit(&mut self, role: &Role, targets: &Targets) {
@@ -138,6 +151,7 @@ impl<'a> Search<'a> {
             self.visit(&next.role, &verified.document);
             return Ok(None);
         }
+        self.check_not_older(&next, &listed)?;
         let file = self.file_name(&next.role, &listed);
         let wanted = Wanted::listed(file, &listed, self.set.limits.targets_len)?;
         let step = Step::Fetch(wanted.fetch.clone());

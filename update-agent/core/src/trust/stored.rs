@@ -53,7 +53,7 @@ pub struct Stored {
     pub targets: Option<Arc<[u8]>>,
     /// Delegated targets by role name.
     pub delegated: BTreeMap<String, Arc<[u8]>>,
-    /// The latest time that is certain: the start of the last update that verified completely.
+    /// The latest time that is certain: when the newest metadata of a complete update was signed.
     pub known_time: UnixTime,
 }
 

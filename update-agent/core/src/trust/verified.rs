@@ -73,6 +73,14 @@ pub(super) fn check_version(role: &Role, offered: u64, listed: u64) -> Result<()
     }
 }
 
+/// Refuses a version below the trusted one.
+pub(super) fn not_older(role: &Role, offered: u64, trusted: u64) -> Result<(), TrustError> {
+    if offered < trusted {
+        return Err(TrustError::Rollback { role: role.clone(), offered, trusted });
+    }
+    Ok(())
+}
+
 /// What to ask for, and how a wrong answer is named.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {

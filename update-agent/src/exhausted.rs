@@ -1,0 +1,70 @@
+//! What the system may refuse at any moment, and how the process ends then: with an error that has a
+//! code. The lock is the kernel's and goes with the process; everything durable is made for a cut at
+//! any moment.
+//!
+//! | refused | by | what happens |
+//! |---|---|---|
+//! | memory | `RLIMIT_AS`, a full machine | `error[resource_limit]`, exit code 23 ([`Memory`]) |
+//! | bytes of a file | `RLIMIT_FSIZE` | the write fails with EFBIG, as on a full disk ([`survive_file_size`]) |
+//! | threads, descriptors | `RLIMIT_NPROC`, `RLIMIT_NOFILE` | errors of the calls |
+
+#![expect(unsafe_code, reason = "an allocator, and a signal handler that does nothing")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io;
+
+use formats::reason::Reason;
+
+use crate::error::AgentError;
+
+/// The system's allocator, which ends the process where Rust would abort it by a signal.
+pub struct Memory;
+
+// SAFETY: everything is the system allocator's, but for a null, after which nothing returns.
+unsafe impl GlobalAlloc for Memory {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are handed on.
+        granted(unsafe { System.alloc(layout) })
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are handed on.
+        granted(unsafe { System.alloc_zeroed(layout) })
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, len: usize) -> *mut u8 {
+        // SAFETY: the caller's promises are handed on.
+        granted(unsafe { System.realloc(old, layout, len) })
+    }
+
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.dealloc(old, layout) }
+    }
+}
+
+fn granted(bytes: *mut u8) -> *mut u8 {
+    if bytes.is_null() {
+        // Without a lock and without memory.
+        let text = b"error[resource_limit]: the system gives no more memory\n";
+        let _unread = rustix::io::write(rustix::stdio::stderr(), text);
+        // SAFETY: ends the process without running anything else of it.
+        unsafe { libc::_exit(i32::from(Reason::ResourceLimit.exit().code())) }
+    }
+    bytes
+}
+
+/// Makes a write beyond `RLIMIT_FSIZE` an error instead of the end of the process. A handler, not
+/// an ignored signal: programs that are started do not inherit it.
+pub fn survive_file_size() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = nothing;
+    // SAFETY: the handler does nothing, which is safe at any moment.
+    let _before = unsafe { libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t) };
+}
+
+/// The error of a thread that the system does not start.
+pub(crate) fn no_thread(error: &io::Error) -> AgentError {
+    AgentError::new(Reason::ResourceLimit, format!("the system starts no more threads: {error}"))
+        .hint("raise TasksMax= of the unit or `ulimit -u`, or wait until other programs have ended")
+}
