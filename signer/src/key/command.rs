@@ -87,8 +87,10 @@ impl CommandKey {
         let message = message.to_vec();
         // Both directions at once: a program that answers before it has read everything must not
         // block. Neither thread is waited for: one that is stuck ends with this program.
-        thread::spawn(move || stdin.write_all(&message));
-        let pieces = read_apart(stdout);
+        let no_thread = |_| self.failed("cannot be talked to: the system starts no more threads");
+        let write = move || stdin.write_all(&message);
+        thread::Builder::new().spawn(write).map_err(no_thread)?;
+        let pieces = read_apart(stdout).map_err(no_thread)?;
         self.wait(&mut running.child)?;
         // Before the answer is read to its end: a child that was left behind holds the pipe.
         running.end();
@@ -100,9 +102,9 @@ impl CommandKey {
     }
 }
 
-fn read_apart(stdout: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+fn read_apart(stdout: impl Read + Send + 'static) -> io::Result<Receiver<Vec<u8>>> {
     let (sender, pieces) = channel();
-    thread::spawn(move || {
+    let read = move || {
         let mut stdout = stdout.take(ANSWER_LIMIT);
         let mut piece = [0; 4096];
         while let Ok(length @ 1..) = stdout.read(&mut piece) {
@@ -110,8 +112,9 @@ fn read_apart(stdout: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
                 return;
             }
         }
-    });
-    pieces
+    };
+    thread::Builder::new().spawn(read)?;
+    Ok(pieces)
 }
 
 /// What the program wrote, once it has ended. Somebody else may still hold the pipe; then it is

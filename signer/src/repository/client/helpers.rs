@@ -24,7 +24,7 @@ pub(super) fn ask(
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let server = server.to_owned();
     let (done, answer) = mpsc::channel();
-    std::thread::spawn(move || {
+    let talk = move || {
         if let Some(mut stdin) = stdin {
             // A helper that does not read is its own affair; its answer counts.
             let _ = writeln!(stdin, "{server}");
@@ -34,7 +34,9 @@ pub(super) fn ask(
         let ended = read.and_then(|_| child.wait());
         // Nobody listens any more once the limit is over.
         let _ = done.send(ended.map(|status| (status, bytes)));
-    });
+    };
+    let started = std::thread::Builder::new().spawn(talk);
+    started.map_err(|error| format!("cannot be talked to: {error}"))?;
     match answer.recv_timeout(limit) {
         Ok(Ok((status, bytes))) => said(status, &bytes),
         Ok(Err(error)) => Err(error.to_string()),
