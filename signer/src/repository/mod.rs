@@ -16,7 +16,7 @@ mod layout;
 mod referrers;
 
 #[cfg(feature = "registry")]
-pub use client::{Backoff, RegistryClient};
+pub use client::{Backoff, Patience, RegistryClient};
 pub use layout::LayoutRepository;
 pub use referrers::{attach, attached};
 
@@ -288,14 +288,24 @@ pub trait Registry {
         if self.has_blob(repository, blob)? {
             return Ok(());
         }
-        let mut sink = self.begin_blob(repository)?;
-        sink.write_all(bytes).map_err(|error| sink.failed(error))?;
-        let stored = sink.finish(&Progress::default())?;
-        if stored == blob.digest {
-            return Ok(());
-        }
-        Err(RegistryError::Digest { what: "blob", digest: blob.digest.clone() })
+        store_blob(self, repository, blob, bytes)
     }
+}
+
+/// Stores a small blob.
+fn store_blob<R: Registry + ?Sized>(
+    registry: &R,
+    repository: &RepositoryName,
+    blob: &Descriptor,
+    bytes: &[u8],
+) -> Result<(), RegistryError> {
+    let mut sink = registry.begin_blob(repository)?;
+    sink.write_all(bytes).map_err(|error| sink.failed(error))?;
+    let stored = sink.finish(&Progress::default())?;
+    if stored == blob.digest {
+        return Ok(());
+    }
+    Err(RegistryError::Digest { what: "blob", digest: blob.digest.clone() })
 }
 
 /// What a repository does for a manifest that is attached to another one.
@@ -329,6 +339,13 @@ pub struct ClientOptions {
     /// How failures that pass are waited for.
     #[cfg(feature = "registry")]
     pub backoff: Backoff,
+    /// When a transfer is given up.
+    #[cfg(feature = "registry")]
+    pub patience: Patience,
+    /// Blobs of more bytes go up in pieces of so many; absent: whole, until that is refused.
+    pub chunk_size: Option<u64>,
+    /// Told what is waited for and tried again, in lines; absent: nobody is.
+    pub tell: Option<fn(&str)>,
 }
 
 /// What a repository is opened for.

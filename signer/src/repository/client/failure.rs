@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use formats::reason::Reason;
 
+use super::patience::Taken;
+use crate::progress::bytes;
+
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -26,6 +29,9 @@ pub(super) enum Failure {
     /// An answer that makes no sense.
     #[error("the answer {0}")]
     Answer(&'static str),
+    /// Nothing moved for so long.
+    #[error("{}", stalled(*.taken, *.limit))]
+    Stalled { taken: Taken, limit: Duration },
     /// Tokens.
     #[error("{0}")]
     Token(String),
@@ -36,6 +42,22 @@ pub(super) enum Failure {
 
 fn said(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// What did not move, and what would help.
+fn stalled(taken: Taken, limit: Duration) -> String {
+    let limit = limit.as_secs_f64();
+    match taken {
+        Taken { len: 0, .. } => format!("no answer for {limit} s"),
+        Taken { sent, len } if sent < len => format!(
+            "nothing was taken for {limit} s; for a line that stops for longer, give --stall-limit"
+        ),
+        Taken { len, .. } => format!(
+            "{} were sent, and no answer came for {limit} s; smaller requests are answered sooner: \
+             give --chunk-size",
+            bytes(len)
+        ),
+    }
 }
 
 impl Failure {
@@ -70,6 +92,7 @@ impl Failure {
             Failure::Transport(error) => {
                 !(error.is_builder() || error.is_redirect() || is_tls(error))
             }
+            Failure::Stalled { .. } => true,
             Failure::Answer(_) | Failure::Token(_) | Failure::File(_) => false,
         }
     }
@@ -85,6 +108,7 @@ impl Failure {
     /// The stable code.
     pub(super) fn reason(&self) -> Reason {
         match self {
+            Failure::Stalled { .. } => Reason::Timeout,
             Failure::Transport(error) if error.is_timeout() => Reason::Timeout,
             Failure::Transport(error) if error.is_redirect() => Reason::RedirectRefused,
             Failure::Transport(error) if is_tls(error) => Reason::Tls,

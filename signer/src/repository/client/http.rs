@@ -13,10 +13,11 @@ use super::auth::{Auth, Challenge};
 use super::backoff::{Backoff, retry_after};
 use super::credentials::{is_loopback, read_ca};
 use super::failure::{Failure, chain};
+use super::patience::Patience;
+use super::transfer::next;
+use super::upload::Line;
 use formats::reason::Reason;
 
-/// A registry that is silent for this long is gone.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any handshake over a bad line.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// As many as any registry needs to hand a blob over to its storage.
@@ -32,6 +33,8 @@ pub(super) struct Http {
     pub(super) base: Url,
     pub(super) auth: Auth,
     pub(super) backoff: Backoff,
+    /// What is known of the way there.
+    pub(super) line: Line,
     /// Whether it ever answered: one that never did is a wrong address, mostly.
     pub(super) answered: AtomicBool,
 }
@@ -39,17 +42,19 @@ pub(super) struct Http {
 /// Attempts to reach a registry that never answered.
 const FIRST_CONTACT: u32 = 2;
 
-/// A client that trusts the certificates of `ca`, or the system's.
+/// A client that trusts the certificates of `ca`, or the system's. It has no limit on how long an
+/// answer takes ([`Patience`] has); a peer that acknowledges nothing for `stall` is gone.
 pub(super) fn client(
     ca: Option<&std::path::Path>,
     registry: &str,
+    stall: Duration,
 ) -> Result<Client, RegistryError> {
     // Fails when another part of the program chose a provider already; that one is used then.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .user_agent(concat!("racklet-signer/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
+        .tcp_user_timeout(stall)
         .redirect(redirect::Policy::custom(follow));
     if let Some(path) = ca {
         builder = builder.tls_certs_only(read_ca(path)?);
@@ -80,7 +85,7 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
 /// At most that many bytes of an answer.
 pub(super) async fn read_limited(mut answer: Response, limit: usize) -> Result<BytesMut, Failure> {
     let mut body = BytesMut::new();
-    while let Some(part) = answer.chunk().await.map_err(Failure::Transport)? {
+    while let Some(part) = next(&mut answer, &Patience::default()).await? {
         if body.len() + part.len() > limit {
             return Err(Failure::Answer("is too long"));
         }
@@ -177,8 +182,11 @@ impl Http {
         fill: &(dyn Fn(RequestBuilder) -> RequestBuilder + Sync),
     ) -> Result<Response, Failure> {
         let mut nth = 0;
+        // The body of a manifest is sent at once.
+        let sent = u64::from(method == Method::PUT);
         loop {
-            match self.once(scope, &method, &url, fill).await {
+            let answer = self.once(scope, &method, &url, fill);
+            match self.line.patience.answer(sent, answer).await {
                 Err(failure) if failure.is_passing() => {
                     if nth >= FIRST_CONTACT && !self.answered.load(Ordering::Relaxed) {
                         return Err(failure);
@@ -186,6 +194,7 @@ impl Http {
                     let Some(pause) = self.backoff.pause(nth, failure.retry_after()) else {
                         return Err(failure);
                     };
+                    self.line.again(&format!("{method} {}", url.path()), &failure, pause);
                     tokio::time::sleep(pause).await;
                     nth += 1;
                 }

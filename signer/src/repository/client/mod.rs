@@ -4,10 +4,14 @@
 //! | module | does | I/O |
 //! |---|---|---|
 //! | `auth` | challenges, tokens, what goes to whom | asks for tokens |
-//! | `backoff` | how long to wait (pure) | no |
+//! | `backoff` | how long to wait before another try (pure) | no |
+//! | `course` | in how many requests a blob goes up, and what is tried after a failure (pure) | no |
 //! | `credentials`, `files` | tokens, certificates, docker's and podman's files, helpers | yes |
+//! | `crowd` | uploads side by side, or one after another | no |
 //! | `failure` | what an error means (pure) | no |
 //! | `http` | one request, repeated where that may help | yes |
+//! | `patience` | when a transfer has stalled | no |
+//! | `transfer` | files and downloads as streams | yes |
 //! | `upload` | blobs: mounts, whole uploads, and going on after a cut | yes |
 //!
 //! Manifests travel as the bytes that were signed, never parsed and written again. Blobs go up from
@@ -17,10 +21,13 @@
 
 mod auth;
 mod backoff;
+mod course;
 mod credentials;
+mod crowd;
 mod failure;
 mod files;
 mod http;
+mod patience;
 mod transfer;
 mod upload;
 
@@ -44,10 +51,12 @@ use tokio::task::JoinHandle;
 use self::auth::{Auth, Credentials, Secret};
 pub use self::backoff::Backoff;
 use self::credentials::{is_loopback, read_token};
+use self::crowd::Crowd;
 use self::failure::Failure;
 use self::http::Http;
+pub use self::patience::Patience;
 use self::transfer::{BlobReader, Content};
-use self::upload::push_scope;
+use self::upload::{Line, push_scope};
 use super::{BlobSink, ClientOptions, Expect, Registry, RegistryError, Stored};
 use crate::progress::Progress;
 
@@ -65,7 +74,9 @@ pub struct RegistryClient {
     reference: Reference,
     authority: String,
     http: Arc<Http>,
+    /// Blobs that may lie in temporary files.
     uploads: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     pending: Mutex<Vec<Pending>>,
     /// Repositories of this registry that may have what is to be uploaded.
     sources: Mutex<Vec<RepositoryName>>,
@@ -103,10 +114,12 @@ impl RegistryClient {
         let base: url::Url = format!("{scheme}://{authority}/")
             .parse()
             .map_err(|_| failed(format!("{authority:?} is no address")))?;
-        let client = http::client(options.ca.as_deref(), &authority)?;
+        let patience = options.patience;
+        let client = http::client(options.ca.as_deref(), &authority, patience.stall)?;
+        let line = Line::new(patience, options.chunk_size, options.tell);
         let auth = Auth::new(credentials, base.clone(), options.plain_http);
         let (backoff, answered) = (options.backoff, AtomicBool::new(false));
-        let http = Arc::new(Http { client, base, auth, backoff, answered });
+        let http = Arc::new(Http { client, base, auth, backoff, line, answered });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("registry")
@@ -115,7 +128,8 @@ impl RegistryClient {
             .map_err(|error| failed(error.to_string()))?;
         let uploads = Arc::new(Semaphore::new(UPLOADS));
         let (pending, sources) = (Mutex::default(), Mutex::default());
-        Ok(RegistryClient { reference, authority, http, uploads, pending, sources, runtime })
+        let crowd = Arc::default();
+        Ok(RegistryClient { reference, authority, http, uploads, crowd, pending, sources, runtime })
     }
 
     fn run<T>(
@@ -137,6 +151,12 @@ impl RegistryClient {
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Vec<Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a blob is on its way there.
+    fn is_coming(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        let coming = |it: &Pending| it.digest == *digest && it.repository == *repository;
+        self.pending().iter().any(coming)
     }
 
     /// Waits until every blob is there, and tells the first error of those that are not.
@@ -255,13 +275,19 @@ impl Registry for RegistryClient {
         blob: &Descriptor,
     ) -> Result<bool, RegistryError> {
         let digest = &blob.digest;
-        let coming = |it: &Pending| it.digest == *digest && it.repository == *repository;
-        if self.pending().iter().any(coming) {
+        if self.is_coming(repository, digest) {
             return Ok(true);
         }
         let scope = push_scope(repository);
-        let look = self.http.has_blob(&scope, repository, digest);
-        self.run(&format!("look for blob {digest}"), look)
+        self.run(&format!("look for blob {digest}"), async {
+            match self.http.has_blob(&scope, repository, digest).await {
+                // One that does not answer who looks may answer who reads.
+                Err(Failure::Status { .. }) => {
+                    Ok(self.http.open(&scope, repository, digest).await?.is_some())
+                }
+                other => other,
+            }
+        })
     }
 
     fn open_blob(
@@ -273,17 +299,11 @@ impl Registry for RegistryClient {
         let digest = blob.digest.clone();
         let action = format!("read blob {digest} of {repository}");
         let scope = format!("repository:{repository}:pull");
-        let opened = self.run(&action, async {
-            let url = self.http.url(&format!("{repository}/blobs/{digest}"))?;
-            match self.http.send(&scope, Method::GET, url, &|request| request).await {
-                Ok(answer) => Ok(Some(answer)),
-                Err(failure) if failure.is_not_found() => Ok(None),
-                Err(failure) => Err(failure),
-            }
-        })?;
+        let opened = self.run(&action, self.http.open(&scope, repository, &digest))?;
         match opened {
             Some(answer) => {
-                Ok(Box::new(BlobReader { runtime: &self.runtime, answer, rest: Bytes::new() }))
+                let (runtime, patience) = (&self.runtime, self.http.line.patience);
+                Ok(Box::new(BlobReader { runtime, answer, patience, rest: Bytes::new() }))
             }
             None => Err(RegistryError::Missing { what: "blob", digest }),
         }
@@ -296,6 +316,16 @@ impl Registry for RegistryClient {
         let file = tempfile::tempfile().map_err(spool)?;
         let (repository, hasher) = (repository.clone(), Algorithm::Sha256.hasher());
         Ok(Box::new(Upload { registry: self, repository, file, hasher, len: 0 }))
+    }
+
+    fn put_blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        // The sink looks whether it is there.
+        super::store_blob(self, repository, blob, bytes)
     }
 
     fn put_manifest(
@@ -400,14 +430,18 @@ impl BlobSink for Upload<'_> {
     fn finish(self: Box<Self>, progress: &Progress) -> Result<Digest, RegistryError> {
         let Upload { registry, repository, mut file, hasher, len } = *self;
         let digest = hasher.finish();
-        let blob = Descriptor::new(media_type::IMAGE_BLOB, digest.clone(), len);
-        if registry.has_blob(&repository, &blob)? {
+        if registry.is_coming(&repository, &digest) {
+            return Ok(digest);
+        }
+        let scope = push_scope(&repository);
+        let look = registry.http.need_not_send(&scope, &repository, &digest);
+        if registry.runtime.block_on(look) {
             return Ok(digest);
         }
         file.rewind().map_err(spool)?;
         let content = Content::new(file, len, progress.clone());
         let sources = registry.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let http = Arc::clone(&registry.http);
+        let (http, crowd) = (Arc::clone(&registry.http), Arc::clone(&registry.crowd));
         // Here, not in the task: so many files wait on disk, and no more.
         let place = registry.runtime.block_on(Arc::clone(&registry.uploads).acquire_owned());
         let (to, named) = (repository.clone(), digest.clone());
@@ -418,7 +452,12 @@ impl BlobSink for Upload<'_> {
                 false => None,
             };
             // The registry compares the bytes with the digest and refuses others.
-            http.push_blob(&to, &named, &content, from.as_ref()).await
+            let upload = || http.push_blob(&to, &named, &content, from.as_ref());
+            let say = |failure: &Failure| {
+                let text = format!("push blob {named} to {to}: {failure}, trying again alone");
+                http.line.say(&text);
+            };
+            crowd.upload(upload, say).await
         });
         registry.pending().push(Pending { repository, digest: digest.clone(), upload });
         Ok(digest)
