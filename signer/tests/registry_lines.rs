@@ -187,25 +187,49 @@ fn the_answer_is_waited_for_longer_than_a_byte() {
     assert!(error.to_string().contains("no answer for"), "{error}");
 }
 
-/// A download that stands still is an error, one that is slow is none.
+/// A download that stands still goes on where it was, also at a registry that gives no part of a blob;
+/// one that never comes further is an error.
 #[test]
-fn a_download_may_be_long_but_not_stand_still() {
+fn a_download_that_stands_still_goes_on() {
     let registries = Registries::start();
     let docker = registries.docker.address;
     let bytes = noise(3 << 20, 4);
     let direct = client(docker, &registries.temp, quick());
     let blob = push(direct.as_ref(), &bytes);
     seal(direct.as_ref(), vec![blob.clone()]).unwrap();
-    let middle = Middle::before(docker, |head| match head.target.contains("/blobs/sha256") {
-        true if head.method == "GET" => Act::Stall(MIB),
-        _ => Act::Pass,
-    });
-    let registry = client(middle.address, &registries.temp, quick());
-    let mut read = Vec::new();
-    let mut reader = registry.open_blob(&name("r/demo"), &blob).unwrap();
-    let error = reader.read_to_end(&mut read).unwrap_err();
-    assert!(error.to_string().contains("no answer for"), "{error}");
-    assert!(!read.is_empty() && bytes.starts_with(&read));
+    for (case, answered, ranges) in [
+        ("goes on", MIB, None),
+        ("from its beginning", MIB, Some("416 No")),
+        ("from its beginning", MIB, Some("501 No")),
+        ("never", 300, None),
+    ] {
+        let stalls = AtomicUsize::new(0);
+        let middle = Middle::before(docker, move |head| {
+            let blob = head.method == "GET" && head.target.contains("/blobs/sha256");
+            let again = stalls.load(Ordering::SeqCst) > 0;
+            match (blob, head.header("range"), ranges) {
+                (true, Some(_), Some(refused)) => {
+                    Act::Answer(format!("{refused}\r\nContent-Length: 0"))
+                }
+                (true, ..) if case == "never" || !again => {
+                    stalls.fetch_add(1, Ordering::SeqCst);
+                    Act::Stall(answered)
+                }
+                _ => Act::Pass,
+            }
+        });
+        let registry = client(middle.address, &registries.temp, quick());
+        let mut read = Vec::new();
+        let mut reader = registry.open_blob(&name("r/demo"), &blob).unwrap();
+        let ended = reader.read_to_end(&mut read);
+        if case == "never" {
+            let error = ended.unwrap_err();
+            assert!(error.to_string().contains("no answer for"), "{error}");
+        } else {
+            ended.unwrap_or_else(|error| panic!("{case} {ranges:?}: {error}"));
+            assert!(read == bytes, "{case} {ranges:?}: {} bytes", read.len());
+        }
+    }
 }
 
 /// A door that takes no request of more than a MiB: what one blob found out holds for all.
@@ -260,6 +284,64 @@ fn a_door_that_shuts_and_one_that_takes_nothing() {
     let blob = push(registry.as_ref(), &noise(3 << 20, 9));
     let error = seal(registry.as_ref(), vec![blob]).unwrap_err();
     assert!(error.to_string().contains("413"), "{error}");
+}
+
+/// Runs a command without a door, in the folder of a publisher.
+fn beside(dir: &std::path::Path, repo: &str, arguments: &[&str]) {
+    let to = ["--repo", repo, "--keys", "keys", "--plain-http", "--token-file", "token"];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_signer"));
+    let done = command.current_dir(dir).args(arguments).args(to).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A timer's refresh while a publish uploads, and while any command is about to move the tag: it goes
+/// on. What somebody else signed in the same moment is not overrun.
+#[test]
+fn a_refresh_in_the_middle_fails_nothing() {
+    let registries = Registries::start();
+    let docker = registries.docker.address;
+    let hold = ["channel", "set", "--product", "demo", "--channel", "stable", "--hold"];
+    let beta = ["channel", "set", "--product", "demo", "--channel", "beta", "--release", "1.0.0"];
+    let publish = ["publish", "--product", "demo", "--version", "1.1.0", "--component"];
+    let publish = [&publish[..], &["os=os.img,hw=cu-v1", "--channel", "stable"]].concat();
+    let refresh = vec!["refresh"];
+    let renew = vec!["renew", "targets"];
+    for (nth, (command, uploading, meanwhile, code)) in [
+        (&publish, true, &refresh, 0),
+        (&publish, true, &hold.to_vec(), 0),
+        (&publish, false, &refresh, 0),
+        (&hold.to_vec(), false, &refresh, 0),
+        (&renew, false, &refresh, 0),
+        (&refresh, false, &refresh, 0),
+        (&refresh, false, &hold.to_vec(), 0),
+        (&publish, false, &beta.to_vec(), 21),
+        (&hold.to_vec(), false, &beta.to_vec(), 21),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let publisher = Publisher::new(docker, &format!("m{nth}"), 300_000);
+        publisher.publish(docker, "1.0.0", &[]);
+        std::fs::write(publisher.program.path("os.img"), noise(300_000, 11)).unwrap();
+        let (dir, namespace) = (publisher.program.dir().to_owned(), publisher.namespace.clone());
+        let other: Vec<String> = meanwhile.iter().map(|it| (*it).to_owned()).collect();
+        let done = AtomicUsize::new(0);
+        let middle = Middle::before(docker, move |head| {
+            let tagging = head.method == "PUT" && head.target.contains("/manifests/ts-");
+            let now = if uploading { carries(head) } else { tagging };
+            if now && done.fetch_add(1, Ordering::SeqCst) == 0 {
+                let other: Vec<&str> = other.iter().map(String::as_str).collect();
+                beside(&dir, &format!("docker://{docker}/{namespace}"), &other);
+            }
+            Act::Pass
+        });
+        let (said, _) = publisher.run(middle.address, command, code);
+        assert!(code == 0 || said["code"] == "busy", "{command:?} and {meanwhile:?}: {said}");
+        let repo = format!("docker://{docker}/{}", publisher.namespace);
+        let verify = ["verify", &repo, "--keys", "keys", "--plain-http"];
+        let verified = publisher.program.json(&verify, 0);
+        assert!(code != 0 || verified["state"] == said["state"], "{command:?}: {verified} {said}");
+    }
 }
 
 fn name(text: &str) -> RepositoryName {

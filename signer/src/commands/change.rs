@@ -6,7 +6,8 @@ use formats::version::Version;
 use serde::Serialize;
 
 use super::ceremony::{
-    Base, Outcome, Wanted, apply, online_events, repository_name, timestamp_expires,
+    Base, Outcome, TRIES, Wanted, apply, is_moved, online_events, repository_name, tag_taken,
+    timestamp_expires,
 };
 use super::channel::{SEEN, find};
 use super::status::ChannelStatus;
@@ -247,17 +248,34 @@ pub fn refresh(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<ChangeReport, SignerError> {
+    let mut tries = TRIES;
+    loop {
+        match refresh_once(registry, signing, expiry, signing.now(now)) {
+            // Somebody else was faster; what they made public is renewed.
+            Err(error) if is_moved(&error) && tries > 0 => tries -= 1,
+            done => return done,
+        }
+    }
+}
+
+fn refresh_once(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Result<ChangeReport, SignerError> {
     let before = Base::latest(registry, signing, now)?.published;
     let expiry = signing.periods(expiry)?;
     let state = plan::refresh(&before.state, &signing.keys, &expiry, now)?;
     plan::check_online(&state, &signing.policy, now)?;
     signing.record(&online_events(&state, "refresh", "refresh", now))?;
-    let manifest = published::publish(registry, Some(&before.manifest), &state, None)?;
+    let visible = published::publish(registry, Some(&before.manifest), &state, None)?;
     let repository = repository_name(registry);
-    let event = Event::published(&repository, &manifest.to_string(), &state, false, now);
-    signing.record(&[event])?;
-    let published = Published { manifest, state };
-    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), Vec::new()))
+    let event = Event::published(&repository, &visible.manifest.to_string(), &state, false, now);
+    signing.record(&[event.kept_as(visible.alias.as_str())])?;
+    let warnings = visible.beside.iter().map(tag_taken).collect();
+    let published = Published { manifest: visible.manifest, state };
+    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), warnings))
 }
 
 fn report(

@@ -4,7 +4,7 @@
 //!  one request ─┬─ broken off ──► pieces of 16 MiB, from where it was
 //!               └─ 413 ─────────► pieces of at most half, halved until one is taken
 //!  pieces ──────┬─ broken off, nothing gained ─► pieces of half the size
-//!               └─ the first one refused ──────► one request: this registry takes no pieces
+//!               └─ never one taken ────────────► one request: this registry takes no pieces
 //! ```
 
 /// 16 MiB: what is sent again at most once a line has broken; a registry may ask for more.
@@ -61,6 +61,8 @@ pub(super) struct Course {
     failures: u32,
     /// The last one.
     trouble: Option<Trouble>,
+    /// A piece was taken.
+    took_one: bool,
     /// A request with all of it is refused.
     too_large: bool,
     /// The registry takes no pieces.
@@ -71,7 +73,8 @@ impl Course {
     /// Of a blob of `len` bytes.
     pub(super) fn of(len: u64) -> Self {
         let (way, trouble) = (Way::Whole, None);
-        Course { way, len, least: 0, failures: 0, trouble, too_large: false, no_pieces: false }
+        let (took_one, too_large, no_pieces) = (false, false, false);
+        Course { way, len, least: 0, failures: 0, trouble, took_one, too_large, no_pieces }
     }
 
     /// Pieces have at least so many bytes, as the registry says with each answer; requests at most
@@ -87,15 +90,15 @@ impl Course {
     }
 
     /// A piece was taken.
-    pub(super) fn gained(&mut self) {
-        self.failures = 0;
+    pub(super) fn took(&mut self) {
+        (self.took_one, self.failures) = (true, 0);
     }
 
     /// The registry says what it has. More than before is a gain, unless another request is still
     /// writing it.
     pub(super) fn found(&mut self, more: bool) {
         if more && self.trouble != Some(Trouble::OutOfStep) {
-            self.gained();
+            self.failures = 0;
         }
     }
 
@@ -106,18 +109,20 @@ impl Course {
         self.way != Way::Whole && !lost
     }
 
-    /// After a failure; `begun` says whether the registry has some of it.
-    pub(super) fn failed(&mut self, trouble: Trouble, begun: bool) -> Next {
+    /// After a failure.
+    pub(super) fn failed(&mut self, trouble: Trouble) -> Next {
         let smallest = self.least.max(LEAST_PIECE);
         self.trouble = Some(trouble);
         match (trouble, self.way) {
             (Trouble::Final, _) => return Next::GiveUp,
-            (Trouble::Unknown, Way::Pieces(_)) if !begun && !self.too_large => {
-                self.no_pieces = true;
-                self.way = Way::Whole;
-            }
             // What a registry says of an upload that it forgot.
-            (Trouble::Unknown, Way::Pieces(_)) if begun => {}
+            (Trouble::Unknown, Way::Pieces(_)) if self.took_one => {}
+            (Trouble::Unknown, Way::Pieces(_)) if !self.too_large => self.without_pieces(),
+            (Trouble::OutOfStep, Way::Pieces(_))
+                if self.failures > 0 && !self.took_one && !self.too_large =>
+            {
+                self.without_pieces();
+            }
             (Trouble::Unknown, _) => return Next::GiveUp,
             (Trouble::TooLarge, way) => {
                 self.too_large = true;
@@ -144,6 +149,10 @@ impl Course {
         self.failures += 1;
         Next::After(self.failures - 1)
     }
+
+    fn without_pieces(&mut self) {
+        (self.no_pieces, self.way) = (true, Way::Whole);
+    }
 }
 
 #[cfg(test)]
@@ -154,12 +163,12 @@ mod tests {
     const NO_LIMIT: u64 = u64::MAX;
 
     /// The ways an upload takes until it is given up or the troubles end.
-    fn ways(len: u64, most: u64, least: u64, troubles: &[(Trouble, bool)]) -> Vec<String> {
+    fn ways(len: u64, most: u64, least: u64, troubles: &[Trouble]) -> Vec<String> {
         let mut course = Course::of(len);
         course.within(least, most);
         let mut ways = vec![format!("{:?}", course.way)];
-        for (trouble, begun) in troubles {
-            match course.failed(*trouble, *begun) {
+        for trouble in troubles {
+            match course.failed(*trouble) {
                 Next::GiveUp => {
                     ways.push("give up".to_owned());
                     break;
@@ -177,7 +186,6 @@ mod tests {
         let piece = |mib: u64| format!("({})", mib * MIB);
         let whole = "whole".to_owned();
         let over = "give up".to_owned();
-        let none = false;
         for (case, len, most, least, troubles, expected) in [
             ("nothing", 50, NO_LIMIT, 0, vec![], vec![whole.clone()]),
             (
@@ -185,15 +193,23 @@ mod tests {
                 50,
                 NO_LIMIT,
                 0,
-                vec![(Passing, true), (OutOfStep, true)],
+                vec![Passing, Passing],
                 vec![whole.clone(), piece(16), piece(8)],
+            ),
+            (
+                "no piece was ever known",
+                50,
+                NO_LIMIT,
+                0,
+                vec![Passing, OutOfStep],
+                vec![whole.clone(), piece(16), whole.clone()],
             ),
             (
                 "413 until it fits",
                 50,
                 NO_LIMIT,
                 0,
-                vec![(TooLarge, none); 2],
+                vec![TooLarge; 2],
                 vec![whole.clone(), piece(16), piece(8)],
             ),
             (
@@ -201,7 +217,7 @@ mod tests {
                 3,
                 NO_LIMIT,
                 0,
-                vec![(TooLarge, none); 4],
+                vec![TooLarge; 4],
                 vec![
                     whole.clone(),
                     piece(1),
@@ -215,7 +231,7 @@ mod tests {
                 50,
                 NO_LIMIT,
                 8 * MIB,
-                vec![(TooLarge, none); 3],
+                vec![TooLarge; 3],
                 vec![whole.clone(), piece(16), piece(8), over.clone()],
             ),
             ("known from the blob before", 50, 4 * MIB, 0, vec![], vec![piece(4)]),
@@ -224,7 +240,7 @@ mod tests {
                 50,
                 NO_LIMIT,
                 0,
-                vec![(Passing, none), (Unknown, none), (Passing, none)],
+                vec![Passing, Unknown, Passing],
                 vec![whole.clone(), piece(16), whole.clone(), whole.clone()],
             ),
             (
@@ -232,7 +248,7 @@ mod tests {
                 50,
                 NO_LIMIT,
                 0,
-                vec![(TooLarge, none), (Unknown, none)],
+                vec![TooLarge, Unknown],
                 vec![whole.clone(), piece(16), over.clone()],
             ),
             (
@@ -240,18 +256,11 @@ mod tests {
                 50,
                 4 * MIB,
                 0,
-                vec![(Unknown, none), (TooLarge, none)],
+                vec![Unknown, TooLarge],
                 vec![piece(4), whole.clone(), over.clone()],
             ),
-            ("no", 50, NO_LIMIT, 0, vec![(Final, none)], vec![whole.clone(), over.clone()]),
-            (
-                "whole, and it makes no sense",
-                50,
-                NO_LIMIT,
-                0,
-                vec![(Unknown, none)],
-                vec![whole, over],
-            ),
+            ("no", 50, NO_LIMIT, 0, vec![Final], vec![whole.clone(), over.clone()]),
+            ("whole, and it makes no sense", 50, NO_LIMIT, 0, vec![Unknown], vec![whole, over]),
         ] {
             assert_eq!(ways(len * MIB, most, least, &troubles), expected, "{case}");
         }
@@ -260,15 +269,15 @@ mod tests {
     #[test]
     fn patience_is_for_failures_in_a_row() {
         let mut course = Course::of(50 * MIB);
-        assert_eq!(course.failed(Trouble::Passing, false), Next::After(0));
-        assert_eq!(course.failed(Trouble::Passing, true), Next::After(1));
-        course.gained();
-        assert_eq!(course.failed(Trouble::Passing, true), Next::After(0));
+        assert_eq!(course.failed(Trouble::Passing), Next::After(0));
+        assert_eq!(course.failed(Trouble::Passing), Next::After(1));
+        course.took();
+        assert_eq!(course.failed(Trouble::Passing), Next::After(0));
         // A smaller request is no failure of the line.
-        assert_eq!(course.failed(Trouble::TooLarge, true), Next::Smaller(4 * MIB));
-        assert_eq!(course.failed(Trouble::Passing, true), Next::After(1));
+        assert_eq!(course.failed(Trouble::TooLarge), Next::Smaller(4 * MIB));
+        assert_eq!(course.failed(Trouble::Passing), Next::After(1));
         course.found(true);
-        assert_eq!(course.failed(Trouble::Passing, true), Next::After(0));
+        assert_eq!(course.failed(Trouble::Passing), Next::After(0));
     }
 
     /// A request that was given up may still write for a while: its bytes are no gain, and after a
@@ -276,10 +285,11 @@ mod tests {
     #[test]
     fn an_upload_that_is_written_to_by_another_is_left() {
         let mut course = Course::of(50 * MIB);
-        assert_eq!(course.failed(Trouble::Passing, false), Next::After(0));
+        assert_eq!(course.failed(Trouble::Passing), Next::After(0));
+        course.took();
         for (nth, goes_on) in [(0, true), (1, false), (2, false)] {
             course.found(true);
-            let next = course.failed(Trouble::OutOfStep, true);
+            let next = course.failed(Trouble::OutOfStep);
             assert_eq!((next, course.goes_on()), (Next::After(nth), goes_on));
         }
     }

@@ -15,6 +15,7 @@ pub(super) struct Crowd {
     /// Read by those who go side by side, written by who goes alone.
     room: RwLock<()>,
     now: AtomicUsize,
+    begun: AtomicUsize,
     /// Going alone helped: everybody does from then on.
     alone: AtomicBool,
     /// Going alone did not help either.
@@ -35,9 +36,10 @@ impl Crowd {
         let (done, others) = {
             let _among = self.room.read().await;
             let before = self.now.fetch_add(1, Ordering::Relaxed);
+            let mine = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
             let done = upload().await;
-            let after = self.now.fetch_sub(1, Ordering::Relaxed) - 1;
-            (done, before + after > 0)
+            self.now.fetch_sub(1, Ordering::Relaxed);
+            (done, before > 0 || self.begun.load(Ordering::Relaxed) > mine)
         };
         let hopeless = self.hopeless.load(Ordering::Relaxed);
         match done {

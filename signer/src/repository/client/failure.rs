@@ -85,6 +85,11 @@ impl Failure {
         }
     }
 
+    /// Whether the registry has no such repository: where one pushes, it makes none by itself.
+    pub(super) fn is_missing_repository(&self) -> bool {
+        matches!(self, Failure::Status { status: 404, code, .. } if code == "NAME_UNKNOWN")
+    }
+
     /// Whether the same request may go better a little later.
     pub(super) fn is_passing(&self) -> bool {
         match self {

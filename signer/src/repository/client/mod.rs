@@ -140,6 +140,15 @@ impl RegistryClient {
         self.runtime.block_on(work).map_err(|failure| self.failed(action, &failure))
     }
 
+    /// The error of something that was pushed.
+    fn refused(&self, action: &str, to: &RepositoryName, failure: &Failure) -> RegistryError {
+        if !failure.is_missing_repository() {
+            return self.failed(action, failure);
+        }
+        let (registry, repository) = (self.authority.clone(), to.clone());
+        RegistryError::NoRepository { registry, repository, said: failure.to_string() }
+    }
+
     fn failed(&self, action: &str, failure: &Failure) -> RegistryError {
         RegistryError::Client {
             action: action.to_owned(),
@@ -167,7 +176,8 @@ impl RegistryClient {
             let done = self.runtime.block_on(upload);
             let done = done.unwrap_or_else(|panic| Err(Failure::File(io::Error::other(panic))));
             if let (Err(failure), Ok(())) = (done, &first) {
-                first = Err(self.failed(&format!("push blob {digest} to {repository}"), &failure));
+                let action = format!("push blob {digest} to {repository}");
+                first = Err(self.refused(&action, &repository, &failure));
             }
         }
         first
@@ -196,18 +206,17 @@ impl RegistryClient {
         Ok(pulled.map(|bytes| bytes.to_vec()))
     }
 
-    /// Stores a manifest under a tag or its digest.
+    /// Stores a manifest under a tag or its digest, once everything it refers to is there.
     fn push(
         &self,
         repository: &RepositoryName,
         reference: &str,
         manifest: &Descriptor,
         bytes: &[u8],
-    ) -> Result<Stored, RegistryError> {
+    ) -> Result<Result<Stored, Failure>, RegistryError> {
         self.settle()?;
-        let action = format!("push manifest {}", manifest.digest);
         let body = Bytes::copy_from_slice(bytes);
-        self.run(&action, async {
+        Ok(self.runtime.block_on(async {
             let url = self.http.url(&format!("{repository}/manifests/{reference}"))?;
             let fill = |request: reqwest::RequestBuilder| {
                 request.header(CONTENT_TYPE, &manifest.media_type).body(body.clone())
@@ -217,7 +226,7 @@ impl RegistryClient {
             // distribution-spec §"Pushing Manifests with Subject".
             let listed = answer.headers().contains_key("oci-subject");
             Ok(if listed { Stored::ReferrersListed } else { Stored::ReferrersNotListed })
-        })
+        }))
     }
 
     /// A repository of this registry, other than `to`, that has the blob.
@@ -281,11 +290,12 @@ impl Registry for RegistryClient {
         let scope = push_scope(repository);
         self.run(&format!("look for blob {digest}"), async {
             match self.http.has_blob(&scope, repository, digest).await {
+                Ok(true) => Ok(true),
                 // One that does not answer who looks may answer who reads.
-                Err(Failure::Status { .. }) => {
+                Ok(false) | Err(Failure::Status { .. }) => {
                     Ok(self.http.open(&scope, repository, digest).await?.is_some())
                 }
-                other => other,
+                Err(failure) => Err(failure),
             }
         })
     }
@@ -302,8 +312,11 @@ impl Registry for RegistryClient {
         let opened = self.run(&action, self.http.open(&scope, repository, &digest))?;
         match opened {
             Some(answer) => {
-                let (runtime, patience) = (&self.runtime, self.http.line.patience);
-                Ok(Box::new(BlobReader { runtime, answer, patience, rest: Bytes::new() }))
+                // Where it is now, not the storage that its address led to for a while.
+                let url = self.http.url(&format!("{repository}/blobs/{digest}"));
+                let url = url.map_err(|failure| self.failed(&action, &failure))?;
+                let (runtime, http) = (&self.runtime, &self.http);
+                Ok(Box::new(BlobReader::new(runtime, http, action, scope, answer, url)))
             }
             None => Err(RegistryError::Missing { what: "blob", digest }),
         }
@@ -334,7 +347,14 @@ impl Registry for RegistryClient {
         manifest: &Descriptor,
         bytes: &[u8],
     ) -> Result<Stored, RegistryError> {
-        self.push(repository, &manifest.digest.to_string(), manifest, bytes)
+        let reference = manifest.digest.to_string();
+        self.push(repository, &reference, manifest, bytes)?.or_else(|failure| {
+            // One that is there already, and is refused for it.
+            match self.pull("look again", repository, &reference) {
+                Ok(Some(found)) if found == bytes => Ok(Stored::ReferrersNotListed),
+                _ => Err(self.refused(&format!("push manifest {reference}"), repository, &failure)),
+            }
+        })
     }
 
     fn set_tag(
@@ -350,7 +370,26 @@ impl Registry for RegistryClient {
             let (repository, tag) = (repository.clone(), tag.clone());
             return Err(RegistryError::Moved { repository, tag });
         }
-        self.push(repository, tag.as_str(), manifest, bytes).map(drop)
+        if found.as_ref() == Some(&manifest.digest) {
+            return Ok(());
+        }
+        let Err(failure) = self.push(repository, tag.as_str(), manifest, bytes)? else {
+            return Ok(());
+        };
+        let error = self.refused(&format!("push {repository}:{tag}"), repository, &failure);
+        if !matches!(failure, Failure::Status { .. }) {
+            return Err(error);
+        }
+        // An answer was lost and the request repeated, or the tag cannot be moved.
+        match self.tagged(repository, tag)? {
+            Some(there) if manifest.digest.matches(&there) => Ok(()),
+            Some(_) => {
+                let (repository, tag, said) =
+                    (repository.clone(), tag.clone(), failure.to_string());
+                Err(RegistryError::TagTaken { repository, tag, said })
+            }
+            None => Err(error),
+        }
     }
 
     fn referrers(

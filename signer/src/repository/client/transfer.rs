@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
+use url::Url;
 
 use super::failure::Failure;
+use super::http::{Http, text};
 use super::patience::{Patience, Pulse, Taken};
 use crate::progress::Progress;
 
@@ -111,28 +115,102 @@ fn next_part(part: u64, took: Duration) -> u64 {
 
 /// The next part of an answer, if it comes in time.
 pub(super) async fn next(
-    answer: &mut reqwest::Response,
+    answer: &mut Response,
     patience: &Patience,
 ) -> Result<Option<Bytes>, Failure> {
     let part = async { answer.chunk().await.map_err(Failure::Transport) };
     patience.answer(0, part).await
 }
 
-/// A download as a blocking reader.
+/// A download as a blocking reader. One that breaks off goes on where it was; a registry that gives no
+/// parts of a blob gives it from its beginning again.
+///
+/// Nothing of it is verified, also not that both times it was the same.
 pub(super) struct BlobReader<'a> {
-    pub(super) runtime: &'a tokio::runtime::Runtime,
-    pub(super) answer: reqwest::Response,
-    pub(super) patience: Patience,
-    pub(super) rest: Bytes,
+    runtime: &'a tokio::runtime::Runtime,
+    http: &'a Http,
+    /// What it is, for lines about it.
+    what: String,
+    scope: String,
+    url: Url,
+    answer: Response,
+    /// Bytes that were handed out, or wait in `rest`.
+    at: u64,
+    /// Bytes that come again before those that are new.
+    again: u64,
+    rest: Bytes,
+    failures: u32,
+}
+
+impl<'a> BlobReader<'a> {
+    pub(super) fn new(
+        runtime: &'a tokio::runtime::Runtime,
+        http: &'a Http,
+        what: String,
+        scope: String,
+        answer: Response,
+        url: Url,
+    ) -> Self {
+        let (at, again, rest, failures) = (0, 0, Bytes::new(), 0);
+        BlobReader { runtime, http, what, scope, url, answer, at, again, rest, failures }
+    }
+
+    /// After a failure: the rest of the blob, or all of it.
+    fn resume(&mut self, failure: Failure) -> Result<(), Failure> {
+        let pause = self.http.backoff.pause(self.failures, failure.retry_after());
+        let Some(pause) = pause.filter(|_| failure.is_passing()) else { return Err(failure) };
+        self.failures += 1;
+        self.http.line.again(&self.what, &failure, pause);
+        std::thread::sleep(pause);
+        let ranged = self.ask(Some(format!("bytes={}-", self.at)));
+        self.answer = match ranged {
+            Ok(answer) => answer,
+            Err(Failure::Status { .. }) => self.ask(None)?,
+            Err(failure) => return Err(failure),
+        };
+        // RFC 9110 §15.3.7: who ignores the range answers 200 with all of it.
+        let from = text(self.answer.headers(), CONTENT_RANGE.as_str());
+        let from: Option<u64> =
+            from.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+        self.again = match (self.answer.status(), from) {
+            (StatusCode::PARTIAL_CONTENT, Some(from)) if from <= self.at => self.at - from,
+            (StatusCode::PARTIAL_CONTENT, _) => {
+                return Err(Failure::Answer("has another part of the blob"));
+            }
+            _ => self.at,
+        };
+        Ok(())
+    }
+
+    fn ask(&self, range: Option<String>) -> Result<Response, Failure> {
+        let fill = |request: reqwest::RequestBuilder| match &range {
+            Some(range) => request.header(RANGE, range),
+            None => request,
+        };
+        self.runtime.block_on(self.http.send(&self.scope, Method::GET, self.url.clone(), &fill))
+    }
+
+    /// The bytes of a part that are new.
+    fn new_of(&mut self, mut part: Bytes) -> Bytes {
+        let old = usize::try_from(self.again).unwrap_or(usize::MAX).min(part.len());
+        let new = part.split_off(old);
+        self.again -= old as u64;
+        self.at += new.len() as u64;
+        if !new.is_empty() {
+            self.failures = 0;
+        }
+        new
+    }
 }
 
 impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
-            match self.runtime.block_on(next(&mut self.answer, &self.patience)) {
-                Ok(Some(part)) => self.rest = part,
+            let patience = self.http.line.patience;
+            match self.runtime.block_on(next(&mut self.answer, &patience)) {
+                Ok(Some(part)) => self.rest = self.new_of(part),
                 Ok(None) => return Ok(0),
-                Err(failure) => return Err(io::Error::other(failure)),
+                Err(failure) => self.resume(failure).map_err(io::Error::other)?,
             }
         }
         let part = self.rest.split_to(buffer.len().min(self.rest.len()));

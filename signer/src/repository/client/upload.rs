@@ -168,7 +168,7 @@ impl Http {
                 }
             };
             let Err(failure) = done else { return Ok(()) };
-            match course.failed(trouble(&failure), session.at > 0) {
+            match course.failed(trouble(&failure)) {
                 Next::GiveUp => return Err(failure),
                 Next::Smaller(size) => {
                     self.line.most.fetch_min(size, Ordering::Relaxed);
@@ -280,7 +280,7 @@ impl Http {
             let answer = self.carry(scope, Method::PATCH, &url, content, (from, to)).await?;
             session.location = self.location(&answer)?;
             session.at = to;
-            course.gained();
+            course.took();
         }
         self.finish(scope, session, digest, content).await
     }
@@ -327,7 +327,8 @@ fn no_body(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
 pub(super) fn trouble(failure: &Failure) -> Trouble {
     match failure {
         Failure::Status { status: 413, .. } => Trouble::TooLarge,
-        Failure::Status { status: 404 | 409 | 416, .. } => Trouble::OutOfStep,
+        failure if failure.is_missing_repository() => Trouble::Final,
+        Failure::Status { status: 404 | 409 | 416 | 500, .. } => Trouble::OutOfStep,
         Failure::Status { status: 400, code, .. } if code == "DIGEST_INVALID" => Trouble::Final,
         Failure::Status { status: 400 | 405 | 411 | 501, .. } => Trouble::Unknown,
         Failure::Answer(_) => Trouble::Unknown,
