@@ -244,7 +244,8 @@ impl Refresher {
         let registry =
             open(&Reference::Layout { path, namespace }, Access::Write, &ClientOptions::default())
                 .map_err(|error| Refused::new(error.reason(), chain(&error)))?;
-        commands::renew(registry.as_ref(), signing, found, expiry, now).map_err(signer_refused)
+        let renewed = commands::renew(registry.as_ref(), signing, found, expiry, now);
+        renewed.map(|(published, _)| published).map_err(signer_refused)
     }
 }
 

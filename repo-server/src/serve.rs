@@ -705,7 +705,7 @@ pub struct Running {
 
 /// Starts a server and comes back when it accepts connections.
 pub fn start(config: Config) -> Result<Running, ServerError> {
-    let failed = ServerError::io("start the threads of", "this process");
+    let failed = |error| ServerError::io("start the threads of", "this process")(error);
     let runtime = threads().worker_threads(2).build().map_err(failed)?;
     let server = runtime.block_on(Server::bind(config))?;
     let (address, url) = (server.local_addr(), server.url());

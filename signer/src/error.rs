@@ -217,6 +217,20 @@ impl SignerError {
             SignerError::Plan(PlanError::NotPromoted { .. }) => {
                 return "end its hold, or name a release: `signer channel set --release VERSION`";
             }
+            SignerError::Registry(RegistryError::NoRepository { .. })
+            | SignerError::Published(PublishedError::Registry(RegistryError::NoRepository {
+                ..
+            })) => {
+                return "make it there, and NS/tuf and one for each product beside it; nothing \
+                        became visible, run again";
+            }
+            SignerError::Registry(RegistryError::TagTaken { .. })
+            | SignerError::Published(PublishedError::Registry(RegistryError::TagTaken {
+                ..
+            })) => {
+                return "let the registry move the tags latest and staged-*, or stage into files: \
+                        `signer stage --out FILE`";
+            }
             _ => {}
         }
         if let Some(error @ RegistryError::Layout(_)) = self.registry() {

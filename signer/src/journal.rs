@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `signed` | `role`, `version`, `digest`, `keyid`, `by`, `what` | a signature was made; `by` is the command |
 //! | `offline` | `digest`, `keyid`, `expires`, `timestamp`, `targets` | a bundle of that timestamp may be used until then |
-//! | `published` | `repository`, `manifest`, `versions`, `digests`, `restart` | a state became visible |
+//! | `published` | `repository`, `manifest`, `versions`, `digests`, `restart`, at times `tag` | a state became visible; `tag` keeps it, if it is not `ts-N` |
 //! | `seen` | `repository`, `versions`, `digests` | a staged change was signed on top of this state |
 //! | `abandoned` | `role`, `version`, `digest` | what was signed will never be published |
 //!
@@ -224,6 +224,16 @@ impl Event {
             .with("versions", Value::Object(versions))
             .with("digests", Value::Object(digests))
             .with("restart", Value::Bool(restart))
+    }
+
+    /// The tag that keeps the state, when it is not `ts-N`.
+    pub fn kept_as(self, tag: &str) -> Self {
+        let versions = self.members.get("versions");
+        let timestamp = Event::version(versions.and_then(|all| all.get(Role::Timestamp.name())));
+        match tag == format!("ts-{timestamp}") {
+            true => self,
+            false => self.with("tag", Value::from(tag)),
+        }
     }
 
     /// The state that a signature was made on top of: the roles that people sign.

@@ -20,7 +20,7 @@ use formats::reason::Reason;
 use formats::tuf::OFFLINE_LIMIT;
 use update_core::trust::Limits;
 
-use crate::repository::{Expect, Registry, RegistryError};
+use crate::repository::{Beside, Expect, Registry, RegistryError, keep};
 use crate::state::{DOCUMENT_PREFIX, State, StateError};
 
 /// Name of the repository that holds the metadata, below the namespace.
@@ -169,8 +169,19 @@ pub struct ReleaseTag {
     pub bytes: Vec<u8>,
 }
 
+/// What became visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visible {
+    /// Digest of the manifest that `latest` stands for.
+    pub manifest: Digest,
+    /// Tags that are others than usual: the registry lets none be moved.
+    pub beside: Vec<Beside>,
+    /// The tag that keeps this state: `ts-N`, or one beside it.
+    pub alias: Tag,
+}
+
 /// Stores a state and makes it the newest, in this order: layers, manifest, release tag, `ts-N`,
-/// `latest`. Gives the manifest's digest.
+/// `latest`.
 ///
 /// Readers see the old state until the last step. `previous` is what `latest` stood for when the
 /// state was planned; if it stands for something else now, nothing becomes visible.
@@ -179,7 +190,7 @@ pub fn publish(
     previous: Option<&Digest>,
     state: &State,
     release: Option<&ReleaseTag>,
-) -> Result<Digest, PublishedError> {
+) -> Result<Visible, PublishedError> {
     let repository = tuf_repository(registry)?;
     let latest = tag(LATEST)?;
     let config = Descriptor::empty();
@@ -199,14 +210,18 @@ pub fn publish(
     if there.as_ref() != previous {
         return Err(RegistryError::Moved { repository, tag: latest }.into());
     }
+    let mut beside = Vec::new();
     if let Some(ReleaseTag { repository, tag, descriptor, bytes }) = release {
-        // What an interrupted run left here was never visible.
-        registry.set_tag(repository, tag, descriptor, bytes, Expect::Anything)?;
+        beside.extend(keep(registry, repository, tag, descriptor, bytes)?);
     }
-    registry.set_tag(&repository, &alias(state)?, &manifest, &bytes, Expect::Anything)?;
+    let mut alias = alias(state)?;
+    if let Some(other) = keep(registry, &repository, &alias, &manifest, &bytes)? {
+        alias = other.given.clone();
+        beside.push(other);
+    }
     let expect = previous.map_or(Expect::Absent, Expect::Digest);
     registry.set_tag(&repository, &latest, &manifest, &bytes, expect)?;
-    Ok(manifest.digest)
+    Ok(Visible { manifest: manifest.digest, beside, alias })
 }
 
 /// The tag that only ever stands for this state: `ts-<timestamp version>`.

@@ -14,6 +14,8 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, RepositoryName, Tag};
 use formats::reason::Reason;
 use formats::reference::Reference;
+use signer::commands::refresh;
+use signer::plan::Expiry;
 use signer::repository::{BlobSink, Expect, Registry, RegistryError, Stored};
 
 /// The digest of the state readers see, after everything below it was verified.
@@ -90,14 +92,56 @@ fn case_195_an_interrupted_init_goes_on_with_the_same_root() {
     }
 }
 
+/// When somebody else publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    /// While images are built and uploaded.
+    Uploading,
+    /// Between the last look at what is published and the tag that moves.
+    Tagging,
+}
+
+/// What they publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Other {
+    Release,
+    Refresh,
+}
+
+impl Other {
+    fn publishes(self, fixture: &Fixture) {
+        let registry = fixture.writable();
+        match self {
+            Other::Release => {
+                let mut other = fixture.request("1.1.0", "os2.img");
+                other.channel = None;
+                fixture.publish(&other).unwrap();
+            }
+            Other::Refresh => {
+                let (mut signing, expiry) = (fixture.signing(), Expiry::default());
+                refresh(registry.as_ref(), &mut signing, &expiry, NOW).unwrap();
+            }
+        }
+    }
+}
+
+/// Whatever became public while images went up is built upon; what people signed is signed again only
+/// when it still is what it was.
 #[test]
-fn of_two_publishers_the_second_is_told_to_run_again() {
-    let fixture = Fixture::new();
-    /// Lets somebody else publish right before the first tag moves.
+fn somebody_else_publishes_meanwhile() {
+    /// Lets somebody else publish at that moment.
     struct Racing<'a> {
         inner: Failing<'a>,
         fixture: &'a Fixture,
+        when: (Meanwhile, Other),
         done: Cell<bool>,
+    }
+    impl Racing<'_> {
+        fn reached(&self, moment: Meanwhile) {
+            if self.when.0 == moment && !self.done.replace(true) {
+                self.when.1.publishes(self.fixture);
+            }
+        }
     }
     impl Registry for Racing<'_> {
         fn reference(&self) -> &Reference {
@@ -135,11 +179,7 @@ fn of_two_publishers_the_second_is_told_to_run_again() {
             &self,
             repository: &RepositoryName,
         ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
-            if !self.done.replace(true) {
-                let mut other = self.fixture.request("1.1.0", "os2.img");
-                other.channel = None;
-                self.fixture.publish(&other).unwrap();
-            }
+            self.reached(Meanwhile::Uploading);
             self.inner.begin_blob(repository)
         }
         fn put_manifest(
@@ -158,17 +198,49 @@ fn of_two_publishers_the_second_is_told_to_run_again() {
             bytes: &[u8],
             expect: Expect<'_>,
         ) -> Result<(), RegistryError> {
+            if tag.as_str().starts_with("ts-") {
+                self.reached(Meanwhile::Tagging);
+            }
             self.inner.set_tag(repository, tag, manifest, bytes, expect)
         }
     }
-    let writable = fixture.writable();
-    let inner = Failing { inner: writable.as_ref(), left: Cell::new(usize::MAX), cut: Cut::Before };
-    let racing = Racing { inner, fixture: &fixture, done: Cell::new(false) };
-    let request = fixture.request("1.2.0", "os.img");
-    let error = fixture.publish_to(&racing, &request, NOW).unwrap_err();
-    assert_eq!(error.reason(), Reason::Busy, "{error}");
-    let after = fixture.verify().unwrap();
-    let again = fixture.publish(&request).unwrap();
-    assert!(again.state != after.state);
-    fixture.verify().unwrap();
+    for (moment, other, told_to_run_again) in [
+        (Meanwhile::Uploading, Other::Release, false),
+        (Meanwhile::Uploading, Other::Refresh, false),
+        (Meanwhile::Tagging, Other::Refresh, false),
+        (Meanwhile::Tagging, Other::Release, true),
+    ] {
+        let fixture = Fixture::new();
+        let writable = fixture.writable();
+        let inner =
+            Failing { inner: writable.as_ref(), left: Cell::new(usize::MAX), cut: Cut::Before };
+        let (when, done) = ((moment, other), Cell::new(false));
+        let racing = Racing { inner, fixture: &fixture, when, done };
+        let request = fixture.request("1.2.0", "os.img");
+        let ended = fixture.publish_to(&racing, &request, NOW);
+        let state = match ended {
+            Err(error) if told_to_run_again => {
+                assert_eq!(error.reason(), Reason::Busy, "{moment:?} {other:?}: {error}");
+                fixture.publish(&request).unwrap().state
+            }
+            ended => {
+                assert!(!told_to_run_again, "{moment:?} {other:?}");
+                ended.unwrap_or_else(|error| panic!("{moment:?} {other:?}: {error}")).state
+            }
+        };
+        assert_eq!(visible(&fixture), state);
+        // Nothing of either is lost.
+        let targets = published(&fixture);
+        let wanted = match other {
+            Other::Release => vec!["demo/1.1.0", "demo/1.2.0"],
+            Other::Refresh => vec!["demo/1.2.0"],
+        };
+        assert_eq!(targets, wanted, "{moment:?} {other:?}");
+    }
+}
+
+fn published(fixture: &Fixture) -> Vec<String> {
+    let readable = fixture.readable();
+    let state = signer::published::load(readable.as_ref(), Some(&fixture.root())).unwrap().state;
+    state.releases().unwrap().into_iter().map(|release| release.target).collect()
 }

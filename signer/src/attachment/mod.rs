@@ -21,7 +21,7 @@ use formats::release::{ATTACHMENT_LIMIT, ATTACHMENTS_LIMIT, Attachment};
 use formats::version::Version;
 use serde_json::Value;
 
-use crate::repository::{Registry, RegistryError, attach};
+use crate::repository::{Registry, RegistryError, attach_all};
 
 /// Says of a provenance what kind it is; read by other people's tools.
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
@@ -199,7 +199,7 @@ pub fn store(
     index: &Descriptor,
     documents: &[Document],
 ) -> Result<Vec<Attachment>, RegistryError> {
-    let mut attachments = Vec::new();
+    let (mut manifests, mut types) = (Vec::new(), Vec::new());
     for document in documents {
         let Document { artifact_type, layer_type, title, predicate_type, bytes, .. } = document;
         let layer = Descriptor::of(layer_type, bytes).annotated(annotation::TITLE, title);
@@ -211,10 +211,13 @@ pub fn store(
         if let Some(predicate) = predicate_type {
             manifest.annotations.insert(PREDICATE_TYPE.to_owned(), predicate.clone());
         }
-        let stored = attach(registry, repository, &manifest)?;
-        let artifact_type = (*artifact_type).to_owned();
-        attachments.push(Attachment { manifest: stored.digest, artifact_type });
+        manifests.push(manifest);
+        types.push((*artifact_type).to_owned());
     }
+    let stored = attach_all(registry, repository, &manifests)?;
+    let both = stored.into_iter().zip(types);
+    let mut attachments: Vec<_> =
+        both.map(|(manifest, artifact_type)| Attachment { manifest, artifact_type }).collect();
     attachments.sort();
     attachments.dedup();
     Ok(attachments)

@@ -1,6 +1,7 @@
 //! The arguments.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use formats::channel::Urgency;
@@ -12,8 +13,9 @@ use crate::commands::{ComponentInput, Form};
 use crate::error::SignerError;
 use crate::image::RawReason;
 use crate::key::TokenKeyKind;
-use crate::plan::{Rollout, RolloutError, parse_waves, parse_window};
-use crate::repository::ClientOptions;
+use crate::plan::{Rollout, RolloutError, parse_duration, parse_waves, parse_window};
+use crate::progress;
+use crate::repository::{ClientOptions, Patience};
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
      A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading, \
@@ -27,7 +29,7 @@ pub struct Arguments {
     /// One JSON object on stdout instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress bars
+    /// No progress
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// What to do.
@@ -616,6 +618,13 @@ pub(super) struct RegistryArgs {
     /// HTTP without TLS, on this machine only
     #[arg(long)]
     plain_http: bool,
+    /// Send blobs in pieces of this size (64K to 1G), for a door that refuses or breaks off large
+    /// requests; without, whole, and in smaller and smaller pieces when that is refused
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    chunk_size: Option<u64>,
+    /// Give up a transfer in which nothing moves for so long; it is never too long itself
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = stall_limit)]
+    stall_limit: Duration,
 }
 
 impl RegistryArgs {
@@ -627,8 +636,34 @@ impl RegistryArgs {
             client_key: self.client_key.clone(),
             token_host: self.token_host.clone(),
             plain_http: self.plain_http,
+            patience: Patience { stall: self.stall_limit, ..Patience::default() },
+            chunk_size: self.chunk_size,
+            tell: Some(progress::say),
             ..ClientOptions::default()
         }
+    }
+}
+
+/// Bytes, or with `K`, `M` or `G` so many times 1024 of them.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let unit = match text.strip_prefix(digits) {
+        Some("") => Some(1),
+        Some("K") => Some(1 << 10),
+        Some("M") => Some(1 << 20),
+        Some("G") => Some(1 << 30),
+        _ => None,
+    };
+    let count = digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
+    let size = unit.and_then(|unit| count?.checked_mul(unit));
+    let size = size.filter(|size| (64 << 10..=1 << 30).contains(size));
+    size.ok_or_else(|| "give a size from 64K to 1G, like 8M".to_owned())
+}
+
+fn stall_limit(text: &str) -> Result<Duration, String> {
+    match parse_duration(text).map_err(|error| error.to_string())? {
+        0 => Err("give at least a second".to_owned()),
+        seconds => Ok(Duration::from_secs(seconds)),
     }
 }
 
@@ -864,6 +899,17 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in [("64K", 65_536), ("8M", 8 << 20), ("1G", 1 << 30), ("70000", 70_000)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "M", "8MB", "8m", "8 M", "KK", "1KM", "0", "63K", "2G", "-1M", "+1M"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

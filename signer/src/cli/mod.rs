@@ -37,7 +37,11 @@ pub fn harden() {
 /// Runs one command and says how it ended.
 pub fn run(arguments: Arguments) -> ExitCode {
     let json = arguments.json;
-    let show = if json || arguments.quiet { Show::Nothing } else { Show::Terminal };
+    let show = match (arguments.quiet, json) {
+        (true, _) => Show::Nothing,
+        (false, true) => Show::Lines,
+        (false, false) => Show::Progress,
+    };
     let ended = match arguments.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -57,7 +57,16 @@ pub(super) fn signing(
     let policy = policy(arguments.config.as_deref(), directory, repository)?;
     let journal = Journal::open(&journal_path(arguments)?)?;
     let (journal, tell) = (Some(journal), Some(output::warn as fn(&_)));
-    Ok(Signing { keys, trust_root, trust_root_file: beside, policy, journal, tell, preview: None })
+    Ok(Signing {
+        keys,
+        trust_root,
+        trust_root_file: beside,
+        policy,
+        journal,
+        tell,
+        clock: Some(super::now),
+        preview: None,
+    })
 }
 
 /// With the keys; for who has no directory of keys, where programs keep their state.

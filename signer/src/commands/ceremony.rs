@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use formats::digest::Digest;
+use formats::reason::Reason;
 use formats::tuf::{Envelope, KeyId, Role, UnixTime};
 
 use super::channel::ChannelPreview;
@@ -19,12 +20,16 @@ use crate::plan::{
     decide, finish, lint_change, sign_payloads,
 };
 use crate::policy::Policy;
-use crate::published::{self, Published, PublishedError};
-use crate::repository::{Registry, RegistryError};
+use crate::published::{self, LATEST, Published, PublishedError};
+use crate::repository::{Beside, Registry, RegistryError};
 use crate::shared;
 use crate::stage::{STAGE_LIMIT, Staged, StagedRelease};
 use crate::state::State;
 use crate::verify::read_release;
+
+/// Times that a change is made again because snapshot and timestamp moved meanwhile: a timer and a
+/// few people meet by chance, not for ever.
+pub(super) const TRIES: u32 = 5;
 
 /// A signer: keys, what they trust, what they remember, what they want.
 #[derive(Debug, Default)]
@@ -41,6 +46,8 @@ pub struct Signing {
     pub journal: Option<Journal>,
     /// Told what somebody should know before a key is used; absent: nobody is.
     pub tell: Option<fn(&Finding)>,
+    /// The clock, for what is signed long after a command began; absent: its time stands still.
+    pub clock: Option<fn() -> UnixTime>,
     /// Shows a channel as it would be signed, and says whether to go on; asked before a key is used.
     /// Absent: nobody looks. What is staged is shown by `sign`.
     pub preview: Option<fn(&ChannelPreview) -> bool>,
@@ -100,6 +107,11 @@ impl Signing {
             tell(&finding);
         }
         Ok(())
+    }
+
+    /// The time of a command that began at `begun`.
+    pub(super) fn now(&self, begun: UnixTime) -> UnixTime {
+        self.clock.map_or(begun, |clock| clock())
     }
 
     /// Periods as given, with those of `signer.toml` for the rest.
@@ -246,7 +258,7 @@ pub(super) fn apply(
         release,
         signatures: Default::default(),
     };
-    let findings = lint(Some(before), &staged.proposal, &signing.policy, now)?;
+    let mut findings = lint(Some(before), &staged.proposal, &signing.policy, now)?;
     match delivery {
         Delivery::Stage(_) | Delivery::Share => {
             let path = deliver(registry, &mut staged, delivery)?;
@@ -266,19 +278,55 @@ pub(super) fn apply(
                 &mut staged.signatures,
             )?;
             let events = events(&staged, Some(before), &by, "publish", now);
-            let previous = previous(registry, &base)?;
-            let (state, manifest) = finish_staged(
-                registry,
-                signing,
-                &staged,
-                Some(before),
-                previous,
-                &events,
-                &expiry,
-                now,
-            )?;
-            Ok(Outcome::Published(Box::new(Published { manifest, state }), findings))
+            let (published, found) =
+                finish_on_top(registry, signing, &staged, base, &events, &expiry, now)?;
+            findings.extend(found);
+            Ok(Outcome::Published(Box::new(published), findings))
         }
+    }
+}
+
+/// Publishes what was signed on top of `base`, or of what only renewed its snapshot and timestamp
+/// meanwhile: what people signed stays what it is then.
+fn finish_on_top(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    staged: &Staged,
+    mut base: Base,
+    signed: &[Event],
+    expiry: &Expiry,
+    begun: UnixTime,
+) -> Result<(Published, Vec<Finding>), SignerError> {
+    let (mut signed, mut now) = (signed, begun);
+    for _ in 0..TRIES {
+        let previous = previous(registry, &base)?;
+        let before = Some(&base.published.state);
+        let done = finish_staged(registry, signing, staged, before, previous, signed, expiry, now);
+        let error = match done {
+            Err(error) if is_moved(&error) && !base.recovery => error,
+            done => return done,
+        };
+        // They are written down.
+        signed = &[];
+        now = signing.now(begun);
+        let newer = Base::latest(registry, signing, now)?;
+        if !newer.published.state.renews(&base.published.state) {
+            return Err(error);
+        }
+        base = newer;
+    }
+    let (repository, tag) = (published::tuf_repository(registry)?, published::tag(LATEST)?);
+    Err(RegistryError::Moved { repository, tag }.into())
+}
+
+/// Whether somebody else published between the last look and the tag.
+pub(super) fn is_moved(error: &SignerError) -> bool {
+    let moved = |error: &RegistryError| matches!(error, RegistryError::Moved { .. });
+    match error {
+        SignerError::Published(PublishedError::Registry(error)) | SignerError::Registry(error) => {
+            moved(error)
+        }
+        _ => false,
     }
 }
 
@@ -317,7 +365,7 @@ pub(super) fn finish_staged(
     signed: &[Event],
     expiry: &Expiry,
     now: UnixTime,
-) -> Result<(State, Digest), SignerError> {
+) -> Result<(Published, Vec<Finding>), SignerError> {
     staged.check_carried(before)?;
     let offline = assemble(before, &staged.proposal, &staged.signatures)?;
     let restart = staged.restart(before);
@@ -331,13 +379,23 @@ pub(super) fn finish_staged(
     all.extend(online_events(&state, "commit", &staged.what, now));
     signing.record(&all)?;
     let tag = staged.release.as_ref().map(StagedRelease::tag);
-    let manifest = published::publish(registry, previous.as_ref(), &state, tag.as_ref())?;
-    let repository = repository_name(registry);
-    let event =
-        Event::published(&repository, &manifest.to_string(), &state, restart.is_some(), now);
-    signing.record(&[event])?;
+    let visible = published::publish(registry, previous.as_ref(), &state, tag.as_ref())?;
+    let (repository, manifest) = (repository_name(registry), visible.manifest.to_string());
+    let event = Event::published(&repository, &manifest, &state, restart.is_some(), now);
+    signing.record(&[event.kept_as(visible.alias.as_str())])?;
     advance_trust_root(signing, &state)?;
-    Ok((state, manifest))
+    let found = visible.beside.iter().map(tag_taken).collect();
+    Ok((Published { manifest: visible.manifest, state }, found))
+}
+
+/// What is said of a tag that stands for something else.
+pub(super) fn tag_taken(beside: &Beside) -> Finding {
+    let Beside { repository, taken, given } = beside;
+    let text = format!(
+        "{repository}:{taken} stands for what an interrupted run left, and the registry lets it not be \
+         moved: this has the tag {given}"
+    );
+    Finding { level: Level::Warning, reason: Reason::HttpStatus, text }
 }
 
 /// A staged release whose blobs somebody removed meanwhile would be visible and broken.

@@ -6,7 +6,8 @@ use formats::version::Version;
 use serde::Serialize;
 
 use super::ceremony::{
-    Base, Outcome, Wanted, apply, online_events, repository_name, timestamp_expires,
+    Base, Outcome, TRIES, Wanted, apply, is_moved, online_events, repository_name, tag_taken,
+    timestamp_expires,
 };
 use super::channel::{SEEN, find};
 use super::status::ChannelStatus;
@@ -17,7 +18,7 @@ use crate::key::public::short;
 use crate::plan::{
     self, Change, ChannelEdit, Delegation, Expiry, Finding, PlanError, RoleKeySet, rotation_of,
 };
-use crate::published::{self, Published};
+use crate::published::{self, Published, Visible};
 use crate::repository::Registry;
 use crate::state::State;
 
@@ -247,12 +248,30 @@ pub fn refresh(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<ChangeReport, SignerError> {
+    let mut tries = TRIES;
+    loop {
+        match refresh_once(registry, signing, expiry, signing.now(now)) {
+            // Somebody else was faster; what they made public is renewed.
+            Err(error) if is_moved(&error) && tries > 0 => tries -= 1,
+            done => return done,
+        }
+    }
+}
+
+fn refresh_once(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Result<ChangeReport, SignerError> {
     let before = Base::latest(registry, signing, now)?.published;
     let expiry = signing.periods(expiry)?;
-    let published = renew(registry, signing, &before, &expiry, now)?;
+    let (published, visible) = renew(registry, signing, &before, &expiry, now)?;
     let (name, manifest) = (repository_name(registry), published.manifest.to_string());
-    signing.record(&[Event::published(&name, &manifest, &published.state, false, now)])?;
-    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), Vec::new()))
+    let event = Event::published(&name, &manifest, &published.state, false, now);
+    signing.record(&[event.kept_as(visible.alias.as_str())])?;
+    let warnings = visible.beside.iter().map(tag_taken).collect();
+    Ok(report(&published, true, "snapshot and timestamp renewed".to_owned(), warnings))
 }
 
 /// Renews snapshot and timestamp of a state that the caller has judged; nothing else is signed, and
@@ -264,12 +283,12 @@ pub fn renew(
     before: &Published,
     expiry: &Expiry,
     now: UnixTime,
-) -> Result<Published, SignerError> {
+) -> Result<(Published, Visible), SignerError> {
     let state = plan::refresh(&before.state, &signing.keys, expiry, now)?;
     plan::check_online(&state, &signing.policy, now)?;
     signing.record(&online_events(&state, "refresh", "refresh", now))?;
-    let manifest = published::publish(registry, Some(&before.manifest), &state, None)?;
-    Ok(Published { manifest, state })
+    let visible = published::publish(registry, Some(&before.manifest), &state, None)?;
+    Ok((Published { manifest: visible.manifest.clone(), state }, visible))
 }
 
 fn report(

@@ -8,7 +8,7 @@ use formats::oci::{Descriptor, RepositoryName, media_type};
 use formats::release::Delta;
 use formats::version::Version;
 
-use super::publish::ComponentInput;
+use super::publish::{ComponentInput, of_sink};
 use crate::error::SignerError;
 use crate::image::{ImageError, Options, delta};
 use crate::plan::PlanError;
@@ -105,7 +105,8 @@ impl Deltas<'_> {
         let bar = self.show.begin(&format!("delta of {}", input.name), changed.raw);
         let mut sink = self.registry.begin_blob(self.repository)?;
         let add = |count| bar.add(count);
-        let frames = delta::build(base, list, &image, &mut sink, self.options, &add)?;
+        let frames = delta::build(base, list, &image, &mut sink, self.options, &add)
+            .map_err(|error| of_sink(error, sink.as_ref()))?;
         bar.done();
         let size: u64 = frames.iter().map(|frame| u64::from(frame.len)).sum();
         if frames.is_empty() || size >= changed.packed {

@@ -123,7 +123,7 @@ pub fn init(
         take_over_root(&mut staged, &read_trust_root(&path)?, &expiry, now)?;
         signing.check_clock(None, Some(&staged.proposal), now)?;
     }
-    let warnings = lint(None, &staged.proposal, &signing.policy, now)?;
+    let mut warnings = lint(None, &staged.proposal, &signing.policy, now)?;
     if delivery != Delivery::Publish {
         let path = deliver(registry, &mut staged, delivery)?;
         let report = stage_report(&path, true, &staged, None, warnings, Vec::new(), now)?;
@@ -139,7 +139,10 @@ pub fn init(
     }
     signing.trust_root = Some(root);
     signing.trust_root_file = None;
-    let (state, _) = finish_staged(registry, signing, &staged, None, None, &events, &expiry, now)?;
+    let (published, found) =
+        finish_staged(registry, signing, &staged, None, None, &events, &expiry, now)?;
+    warnings.extend(found);
+    let state = published.state;
     let keys_of = |role: Role| {
         let keys = state.root.role(&role);
         let ids = keys.map(|keys| keys.keyids.iter().map(KeyId::to_string).collect());

@@ -44,6 +44,7 @@ use storage::secret::{self, Readers, Rule};
 
 use crate::error::SignerError;
 use crate::key::KeyError;
+use crate::progress::bytes;
 use crate::state::self_signed;
 
 /// Name of the trust root beside the keys.
@@ -122,16 +123,4 @@ fn time(time: UnixTime) -> String {
 /// A number of things: `1 release`, `2 releases`.
 fn counted(count: u64, thing: &str) -> String {
     if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
-}
-
-/// Bytes for people.
-fn bytes(count: u64) -> String {
-    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} bytes") } else { format!("{value:.1} {}", units[unit]) }
 }

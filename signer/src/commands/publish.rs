@@ -18,14 +18,14 @@ use super::delta::{self, Deltas};
 use super::{Answer, Delivery, Report, SEEN, Signing, bytes, has_example_key};
 use crate::attachment;
 use crate::error::SignerError;
-use crate::image::{self, RawReason, Sinks, Source};
+use crate::image::{self, ImageError, RawReason, Sinks, Source};
 use crate::plan::{
     self, Change, Expiry, Finding, Level, NewRelease, PlanError, ReleaseProposal, Rollout,
     check_fit, check_release, decide, notes,
 };
 use crate::progress::Show;
 use crate::published::{Published, product_repository};
-use crate::repository::Registry;
+use crate::repository::{BlobSink, Registry};
 use crate::stage::StagedRelease;
 
 /// One image of a release.
@@ -227,6 +227,9 @@ pub fn publish(
     registry.put_manifest(&repository, &index_descriptor, &index)?;
     let attachments = attachment::store(registry, &repository, &index_descriptor, &documents)?;
 
+    // That may have taken hours: what is signed follows what is published now.
+    let now = signing.now(now);
+    let base = Base::latest(registry, signing, now)?;
     let version = request.version.clone();
     let summary = Summary {
         version,
@@ -403,6 +406,14 @@ fn check_request(
     Ok((components, security_version))
 }
 
+/// The error of an image whose blob could not be written names the place.
+pub(super) fn of_sink(error: ImageError, sink: &dyn BlobSink) -> SignerError {
+    match error {
+        ImageError::Write(source) => sink.failed(source).into(),
+        error => error.into(),
+    }
+}
+
 struct Upload<'a> {
     registry: &'a dyn Registry,
     repository: &'a RepositoryName,
@@ -426,7 +437,8 @@ impl Upload<'_> {
         let bar = self.show.begin(&format!("building {}", input.name), len);
         let add = |count| bar.add(count);
         let sinks = Sinks { fine: &mut fine, solid: &mut solid };
-        let written = image::build(source, len, sinks, &request.options, &add)?;
+        let written = image::build(source, len, sinks, &request.options, &add)
+            .map_err(|error| of_sink(error, fine.as_ref()))?;
         bar.done();
         // The sinks are dropped then, and leave nothing.
         source.check_read()?;

@@ -6,7 +6,8 @@ use formats::tuf::{Role, UnixTime};
 use serde::Serialize;
 
 use super::ceremony::{
-    check_memory, events, finish_staged, lint, payload_ids, read_staged, timestamp_expires,
+    TRIES, check_memory, events, finish_staged, is_moved, lint, payload_ids, read_staged,
+    timestamp_expires,
 };
 use super::files::{replace, write_new};
 use super::stage::stage_report;
@@ -170,6 +171,23 @@ pub fn commit(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<CommitReport, SignerError> {
+    let mut tries = TRIES;
+    loop {
+        match commit_once(registry, signing, files, expiry, signing.now(now)) {
+            // Everything is looked at again: a refresh was faster, or the change is out of date.
+            Err(error) if is_moved(&error) && tries > 0 => tries -= 1,
+            done => return done,
+        }
+    }
+}
+
+fn commit_once(
+    registry: &dyn Registry,
+    signing: &mut Signing,
+    files: &[PathBuf],
+    expiry: &Expiry,
+    now: UnixTime,
+) -> Result<CommitReport, SignerError> {
     let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
     let staged = read_staged(Some(registry), files)?;
     let base = base_of(&staged, signing, first)?;
@@ -206,14 +224,15 @@ pub fn commit(
     let current = current.as_ref();
     signing.check_clock(current, Some(&staged.proposal), now)?;
     crate::plan::check_versions(current, &staged.proposal)?;
-    let warnings = lint(current, &staged.proposal, &signing.policy, now)?;
+    let mut warnings = lint(current, &staged.proposal, &signing.policy, now)?;
     let expiry = signing.periods(expiry)?;
     if current.is_none() {
         found_trust_root(signing, &staged)?;
     }
-    let (state, manifest) =
+    let (published, found) =
         finish_staged(registry, signing, &staged, current, previous, &[], &expiry, now)?;
-    Ok(CommitReport::of(registry, staged.what, &Published { manifest, state }, warnings))
+    warnings.extend(found);
+    Ok(CommitReport::of(registry, staged.what, &published, warnings))
 }
 
 impl CommitReport {
@@ -333,7 +352,9 @@ impl Report for LogReport {
             let time = UnixTime::from_secs(time);
             let line = match word("event").as_str() {
                 kind @ ("published" | "seen") => {
-                    format!("{kind} {} {}", word("repository"), event["versions"])
+                    let tag = event["tag"].as_str().map(|tag| format!(" as {tag}"));
+                    let tag = tag.unwrap_or_default();
+                    format!("{kind} {} {}{tag}", word("repository"), event["versions"])
                 }
                 kind => {
                     let keyid = word("keyid");
@@ -361,6 +382,9 @@ pub fn log(signing: &Signing) -> Result<LogReport, SignerError> {
     };
     let events: Vec<serde_json::Value> = journal.events()?.iter().map(value).collect();
     let published = events.iter().rev().find(|event| event["event"] == "published");
-    let last_published = published.map(|event| format!("ts-{}", event["versions"]["timestamp"]));
+    let last_published = published.map(|event| match event["tag"].as_str() {
+        Some(tag) => tag.to_owned(),
+        None => format!("ts-{}", event["versions"]["timestamp"]),
+    });
     Ok(LogReport { file: journal.path().to_owned(), events, last_published })
 }

@@ -54,7 +54,7 @@ impl Base {
         list: ChunkList,
         progress: &dyn Fn(u64),
     ) -> Result<Self, ImageError> {
-        let raw = tempfile::tempfile().map_err(ImageError::Write)?;
+        let raw = tempfile::tempfile().map_err(ImageError::temporary)?;
         let mut samples = Samples::new(list.raw_size());
         let mut places = Vec::new();
         let mut at = 0u64;
@@ -75,7 +75,7 @@ impl Base {
                     return Err(ImageError::Base);
                 }
                 samples.add(chunk.index, &bytes);
-                raw.write_all_at(&bytes, at).map_err(ImageError::Write)?;
+                raw.write_all_at(&bytes, at).map_err(ImageError::temporary)?;
                 at += u64::from(chunk.len);
             }
             progress(u64::from(frame.len));
@@ -94,7 +94,7 @@ impl Base {
         let entry = self.list.entry(index).zip(self.places.get(index as usize));
         let ((len, _), at) = entry.ok_or(ImageError::Base)?;
         let mut bytes = vec![0; len as usize];
-        self.raw.read_exact_at(&mut bytes, *at).map_err(ImageError::Write)?;
+        self.raw.read_exact_at(&mut bytes, *at).map_err(ImageError::temporary)?;
         Ok(bytes)
     }
 

@@ -122,6 +122,15 @@ pub enum ImageError {
     /// The blob could not be written.
     #[error("write image blob")]
     Write(#[source] io::Error),
+    /// A temporary file could not be written or read again.
+    #[error("write a temporary file in {path}; set TMPDIR to a place with room")]
+    Temporary {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// zstd refused.
     #[error("compress chunk {chunk}")]
     Compress {
@@ -137,10 +146,14 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    fn temporary(source: io::Error) -> Self {
+        ImageError::Temporary { path: std::env::temp_dir(), source }
+    }
+
     /// The stable code of this error.
     pub fn reason(&self) -> Reason {
         match self {
-            ImageError::Write(_) => Reason::StoreIo,
+            ImageError::Write(_) | ImageError::Temporary { .. } => Reason::StoreIo,
             ImageError::Threads(_) => Reason::ResourceLimit,
             ImageError::ChunkList(_) | ImageError::Delta(_) => Reason::MetaLimit,
             ImageError::ReadBase { .. } => Reason::StoreIo,

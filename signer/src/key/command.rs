@@ -9,7 +9,7 @@
 //! there is one it stays in the terminal's group, so that it may ask for a PIN and Ctrl-C reaches it.
 //! Nothing that it leaves behind keeps this program waiting. It does not learn where passphrases are.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};

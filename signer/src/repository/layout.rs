@@ -1,7 +1,7 @@
 //! Repositories in an OCI image layout: a directory, or a tar for reading.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use formats::digest::Digest;
 use formats::oci::{
@@ -158,7 +158,8 @@ impl Registry for LayoutRepository {
         &self,
         _repository: &RepositoryName,
     ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
-        Ok(Box::new(LayoutSink(self.writable()?.blob_writer()?)))
+        let dir = self.writable()?;
+        Ok(Box::new(LayoutSink { writer: dir.blob_writer()?, path: dir.path().to_owned() }))
     }
 
     fn put_manifest(
@@ -195,24 +196,27 @@ impl Registry for LayoutRepository {
     }
 }
 
-struct LayoutSink(BlobWriter);
+struct LayoutSink {
+    writer: BlobWriter,
+    path: PathBuf,
+}
 
 impl Write for LayoutSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        self.writer.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.writer.flush()
     }
 }
 
 impl BlobSink for LayoutSink {
     fn finish(self: Box<Self>, _progress: &Progress) -> Result<Digest, RegistryError> {
-        Ok(self.0.commit(None)?)
+        Ok(self.writer.commit(None)?)
     }
 
     fn failed(&self, source: io::Error) -> RegistryError {
-        RegistryError::Spool { path: ".tmp".into(), source }
+        RegistryError::Directory { path: self.path.clone(), source }
     }
 }

@@ -14,11 +14,13 @@
 mod client;
 mod layout;
 mod referrers;
+mod tags;
 
 #[cfg(feature = "registry")]
-pub use client::{Backoff, RegistryClient};
+pub use client::{Backoff, Patience, RegistryClient};
 pub use layout::LayoutRepository;
-pub use referrers::{attach, attached};
+pub use referrers::{attach, attach_all, attached};
+pub use tags::{Beside, keep};
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -101,6 +103,15 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
+    /// A blob could not be written into a repository's directory.
+    #[error("write a blob in {path}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Somebody else published in between.
     #[error(
         "{repository}:{tag} was moved by somebody else meanwhile; nothing became visible, run again"
@@ -110,6 +121,26 @@ pub enum RegistryError {
         repository: RepositoryName,
         /// The tag.
         tag: Tag,
+    },
+    /// A tag stands for something else, and the registry does not let it be moved.
+    #[error("{repository}:{tag} stands for another manifest, and the registry keeps it: {said}")]
+    TagTaken {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: Tag,
+        /// What the registry says.
+        said: String,
+    },
+    /// A registry that makes no repository when something is pushed to it.
+    #[error("{registry} has no repository {repository}, and makes none by itself: {said}")]
+    NoRepository {
+        /// `host:port`.
+        registry: String,
+        /// The repository.
+        repository: RepositoryName,
+        /// What the registry says.
+        said: String,
     },
     /// The transport cannot be written.
     #[error("{0} can only be read; publish to an oci: directory or a registry")]
@@ -155,8 +186,11 @@ impl RegistryError {
             RegistryError::Digest { .. } => Reason::HashMismatch,
             RegistryError::TooLarge { .. } => Reason::MetaLimit,
             RegistryError::Stream { .. } => Reason::Unreachable,
-            RegistryError::Spool { .. } => Reason::StoreIo,
+            RegistryError::Spool { .. } | RegistryError::Directory { .. } => Reason::StoreIo,
             RegistryError::Moved { .. } => Reason::Busy,
+            RegistryError::TagTaken { .. } | RegistryError::NoRepository { .. } => {
+                Reason::HttpStatus
+            }
             RegistryError::Name(_) | RegistryError::ReadOnly(_) | RegistryError::PlainHttp(_) => {
                 Reason::Config
             }
@@ -255,7 +289,9 @@ pub trait Registry {
         Ok(None)
     }
 
-    /// Makes a tag stand for a stored manifest, if it stands for what is expected.
+    /// Makes a tag stand for a stored manifest, if it stands for what is expected. One that stands
+    /// for it already is not pushed again; one that the registry keeps where it is, is
+    /// [`RegistryError::TagTaken`].
     ///
     /// In a directory this is atomic. The distribution API has no conditional PUT, so at a
     /// registry two publishers within the same second may both succeed; the later one's state is
@@ -303,14 +339,24 @@ pub trait Registry {
         if self.has_blob(repository, blob)? {
             return Ok(());
         }
-        let mut sink = self.begin_blob(repository)?;
-        sink.write_all(bytes).map_err(|error| sink.failed(error))?;
-        let stored = sink.finish(&Progress::default())?;
-        if stored == blob.digest {
-            return Ok(());
-        }
-        Err(RegistryError::Digest { what: "blob", digest: blob.digest.clone() })
+        store_blob(self, repository, blob, bytes)
     }
+}
+
+/// Stores a small blob.
+fn store_blob<R: Registry + ?Sized>(
+    registry: &R,
+    repository: &RepositoryName,
+    blob: &Descriptor,
+    bytes: &[u8],
+) -> Result<(), RegistryError> {
+    let mut sink = registry.begin_blob(repository)?;
+    sink.write_all(bytes).map_err(|error| sink.failed(error))?;
+    let stored = sink.finish(&Progress::default())?;
+    if stored == blob.digest {
+        return Ok(());
+    }
+    Err(RegistryError::Digest { what: "blob", digest: blob.digest.clone() })
 }
 
 /// What a repository does for a manifest that is attached to another one.
@@ -350,6 +396,13 @@ pub struct ClientOptions {
     /// How failures that pass are waited for.
     #[cfg(feature = "registry")]
     pub backoff: Backoff,
+    /// When a transfer is given up.
+    #[cfg(feature = "registry")]
+    pub patience: Patience,
+    /// Blobs of more bytes go up in pieces of so many; absent: whole, until that is refused.
+    pub chunk_size: Option<u64>,
+    /// Told what is waited for and tried again, in lines; absent: nobody is.
+    pub tell: Option<fn(&str)>,
 }
 
 /// What a repository is opened for.

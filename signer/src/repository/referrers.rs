@@ -4,10 +4,12 @@
 //! keeps the list: an index under the tag `sha256-<hex>` of the subject (distribution-spec
 //! §"Referrers Tag Schema"). It also keeps what is attached from being collected as garbage.
 
+use std::collections::BTreeMap;
+
 use formats::digest::Digest;
 use formats::oci::{Descriptor, Index, Manifest, RepositoryName, Tag, media_type};
 
-use super::{Expect, Registry, RegistryError, Stored};
+use super::{Expect, Registry, RegistryError, Stored, keep};
 
 /// Two who attach at once may overwrite each other's list; whoever finds itself missing writes again.
 const ATTEMPTS: usize = 10;
@@ -26,22 +28,41 @@ pub fn attach(
     manifest: &Manifest,
 ) -> Result<Descriptor, RegistryError> {
     let bytes = manifest.to_bytes();
-    let descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
-    let stored = registry.put_manifest(repository, &descriptor, &bytes)?;
-    if let (Stored::ReferrersNotListed, Some(subject)) = (stored, &manifest.subject) {
-        let mut listed = descriptor.clone();
-        listed.artifact_type = manifest.artifact_type.clone();
-        listed.annotations = manifest.annotations.clone();
-        list(registry, repository, &subject.digest, &listed)?;
+    attach_all(registry, repository, std::slice::from_ref(manifest))?;
+    Ok(Descriptor::of(media_type::MANIFEST, &bytes))
+}
+
+/// Stores manifests that have subjects, and has them listed there: those of one subject at once,
+/// because a registry may let the list be written only once.
+pub fn attach_all(
+    registry: &dyn Registry,
+    repository: &RepositoryName,
+    manifests: &[Manifest],
+) -> Result<Vec<Digest>, RegistryError> {
+    let mut unlisted = BTreeMap::<Digest, Vec<Descriptor>>::new();
+    let mut stored = Vec::new();
+    for manifest in manifests {
+        let bytes = manifest.to_bytes();
+        let mut entry = Descriptor::of(media_type::MANIFEST, &bytes);
+        let kept = registry.put_manifest(repository, &entry, &bytes)?;
+        stored.push(entry.digest.clone());
+        if let (Stored::ReferrersNotListed, Some(subject)) = (kept, &manifest.subject) {
+            entry.artifact_type = manifest.artifact_type.clone();
+            entry.annotations = manifest.annotations.clone();
+            unlisted.entry(subject.digest.clone()).or_default().push(entry);
+        }
     }
-    Ok(descriptor)
+    for (subject, entries) in unlisted {
+        list(registry, repository, &subject, &entries)?;
+    }
+    Ok(stored)
 }
 
 fn list(
     registry: &dyn Registry,
     repository: &RepositoryName,
     subject: &Digest,
-    entry: &Descriptor,
+    entries: &[Descriptor],
 ) -> Result<(), RegistryError> {
     let tag = tag_of(subject)?;
     for _ in 0..ATTEMPTS {
@@ -49,10 +70,12 @@ fn list(
         // What is no index is nobody's list (§"Referrers Tag Schema": may be overwritten).
         let index = before.as_deref().and_then(|bytes| Index::parse_layout(bytes).ok());
         let mut index = index.unwrap_or_else(|| Index::new(None, Vec::new()));
-        if index.manifests.iter().any(|it| it.digest == entry.digest) {
+        let mut missing = entries.to_vec();
+        missing.retain(|entry| index.manifests.iter().all(|it| it.digest != entry.digest));
+        if missing.is_empty() {
             return Ok(());
         }
-        index.manifests.push(entry.clone());
+        index.manifests.extend(missing);
         // The same set is the same bytes, whoever came first.
         index.manifests.sort_by(|a, b| a.digest.cmp(&b.digest));
         let bytes = index.to_bytes();
@@ -63,6 +86,10 @@ fn list(
         match registry.set_tag(repository, &tag, &descriptor, &bytes, expect) {
             // Read again: a registry has no conditional put.
             Ok(()) | Err(RegistryError::Moved { .. }) => {}
+            // Nodes go by what is signed; a list beside it keeps what is attached.
+            Err(RegistryError::TagTaken { .. }) => {
+                return keep(registry, repository, &tag, &descriptor, &bytes).map(drop);
+            }
             Err(error) => return Err(error),
         }
     }

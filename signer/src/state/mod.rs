@@ -151,6 +151,17 @@ pub struct ListedRelease {
 }
 
 impl State {
+    /// Whether this is `before`, but for its snapshot and timestamp: nothing that people sign has
+    /// changed.
+    pub fn renews(&self, before: &State) -> bool {
+        let State { roots, targets, delegated, channels, resting, .. } = self;
+        *roots == before.roots
+            && *targets == before.targets
+            && *delegated == before.delegated
+            && *channels == before.channels
+            && *resting == before.resting
+    }
+
     /// Verifies the files of a repository, by TUF file name (`2.root.json`, `timestamp.json`, …)
     /// and `targets/…` for documents beside them.
     ///

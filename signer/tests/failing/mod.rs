@@ -16,6 +16,8 @@ use signer::repository::{BlobSink, Expect, Registry, RegistryError, Stored};
 pub enum Cut {
     Before,
     After,
+    /// Not a call fails, but every byte of a blob: the disk is full.
+    Full,
 }
 
 /// A registry whose `n`th changing call fails.
@@ -55,7 +57,10 @@ struct FailingSink<'a> {
 
 impl Write for FailingSink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner.write(bytes)
+        match self.registry.cut {
+            Cut::Full => Err(io::ErrorKind::StorageFull.into()),
+            _ => self.inner.write(bytes),
+        }
     }
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()

@@ -1,11 +1,12 @@
-//! Somebody between `signer` and a registry: passes requests on, refuses them, cuts them off, and
-//! counts what is sent. One request per connection.
+//! Somebody between `signer` and a registry: passes requests on, refuses them, cuts them off, takes
+//! its time, and counts what is sent. One request per connection.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// A request's head.
 #[derive(Debug, Clone)]
@@ -35,6 +36,36 @@ pub enum Act {
     Cut(u64),
     /// Passes all of it on, and cuts before the answer comes back.
     Swallow,
+    /// Passes it on as fast as a line of so many bytes a second, which all requests share.
+    Slow(u64),
+    /// Takes all of it before any of it is passed on, at that rate.
+    Keep(u64),
+    /// Answers without having read the body, and closes.
+    Shut(String),
+    /// Takes so many bytes, and then nothing for as long as the client waits.
+    Stop(u64),
+    /// Passes all of it on, and so many bytes of the answer back; then nothing.
+    Stall(u64),
+}
+
+/// When the line is free again.
+type Pace = Mutex<Instant>;
+
+/// Waits until that many bytes have passed.
+fn pace(pace: &Pace, bytes: usize, rate: u64) {
+    let until = {
+        let mut free = pace.lock().unwrap();
+        *free = (*free).max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / rate as f64);
+        *free
+    };
+    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+}
+
+/// Nothing more, and nobody is told: what the kernels hold goes nowhere.
+fn stand_still() -> ! {
+    loop {
+        std::thread::park();
+    }
 }
 
 /// What was asked for, and how many bytes of body came with it.
@@ -58,10 +89,11 @@ impl Middle {
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let (rule, log): (Arc<Rule>, _) = (Arc::new(rule), Arc::clone(&seen));
+        let line = Arc::new(Mutex::new(Instant::now()));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (rule, log) = (Arc::clone(&rule), Arc::clone(&log));
-                std::thread::spawn(move || serve(stream, to, &*rule, &log));
+                let (rule, log, line) = (Arc::clone(&rule), Arc::clone(&log), Arc::clone(&line));
+                std::thread::spawn(move || serve(stream, to, &*rule, &log, &line));
             }
         });
         Middle { address, seen }
@@ -79,7 +111,7 @@ impl Middle {
     }
 }
 
-fn serve(client: TcpStream, to: SocketAddr, rule: &Rule, log: &Mutex<Vec<Seen>>) {
+fn serve(client: TcpStream, to: SocketAddr, rule: &Rule, log: &Mutex<Vec<Seen>>, line: &Pace) {
     let Some((head, early)) = read_head(&client) else { return };
     let act = rule(&head);
     let number = {
@@ -96,9 +128,25 @@ fn serve(client: TcpStream, to: SocketAddr, rule: &Rule, log: &Mutex<Vec<Seen>>)
             let _ = (&client).write_all(text.as_bytes());
             return;
         }
-        Act::Cut(most) => *most,
-        Act::Pass | Act::Swallow => u64::MAX,
+        Act::Shut(text) => {
+            let text = format!("HTTP/1.1 {text}\r\nConnection: close\r\n\r\n");
+            let _ = (&client).write_all(text.as_bytes());
+            return;
+        }
+        Act::Cut(most) | Act::Stop(most) => *most,
+        _ => u64::MAX,
     };
+    let mut early = early;
+    if let Act::Keep(rate) = act {
+        let mut buf = vec![0; 16 << 10];
+        while (early.len() as u64) < head.len() {
+            match (&client).read(&mut buf) {
+                Ok(0) | Err(_) => return,
+                Ok(got) => early.extend_from_slice(&buf[..got]),
+            }
+            pace(line, buf.len(), rate);
+        }
+    }
     let Ok(server) = TcpStream::connect(to) else { return };
     let mut lines = String::new();
     for line in head.lines.lines() {
@@ -114,7 +162,7 @@ fn serve(client: TcpStream, to: SocketAddr, rule: &Rule, log: &Mutex<Vec<Seen>>)
     }
     let (mut left, mut passed) = (head.len(), 0);
     let mut piece = early;
-    let mut buf = vec![0; 64 << 10];
+    let mut buf = vec![0; if matches!(act, Act::Slow(_)) { 8 << 10 } else { 64 << 10 }];
     loop {
         let room = usize::try_from(most.saturating_sub(passed)).unwrap_or(usize::MAX);
         piece.truncate(room);
@@ -124,7 +172,13 @@ fn serve(client: TcpStream, to: SocketAddr, rule: &Rule, log: &Mutex<Vec<Seen>>)
         count(piece.len() as u64);
         passed += piece.len() as u64;
         left -= piece.len() as u64;
+        if let Act::Slow(rate) = act {
+            pace(line, piece.len(), rate);
+        }
         if passed >= most {
+            if matches!(act, Act::Stop(_)) {
+                stand_still();
+            }
             let _ = server.shutdown(Shutdown::Both);
             return;
         }
@@ -138,8 +192,14 @@ fn serve(client: TcpStream, to: SocketAddr, rule: &Rule, log: &Mutex<Vec<Seen>>)
     }
     let mut answer = Vec::new();
     let _ = (&server).read_to_end(&mut answer);
-    if !matches!(act, Act::Swallow) {
-        let _ = (&client).write_all(&answer);
+    match act {
+        Act::Swallow => {}
+        Act::Stall(most) => {
+            answer.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+            let _ = (&client).write_all(&answer);
+            stand_still();
+        }
+        _ => drop((&client).write_all(&answer)),
     }
 }
 

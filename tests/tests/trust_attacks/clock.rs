@@ -82,10 +82,10 @@ fn case_84_known_time_rises_on_signed_evidence() {
 #[test]
 fn case_84_without_a_period_nothing_is_proven() {
     let (mut repo, _) = settled();
-    repo.root.unknown.clear();
-    repo.timestamp.unknown.clear();
-    repo.snapshot.unknown.clear();
-    repo.targets(&Role::Targets).unknown.clear();
+    repo.root.unknown = Default::default();
+    repo.timestamp.unknown = Default::default();
+    repo.snapshot.unknown = Default::default();
+    repo.targets(&Role::Targets).unknown = Default::default();
     repo.publish(&[Role::Root, Role::Targets]);
     for period in [None, Some(0), Some(-DAY), Some(i64::MAX), Some(i64::MIN)] {
         if let Some(period) = period {

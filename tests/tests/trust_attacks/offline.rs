@@ -186,7 +186,7 @@ fn without_a_rule_in_targets_nobody_can_make_one() {
     for rule in [None, Some(OfflineRule { longest: 0, role: None })] {
         let (mut repo, mut node) = settled(None);
         let members = &mut repo.targets(&Role::Targets).unknown;
-        members.clear();
+        *members = Default::default();
         if let Some(rule) = &rule {
             rule.write(members);
         }

@@ -110,10 +110,7 @@ impl<'p> Unpacker<'p> {
     /// # Errors
     ///
     /// Its header is not one we take.
-    pub fn begin<'a>(
-        &'a mut self,
-        bytes: &'a [u8],
-    ) -> Result<Unpacking<'a, 'p>, FrameError> {
+    pub fn begin<'a>(&'a mut self, bytes: &'a [u8]) -> Result<Unpacking<'a, 'p>, FrameError> {
         check_header(bytes)?;
         if !std::mem::take(&mut self.fresh) {
             self.zstd.reinit().map_err(FrameError::Damaged)?;

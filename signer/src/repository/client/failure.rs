@@ -11,6 +11,9 @@ use registry_auth::realm::RealmError;
 
 use super::super::RegistryError;
 
+use super::patience::Taken;
+use crate::progress::bytes;
+
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -43,6 +46,9 @@ pub(super) enum Failure {
     /// An upload is sent where it must not go.
     #[error("the registry sends the upload to {0}")]
     Location(String),
+    /// Nothing moved for so long.
+    #[error("{}", stalled(*.taken, *.limit))]
+    Stalled { taken: Taken, limit: Duration },
     /// Tokens.
     #[error("{0}")]
     Token(String),
@@ -62,6 +68,22 @@ pub(super) enum Failure {
 
 fn said(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// What did not move, and what would help.
+fn stalled(taken: Taken, limit: Duration) -> String {
+    let limit = limit.as_secs_f64();
+    match taken {
+        Taken { len: 0, .. } => format!("no answer for {limit} s"),
+        Taken { sent, len } if sent < len => format!(
+            "nothing was taken for {limit} s; for a line that stops for longer, give --stall-limit"
+        ),
+        Taken { len, .. } => format!(
+            "{} were sent, and no answer came for {limit} s; smaller requests are answered sooner: \
+             give --chunk-size",
+            bytes(len)
+        ),
+    }
 }
 
 impl Failure {
@@ -124,6 +146,7 @@ impl Failure {
             Failure::Transport(_) => {
                 "is the address right, and does it answer? nothing became visible, run again"
             }
+            Failure::Stalled { .. } => "nothing became visible, run again",
             Failure::Answer(_) => "is this the address of a registry? another server may answer",
             Failure::Token(_) | Failure::File(_) => "",
         };
@@ -141,6 +164,11 @@ impl Failure {
         }
     }
 
+    /// Whether the registry has no such repository: where one pushes, it makes none by itself.
+    pub(super) fn is_missing_repository(&self) -> bool {
+        matches!(self, Failure::Status { status: 404, code, .. } if code == "NAME_UNKNOWN")
+    }
+
     /// Whether the same request may go better a little later.
     pub(super) fn is_passing(&self) -> bool {
         match self {
@@ -148,7 +176,7 @@ impl Failure {
             Failure::Transport(error) => {
                 !(error.is_builder() || error.is_redirect() || is_tls(error))
             }
-            Failure::Proxy { .. } => true,
+            Failure::Proxy { .. } | Failure::Stalled { .. } => true,
             Failure::TokenServer { failure, .. } => failure.is_passing(),
             Failure::Answer(_)
             | Failure::Location(_)
@@ -171,6 +199,7 @@ impl Failure {
     /// The stable code.
     pub(super) fn reason(&self) -> Reason {
         match self {
+            Failure::Stalled { .. } => Reason::Timeout,
             Failure::Transport(error) if error.is_timeout() => Reason::Timeout,
             Failure::Transport(error) if error.is_redirect() => Reason::RedirectRefused,
             Failure::Transport(error) if is_tls(error) => Reason::Tls,

@@ -12,14 +12,15 @@ use super::super::RegistryError;
 use super::auth::Auth;
 use super::backoff::Backoff;
 use super::failure::{Failure, chain};
+use super::patience::Patience;
+use super::transfer::next;
+use super::upload::Line;
 use formats::reason::Reason;
 use registry_auth::address::is_loopback_authority;
 use registry_auth::explain::Exchange;
 use registry_auth::retry::parse_retry_after;
 use registry_auth::{Origin, Proxies, Scheme, Secret, challenge};
 
-/// A registry that is silent for this long is gone.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any handshake over a bad line.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// As many as any registry needs to hand a blob over to its storage.
@@ -36,6 +37,8 @@ pub(super) struct Http {
     pub(super) auth: Auth,
     pub(super) proxies: Proxies,
     pub(super) backoff: Backoff,
+    /// What is known of the way there.
+    pub(super) line: Line,
     /// Whether it ever answered: one that never did is a wrong address, mostly.
     pub(super) answered: AtomicBool,
 }
@@ -43,18 +46,20 @@ pub(super) struct Http {
 /// Attempts to reach a registry that never answered.
 const FIRST_CONTACT: u32 = 2;
 
-/// A client that speaks TLS as configured, through these proxies and no others.
+/// A client that speaks TLS as configured, through these proxies and no others. It has no limit on how long an
+/// answer takes ([`Patience`] has); a peer that acknowledges nothing for `stall` is gone.
 pub(super) fn client(
     tls: rustls::ClientConfig,
     proxies: &Proxies,
     registry: &str,
+    stall: Duration,
 ) -> Result<Client, RegistryError> {
     let builder = Client::builder()
         .tls_backend_preconfigured(tls)
         .proxy(proxy_of(proxies.clone()))
         .user_agent(concat!("racklet-signer/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
+        .tcp_user_timeout(stall)
         .redirect(redirect::Policy::custom(follow));
     builder.build().map_err(|error| RegistryError::Client {
         action: "prepare the client".to_owned(),
@@ -118,7 +123,7 @@ fn shown(url: &Url) -> String {
 /// At most that many bytes of an answer.
 pub(super) async fn read_limited(mut answer: Response, limit: usize) -> Result<BytesMut, Failure> {
     let mut body = BytesMut::new();
-    while let Some(part) = answer.chunk().await.map_err(Failure::Transport)? {
+    while let Some(part) = next(&mut answer, &Patience::default()).await? {
         if body.len() + part.len() > limit {
             return Err(Failure::Answer("is too long"));
         }
@@ -224,8 +229,11 @@ impl Http {
         fill: &(dyn Fn(RequestBuilder) -> RequestBuilder + Sync),
     ) -> Result<Response, Failure> {
         let mut nth = 0;
+        // The body of a manifest is sent at once.
+        let sent = u64::from(method == Method::PUT);
         loop {
-            match self.once(scope, &method, &url, fill).await {
+            let answer = self.once(scope, &method, &url, fill);
+            match self.line.patience.answer(sent, answer).await {
                 Err(failure) if failure.is_passing() => {
                     if nth >= FIRST_CONTACT && !self.answered.load(Ordering::Relaxed) {
                         return Err(failure);
@@ -233,6 +241,7 @@ impl Http {
                     let Some(pause) = self.backoff.pause(nth, failure.retry_after()) else {
                         return Err(failure);
                     };
+                    self.line.again(&format!("{method} {}", url.path()), &failure, pause);
                     tokio::time::sleep(pause).await;
                     nth += 1;
                 }

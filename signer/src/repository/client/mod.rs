@@ -4,10 +4,14 @@
 //! | module | does | I/O |
 //! |---|---|---|
 //! | `auth` | challenges, tokens, what goes to whom | asks for tokens |
-//! | `backoff` | how long to wait (pure) | no |
+//! | `backoff` | how long to wait before another try (pure) | no |
+//! | `course` | in how many requests a blob goes up, and what is tried after a failure (pure) | no |
 //! | `credentials`, `files`, `helpers` | tokens, certificates, docker's and podman's files, helpers | yes |
+//! | `crowd` | uploads side by side, or one after another | no |
 //! | `failure` | what an error means (pure) | no |
 //! | `http` | one request, repeated where that may help | yes |
+//! | `patience` | when a transfer has stalled | no |
+//! | `transfer` | files and downloads as streams | yes |
 //! | `upload` | blobs: mounts, whole uploads, and going on after a cut | yes |
 //!
 //! Manifests travel as the bytes that were signed, never parsed and written again. Blobs go up from
@@ -17,11 +21,14 @@
 
 mod auth;
 mod backoff;
+mod course;
 mod credentials;
+mod crowd;
 mod failure;
 mod files;
 mod helpers;
 mod http;
+mod patience;
 mod transfer;
 mod upload;
 
@@ -47,11 +54,13 @@ use tokio::task::JoinHandle;
 use self::auth::{Auth, Source};
 pub use self::backoff::Backoff;
 use self::credentials::{read_token, tls_config};
+use self::crowd::Crowd;
 use self::failure::Failure;
 use self::files::Files;
 use self::http::Http;
+pub use self::patience::Patience;
 use self::transfer::{BlobReader, Content};
-use self::upload::push_scope;
+use self::upload::{Line, push_scope};
 use super::{BlobSink, ClientOptions, Expect, Registry, RegistryError, Stored};
 use crate::progress::Progress;
 
@@ -69,7 +78,9 @@ pub struct RegistryClient {
     reference: Reference,
     authority: String,
     http: Arc<Http>,
+    /// Blobs that may lie in temporary files.
     uploads: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     pending: Mutex<Vec<Pending>>,
     /// Repositories of this registry that may have what is to be uploaded.
     sources: Mutex<Vec<RepositoryName>>,
@@ -114,10 +125,16 @@ impl RegistryClient {
         let home = registry_auth::Url::parse(&address).map_err(|_| odd())?.origin().clone();
         let proxies = Proxies::from_environment(|name| std::env::var(name).ok())
             .map_err(|error| failed(error.to_string()))?;
-        let client = http::client(tls_config(options, &authority)?, &proxies, &authority)?;
+        let client = http::client(
+            tls_config(options, &authority)?,
+            &proxies,
+            &authority,
+            options.patience.stall,
+        )?;
+        let line = Line::new(options.patience, options.chunk_size, options.tell);
         let auth = Auth::new(source, home, options.token_host.clone(), proxies.clone());
         let (backoff, answered) = (options.backoff, AtomicBool::new(false));
-        let http = Arc::new(Http { client, base, auth, proxies, backoff, answered });
+        let http = Arc::new(Http { client, base, auth, proxies, backoff, line, answered });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("registry")
@@ -126,7 +143,8 @@ impl RegistryClient {
             .map_err(|error| failed(error.to_string()))?;
         let uploads = Arc::new(Semaphore::new(UPLOADS));
         let (pending, sources) = (Mutex::default(), Mutex::default());
-        Ok(RegistryClient { reference, authority, http, uploads, pending, sources, runtime })
+        let crowd = Arc::default();
+        Ok(RegistryClient { reference, authority, http, uploads, crowd, pending, sources, runtime })
     }
 
     fn run<T>(
@@ -135,6 +153,15 @@ impl RegistryClient {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, RegistryError> {
         self.runtime.block_on(work).map_err(|failure| self.failed(action, &failure))
+    }
+
+    /// The error of something that was pushed.
+    fn refused(&self, action: &str, to: &RepositoryName, failure: &Failure) -> RegistryError {
+        if !failure.is_missing_repository() {
+            return self.failed(action, failure);
+        }
+        let (registry, repository) = (self.authority.clone(), to.clone());
+        RegistryError::NoRepository { registry, repository, said: failure.to_string() }
     }
 
     fn failed(&self, action: &str, failure: &Failure) -> RegistryError {
@@ -151,6 +178,12 @@ impl RegistryClient {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a blob is on its way there.
+    fn is_coming(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        let coming = |it: &Pending| it.digest == *digest && it.repository == *repository;
+        self.pending().iter().any(coming)
+    }
+
     /// Waits until every blob is there, and tells the first error of those that are not.
     fn settle(&self) -> Result<(), RegistryError> {
         let pending = std::mem::take(&mut *self.pending());
@@ -159,7 +192,8 @@ impl RegistryClient {
             let done = self.runtime.block_on(upload);
             let done = done.unwrap_or_else(|panic| Err(Failure::File(io::Error::other(panic))));
             if let (Err(failure), Ok(())) = (done, &first) {
-                first = Err(self.failed(&format!("push blob {digest} to {repository}"), &failure));
+                let action = format!("push blob {digest} to {repository}");
+                first = Err(self.refused(&action, &repository, &failure));
             }
         }
         first
@@ -188,18 +222,17 @@ impl RegistryClient {
         Ok(pulled.map(|bytes| bytes.to_vec()))
     }
 
-    /// Stores a manifest under a tag or its digest.
+    /// Stores a manifest under a tag or its digest, once everything it refers to is there.
     fn push(
         &self,
         repository: &RepositoryName,
         reference: &str,
         manifest: &Descriptor,
         bytes: &[u8],
-    ) -> Result<Stored, RegistryError> {
+    ) -> Result<Result<Stored, Failure>, RegistryError> {
         self.settle()?;
-        let action = format!("push manifest {}", manifest.digest);
         let body = Bytes::copy_from_slice(bytes);
-        self.run(&action, async {
+        Ok(self.runtime.block_on(async {
             let url = self.http.url(&format!("{repository}/manifests/{reference}"))?;
             let fill = |request: reqwest::RequestBuilder| {
                 request.header(CONTENT_TYPE, &manifest.media_type).body(body.clone())
@@ -209,7 +242,7 @@ impl RegistryClient {
             // distribution-spec §"Pushing Manifests with Subject".
             let listed = answer.headers().contains_key("oci-subject");
             Ok(if listed { Stored::ReferrersListed } else { Stored::ReferrersNotListed })
-        })
+        }))
     }
 
     /// A repository of this registry, other than `to`, that has the blob.
@@ -267,13 +300,20 @@ impl Registry for RegistryClient {
         blob: &Descriptor,
     ) -> Result<bool, RegistryError> {
         let digest = &blob.digest;
-        let coming = |it: &Pending| it.digest == *digest && it.repository == *repository;
-        if self.pending().iter().any(coming) {
+        if self.is_coming(repository, digest) {
             return Ok(true);
         }
         let scope = push_scope(repository);
-        let look = self.http.has_blob(&scope, repository, digest);
-        self.run(&format!("look for blob {digest}"), look)
+        self.run(&format!("look for blob {digest}"), async {
+            match self.http.has_blob(&scope, repository, digest).await {
+                Ok(true) => Ok(true),
+                // One that does not answer who looks may answer who reads.
+                Ok(false) | Err(Failure::Status { .. }) => {
+                    Ok(self.http.open(&scope, repository, digest).await?.is_some())
+                }
+                Err(failure) => Err(failure),
+            }
+        })
     }
 
     fn open_blob(
@@ -285,17 +325,14 @@ impl Registry for RegistryClient {
         let digest = blob.digest.clone();
         let action = format!("read blob {digest} of {repository}");
         let scope = format!("repository:{repository}:pull");
-        let opened = self.run(&action, async {
-            let url = self.http.url(&format!("{repository}/blobs/{digest}"))?;
-            match self.http.send(&scope, Method::GET, url, &|request| request).await {
-                Ok(answer) => Ok(Some(answer)),
-                Err(failure) if failure.is_not_found() => Ok(None),
-                Err(failure) => Err(failure),
-            }
-        })?;
+        let opened = self.run(&action, self.http.open(&scope, repository, &digest))?;
         match opened {
             Some(answer) => {
-                Ok(Box::new(BlobReader { runtime: &self.runtime, answer, rest: Bytes::new() }))
+                // Where it is now, not the storage that its address led to for a while.
+                let url = self.http.url(&format!("{repository}/blobs/{digest}"));
+                let url = url.map_err(|failure| self.failed(&action, &failure))?;
+                let (runtime, http) = (&self.runtime, &self.http);
+                Ok(Box::new(BlobReader::new(runtime, http, action, scope, answer, url)))
             }
             None => Err(RegistryError::Missing { what: "blob", digest }),
         }
@@ -310,13 +347,30 @@ impl Registry for RegistryClient {
         Ok(Box::new(Upload { registry: self, repository, file, hasher, len: 0 }))
     }
 
+    fn put_blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        // The sink looks whether it is there.
+        super::store_blob(self, repository, blob, bytes)
+    }
+
     fn put_manifest(
         &self,
         repository: &RepositoryName,
         manifest: &Descriptor,
         bytes: &[u8],
     ) -> Result<Stored, RegistryError> {
-        self.push(repository, &manifest.digest.to_string(), manifest, bytes)
+        let reference = manifest.digest.to_string();
+        self.push(repository, &reference, manifest, bytes)?.or_else(|failure| {
+            // One that is there already, and is refused for it.
+            match self.pull("look again", repository, &reference) {
+                Ok(Some(found)) if found == bytes => Ok(Stored::ReferrersNotListed),
+                _ => Err(self.refused(&format!("push manifest {reference}"), repository, &failure)),
+            }
+        })
     }
 
     fn set_tag(
@@ -332,7 +386,26 @@ impl Registry for RegistryClient {
             let (repository, tag) = (repository.clone(), tag.clone());
             return Err(RegistryError::Moved { repository, tag });
         }
-        self.push(repository, tag.as_str(), manifest, bytes).map(drop)
+        if found.as_ref() == Some(&manifest.digest) {
+            return Ok(());
+        }
+        let Err(failure) = self.push(repository, tag.as_str(), manifest, bytes)? else {
+            return Ok(());
+        };
+        let error = self.refused(&format!("push {repository}:{tag}"), repository, &failure);
+        if !matches!(failure, Failure::Status { .. }) {
+            return Err(error);
+        }
+        // An answer was lost and the request repeated, or the tag cannot be moved.
+        match self.tagged(repository, tag)? {
+            Some(there) if manifest.digest.matches(&there) => Ok(()),
+            Some(_) => {
+                let (repository, tag, said) =
+                    (repository.clone(), tag.clone(), failure.to_string());
+                Err(RegistryError::TagTaken { repository, tag, said })
+            }
+            None => Err(error),
+        }
     }
 
     fn referrers(
@@ -419,14 +492,18 @@ impl BlobSink for Upload<'_> {
     fn finish(self: Box<Self>, progress: &Progress) -> Result<Digest, RegistryError> {
         let Upload { registry, repository, mut file, hasher, len } = *self;
         let digest = hasher.finish();
-        let blob = Descriptor::new(media_type::IMAGE_BLOB, digest.clone(), len);
-        if registry.has_blob(&repository, &blob)? {
+        if registry.is_coming(&repository, &digest) {
+            return Ok(digest);
+        }
+        let scope = push_scope(&repository);
+        let look = registry.http.need_not_send(&scope, &repository, &digest);
+        if registry.runtime.block_on(look) {
             return Ok(digest);
         }
         file.rewind().map_err(spool)?;
         let content = Content::new(file, len, progress.clone());
         let sources = registry.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let http = Arc::clone(&registry.http);
+        let (http, crowd) = (Arc::clone(&registry.http), Arc::clone(&registry.crowd));
         // Here, not in the task: so many files wait on disk, and no more.
         let place = registry.runtime.block_on(Arc::clone(&registry.uploads).acquire_owned());
         let (to, named) = (repository.clone(), digest.clone());
@@ -437,7 +514,12 @@ impl BlobSink for Upload<'_> {
                 false => None,
             };
             // The registry compares the bytes with the digest and refuses others.
-            http.push_blob(&to, &named, &content, from.as_ref()).await
+            let upload = || http.push_blob(&to, &named, &content, from.as_ref());
+            let say = |failure: &Failure| {
+                let text = format!("push blob {named} to {to}: {failure}, trying again alone");
+                http.line.say(&text);
+            };
+            crowd.upload(upload, say).await
         });
         registry.pending().push(Pending { repository, digest: digest.clone(), upload });
         Ok(digest)

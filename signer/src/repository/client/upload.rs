@@ -3,9 +3,15 @@
 //! ```text
 //!  there already? ─► at another repository of this registry? mount it
 //!  POST ─► PUT with all of it ─► 201
-//!             └► broken off: wait, ask how much is there (end-13), PATCH the rest in chunks, PUT
-//!                                └► nothing is known of it any more: begin anew, in chunks
+//!             └► broken off, or too large: ask how much is there (end-13), PATCH the rest in pieces, PUT
+//!                                └► nothing is known of it any more: begin anew, in pieces
 //! ```
+//!
+//! Whatever only saves bytes may be refused: then they are sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use formats::digest::Digest;
 use formats::oci::RepositoryName;
@@ -13,22 +19,65 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
+use super::course::{Course, Next, Trouble, Way};
 use super::failure::Failure;
 use super::http::{Http, text};
+use super::patience::{Patience, Pulse, Taken};
 use super::transfer::Content;
-
-/// 16 MiB: what is sent again at most once a line has broken; a registry may ask for more.
-const CHUNK: u64 = 16 << 20;
-
-/// 1 GiB: no registry asks for more than this.
-const LARGEST_CHUNK: u64 = 1 << 30;
+use crate::progress::bytes;
 
 /// An upload that a registry keeps for us.
 struct Session {
     location: Url,
     /// The next byte it wants.
     at: u64,
-    chunk: u64,
+    /// The smallest piece it takes (`OCI-Chunk-Min-Length`).
+    least: u64,
+}
+
+/// What is known of the way to a registry, for all uploads of a run.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) patience: Patience,
+    /// Requests of more bytes are refused somewhere.
+    most: AtomicU64,
+    /// Whether the registry answers who looks for a blob.
+    looks: AtomicBool,
+    /// Told what is waited for.
+    tell: Option<fn(&str)>,
+}
+
+impl Line {
+    /// With requests of at most `most` bytes, if that is known.
+    pub(super) fn new(patience: Patience, most: Option<u64>, tell: Option<fn(&str)>) -> Self {
+        let (most, looks) = (AtomicU64::new(most.unwrap_or(u64::MAX)), AtomicBool::new(true));
+        Line { patience, most, looks, tell }
+    }
+
+    pub(super) fn say(&self, text: &str) {
+        if let Some(tell) = self.tell {
+            tell(text);
+        }
+    }
+
+    /// Says that something is tried again.
+    pub(super) fn again(&self, what: &str, failure: &Failure, pause: Duration) {
+        self.say(&again(what, &failure.to_string(), pause));
+    }
+}
+
+/// `push blob sha256:81e4…: 503, trying again in 8 s`
+fn again(what: &str, failure: &str, pause: Duration) -> String {
+    let seconds = pause.as_secs_f64();
+    // Which address it was is said by what was tried.
+    let failure = match (failure.find(" for url ("), failure.find("): ")) {
+        (Some(from), Some(to)) if from < to => {
+            format!("{}{}", &failure[..from], &failure[to + 1..])
+        }
+        _ => failure.to_owned(),
+    };
+    let when = if seconds < 1.0 { "now".to_owned() } else { format!("in {seconds:.0} s") };
+    format!("{what}: {failure}, trying again {when}")
 }
 
 /// What rights a push takes.
@@ -52,6 +101,43 @@ impl Http {
         }
     }
 
+    /// The answer that has a blob; `None` when there is no such blob or repository.
+    pub(super) async fn open(
+        &self,
+        scope: &str,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Response>, Failure> {
+        let url = self.url(&format!("{repository}/blobs/{digest}"))?;
+        match self.send(scope, Method::GET, url, &|request| request).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(failure) if failure.is_not_found() => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether a blob need not be sent. A registry that does not say so gets it; it is not asked
+    /// again.
+    pub(super) async fn need_not_send(
+        &self,
+        scope: &str,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> bool {
+        if !self.line.looks.load(Ordering::Relaxed) {
+            return false;
+        }
+        match self.has_blob(scope, repository, digest).await {
+            Ok(there) => there,
+            Err(failure) => {
+                if matches!(failure, Failure::Status { .. }) {
+                    self.line.looks.store(false, Ordering::Relaxed);
+                }
+                false
+            }
+        }
+    }
+
     /// Uploads a blob, or has it shown here when `from` shows it already.
     pub(super) async fn push_blob(
         &self,
@@ -61,46 +147,68 @@ impl Http {
         from: Option<&RepositoryName>,
     ) -> Result<(), Failure> {
         let scope = push_scope(repository);
-        let mut session = match from {
-            Some(from) => match self.mount(repository, digest, from).await? {
-                Some(session) => session,
-                None => return Ok(()),
-            },
+        let mounted = match from {
+            // Refused or lost, it would only have saved bytes.
+            Some(from) => self.mount(repository, digest, from).await.ok(),
+            None => None,
+        };
+        let mut session = match mounted {
+            Some(None) => return Ok(()),
+            Some(Some(session)) => session,
             None => self.begin(&scope, repository).await?,
         };
-        let mut failures = 0;
-        let mut whole = true;
+        let what = format!("push blob {digest} to {repository}");
+        let mut course = Course::of(content.len);
         loop {
-            let done = match whole {
-                true => self.finish(&scope, &session, digest, content).await,
-                false => self.go_on(&scope, &mut session, digest, content, &mut failures).await,
-            };
-            let failure = match done {
-                Ok(()) => return Ok(()),
-                Err(failure) if failure.is_passing() || is_out_of_step(&failure) => failure,
-                Err(failure) => return Err(failure),
-            };
-            let Some(pause) = self.backoff.pause(failures, failure.retry_after()) else {
-                return Err(failure);
-            };
-            failures += 1;
-            tokio::time::sleep(pause).await;
-            // The answer may be all that was lost.
-            if self.has_blob(&scope, repository, digest).await? {
-                return Ok(());
-            }
-            whole = false;
-            match self.status(&scope, &session).await {
-                Ok(found) if found.at <= content.len => {
-                    if found.at > session.at {
-                        failures = 0;
-                    }
-                    session = found;
+            course.within(session.least, self.line.most.load(Ordering::Relaxed));
+            let done = match course.way {
+                Way::Whole => self.finish(&scope, &session, digest, content).await,
+                Way::Pieces(size) => {
+                    self.go_on(&scope, &mut session, digest, content, size, &mut course).await
                 }
-                Ok(_) => session = self.begin(&scope, repository).await?,
-                Err(gone) if is_gone(&gone) => session = self.begin(&scope, repository).await?,
-                Err(failure) => return Err(failure),
+            };
+            let Err(failure) = done else { return Ok(()) };
+            match course.failed(trouble(&failure)) {
+                Next::GiveUp => return Err(failure),
+                Next::Smaller(size) => {
+                    self.line.most.fetch_min(size, Ordering::Relaxed);
+                    self.line
+                        .say(&format!("{what}: {failure}, going on in pieces of {}", bytes(size)));
+                }
+                Next::After(nth) => {
+                    let Some(pause) = self.backoff.pause(nth, failure.retry_after()) else {
+                        return Err(failure);
+                    };
+                    self.line.again(&what, &failure, pause);
+                    tokio::time::sleep(pause).await;
+                    // The answer may be all that was lost.
+                    if self.need_not_send(&scope, repository, digest).await {
+                        return Ok(());
+                    }
+                }
             }
+            session = match course.goes_on() {
+                true => self.resume(&scope, repository, &session, content, &mut course).await?,
+                false => self.begin(&scope, repository).await?,
+            };
+        }
+    }
+
+    /// Where an upload goes on; from its beginning when the registry does not say.
+    async fn resume(
+        &self,
+        scope: &str,
+        repository: &RepositoryName,
+        session: &Session,
+        content: &Content,
+        course: &mut Course,
+    ) -> Result<Session, Failure> {
+        match self.status(scope, session).await {
+            Ok(found) if found.at <= content.len => {
+                course.found(found.at > session.at);
+                Ok(found)
+            }
+            _ => self.begin(scope, repository).await,
         }
     }
 
@@ -122,7 +230,8 @@ impl Http {
         url.query_pairs_mut()
             .append_pair("mount", &digest.to_string())
             .append_pair("from", from.as_str());
-        let answer = self.send(&scope, Method::POST, url, &no_body).await?;
+        let asked = self.once(&scope, &Method::POST, &url, &no_body);
+        let answer = self.line.patience.answer(0, asked).await?;
         match answer.status() {
             StatusCode::CREATED => Ok(None),
             _ => self.session(&answer, 0).map(Some),
@@ -139,8 +248,7 @@ impl Http {
 
     fn session(&self, answer: &Response, at: u64) -> Result<Session, Failure> {
         let least = text(answer.headers(), "oci-chunk-min-length").and_then(|it| it.parse().ok());
-        let chunk = least.unwrap_or(0).clamp(CHUNK, LARGEST_CHUNK);
-        Ok(Session { location: self.location(answer)?, at, chunk })
+        Ok(Session { location: self.location(answer)?, at, least: least.unwrap_or(0) })
     }
 
     /// The rest in one request, which also ends it.
@@ -153,41 +261,61 @@ impl Http {
     ) -> Result<(), Failure> {
         let mut url = session.location.clone();
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
-        let (from, to) = (session.at, content.len);
-        let fill = |request: reqwest::RequestBuilder| {
-            request
-                .header(CONTENT_TYPE, "application/octet-stream")
-                .header(CONTENT_LENGTH, to.saturating_sub(from))
-                .body(content.body(from, to))
-        };
-        self.once(scope, &Method::PUT, &url, &fill).await.map(drop)
+        self.carry(scope, Method::PUT, &url, content, (session.at, content.len)).await.map(drop)
     }
 
-    /// The rest chunk by chunk: what was taken need not be sent again.
+    /// The rest piece by piece: what was taken need not be sent again.
     async fn go_on(
         &self,
         scope: &str,
         session: &mut Session,
         digest: &Digest,
         content: &Content,
-        failures: &mut u32,
+        size: u64,
+        course: &mut Course,
     ) -> Result<(), Failure> {
         while session.at < content.len {
-            let (from, to) = (session.at, content.len.min(session.at + session.chunk));
-            let fill = |request: reqwest::RequestBuilder| {
-                request
-                    .header(CONTENT_TYPE, "application/octet-stream")
-                    .header(CONTENT_LENGTH, to - from)
-                    .header(CONTENT_RANGE, format!("{from}-{}", to - 1))
-                    .body(content.body(from, to))
-            };
+            let (from, to) = (session.at, content.len.min(session.at.saturating_add(size)));
             let url = session.location.clone();
-            let answer = self.once(scope, &Method::PATCH, &url, &fill).await?;
+            let answer = self.carry(scope, Method::PATCH, &url, content, (from, to)).await?;
             session.location = self.location(&answer)?;
             session.at = to;
-            *failures = 0;
+            course.took();
         }
         self.finish(scope, session, digest, content).await
+    }
+
+    /// One request with these bytes; ended when nothing moves, never because it is long.
+    async fn carry(
+        &self,
+        scope: &str,
+        method: Method,
+        url: &Url,
+        content: &Content,
+        (from, to): (u64, u64),
+    ) -> Result<Response, Failure> {
+        let pulse = Arc::new(Pulse::default());
+        let fill = |request: reqwest::RequestBuilder| {
+            let request = request
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .header(CONTENT_LENGTH, to.saturating_sub(from))
+                .body(content.body(from, to, &pulse));
+            match method == Method::PATCH {
+                true => request.header(CONTENT_RANGE, format!("{from}-{}", to.saturating_sub(1))),
+                false => request,
+            }
+        };
+        let patience = &self.line.patience;
+        patience.watch(&pulse, self.once(scope, &method, url, &fill)).await.map_err(|failure| {
+            match failure {
+                // By the kernel: nothing was acknowledged.
+                Failure::Transport(error) if error.is_timeout() && !error.is_connect() => {
+                    let taken = Taken { sent: 0, ..pulse.last().1 };
+                    Failure::Stalled { taken, limit: patience.stall }
+                }
+                failure => failure,
+            }
+        })
     }
 }
 
@@ -195,14 +323,18 @@ fn no_body(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
     request.header(CONTENT_LENGTH, 0)
 }
 
-/// The upload is no more.
-fn is_gone(failure: &Failure) -> bool {
-    matches!(failure, Failure::Status { status: 400 | 404 | 405 | 410, .. } | Failure::Answer(_))
-}
-
-/// The registry wants other bytes than we sent, or knows nothing of them: ask it.
-fn is_out_of_step(failure: &Failure) -> bool {
-    matches!(failure, Failure::Status { status: 404 | 409 | 416, .. })
+/// What a failure means for an upload.
+pub(super) fn trouble(failure: &Failure) -> Trouble {
+    match failure {
+        Failure::Status { status: 413, .. } => Trouble::TooLarge,
+        failure if failure.is_missing_repository() => Trouble::Final,
+        Failure::Status { status: 404 | 409 | 416 | 500, .. } => Trouble::OutOfStep,
+        Failure::Status { status: 400, code, .. } if code == "DIGEST_INVALID" => Trouble::Final,
+        Failure::Status { status: 400 | 405 | 411 | 501, .. } => Trouble::Unknown,
+        Failure::Answer(_) => Trouble::Unknown,
+        failure if failure.is_passing() => Trouble::Passing,
+        _ => Trouble::Final,
+    }
 }
 
 /// How much is there: `Range: 0-<last>`, also as `bytes=0-<last>`.
@@ -228,6 +360,21 @@ fn next_byte(range: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_says_what_is_tried_again() {
+        for (failure, ms, wanted) in [
+            ("503", 8000, "PUT /v2/a: 503, trying again in 8 s"),
+            ("503", 250, "PUT /v2/a: 503, trying again now"),
+            (
+                "error sending request for url (http://r/v2/?_state=x): connection reset",
+                1500,
+                "PUT /v2/a: error sending request: connection reset, trying again in 2 s",
+            ),
+        ] {
+            assert_eq!(again("PUT /v2/a", failure, Duration::from_millis(ms)), wanted);
+        }
+    }
 
     #[test]
     fn what_is_there() {
