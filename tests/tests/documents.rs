@@ -149,7 +149,7 @@ const BROKEN: [Broken; 8] = [
         name: "a command that fails",
         from: "signer publish --repo oci:repo ",
         to: "signer publish --repo oci:rep ",
-        said: "exit code 14, not 0",
+        said: "exit code 23, not 0",
     },
     Broken {
         name: "an unknown program",
