@@ -70,6 +70,11 @@ impl Object {
         self.find(name).ok().map(|at| self.0.remove(at).1)
     }
 
+    /// Takes all members out.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Keeps the members that `keep` says.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &Value) -> bool) {
         self.0.retain(|(name, value)| keep(name, value));
