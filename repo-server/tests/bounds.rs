@@ -22,7 +22,7 @@ use rustls::{ClientConfig, ClientConnection, Stream, version};
 const CROWD: usize = 2048;
 /// What the server may have resident, in MiB, and what of it may stay when all have gone.
 const MOST: usize = 256;
-const AFTERWARDS: usize = 64;
+const AFTERWARDS: usize = 128;
 /// Larger than anything a server or a socket keeps of one answer.
 const BLOB: usize = 16 << 20;
 
