@@ -355,11 +355,7 @@ fn with_listed_hashes(hashes: &'static [(&'static str, &'static str)]) -> Forge 
         let Value::Object(root) = signed else { unreachable!() };
         let Some(Value::Object(meta)) = root.get_mut("meta") else { unreachable!() };
         let Some(Value::Object(listed)) = meta.get_mut("targets.json") else { unreachable!() };
-<<<<<<< ours
         let good = listed.get("hashes").unwrap().get("sha256").unwrap().clone();
-=======
-        let good = listed.get("hashes").and_then(|all| all.get("sha256")).unwrap().clone();
->>>>>>> theirs
         let hashes = hashes.iter().map(|(name, hex)| {
             let value = match *hex {
                 "good" => good.clone(),
