@@ -207,7 +207,10 @@ fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
             return error.remedy.clone();
         }
         if let Some(refused) = error.downcast_ref::<io::Error>() {
-            let remedy = remedy_of(refused.kind(), rustix::process::geteuid().is_root());
+            let remedy = match rustix::io::Errno::from_io_error(refused) {
+                Some(rustix::io::Errno::MFILE) => Some(MORE_DESCRIPTORS),
+                _ => remedy_of(refused.kind(), rustix::process::geteuid().is_root()),
+            };
             return remedy.map(str::to_owned);
         }
         cause = error.source();
@@ -228,6 +231,9 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     }
 }
 
+const MORE_DESCRIPTORS: &str =
+    "raise LimitNOFILE= of the unit or `ulimit -n`: it may open no more files";
+
 fn remedy_of(kind: io::ErrorKind, root: bool) -> Option<&'static str> {
     match kind {
         io::ErrorKind::ReadOnlyFilesystem => Some(
@@ -238,6 +244,9 @@ fn remedy_of(kind: io::ErrorKind, root: bool) -> Option<&'static str> {
             Some("run as root, or as the user that the files and devices belong to")
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space"),
+        io::ErrorKind::FileTooLarge => {
+            Some("raise LimitFSIZE= of the unit or `ulimit -f`: files may grow no further here")
+        }
         _ => None,
     }
 }
@@ -259,6 +268,7 @@ mod tests {
             (rustix::io::Errno::ROFS, true, Some("it is read-only here")),
             (rustix::io::Errno::NOSPC, true, Some("free some space")),
             (rustix::io::Errno::DQUOT, true, Some("free some space")),
+            (rustix::io::Errno::FBIG, true, Some("raise LimitFSIZE=")),
             (rustix::io::Errno::ACCESS, false, Some("run as root")),
             (rustix::io::Errno::PERM, false, Some("run as root")),
             (rustix::io::Errno::ACCESS, true, None),
@@ -272,6 +282,13 @@ mod tests {
             };
             assert!(as_said, "{errno}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_process_without_descriptors_is_told_which_limit_it_met() {
+        let refused = io::Error::from(rustix::io::Errno::MFILE);
+        let error = AgentError::from_cause(Reason::StoreIo, "open", refused);
+        assert!(error.advice().is_some_and(|advice| advice.contains("LimitNOFILE=")));
     }
 
     #[test]
