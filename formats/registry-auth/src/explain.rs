@@ -148,6 +148,10 @@ pub fn status(at: Exchange, status: u16, code: &str, words: &Words) -> String {
              (application/vnd.racklet…) there, or use another registry"
         }
         (405, PushManifest | PushBlob) => "the registry is read-only, or no registry",
+        (413, PushBlob) => {
+            "the registry, or a proxy before it, limits the size of requests: give --chunk-size, or \
+             raise that limit (nginx: client_max_body_size)"
+        }
         (413, _) => {
             "the registry, or a proxy before it, limits the size of requests: raise that limit \
              (nginx: client_max_body_size)"
@@ -189,7 +193,7 @@ mod tests {
             (404, Token, "", "token server that is not there"),
             (405, PushBlob, "", "read-only"),
             (407, Read, "", "the proxy wants a user"),
-            (413, PushBlob, "", "limits the size"),
+            (413, PushBlob, "", "--chunk-size"),
             (413, PushManifest, "", "limits the size"),
             (429, PushBlob, "", "busy"),
             (503, Read, "", "in trouble"),
