@@ -93,6 +93,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("manifest", registry::manifest),
     Target::new("layout_index", registry::layout_index),
     Target::new("archive", registry::archive),
+    Target::new("challenge", registry::challenge),
+    Target::new("auth_file", registry::auth_file),
     Target::new("url", registry::url),
     Target::new("byte_range", registry::byte_range),
     Target::new("release_index", registry::release_index),

@@ -52,6 +52,22 @@ pub fn archive(data: &[u8]) -> bool {
     Archive::from_file(file, Path::new("fuzzed.tar")).is_ok() || headers > 1
 }
 
+/// `WWW-Authenticate` of a registry: a chosen challenge is one of those that were read.
+pub fn challenge(data: &[u8]) -> bool {
+    let Ok(header) = str::from_utf8(data) else { return false };
+    let all = registry_auth::challenge::parse(header);
+    let chosen = registry_auth::challenge::choose([header]);
+    assert!(chosen.is_none_or(|chosen| all.contains(&chosen)));
+    !all.is_empty()
+}
+
+/// Docker's and podman's file of credentials.
+pub fn auth_file(data: &[u8]) -> bool {
+    let Ok(file) = registry_auth::auths::AuthFile::parse(data) else { return false };
+    let found = file.places("registry.example", "demo/tuf");
+    file.holds_secrets() || !found.is_empty()
+}
+
 /// An address, and where an answer redirects to: the first line is the address.
 pub fn url(data: &[u8]) -> bool {
     let Some((base, location)) = two_parts(data) else { return false };

@@ -141,6 +141,13 @@ fn of_registries(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
     put("manifest", "index", &index.to_bytes());
     put("layout_index", "state", &index.to_bytes());
     put("archive", "layout", &archive(&artifact, &index));
+    let bearer =
+        br#"Newer x="1", Bearer realm="https://auth.example/token",service="r",scope="a\"b""#;
+    put("challenge", "bearer", bearer);
+    put("challenge", "basic", b"Basic realm=registry");
+    let auths =
+        br#"{"auths":{"https://registry.example/v1/":{"auth":"YTpi"}},"credsStore":"pass"}"#;
+    put("auth_file", "docker", auths);
     put("url", "relative", b"https://registry.example/v2/a/blobs/sha256:00\n../uploads/1?_state=x");
     put("url", "absolute", b"http://[::1]:5000/v2/\nhttps://other.example:8443/%41");
     for (name, value) in [("first", "bytes=0-99"), ("suffix", "bytes=-5"), ("open", "bytes=999-")] {
