@@ -1,6 +1,7 @@
 //! The seeds of every target: well-formed inputs, made by the writers of the product. The same every time.
 //!
 //! They are committed in `corpus/TARGET/`; the bin `seeds` writes them, the test `replay` holds them against this.
+//! Beside them lie a few that were written by hand: configurations.
 
 use formats::boot_record::{BootRecord, Floor};
 use formats::channel::{Channel, Wave, Window};
@@ -333,7 +334,6 @@ fn of_tools(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
     ] {
         put("key_location", name, text.as_bytes());
     }
-    put("agent_config", "example", include_bytes!("../../update-agent/update-agent.example.toml"));
     put("staged_change", "empty", &staged());
 }
 

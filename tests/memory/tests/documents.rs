@@ -65,8 +65,10 @@ fn oci_documents_are_weighed_before_they_are_read() {
     ];
     let limit = 4 * MIB;
     for frame in &frames {
-        each_below("manifest or index", 10 * MIB, limit, frame, |bytes| {
-            let _refused = (Manifest::parse(bytes), Index::parse(bytes));
+        // A text with escapes is collected in a buffer that doubles, then copied.
+        each_below("manifest or index", 14 * MIB, limit, frame, |bytes| {
+            drop(Manifest::parse(bytes));
+            drop(Index::parse(bytes));
         });
     }
     for (what, list) in [
