@@ -174,7 +174,10 @@ impl Failure {
         match self {
             Failure::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             Failure::Transport(error) => {
-                !(error.is_builder() || error.is_redirect() || is_tls(error))
+                !(error.is_builder()
+                    || error.is_redirect()
+                    || is_tls(error)
+                    || chain(error).contains(NO_HTTP))
             }
             Failure::Proxy { .. } | Failure::Stalled { .. } => true,
             Failure::TokenServer { failure, .. } => failure.is_passing(),
@@ -217,6 +220,9 @@ impl Failure {
     }
 }
 
+/// hyper's words for an answer that is no HTTP: the same is answered again.
+const NO_HTTP: &str = "invalid HTTP version";
+
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     explain::tls_cause(error).is_some()
 }
@@ -228,7 +234,7 @@ fn explained(error: &reqwest::Error) -> String {
     }
     let text = chain(error);
     let spoke_tls = error.url().is_some_and(|url| url.scheme() == "http")
-        && (text.contains("invalid HTTP version") || text.contains("connection closed before"));
+        && (text.contains(NO_HTTP) || text.contains("connection closed before"));
     let means =
         if spoke_tls { "; it may speak TLS on this port: leave out --plain-http" } else { "" };
     text + means
