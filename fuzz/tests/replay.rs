@@ -1,5 +1,7 @@
 //! The seeds, on every run of the tests: without libFuzzer, with the bounds of memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

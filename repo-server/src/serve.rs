@@ -683,6 +683,7 @@ async fn answer(
 /// A thread that came once stays: where the system allows no further one later, work waits for those
 /// that are there, and never for good.
 pub fn threads() -> tokio::runtime::Builder {
+    memory::share_heaps();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder
         .max_blocking_threads(64)

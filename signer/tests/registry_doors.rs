@@ -121,9 +121,7 @@ fn a_refused_optimisation_is_done_without() {
         for status in statuses {
             // A registry that says 403 or 404 to every second upload cannot be told from one that means
             // it; of an upload as a whole, 403 means no.
-            if refused == Refused::Crowds && status == "403 No"
-                || refused == Refused::Pieces && status == "403 No"
-            {
+            if matches!(refused, Refused::Crowds | Refused::Pieces) && status == "403 No" {
                 continue;
             }
             let case = format!("{refused:?} {status}");

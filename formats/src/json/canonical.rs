@@ -358,7 +358,9 @@ impl Reader<'_> {
         let mut depth = 0usize;
         loop {
             match self.peek()? {
-                b'"' => drop(self.quoted()?),
+                b'"' => {
+                    self.quoted()?;
+                }
                 b'[' | b'{' => {
                     depth += 1;
                     self.at += 1;

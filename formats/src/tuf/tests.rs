@@ -191,10 +191,10 @@ fn case_57_every_field_missing_or_of_another_kind_is_refused_or_unknown() {
 /// What is written when it was absent.
 fn back_with_defaults(value: Value) -> Value {
     let Value::Object(mut members) = value else { return value };
-    if members.get("_type") == Some(&Value::from("root")) {
-        if !members.contains_key("consistent_snapshot") {
-            members.insert("consistent_snapshot".into(), Value::Bool(false));
-        }
+    if members.get("_type") == Some(&Value::from("root"))
+        && !members.contains_key("consistent_snapshot")
+    {
+        members.insert("consistent_snapshot".into(), Value::Bool(false));
     }
     Value::Object(members)
 }

@@ -137,7 +137,7 @@ impl KeyStore {
         match location {
             KeyLocation::File(path) => self.add_file(&path),
             KeyLocation::Pkcs11(uri) => {
-                self.add_new(Box::new(TokenKey::open(uri)?));
+                self.add_new(Box::new(TokenKey::open(*uri)?));
                 Ok(())
             }
             KeyLocation::Command(uri) => {
@@ -157,7 +157,7 @@ impl KeyStore {
         let key: Box<dyn SigningKey> = if path.extension().is_some_and(|e| e == URI_ENDING) {
             let public = file::read_public(&path.with_extension(PUBLIC_ENDING))?;
             match file::read_uri(path)? {
-                KeyLocation::Pkcs11(uri) => Box::new(TokenKey::known(public, uri)),
+                KeyLocation::Pkcs11(uri) => Box::new(TokenKey::known(public, *uri)),
                 KeyLocation::Command(uri) => Box::new(CommandKey::new(public, uri)),
                 KeyLocation::File(_) => {
                     let why = "does not hold a pkcs11: or cmd: URI".to_owned();

@@ -18,7 +18,7 @@ pub enum KeyLocation {
     /// A key file, or a file with a URI.
     File(PathBuf),
     /// A token.
-    Pkcs11(Pkcs11Uri),
+    Pkcs11(Box<Pkcs11Uri>),
     /// A program.
     Command(CommandUri),
 }
@@ -86,7 +86,7 @@ impl FromStr for KeyLocation {
     fn from_str(text: &str) -> Result<Self, UriError> {
         let wrong = |why: String| UriError { uri: text.chars().take(80).collect(), why };
         if let Some(rest) = text.strip_prefix("pkcs11:") {
-            return pkcs11(rest).map(KeyLocation::Pkcs11).map_err(wrong);
+            return pkcs11(rest).map(Box::new).map(KeyLocation::Pkcs11).map_err(wrong);
         }
         if let Some(rest) = text.strip_prefix("cmd:") {
             return command(rest).map(KeyLocation::Command).map_err(wrong);

@@ -30,6 +30,9 @@ pub(super) struct Inner {
     cached: Mutex<Option<CachedIndex>>,
 }
 
+/// The bytes of `index.json`, which file they are of, and that file.
+type IndexFile = (Vec<u8>, FileStamp, Arc<dyn TreeFile>);
+
 /// `index.json` as last read. The file is kept open, so that its inode number cannot be given to
 /// another file while we compare with it.
 #[derive(Debug)]
@@ -312,7 +315,7 @@ impl Inner {
     }
 
     /// `index.json` as it stands now, and which file that was.
-    fn read_index(&self) -> Result<(Vec<u8>, FileStamp, Arc<dyn TreeFile>), LayoutError> {
+    fn read_index(&self) -> Result<IndexFile, LayoutError> {
         let path = self.root.shown("index.json");
         let missing = || {
             let root = self.root.path().display().to_string();

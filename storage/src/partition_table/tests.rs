@@ -134,9 +134,10 @@ fn the_only_copy_that_says_something_bootable_is_never_overwritten() {
         assert_eq!((bootable(&choice.table), choice.repair), (true, Some(TableCopy::Primary)));
         assert_eq!(disk.operations().len(), 0, "reading writes nothing");
         let new = activated(&choice.table);
+        type Step<'a> = &'a dyn Fn(&Disk) -> Result<(), TableError>;
         let change = |disk: &Disk| write_by(disk, &new, &bootable);
         let repair = |disk: &Disk| repair_by(disk, &bootable).map(drop);
-        let changes: [&dyn Fn(&Disk) -> Result<(), TableError>; 2] = [&change, &repair];
+        let changes: [Step<'_>; 2] = [&change, &repair];
         for (nth, run) in changes.into_iter().enumerate() {
             let whole = Disk::with_content(disk.content(), sector_size);
             run(&whole).unwrap();

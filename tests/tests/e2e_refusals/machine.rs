@@ -88,7 +88,8 @@ fn bytes_that_somebody_needs_are_known_under_every_name() {
     let (root_a, root_b) = (it.node.disk.extent("root-a"), it.node.disk.extent("root-b"));
     let whole = fs::metadata(&disk).expect("stat").len();
     // What firmware of slot b is said to be: bytes of the disk, through a loop device or by a hard link; the exit code.
-    let rows: [(&str, Option<(u64, u64)>, i32); 8] = [
+    type Range = (u64, u64);
+    let rows: [(&str, Option<Range>, i32); 8] = [
         ("the whole disk by another name", None, 20),
         ("the whole disk through a loop device", Some((0, whole)), 20),
         ("the running firmware through a loop device", Some(fw_a), 20),

@@ -164,7 +164,7 @@ fn new_timestamp_keys_take_no_delegated_targets_back() {
         repo.add_target(&team, "team/1", b"first");
         repo.publish(&[Role::Targets, team.clone()]);
         let old = repo.targets(&team).clone();
-        repo.publish(&[team.clone()]);
+        repo.publish(std::slice::from_ref(&team));
         node.find(&repo, "team/1").unwrap();
         repo.rekey(&role, 1, &[ForgeKey::new(40)]);
         *repo.targets(&team) = old;

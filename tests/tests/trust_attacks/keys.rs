@@ -134,7 +134,7 @@ fn set(value: &mut Value, path: &[&str], to: Value) {
     };
     match rest {
         [] => drop(members.insert((*first).to_owned(), to)),
-        _ => set(members.get_mut(*first).unwrap(), rest, to),
+        _ => set(members.get_mut(first).unwrap(), rest, to),
     }
 }
 

@@ -58,9 +58,8 @@ impl World {
     fn rotating(roles: &[Option<Role>]) -> Self {
         let mut world = World::new();
         for (seed, role) in (50..).zip(roles) {
-            match role {
-                Some(role) => world.repo.rekey(role, 1, &[ForgeKey::new(seed)]),
-                None => {}
+            if let Some(role) = role {
+                world.repo.rekey(role, 1, &[ForgeKey::new(seed)]);
             }
             world.next();
         }

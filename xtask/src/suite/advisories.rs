@@ -331,7 +331,11 @@ mod tests {
         assert_eq!(judge(&[of_kind("unsound")], hits(), &[]).1.len(), 1);
         assert!(judge(&[of_kind("unmaintained")], hits(), &[]).1.is_empty());
         let ignored = |id: &str| [Ignored { id: id.to_owned(), reason: "not called".to_owned() }];
-        assert!(judge(&[advisory.clone()], hits(), &ignored("RUSTSEC-2026-0001")).1.is_empty());
+        assert!(
+            judge(std::slice::from_ref(&advisory), hits(), &ignored("RUSTSEC-2026-0001"))
+                .1
+                .is_empty()
+        );
         assert_eq!(judge(&[advisory], BTreeMap::new(), &ignored("RUSTSEC-2026-0001")).1.len(), 1);
     }
 

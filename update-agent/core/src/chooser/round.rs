@@ -112,13 +112,12 @@ mod tests {
         Flags { priority, tries, successful }
     }
 
+    /// What starts and the floor it is told, the flags afterwards, what was refused.
+    type Booted = (Option<(Slot, ChooserFloor)>, BootFlags, Vec<(Slot, Reason)>);
+
     /// The driver of a boot, with what it finds: the slot that starts, the floor it is told, the flags
     /// afterwards.
-    fn boot(
-        floor: ChooserFloor,
-        mut flags: BootFlags,
-        content: PerSlot<Content>,
-    ) -> (Option<(Slot, ChooserFloor)>, BootFlags, Vec<(Slot, Reason)>) {
+    fn boot(floor: ChooserFloor, mut flags: BootFlags, content: PerSlot<Content>) -> Booted {
         let mut round = Round::begin(floor);
         for _ in 0..5 {
             let Some(attempt) = round.next(flags) else {
