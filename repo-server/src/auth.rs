@@ -478,7 +478,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
         fs::write(&path, PUSH).unwrap();
-        for (mode, good) in [(0o600, true), (0o440, true), (0o644, false), (0o620, false)] {
+        for (mode, good) in [(0o600, true), (0o440, true), (0o644, false), (0o622, false)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(Tokens::read(&path).is_ok(), good, "{mode:o}");
         }

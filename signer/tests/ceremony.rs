@@ -658,7 +658,7 @@ fn a_change_travels_through_its_repository() {
         signer.json(&["sign", name, "--repo", "oci:repo", "--keys", who], code)
     };
     let name = share("1.0.0");
-    assert!(name.starts_with("staged-") && name.len() == 23, "{name}");
+    assert!(name.starts_with("staged-") && name.len() == "staged-".len() + 64, "{name}");
     // The same again is the same change.
     assert_eq!(signer.json(&["verify", "oci:repo", "--keys", "keys"], 0)["ok"], true);
     assert_eq!(sign(&name, "t0", 0)["ready"], false);

@@ -506,8 +506,8 @@ fn a_mistyped_repository_is_not_made() {
     let publish = desk.arguments("publish", "2.0.0", &["os=os.img,hw=my-board"], &[]);
     let publish: Vec<&str> =
         publish.into_iter().map(|word| if word == "oci:repo" { "oci:rep" } else { word }).collect();
-    desk.0.json(&publish, 14);
-    desk.0.json(&["refresh", "--repo", "oci:rep", "--keys", "keys"], 14);
+    desk.0.json(&publish, 23);
+    desk.0.json(&["refresh", "--repo", "oci:rep", "--keys", "keys"], 23);
     assert!(!desk.0.path("rep").exists());
 }
 

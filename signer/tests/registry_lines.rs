@@ -350,8 +350,9 @@ fn name(text: &str) -> RepositoryName {
 
 /// Half a second for everything.
 fn quick() -> Patience {
-    let half = Duration::from_millis(500);
-    Patience { stall: half, commit: half }
+    // Long enough for a busy machine to answer within it.
+    let soon = Duration::from_secs(2);
+    Patience { stall: soon, commit: soon }
 }
 
 fn client(address: SocketAddr, temp: &tempfile::TempDir, patience: Patience) -> Box<dyn Registry> {

@@ -584,7 +584,8 @@ fn a_ca_or_a_token_that_others_can_reach_is_refused() {
         assert_eq!(found, token, "{name}: token");
         let config =
             SourceConfig { ca: Some(secrets.ca()), ..SourceConfig::at("docker://127.0.0.1:1/ns") };
-        let error = source(&config).blob("demo", &descriptor(b"x"), MAX).unwrap_err();
+        let asked = |source: Box<dyn Source>| source.blob("demo", &descriptor(b"x"), MAX);
+        let error = open(&config, quick()).and_then(asked).unwrap_err();
         assert_eq!(error.reason().code(), ca, "{name}: CA");
         if ca == "insecure_perms" {
             let error = update_agent::error::AgentError::from(error).chain();

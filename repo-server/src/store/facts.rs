@@ -311,8 +311,8 @@ mod tests {
     fn what_is_kept_of_a_manifest_is_what_it_names() {
         let digest = format!("sha256:{}", "0".repeat(64));
         let entry = format!(r#"{{"mediaType":"x","digest":"{digest}"}}"#);
-        let layers = vec![entry.clone(); 20_000].join(",");
-        let listed: Vec<String> = (0..10_000).map(|i| format!(r#""{i}":"""#)).collect();
+        let layers = vec![entry.clone(); 2_000].join(",");
+        let listed: Vec<String> = (0..1_000).map(|i| format!(r#""{i}":"""#)).collect();
         let listed = listed.join(",");
         let text =
             format!(r#"{{"layers":[{layers}],"subject":{entry},"annotations":{{{listed}}}}}"#);
@@ -321,8 +321,8 @@ mod tests {
         assert!(facts.weight() < 1024, "{} bytes for one layer", facts.weight());
         let long = format!(r#"{{"layers":[],"artifactType":"{}"}}"#, "x".repeat(1 << 20));
         assert!(Facts::parse(long.as_bytes()).unwrap().weight() > 1 << 20);
-        assert_eq!(annotations(text.as_bytes(), 4 << 20).unwrap().len(), 10_000);
-        assert_eq!(annotations(text.as_bytes(), 1 << 20), None, "128 bytes for each");
+        assert_eq!(annotations(text.as_bytes(), 4 << 20).unwrap().len(), 1_000);
+        assert_eq!(annotations(text.as_bytes(), 1 << 16), None, "128 bytes for each");
         let wrong = r#"{"layers":[],"annotations":{"a":1}}"#;
         assert!(Facts::parse(wrong.as_bytes()).is_err(), "they are texts");
     }

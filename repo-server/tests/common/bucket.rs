@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -70,7 +71,8 @@ pub fn place_at(temp: &Path, address: SocketAddr) -> S3 {
     let name = temp.file_name().unwrap().to_str().unwrap().trim_start_matches('.');
     let credentials = temp.join("credentials");
     if !credentials.exists() {
-        let mut file = std::fs::File::create(&credentials).unwrap();
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&credentials).unwrap();
         let text = "[default]\naws_access_key_id = test\naws_secret_access_key = test\n";
         file.write_all(text.as_bytes()).unwrap();
     }
