@@ -128,7 +128,7 @@ impl Public {
     }
 }
 
-/// The counter's value in the response to [`Command::Read`].
+/// The counter's value in the response to [`super::Command::Read`].
 pub fn parse_counter(response: &[u8]) -> Result<u64, TpmError> {
     let mut rest = Reader(parameters(response, SESSIONS)?);
     let bytes = rest.sized()?;
