@@ -159,7 +159,9 @@ fn a_stalled_transfer_is_cut_and_goes_on() {
     let blob = push(registry.as_ref(), &noise(6 << 20, 2));
     let error = seal(registry.as_ref(), vec![blob]).unwrap_err();
     assert_eq!(error.reason(), Reason::Timeout, "{error}");
-    assert!(error.to_string().contains("--stall-limit"), "{error}");
+    // What the kernel took counts as sent: a piece that fits its buffers waits for its answer.
+    let text = error.to_string();
+    assert!(text.contains("--stall-limit") || text.contains("--chunk-size"), "{text}");
 }
 
 /// A registry that answers late: the blob is there, and nothing is sent again. One that does not
