@@ -27,7 +27,8 @@ mod forge;
 #[allow(dead_code, reason = "seeds are for the differential test")]
 mod mutate;
 
-pub use peak_alloc::PeakAlloc;
+pub use racklet_memory::Counting;
+use racklet_memory::peak_of;
 
 /// One thing that is fuzzed.
 #[derive(Clone, Copy)]
@@ -57,16 +58,13 @@ impl Target {
         Target { longest, ..self }
     }
 
-    /// Runs it, and asserts that it allocated no more than it may.
+    /// Runs it, and asserts that it allocated no more than it may: [`Counting`] has to be the allocator.
     ///
     /// # Panics
     ///
     /// On every finding.
-    pub fn check(&self, data: &[u8], heap: &PeakAlloc) -> bool {
-        heap.reset_peak_usage();
-        let before = heap.current_usage();
-        let accepted = (self.run)(data);
-        let taken = heap.peak_usage().saturating_sub(before);
+    pub fn check(&self, data: &[u8]) -> bool {
+        let (accepted, taken) = peak_of(|| (self.run)(data));
         let bound = BASE + self.growth * data.len();
         assert!(
             taken <= bound,

@@ -4,10 +4,10 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use racklet_fuzz::{PeakAlloc, Target};
+use racklet_fuzz::{Counting, Target};
 
 #[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
+static HEAP: Counting = Counting;
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let name = std::env::var("FUZZ_TARGET").unwrap_or_default();
@@ -15,5 +15,5 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
 });
 
 fuzz_target!(|data: &[u8]| {
-    TARGET.check(data, &HEAP);
+    TARGET.check(data);
 });
