@@ -183,18 +183,20 @@ fn wrong_checksums_are_refused() {
     }
 }
 
+/// A copy as it is read from the disk; one that is not good is torn in its array.
+fn read(table: &Table, copy: TableCopy, good: bool) -> CopyRead {
+    let Image { header, mut array, header_offset, .. } = table.image(copy);
+    let header = Header::parse(table.geometry(), copy, header_offset >> 9, &header).unwrap();
+    if !good {
+        array[5] ^= 1;
+    }
+    CopyRead::parse(table.geometry(), header, &array)
+}
+
 #[test]
 fn a_valid_primary_wins_and_the_loser_is_repaired() {
     let old = table(512);
     let new = old.with_attributes(&[(1, 7 << 48)]).unwrap();
-    let read = |table: &Table, copy, good: bool| {
-        let Image { header, mut array, header_offset, .. } = table.image(copy);
-        let header = Header::parse(table.geometry(), copy, header_offset >> 9, &header).unwrap();
-        if !good {
-            array[5] ^= 1;
-        }
-        CopyRead::parse(table.geometry(), header, &array)
-    };
     let none = || CopyRead::invalid(GptError::Signature);
     let (p, b) = (TableCopy::Primary, TableCopy::Backup);
     let rows = [
@@ -225,14 +227,6 @@ fn a_valid_primary_wins_and_the_loser_is_repaired() {
 fn a_backup_that_is_preferred_wins_over_a_valid_primary_alone() {
     let old = table(512);
     let new = old.with_attributes(&[(1, 7 << 48)]).unwrap();
-    let read = |table: &Table, copy, good: bool| {
-        let Image { header, mut array, header_offset, .. } = table.image(copy);
-        let header = Header::parse(table.geometry(), copy, header_offset >> 9, &header).unwrap();
-        if !good {
-            array[5] ^= 1;
-        }
-        CopyRead::parse(table.geometry(), header, &array)
-    };
     let (p, b) = (TableCopy::Primary, TableCopy::Backup);
     let rows = [
         ("preferred", &old, true, &new, true, (&new, Some(p))),

@@ -188,6 +188,7 @@ impl PublicKey {
 mod tests {
     use ed25519_dalek::{Signer as _, SigningKey};
 
+    use super::super::spki::tests::tlv;
     use super::*;
     use crate::reason::Reason;
 
@@ -358,16 +359,6 @@ mod tests {
         let der = tlv(0x30, &[tlv(0x30, algorithm), bits].concat());
         let text = base64::engine::general_purpose::STANDARD.encode(der);
         format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
-    }
-
-    fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
-        let length = content.len();
-        let head = match length {
-            0..0x80 => vec![tag, length as u8],
-            0x80..0x100 => vec![tag, 0x81, length as u8],
-            _ => [&[tag, 0x82][..], &(length as u16).to_be_bytes()].concat(),
-        };
-        [head, content.to_vec()].concat()
     }
 
     const RSA: &[u8] =

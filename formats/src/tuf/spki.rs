@@ -95,14 +95,15 @@ fn positive(content: &[u8]) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn pem(der: &[u8]) -> String {
         format!("{BEGIN}\n{}\n{END}\n", STANDARD.encode(der))
     }
 
-    fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+    /// An element of DER: tag, length, content.
+    pub(crate) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
         let length = content.len();
         let head = match length {
             0..0x80 => vec![tag, length as u8],
