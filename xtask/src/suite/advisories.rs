@@ -214,28 +214,17 @@ pub(crate) fn take(options: &Options) -> Result<()> {
         advisories: read_all(&options.from.join("crates"))?,
     };
     ensure!(!database.advisories.is_empty(), "{} holds no advisory", options.from.display());
-    fs::write(data_file(), to_text(&database)?).context("write advisories.json")?;
     println!("{} advisories of {}", database.advisories.len(), database.committed);
-    Ok(())
+    fs::write(data_file(), to_text(database)?).context("write advisories.json")
 }
 
 /// JSON with one advisory in a line, so that a newer copy is a readable change.
-fn to_text(database: &Database) -> Result<String> {
-    let head =
-        serde_json::to_string_pretty(&Database { advisories: Vec::new(), ..copy_head(database) })?;
+fn to_text(mut database: Database) -> Result<String> {
+    let advisories = std::mem::take(&mut database.advisories);
+    let head = serde_json::to_string_pretty(&database)?;
     let lines: Vec<String> =
-        database.advisories.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        advisories.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
     Ok(head.replace("[]", &format!("[\n{}\n]", lines.join(",\n"))) + "\n")
-}
-
-fn copy_head(of: &Database) -> Database {
-    Database {
-        source: of.source.clone(),
-        commit: of.commit.clone(),
-        committed: of.committed.clone(),
-        taken: of.taken.clone(),
-        advisories: Vec::new(),
-    }
 }
 
 /// Every advisory below `crates/NAME/`, in the order of their names; withdrawn ones are left out.
