@@ -45,19 +45,7 @@ impl Disk {
     ///
     /// `slot_active` when it runs or is mounted, `config` when another place of the configuration covers it.
     pub(crate) fn check_alone(&self, owner: Owner<'_>) -> Result<(), AgentError> {
-        let table = self.table()?;
-        let occupied = self.occupied(&table)?;
-        let Some(wanted) = occupied.iter().find(|one| one.owner == owner) else { return Ok(()) };
-        let others = occupied.iter().filter(|one| one.owner != owner);
-        // What runs first: it is the worse mistake.
-        let mut conflicts: Vec<_> =
-            others.filter(|one| shared(&wanted.extents, &one.extents).is_some()).collect();
-        conflicts.sort_by_key(|one| !one.runs);
-        let Some(other) = conflicts.first() else { return Ok(()) };
-        let text = format!("{} and {} are the same bytes", wanted.what, other.what);
-        let reason = if other.runs { Reason::SlotActive } else { Reason::Config };
-        Err(AgentError::new(reason, text)
-            .hint("give each place of [slots] and [single] a partition or device of its own"))
+        alone(owner, &self.occupied()?)
     }
 
     /// [`Disk::check_alone`] of every component of a slot that does not run.
@@ -65,11 +53,13 @@ impl Disk {
         if slot == self.booted()? {
             return Ok(());
         }
-        self.components(slot).try_for_each(|name| self.check_alone(Owner::Slot(slot, name)))
+        let occupied = self.occupied()?;
+        self.components(slot).try_for_each(|name| alone(Owner::Slot(slot, name), &occupied))
     }
 
     /// Everything that this configuration and this boot need.
-    fn occupied(&self, table: &Table) -> Result<Vec<Occupied<'_>>, AgentError> {
+    fn occupied(&self) -> Result<Vec<Occupied<'_>>, AgentError> {
+        let table = &self.table()?;
         let booted = self.booted()?;
         let mut occupied = Vec::new();
         for slot in Slot::BOTH {
@@ -130,4 +120,17 @@ impl Disk {
         let disk: &Path = self.path();
         self.host().extents(disk).iter().map(|extent| extent.part(start, len)).collect()
     }
+}
+
+/// Refuses what `owner` needs when somebody else does, too.
+fn alone(owner: Owner<'_>, occupied: &[Occupied<'_>]) -> Result<(), AgentError> {
+    let Some(wanted) = occupied.iter().find(|one| one.owner == owner) else { return Ok(()) };
+    let others = occupied.iter().filter(|one| one.owner != owner);
+    let conflicts = others.filter(|one| shared(&wanted.extents, &one.extents).is_some());
+    // What runs first: it is the worse mistake.
+    let Some(other) = conflicts.min_by_key(|one| !one.runs) else { return Ok(()) };
+    let text = format!("{} and {} are the same bytes", wanted.what, other.what);
+    let reason = if other.runs { Reason::SlotActive } else { Reason::Config };
+    Err(AgentError::new(reason, text)
+        .hint("give each place of [slots] and [single] a partition or device of its own"))
 }

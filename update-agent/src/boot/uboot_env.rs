@@ -1,6 +1,8 @@
 //! `uboot-env`: `BOOT_ORDER`, `BOOT_A_LEFT` and `BOOT_B_LEFT` (`formats::boot_vars`) in U-Boot's
 //! environment, which lies where `fw_env.config` says. Read by `boot/uboot/boot.cmd`.
 
+use std::path::{Path, PathBuf};
+
 use formats::boot_vars;
 use formats::reason::Reason;
 use formats::uboot_env::{Env, EnvPlace, UbootEnvError, parse_config};
@@ -27,11 +29,8 @@ const CONFIG_LIMIT: u64 = 1 << 16;
 /// What the copies of the environment stand for; nothing when the configuration cannot be read, which its own
 /// use tells.
 pub(crate) fn extents(host: &dyn Host, boot: &BootConfig) -> Vec<Extent> {
-    let base = boot.env_config.parent().unwrap_or(std::path::Path::new("/"));
-    let text = host.read_trusted(&boot.env_config, CONFIG_LIMIT).ok().map(String::from_utf8);
-    let places = text.and_then(Result::ok).and_then(|text| parse_config(&text).ok());
     let of = |place: &EnvPlace| -> Vec<Extent> {
-        let device = host.extents(&base.join(&place.device));
+        let device = host.extents(&path_of(boot, place));
         // Counted from the end: somewhere in it.
         let part = |extent: &Extent| match u64::try_from(place.offset) {
             Ok(offset) => extent.part(offset, place.size),
@@ -39,7 +38,26 @@ pub(crate) fn extents(host: &dyn Host, boot: &BootConfig) -> Vec<Extent> {
         };
         device.iter().map(part).collect()
     };
-    places.iter().flatten().flat_map(of).collect()
+    read_places(host, boot).iter().flatten().flat_map(of).collect()
+}
+
+/// Where `boot.env_config` says that the copies lie.
+fn read_places(host: &dyn Host, boot: &BootConfig) -> Result<Vec<EnvPlace>, AgentError> {
+    let path = &boot.env_config;
+    let shown = format!("boot.env_config {}", path.display());
+    let bytes = host.read_trusted(path, CONFIG_LIMIT).map_err(|error| {
+        AgentError::from(error)
+            .or_config()
+            .context(&shown)
+            .hint("write it as for fw_printenv: two lines `device offset size`")
+    })?;
+    let text = String::from_utf8(bytes).because(Reason::Config, &*shown)?;
+    parse_config(&text).because(Reason::Config, shown)
+}
+
+/// A device that it names; relative paths are below its folder.
+fn path_of(boot: &BootConfig, place: &EnvPlace) -> PathBuf {
+    boot.env_config.parent().unwrap_or(Path::new("/")).join(&place.device)
 }
 
 impl<'a> UbootEnvironment<'a> {
@@ -48,16 +66,7 @@ impl<'a> UbootEnvironment<'a> {
     }
 
     fn open(&self, access: Access) -> Result<UbootEnv<Box<dyn BlockDevice>>, AgentError> {
-        let path = &self.boot.env_config;
-        let shown = format!("boot.env_config {}", path.display());
-        let bytes = self.host.read_trusted(path, CONFIG_LIMIT).map_err(|error| {
-            AgentError::from(error)
-                .or_config()
-                .context(&shown)
-                .hint("write it as for fw_printenv: two lines `device offset size`")
-        })?;
-        let text = String::from_utf8(bytes).because(Reason::Config, &*shown)?;
-        let places = parse_config(&text).because(Reason::Config, shown)?;
+        let places = read_places(self.host, self.boot)?;
         let size = places.first().map_or(0, |place| place.size);
         let mut found = places.iter().map(|place| self.place(place, access));
         let first = found.next().transpose()?;
@@ -77,8 +86,8 @@ impl<'a> UbootEnvironment<'a> {
         place: &EnvPlace,
         access: Access,
     ) -> Result<Place<Box<dyn BlockDevice>>, AgentError> {
-        let base = self.boot.env_config.parent().unwrap_or(std::path::Path::new("/"));
-        let device = self.host.open_device(&base.join(&place.device), access).map_err(|error| {
+        let path = path_of(self.boot, place);
+        let device = self.host.open_device(&path, access).map_err(|error| {
             AgentError::from(error).context(format!("boot.env_config, {}", place.device))
         })?;
         let offset = match u64::try_from(place.offset) {
