@@ -260,6 +260,8 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError>
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
+        // Connections inherit it.
+        memory::bound_unsent(&socket, UNSENT)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
@@ -470,6 +472,9 @@ const BUFFER: usize = 32 << 10;
 /// 16 KiB: the largest TLS record, which is what a session holds of what it has encrypted.
 const RECORD: usize = 16 << 10;
 
+/// 128 KiB: what a connection's socket takes of an answer before the network takes it.
+const UNSENT: u32 = 128 << 10;
+
 /// One accepted connection.
 struct Connection {
     app: Arc<App>,
@@ -490,6 +495,11 @@ impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // Answers are written whole; waiting for more only delays the last packet.
         let _ = stream.set_nodelay(true);
+        if self.crowded
+            && let Err(error) = memory::bound_unsent(&stream, UNSENT / 8)
+        {
+            tracing::debug!(%error, "bound what is not sent");
+        }
         let progress = Progress::new(Arc::clone(&self.app.metrics), self.app.budget.share());
         self.client.seated(&progress);
         let stream = Counted { inner: stream, progress: Arc::clone(&progress) };

@@ -23,6 +23,9 @@ const CROWD: usize = 2048;
 /// What the server may have resident, in MiB, and what of it may stay when all have gone.
 const MOST: usize = 256;
 const AFTERWARDS: usize = 128;
+/// What the kernel may keep of answers for each connection, in KiB: what it has not sent yet, and
+/// what is on its way to a client that reads nothing.
+const QUEUED: usize = 96;
 /// Larger than anything a server or a socket keeps of one answer.
 const BLOB: usize = 16 << 20;
 
@@ -144,6 +147,19 @@ impl Attack {
         Some(socket)
     }
 
+    /// KiB of answers in the server's sockets.
+    fn queued(&self) -> usize {
+        let port = format!(":{:04X}", self.server.address.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        // proc(5): the local address, the other one, the state, and both queues.
+        let queue = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let bytes = fields.get(4)?.split(':').next()?;
+            fields[1].ends_with(&port).then(|| usize::from_str_radix(bytes, 16).unwrap())
+        };
+        table.lines().filter_map(queue).sum::<usize>() >> 10
+    }
+
     /// Waits until nothing grows any more.
     fn settle(&self) {
         let (mut peak, mut same) = (0, 0);
@@ -165,12 +181,17 @@ fn measure(says: Says, number: usize) -> usize {
     let request = format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", attack.path);
     let answer = attack.honest(says, request.as_bytes());
     assert!(answer.len() > BLOB, "an honest client got {} bytes", answer.len());
-    let (held, peak) = (crowd.len(), attack.server.peak());
+    let (held, peak, queued) = (crowd.len(), attack.server.peak(), attack.queued());
+    assert!(queued <= held * QUEUED, "the kernel holds {} MiB", queued >> 10);
     drop(crowd);
     common::until("connections to go", || attack.server.descriptors() <= descriptors + 5);
     common::until("memory to go back", || attack.server.resident() <= AFTERWARDS);
     let after = attack.server.resident();
-    println!("{says:?}: {before} MiB before, {peak} with {held} connections, {after} afterwards");
+    println!(
+        "{says:?}: {before} MiB before, {peak} with {held} connections, {after} afterwards; \
+         {} MiB in sockets",
+        queued >> 10
+    );
     peak
 }
 
