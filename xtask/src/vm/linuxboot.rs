@@ -40,6 +40,11 @@ const MODULES: &[&str] = &[
 /// Seconds: longer than a slow start of the slot's kernel, short enough to wait for.
 const WATCHDOG: u64 = 30;
 
+/// MiB of a machine with a TPM. QEMU 7.2 puts the initramfs at the end of memory, 160 KiB below it for
+/// the firmware's tables, and with the TPM's log these are longer: one overwrites the other. Where
+/// there are more than 2 GiB the initramfs lies at the end of these, far from the tables.
+const BESIDE_TABLES: u32 = 2304;
+
 /// The chooser's initramfs: the agent as `/init`, its configuration, the trust root, modules.
 fn firmware(world: &World, root: &[u8], file: &Path, settings: &str) -> Result<()> {
     let mut tree = Tree::default();
@@ -117,7 +122,7 @@ impl<'a> Board<'a> {
                 .map(str::to_owned)
                 .chain(self.devices.iter().cloned())
                 .collect(),
-            memory: 384,
+            memory: if self.devices.is_empty() { 384 } else { BESIDE_TABLES },
             life: self.world.life(life),
             log: self.dir.join(format!("serial-{}.log", self.boots)),
         }
