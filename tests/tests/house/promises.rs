@@ -57,7 +57,7 @@ fn every_promise_of_the_architecture_names_what_is_there() {
     let programs: BTreeSet<&str> = files.iter().filter_map(|file| program(file)).collect();
     let is_test = |word: &str| tests.contains(word) || programs.contains(word);
     let text = text_of("ARCHITECTURE.md");
-    let (_, below) = text.split_once("\n## Promises and the tests that hold them\n").unwrap();
+    let (_, below) = text.split_once("\n## Guarantees and the tests that enforce them\n").unwrap();
     let (table, _) = below.split_once("\n## ").unwrap();
     let mut found = 0;
     for row in table.lines().filter_map(cells).skip(2) {
