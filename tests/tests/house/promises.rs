@@ -7,7 +7,7 @@ use racklet_tests::sources::{cells, files, quoted, tests_in, text_of};
 /// The promises that the threat model defines, with what holds each.
 pub(crate) fn promises() -> BTreeMap<String, String> {
     let text = text_of("docs/threat-model.md");
-    let (_, below) = text.split_once("\n## Promises\n").unwrap();
+    let (_, below) = text.split_once("\n## Guarantees\n").unwrap();
     let (table, _) = below.split_once("\n## ").unwrap();
     let mut found = BTreeMap::new();
     for row in table.lines().filter_map(cells).filter(|row| number(row[0]).is_some()) {
