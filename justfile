@@ -20,7 +20,7 @@ fuzz-smoke:
 demo *ARGS:
     cargo xtask demo {{ARGS}}
 
-# Make keys-example again, with its own recipe.
+# Creates keys-example again, with its own recipe.
 keys:
     rm -f keys-example/*.key keys-example/*.pub
     cargo run --package signer -- key example --out keys-example

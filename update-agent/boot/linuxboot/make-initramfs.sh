@@ -2,11 +2,11 @@
 # Makes the initramfs of a LinuxBoot chooser: make-initramfs.sh AGENT CONFIG ROOT.JSON KERNEL-RELEASE OUT
 #
 # AGENT   update-agent, linked statically (RUSTFLAGS="-C target-feature=+crt-static")
-# CONFIG  update-agent.toml with [chooser]; modules = [] is filled in with those named in $MODULES
+# CONFIG  update-agent.toml with [chooser]; modules = [] is filled with the modules in $MODULES
 # OUT     a cpio archive for `-initrd`, or to be built into the firmware's kernel
 #
-# The modules come from /lib/modules/KERNEL-RELEASE with all that they depend on. With [floor] in CONFIG
-# name the TPM's driver, too: tpm_crb or tpm_tis.
+# The modules are taken from /lib/modules/KERNEL-RELEASE, with their dependencies. If CONFIG has [floor], add
+# the TPM's driver: tpm_crb or tpm_tis.
 set -eu
 agent=$1 config=$2 root=$3 release=$4 out=$5
 modules=${MODULES:-nvme ext4 crc32c_generic dm-verity}

@@ -5,8 +5,8 @@
 #         with the root hash that the chooser passes, mounts it read-only as / and runs its init
 # OUT     a cpio archive; name it as `initrd` in /boot/racklet.conf of the image
 #
-# $MODULES names what is loaded first; they come from /lib/modules/KERNEL-RELEASE with all that they
-# depend on. $INIT is what runs when the command line has no init=.
+# $MODULES lists the modules to load first; they are taken from /lib/modules/KERNEL-RELEASE, with their
+# dependencies. $INIT runs if the command line has no init=.
 set -eu
 agent=$1 release=$2 out=$3
 modules=${MODULES:-nvme ext4 crc32c_generic dm-verity sha256_generic}

@@ -1,17 +1,17 @@
-# Boots slot A or B by the flags that update-agent keeps (backend `uboot-env`).
+# Boots slot A or B according to the flags kept by update-agent (backend `uboot-env`).
 # Compile it with: mkimage -A arm64 -T script -C none -d boot.cmd boot.scr
 #
 # Reads and changes, in the saved environment:
 #   BOOT_ORDER                 slots that may be booted, the preferred one first
-#   BOOT_A_LEFT, BOOT_B_LEFT   0: not booted; 1 to 9: boots left; above: confirmed, never changed
+#   BOOT_A_LEFT, BOOT_B_LEFT   0: not booted; 1 to 9: tries left; above 9: confirmed, never changed
 # Calls, if the board's environment has them:
-#   racklet_boot_a, racklet_boot_b   loads and starts the slot; returns only when that fails
-#   racklet_save                     saves the environment; `saveenv` when absent
-#   racklet_rescue                   what to do when no slot can be booted
-# Tells the kernel: racklet.slot, racklet.boot and racklet.tries.
+#   racklet_boot_a, racklet_boot_b   load and start the slot; return only on failure
+#   racklet_save                     saves the environment; default `saveenv`
+#   racklet_rescue                   runs if no slot can be booted
+# Kernel parameters: racklet.slot, racklet.boot and racklet.tries.
 #
-# No arithmetic: not every U-Boot has `setexpr`. Only what hush and POSIX shells have in common, so
-# that the project's tests run this very file.
+# No arithmetic: not every U-Boot has `setexpr`. The script uses only what hush and POSIX shells have in
+# common, so that the project's tests run this very file.
 
 if test -z "${racklet_save}"; then setenv racklet_save saveenv; fi
 
@@ -34,8 +34,8 @@ for slot in ${BOOT_ORDER}; do
 
     state=none
     if test "${after}" != "none"; then
-        # The try is spent before the boot. A try that cannot be saved would never run out: the
-        # slot is passed over.
+        # The try is spent before the boot. If it cannot be saved, the tries would never run out: skip
+        # the slot.
         if test "${slot}" = "A"; then setenv BOOT_A_LEFT ${after}; fi
         if test "${slot}" = "B"; then setenv BOOT_B_LEFT ${after}; fi
         if run racklet_save; then

@@ -6,13 +6,13 @@
 #   racklet_read_1, racklet_read_2     read a copy of 0x4000 bytes to 0x6000000, to 0x6010000
 #   racklet_write_1, racklet_write_2   write a copy of 0x4000 bytes from 0x6020000
 #
-# A copy is 4 bytes of checksum, 1 of flag, then the variables. `env import` of such a U-Boot knows no
-# flag: the checksum is moved up to the variables, over the flag, which is kept at 0x6008000. (`env export`
-# clears more memory behind its address than it is told to, so nothing is kept there.)
+# A copy consists of a checksum (4 bytes), a flag (1 byte) and the variables. `env import` of such a U-Boot does
+# not expect a flag: the checksum is moved next to the variables, over the flag, which is saved at 0x6008000.
+# (`env export` clears more memory after its address than requested, so nothing is stored there.)
 
 setenv racklet_names BOOT_ORDER BOOT_A_LEFT BOOT_B_LEFT
 
-# What an earlier boot left in memory is no copy.
+# Data that an earlier boot left in memory must not look like a copy.
 mw.b 0x6000000 0 8
 mw.b 0x6010000 0 8
 run racklet_read_1
@@ -24,7 +24,7 @@ cp.b 0x6008010 0x6000001 4
 cp.b 0x6010000 0x6008010 4
 cp.b 0x6008010 0x6010001 4
 
-# Which one counts: the greater flag, but 0 comes after 255; the first one of equal ones.
+# The copy with the greater flag counts, where 0 comes after 255; the first one if they are equal.
 setenv racklet_copies 1 2
 if itest.b *0x6008002 -gt *0x6008001; then setenv racklet_copies 2 1; fi
 if itest.b *0x6008001 == 0xff; then
@@ -50,8 +50,8 @@ for copy in ${racklet_copies}; do
 done
 echo "racklet: flags from copy ${racklet_copy}"
 
-# The copy that does not count is written, with a flag that makes it count: without arithmetic that is
-# 1 after 0, 0 after 255, and 255 after all others. A cut leaves the other copy.
+# The other copy is written, with a flag that makes it count; without arithmetic that is 1 after 0, 0 after 255,
+# and 255 after all others. A power cut leaves the previous copy valid.
 setenv racklet_make 'env export -c -s 0x3fff 0x6020001 ${racklet_names} && cp.b 0x6020001 0x6008010 4 && cp.b 0x6008010 0x6020000 4'
 setenv racklet_flag 'mw.b 0x6020004 0xff; if itest.b *0x6008003 == 0xff; then mw.b 0x6020004 0; fi; if itest.b *0x6008003 == 0; then mw.b 0x6020004 1; fi'
 setenv racklet_save_1 'cp.b 0x6008002 0x6008003 1; run racklet_flag; if run racklet_write_1; then cp.b 0x6020004 0x6008001 1; setenv racklet_copy 1; setenv racklet_saved yes; fi'
