@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cmd::{Cmd, Finished, which};
-use crate::pulse::Pulse;
-use crate::{dist, paths};
+use racklet_tools::cmd::{Cmd, Finished, which};
+use racklet_tools::paths;
+use racklet_tools::programs;
+use racklet_tools::pulse::Pulse;
 
 /// Instrumentation for libFuzzer: a counter for each edge, and what is compared with what. Stable options of rustc.
 const COVERAGE: [&str; 6] = [
@@ -114,7 +115,7 @@ fn build() -> Result<PathBuf> {
     } else {
         Cmd::cargo()
     };
-    let target = dist::host()?;
+    let target = programs::host()?;
     let folder = work().join(if nightly { "build-nightly" } else { "build" });
     // With the target named, build scripts and macros are built without these flags.
     cargo

@@ -17,17 +17,10 @@
 //! operator would, so that the demo is also a test of the contract.
 
 mod bench;
-mod cmd;
-mod debian;
 mod demo;
 mod dist;
-mod firmware;
 mod fuzz;
-mod paths;
-mod pulse;
 mod sbom;
-mod setup;
-mod show;
 mod sim;
 mod suite;
 mod vm;
@@ -35,6 +28,7 @@ mod vm;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use racklet_tools::{debian, setup};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]

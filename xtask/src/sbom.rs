@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cmd::Cmd;
-use crate::paths;
+use racklet_tools::cmd::Cmd;
+use racklet_tools::paths;
 
 /// One crate of the tree: name, version, licence.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

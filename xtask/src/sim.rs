@@ -4,8 +4,9 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::cmd::{Cmd, Finished};
-use crate::{dist, paths};
+use racklet_tools::cmd::{Cmd, Finished};
+use racklet_tools::paths;
+use racklet_tools::programs;
 
 /// Options of `cargo xtask sim`.
 #[derive(clap::Args)]
@@ -33,11 +34,11 @@ pub(crate) fn check_in_idle_time() -> Result<Finished> {
 
 /// The one that tests are built with: after them, nothing is left to compile.
 fn program(arguments: &[OsString]) -> Result<Cmd> {
-    dist::for_tests()?;
+    programs::for_tests()?;
     Ok(built(arguments))
 }
 
 fn built(arguments: &[OsString]) -> Cmd {
-    let file = dist::tests_folder().join("racklet-cuts");
+    let file = programs::tests_folder().join("racklet-cuts");
     Cmd::new(file).args(arguments).current_dir(&paths::root())
 }

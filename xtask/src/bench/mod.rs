@@ -29,8 +29,9 @@ use anyhow::{Context, Result};
 
 use self::rig::Bench;
 use self::table::{Row, Table};
-use crate::cmd::Cmd;
-use crate::{debian, dist, paths, setup, show};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::programs;
+use racklet_tools::{debian, paths, setup, show};
 
 /// Of the measurements; what is built and prepared once comes before.
 const TIME: Duration = Duration::from_secs(15 * 60);
@@ -75,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let images = debian::images(&debian::Options { fallback: options.quick, rebuild: false })?;
     let programs = match &options.programs {
         Some(dir) => fs::canonicalize(dir).with_context(|| format!("find {}", dir.display()))?,
-        None => dist::build()?,
+        None => programs::shipped()?,
     };
     fs::create_dir_all(paths::cache())?;
     run::sweep_loops(&paths::cache())?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::rig::{Bench, answers, free_address};
 use super::run::Background;
-use crate::cmd::Cmd;
+use racklet_tools::cmd::Cmd;
 
 /// A throw-away certificate both updaters sign with and trust; in the prepared files, because the
 /// RAUC bundle there is signed with it.
@@ -45,7 +45,7 @@ impl Swupdate {
         let dir = bench.path("swupdate");
         fs::create_dir(&dir)?;
         let device = dir.join("device");
-        let digest = crate::demo::disk::file_digest(compressed)?;
+        let digest = racklet_tools::disk::file_digest(compressed)?;
         symlink(fs::canonicalize(compressed)?, dir.join("os.zst"))?;
         let description = format!(
             "software = {{ version = \"1.0\"; hardware-compatibility: [\"1.0\"]; images: ( {{ \
@@ -175,7 +175,7 @@ pub(super) fn nginx(bench: &Bench, root: &Path) -> Result<(Background, String)> 
         .map(|name| format!("{name}_temp_path {}/{name}; ", dir.display()))
         .collect();
     // As root it would change to a user who may not read the cache folder.
-    let user = if crate::paths::is_root() { "user root;" } else { "" };
+    let user = if racklet_tools::paths::is_root() { "user root;" } else { "" };
     let config = format!(
         "{user} worker_processes 2; daemon off; pid {0}/pid; error_log {0}/error.log;\n\
          events {{ worker_connections 1024; }}\n\
@@ -186,7 +186,7 @@ pub(super) fn nginx(bench: &Bench, root: &Path) -> Result<(Background, String)> 
     );
     fs::write(dir.join("nginx.conf"), config)?;
     let log = dir.join("log");
-    let program = crate::cmd::which("nginx").context("nginx is not installed")?;
+    let program = racklet_tools::cmd::which("nginx").context("nginx is not installed")?;
     let mut command = Command::new(program);
     command.arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
     Ok((Background::start(&mut command, &log)?.until(&log, || answers(&address))?, address))

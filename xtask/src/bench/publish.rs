@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::peers::Rauc;
 use super::rig::{Bench, V2};
 use super::table::{Goal, Row, Unit};
-use crate::cmd::Cmd;
+use racklet_tools::cmd::Cmd;
 
 /// Times of publishing v2 into an empty OCI layout.
 pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::run::{Background, Loop, Measured, limited, measure};
-use crate::cmd::Cmd;
-use crate::demo::disk::Disk;
+use racklet_tools::cmd::Cmd;
+use racklet_tools::disk::Disk;
 
 /// One bench run.
 pub(super) struct Bench {
@@ -267,7 +267,7 @@ command = ["true"]
 
     /// Requires that the updated slot holds the image, by the digest of what lies on the disk.
     pub(super) fn expect(&self, image: &Path) -> Result<()> {
-        let wanted = crate::demo::disk::file_digest(image)?;
+        let wanted = racklet_tools::disk::file_digest(image)?;
         let found = self.disk.digest(self.inactive, fs::metadata(image)?.len())?;
         ensure!(found == wanted, "{} does not hold {}", self.inactive, image.display());
         Ok(())

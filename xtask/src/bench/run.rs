@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cmd::{Cmd, Finished};
+use racklet_tools::cmd::{Cmd, Finished};
 
 /// What a command that exited 0 used.
 pub(super) struct Measured {

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::rig::{Bench, Booted, length, settle};
 use super::table::{Goal, Row, Unit};
-use crate::cmd::Cmd;
+use racklet_tools::cmd::Cmd;
 
 const MIB: f64 = 1048576.0;
 

@@ -1,6 +1,6 @@
 //! Rows of figures and ratios, with the goal each is held against.
 
-use crate::show;
+use racklet_tools::show;
 
 /// What a row's figure must be to reach its goal.
 #[derive(Debug, Clone, Copy)]

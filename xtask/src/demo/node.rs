@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::disk::{Disk, file_digest};
-use super::rig::Rig;
-use crate::cmd::{Cmd, Finished};
-use crate::debian::Images;
+use racklet_tools::cmd::{Cmd, Finished};
+use racklet_tools::debian::Images;
+use racklet_tools::disk::{Disk, file_digest};
+use racklet_tools::rig::Rig;
 
 /// A node's configuration, in its folder.
 const CONFIG: &str = "update-agent.toml";

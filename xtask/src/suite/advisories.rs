@@ -15,8 +15,8 @@ use formats::tuf::UnixTime;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
-use crate::cmd::{Cmd, which};
-use crate::paths;
+use racklet_tools::cmd::{Cmd, which};
+use racklet_tools::paths;
 
 /// A copy older than this fails `cargo xtask test`.
 const MAX_AGE_DAYS: i64 = 60;

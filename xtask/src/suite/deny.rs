@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::{cargo_cmd, spdx};
-use crate::cmd::{Cmd, which};
-use crate::paths;
+use racklet_tools::cmd::{Cmd, which};
+use racklet_tools::paths;
 
 #[derive(Deserialize)]
 struct Rules {

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::tracked_files;
-use crate::paths;
+use racklet_tools::paths;
 
 /// Where example keys belong: the recipe's own folder, and tests.
 const ALLOWED: [&str; 2] = ["keys-example/", "tests/"];

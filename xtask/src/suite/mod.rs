@@ -18,9 +18,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, anyhow};
 use formats::tuf::UnixTime;
 
-use crate::cmd::{Cmd, Finished};
-use crate::pulse::Pulse;
-use crate::{dist, paths, setup, show, sim, vm};
+use racklet_tools::cmd::{Cmd, Finished};
+use racklet_tools::programs;
+use racklet_tools::pulse::Pulse;
+use racklet_tools::{paths, setup, show};
+
+use crate::{dist, sim, vm};
 use progress::Progress;
 
 /// At the latest after so long a step gives a sign of life.
@@ -216,7 +219,7 @@ fn tests(suite: &mut Suite<'_>) -> Result<Outcome> {
     if suite.options.quick {
         args.extend(["--lib", "--bins"]);
     } else {
-        dist::for_tests()?;
+        programs::for_tests()?;
         if suite.wants(POWER_CUTS, true) {
             suite.power_cuts = Some(thread::spawn(sim::check_in_idle_time));
         }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pulse::Pulse;
-use crate::show;
+use racklet_tools::pulse::Pulse;
+use racklet_tools::show;
 
 /// One line of `cargo test` (its own and libtest's), as far as we tell it.
 #[derive(Debug, PartialEq)]

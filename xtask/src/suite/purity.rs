@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{cargo_cmd, tracked_files};
-use crate::paths;
+use racklet_tools::paths;
 
 /// Folder and package name.
 const PURE: [(&str, &str); 2] = [("formats", "formats"), ("update-agent/core", "update-core")];

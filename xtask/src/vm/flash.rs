@@ -20,7 +20,7 @@ use super::machine::{DISK, Hardware, Machine};
 use super::nbd::{CutAt, Kind, Server, Torn};
 use super::tree::Tree;
 use super::world::{BUSYBOX, Disk, HARDWARE, KERNEL, World, length, make_ext4};
-use crate::cmd::Cmd;
+use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
     ("flash-block2mtd", "mtdinfo, mtd_debug, the drive on the host", block2mtd),

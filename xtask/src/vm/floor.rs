@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::Cell;
 use super::linuxboot::{Board, copy, update};
 use super::world::{Setup, World};
-use crate::cmd::{Cmd, which};
+use racklet_tools::cmd::{Cmd, which};
 
 pub(super) const CELLS: &[Cell] = &[("linuxboot-floor", "swtpm, cgpt", floor)];
 

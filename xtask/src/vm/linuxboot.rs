@@ -10,7 +10,7 @@ use super::machine::{DISK, Hardware, Machine};
 use super::power::{self, Subject};
 use super::tree::Tree;
 use super::world::{Disk, KERNEL, Setup, World, agent_toml, length};
-use crate::cmd::Cmd;
+use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
     ("linuxboot-cycle", "cgpt, sgdisk -v, veritysetup verify", cycle),

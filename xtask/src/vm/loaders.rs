@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::machine::{DISK, Hardware, Machine};
 use super::power::{self, Subject};
 use super::world::{Disk, KERNEL, Setup, World, offset};
-use crate::cmd::Cmd;
+use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[super::Cell] = &[
     ("systemd-boot-cycle", "systemd-boot 252, mdir", |world, dir| cycle(world, dir, &SYSTEMD_BOOT)),

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::{paths, show};
+use racklet_tools::{paths, show};
 use tools::Tools;
 use world::World;
 

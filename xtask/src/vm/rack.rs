@@ -19,8 +19,8 @@ use super::Cell;
 use super::machine::DISK;
 use super::small::{Lab, Node, Release, in_pairs};
 use super::world::World;
-use crate::cmd::Cmd;
-use crate::demo::rig::{Rig, Server};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::rig::{Rig, Server};
 
 pub(super) const CELLS: &[Cell] = &[("rack", "each agent's status; cgpt, cmp", rack)];
 

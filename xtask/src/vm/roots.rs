@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::Cell;
 use super::linuxboot::{Board, update};
 use super::world::{Setup, World};
-use crate::cmd::Cmd;
+use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[("linuxboot-roots", "the signer, cgpt", roots)];
 

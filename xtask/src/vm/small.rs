@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::machine::{Hardware, Machine};
 use super::tree::Tree;
 use super::world::{HARDWARE, KERNEL, PRODUCT, World};
-use crate::cmd::Cmd;
+use racklet_tools::cmd::Cmd;
 
 const MIB: u64 = 1 << 20;
 /// Bytes of a sector.

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::machine::Permits;
-use crate::cmd::{Cmd, which};
-use crate::paths;
+use racklet_tools::cmd::{Cmd, which};
+use racklet_tools::paths;
 
 /// Unpacked with everything they depend on that this machine has not.
 const WITH_DEPENDENCIES: &[&str] = &["qemu-system-x86"];

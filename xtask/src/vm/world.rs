@@ -12,8 +12,9 @@ use anyhow::{Context, Result, ensure};
 use super::Proofs;
 use super::tools::Tools;
 use super::tree::Tree;
-use crate::cmd::Cmd;
-use crate::{dist, paths};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::paths;
+use racklet_tools::programs;
 
 /// The product of all releases here.
 pub(super) const PRODUCT: &str = "demo";
@@ -137,7 +138,7 @@ impl World {
             cuts: 50,
             dir: dir.to_owned(),
             agent: shipped_agent(build)?,
-            programs: if build { dist::for_tests()? } else { dist::tests_folder() },
+            programs: if build { programs::for_tests()? } else { programs::tests_folder() },
             bundles: Mutex::default(),
         };
         world.signer(&["init"])?.run()?;
@@ -505,8 +506,8 @@ pub(super) fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Resu
 fn shipped_agent(build: bool) -> Result<PathBuf> {
     ensure!(cfg!(target_arch = "x86_64"), "the guests here are x86-64 machines");
     if !build {
-        return dist::agent_file();
+        return programs::agent_file();
     }
     eprintln!("building the agent for guests …");
-    dist::agent()
+    programs::agent()
 }

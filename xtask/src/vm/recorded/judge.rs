@@ -28,9 +28,9 @@ use update_core::chooser::{Machine, Proof, Trailer, approve, place};
 
 use super::Keeper;
 use super::states::{ENV, State, TABLES};
-use crate::cmd::Cmd;
 use crate::vm::small::{Here, Lab, ranges};
 use crate::vm::world::{HARDWARE, PRODUCT};
+use racklet_tools::cmd::Cmd;
 
 const MIB: u64 = 1 << 20;
 /// Bytes of a copy of U-Boot's environment.

@@ -24,10 +24,10 @@ use super::Cell;
 use super::machine::{DISK, fresh};
 use super::small::{Lab, Node, SECTOR, in_pairs, ranges};
 use super::world::World;
-use crate::cmd::Cmd;
-use crate::{paths, show};
 use judge::{Judge, Verdict, check_data, env_config, sparse};
 use log::Entry;
+use racklet_tools::cmd::Cmd;
+use racklet_tools::{paths, show};
 pub(super) use states::Draw;
 use states::{State, Walk};
 

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::log::{self, Entry};
 use super::{Keeper, Recording, SECTOR, env_config, fresh, ranges};
-use crate::cmd::Cmd;
 use crate::vm::machine::Machine;
 use crate::vm::qmp::{self, Qmp};
 use crate::vm::small::{Lab, apply};
+use racklet_tools::cmd::Cmd;
 
 /// From the factory's release to the next one, confirmed. With the chooser that is one life of a
 /// machine; without it two, and between them the boot loader's part is done here, unrecorded.

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use super::super::tree::Tree;
 use super::super::world::{World, make_ext4};
 use super::Backend;
-use crate::cmd::Cmd;
-use crate::{debian, paths};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::{debian, paths};
 
 /// Bytes of a slot.
 pub(super) const SLOT: u64 = 128 << 20;

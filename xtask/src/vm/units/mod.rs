@@ -23,8 +23,8 @@ use super::Cell;
 use super::loaders::{grub_env, grub_program, make_esp, text, uefi};
 use super::machine::{DISK, Hardware, Machine};
 use super::world::{Disk, KERNEL, PRODUCT, World};
-use crate::cmd::Cmd;
-use crate::demo::rig::{Rig, Server};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::rig::{Rig, Server};
 
 pub(super) const CELLS: &[Cell] = &[
     ("units-systemd-boot", "systemd 252, systemd-boot", |world, dir| {

@@ -13,7 +13,7 @@ const FILES: [&str; 2] = ["usr/share/seabios/bios.bin", "usr/share/seabios/bios-
 
 /// Finds the blobs in the cache or fetches the package. Without a network two slices of this
 /// program take their place, and a line says so.
-pub(crate) fn blobs() -> Result<[PathBuf; 2]> {
+pub fn blobs() -> Result<[PathBuf; 2]> {
     let dir = paths::cache().join("firmware");
     let files = FILES.map(|file| dir.join(file));
     if files.iter().all(|file| file.is_file()) {
@@ -30,7 +30,7 @@ pub(crate) fn blobs() -> Result<[PathBuf; 2]> {
 }
 
 /// Unpacks a package of Debian into a folder; nothing is installed.
-pub(crate) fn unpack(package: &str, dir: &std::path::Path) -> Result<()> {
+pub fn unpack(package: &str, dir: &std::path::Path) -> Result<()> {
     // Root would drop to a user that may not write here.
     let sandbox = ["-o", "APT::Sandbox::User=root"];
     let download =

@@ -19,7 +19,7 @@ const LEFT_OUT: &str = "rm -rf usr/share/doc usr/share/man usr/share/locale usr/
      usr/bin/apt* usr/lib/x86_64-linux-gnu/libapt* var/cache/* var/lib/apt var/lib/dpkg var/log/*";
 
 /// The root folder of one, cached; it must not be changed.
-pub(crate) fn tree() -> Result<PathBuf> {
+pub fn tree() -> Result<PathBuf> {
     let dir = paths::cache()
         .join("debian")
         .join(format!("minimal-{}", recipe(&[PACKAGES, LEFT_OUT, TREE_SH])));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `1_234_567` → `1.2 MiB`; below one KiB the exact count.
-pub(crate) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1024 {
         return format!("{count} B");
@@ -18,7 +18,7 @@ pub(crate) fn bytes(count: u64) -> String {
 }
 
 /// `0.42 s`, `12.3 s`, `3 min 05 s`.
-pub(crate) fn time(took: Duration) -> String {
+pub fn time(took: Duration) -> String {
     let seconds = took.as_secs_f64();
     if seconds < 10.0 {
         format!("{seconds:.2} s")
@@ -30,7 +30,7 @@ pub(crate) fn time(took: Duration) -> String {
 }
 
 /// Rows in columns as wide as their widest cell, the first row underlined as the heading.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()

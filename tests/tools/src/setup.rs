@@ -53,7 +53,7 @@ const DEMO: &[&str] = &[
 ];
 
 /// What `cargo xtask bench` measures beside ours; not installed by `setup`.
-pub(crate) const BENCH: &[Package] = &[
+pub const BENCH: &[Package] = &[
     ("rauc", "rauc", "an updater by other people"),
     ("squashfs-tools", "mksquashfs", "makes RAUC's bundles"),
     ("dbus-daemon", "dbus-daemon", "the bus that RAUC's service needs"),
@@ -81,7 +81,7 @@ const CARRIERS: &[(&str, &str)] = &[("sigstore", "4.5.1"), ("sigstore", "3.6.1")
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Only say what is missing (exit 1 when something is).
     #[arg(long)]
     check: bool,
@@ -92,18 +92,18 @@ pub(crate) struct Options {
 
 impl Options {
     /// What every test needs.
-    pub(crate) fn everything() -> Self {
+    pub fn everything() -> Self {
         Self { check: false, no_python: false }
     }
 
     /// Debian packages only.
-    pub(crate) fn without_python() -> Self {
+    pub fn without_python() -> Self {
         Self { check: false, no_python: true }
     }
 }
 
 /// `cargo xtask setup`.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     install(PACKAGES, options.check)?;
     if !options.no_python {
         unpack(options.check)?;
@@ -114,13 +114,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Installs what `cargo xtask demo` calls, and nothing else.
-pub(crate) fn demo() -> Result<()> {
+pub fn demo() -> Result<()> {
     let of_demo = |(name, ..): &&Package| DEMO.contains(name);
     install(&PACKAGES.iter().filter(of_demo).copied().collect::<Vec<_>>(), false)
 }
 
 /// Installs what `cargo xtask bench` calls besides.
-pub(crate) fn bench() -> Result<()> {
+pub fn bench() -> Result<()> {
     install(BENCH, false)
 }
 

@@ -25,14 +25,15 @@ const NAMESPACE: &str = "racklet";
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The demo's folder, which outlives the demo.
-pub(crate) struct Rig {
-    pub(super) dir: PathBuf,
+pub struct Rig {
+    /// The folder itself.
+    pub dir: PathBuf,
     programs: PathBuf,
 }
 
 impl Rig {
     /// A fresh folder: `keep`, which must not exist yet, or the next `demo-N` beside the programs.
-    pub(super) fn create(keep: Option<&Path>, programs: PathBuf) -> Result<Self> {
+    pub fn create(keep: Option<&Path>, programs: PathBuf) -> Result<Self> {
         let dir = match keep {
             Some(dir) => {
                 fs::create_dir_all(dir.parent().unwrap_or(Path::new(".")))?;
@@ -49,7 +50,7 @@ impl Rig {
     }
 
     /// Gives the images short names in this folder: `v1.ext4` … and `firmware-1.bin` …
-    pub(super) fn link(&self, images: &Images, firmware: &[PathBuf; 2]) -> Result<()> {
+    pub fn link(&self, images: &Images, firmware: &[PathBuf; 2]) -> Result<()> {
         for version in ["v1", "v2", "v3"] {
             symlink(images.path(version), self.path(&image(version)))?;
         }
@@ -61,13 +62,13 @@ impl Rig {
 
     /// A script in this folder that starts one of our programs, wherever it is called.
     /// With the script's arguments after `args`.
-    pub(super) fn script(&self, name: &str, program: &str, args: &[&OsStr]) -> Result<()> {
+    pub fn script(&self, name: &str, program: &str, args: &[&OsStr]) -> Result<()> {
         let words = args.iter().map(|arg| format!(" {}", quoted(&arg.to_string_lossy())));
         self.write_script(name, program, &format!("{} \"$@\"", words.collect::<String>()))
     }
 
     /// The same; `tail` is what follows the program in a shell.
-    pub(super) fn write_script(&self, name: &str, program: &str, tail: &str) -> Result<()> {
+    pub fn write_script(&self, name: &str, program: &str, tail: &str) -> Result<()> {
         let dir = quoted(&self.dir.to_string_lossy());
         let program = quoted(&self.programs.join(program).to_string_lossy());
         let file = self.path(name);
@@ -76,27 +77,28 @@ impl Rig {
         Ok(())
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    /// A file in this folder.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// One of our programs in the demo's folder; its command is shown.
-    pub(super) fn program(&self, name: &str) -> Cmd {
+    pub fn program(&self, name: &str) -> Cmd {
         Cmd::new(self.programs.join(name)).current_dir(&self.dir).aloud()
     }
 
     /// A folder that is there, and whose owner removes it; programs from another folder.
-    pub(crate) fn at(dir: &Path, programs: PathBuf) -> Self {
+    pub fn at(dir: &Path, programs: PathBuf) -> Self {
         Self { dir: dir.to_owned(), programs }
     }
 
     /// A certificate authority of its own and a certificate for loopback; a push token.
-    pub(super) fn credentials(&self) -> Result<()> {
+    pub fn credentials(&self) -> Result<()> {
         self.credentials_for(&["127.0.0.1", "localhost"])
     }
 
     /// The same for these names.
-    pub(crate) fn credentials_for(&self, names: &[&str]) -> Result<()> {
+    pub fn credentials_for(&self, names: &[&str]) -> Result<()> {
         let mut ca = CertificateParams::default();
         ca.distinguished_name.push(DnType::CommonName, "racklet demo CA");
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -111,7 +113,7 @@ impl Rig {
         self.secret("server.pem", &server.pem())?;
         self.secret("server.key", &key.serialize_pem())?;
         // As random as a private key, whose digest it is.
-        let token = super::disk::file_digest(&self.path("server.key"))?;
+        let token = crate::disk::file_digest(&self.path("server.key"))?;
         self.secret("push-token", &token)
     }
 
@@ -124,7 +126,7 @@ impl Rig {
     }
 
     /// Starts `repo-server` on a free loopback port with TLS and waits until it says where.
-    pub(crate) fn serve(&self) -> Result<Server> {
+    pub fn serve(&self) -> Result<Server> {
         let mut child = self
             .program("repo-server")
             .args(serve_arguments("127.0.0.1:0"))
@@ -163,7 +165,7 @@ impl Rig {
 }
 
 /// How the demo's folder is served, by programs that run in it.
-pub(super) fn serve_arguments(listen: &str) -> [&str; 11] {
+pub fn serve_arguments(listen: &str) -> [&str; 11] {
     [
         "serve",
         "--dir",
@@ -180,12 +182,12 @@ pub(super) fn serve_arguments(listen: &str) -> [&str; 11] {
 }
 
 /// The name of an image in the demo's folder.
-pub(super) fn image(version: &str) -> String {
+pub fn image(version: &str) -> String {
     format!("{version}.ext4")
 }
 
 /// The name of the firmware with this index (0 or 1) in the demo's folder.
-pub(super) fn blob_name(index: usize) -> String {
+pub fn blob_name(index: usize) -> String {
     format!("firmware-{}.bin", index + 1)
 }
 
@@ -206,20 +208,20 @@ fn next_folder(parent: &Path) -> Result<PathBuf> {
 }
 
 /// A running `repo-server`; ended when dropped.
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
     /// `127.0.0.1:PORT`.
-    pub(crate) address: String,
+    pub address: String,
 }
 
 impl Server {
     /// The repository reference of the demo's namespace.
-    pub(crate) fn reference(&self) -> String {
+    pub fn reference(&self) -> String {
         format!("docker://{}/{NAMESPACE}", self.address)
     }
 
     /// Asks it to end, as systemd would, and waits.
-    pub(crate) fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;

@@ -2,23 +2,23 @@
 
 use std::path::PathBuf;
 
-/// The workspace root: the folder above this crate's.
-pub(crate) fn root() -> PathBuf {
+/// The workspace root: two folders above this crate's.
+pub fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    here.parent().map(PathBuf::from).unwrap_or(here)
+    here.ancestors().nth(2).map(PathBuf::from).unwrap_or(here)
 }
 
 /// `.cache/` in the workspace, git-ignored: images, packages, the Python environment.
-pub(crate) fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     root().join(".cache")
 }
 
 /// Cargo's target directory, honouring `CARGO_TARGET_DIR`.
-pub(crate) fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Whether this process may mount, chroot and install packages.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -15,7 +15,7 @@ mod minimal;
 mod same_kernel;
 mod sources;
 
-pub(crate) use minimal::tree as minimal_tree;
+pub use minimal::tree as minimal_tree;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -57,47 +57,47 @@ const IMAGE_RS: &str = include_str!("image.rs");
 
 /// Options of `cargo xtask images`.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Do not build Debian; use the smaller tree made of this machine's own files.
     #[arg(long)]
-    pub(crate) fallback: bool,
+    pub fallback: bool,
     /// Build again although the cache has them.
     #[arg(long)]
-    pub(crate) rebuild: bool,
+    pub rebuild: bool,
 }
 
 /// Three successive OS images, all the same size.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Images {
+pub struct Images {
     /// What they are made of, for people.
-    pub(crate) origin: String,
+    pub origin: String,
     /// Whether they are Debian systems whose health check runs in a chroot.
-    pub(crate) debian: bool,
+    pub debian: bool,
     /// Size of each image in bytes.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Bytes in use in v1 and v2.
-    pub(crate) used: [u64; 2],
+    pub used: [u64; 2],
     /// How many packages (or files, without Debian) differ between v1 and v2.
-    pub(crate) upgraded: usize,
+    pub upgraded: usize,
     /// Seconds the build took.
-    pub(crate) built_in: u64,
+    pub built_in: u64,
     #[serde(skip)]
     dir: PathBuf,
 }
 
 impl Images {
     /// The image of `v1`, `v2` or `v3`.
-    pub(crate) fn path(&self, version: &str) -> PathBuf {
+    pub fn path(&self, version: &str) -> PathBuf {
         self.dir.join(format!("{version}.ext4"))
     }
 
     /// v2's security updates with v1's kernel; built when first asked for. Debian only.
-    pub(crate) fn same_kernel(&self) -> Result<PathBuf> {
+    pub fn same_kernel(&self) -> Result<PathBuf> {
         same_kernel::image(self)
     }
 
     /// What the images are, in one sentence.
-    pub(crate) fn sentence(&self) -> String {
+    pub fn sentence(&self) -> String {
         format!(
             "{}: images of {}, {} and {} in use, {} {} differ, built in {}",
             self.origin,
@@ -112,7 +112,7 @@ impl Images {
 }
 
 /// `cargo xtask images`.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     let images = images(options)?;
     println!("{}", images.sentence());
     for version in ["v1", "v2", "v3"] {
@@ -125,7 +125,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Finds the images in the cache or builds them: Debian where that is possible.
-pub(crate) fn images(options: &Options) -> Result<Images> {
+pub fn images(options: &Options) -> Result<Images> {
     if options.fallback {
         return fallback_images(options.rebuild, "asked for with --fallback");
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::show;
 
 /// Beats until it is dropped.
-pub(crate) struct Pulse {
+pub struct Pulse {
     tell: Option<Sender<News>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -21,7 +21,7 @@ enum News {
 
 impl Pulse {
     /// Says something at the latest every `every`, through `print`.
-    pub(crate) fn new(every: Duration, print: impl Fn(&str) + Send + 'static) -> Self {
+    pub fn new(every: Duration, print: impl Fn(&str) + Send + 'static) -> Self {
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
             let started = Instant::now();
@@ -45,12 +45,12 @@ impl Pulse {
     }
 
     /// Prints a line, in order with the beats.
-    pub(crate) fn say(&self, line: impl Into<String>) {
+    pub fn say(&self, line: impl Into<String>) {
         self.send(News::Line(line.into()));
     }
 
     /// What the next beat tells.
-    pub(crate) fn at(&self, what: impl Into<String>) {
+    pub fn at(&self, what: impl Into<String>) {
         self.send(News::At(what.into()));
     }
 

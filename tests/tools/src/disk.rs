@@ -21,15 +21,18 @@ const FIRMWARE_MIB: u64 = 4;
 
 /// The boot attributes of one partition, as `cgpt` reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Flags {
-    pub(super) priority: u8,
-    pub(super) tries: u8,
-    pub(super) successful: bool,
+pub struct Flags {
+    /// 0: not bootable; the higher one boots first.
+    pub priority: u8,
+    /// Boots that are left of a trial.
+    pub tries: u8,
+    /// Whether it was confirmed.
+    pub successful: bool,
 }
 
 impl Flags {
     /// What the three values mean together.
-    pub(super) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match (self.priority, self.tries, self.successful) {
             (0, ..) => "not bootable",
             (_, _, true) => "confirmed",
@@ -48,7 +51,7 @@ impl fmt::Display for Flags {
 }
 
 /// A disk image file.
-pub(crate) struct Disk {
+pub struct Disk {
     path: PathBuf,
     /// Whether the commands that make it are shown.
     aloud: bool,
@@ -56,12 +59,12 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Makes an empty disk with both slots, each root partition a little larger than the image.
-    pub(crate) fn create(path: &Path, image_size: u64) -> Result<Self> {
+    pub fn create(path: &Path, image_size: u64) -> Result<Self> {
         Self { path: path.to_path_buf(), aloud: false }.made(image_size)
     }
 
     /// The same, and the commands are shown.
-    pub(super) fn create_aloud(path: &Path, image_size: u64) -> Result<Self> {
+    pub fn create_aloud(path: &Path, image_size: u64) -> Result<Self> {
         Self { path: path.to_path_buf(), aloud: true }.made(image_size)
     }
 
@@ -84,12 +87,13 @@ impl Disk {
         if self.aloud { cmd.aloud() } else { cmd }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// The image file.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// What a factory does: writes an image into a partition, without any of our programs.
-    pub(crate) fn preinstall(&self, label: &str, image: &Path) -> Result<()> {
+    pub fn preinstall(&self, label: &str, image: &Path) -> Result<()> {
         let (start, size) = self.extent(label)?;
         ensure!(std::fs::metadata(image)?.len() <= size, "{} does not fit", image.display());
         self.shown(Cmd::new("dd"))
@@ -102,7 +106,7 @@ impl Disk {
     }
 
     /// Marks a slot as the factory leaves it: confirmed, and chosen before the other.
-    pub(crate) fn mark_confirmed(&self, label: &str) -> Result<()> {
+    pub fn mark_confirmed(&self, label: &str) -> Result<()> {
         let number = number(label)?.to_string();
         let flags = ["-P", "1", "-T", "0", "-S", "1"];
         let cgpt = self.shown(Cmd::new("cgpt")).args(["add", "-i", &number]);
@@ -110,13 +114,13 @@ impl Disk {
     }
 
     /// The attributes of a partition as `cgpt` reads them; fails when `cgpt` has a complaint.
-    pub(super) fn flags(&self, label: &str) -> Result<Flags> {
+    pub fn flags(&self, label: &str) -> Result<Flags> {
         let value = |option: &str| -> Result<u8> { Ok(self.cgpt(label, option)?.parse()?) };
         Ok(Flags { priority: value("-P")?, tries: value("-T")?, successful: value("-S")? == 1 })
     }
 
     /// Requires these attributes of `root-a` and `root-b`.
-    pub(super) fn expect(&self, a: Flags, b: Flags) -> Result<()> {
+    pub fn expect(&self, a: Flags, b: Flags) -> Result<()> {
         for (label, wanted) in [("root-a", a), ("root-b", b)] {
             let found = self.flags(label)?;
             ensure!(found == wanted, "cgpt finds {label}: {found}; expected {wanted}");
@@ -125,7 +129,7 @@ impl Disk {
     }
 
     /// Both tables valid and equal, by `sgdisk -v` and `cgpt show`.
-    pub(super) fn tables_valid(&self) -> Result<()> {
+    pub fn tables_valid(&self) -> Result<()> {
         let done = sbin("sgdisk").arg("-v").arg(&self.path).run()?;
         ensure!(
             done.stdout.contains("No problems found") && !done.output().contains("differ"),
@@ -140,7 +144,7 @@ impl Disk {
     }
 
     /// SHA-256 of the first `length` bytes of a partition, read from the file itself.
-    pub(crate) fn digest(&self, label: &str, length: u64) -> Result<String> {
+    pub fn digest(&self, label: &str, length: u64) -> Result<String> {
         let (start, size) = self.extent(label)?;
         ensure!(length <= size, "{label} holds {size} bytes, not {length}");
         let mut file = File::open(&self.path)?;
@@ -149,7 +153,7 @@ impl Disk {
     }
 
     /// First byte and length in bytes of a partition, as `cgpt` reads them.
-    pub(super) fn extent(&self, label: &str) -> Result<(u64, u64)> {
+    pub fn extent(&self, label: &str) -> Result<(u64, u64)> {
         let sectors = |option: &str| -> Result<u64> { Ok(self.cgpt(label, option)?.parse()?) };
         Ok((sectors("-b")? * 512, sectors("-s")? * 512))
     }
@@ -163,7 +167,7 @@ impl Disk {
 }
 
 /// SHA-256 of a whole file, in hex.
-pub(crate) fn file_digest(path: &Path) -> Result<String> {
+pub fn file_digest(path: &Path) -> Result<String> {
     sha256(File::open(path).with_context(|| format!("open {}", path.display()))?)
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::paths;
 
 /// A command about to run. Standard input is empty: nothing here can wait for a person.
-pub(crate) struct Cmd {
+pub struct Cmd {
     command: Command,
     input: Option<Vec<u8>>,
     /// Printed when it begins, see [`Cmd::aloud`].
@@ -23,28 +23,29 @@ pub(crate) struct Cmd {
 
 /// What a finished command left behind.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub struct Finished {
     /// The command as typed, for messages.
-    pub(crate) shown: String,
+    pub shown: String,
     /// Exit code; −1 when a signal ended it.
-    pub(crate) code: i32,
+    pub code: i32,
     /// Standard output, lossily decoded.
-    pub(crate) stdout: String,
+    pub stdout: String,
     /// Standard error, lossily decoded.
-    pub(crate) stderr: String,
+    pub stderr: String,
     /// Wall time.
-    pub(crate) took: Duration,
+    pub took: Duration,
 }
 
 impl Cmd {
-    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+    /// A program by its name on `PATH`, or by its path.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self { command: Command::new(program), input: None, aloud: false }
     }
 
     /// cargo, as whoever called us would call it. What it tells a program that it runs is taken away: build
     /// scripts (ring's) ask for some of it, and everything above them would be compiled again, each time
     /// from here and each time from a shell.
-    pub(crate) fn cargo() -> Self {
+    pub fn cargo() -> Self {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -56,34 +57,38 @@ impl Cmd {
         Self { command, input: None, aloud: false }
     }
 
-    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+    /// One more argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
     }
 
-    pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+    /// More arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.command.args(args);
         self
     }
 
-    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
+    /// The folder that it runs in.
+    pub fn current_dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
         self
     }
 
     /// Bytes for standard input (a script, so that no temporary file is needed).
-    pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Some(bytes.into());
         self
     }
 
     /// Prints itself when it begins, as `     $ command` that can be copied into a shell.
-    pub(crate) fn aloud(mut self) -> Self {
+    pub fn aloud(mut self) -> Self {
         self.aloud = true;
         self
     }
@@ -96,7 +101,7 @@ impl Cmd {
 
     /// The same command as the argument of `wrapper`, with the last argument of its own (say, `time -o FILE`).
     /// It is announced without the wrapper.
-    pub(crate) fn under(self, wrapper: &str, options: &[&str], last: impl AsRef<OsStr>) -> Self {
+    pub fn under(self, wrapper: &str, options: &[&str], last: impl AsRef<OsStr>) -> Self {
         self.announce();
         let mut command = Command::new(wrapper);
         command.args(options).arg(last).arg(self.command.get_program());
@@ -111,7 +116,7 @@ impl Cmd {
     }
 
     /// Runs to the end, capturing both streams; any exit code is an answer.
-    pub(crate) fn finish(mut self) -> Result<Finished> {
+    pub fn finish(mut self) -> Result<Finished> {
         self.announce();
         let shown = self.to_string();
         let started = Instant::now();
@@ -139,22 +144,22 @@ impl Cmd {
     }
 
     /// Runs to the end and requires exit code 0; otherwise the error shows all output.
-    pub(crate) fn run(self) -> Result<Finished> {
+    pub fn run(self) -> Result<Finished> {
         self.finish()?.expect(0)
     }
 
     /// Like [`Cmd::run`], for its standard output without the last newline.
-    pub(crate) fn read(self) -> Result<String> {
+    pub fn read(self) -> Result<String> {
         Ok(self.run()?.stdout.trim_end().to_string())
     }
 
     /// Runs with the caller's output streams, for long commands a person wants to watch.
-    pub(crate) fn watch(self) -> Result<()> {
+    pub fn watch(self) -> Result<()> {
         self.start()?.wait().map(drop)
     }
 
     /// Like [`Cmd::watch`], beside what the caller does next.
-    pub(crate) fn start(mut self) -> Result<Running> {
+    pub fn start(mut self) -> Result<Running> {
         self.announce();
         let shown = self.to_string();
         let started = Instant::now();
@@ -170,7 +175,7 @@ impl Cmd {
 
     /// Runs to the end with both streams in one pipe, so that the lines of a command and of its children keep
     /// their order, and hands each to `each` as it comes. All of them are in `stdout` afterwards.
-    pub(crate) fn follow(mut self, mut each: impl FnMut(&str)) -> Result<Finished> {
+    pub fn follow(mut self, mut each: impl FnMut(&str)) -> Result<Finished> {
         self.announce();
         let shown = self.to_string();
         let started = Instant::now();
@@ -197,14 +202,14 @@ impl Cmd {
     }
 
     /// The command itself, for those who keep the process.
-    pub(crate) fn into_command(self) -> Command {
+    pub fn into_command(self) -> Command {
         self.announce();
         self.command
     }
 }
 
 /// A command that runs beside us; it ends with us.
-pub(crate) struct Running {
+pub struct Running {
     shown: String,
     /// Dropped, or told: the command is killed.
     stop: Sender<()>,
@@ -213,7 +218,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Waits for its end and requires exit code 0; how long it ran.
-    pub(crate) fn wait(mut self) -> Result<Duration> {
+    pub fn wait(mut self) -> Result<Duration> {
         let waiter = self.waiter.take().context("it was waited for already")?;
         let ended = waiter.join().map_err(|_| anyhow!("whoever waited for it panicked"))?;
         let (status, took) = ended.with_context(|| format!("wait for `{}`", self.shown))?;
@@ -245,7 +250,7 @@ fn wait_or_kill(child: &mut Child, stopped: &Receiver<()>) -> std::io::Result<Ex
 
 impl Finished {
     /// Requires this exit code.
-    pub(crate) fn expect(self, code: i32) -> Result<Self> {
+    pub fn expect(self, code: i32) -> Result<Self> {
         if self.code == code {
             return Ok(self);
         }
@@ -253,12 +258,12 @@ impl Finished {
     }
 
     /// Both streams, for an error message.
-    pub(crate) fn output(&self) -> String {
+    pub fn output(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
 
     /// Standard output as one JSON document.
-    pub(crate) fn json(&self) -> Result<serde_json::Value> {
+    pub fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_str(self.stdout.trim()).with_context(|| {
             format!("`{}` did not print one JSON document: {}", self.shown, self.stdout)
         })
@@ -279,7 +284,7 @@ impl fmt::Display for Cmd {
 }
 
 /// A word as a POSIX shell reads it back: in single quotes, unless every character stands for itself.
-pub(crate) fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
@@ -288,7 +293,7 @@ pub(crate) fn quoted(word: &str) -> String {
 }
 
 /// Where `program` lies on PATH (with the sbin folders, which a user's PATH leaves out).
-pub(crate) fn which(program: &str) -> Option<std::path::PathBuf> {
+pub fn which(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

@@ -1,0 +1,24 @@
+//! What the project's own commands share: `cargo xtask`, the virtual machines, the benchmark.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cmd`] | other programs: run, shown, followed, their exit and output checked |
+//! | [`paths`] | where things are: the workspace, cargo's target, the cache |
+//! | [`programs`] | our own programs, built as tests want them or as they are shipped |
+//! | [`setup`] | packages of Debian and Python that the commands call |
+//! | [`debian`], [`firmware`] | real system images and firmware, cached |
+//! | [`disk`], [`rig`] | a node's disk; a served repository with its certificates and tokens |
+//! | [`show`], [`pulse`] | sizes, times, tables; a sign of life of long work |
+//!
+//! Nothing of it is shipped, and none of our own crates is linked: `cargo xtask` starts before they are built.
+
+pub mod cmd;
+pub mod debian;
+pub mod disk;
+pub mod firmware;
+pub mod paths;
+pub mod programs;
+pub mod pulse;
+pub mod rig;
+pub mod setup;
+pub mod show;
