@@ -16,7 +16,6 @@
 //! Nothing here is shipped. What is shipped is driven only through its command line, as an
 //! operator would, so that the demo is also a test of the contract.
 
-mod bench;
 mod demo;
 mod dist;
 mod fuzz;
@@ -25,10 +24,11 @@ mod sim;
 mod suite;
 mod vm;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use racklet_tools::{debian, setup};
+use racklet_tools::{debian, programs, setup};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -58,7 +58,22 @@ enum Task {
     /// Drive every parser of bytes from outside with libFuzzer.
     Fuzz(fuzz::Options),
     /// Measure ours beside theirs and write docs/benchmarks.md.
-    Bench(bench::Options),
+    #[command(disable_help_flag = true)]
+    Bench(Arguments),
+}
+
+/// What another program is told.
+#[derive(clap::Args)]
+struct Arguments {
+    /// Its options; `--help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+impl Arguments {
+    fn hand_over(&self, program: &str) -> anyhow::Result<()> {
+        programs::become_command(program, &self.arguments).map(|never| match never {})
+    }
 }
 
 fn main() -> ExitCode {
@@ -72,7 +87,7 @@ fn main() -> ExitCode {
         Task::Sim(options) => sim::run(&options),
         Task::Vm(options) => vm::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
-        Task::Bench(options) => bench::run(&options),
+        Task::Bench(options) => options.hand_over("racklet-bench"),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,9 @@
 //! `update-agent` is shipped as one static file, built for size: nodes may have little flash, no C library of
 //! ours, and start it as `/init`. `signer` and `repo-server` are linked as the machine they run on is.
 
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -22,8 +25,13 @@ pub fn shipped_folder() -> PathBuf {
 /// has to be. The folder of the programs. What else CI does takes them from there, so that CI compiles
 /// everything once.
 pub fn for_tests() -> Result<PathBuf> {
-    Cmd::cargo().args(["build", "--locked", "--workspace", "--all-targets"]).watch()?;
+    build_all().watch()?;
     Ok(tests_folder())
+}
+
+/// The command of [`for_tests`].
+pub fn build_all() -> Cmd {
+    Cmd::cargo().args(["build", "--locked", "--workspace", "--all-targets"])
 }
 
 /// Of [`for_tests`] what is shipped. With `--workspace` and `--examples` (there are none) cargo chooses the crates'
@@ -95,14 +103,18 @@ impl Place {
 
     /// `update-agent`, without a dynamic loader.
     pub fn agent(&self) -> Result<PathBuf> {
-        // With the target named, build scripts and macros are built without its flags.
-        self.cargo(&["-C", "target-feature=+crt-static"])
-            .args(["build", "--locked", "-p", "update-agent", "--profile", "dist"])
-            .args(["--target", &host()?])
-            .watch()?;
+        self.agent_command()?.watch()?;
         let file = self.agent_file()?;
         ensure!(is_static(&file)?, "{} asks for a dynamic loader", file.display());
         Ok(file)
+    }
+
+    /// The command that builds it.
+    pub fn agent_command(&self) -> Result<Cmd> {
+        // With the target named, build scripts and macros are built without its flags.
+        let cargo = self.cargo(&["-C", "target-feature=+crt-static"]);
+        let args = ["build", "--locked", "-p", "update-agent", "--profile", "dist"];
+        Ok(cargo.args(args).args(["--target", &host()?]))
     }
 
     fn agent_file(&self) -> Result<PathBuf> {
@@ -127,4 +139,11 @@ pub fn is_static(file: &Path) -> Result<bool> {
 pub fn shipped() -> Result<PathBuf> {
     Cmd::cargo().args(["run", "--quiet", "--bin", "xtask", "--", "dist"]).watch()?;
     Ok(shipped_folder())
+}
+
+/// Becomes another of the project's commands: builds it with the features that everything else here has, and ends
+/// as it ends. Returns only when cargo cannot be started.
+pub fn become_command(program: &str, arguments: &[OsString]) -> Result<Infallible> {
+    let cargo = Cmd::cargo().args(["run", "--bin", program, "--"]).args(arguments);
+    Err(cargo.into_command().exec()).context("start cargo")
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: our programs beside other people's, in one run, as one table of ratios.
+//! Our programs beside other people's, in one run, as one table of ratios; `cargo xtask bench` runs this program.
 //!
 //! ```text
 //! images ─► signer ─► OCI layout ─► update-agent ─► slot      beside zstd|dd, SWUpdate, RAUC
@@ -23,9 +23,11 @@ mod wire;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::Parser;
 
 use self::rig::Bench;
 use self::table::{Row, Table};
@@ -36,9 +38,13 @@ use racklet_tools::{debian, paths, setup, show};
 /// Of the measurements; what is built and prepared once comes before.
 const TIME: Duration = Duration::from_secs(15 * 60);
 
-/// Options of `cargo xtask bench`.
-#[derive(clap::Args)]
-pub(crate) struct Options {
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask bench",
+    about = "Measure ours beside theirs and write docs/benchmarks.md",
+    version
+)]
+struct Options {
     /// Small images, one repetition, no file written: shows that every row can be measured.
     #[arg(long)]
     quick: bool,
@@ -69,8 +75,17 @@ impl Options {
     }
 }
 
-/// `cargo xtask bench`.
-pub(crate) fn run(options: &Options) -> Result<()> {
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
     setup::run(&setup::Options::without_python())?;
     setup::bench()?;
     let images = debian::images(&debian::Options { fallback: options.quick, rebuild: false })?;
