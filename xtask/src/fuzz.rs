@@ -43,6 +43,13 @@ pub(crate) struct Options {
     replay: Option<PathBuf>,
 }
 
+impl Options {
+    /// Every target for so many seconds.
+    pub(crate) fn all(seconds: u64) -> Self {
+        Self { seconds, targets: Vec::new(), replay: None }
+    }
+}
+
 /// What came of one target.
 struct Row {
     target: String,

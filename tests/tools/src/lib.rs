@@ -8,6 +8,7 @@
 //! | [`setup`] | packages of Debian and Python that the commands call |
 //! | [`debian`], [`firmware`] | real system images and firmware, cached |
 //! | [`disk`], [`rig`] | a node's disk; a served repository with its certificates and tokens |
+//! | [`report`] | what became of the virtual machines |
 //! | [`show`], [`pulse`] | sizes, times, tables; a sign of life of long work |
 //!
 //! Nothing of it is shipped, and none of our own crates is linked: `cargo xtask` starts before they are built.
@@ -19,6 +20,7 @@ pub mod firmware;
 pub mod paths;
 pub mod programs;
 pub mod pulse;
+pub mod report;
 pub mod rig;
 pub mod setup;
 pub mod show;

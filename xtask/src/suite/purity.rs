@@ -10,7 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{cargo_cmd, tracked_files};
+use super::runner::cargo;
+use super::tracked_files;
 use racklet_tools::paths;
 
 /// Folder and package name.
@@ -54,7 +55,7 @@ const IMPURE_NAMES: &[&str] = &[
 /// Every breach, one line each.
 pub(super) fn check() -> Result<Vec<String>> {
     let mut faults = Vec::new();
-    let metadata = cargo_cmd(&["metadata", "--locked", "--format-version", "1"]).run()?.json()?;
+    let metadata = cargo(&["metadata", "--locked", "--format-version", "1"]).run()?.json()?;
     let graph = normal_dependencies(&metadata);
     for (folder, package) in PURE {
         let manifest = paths::root().join(folder).join("Cargo.toml");

@@ -10,7 +10,7 @@ use super::linuxboot::{Board, update};
 use super::world::{Setup, World};
 use racklet_tools::cmd::Cmd;
 
-pub(super) const CELLS: &[Cell] = &[("linuxboot-roots", "the signer, cgpt", roots)];
+pub(super) const CELLS: &[Cell] = &[Cell::new("linuxboot-roots", "the signer, cgpt", roots)];
 
 /// Root 2 replaces the timestamp key: both slots of before boot. Root 3 replaces the targets key:
 /// neither does, until the old firmware is put back.

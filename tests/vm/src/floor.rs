@@ -15,7 +15,7 @@ use super::linuxboot::{Board, copy, update};
 use super::world::{Setup, World};
 use racklet_tools::cmd::{Cmd, which};
 
-pub(super) const CELLS: &[Cell] = &[("linuxboot-floor", "swtpm, cgpt", floor)];
+pub(super) const CELLS: &[Cell] = &[Cell::new("linuxboot-floor", "swtpm, cgpt", floor)];
 
 /// Both the chooser's configuration and the agent's.
 const SECTION: &str = "[floor]\ntpm = \"/dev/tpmrm0\"\n";

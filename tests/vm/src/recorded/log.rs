@@ -23,7 +23,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::vm::small::SECTOR;
+use crate::small::SECTOR;
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const FLUSH: u64 = 1;

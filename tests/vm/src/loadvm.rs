@@ -24,7 +24,7 @@ use super::recorded::Draw;
 use super::small::{Lab, Node, apply, in_pairs};
 use super::world::World;
 
-pub(super) const CELLS: &[Cell] = &[("loadvm-cuts", "a boot after each cut", cuts)];
+pub(super) const CELLS: &[Cell] = &[Cell::new("loadvm-cuts", "a boot after each cut", cuts)];
 
 /// Every so many trials the update is carried to its end after the cut.
 const CARRIED_ON: u32 = 5;

@@ -22,7 +22,7 @@ use super::world::World;
 use racklet_tools::cmd::Cmd;
 use racklet_tools::rig::{Rig, Server};
 
-pub(super) const CELLS: &[Cell] = &[("rack", "each agent's status; cgpt, cmp", rack)];
+pub(super) const CELLS: &[Cell] = &[Cell::new("rack", "each agent's status; cgpt, cmp", rack)];
 
 /// Where the guests see the server.
 const SEEN: &str = "10.0.2.100";

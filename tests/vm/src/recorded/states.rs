@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use sha2::{Digest as _, Sha256};
 
 use super::log::Entry;
-use crate::vm::small::{PARTITIONS, SECTOR, ranges};
+use crate::small::{PARTITIONS, SECTOR, ranges};
 
 /// Up to that many pending writes, every subset is a state.
 const EXHAUSTIVE: usize = 6;
@@ -38,15 +38,15 @@ pub(super) const ENV: usize = 3;
 
 /// xorshift64: spread is all that is wanted.
 #[derive(Debug, Clone)]
-pub(in crate::vm) struct Draw(u64);
+pub(crate) struct Draw(u64);
 
 impl Draw {
-    pub(in crate::vm) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         // Any number but 0, whose successors are all 0; neighbours shall not look alike.
         Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub(in crate::vm) fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

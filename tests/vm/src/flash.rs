@@ -23,8 +23,8 @@ use super::world::{BUSYBOX, Disk, HARDWARE, KERNEL, World, length, make_ext4};
 use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
-    ("flash-block2mtd", "mtdinfo, mtd_debug, the drive on the host", block2mtd),
-    ("flash-nandsim", "nandwrite, nanddump", nandsim),
+    Cell::new("flash-block2mtd", "mtdinfo, mtd_debug, the drive on the host", block2mtd),
+    Cell::new("flash-nandsim", "nandwrite, nanddump", nandsim),
 ];
 
 const PRODUCT: &str = "board";

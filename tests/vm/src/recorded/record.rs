@@ -9,9 +9,9 @@ use serde_json::json;
 
 use super::log::{self, Entry};
 use super::{Keeper, Recording, SECTOR, env_config, fresh, ranges};
-use crate::vm::machine::Machine;
-use crate::vm::qmp::{self, Qmp};
-use crate::vm::small::{Lab, apply};
+use crate::machine::Machine;
+use crate::qmp::{self, Qmp};
+use crate::small::{Lab, apply};
 use racklet_tools::cmd::Cmd;
 
 /// From the factory's release to the next one, confirmed. With the chooser that is one life of a

@@ -12,15 +12,25 @@ use super::world::{Disk, KERNEL, Setup, World, offset};
 use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[super::Cell] = &[
-    ("systemd-boot-cycle", "systemd-boot 252, mdir", |world, dir| cycle(world, dir, &SYSTEMD_BOOT)),
-    ("grub-cycle", "GRUB 2.06, grub-editenv", |world, dir| cycle(world, dir, &GRUB)),
-    ("uboot-cycle", "U-Boot 2023.01, fw_printenv", |world, dir| cycle(world, dir, &UBOOT)),
-    ("systemd-boot-power-cycles", "mdir", |world, dir| {
+    super::Cell::new("systemd-boot-cycle", "systemd-boot 252, mdir", |world, dir| {
+        cycle(world, dir, &SYSTEMD_BOOT)
+    }),
+    super::Cell::new("grub-cycle", "GRUB 2.06, grub-editenv", |world, dir| {
+        cycle(world, dir, &GRUB)
+    }),
+    super::Cell::new("uboot-cycle", "U-Boot 2023.01, fw_printenv", |world, dir| {
+        cycle(world, dir, &UBOOT)
+    }),
+    super::Cell::new("systemd-boot-power-cycles", "mdir", |world, dir| {
         power_cycles(world, dir, &SYSTEMD_BOOT, &[])
     }),
-    ("grub-power-cycles", "grub-editenv", |world, dir| power_cycles(world, dir, &GRUB, CHOSEN)),
-    ("uboot-power-cycles", "fw_printenv", |world, dir| power_cycles(world, dir, &UBOOT, CHOSEN)),
-    ("uboot-torn", "U-Boot 2023.01, fw_printenv", uboot_torn),
+    super::Cell::new("grub-power-cycles", "grub-editenv", |world, dir| {
+        power_cycles(world, dir, &GRUB, CHOSEN)
+    }),
+    super::Cell::new("uboot-power-cycles", "fw_printenv", |world, dir| {
+        power_cycles(world, dir, &UBOOT, CHOSEN)
+    }),
+    super::Cell::new("uboot-torn", "U-Boot 2023.01, fw_printenv", uboot_torn),
 ];
 
 /// One boot loader.

@@ -13,17 +13,17 @@ use super::world::{Disk, KERNEL, Setup, World, agent_toml, length};
 use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
-    ("linuxboot-cycle", "cgpt, sgdisk -v, veritysetup verify", cycle),
-    ("linuxboot-altered", "dm-verity of the kernel", altered),
-    ("linuxboot-rescue", "the clock", rescue),
-    ("linuxboot-panic", "the agent's history", |world, dir| broken(world, dir, "1.2.1")),
-    ("linuxboot-hang", "i6300esb", |world, dir| broken(world, dir, "1.2.2")),
-    ("linuxboot-netdead", "the agent's history", |world, dir| broken(world, dir, "1.2.3")),
-    ("linuxboot-noagent", "i6300esb", |world, dir| broken(world, dir, "1.2.4")),
-    ("linuxboot-hang-later", "i6300esb", |world, dir| broken(world, dir, "1.2.5")),
-    ("linuxboot-block-altered", "dm-verity of the kernel", altered_later),
-    ("linuxboot-power-cycles", "cgpt", |world, dir| power_cycles(world, dir, world.cuts)),
-    ("linuxboot-power-short", "cgpt", |world, dir| power_cycles(world, dir, 12)),
+    Cell::new("linuxboot-cycle", "cgpt, sgdisk -v, veritysetup verify", cycle),
+    Cell::new("linuxboot-altered", "dm-verity of the kernel", altered),
+    Cell::new("linuxboot-rescue", "the clock", rescue),
+    Cell::new("linuxboot-panic", "the agent's history", |world, dir| broken(world, dir, "1.2.1")),
+    Cell::new("linuxboot-hang", "i6300esb", |world, dir| broken(world, dir, "1.2.2")),
+    Cell::new("linuxboot-netdead", "the agent's history", |world, dir| broken(world, dir, "1.2.3")),
+    Cell::new("linuxboot-noagent", "i6300esb", |world, dir| broken(world, dir, "1.2.4")),
+    Cell::new("linuxboot-hang-later", "i6300esb", |world, dir| broken(world, dir, "1.2.5")),
+    Cell::new("linuxboot-block-altered", "dm-verity of the kernel", altered_later),
+    Cell::new("linuxboot-power-cycles", "cgpt", |world, dir| power_cycles(world, dir, world.cuts)),
+    Cell::new("linuxboot-power-short", "cgpt", |world, dir| power_cycles(world, dir, 12)),
 ];
 
 /// Modules of the chooser. sha256 may be built in.

@@ -27,11 +27,13 @@ use racklet_tools::cmd::Cmd;
 use racklet_tools::rig::{Rig, Server};
 
 pub(super) const CELLS: &[Cell] = &[
-    ("units-systemd-boot", "systemd 252, systemd-boot", |world, dir| {
+    Cell::new("units-systemd-boot", "systemd 252, systemd-boot", |world, dir| {
         story(world, dir, &SYSTEMD_BOOT)
     }),
-    ("units-grub-env", "systemd 252, GRUB 2.06", |world, dir| story(world, dir, &GRUB)),
-    ("units-gpt-attributes", "systemd 252, boot-select", |world, dir| story(world, dir, &GPT)),
+    Cell::new("units-grub-env", "systemd 252, GRUB 2.06", |world, dir| story(world, dir, &GRUB)),
+    Cell::new("units-gpt-attributes", "systemd 252, boot-select", |world, dir| {
+        story(world, dir, &GPT)
+    }),
 ];
 
 /// Where the guest sees the server.

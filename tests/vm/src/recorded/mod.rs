@@ -32,10 +32,10 @@ pub(super) use states::Draw;
 use states::{State, Walk};
 
 pub(super) const CELLS: &[Cell] = &[
-    ("recorded", "cgpt, sgdisk -v, veritysetup verify, e2fsck", |world, dir| {
+    Cell::new("recorded", "cgpt, sgdisk -v, veritysetup verify, e2fsck", |world, dir| {
         recorded(world, dir, Keeper::Tables)
     }),
-    ("uboot-states", "fw_printenv, veritysetup verify, e2fsck", |world, dir| {
+    Cell::new("uboot-states", "fw_printenv, veritysetup verify, e2fsck", |world, dir| {
         recorded(world, dir, Keeper::Environment)
     }),
 ];

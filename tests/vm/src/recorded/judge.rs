@@ -28,8 +28,8 @@ use update_core::chooser::{Machine, Proof, Trailer, approve, place};
 
 use super::Keeper;
 use super::states::{ENV, State, TABLES};
-use crate::vm::small::{Here, Lab, ranges};
-use crate::vm::world::{HARDWARE, PRODUCT};
+use crate::small::{Here, Lab, ranges};
+use crate::world::{HARDWARE, PRODUCT};
 use racklet_tools::cmd::Cmd;
 
 const MIB: u64 = 1 << 20;
@@ -440,7 +440,7 @@ impl BlockDevice for Tables {
     }
 
     fn sector_size(&self) -> u32 {
-        crate::vm::small::SECTOR as u32
+        crate::small::SECTOR as u32
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), DeviceError> {

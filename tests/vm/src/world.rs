@@ -138,7 +138,7 @@ impl World {
             cuts: 50,
             dir: dir.to_owned(),
             agent: shipped_agent(build)?,
-            programs: if build { programs::for_tests()? } else { programs::tests_folder() },
+            programs: our_programs(build)?,
             bundles: Mutex::default(),
         };
         world.signer(&["init"])?.run()?;
@@ -500,6 +500,14 @@ pub(super) fn make_ext4(from: &Path, file: &Path, len: u64, label: &str) -> Resu
         .arg(file)
         .run()?;
     Ok(())
+}
+
+/// The folder of our programs as tests want them.
+fn our_programs(build: bool) -> Result<PathBuf> {
+    if build {
+        programs::command().watch()?;
+    }
+    Ok(programs::tests_folder())
 }
 
 /// The agent as it is shipped: linked statically, for guests that have nothing else.
