@@ -5,6 +5,7 @@
 //! cargo xtask test     format, lints, docs, licences, purity, every test
 //! cargo xtask prove    power cuts, I/O faults, faulty variants, virtual machines, release builds
 //! cargo xtask night    every cell, long fuzzing, seed after seed
+//! cargo xtask clean    remove from the shared cache what was not used for 30 days
 //! cargo xtask images   build the real Debian images and firmware blobs (cached)
 //! cargo xtask demo     one release through everything, on a real Debian image
 //! cargo xtask dist     build the programs as they are shipped: a small static agent
@@ -29,7 +30,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use racklet_tools::{debian, programs, setup};
+use racklet_tools::{cache, debian, programs, setup};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -48,6 +49,8 @@ enum Task {
     Prove(suite::ProveOptions),
     /// What takes hours: every cell, long fuzzing, power cuts with seed after seed.
     Night(suite::ProveOptions),
+    /// Remove images, tools and clients from the cache that all clones on this machine share.
+    Clean(cache::Options),
     /// Build (or find in the cache) the images and firmware blobs of the demo.
     Images(debian::Options),
     /// Carry releases through signer, repo-server and update-agent, and check every step.
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::test(&options),
         Task::Prove(options) => suite::prove(&options),
         Task::Night(options) => suite::night(&options),
+        Task::Clean(options) => cache::run(&options),
         Task::Images(options) => debian::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Dist(options) => dist::run(&options),

@@ -93,11 +93,12 @@ fn run(options: &Options) -> Result<()> {
         Some(dir) => fs::canonicalize(dir).with_context(|| format!("find {}", dir.display()))?,
         None => programs::shipped()?,
     };
-    fs::create_dir_all(paths::cache())?;
-    run::sweep_loops(&paths::cache())?;
-    let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(paths::cache())?;
+    let work = paths::target().join("bench");
+    fs::create_dir_all(&work)?;
+    run::sweep_loops(&work)?;
+    let dir = tempfile::Builder::new().prefix("run-").tempdir_in(&work)?;
     let v1 = images.path("v1");
-    let prepared = v1.with_file_name("bench");
+    let prepared = work.join(images.name());
     fs::create_dir_all(&prepared)?;
     let same_kernel = if images.debian { Some(images.same_kernel()?) } else { None };
     let mut bench = Bench {

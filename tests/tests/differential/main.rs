@@ -222,8 +222,8 @@ struct Judge {
 impl Judge {
     fn start() -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = here.join("../.cache/venv/bin/python");
-        assert!(python.exists(), "python-tuf is missing: run `cargo xtask setup`");
+        let python = racklet_tools::setup::python();
+        let python = python.expect("python-tuf is missing: run `cargo xtask setup`");
         let mut child = Command::new(python)
             .arg("-I")
             .arg(here.join("tests/differential/judge.py"))

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::cmd::Cmd;
-use crate::paths;
+use crate::{cache, paths};
 
 /// Files of the package `seabios` that stand for firmware 1 and 2.
 const FILES: [&str; 2] = ["usr/share/seabios/bios.bin", "usr/share/seabios/bios-256k.bin"];
@@ -14,23 +14,32 @@ const FILES: [&str; 2] = ["usr/share/seabios/bios.bin", "usr/share/seabios/bios-
 /// Finds the blobs in the cache or fetches the package. Without a network two slices of this
 /// program take their place, and a line says so.
 pub fn blobs() -> Result<[PathBuf; 2]> {
-    let dir = paths::cache().join("firmware");
-    let files = FILES.map(|file| dir.join(file));
-    if files.iter().all(|file| file.is_file()) {
-        return Ok(files);
+    match package("seabios") {
+        Ok(dir) => {
+            let files = FILES.map(|file| dir.join(file));
+            let there = files.iter().all(|file| file.is_file());
+            ensure!(there, "the package seabios has other files now");
+            Ok(files)
+        }
+        Err(error) => {
+            eprintln!("NOTE: no firmware package ({error:#}); using slices of this program");
+            slices(&paths::target())
+        }
     }
-    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let fetched = unpack("seabios", &dir);
-    if let Err(error) = fetched {
-        eprintln!("NOTE: no firmware package ({error:#}); using slices of this program");
-        return slices(&dir);
-    }
-    ensure!(files.iter().all(|file| file.is_file()), "the package seabios has other files now");
-    Ok(files)
+}
+
+/// A package of Debian, unpacked into the cache; nothing is installed. Its folder.
+pub fn package(name: &str) -> Result<PathBuf> {
+    cache::entry(&package_entry(name), |dir| unpack(name, dir))
+}
+
+/// The name of [`package`] in the cache.
+pub(crate) fn package_entry(name: &str) -> String {
+    format!("package-{name}")
 }
 
 /// Unpacks a package of Debian into a folder; nothing is installed.
-pub fn unpack(package: &str, dir: &std::path::Path) -> Result<()> {
+fn unpack(package: &str, dir: &std::path::Path) -> Result<()> {
     // Root would drop to a user that may not write here.
     let sandbox = ["-o", "APT::Sandbox::User=root"];
     let download =

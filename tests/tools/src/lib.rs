@@ -3,7 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`cmd`] | other programs: run, shown, followed, their exit and output checked |
-//! | [`paths`] | where things are: the workspace, cargo's target, the cache |
+//! | [`paths`] | where things are: the workspace, cargo's target |
+//! | [`cache`] | what all clones on a machine share |
 //! | [`programs`] | our own programs, built as tests want them or as they are shipped |
 //! | [`setup`] | packages of Debian and Python that the commands call |
 //! | [`debian`], [`firmware`] | real system images and firmware, cached |
@@ -13,6 +14,7 @@
 //!
 //! Nothing of it is shipped, and none of our own crates is linked: `cargo xtask` starts before they are built.
 
+pub mod cache;
 pub mod cmd;
 pub mod debian;
 pub mod disk;

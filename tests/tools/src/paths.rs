@@ -8,11 +8,6 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).map(PathBuf::from).unwrap_or(here)
 }
 
-/// `.cache/` in the workspace, git-ignored: images, packages, the Python environment.
-pub fn cache() -> PathBuf {
-    root().join(".cache")
-}
-
 /// Cargo's target directory, honouring `CARGO_TARGET_DIR`.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::cmd::{Cmd, which};
-use crate::{firmware, paths};
+use crate::{cache, firmware, paths};
 
 /// A package, a program or file of it (none: ask dpkg), why.
 type Package = (&'static str, &'static str, &'static str);
@@ -107,7 +107,7 @@ pub fn run(options: &Options) -> Result<()> {
     install(PACKAGES, options.check)?;
     if !options.no_python {
         unpack(options.check)?;
-        python(options.check)?;
+        install_python(options.check)?;
     }
     println!("setup: everything is there");
     Ok(())
@@ -167,47 +167,63 @@ fn missing(packages: &[Package]) -> Vec<&'static str> {
 
 fn unpack(check: bool) -> Result<()> {
     for (package, file, why) in UNPACKED {
-        let dir = paths::cache().join(package);
-        if dir.join(file).is_file() || Path::new("/").join(file).is_file() {
+        if unpacked(package, file).is_some() {
             continue;
         }
         println!("missing: {package} ({why})");
         if check {
             bail!("{package} is not unpacked: run cargo xtask setup");
         }
-        std::fs::create_dir_all(&dir)?;
-        firmware::unpack(package, &dir)?;
+        firmware::package(package)?;
     }
     Ok(())
 }
 
-/// `.cache/venv` with exactly [`PYTHON`], and [`CARRIERS`] beside it; a stamp file says which, so that a change reinstalls.
-fn python(check: bool) -> Result<()> {
-    let venv = paths::cache().join("venv");
-    let stamp = venv.join("racklet-pins");
-    let carriers = CARRIERS.iter().map(|(name, version)| format!("{name}=={version}"));
-    let wanted: Vec<String> = PYTHON.iter().map(|&pin| pin.to_owned()).chain(carriers).collect();
-    let wanted = wanted.join("\n");
-    if std::fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+/// A file of a package, installed or unpacked into the cache.
+pub fn unpacked(package: &str, file: &str) -> Option<PathBuf> {
+    let installed = Path::new("/").join(file);
+    let in_cache = || Some(cache::find(&firmware::package_entry(package))?.join(file));
+    if installed.is_file() { Some(installed) } else { in_cache().filter(|file| file.is_file()) }
+}
+
+/// The Python that has exactly the witnesses from PyPI.
+pub fn python() -> Option<PathBuf> {
+    Some(cache::find(&venv_entry())?.join("bin/python"))
+}
+
+/// The folder that holds a package from PyPI of which only files are read: `sigstore`, `4.5.1`.
+pub fn carrier(name: &str, version: &str) -> Option<PathBuf> {
+    cache::find(&format!("{name}-{version}"))
+}
+
+fn venv_entry() -> String {
+    format!("python-{}", cache::digest(PYTHON))
+}
+
+/// A virtual environment with exactly [`PYTHON`], and [`CARRIERS`] beside it.
+fn install_python(check: bool) -> Result<()> {
+    let there = python().is_some() && CARRIERS.iter().all(|(n, v)| carrier(n, v).is_some());
+    if there {
         return Ok(());
     }
     if check {
         bail!("Python witnesses missing: run cargo xtask setup");
     }
-    Cmd::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).run()?;
-    Cmd::new(venv.join("bin/pip"))
-        .args(["install", "--quiet", "--no-input", "--disable-pip-version-check"])
-        .args(PYTHON)
-        .watch()?;
+    let quiet = ["install", "--quiet", "--no-input", "--disable-pip-version-check"];
+    let venv = cache::entry(&venv_entry(), |dir| {
+        Cmd::new("python3").args(["-m", "venv", "--clear"]).arg(dir).run()?;
+        Cmd::new(dir.join("bin/pip")).args(quiet).args(PYTHON).watch()
+    })?;
     for (name, version) in CARRIERS {
-        Cmd::new(venv.join("bin/pip"))
-            .args(["install", "--quiet", "--no-input", "--disable-pip-version-check"])
-            .args(["--no-deps", "--upgrade", "--target"])
-            .arg(paths::cache().join(format!("{name}-{version}")))
-            .arg(format!("{name}=={version}"))
-            .watch()?;
+        cache::entry(&format!("{name}-{version}"), |dir| {
+            Cmd::new(venv.join("bin/pip"))
+                .args(quiet)
+                .args(["--no-deps", "--upgrade", "--target"])
+                .arg(dir)
+                .arg(format!("{name}=={version}"))
+                .watch()
+        })?;
     }
-    std::fs::write(stamp, wanted)?;
     Ok(())
 }
 

@@ -1,18 +1,17 @@
-//! QEMU, kernels, firmware and readers, unpacked into `.cache/vm`; nothing is installed.
+//! QEMU, kernels, firmware and readers, unpacked into the cache; nothing is installed.
 //!
 //! Debian's `qemu-system-x86` would remove a newer `qemu-utils`, and some of the others upgrade
-//! systemd: more than a test may do. Versions are whatever apt resolves; the folder is named by them.
+//! systemd: more than a test may do. Versions are whatever apt resolves; the entry is named by that of the kernel.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::machine::Permits;
 use racklet_tools::cmd::{Cmd, which};
-use racklet_tools::paths;
+use racklet_tools::{cache, paths};
 
 /// Unpacked with everything they depend on that this machine has not.
 const WITH_DEPENDENCIES: &[&str] = &["qemu-system-x86"];
@@ -39,11 +38,13 @@ const KERNELS: [&str; 2] = ["linux-image-amd64", "linux-image-cloud-amd64"];
 const LEFT_OUT: &[&str] =
     &["gpu", "media", "net/*", "infiniband", "staging", "iio", "usb", "sound", "isdn", "input"];
 /// Raised when the same packages are unpacked differently.
-const FORM: u32 = 3;
+const FORM: &str = "3";
 
 /// The unpacked tools.
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
+    /// In the cache.
+    name: String,
     root: PathBuf,
     /// Leave to use them for a machine.
     pub(super) permits: Permits,
@@ -65,24 +66,21 @@ impl Tools {
         }
         let [full, cloud] = KERNELS.map(kernel_of);
         let (full, cloud) = (full?, cloud?);
-        let dir = paths::cache().join("vm").join(format!("{full}-{FORM}"));
-        let stamp = dir.join("complete");
-        let wanted = [WITH_DEPENDENCIES, ALONE, &[SAME_VERSION]].concat().join(" ")
-            + &format!(" {full} {cloud}");
-        if !fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        let wanted = [WITH_DEPENDENCIES, ALONE, &[SAME_VERSION], &[full.as_str(), cloud.as_str()]];
+        let recipe = cache::digest(&[&wanted.concat().join(" "), FORM]);
+        let name = format!("vm-{full}-{recipe}");
+        let permits = Permits::new(machines);
+        let dir = cache::entry(&name, |dir| {
             eprintln!("fetching QEMU, kernels and firmware (once) …");
-            if dir.exists() {
-                fs::remove_dir_all(&dir)?;
-            }
             fs::create_dir_all(dir.join("archives/partial"))?;
-            fetch(&dir, &[full.as_str(), cloud.as_str()]).with_context(
+            fetch(dir, &[full.as_str(), cloud.as_str()]).with_context(
                 || "fetch packages for virtual machines; try: apt-get update && cargo xtask vm",
             )?;
-            let tools = Tools { root: dir.join("root"), permits: Permits::new(machines) };
-            unpack_kernel(&tools.kernel(false)?, &tools.chooser_kernel())?;
-            fs::write(&stamp, wanted)?;
-        }
-        Ok(Tools { root: dir.join("root"), permits: Permits::new(machines) })
+            let tools =
+                Tools { name: name.clone(), root: dir.join("root"), permits: permits.clone() };
+            unpack_kernel(&tools.kernel(false)?, &tools.chooser_kernel())
+        })?;
+        Ok(Tools { name, root: dir.join("root"), permits })
     }
 
     /// The kernel with its drivers as modules, unpacked: started through its PVH entry. An emulated
@@ -97,13 +95,9 @@ impl Tools {
     }
 
     /// Packages that only some cells need, unpacked in a folder of their own.
-    /// One at a time, so that cells beside each other do not fetch them twice.
     pub(super) fn further(&self, packages: &[&str]) -> Result<PathBuf> {
-        static FETCHING: Mutex<()> = Mutex::new(());
-        let _one = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = self.root.with_file_name(packages.join("+"));
-        let (stamp, archives) = (dir.join("complete"), dir.join("archives"));
-        if !stamp.exists() {
+        cache::entry(&format!("{}-{}", self.name, packages.join("+")), |dir| {
+            let archives = dir.join("archives");
             fs::create_dir_all(archives.join("partial"))?;
             Cmd::new("apt-get")
                 .args(["-q", "download", "-o", "APT::Sandbox::User=root"])
@@ -113,13 +107,11 @@ impl Tools {
                 .run()?;
             for entry in fs::read_dir(&archives)?.flatten() {
                 if entry.path().extension().is_some_and(|kind| kind == "deb") {
-                    Cmd::new("dpkg").arg("-x").arg(entry.path()).arg(&dir).run()?;
+                    Cmd::new("dpkg").arg("-x").arg(entry.path()).arg(dir).run()?;
                 }
             }
-            fs::remove_dir_all(&archives)?;
-            fs::write(&stamp, "")?;
-        }
-        Ok(dir)
+            Ok(fs::remove_dir_all(&archives)?)
+        })
     }
 
     /// A program of one of the packages, with the libraries that came with it.

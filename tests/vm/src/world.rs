@@ -481,7 +481,7 @@ pub(super) fn offset(label: &str) -> Result<u64> {
 
 /// An ext4 file system of that size with these files.
 pub(super) fn ext4(tree: &Tree, file: &Path, len: u64, label: &str) -> Result<()> {
-    let dir = tempfile::Builder::new().prefix("tree-").tempdir_in(paths::cache())?;
+    let dir = tempfile::Builder::new().prefix("tree-").tempdir_in(paths::target())?;
     tree.write_to(dir.path())?;
     make_ext4(dir.path(), file, len, label)
 }

@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     })?;
 
     let mut found = None;
-    let usually = "5 minutes, once; then they are in .cache";
+    let usually = "5 minutes, once; then they are in the cache";
     story.step("a real Debian system, its security update, and a broken one", usually, || {
         let images = debian::Options { fallback: options.fallback, rebuild: false };
         let images = debian::images(&images)?;

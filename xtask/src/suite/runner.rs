@@ -55,8 +55,8 @@ impl Outcome {
         if done.code == 0 {
             return Self { passed: 1, failed: 0, failures: Vec::new(), output };
         }
-        let errors = output.lines().filter(|line| line.starts_with("error"));
-        let last = errors.last().or_else(|| output.lines().last()).unwrap_or_default();
+        let error = output.lines().rev().find(|line| line.starts_with("error"));
+        let last = error.or_else(|| output.lines().next_back()).unwrap_or_default();
         let failures = vec![format!("`{}` exited {}: {last}", done.shown, done.code)];
         Self { passed: 0, failed: 1, failures, output }
     }

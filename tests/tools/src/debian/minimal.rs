@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::{SUITE, TREE_SH, alone, image, recipe, sources};
+use super::{SUITE, TREE_SH, image, sources};
 use crate::cmd::{Cmd, which};
-use crate::paths;
+use crate::{cache, paths};
 
 /// What every Debian server has of systemd, and a shell's tools in one file.
 const PACKAGES: &str = "systemd-sysv,udev,dbus,busybox-static";
@@ -20,30 +20,18 @@ const LEFT_OUT: &str = "rm -rf usr/share/doc usr/share/man usr/share/locale usr/
 
 /// The root folder of one, cached; it must not be changed.
 pub fn tree() -> Result<PathBuf> {
-    let dir = paths::cache()
-        .join("debian")
-        .join(format!("minimal-{}", recipe(&[PACKAGES, LEFT_OUT, TREE_SH])));
-    // Cells beside each other, and other commands, want the same one.
-    let _alone = alone(&dir.with_extension("lock"))?;
-    let tree = dir.join("tree");
-    if tree.is_dir() {
-        return Ok(tree);
-    }
-    if !paths::is_root() {
-        bail!("debootstrap needs root: run it with sudo");
-    }
-    if which("debootstrap").is_none() {
-        bail!("debootstrap is not installed: run `cargo xtask setup`");
-    }
-    let work = dir.with_extension("part");
-    if work.exists() {
-        fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
-    }
-    fs::create_dir_all(&work)?;
-    eprintln!("building a small Debian {SUITE} (a minute, once) …");
-    build(&work)?;
-    fs::rename(&work, &dir)?;
-    Ok(tree)
+    let name = format!("debian-minimal-{}", cache::digest(&[PACKAGES, LEFT_OUT, TREE_SH]));
+    let dir = cache::entry(&name, |work| {
+        if !paths::is_root() {
+            bail!("debootstrap needs root: run it with sudo");
+        }
+        if which("debootstrap").is_none() {
+            bail!("debootstrap is not installed: run `cargo xtask setup`");
+        }
+        eprintln!("building a small Debian {SUITE} (a minute, once) …");
+        build(work)
+    })?;
+    Ok(dir.join("tree"))
 }
 
 fn build(work: &Path) -> Result<()> {

@@ -17,16 +17,15 @@ mod sources;
 
 pub use minimal::tree as minimal_tree;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::cmd::{Cmd, which};
-use crate::{firmware, paths, show};
+use crate::{cache, firmware, paths, show};
 
 /// Older than the newest, so that it always has security updates.
 const SUITE: &str = "bookworm";
@@ -50,6 +49,9 @@ const PACKAGES: &[&str] = &[
     "gdisk",
     "openssl",
 ];
+
+/// What is known of the images of an entry.
+const FACTS: &str = "facts.json";
 
 const TREE_SH: &str = include_str!("tree.sh");
 const HEALTH_SH: &str = include_str!("health.sh");
@@ -89,6 +91,11 @@ impl Images {
     /// The image of `v1`, `v2` or `v3`.
     pub fn path(&self, version: &str) -> PathBuf {
         self.dir.join(format!("{version}.ext4"))
+    }
+
+    /// Their name, which changes with their recipe.
+    pub fn name(&self) -> String {
+        self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// v2's security updates with v1's kernel; built when first asked for. Debian only.
@@ -138,9 +145,9 @@ pub fn images(options: &Options) -> Result<Images> {
         bail!("{} not installed: run `cargo xtask setup`", missing.join(", "));
     }
     let arch = Cmd::new("dpkg").arg("--print-architecture").read()?;
-    let key = recipe(&[&packages(&arch), TREE_SH, HEALTH_SH, IMAGE_RS]);
-    let dir = paths::cache().join("debian").join(format!("{SUITE}-{arch}-{key}"));
-    let built = cached(&dir, options.rebuild, |work| {
+    let key = cache::digest(&[&packages(&arch), TREE_SH, HEALTH_SH, IMAGE_RS]);
+    let name = format!("debian-{SUITE}-{arch}-{key}");
+    let built = cached(&name, options.rebuild, |work| {
         let sources = sources::of_host(SUITE)?;
         eprintln!("building Debian {SUITE} images (a few minutes, once) …");
         image::build(work, SUITE, &packages(&arch), &sources)
@@ -150,7 +157,7 @@ pub fn images(options: &Options) -> Result<Images> {
         // The reason is kept: a broken recipe must not pass for a missing network.
         Err(error) => {
             eprintln!("cannot build Debian: {}", shortened(&format!("{error:#}")));
-            eprintln!("all of it is in {}/*.log", dir.with_extension("part").display());
+            eprintln!("all of it is in {}/*.log", cache::path(&name).display());
             fallback_images(options.rebuild, "Debian could not be built, see above")
         }
     }
@@ -158,50 +165,29 @@ pub fn images(options: &Options) -> Result<Images> {
 
 fn fallback_images(rebuild: bool, why: &str) -> Result<Images> {
     eprintln!("NOTE: not a Debian system but a smaller tree of this machine's files ({why})");
-    let dir = paths::cache().join("debian").join(format!("files-{}", recipe(&[fallback::SOURCE])));
-    cached(&dir, rebuild, fallback::build)
+    let name = format!("debian-files-{}", cache::digest(&[fallback::SOURCE]));
+    cached(&name, rebuild, fallback::build)
 }
 
-/// Runs `build` in a fresh folder that takes its final name only when everything is in it.
+/// Finds images in the cache, or makes them there.
 fn cached(
-    dir: &Path,
+    name: &str,
     rebuild: bool,
     build: impl FnOnce(&Path) -> Result<Images>,
 ) -> Result<Images> {
-    // Another command may be at the same images.
-    let _alone = alone(&dir.with_extension("lock"))?;
-    let facts = dir.join("facts.json");
-    if rebuild || !facts.is_file() {
-        let work = dir.with_extension("part");
-        for old in [&work, &dir.to_path_buf()] {
-            if old.exists() {
-                fs::remove_dir_all(old).with_context(|| format!("remove {}", old.display()))?;
-            }
-        }
-        fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
-        let started = Instant::now();
-        let mut images = build(&work)?;
-        images.built_in = started.elapsed().as_secs();
-        fs::write(work.join("facts.json"), serde_json::to_string_pretty(&images)?)?;
-        fs::rename(&work, dir)?;
+    if rebuild {
+        cache::forget(name)?;
     }
+    let dir = cache::entry(name, |work| {
+        let started = Instant::now();
+        let mut images = build(work)?;
+        images.built_in = started.elapsed().as_secs();
+        Ok(fs::write(work.join(FACTS), serde_json::to_string_pretty(&images)?)?)
+    })?;
+    let facts = dir.join(FACTS);
     let text = fs::read_to_string(&facts).with_context(|| format!("read {}", facts.display()))?;
     let images: Images = serde_json::from_str(&text)?;
-    Ok(Images { dir: dir.to_path_buf(), ..images })
-}
-
-/// Waits until nobody else holds this file; it is free again when the value is dropped or its process ends.
-fn alone(file: &Path) -> Result<File> {
-    let failed = || format!("lock {}", file.display());
-    if let Some(parent) = file.parent() {
-        fs::create_dir_all(parent).with_context(failed)?;
-    }
-    let lock = File::create(file).with_context(failed)?;
-    if lock.try_lock().is_err() {
-        eprintln!("waiting for another command that makes these images …");
-        lock.lock().with_context(failed)?;
-    }
-    Ok(lock)
+    Ok(Images { dir, ..images })
 }
 
 /// The first line and the last ones: hundreds of packages may have been unpacked between them.
@@ -221,30 +207,8 @@ fn packages(arch: &str) -> String {
     PACKAGES.iter().copied().chain([kernel.as_str()]).collect::<Vec<_>>().join(",")
 }
 
-/// Names a cache folder: changes when anything that shapes the images does.
-fn recipe(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn two_commands_do_not_make_the_same_images_at_once() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let file = dir.path().join("images.lock");
-        let first = super::alone(&file).expect("it is free");
-        let again = std::fs::File::open(&file).expect("it is there");
-        assert!(again.try_lock().is_err(), "it is held");
-        drop(first);
-        // Waits for a copy of it in a process that another test is just starting.
-        again.lock().expect("it is free again");
-    }
-
     #[test]
     fn of_a_long_error_its_beginning_and_its_end_are_shown() {
         assert_eq!(super::shortened("one\ntwo\n"), "one\ntwo");

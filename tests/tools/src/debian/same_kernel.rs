@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use super::image::release_files;
 use super::{HEALTH_SH, Images, SUITE, TREE_SH, sources};
+use crate::cache;
 use crate::cmd::Cmd;
 
 /// Runs `tree.sh upgrade` with every kernel package held, then `tree.sh image`.
@@ -36,21 +37,17 @@ const EPOCH: &str = "1735689600";
 
 /// Finds or builds the image; needs root and the machine's apt sources.
 pub(super) fn image(images: &Images) -> Result<PathBuf> {
-    let image = images.path("v2-same-kernel");
-    if image.is_file() {
-        return Ok(image);
-    }
-    let work = image.with_extension("part");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
-    }
-    fs::create_dir(&work)?;
-    eprintln!("building v2 without a new kernel (a minute or two, once) …");
-    let built = build(&work, &images.path("v1"));
-    let made = built.and_then(|file| Ok(fs::rename(file, &image)?));
-    fs::remove_dir_all(&work)?;
-    made.map(|()| image)
+    let dir = cache::entry(&format!("{}-same-kernel", images.name()), |work| {
+        eprintln!("building v2 without a new kernel (a minute or two, once) …");
+        let file = build(work, &images.path("v1"))?;
+        fs::remove_dir_all(work.join("tree"))?;
+        Ok(fs::rename(file, work.join(NAME))?)
+    })?;
+    Ok(dir.join(NAME))
 }
+
+/// The image in its folder.
+const NAME: &str = "v2-same-kernel.ext4";
 
 fn build(work: &Path, v1: &Path) -> Result<PathBuf> {
     let sources = sources::of_host(SUITE)?;
