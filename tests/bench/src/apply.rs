@@ -9,12 +9,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
 
 use super::peers;
 use super::rig::{Bench, Booted, V2, length, settle};
 use super::run::{Loop, Measured};
 use super::table::{Goal, Row, Unit};
-use racklet_tools::cmd::Cmd;
 
 /// 32 MiB: what a small node can spare beside its services.
 const MEMORY: f64 = 32.0 * 1048576.0;

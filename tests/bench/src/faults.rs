@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use racklet_testkit::random::Random;
 
 use super::proxy::Proxy;
 use super::rig::{Bench, Booted, V2};
@@ -19,10 +20,10 @@ const RATE: u64 = 30_000_000;
 /// `full` is what an undisturbed install fetches, bytes.
 pub(super) fn rows(bench: &Bench, full: f64) -> Result<Vec<Row>> {
     let seed = u64::from(std::process::id()) | 1 << 32;
-    let mut random = Random(seed);
+    let mut random = Random::seeded(seed);
     // Up to 4 % of the image each, 40 % together: kills take connections' budgets with them, and
     // all 20 should be met before the download ends.
-    let budgets = (0..CUTS).map(|_| random.below((full * 0.04) as u64)).collect();
+    let budgets = (0..CUTS).map(|_| random.below((full * 0.04) as usize) as u64).collect();
     let (_server, address) = bench.repo_server()?;
     let proxy = Proxy::start(&address, budgets, RATE)?;
     let size = fs::metadata(&bench.v2)?.len();
@@ -76,16 +77,4 @@ pub(super) fn rows(bench: &Bench, full: f64) -> Result<Vec<Row>> {
         )
         .note(note),
     ])
-}
-
-/// xorshift64: enough to spread cuts, and repeatable from its printed seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit.max(1)
-    }
 }

@@ -28,12 +28,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use racklet_tools::cmd::Cmd;
+use racklet_tools::{debian, paths, programs, setup, show};
 
 use self::rig::Bench;
 use self::table::{Row, Table};
-use racklet_tools::cmd::Cmd;
-use racklet_tools::programs;
-use racklet_tools::{debian, paths, setup, show};
 
 /// Of the measurements; what is built and prepared once comes before.
 const TIME: Duration = Duration::from_secs(15 * 60);

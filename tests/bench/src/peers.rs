@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::Cmd;
 
 use super::rig::{Bench, answers, free_address};
 use super::run::Background;
-use racklet_tools::cmd::Cmd;
 
 /// A throw-away certificate both updaters sign with and trust; in the prepared files, because the
 /// RAUC bundle there is signed with it.

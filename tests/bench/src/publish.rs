@@ -3,11 +3,11 @@
 use std::fs;
 
 use anyhow::Result;
+use racklet_tools::cmd::Cmd;
 
 use super::peers::Rauc;
 use super::rig::{Bench, V2};
 use super::table::{Goal, Row, Unit};
-use racklet_tools::cmd::Cmd;
 
 /// Times of publishing v2 into an empty OCI layout.
 pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-
-use super::run::{Background, Loop, Measured, limited, measure};
 use racklet_tools::cmd::Cmd;
 use racklet_tools::disk::Disk;
+
+use super::run::{Background, Loop, Measured, limited, measure};
 
 /// One bench run.
 pub(super) struct Bench {

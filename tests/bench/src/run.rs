@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-
 use racklet_tools::cmd::{Cmd, Finished};
 
 /// What a command that exited 0 used.

@@ -5,14 +5,14 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::disk::file_digest;
 
 use super::peers;
 use super::proxy::Proxy;
 use super::rig::{Bench, Booted, TOKEN, V2_DELTA};
 use super::run::Background;
 use super::table::{Goal, Row, Unit};
-use racklet_tools::cmd::Cmd;
-use racklet_tools::disk::file_digest;
 
 /// 64 MiB: the smallest machine that serves a rack.
 const MEMORY: f64 = 64.0 * 1048576.0;

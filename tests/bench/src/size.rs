@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 
 use anyhow::Result;
+use racklet_tools::cmd::Cmd;
 
 use super::rig::{Bench, Booted, length, settle};
 use super::table::{Goal, Row, Unit};
-use racklet_tools::cmd::Cmd;
 
 const MIB: f64 = 1048576.0;
 

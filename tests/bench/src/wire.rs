@@ -6,13 +6,13 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::Cmd;
 use sha2::{Digest, Sha256};
 
 use super::peers;
 use super::proxy::Proxy;
 use super::rig::{Bench, Booted, V2, V2_DELTA, V2_SAME_KERNEL, V2_SAME_KERNEL_DELTA, length};
 use super::table::{Goal, Row, Unit};
-use racklet_tools::cmd::Cmd;
 
 /// Bytes of a full install, and of updates, against those of peers. Returns the bytes of the full
 /// install as well.

@@ -13,6 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use racklet_testkit::random::Random;
+use racklet_tools::cmd::Cmd;
 use sha2::{Digest as _, Sha256};
 
 use super::Cell;
@@ -20,7 +22,6 @@ use super::machine::{DISK, Hardware, Machine};
 use super::nbd::{CutAt, Kind, Server, Torn};
 use super::tree::Tree;
 use super::world::{BUSYBOX, Disk, HARDWARE, KERNEL, World, length, make_ext4};
-use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
     Cell::new("flash-block2mtd", "mtdinfo, mtd_debug, the drive on the host", block2mtd),
@@ -39,16 +40,9 @@ const HEAD: usize = 64;
 
 const MODULES: &[&str] = &["nvme", "crc32c_generic", "ext4"];
 
-/// Bytes that no compressor shrinks and no two firmwares share: xorshift64.
+/// Bytes that no compressor shrinks and no two firmwares share.
 fn firmware(number: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ (number << 20 | 1);
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(FIRMWARE).collect()
+    Random::seeded(number).bytes(FIRMWARE)
 }
 
 /// A node with its disk, and the initramfs it is started with.

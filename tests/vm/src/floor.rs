@@ -8,12 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::{Cmd, which};
 use tempfile::TempDir;
 
 use super::Cell;
 use super::linuxboot::{Board, copy, update};
 use super::world::{Setup, World};
-use racklet_tools::cmd::{Cmd, which};
 
 pub(super) const CELLS: &[Cell] = &[Cell::new("linuxboot-floor", "swtpm, cgpt", floor)];
 

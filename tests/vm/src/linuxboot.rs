@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
 
 use super::Cell;
 use super::machine::{DISK, Hardware, Machine};
 use super::power::{self, Subject};
 use super::tree::Tree;
 use super::world::{Disk, KERNEL, Setup, World, agent_toml, length};
-use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[
     Cell::new("linuxboot-cycle", "cgpt, sgdisk -v, veritysetup verify", cycle),

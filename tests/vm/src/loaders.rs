@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
 
 use super::machine::{DISK, Hardware, Machine};
 use super::power::{self, Subject};
 use super::world::{Disk, KERNEL, Setup, World, offset};
-use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[super::Cell] = &[
     super::Cell::new("systemd-boot-cycle", "systemd-boot 252, mdir", |world, dir| {

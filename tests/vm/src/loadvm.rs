@@ -15,12 +15,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use racklet_testkit::random::Random;
 use serde_json::{Value, json};
 
 use super::Cell;
 use super::machine::Machine;
 use super::qmp::{self, Qmp};
-use super::recorded::Draw;
 use super::small::{Lab, Node, apply, in_pairs};
 use super::world::World;
 
@@ -37,7 +37,7 @@ fn cuts(world: &World, dir: &Path) -> Result<String> {
     let uncut = bench.uncut()?;
     let (seed, trials) = (world.seed(), world.proofs.trials);
     eprintln!("loadvm-cuts: {trials} cuts within {uncut:.1?} s, seed {seed}");
-    let mut draw = Draw::new(seed);
+    let mut draw = Random::seeded(seed);
     // As many in each stage, however long it takes; and somewhat behind the end, which is a moment, too.
     let ends = [0.0, uncut[0], uncut[1], uncut[2] * 1.05];
     let times: Vec<(u32, Duration)> = (1..=trials)

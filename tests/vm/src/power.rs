@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use racklet_testkit::random::Random;
 
 use super::machine::Machine;
 
@@ -39,7 +40,7 @@ pub(super) fn cycles(subject: &Subject<'_>, cuts: u32) -> Result<String> {
     let lengths = measure(subject).with_context(saw)?;
     let untouched = (subject.record)()?;
     let whole: f64 = lengths.iter().sum();
-    let mut random = Random(seed | 1);
+    let mut random = Random::seeded(seed);
     let mut hits = vec![0u32; lengths.len()];
     let one = |phase: usize, share: f64| -> Result<usize> {
         let hit = cut(subject, &lengths, phase, share).with_context(saw)?;
@@ -103,17 +104,4 @@ fn cut(subject: &Subject<'_>, lengths: &[f64], phase: usize, share: f64) -> Resu
     let reached = |mark: &str| said.iter().any(|line| line.contains(mark));
     let later = subject.marks.iter().skip(1).filter(|(_, mark)| reached(mark));
     Ok(later.count())
-}
-
-/// xorshift64
-struct Random(u64);
-
-impl Random {
-    /// From 0 to below 1.
-    fn share(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1u64 << 53) as f64
-    }
 }

@@ -13,14 +13,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::rig::{Rig, Server};
 use serde_json::Value;
 
 use super::Cell;
 use super::machine::DISK;
 use super::small::{Lab, Node, Release, in_pairs};
 use super::world::World;
-use racklet_tools::cmd::Cmd;
-use racklet_tools::rig::{Rig, Server};
 
 pub(super) const CELLS: &[Cell] = &[Cell::new("rack", "each agent's status; cgpt, cmp", rack)];
 

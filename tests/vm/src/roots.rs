@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::Cmd;
 
 use super::Cell;
 use super::linuxboot::{Board, update};
 use super::world::{Setup, World};
-use racklet_tools::cmd::Cmd;
 
 pub(super) const CELLS: &[Cell] = &[Cell::new("linuxboot-roots", "the signer, cgpt", roots)];
 

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
+use racklet_tools::cmd::Cmd;
 
 use super::machine::{Hardware, Machine};
 use super::tree::Tree;
 use super::world::{HARDWARE, KERNEL, PRODUCT, World};
-use racklet_tools::cmd::Cmd;
 
 const MIB: u64 = 1 << 20;
 /// Bytes of a sector.

@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use super::machine::Permits;
 use racklet_tools::cmd::{Cmd, which};
 use racklet_tools::{cache, paths};
+
+use super::machine::Permits;
 
 /// Unpacked with everything they depend on that this machine has not.
 const WITH_DEPENDENCIES: &[&str] = &["qemu-system-x86"];

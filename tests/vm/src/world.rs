@@ -8,13 +8,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::{paths, programs};
 
 use super::Proofs;
 use super::tools::Tools;
 use super::tree::Tree;
-use racklet_tools::cmd::Cmd;
-use racklet_tools::paths;
-use racklet_tools::programs;
 
 /// The product of all releases here.
 pub(super) const PRODUCT: &str = "demo";

@@ -20,6 +20,7 @@ use formats::boot_vars;
 use formats::gpt_attrs::SlotAttrs;
 use formats::uboot_env::FlagRule;
 use formats::verity::{BLOCK, Builder};
+use racklet_tools::cmd::Cmd;
 use storage::block::{Access, BlockDevice, DeviceError, FileDevice};
 use storage::partition_table;
 use storage::uboot_env::{Place, Places, UbootEnv};
@@ -30,7 +31,6 @@ use super::Keeper;
 use super::states::{ENV, State, TABLES};
 use crate::small::{Here, Lab, ranges};
 use crate::world::{HARDWARE, PRODUCT};
-use racklet_tools::cmd::Cmd;
 
 const MIB: u64 = 1 << 20;
 /// Bytes of a copy of U-Boot's environment.

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use racklet_testkit::random::Random;
+use racklet_tools::cmd::Cmd;
+use racklet_tools::{paths, show};
 use serde_json::Value;
 
 use super::Cell;
@@ -26,9 +29,6 @@ use super::small::{Lab, Node, SECTOR, in_pairs, ranges};
 use super::world::World;
 use judge::{Judge, Verdict, check_data, env_config, sparse};
 use log::Entry;
-use racklet_tools::cmd::Cmd;
-use racklet_tools::{paths, show};
-pub(super) use states::Draw;
 use states::{State, Walk};
 
 pub(super) const CELLS: &[Cell] = &[
@@ -349,7 +349,7 @@ impl Story<'_> {
 
 /// Some states of each kind, then others.
 fn choose(kinds: &BTreeMap<Verdict, Vec<usize>>, count: usize, seed: u64) -> Vec<(usize, Verdict)> {
-    let mut draw = Draw::new(seed);
+    let mut draw = Random::seeded(seed);
     let mut left: Vec<(Verdict, Vec<usize>)> =
         kinds.iter().map(|(verdict, states)| (verdict.clone(), states.clone())).collect();
     let mut chosen = Vec::new();

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
 use serde_json::json;
 
 use super::log::{self, Entry};
@@ -12,7 +13,6 @@ use super::{Keeper, Recording, SECTOR, env_config, fresh, ranges};
 use crate::machine::Machine;
 use crate::qmp::{self, Qmp};
 use crate::small::{Lab, apply};
-use racklet_tools::cmd::Cmd;
 
 /// From the factory's release to the next one, confirmed. With the chooser that is one life of a
 /// machine; without it two, and between them the boot loader's part is done here, unrecorded.

@@ -15,6 +15,7 @@
 
 use std::collections::HashSet;
 
+use racklet_testkit::random::Random;
 use sha2::{Digest as _, Sha256};
 
 use super::log::Entry;
@@ -24,7 +25,7 @@ use crate::small::{PARTITIONS, SECTOR, ranges};
 const EXHAUSTIVE: usize = 6;
 /// Subsets drawn where there are more.
 const SUBSETS: usize = 12;
-/// Draws of sectors at each point.
+/// Randoms of sectors at each point.
 const DRAWS: usize = 4;
 /// The same where a table or an environment is pending: small, and everything else depends on it.
 const TABLE_DRAWS: usize = 24;
@@ -36,24 +37,6 @@ pub(super) const TABLES: usize = 0;
 /// U-Boot's environment.
 pub(super) const ENV: usize = 3;
 
-/// xorshift64: spread is all that is wanted.
-#[derive(Debug, Clone)]
-pub(crate) struct Draw(u64);
-
-impl Draw {
-    pub(crate) fn new(seed: u64) -> Self {
-        // Any number but 0, whose successors are all 0; neighbours shall not look alike.
-        Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % limit.max(1)
-    }
-}
-
 /// What is kept of one pending write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Keep {
@@ -62,16 +45,8 @@ enum Keep {
     /// The first so many sectors.
     First(u64),
     /// Drawn: that many of 16 sectors, by numbers of its own.
-    Some(usize, Draw),
+    Some(usize, Random),
 }
-
-impl PartialEq for Draw {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl Eq for Draw {}
 
 /// One state of the disk.
 pub(super) struct State<'a> {
@@ -123,7 +98,7 @@ pub(super) struct Walk<'a> {
     /// Which entry each durable sector is of, counted from 1.
     newest: Vec<u32>,
     pending: Vec<usize>,
-    draw: Draw,
+    draw: Random,
     first: usize,
     seen: HashSet<[u128; PARTS]>,
     pick: Vec<u32>,
@@ -171,7 +146,7 @@ impl<'a> Walk<'a> {
             parts,
             newest: vec![0; sectors],
             pending: Vec::new(),
-            draw: Draw::new(seed),
+            draw: Random::seeded(seed),
             first,
             seen: HashSet::new(),
             pick: vec![0; sectors],
@@ -276,7 +251,10 @@ impl<'a> Walk<'a> {
             let share = [2, 8, 14][self.draw.below(3)];
             while !left.is_empty() {
                 let entry = left.swap_remove(self.draw.below(left.len()));
-                drawn.push((entry, Keep::Some(share, Draw::new(self.draw.below(1 << 40) as u64))));
+                drawn.push((
+                    entry,
+                    Keep::Some(share, Random::seeded(self.draw.below(1 << 40) as u64)),
+                ));
             }
             all.push(drawn);
         }

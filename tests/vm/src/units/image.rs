@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::{debian, paths};
 
 use super::super::tree::Tree;
 use super::super::world::{World, make_ext4};
 use super::Backend;
-use racklet_tools::cmd::Cmd;
-use racklet_tools::{debian, paths};
 
 /// Bytes of a slot.
 pub(super) const SLOT: u64 = 128 << 20;

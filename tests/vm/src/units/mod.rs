@@ -17,14 +17,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::rig::{Rig, Server};
 use serde_json::Value;
 
 use super::Cell;
 use super::loaders::{grub_env, grub_program, make_esp, text, uefi};
 use super::machine::{DISK, Hardware, Machine};
 use super::world::{Disk, KERNEL, PRODUCT, World};
-use racklet_tools::cmd::Cmd;
-use racklet_tools::rig::{Rig, Server};
 
 pub(super) const CELLS: &[Cell] = &[
     Cell::new("units-systemd-boot", "systemd 252, systemd-boot", |world, dir| {

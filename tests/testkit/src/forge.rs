@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use formats::tuf::Role;
-//! use racklet_tests::forge::{Forge, Node};
+//! use racklet_testkit::forge::{Forge, Node};
 //!
 //! let mut repo = Forge::new();
 //! let mut node = Node::of(&repo);
@@ -28,7 +28,7 @@
 //! | what is served, or not | [`Forge::served`], [`Forge::history`] |
 //! | listings that leave out length and hashes | [`Forge::list_hashes`] |
 //! | which repository the metadata is of | [`Forge::repository`] |
-//! | the network between | `forge_registry`, its sibling |
+//! | the network between | `forge_registry` of `racklet-tests` |
 //!
 //! Keys come from seeds and the clock stands still, so every run is the same run.
 

@@ -1,62 +1,15 @@
 //! Mutations of a repository, chosen by a seed: of what is signed, of who signs, of bytes, and of
 //! what is served.
 
-use crate::forge::{DAY, Forge, ForgeKey};
 use formats::json::Value;
 use formats::tuf::{Envelope, Role, envelope_bytes};
 
-/// Where choices come from: a script first, as a fuzzer writes it, then SplitMix64 of a seed.
-#[derive(Debug, Clone)]
-pub(crate) struct Random {
-    script: std::collections::VecDeque<u8>,
-    seed: u64,
-}
-
-impl Random {
-    /// The same seed, the same choices.
-    pub(crate) fn seeded(seed: u64) -> Self {
-        Random { script: Default::default(), seed }
-    }
-
-    /// One choice per byte, as long as there are any.
-    #[allow(dead_code, reason = "for the fuzz target that shares this file")]
-    pub(crate) fn scripted(script: &[u8]) -> Self {
-        Random { script: script.iter().copied().collect(), seed: 0 }
-    }
-
-    /// Choices of its own, for what is changed later.
-    fn fork(&mut self) -> Self {
-        let own = self.script.len().min(8);
-        Random { script: self.script.drain(..own).collect(), seed: self.next() }
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        if let Some(byte) = self.script.pop_front() {
-            return byte.into();
-        }
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.seed;
-        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ (value >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    pub(crate) fn chance(&mut self, one_in: usize) -> bool {
-        self.below(one_in) == 0
-    }
-
-    pub(crate) fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
+use crate::forge::{DAY, Forge, ForgeKey};
+use crate::random::Random;
 
 /// Changes a repository that has version 2 of everything, and publishes what it changed. Gives
 /// the kinds of change, for the table.
-pub(crate) fn mutate(repo: &mut Forge, random: &mut Random) -> Vec<&'static str> {
+pub fn mutate(repo: &mut Forge, random: &mut Random) -> Vec<&'static str> {
     let roles: Vec<Role> = [Role::Root, Role::Timestamp, Role::Snapshot]
         .into_iter()
         .chain(repo.targets.keys().cloned())
@@ -179,7 +132,7 @@ fn junk(random: &mut Random) -> Value {
 }
 
 fn signatures(repo: &mut Forge, role: &Role, random: &mut Random) -> &'static str {
-    let (how, pick) = (random.below(9), random.next() as usize);
+    let (how, pick) = (random.below(9), random.word() as usize);
     repo.garble(role, move |bytes| {
         let Ok(envelope) = Envelope::parse(&bytes) else { return bytes };
         let mut all = envelope.signatures().to_vec();
