@@ -13,11 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-
 use racklet_tools::cmd::{Cmd, Finished, which};
-use racklet_tools::paths;
-use racklet_tools::programs;
 use racklet_tools::pulse::Pulse;
+use racklet_tools::{paths, programs};
 
 /// Instrumentation for libFuzzer: a counter for each edge, and what is compared with what. Stable options of rustc.
 const COVERAGE: [&str; 6] = [

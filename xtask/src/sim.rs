@@ -3,10 +3,8 @@
 use std::ffi::OsString;
 
 use anyhow::Result;
-
 use racklet_tools::cmd::{Cmd, Finished};
-use racklet_tools::paths;
-use racklet_tools::programs;
+use racklet_tools::{paths, programs};
 
 /// Options of `cargo xtask sim`.
 #[derive(clap::Args)]

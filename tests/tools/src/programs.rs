@@ -21,27 +21,20 @@ pub fn shipped_folder() -> PathBuf {
     paths::target().join("shipped")
 }
 
-/// Every program, test and example as tests want them: soon built, with checked arithmetic, and fast where it
-/// has to be. The folder of the programs. What else CI does takes them from there, so that CI compiles
-/// everything once.
-pub fn for_tests() -> Result<PathBuf> {
-    build_all().watch()?;
-    Ok(tests_folder())
-}
-
-/// The command of [`for_tests`].
+/// The command that builds every program, test and example as tests want them: soon built, with checked arithmetic,
+/// and fast where it has to be. What else CI does takes them from there, so that CI compiles everything once.
 pub fn build_all() -> Cmd {
     Cmd::cargo().args(["build", "--locked", "--workspace", "--all-targets"])
 }
 
-/// Of [`for_tests`] what is shipped. With `--workspace` and `--examples` (there are none) cargo chooses the crates'
-/// features as it does for tests; without them a tenth of the crates would be compiled twice.
+/// Of [`build_all`] what is shipped; more may be added. With `--workspace` and `--examples` cargo chooses the
+/// crates' features as it does for tests; without them a tenth of the crates would be compiled twice.
 pub fn command() -> Cmd {
     let bins = PROGRAMS.iter().flat_map(|program| ["--bin", program]);
     Cmd::cargo().args(["build", "--locked", "--workspace", "--examples"]).args(bins)
 }
 
-/// Where [`for_tests`] and [`command`] leave them.
+/// Where [`build_all`] and [`command`] leave them.
 pub fn tests_folder() -> PathBuf {
     paths::target().join("debug")
 }

@@ -19,13 +19,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::Running;
+use racklet_tools::rig::Rig;
+use racklet_tools::{debian, firmware, programs, setup};
 
 use self::story::{Story, Told};
 use crate::dist;
-use racklet_tools::cmd::Running;
-use racklet_tools::programs;
-use racklet_tools::rig::Rig;
-use racklet_tools::{debian, firmware, setup};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]

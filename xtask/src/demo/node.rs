@@ -4,12 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-
 use racklet_tools::cmd::{Cmd, Finished};
 use racklet_tools::debian::Images;
 use racklet_tools::disk::{Disk, file_digest};
 use racklet_tools::rig::Rig;
+use serde_json::Value;
 
 /// A node's configuration, in its folder.
 const CONFIG: &str = "update-agent.toml";

@@ -4,16 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-
-use super::next;
-use super::node::{HARDWARE, Node, TRIES, number, text};
-use super::story::{Story, Told};
 use racklet_tools::cmd::Cmd;
 use racklet_tools::debian::Images;
 use racklet_tools::disk::Flags;
 use racklet_tools::rig::{Rig, Server, blob_name, image};
 use racklet_tools::show;
+use serde_json::Value;
+
+use super::next;
+use super::node::{HARDWARE, Node, TRIES, number, text};
+use super::story::{Story, Told};
 
 /// The bundle, in the demo's folder.
 const STICK: &str = "usb.tar";

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-
 use racklet_tools::pulse::Pulse;
 use racklet_tools::show;
 

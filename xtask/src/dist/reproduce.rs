@@ -8,12 +8,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-
+use racklet_tools::cmd::Cmd;
+use racklet_tools::paths;
 use racklet_tools::programs::{self, Place};
 
 use super::{copy, sha256};
-use racklet_tools::cmd::Cmd;
-use racklet_tools::paths;
 
 /// Compares the programs in `dir` with those of a second build: one line for each that differs.
 pub(super) fn all(dir: &Path) -> Result<Vec<String>> {

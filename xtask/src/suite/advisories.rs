@@ -11,11 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use semver::{Version, VersionReq};
-use serde::{Deserialize, Serialize};
-
 use racklet_tools::cmd::{Cmd, which};
 use racklet_tools::paths;
+use semver::{Version, VersionReq};
+use serde::{Deserialize, Serialize};
 
 /// A copy older than this fails `cargo xtask test`.
 const MAX_AGE_DAYS: i64 = 60;

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::{Cmd, which};
+use racklet_tools::paths;
 use serde::Deserialize;
 
 use super::runner::cargo;
 use super::spdx;
-use racklet_tools::cmd::{Cmd, which};
-use racklet_tools::paths;
 
 #[derive(Deserialize)]
 struct Rules {

@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use racklet_tools::paths;
 use serde_json::Value;
 
 use super::runner::cargo;
 use super::tracked_files;
-use racklet_tools::paths;
 
 /// Folder and package name.
 const PURE: [(&str, &str); 2] = [("formats", "formats"), ("update-agent/core", "update-core")];

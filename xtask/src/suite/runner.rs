@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use racklet_tools::cmd::{Cmd, Finished};
-use racklet_tools::programs;
 use racklet_tools::pulse::Pulse;
-use racklet_tools::show;
+use racklet_tools::{programs, show};
 
 use super::summary::{Row, Summary, cut};
 use crate::sim;
