@@ -8,7 +8,8 @@
 //! | [`programs`] | our own programs, built as tests want them or as they are shipped |
 //! | [`setup`] | packages of Debian and Python that the commands call |
 //! | [`debian`], [`firmware`] | real system images and firmware, cached |
-//! | [`disk`], [`rig`] | a node's disk; a served repository with its certificates and tokens |
+//! | [`disk`], [`config`] | a node's disk, and its configuration |
+//! | [`rig`] | a served repository with its certificates and tokens |
 //! | [`report`] | what became of the virtual machines |
 //! | [`show`], [`pulse`] | sizes, times, tables; a sign of life of long work |
 //!
@@ -16,6 +17,7 @@
 
 pub mod cache;
 pub mod cmd;
+pub mod config;
 pub mod debian;
 pub mod disk;
 pub mod firmware;
