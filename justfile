@@ -1,8 +1,20 @@
 # `just check` is what CI runs. Logic lives in xtask, not here.
 
-# Format, lints, docs, licences, purity, all tests.
+# Both tiers: format, lints, docs, licences, purity, all tests; power cuts, machines, release builds.
 check:
+    cargo xtask test --prove
+
+# The first tier alone.
+test:
     cargo xtask test
+
+# The second: power cuts, I/O faults, faulty variants, machines, release builds.
+prove:
+    cargo xtask prove
+
+# What takes hours.
+night:
+    cargo xtask night
 
 # The inner loop: no docs, no release build, unit tests only.
 quick:

@@ -20,13 +20,6 @@ pub mod seeds;
 pub mod tools;
 mod update;
 
-#[path = "../../tests/src/forge.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the targets need a part of it")]
-mod forge;
-#[path = "../../tests/tests/differential/mutate.rs"]
-#[allow(dead_code, reason = "seeds are for the differential test")]
-mod mutate;
-
 pub use racklet_memory::Counting;
 use racklet_memory::peak_of;
 

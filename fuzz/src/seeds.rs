@@ -20,7 +20,7 @@ use formats::uboot_env::{Env, EnvCopy, Layout};
 use formats::ustar::{Header, Kind, padding};
 use update_core::chooser::Proof;
 
-use crate::forge::{Forge, ForgeKey, Node, key_map, role_keys};
+use racklet_testkit::forge::{Forge, ForgeKey, Node, key_map, role_keys};
 
 /// What deltas of the target `frame` are compressed with.
 pub const PREFIX: &[u8] = b"the bytes of an older image, which a delta may repeat";

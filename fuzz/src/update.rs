@@ -2,9 +2,10 @@
 //! is one choice of what to break. The node never panics, never goes back, and keeps only what it
 //! can read again.
 
-use crate::forge::{Forge, Node};
-use crate::mutate::{Random, mutate};
 use formats::tuf::{Envelope, Metadata, Role, Root};
+use racklet_testkit::forge::{Forge, Node};
+use racklet_testkit::mutate::mutate;
+use racklet_testkit::random::Random;
 use update_core::trust::Stored;
 
 fn version(bytes: &[u8]) -> i64 {

@@ -61,7 +61,7 @@ pub struct Content {
 }
 
 impl Content {
-    /// The TUF state of these files, as [`Forge::served`](crate::forge::Forge::served) has them.
+    /// The TUF state of these files, as [`Forge::served`](racklet_testkit::forge::Forge::served) has them.
     pub fn of(files: &BTreeMap<String, Vec<u8>>) -> Self {
         let layers = files.iter().map(|(name, bytes)| {
             Descriptor::of(media_type::TUF_METADATA, bytes)

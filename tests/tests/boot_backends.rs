@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use formats::reason::Exit;
 use racklet_tests::rig::{Node, Run, TRIES, World, confirmed, tool};
@@ -224,11 +224,7 @@ struct SystemdBoot;
 
 /// `bootctl` of Debian's package systemd-boot, installed or unpacked by `cargo xtask setup`.
 fn bootctl() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace");
-    let unpacked = workspace.join(".cache/systemd-boot/usr/bin/bootctl");
-    [unpacked, "/usr/bin/bootctl".into()]
-        .into_iter()
-        .find(|file| file.is_file())
+    racklet_tools::setup::unpacked("systemd-boot", "usr/bin/bootctl")
         .expect("bootctl is missing: `cargo xtask setup` unpacks it")
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use formats::gpt::{Image, TableCopy};
 use formats::gpt_attrs::SlotAttrs;
 use formats::reason::{Exit, Reason};
+use racklet_testkit::random::Random;
 use racklet_tests::rig::{CLEAR, Node, TRIES, World, confirmed, trial};
 use rustix::process::Signal;
 use storage::block::{Access, BlockDevice as _, FileDevice};
@@ -144,23 +145,16 @@ fn fifty_power_cycles_at_random_moments_change_nothing() {
     let world = World::with_repository();
     let node = on_trial(&world);
     assert_eq!(node.run_once().exits(Exit::Done).json()["did"], "confirmed");
-    let seed = 0x5ac4_e700_u64 ^ u64::from(std::process::id());
-    println!("seed {seed}");
-    let mut state = seed;
-    let mut random = |below: u64| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
+    let mut random = Random::of_this_run();
     let before = node.disk.content("root-b", 4096);
     for cycle in 0..50 {
         // The chooser, or the agent after it, dies at any moment.
-        let command: &[&str] = match random(3) {
+        let command: &[&str] = match random.below(3) {
             0 => &["run", "--once"],
             _ => &["boot-select", "--simulate"],
         };
         let running = node.agent(command).start();
-        std::thread::sleep(Duration::from_micros(random(12_000)));
+        std::thread::sleep(Duration::from_micros(random.below(12_000) as u64));
         running.kill();
         node.disk.expect(confirmed(1), confirmed(2));
         assert_eq!(node.boot(), "b", "cycle {cycle}");
@@ -260,22 +254,15 @@ fn signals_at_random_moments_leave_a_node_that_works() {
     let v1 = world.publish_stable("1.0.0", 1);
     let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
     let v2 = world.publish_stable("1.1.0", 2);
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    let mut state = seed;
-    let mut random = |below: u64| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
+    let mut random = Random::of_this_run();
     for round in 0..40 {
         let running = node.agent(&["apply"]).start();
-        std::thread::sleep(Duration::from_millis(random(120)));
+        std::thread::sleep(Duration::from_millis(random.below(120) as u64));
         let signal = [Signal::TERM, Signal::INT, Signal::PIPE, Signal::KILL, Signal::STOP];
-        let signal = signal[usize::try_from(random(5)).expect("below 5")];
+        let signal = *random.of(&signal);
         running.signal(signal);
         if signal == Signal::STOP {
-            std::thread::sleep(Duration::from_millis(random(30)));
+            std::thread::sleep(Duration::from_millis(random.below(30) as u64));
             running.signal(Signal::CONT);
         }
         drop(running.finish());

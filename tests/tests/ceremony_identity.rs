@@ -6,7 +6,7 @@ use std::fs;
 
 use formats::reason::Reason;
 use formats::tuf::{Envelope, REPOSITORY, UnixTime};
-use racklet_tests::forge::Node;
+use racklet_testkit::forge::Node;
 use racklet_tests::rig::{Run, World, program};
 use signer::repository::{Access, ClientOptions, open};
 use signer::state::{State, StateError};

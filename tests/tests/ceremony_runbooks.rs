@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use formats::tuf::{MetaFile, Metadata, Role, UnixTime, envelope_bytes};
-use racklet_tests::forge::Node;
+use racklet_testkit::forge::Node;
 use racklet_tests::pages::Page;
 use racklet_tests::rig::{Done, Run, World, program, tool};
 use signer::key::{KeyStore, sign};

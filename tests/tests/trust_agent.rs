@@ -19,7 +19,7 @@ use formats::oci::{Descriptor, media_type};
 use formats::reason::{Exit, Reason};
 use formats::release::{ComponentSummary, IndexedComponent, ReleaseIndex, Summary};
 use formats::tuf::{Role, TargetFile, UnixTime};
-use racklet_tests::forge::{Forge, ForgeKey};
+use racklet_testkit::forge::{Forge, ForgeKey};
 use racklet_tests::forge_registry::{Answer, Content, Registry, body_start};
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use storage::host::{Host as _, System};

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 
 use formats::reason::Reason;
 use formats::tuf::{Envelope, Role};
-use racklet_tests::forge::{Forge, ForgeKey, Node};
+use racklet_testkit::forge::{Forge, ForgeKey, Node};
 use storage::files::{Files, StoreError};
 use storage::record;
 use storage::sim::{FilesFault, Interrupted, MemFiles};

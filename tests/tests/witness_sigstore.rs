@@ -6,20 +6,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::fs;
-use std::path::Path;
 
 use formats::json::Value;
 use formats::tuf::{Envelope, Metadata as _, PublicKey, Role, Root, TufError, UnixTime};
 use update_core::trust::{Clock, Limits, Refresh, Stored};
 
 fn read(version: &str, path: &str) -> Vec<u8> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(format!("../.cache/sigstore-{version}/sigstore/_store"))
-        .join(path);
-    match fs::read(&file) {
-        Ok(bytes) => bytes,
-        Err(error) => panic!("{}: {error}: run `cargo xtask setup`", file.display()),
-    }
+    let package = racklet_tools::setup::carrier("sigstore", version);
+    let package = package.expect("sigstore is missing: run `cargo xtask setup`");
+    fs::read(package.join("sigstore/_store").join(path)).unwrap()
 }
 
 const NEWEST: (&str, &str) = ("4.5.1", "https%3A%2F%2Ftuf-repo-cdn.sigstore.dev/root.json");

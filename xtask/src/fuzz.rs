@@ -13,10 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::cmd::{Cmd, Finished, which};
-use crate::pulse::Pulse;
-use crate::{dist, paths};
+use racklet_tools::cmd::{Cmd, Finished, which};
+use racklet_tools::pulse::Pulse;
+use racklet_tools::{paths, programs};
 
 /// Instrumentation for libFuzzer: a counter for each edge, and what is compared with what. Stable options of rustc.
 const COVERAGE: [&str; 6] = [
@@ -40,6 +39,13 @@ pub(crate) struct Options {
     /// Run one target on this file instead: what a finding names.
     #[arg(long, value_name = "FILE", requires = "targets")]
     replay: Option<PathBuf>,
+}
+
+impl Options {
+    /// Every target for so many seconds.
+    pub(crate) fn all(seconds: u64) -> Self {
+        Self { seconds, targets: Vec::new(), replay: None }
+    }
 }
 
 /// What came of one target.
@@ -114,7 +120,7 @@ fn build() -> Result<PathBuf> {
     } else {
         Cmd::cargo()
     };
-    let target = dist::host()?;
+    let target = programs::host()?;
     let folder = work().join(if nightly { "build-nightly" } else { "build" });
     // With the target named, build scripts and macros are built without these flags.
     cargo

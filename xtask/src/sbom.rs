@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::paths;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-use crate::cmd::Cmd;
-use crate::paths;
 
 /// One crate of the tree: name, version, licence.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

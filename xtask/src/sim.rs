@@ -3,9 +3,8 @@
 use std::ffi::OsString;
 
 use anyhow::Result;
-
-use crate::cmd::{Cmd, Finished};
-use crate::{dist, paths};
+use racklet_tools::cmd::{Cmd, Finished};
+use racklet_tools::{paths, programs};
 
 /// Options of `cargo xtask sim`.
 #[derive(clap::Args)]
@@ -20,24 +19,34 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     program(&options.arguments)?.watch()
 }
 
-/// What CI runs; its tables are part of what CI shows.
-pub(crate) fn check() -> Result<Finished> {
-    program(&[])?.finish()
+/// Distinct states that `cargo xtask prove` asks for.
+const STATES: &str = "250000";
+
+/// What `cargo xtask prove` runs; its tables are part of what that shows.
+pub(crate) fn check(build: bool) -> Result<Finished> {
+    let arguments = ["--at-least", STATES].map(OsString::from);
+    if build { program(&arguments)?.finish() } else { built(&arguments).finish() }
 }
 
 /// The same, as it was built last, on processors that nobody else wants (SCHED_IDLE): what runs beside it
 /// waits for timeouts, disks and the network half of its time.
 pub(crate) fn check_in_idle_time() -> Result<Finished> {
-    built(&[]).under("chrt", &["--idle"], "0").finish()
+    let arguments = ["--at-least", STATES].map(OsString::from);
+    built(&arguments).under("chrt", &["--idle"], "0").finish()
 }
 
-/// The one that tests are built with: after them, nothing is left to compile.
+/// For so many minutes one seed after the other, as it was built last.
+pub(crate) fn deep(minutes: &str) -> Result<Finished> {
+    built(&["--deep", "--minutes", minutes].map(OsString::from)).finish()
+}
+
+/// Built with the features that everything else here has: after the tests, nothing is left to compile.
 fn program(arguments: &[OsString]) -> Result<Cmd> {
-    dist::for_tests()?;
+    programs::command().args(["--bin", "racklet-cuts"]).watch()?;
     Ok(built(arguments))
 }
 
 fn built(arguments: &[OsString]) -> Cmd {
-    let file = dist::tests_folder().join("racklet-cuts");
+    let file = programs::tests_folder().join("racklet-cuts");
     Cmd::new(file).args(arguments).current_dir(&paths::root())
 }

@@ -41,12 +41,8 @@ pub fn address() -> SocketAddr {
 }
 
 fn start() -> Moto {
-    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv");
-    let python = venv.join("bin/python");
-    assert!(
-        venv.join("bin/moto_server").is_file(),
-        "the S3 server for tests is missing: run `cargo xtask setup`"
-    );
+    let python = racklet_tools::setup::python();
+    let python = python.expect("the S3 server for tests is missing: run `cargo xtask setup`");
     let mut command = Command::new(python);
     command.arg("-I").arg("-c").arg(PROGRAM).env_remove("http_proxy").env_remove("HTTP_PROXY");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -29,8 +29,6 @@
 
 pub mod case;
 pub mod faults;
-#[path = "../../src/forge.rs"]
-pub mod forge;
 pub mod lying;
 pub mod node;
 pub mod promises;

@@ -33,6 +33,9 @@ struct Cli {
     /// With `--deep`: ends after the round in which so many minutes are over.
     #[arg(long, default_value_t = 480, value_name = "MINUTES")]
     minutes: u64,
+    /// Fail when the cuts leave fewer distinct states than this.
+    #[arg(long, value_name = "STATES", conflicts_with_all = ["only", "part", "deep"])]
+    at_least: Option<usize>,
     /// Threads; two per processor when absent, because the runs wait for threads of their own.
     #[arg(long)]
     threads: Option<usize>,
@@ -140,6 +143,10 @@ fn cuts(cli: &Cli, size: Size, keep: Option<&Path>) -> Result<usize> {
         total.add(&found);
     }
     println!("{}", total.words());
+    if let Some(least) = cli.at_least.filter(|least| total.states() < *least) {
+        println!("fewer than {least} distinct states: the scenarios or their size shrank");
+        total.failed += 1;
+    }
     Ok(total.failed)
 }
 

@@ -30,8 +30,8 @@ use update_agent::progress::{Progress, Silent};
 use update_agent::source::Source;
 use update_agent::stage::Pace;
 
-use crate::forge::NOW;
 use crate::repository::{CHANNEL, HARDWARE, PRODUCT, Snapshot};
+use racklet_testkit::forge::NOW;
 
 /// Who keeps the boot flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -56,12 +56,17 @@ impl Total {
         self.seconds += found.busy.as_secs_f64();
     }
 
+    /// Distinct states.
+    pub fn states(&self) -> usize {
+        self.once + self.twice
+    }
+
     /// In a sentence.
     pub fn words(&self) -> String {
         let mut text = format!(
             "{} distinct crash states ({} after one cut, {} after two), {} failures; {} recovered in \
              a second run; {} with GRUB's block torn, as documented; {:.0} s of threads",
-            self.once + self.twice,
+            self.states(),
             self.once,
             self.twice,
             self.failed,

@@ -16,7 +16,7 @@ use formats::release::{
 use formats::tuf::{Role, TargetFile};
 use update_agent::source::{FetchError, Sink, Source, TufState};
 
-use crate::forge::{Forge, ForgeKey, key_map, role_keys};
+use racklet_testkit::forge::{Forge, ForgeKey, key_map, role_keys};
 
 /// The product of all nodes here.
 pub const PRODUCT: &str = "demo";

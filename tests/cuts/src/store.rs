@@ -38,12 +38,12 @@ use storage::sim::{Machine, Media};
 
 use crate::case::Case;
 use crate::faults::{Ended, Fault};
-use crate::forge::NOW;
 use crate::node::{Backend, Kit, Node, apply};
 use crate::repository::{CHANNEL, HARDWARE, PRODUCT, Snapshot};
 use crate::scenario::Recovered;
 use crate::sweep::Size;
 use crate::variants::{self, Caught};
+use racklet_testkit::forge::NOW;
 
 /// Where the layout, or the store, is.
 const STORE: &str = "/store";

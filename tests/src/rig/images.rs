@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use formats::digest::Sha256;
+use racklet_testkit::random::Random;
 
 use super::must;
 
@@ -71,21 +72,9 @@ pub fn firmware(release: u64) -> Vec<u8> {
     blob
 }
 
-/// Bytes that do not compress (xorshift64*).
+/// Bytes that do not compress.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut word = move || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        bytes.extend(word());
-    }
-    bytes.truncate(len);
-    bytes
+    Random::seeded(seed).bytes(len)
 }
 
 /// Bytes that compress well, as logs and scripts do.

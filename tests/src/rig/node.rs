@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use racklet_tools::config;
 use serde_json::Value;
 
 use super::disk::{CLEAR, Disk, SlotSizes, confirmed};
@@ -163,58 +164,23 @@ impl Node {
 
 fn toml(world: &World, node: &Node, source: &str) -> String {
     let ca = world.path("ca.pem");
-    let ca = if ca.exists() { format!("ca = {ca:?}\n") } else { String::new() };
-    let source = match source {
-        "" => String::new(),
-        url if url.starts_with("docker:") => format!("[[source]]\nurl = {url:?}\n{ca}\n"),
-        url => format!("[[source]]\nurl = {url:?}\n\n"),
-    };
-    let root: &Path = &world.path("root.json");
-    format!(
-        r#"state_dir = "state"
-
-[node]
-product = "{PRODUCT}"
-channel = "stable"
-hardware = ["{HARDWARE}"]
-id = "node-1"
-os_release = "os-release"
-
-[trust]
-root = {root:?}
-
-{source}[boot]
-backend = "gpt-attributes"
-disk = "disk.img"
-component = "os"
-tries = {TRIES}
-cmdline = "cmdline"
-boot_id = "boot_id"
-reboot_command = ["touch", {reboot:?}]
-
-[slots.a]
-os = "root-a"
-firmware = "fw-a"
-
-[slots.b]
-os = "root-b"
-firmware = "fw-b"
-
-[health]
-deadline = "600ms"
-interval = "100ms"
-passes = 2
-
-[[health.check]]
-name = "web"
-command = ["test", "-e", {healthy:?}]
-timeout = "5s"
-
-[policy]
-mode = "notify"
-interval = "1h"
-"#,
-        reboot = node.path("reboot-asked"),
-        healthy = node.path("healthy"),
-    )
+    let with_ca = ca.exists() && source.starts_with("docker:");
+    let check = format!("[\"test\", \"-e\", {:?}]", node.path("healthy"));
+    config::Node {
+        state: Path::new("state"),
+        product: PRODUCT,
+        hardware: HARDWARE,
+        identity: "id = \"node-1\"\nos_release = \"os-release\"\n",
+        root: &world.path("root.json"),
+        source: (!source.is_empty())
+            .then(|| config::Source { url: source, ca: with_ca.then_some(ca.as_path()) }),
+        disk: Path::new("disk.img"),
+        tries: TRIES,
+        cmdline: Path::new("cmdline"),
+        boot_id: Path::new("boot_id"),
+        reboot: &node.path("reboot-asked"),
+        trial: ["600ms", "100ms"],
+        check: ["web", &check],
+    }
+    .text()
 }

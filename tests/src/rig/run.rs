@@ -321,12 +321,9 @@ pub fn venv() -> Run {
 /// The folder of that Python.
 #[track_caller]
 pub(crate) fn venv_bin() -> PathBuf {
-    let venv = workspace().join(".cache/venv");
-    assert!(
-        venv.join("racklet-pins").is_file(),
-        "the Python packages tuf and oras are missing: run `cargo xtask setup`"
-    );
-    venv.join("bin")
+    let python = racklet_tools::setup::python();
+    let python = python.expect("the Python packages tuf and oras: run `cargo xtask setup`");
+    python.parent().expect("it is in a folder").to_owned()
 }
 
 /// The folder above this crate's.

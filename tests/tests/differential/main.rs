@@ -18,9 +18,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-// Shared with the fuzz target `whole_update`, so it takes the forge from the crate it is in.
-mod mutate;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -30,8 +27,9 @@ use std::time::Instant;
 use formats::tuf::{
     DelegatedTo, Delegations, Envelope, Paths, Role, SuccinctRoles, Targets, UnixTime,
 };
-use mutate::{Random, mutate};
-use racklet_tests::forge::{self, DAY, Forge, ForgeKey, NOW, Node, key_map, role_keys};
+use racklet_testkit::forge::{DAY, Forge, ForgeKey, NOW, Node, key_map, role_keys};
+use racklet_testkit::mutate::mutate;
+use racklet_testkit::random::Random;
 use serde_json::{Value, json};
 use update_core::trust::TrustError;
 
@@ -222,8 +220,8 @@ struct Judge {
 impl Judge {
     fn start() -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = here.join("../.cache/venv/bin/python");
-        assert!(python.exists(), "python-tuf is missing: run `cargo xtask setup`");
+        let python = racklet_tools::setup::python();
+        let python = python.expect("python-tuf is missing: run `cargo xtask setup`");
         let mut child = Command::new(python)
             .arg("-I")
             .arg(here.join("tests/differential/judge.py"))

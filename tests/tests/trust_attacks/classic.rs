@@ -2,7 +2,7 @@
 
 use formats::reason::Reason;
 use formats::tuf::{Header, MetaFile, Metadata, Role, Root, TargetFile, TufError, UnixTime};
-use racklet_tests::forge::{DAY, Forge, ForgeKey, NOW, Node};
+use racklet_testkit::forge::{DAY, Forge, ForgeKey, NOW, Node};
 use update_core::trust::{Limits, Reply, Stored, TrustError};
 
 use crate::{ALL, recovers, refuses, settled};

@@ -2,7 +2,7 @@
 
 use formats::reason::Reason;
 use formats::tuf::{PERIOD_MEMBER, Role, UnixTime};
-use racklet_tests::forge::{DAY, Forge, NOW, Node};
+use racklet_testkit::forge::{DAY, Forge, NOW, Node};
 use update_core::trust::TrustError;
 
 use crate::{ALL, recovers, refuses, settled};

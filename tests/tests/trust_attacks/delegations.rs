@@ -4,7 +4,7 @@ use formats::digest::Sha256;
 use formats::json::Value;
 use formats::reason::Reason;
 use formats::tuf::{DelegatedTo, Delegations, Paths, Role, SuccinctRoles, TufError};
-use racklet_tests::forge::{DAY, Forge, ForgeKey, NOW, Node, key_map, role_keys};
+use racklet_testkit::forge::{DAY, Forge, ForgeKey, NOW, Node, key_map, role_keys};
 use update_core::trust::TrustError;
 
 use crate::{refuses, settled};

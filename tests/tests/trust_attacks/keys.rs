@@ -3,7 +3,7 @@
 use formats::json::Value;
 use formats::reason::Reason;
 use formats::tuf::{Envelope, Key, Role, RoleKeys, TufError, envelope_bytes};
-use racklet_tests::forge::{Forge, ForgeKey, Node, key_map, role_keys};
+use racklet_testkit::forge::{Forge, ForgeKey, Node, key_map, role_keys};
 use update_core::trust::TrustError;
 
 use crate::{ALL, recovers, refuses, settled};

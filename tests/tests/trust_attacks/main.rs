@@ -7,7 +7,7 @@
 
 use formats::reason::Reason;
 use formats::tuf::Role;
-use racklet_tests::forge::{Forge, Node};
+use racklet_testkit::forge::{Forge, Node};
 use update_core::trust::TrustError;
 
 mod classic;

@@ -2,7 +2,7 @@
 
 use formats::reason::Reason;
 use formats::tuf::{MetaFile, Offline, OfflineRule, Role, TargetFile, envelope_bytes};
-use racklet_tests::forge::{DAY, Forge, ForgeKey, NOW, Node, role_keys};
+use racklet_testkit::forge::{DAY, Forge, ForgeKey, NOW, Node, role_keys};
 use update_core::trust::{
     Fetch, OfflineError, Refresh, Reply, Stored, TrustError, TrustedSet, run,
 };

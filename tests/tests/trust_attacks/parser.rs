@@ -3,7 +3,7 @@
 use formats::json::Value;
 use formats::reason::Reason;
 use formats::tuf::{PERIOD_MEMBER, Role};
-use racklet_tests::forge::Forge;
+use racklet_testkit::forge::Forge;
 use update_core::trust::TrustError;
 
 use crate::{ALL, recovers, refuses, settled};
@@ -177,7 +177,7 @@ fn case_57_every_member_missing_in_turn() {
             let ops = repo.delegate(&Role::Targets, "ops", &["ops/*"]);
             repo.add_target(&ops, "ops/tool", b"tool");
             repo.publish(&[Role::Targets, ops]);
-            let mut node = racklet_tests::forge::Node::of(&repo);
+            let mut node = racklet_testkit::forge::Node::of(&repo);
             node.find(&repo, "ops/tool").unwrap();
             (repo, node)
         };

@@ -8,7 +8,7 @@ use formats::json::Value;
 use formats::release::{ComponentSummary, Summary};
 use formats::tuf::{Role, TargetFile};
 use formats::verity::Verity;
-use racklet_tests::forge::{Forge, ForgeKey, NOW};
+use racklet_testkit::forge::{Forge, ForgeKey, NOW};
 use update_core::chooser::{Machine, Proof, ProofError, approve};
 
 const NAME: &str = "demo/2.0.0";

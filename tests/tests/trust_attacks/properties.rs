@@ -2,7 +2,7 @@
 
 use formats::tuf::{Envelope, Role};
 use proptest::prelude::*;
-use racklet_tests::forge::{Forge, ForgeKey, Node};
+use racklet_testkit::forge::{Forge, ForgeKey, Node};
 use update_core::trust::{Refresh, Step, Stored, TrustedSet, Workflow};
 
 use crate::settled;

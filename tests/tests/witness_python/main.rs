@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use formats::tuf::UnixTime;
-use racklet_tests::forge::NOW;
+use racklet_testkit::forge::NOW;
 use racklet_tests::rig::venv;
 use update_core::trust::{Clock, Limits, Refresh, Reply, Stored, TrustError, TrustedSet, run};
 

@@ -9,10 +9,8 @@
 //! than the program that did it: `cgpt` and `sgdisk` read the disk, SHA-256 of the disk's bytes is
 //! compared with the image file's. The first step that does not do what it should ends the demo.
 
-pub(crate) mod disk;
 mod next;
 mod node;
-pub(crate) mod rig;
 mod steps;
 mod story;
 
@@ -21,11 +19,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::Running;
+use racklet_tools::rig::Rig;
+use racklet_tools::{debian, firmware, programs, setup};
 
-use self::rig::Rig;
 use self::story::{Story, Told};
-use crate::cmd::Running;
-use crate::{debian, dist, firmware, setup};
+use crate::dist;
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -57,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     })?;
 
     let mut found = None;
-    let usually = "5 minutes, once; then they are in .cache";
+    let usually = "5 minutes, once; then they are in the cache";
     story.step("a real Debian system, its security update, and a broken one", usually, || {
         let images = debian::Options { fallback: options.fallback, rebuild: false };
         let images = debian::images(&images)?;
@@ -100,7 +99,7 @@ enum Programs {
 impl Programs {
     fn begin(shipped: bool) -> Result<Self> {
         if !shipped {
-            return Ok(Self::Tests(dist::programs().aloud().start()?));
+            return Ok(Self::Tests(programs::command().aloud().start()?));
         }
         println!("     $ cargo xtask dist");
         let started = std::time::Instant::now();
@@ -111,10 +110,10 @@ impl Programs {
     /// The folder of the programs, and how long it took to build them.
     fn finish(self) -> Result<(PathBuf, Duration)> {
         match self {
-            Self::Tests(running) => Ok((dist::tests_folder(), running.wait()?)),
+            Self::Tests(running) => Ok((programs::tests_folder(), running.wait()?)),
             Self::Shipped(thread) => {
                 let took = thread.join().map_err(|_| anyhow::anyhow!("the builder panicked"))??;
-                Ok((dist::folder(), took))
+                Ok((programs::shipped_folder(), took))
             }
         }
     }

@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::{Cmd, quoted};
+use racklet_tools::rig::{Rig, Server, blob_name, image, serve_arguments};
+use racklet_tools::show;
 
 use super::node::HARDWARE;
-use super::rig::{Rig, Server, blob_name, image, serve_arguments};
 use super::story::Told;
-use crate::cmd::{Cmd, quoted};
-use crate::show;
 
 /// A line for a shell in the demo's folder, what it shows, and whether it only reads.
 struct Line {

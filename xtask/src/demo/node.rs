@@ -4,12 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::{Cmd, Finished};
+use racklet_tools::config;
+use racklet_tools::debian::Images;
+use racklet_tools::disk::{Disk, file_digest};
+use racklet_tools::rig::Rig;
 use serde_json::Value;
-
-use super::disk::{Disk, file_digest};
-use super::rig::Rig;
-use crate::cmd::{Cmd, Finished};
-use crate::debian::Images;
 
 /// A node's configuration, in its folder.
 const CONFIG: &str = "update-agent.toml";
@@ -62,59 +62,25 @@ impl<'a> Node<'a> {
 
     fn toml(&self, images: &Images, source: Option<&str>) -> String {
         let kind = if images.debian { "chroot" } else { "script" };
-        let source = source.map_or_else(String::new, |url| {
-            format!("[[source]]\nurl = {url:?}\nca = {:?}\n\n", self.rig.path("ca.pem"))
-        });
-        format!(
-            r#"state_dir = {state:?}
-
-[node]
-product = "demo"
-channel = "stable"
-hardware = ["{HARDWARE}"]
-
-[trust]
-root = {root:?}
-
-{source}[boot]
-backend = "gpt-attributes"
-disk = {disk:?}
-component = "os"
-tries = {TRIES}
-cmdline = {cmdline:?}
-boot_id = {boot_id:?}
-reboot_command = ["touch", {reboot:?}]
-
-[slots.a]
-os = "root-a"
-firmware = "fw-a"
-
-[slots.b]
-os = "root-b"
-firmware = "fw-b"
-
-[health]
-deadline = "6s"
-interval = "1s"
-passes = 2
-
-[[health.check]]
-name = "slot"
-command = ["sh", {health:?}, {disk:?}, {cmdline:?}, "{kind}"]
-timeout = "5s"
-
-[policy]
-mode = "notify"
-interval = "1h"
-"#,
-            state = self.dir.join("state"),
-            root = self.rig.path("root.json"),
-            disk = self.disk.path(),
-            cmdline = self.dir.join("cmdline"),
-            boot_id = self.dir.join("boot_id"),
-            reboot = self.dir.join("reboot-asked"),
-            health = self.dir.join("health-of-slot.sh"),
-        )
+        let (health, cmdline) = (self.dir.join("health-of-slot.sh"), self.dir.join("cmdline"));
+        let check = format!("[\"sh\", {health:?}, {:?}, {cmdline:?}, {kind:?}]", self.disk.path());
+        let ca = self.rig.path("ca.pem");
+        config::Node {
+            state: &self.dir.join("state"),
+            product: "demo",
+            hardware: HARDWARE,
+            identity: "",
+            root: &self.rig.path("root.json"),
+            source: source.map(|url| config::Source { url, ca: Some(&ca) }),
+            disk: self.disk.path(),
+            tries: TRIES,
+            cmdline: &cmdline,
+            boot_id: &self.dir.join("boot_id"),
+            reboot: &self.dir.join("reboot-asked"),
+            trial: ["6s", "1s"],
+            check: ["slot", &check],
+        }
+        .text()
     }
 
     /// `update-agent` with this machine's configuration.

@@ -4,16 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::debian::Images;
+use racklet_tools::disk::Flags;
+use racklet_tools::rig::{Rig, Server, blob_name, image};
+use racklet_tools::show;
 use serde_json::Value;
 
-use super::disk::Flags;
 use super::next;
 use super::node::{HARDWARE, Node, TRIES, number, text};
-use super::rig::{Rig, Server, blob_name, image};
 use super::story::{Story, Told};
-use crate::cmd::Cmd;
-use crate::debian::Images;
-use crate::show;
 
 /// The bundle, in the demo's folder.
 const STICK: &str = "usb.tar";
@@ -220,7 +220,7 @@ fn first_trial_boot(node: &Node<'_>, slot: &str) -> Result<Told> {
 }
 
 /// What the daemon does after a boot: the trial's checks, then confirm.
-fn after_boot(node: &Node<'_>) -> Result<crate::cmd::Finished> {
+fn after_boot(node: &Node<'_>) -> Result<racklet_tools::cmd::Finished> {
     node.agent().args(["run", "--once", "--json"]).finish()
 }
 

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-
-use crate::pulse::Pulse;
-use crate::show;
+use racklet_tools::pulse::Pulse;
+use racklet_tools::show;
 
 /// At the latest after so long a step gives a sign of life.
 const PULSE: Duration = Duration::from_secs(30);

@@ -8,10 +8,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::paths;
+use racklet_tools::programs::{self, Place};
 
-use super::{Place, copy, sha256};
-use crate::cmd::Cmd;
-use crate::paths;
+use super::{copy, sha256};
 
 /// Compares the programs in `dir` with those of a second build: one line for each that differs.
 pub(super) fn all(dir: &Path) -> Result<Vec<String>> {
@@ -28,7 +29,7 @@ pub(super) fn all(dir: &Path) -> Result<Vec<String>> {
 
 /// The same of the agent alone, which runs as root on every node.
 pub(crate) fn agent() -> Result<Vec<String>> {
-    let here = super::agent()?;
+    let here = programs::agent()?;
     let temp = tempfile::tempdir()?;
     let there = elsewhere(temp.path())?.agent()?;
     Ok(compare("update-agent", &here, &there)?.into_iter().chain(names(&here)?).collect())

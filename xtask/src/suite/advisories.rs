@@ -10,17 +10,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use formats::tuf::UnixTime;
+use anyhow::{Context, Result, bail, ensure};
+use racklet_tools::cmd::{Cmd, which};
+use racklet_tools::paths;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
-use crate::cmd::{Cmd, which};
-use crate::paths;
-
 /// A copy older than this fails `cargo xtask test`.
 const MAX_AGE_DAYS: i64 = 60;
-const DAY: i64 = 86_400;
 
 /// Every lock file of the repository: what is shipped, what fuzzes it, what it is compared with.
 const LOCK_FILES: [&str; 3] =
@@ -103,11 +100,11 @@ struct Locked {
 }
 
 /// Every advisory that hits a lock file and that `deny.toml` does not accept, one line each.
-pub(super) fn check(now: UnixTime) -> Result<Vec<String>> {
+pub(super) fn check(today: i64) -> Result<Vec<String>> {
     let database: Database =
         serde_json::from_str(&read(&data_file())?).context("advisories.json")?;
     let accepted: Accepted = toml::from_str(&read(&paths::root().join("deny.toml"))?)?;
-    let mut faults: Vec<String> = age(&database, now)?.into_iter().collect();
+    let mut faults: Vec<String> = age(&database, today)?.into_iter().collect();
     let mut hits = BTreeMap::new();
     for file in LOCK_FILES {
         let lock: Lock = toml::from_str(&read(&paths::root().join(file))?).context(file)?;
@@ -168,10 +165,9 @@ fn judge(
     (notes, faults)
 }
 
-/// The fault of a copy that is too old.
-fn age(database: &Database, now: UnixTime) -> Result<Option<String>> {
-    let taken = day(&database.taken)?;
-    let days = (now.secs() - taken.secs()) / DAY;
+/// The fault of a copy that is too old; days are counted since 1970-01-01.
+fn age(database: &Database, today: i64) -> Result<Option<String>> {
+    let days = today - day(&database.taken)?;
     Ok((days > MAX_AGE_DAYS).then(|| {
         format!(
             "xtask/data/advisories.json was taken {days} days ago, at most {MAX_AGE_DAYS} are allowed: \
@@ -181,8 +177,18 @@ fn age(database: &Database, now: UnixTime) -> Result<Option<String>> {
     }))
 }
 
-fn day(text: &str) -> Result<UnixTime> {
-    UnixTime::parse(&format!("{text}T00:00:00Z")).with_context(|| format!("{text:?} is no day"))
+/// Days from 1970-01-01 to a day `YYYY-MM-DD` of this or a later year.
+fn day(text: &str) -> Result<i64> {
+    const BEFORE: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+    let number = |at: std::ops::Range<usize>| text.get(at)?.parse::<i64>().ok();
+    let parts = (text.len() == 10).then(|| (number(0..4), number(5..7), number(8..10)));
+    let Some((Some(year @ 1970..), Some(month @ 1..=12), Some(of_month @ 1..=31))) = parts else {
+        bail!("{text:?} is no day")
+    };
+    // Years that ended with a 29th of February before this month began.
+    let leaps = |years: i64| years / 4 - years / 100 + years / 400;
+    let ended = leaps(if month > 2 { year } else { year - 1 }) - leaps(1969);
+    Ok((year - 1970) * 365 + ended + BEFORE[month as usize - 1] + of_month - 1)
 }
 
 /// The real tool on the real database. Without a line to it, the copy has to do.
@@ -326,6 +332,19 @@ mod tests {
                 .is_empty()
         );
         assert_eq!(judge(&[advisory], BTreeMap::new(), &ignored("RUSTSEC-2026-0001")).1.len(), 1);
+    }
+
+    #[test]
+    fn days_are_counted() {
+        let rows =
+            [("1970-01-01", 0), ("1970-03-01", 59), ("2000-02-29", 11_016), ("2000-03-01", 11_017)];
+        for (text, days) in rows.into_iter().chain([("2026-11-29", 20_786), ("2100-03-01", 47_541)])
+        {
+            assert_eq!(day(text).expect(text), days, "{text}");
+        }
+        for text in ["", "soon", "2026-13-01", "2026-01-1", "2026-01-011"] {
+            assert!(day(text).is_err(), "{text}");
+        }
     }
 
     #[test]

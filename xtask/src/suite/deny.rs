@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
+use racklet_tools::cmd::{Cmd, which};
+use racklet_tools::paths;
 use serde::Deserialize;
 
-use super::{cargo_cmd, spdx};
-use crate::cmd::{Cmd, which};
-use crate::paths;
+use super::runner::cargo;
+use super::spdx;
 
 #[derive(Deserialize)]
 struct Rules {
@@ -88,7 +89,7 @@ pub(super) fn check() -> Result<Vec<String>> {
     let mut edges = BTreeSet::new();
     for target in &rules.graph.targets {
         let args = ["metadata", "--locked", "--format-version", "1", "--filter-platform", target];
-        let json = cargo_cmd(&args).run()?.stdout;
+        let json = cargo(&args).run()?.stdout;
         let metadata: Metadata = serde_json::from_str(&json).context("cargo metadata")?;
         // `packages` lists every platform's; only the nodes are filtered.
         for node in metadata.resolve.nodes {

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::Result;
+use racklet_tools::paths;
 use serde_json::Value;
 
 use super::tracked_files;
-use crate::paths;
 
 /// Where example keys belong: the recipe's own folder, and tests.
 const ALLOWED: [&str; 2] = ["keys-example/", "tests/"];

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pulse::Pulse;
-use crate::show;
+use racklet_tools::pulse::Pulse;
+use racklet_tools::show;
 
 /// One line of `cargo test` (its own and libtest's), as far as we tell it.
 #[derive(Debug, PartialEq)]
@@ -74,18 +74,34 @@ pub(super) struct Progress<'a> {
     begun: Instant,
     /// Tests of this binary that ended.
     tests: u64,
-    sum: Counts,
+    ended: Ended,
+}
+
+/// One test binary that ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Binary {
+    pub(super) name: String,
+    pub(super) took: Duration,
+}
+
+/// What all of them came to.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) sum: Counts,
+    /// `BINARY: TEST` of each test that failed.
+    pub(super) failures: Vec<String>,
+    pub(super) binaries: Vec<Binary>,
 }
 
 impl<'a> Progress<'a> {
     pub(super) fn new(pulse: &'a Pulse) -> Self {
-        let sum = Counts::default();
-        Self { pulse, binary: String::new(), begun: Instant::now(), tests: 0, sum }
+        let ended = Ended::default();
+        Self { pulse, binary: String::new(), begun: Instant::now(), tests: 0, ended }
     }
 
-    /// All binaries that ended so far.
-    pub(super) fn sum(&self) -> Counts {
-        self.sum
+    /// All binaries that ended.
+    pub(super) fn end(self) -> Ended {
+        self.ended
     }
 
     /// Takes the next line of output.
@@ -99,13 +115,20 @@ impl<'a> Progress<'a> {
                 self.tests += 1;
                 self.pulse.at(format!("{}, {} tests done", self.binary, self.tests));
             }
-            Line::Bad(line) => self.pulse.say(format!("   {line}")),
+            Line::Bad(line) => {
+                self.pulse.say(format!("   {line}"));
+                if let Some(test) = name_of_failed(line) {
+                    self.ended.failures.push(format!("{}: {test}", self.binary));
+                }
+            }
             Line::Result(counts) => {
-                self.sum.passed += counts.passed;
-                self.sum.failed += counts.failed;
+                self.ended.sum.passed += counts.passed;
+                self.ended.sum.failed += counts.failed;
                 // Many binaries have no tests of their own; they are soon over.
                 if counts != Counts::default() {
-                    self.pulse.say(row(&self.binary, counts, self.begun.elapsed()));
+                    let (name, took) = (self.binary.clone(), self.begun.elapsed());
+                    self.pulse.say(row(&name, counts, took));
+                    self.ended.binaries.push(Binary { name, took });
                 }
                 self.begun = Instant::now();
             }
@@ -113,6 +136,11 @@ impl<'a> Progress<'a> {
             Line::Other => {}
         }
     }
+}
+
+/// `test a::b ... FAILED` → `a::b`.
+fn name_of_failed(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 fn row(binary: &str, counts: Counts, took: Duration) -> String {
@@ -185,7 +213,11 @@ mod tests {
         });
         let mut progress = Progress::new(&pulse);
         OUTPUT.lines().for_each(|line| progress.line(line));
-        assert_eq!(progress.sum(), Counts { passed: 15, failed: 2 });
+        let Ended { sum, failures, binaries } = progress.end();
+        assert_eq!(sum, Counts { passed: 15, failed: 2 });
+        assert_eq!(failures, ["tests/keys.rs: bad"]);
+        let names: Vec<&str> = binaries.iter().map(|binary| binary.name.as_str()).collect();
+        assert_eq!(names, ["formats src/lib.rs", "tests/keys.rs"]);
         drop(pulse);
         let lines: Vec<String> = told.iter().collect();
         let [first, bad, second, error] = &lines[..] else { panic!("{lines:?}") };

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use racklet_tools::paths;
 use serde_json::Value;
 
-use super::{cargo_cmd, tracked_files};
-use crate::paths;
+use super::runner::cargo;
+use super::tracked_files;
 
 /// Folder and package name.
 const PURE: [(&str, &str); 2] = [("formats", "formats"), ("update-agent/core", "update-core")];
@@ -54,7 +55,7 @@ const IMPURE_NAMES: &[&str] = &[
 /// Every breach, one line each.
 pub(super) fn check() -> Result<Vec<String>> {
     let mut faults = Vec::new();
-    let metadata = cargo_cmd(&["metadata", "--locked", "--format-version", "1"]).run()?.json()?;
+    let metadata = cargo(&["metadata", "--locked", "--format-version", "1"]).run()?.json()?;
     let graph = normal_dependencies(&metadata);
     for (folder, package) in PURE {
         let manifest = paths::root().join(folder).join("Cargo.toml");

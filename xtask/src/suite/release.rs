@@ -7,17 +7,19 @@
 use std::fs;
 
 use anyhow::Result;
+use racklet_tools::paths;
+use racklet_tools::programs::{self, PROGRAMS};
 
 use super::tracked_files;
-use crate::dist::{self, MARKER, PROGRAMS};
-use crate::paths;
+use crate::dist::{self, MARKER};
 
 /// Looks into the agent as it is shipped and into the other programs of the tests: features, not profiles,
 /// decide what is in them, and [`dist::build`] looks again. One line for each breach.
 pub(super) fn check() -> Result<Vec<String>> {
-    let dir = dist::for_tests()?;
+    programs::command().watch()?;
+    let dir = programs::tests_folder();
     let mut faults = sources()?;
-    for program in [dir.join("signer"), dir.join("repo-server"), dist::agent()?] {
+    for program in [dir.join("signer"), dir.join("repo-server"), programs::agent()?] {
         faults.extend(dist::look(&program)?);
     }
     Ok(faults)

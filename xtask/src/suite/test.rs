@@ -1,0 +1,121 @@
+//! The steps of `cargo xtask test`.
+
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
+
+use anyhow::{Result, anyhow};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::{paths, programs, setup};
+
+use super::progress::{self, Progress};
+use super::runner::{Outcome, Step, Suite, cargo};
+use super::{advisories, deny, keys, purity};
+
+/// The name of the tier.
+pub(super) const TIER: &str = "test";
+
+/// Cheapest first. These need nothing but cargo.
+pub(super) const OF_THE_SOURCE: &[Step] = &[
+    Step { name: "format", quick: true, run: |suite| suite.cargo(&["fmt", "--all", "--check"]) },
+    Step { name: "lock file committed and complete", quick: true, run: |_| lock_file() },
+    Step { name: "licences, sources, bans", quick: true, run: |_| findings(deny::check()) },
+    Step { name: "advisories", quick: true, run: |_| findings(advisories::check(today()?)) },
+    Step { name: "the pure crates do no I/O", quick: true, run: |_| findings(purity::check()) },
+    Step {
+        name: "no example key in anything packaged",
+        quick: true,
+        run: |_| findings(keys::check()),
+    },
+    Step {
+        name: "clippy",
+        quick: true,
+        run: |suite| {
+            let lint = ["clippy", "--workspace", "--all-targets", "--locked"];
+            suite.cargo(&[&lint[..], &["--", "-D", "warnings"]].concat())
+        },
+    },
+    Step {
+        name: "docs",
+        quick: false,
+        run: |suite| suite.cargo(&["doc", "--workspace", "--no-deps", "--locked"]),
+    },
+];
+
+/// These call other people's programs.
+pub(super) const OF_THE_PROGRAMS: &[Step] = &[
+    Step { name: BUILD, quick: false, run: |suite| suite.build(programs::build_all()) },
+    Step { name: "tests", quick: true, run: tests },
+];
+
+const BUILD: &str = "programs and tests are built";
+
+/// Installs what tests call, most of which a newcomer's machine lacks, beside the first steps. Whoever may not
+/// install is told at once what is missing.
+pub(super) fn begin_setup(quick: bool) -> Result<Option<JoinHandle<Result<()>>>> {
+    let everything = setup::Options::everything();
+    if quick {
+        return Ok(None);
+    }
+    if !paths::is_root() {
+        return setup::run(&everything).map(|()| None);
+    }
+    Ok(Some(thread::spawn(move || setup::run(&everything))))
+}
+
+/// Waits for it.
+pub(super) fn end_setup(begun: Option<JoinHandle<Result<()>>>) -> Result<()> {
+    match begun {
+        Some(thread) => thread.join().map_err(|_| anyhow!("the thread of setup panicked"))?,
+        None => Ok(()),
+    }
+}
+
+/// Days since 1970-01-01.
+fn today() -> Result<i64> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    Ok((since.as_secs() / 86_400).try_into()?)
+}
+
+fn findings(faults: Result<Vec<String>>) -> Result<Outcome> {
+    faults.map(Outcome::of_findings)
+}
+
+fn lock_file() -> Result<Outcome> {
+    let tracked = Cmd::new("git")
+        .args(["ls-files", "--error-unmatch", "Cargo.lock"])
+        .current_dir(&paths::root())
+        .finish()?;
+    if tracked.code != 0 {
+        return Ok(Outcome::of_command(&tracked));
+    }
+    let mut done = cargo(&["metadata", "--locked", "--format-version", "1"]).finish()?;
+    done.stdout.clear();
+    Ok(Outcome::of_command(&done))
+}
+
+fn tests(suite: &mut Suite) -> Result<Outcome> {
+    let mut args = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
+    if suite.wanted.quick {
+        args.extend(["--lib", "--bins"]);
+    } else if !suite.built {
+        // `--only tests`: the tests run our programs, which `cargo test` alone does not all build.
+        let outcome = suite.build(programs::build_all())?;
+        if outcome.failed > 0 {
+            return Ok(outcome);
+        }
+    }
+    // Half of the time they wait: for timeouts of the network, for disks.
+    let threads = thread::available_parallelism().map_or(2, |count| 2 * count.get());
+    let command = cargo(&args).env("RUST_TEST_THREADS", threads.to_string());
+    let mut progress = Progress::new(&suite.pulse);
+    let done = command.follow(|line| progress.line(line))?;
+    let progress::Ended { sum, mut failures, binaries } = progress.end();
+    let (mut failed, mut output) = (sum.failed, progress::failing(&done.stdout));
+    // A crate that does not build, or a test binary that dies, prints no result line.
+    if done.code != 0 && failed == 0 {
+        (failed, output) = (1, done.output());
+        failures.extend(Outcome::of_command(&done).failures);
+    }
+    suite.summary.binaries = binaries;
+    Ok(Outcome { passed: sum.passed, failed, failures, output })
+}
