@@ -7,12 +7,13 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use formats::reason::Exit;
 use repo_server::config::ALARM_BEFORE;
 use repo_server::store::bucket::place::S3;
+use repo_server::store::gc::plan::Plan;
 use repo_server::store::quota::Quota;
 use repo_server::store::{Store, StoreError};
 use repo_server::{Collect, Config, Limits, Refresh, Reloader, Server, ServerError, TlsFiles};
@@ -457,8 +458,17 @@ fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
 
 fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
     let store = place.open(false)?;
-    let done = store.collect(grace, std::time::SystemTime::now(), dry);
-    let done = done.map_err(|error| place.failed(&error))?;
+    let (now, failed) = (SystemTime::now(), |error: StoreError| place.failed(&error));
+    let done = match dry {
+        true => {
+            let plan = store.plan_collection(grace, now).map_err(failed)?;
+            if !json {
+                show(&plan)?;
+            }
+            plan.garbage()
+        }
+        false => store.collect(grace, now).map_err(failed)?,
+    };
     if json {
         print_json(&serde_json::json!({
             "ok": true,
@@ -476,6 +486,17 @@ fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit
         tell(&format!("{blobs} blobs ({mib} MiB) and {links} links {verb}, {kept} blobs kept"))?;
     }
     Ok(Exit::Done)
+}
+
+/// What a collection would remove, one line each.
+fn show(plan: &Plan) -> Result<(), ServerError> {
+    for (repository, digest) in plan.links() {
+        tell(&format!("link {repository}@{digest}"))?;
+    }
+    for (digest, len) in plan.blobs() {
+        tell(&format!("blob {digest} {len}"))?;
+    }
+    Ok(())
 }
 
 fn print_json(value: &serde_json::Value) -> Result<(), ServerError> {

@@ -367,7 +367,7 @@ async fn collect_garbage(app: Arc<App>) {
     loop {
         tokio::time::sleep(collect.interval).await;
         let store = Arc::clone(&app.store);
-        let work = move || store.collect(collect.grace, SystemTime::now(), false);
+        let work = move || store.collect(collect.grace, SystemTime::now());
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(done)) => {
                 app.metrics.collection(true, done.bytes);

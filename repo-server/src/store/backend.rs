@@ -180,7 +180,7 @@ pub struct UploadKey {
 }
 
 /// The kind of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A repository shows a blob.
     Blob,

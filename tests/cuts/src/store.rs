@@ -519,7 +519,7 @@ fn prepare_collection() -> Result<Prepared, String> {
         now,
         act: Box::new(move |machine| {
             let store = open_store(machine)?;
-            let done = store.collect(HOUR, seconds(now), false);
+            let done = store.collect(HOUR, seconds(now));
             done.map(drop).map_err(|error| words(&error))
         }),
         served: true,

@@ -71,8 +71,7 @@ fn state(store: &Store, tags: &[&str], targets: &[(&str, &Digest)]) -> Digest {
     let targets: serde_json::Map<String, serde_json::Value> = targets
         .iter()
         .map(|(name, digest)| {
-            let target =
-                serde_json::json!({ "length": 1, "hashes": { "sha256": digest.hex() } });
+            let target = serde_json::json!({ "length": 1, "hashes": { "sha256": digest.hex() } });
             ((*name).to_owned(), target)
         })
         .collect();
@@ -149,22 +148,40 @@ fn what_nothing_reaches_goes_and_the_rest_stays() {
     let scene = scene(&store);
     let used = store.usage().total().unwrap();
     // Within grace nothing goes.
-    let none = store.collect(HOUR, SystemTime::now(), false).unwrap();
+    let none = store.collect(HOUR, SystemTime::now()).unwrap();
     assert_eq!((none.links, none.blobs), (0, 0));
-    let would = store.collect(HOUR, later(), true).unwrap();
+    let would = store.plan_collection(HOUR, later()).unwrap().garbage();
     scene.check(&store, false);
-    let did = store.collect(HOUR, later(), false).unwrap();
+    let did = store.collect(HOUR, later()).unwrap();
     assert_eq!(would, did);
     assert!(did.blobs >= scene.garbage.len() && did.links > 0, "{did:?}");
     assert_eq!(store.usage().total().unwrap(), used - did.bytes);
     scene.check(&store, true);
-    let again = store.collect(HOUR, later(), false).unwrap();
+    let again = store.collect(HOUR, later()).unwrap();
     assert_eq!((again.links, again.blobs), (0, 0));
     // What was thrown away can be pushed again.
     release(&store, Some("0.7"), b"image 0.7");
     scene.check(&store, false);
     drop(store);
     scene.check(&Store::open(dir.path(), false).unwrap(), false);
+}
+
+/// Whoever uses a manifest as a layer, too, takes nothing from what the manifest needs.
+#[test]
+fn a_manifest_that_is_a_layer_as_well_keeps_what_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), false).unwrap();
+    let index = release(&store, None, b"signed, without a tag");
+    state(&store, &["latest"], &[("demo/1.0", &index[0])]);
+    let bytes = store.document(&index[0]).unwrap().unwrap();
+    put_blob(&store, "r/demo", &bytes);
+    let layers = vec![Descriptor::of("x", &bytes)];
+    put(&store, "r/demo", Some("zzz"), &artifact(&store, "r/demo", layers).to_bytes());
+    store.collect(HOUR, later()).unwrap();
+    for digest in &index {
+        assert!(store.shown_anywhere(digest), "{digest}");
+        assert!(matches!(store.read(digest, 1 << 20), Ok(Read::Bytes(_))), "{digest}");
+    }
 }
 
 #[test]
@@ -185,7 +202,7 @@ fn a_reused_blob_is_young() {
     assert!(store.delete_tag(&name("r/demo"), &tag).unwrap());
     put_blob(&store, "r/demo", b"old, and pushed again");
     assert!(store.mount_blob(&name("r/other"), Some(&name("r/demo")), &image).unwrap());
-    store.collect(HOUR, SystemTime::now(), false).unwrap();
+    store.collect(HOUR, SystemTime::now()).unwrap();
     for digest in [&image, &put] {
         assert!(store.backend.open_blob(digest).unwrap().is_some(), "{digest}");
     }
@@ -206,7 +223,7 @@ fn damage_stops_it() {
         bytes.push(b' ');
         std::fs::write(&path, bytes).unwrap();
         let store = Store::open(dir.path(), false).unwrap();
-        let stopped = store.collect(HOUR, later(), false).unwrap_err();
+        let stopped = store.collect(HOUR, later()).unwrap_err();
         assert!(matches!(stopped, StoreError::Unknowable(it) if it == *victim));
         assert!(store.backend.open_blob(&Digest::sha256_of(b"garbage")).unwrap().is_some());
     }
@@ -232,7 +249,7 @@ fn what_cannot_be_read_is_no_garbage() {
             CallKind::Read if call.nth == first => Verdict::Fail(std::io::ErrorKind::Other),
             _ => Verdict::Do,
         });
-        let done = store.collect(HOUR, at, false);
+        let done = store.collect(HOUR, at);
         let over = machine.calls() <= first;
         drop(store);
         machine.unscripted();
@@ -319,8 +336,7 @@ impl Backend for Cut {
 
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     for entry in std::fs::read_dir(from).unwrap() {
-        let (entry, to) =
-            (entry.as_ref().unwrap(), to.join(entry.as_ref().unwrap().file_name()));
+        let (entry, to) = (entry.as_ref().unwrap(), to.join(entry.as_ref().unwrap().file_name()));
         if entry.path().is_dir() {
             std::fs::create_dir(&to).unwrap();
             copy(&entry.path(), &to);
@@ -343,13 +359,13 @@ fn a_cut_at_every_step() {
         let inner = Local::open(dir.path(), false).unwrap();
         let cut = Cut { inner, left: AtomicUsize::new(steps) };
         let store = Store::over(Box::new(cut), false, Quota::default()).unwrap();
-        let finished = store.collect(HOUR, later(), false).is_ok();
+        let finished = store.collect(HOUR, later()).is_ok();
         // The server that goes on, and the one after a restart, both.
         scene.check(&store, finished);
         drop(store);
         let store = Store::open(dir.path(), false).unwrap();
         scene.check(&store, finished);
-        store.collect(HOUR, later(), false).unwrap();
+        store.collect(HOUR, later()).unwrap();
         scene.check(&store, true);
         if finished {
             assert!(steps > 10, "only {steps} steps");
