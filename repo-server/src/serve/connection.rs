@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -101,18 +102,8 @@ impl Connection {
             .max_headers(limits.headers);
         let service =
             service_fn(|request| answer(&self.app, progress, self.peer, &self.client, request));
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut watched = Watched::new(&self, progress);
-        loop {
-            tokio::select! {
-                done = connection.as_mut() => return watched.ended(done),
-                verdict = watched.next() => match verdict {
-                    Verdict::Keep => {}
-                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
-                    Verdict::Close(why) => return watched.closing(why),
-                },
-            }
-        }
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        Watched::new(&self, progress).drive(connection).await;
     }
 
     async fn http2(
@@ -144,18 +135,8 @@ impl Connection {
             // largest state.
             Box::pin(async move { answer(&app, &progress, peer, &client, request).await })
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut watched = Watched::new(&self, progress);
-        loop {
-            tokio::select! {
-                done = connection.as_mut() => return watched.ended(done),
-                verdict = watched.next() => match verdict {
-                    Verdict::Keep => {}
-                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
-                    Verdict::Close(why) => return watched.closing(why),
-                },
-            }
-        }
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        Watched::new(&self, progress).drive(connection).await;
     }
 }
 
@@ -173,6 +154,21 @@ impl<'a> Watched<'a> {
         let ticks = tokio::time::interval(Progress::tick(&connection.app.limits));
         let stopped = connection.stopped.clone();
         Watched { connection, progress, ticks, stopped, finishing: false }
+    }
+
+    /// Runs the connection to its end, or to what the limits say of it.
+    async fn drive(mut self, connection: impl GracefulConnection<Error = hyper::Error>) {
+        let mut connection = pin!(connection);
+        loop {
+            tokio::select! {
+                done = connection.as_mut() => return self.ended(done),
+                verdict = self.next() => match verdict {
+                    Verdict::Keep => {}
+                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
+                    Verdict::Close(why) => return self.closing(why),
+                },
+            }
+        }
     }
 
     async fn next(&mut self) -> Verdict {

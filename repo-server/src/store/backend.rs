@@ -80,43 +80,37 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// All uploads under way, also those that a server before this one began.
     fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError>;
 
-    /// Whether other servers write here, too: then what is in memory may be behind, and what is
-    /// below answers for them.
-    fn is_shared(&self) -> bool {
-        false
+    /// What else a storage can do that several servers write at once; `None` for one with a single
+    /// writer, of which what is in memory is always up to date.
+    fn shared(&self) -> Option<&dyn SharedBackend> {
+        None
     }
+}
 
-    /// The next [`Backend::index`] asks the storage, however short ago it was asked.
-    fn forget_index(&self) {}
+/// A storage that several servers write at once: what is in memory may be behind, and what is here
+/// answers for the other servers.
+pub trait SharedBackend: Backend {
+    /// The next [`Backend::index`] asks the storage, however recently it was asked.
+    fn forget_index(&self);
 
-    /// The links to these as they stand now, one answer for each.
+    /// The links to these as they stand now, one answer for each, in the same order.
     fn find_links(
         &self,
-        _name: &RepositoryName,
+        name: &RepositoryName,
         wanted: &[(Kind, Digest)],
-    ) -> Result<Vec<Option<Link>>, StoreError> {
-        Ok(vec![None; wanted.len()])
-    }
+    ) -> Result<Vec<Option<Link>>, StoreError>;
 
     /// The links to manifests of one repository as they stand now.
-    fn manifest_links(&self, _name: &RepositoryName) -> Result<Vec<Link>, StoreError> {
-        Ok(Vec::new())
-    }
+    fn manifest_links(&self, name: &RepositoryName) -> Result<Vec<Link>, StoreError>;
 
     /// Garbage that was condemned, and when.
-    fn condemned(&self) -> Result<Vec<(Digest, SystemTime)>, StoreError> {
-        Ok(Vec::new())
-    }
+    fn condemned(&self) -> Result<Vec<(Digest, SystemTime)>, StoreError>;
 
     /// Notes that a blob is garbage from now on.
-    fn condemn(&self, _digest: &Digest) -> Result<(), StoreError> {
-        Ok(())
-    }
+    fn condemn(&self, digest: &Digest) -> Result<(), StoreError>;
 
     /// Takes that back.
-    fn spare(&self, _digest: &Digest) -> Result<(), StoreError> {
-        Ok(())
-    }
+    fn spare(&self, digest: &Digest) -> Result<(), StoreError>;
 }
 
 /// A blob that is open: later changes of its name change nothing here.

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use formats::digest::Digest;
 use formats::oci::RepositoryName;
 
-use super::backend::{Kind, Link};
+use super::backend::{Kind, Link, SharedBackend};
 use super::facts::Facts;
 use super::{State, Store, StoreError};
 use crate::route::Reference;
@@ -33,14 +33,12 @@ const READERS: usize = 16;
 impl Store {
     /// Whether other servers write here, too.
     pub fn is_shared(&self) -> bool {
-        self.backend.is_shared()
+        self.backend.shared().is_some()
     }
 
     /// Takes links, and sizes where they count, as they are now.
     pub fn relist(&self) -> Result<(), StoreError> {
-        if !self.is_shared() {
-            return Ok(());
-        }
+        let Some(shared) = self.backend.shared() else { return Ok(()) };
         // What is pushed while this is under way must not be forgotten: one after the other.
         let mut state = self.state();
         let links = self.backend.links()?;
@@ -52,7 +50,7 @@ impl Store {
         for link in links {
             state.link(&link.name, link.kind, &link.digest, &link.media_type);
         }
-        self.backend.forget_index();
+        shared.forget_index();
         self.read_ahead(&mut state)?;
         self.rebuild(&mut state)
     }
@@ -100,17 +98,15 @@ impl Store {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<bool, StoreError> {
-        if !self.is_shared() {
-            return Ok(false);
-        }
+        let Some(shared) = self.backend.shared() else { return Ok(false) };
         match reference {
             Reference::Tag(_) => {
-                self.backend.forget_index();
+                shared.forget_index();
                 self.refresh()?;
                 Ok(true)
             }
             Reference::Digest(digest) => {
-                let found = self.backend.find_links(name, &[(Kind::Manifest, digest.clone())])?;
+                let found = shared.find_links(name, &[(Kind::Manifest, digest.clone())])?;
                 let links: Vec<Link> = found.into_iter().flatten().collect();
                 self.learn(&mut self.state(), &links)
             }
@@ -136,10 +132,8 @@ impl Store {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        if !self.is_shared() {
-            return Ok(false);
-        }
-        let found = self.backend.find_links(name, &[(Kind::Blob, digest.clone())])?;
+        let Some(shared) = self.backend.shared() else { return Ok(false) };
+        let found = shared.find_links(name, &[(Kind::Blob, digest.clone())])?;
         if found.iter().all(Option::is_none) {
             return Ok(false);
         }
@@ -151,10 +145,8 @@ impl Store {
 
     /// All manifests of a repository as they are now: referrers may have been attached elsewhere.
     pub fn relist_manifests(&self, name: &RepositoryName) -> Result<(), StoreError> {
-        if !self.is_shared() {
-            return Ok(());
-        }
-        let links = self.backend.manifest_links(name)?;
+        let Some(shared) = self.backend.shared() else { return Ok(()) };
+        let links = shared.manifest_links(name)?;
         self.learn(&mut self.state(), &links).map(drop)
     }
 
@@ -177,6 +169,7 @@ impl Store {
     /// that a collection on another server may be about to remove become young again.
     pub(super) fn missing_now(
         &self,
+        shared: &dyn SharedBackend,
         state: &mut State,
         name: &RepositoryName,
         facts: &Facts,
@@ -184,7 +177,7 @@ impl Store {
         let blobs = facts.blobs.iter().map(|digest| (Kind::Blob, digest.clone()));
         let manifests = facts.manifests.iter().map(|(it, _)| (Kind::Manifest, it.clone()));
         let wanted: Vec<_> = blobs.chain(manifests).collect();
-        let found = self.backend.find_links(name, &wanted)?;
+        let found = shared.find_links(name, &wanted)?;
         for ((kind, digest), link) in wanted.into_iter().zip(found) {
             let young = |time: SystemTime| {
                 // A time in the future is that of another clock: young.

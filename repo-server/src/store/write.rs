@@ -152,9 +152,9 @@ impl Store {
         };
         self.refresh()?;
         let mut state = self.state();
-        let missing = match backend.is_shared() {
-            true => self.missing_now(&mut state, name, &facts)?,
-            false => self
+        let missing = match backend.shared() {
+            Some(shared) => self.missing_now(shared, &mut state, name, &facts)?,
+            None => self
                 .with(name, |it| missing(it, &facts))
                 .unwrap_or_else(|| missing(&Repository::default(), &facts)),
         };

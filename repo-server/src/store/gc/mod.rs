@@ -144,11 +144,9 @@ impl Store {
         let (refs, plan) = self.plan(&mut state, clock, blobs)?;
         let links = self.remove_links(&mut state, &plan.links, clock)?;
         drop(state);
-        for stored in &plan.condemn {
-            self.backend.condemn(&stored.digest)?;
-        }
-        for digest in &plan.spare {
-            self.backend.spare(digest)?;
+        if let Some(shared) = self.backend.shared() {
+            plan.condemn.iter().try_for_each(|stored| shared.condemn(&stored.digest))?;
+            plan.spare.iter().try_for_each(|digest| shared.spare(digest))?;
         }
         let mut done = Collected { links, blobs: 0, bytes: 0, ..plan.outcome() };
         for batch in plan.blobs.chunks(BATCH) {
@@ -180,10 +178,7 @@ impl Store {
                 refs.insert(reference.to_owned(), entry.clone());
             }
         }
-        let condemned = match self.is_shared() {
-            true => Some(self.backend.condemned()?),
-            false => None,
-        };
+        let condemned = self.backend.shared().map(|shared| shared.condemned()).transpose()?;
         let condemned = condemned.map(|found| {
             found.into_iter().map(|(digest, since)| (digest, clock.age(since))).collect()
         });
@@ -310,7 +305,9 @@ impl Store {
                     || !self.is_still_old(&stored.digest, clock)?;
                 if !wanted {
                     self.backend.remove_blob(&stored.digest)?;
-                    self.backend.spare(&stored.digest)?;
+                    if let Some(shared) = self.backend.shared() {
+                        shared.spare(&stored.digest)?;
+                    }
                     self.verified.remove(&stored.digest);
                     self.usage.remove(&stored.digest);
                     done.blobs += 1;
