@@ -10,7 +10,7 @@
 //! | age | politely, a connection that is old |
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub(crate) struct Progress {
     open: AtomicUsize,
     /// Bodies on their way, in or out.
     bodies: AtomicUsize,
+    /// The last request over HTTP/1.1 came with a body of which the end was not read.
+    unread: AtomicBool,
     /// Milliseconds after `started`.
     last_request_end: AtomicU64,
     last_read: AtomicU64,
@@ -86,6 +88,7 @@ impl Progress {
             requests: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            unread: AtomicBool::new(false),
             last_request_end: AtomicU64::new(0),
             last_read: AtomicU64::new(0),
             last_write: AtomicU64::new(0),
@@ -113,6 +116,16 @@ impl Progress {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         RequestOpen(Arc::clone(self))
+    }
+
+    /// Whether a request comes with a body, and its end is still to be read.
+    pub(crate) fn set_unread_body(&self, unread: bool) {
+        self.unread.store(unread, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending a body that nobody reads.
+    pub(crate) fn has_unread_body(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// A body is on its way until the value is dropped.

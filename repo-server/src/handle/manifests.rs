@@ -139,6 +139,7 @@ async fn read_document(
             return Err(too_large());
         }
     }
+    open.progress().set_unread_body(false);
     Ok((bytes.freeze(), room))
 }
 

@@ -21,8 +21,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use formats::error_chain;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::{Body as _, Incoming};
 use rustix::io::Errno;
 use storage::FileError;
 use storage::layout::LayoutError;
@@ -124,6 +124,9 @@ pub(crate) async fn handle(
         private: app.private,
     };
     let is_head = asked.method == Method::HEAD;
+    // Of HTTP/2, a stream ends without the others, and nothing is lost.
+    let unread = head.version < Version::HTTP_2 && !body.is_end_stream();
+    open.progress().set_unread_body(unread);
     let mut word = RouteWord("unknown");
     let answered = match admitted {
         true => {

@@ -528,11 +528,6 @@ async fn receive(
     if body.size_hint().lower() > most {
         return Err(too_large(app));
     }
-    if let (Some(announced), Some(comes)) = (announced, body.size_hint().exact())
-        && announced != comes
-    {
-        return Err(other_length(announced, comes));
-    }
     let moving = open.progress().body();
     let (mut batch, mut waiting, mut total) = (Vec::new(), 0, 0_u64);
     loop {
@@ -540,6 +535,9 @@ async fn receive(
         moving.moved();
         let ended = !matches!(frame, Some(Ok(_)));
         let broken = matches!(frame, Some(Err(_)));
+        if frame.is_none() {
+            open.progress().set_unread_body(false);
+        }
         if let Some(Ok(frame)) = frame
             && let Ok(data) = frame.into_data()
         {

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::accept::UNSENT;
+use super::linger::Lingering;
 use crate::body::Body;
 use crate::budget;
 use crate::clients::Place;
@@ -62,6 +63,7 @@ impl Connection {
         let progress = Progress::new(Arc::clone(&self.app.metrics), self.app.budget.share());
         self.client.seated(&progress);
         let stream = Counted { inner: stream, progress: Arc::clone(&progress) };
+        let stream = Lingering::new(stream, &progress);
         let Some(tls) = tls else {
             return Box::pin(self.http1(stream, &progress)).await;
         };

@@ -5,12 +5,14 @@
 //! | here | opens storage, tokens and certificates; accepts until it is stopped, then lets requests end |
 //! | `accept` | the listening socket, and which newcomers get a place |
 //! | `connection` | TLS, HTTP/1.1, HTTP/2, limits, the access log |
+//! | `linger` | lets a client read its answer before the connection ends |
 //! | `chores` | garbage, timestamps, expired uploads, figures |
 //! | `running` | the same on threads of its own |
 
 mod accept;
 mod chores;
 mod connection;
+mod linger;
 mod running;
 
 use std::future::Future;
