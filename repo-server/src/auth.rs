@@ -42,12 +42,12 @@ pub struct Tokens(Vec<Token>);
 #[derive(Clone)]
 struct Token {
     hash: Sha256,
-    kind: Kind,
+    kind: TokenKind,
     scope: Scope,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TokenKind {
     Full,
     CreateOnly,
 }
@@ -170,8 +170,8 @@ impl Token {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (token, before) = words.split_last().ok_or("there is no token")?;
         let (kind, names) = match before.split_first() {
-            Some((&"create-only", names)) => (Kind::CreateOnly, names),
-            _ => (Kind::Full, before),
+            Some((&"create-only", names)) => (TokenKind::CreateOnly, names),
+            _ => (TokenKind::Full, before),
         };
         let scope = Scope::parse(names).ok_or(
             "before a token stand `create-only` and repositories like demo or demo/*; the token \
@@ -200,7 +200,7 @@ pub struct Access {
 enum Caller<'a> {
     Anonymous,
     Puller(&'a Scope),
-    Pusher(Kind, &'a Scope),
+    Pusher(TokenKind, &'a Scope),
     Unknown,
 }
 
@@ -266,7 +266,7 @@ impl Access {
             {
                 denied(OTHER_REPOSITORY)
             }
-            (Right::Delete, Caller::Pusher(Kind::CreateOnly, _)) => {
+            (Right::Delete, Caller::Pusher(TokenKind::CreateOnly, _)) => {
                 denied("this token may only add")
             }
             (Right::Delete, Caller::Pusher(..)) if !self.allow_delete => Err(ApiError {
@@ -277,7 +277,7 @@ impl Access {
                     "deleting is off: the server was started without --allow-delete",
                 )
             }),
-            (Right::Push, Caller::Pusher(Kind::CreateOnly, _)) => Ok(grant),
+            (Right::Push, Caller::Pusher(TokenKind::CreateOnly, _)) => Ok(grant),
             (Right::Push | Right::Delete, Caller::Pusher(..)) => {
                 Ok(Grant { tagging: Tagging::Move, ..grant })
             }

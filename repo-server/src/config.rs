@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::store::bucket::place::S3;
+use crate::store::bucket::s3::S3;
 use crate::store::quota::Quota;
 
 /// 6 hours: of the day a timestamp lasts by default, a signer that renews it twice has missed one

@@ -13,7 +13,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use formats::error_chain;
 use formats::reason::Exit;
 use repo_server::config::ALARM_BEFORE;
-use repo_server::store::bucket::place::S3;
+use repo_server::store::bucket::s3::S3;
 use repo_server::store::gc::plan::Plan;
 use repo_server::store::quota::Quota;
 use repo_server::store::{Store, StoreError};
@@ -43,14 +43,14 @@ enum Command {
     /// Read every blob and compare it with its digest.
     Scrub {
         #[command(flatten)]
-        place: Place,
+        place: Location,
     },
     /// Throw away what no tag, TUF state or referrer needs.
     ///
     /// A directory must not be written by a server at the moment; a bucket may.
     Gc {
         #[command(flatten)]
-        place: Place,
+        place: Location,
         /// Seconds; what is younger stays. Pushes under way need it.
         #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
         grace: u64,
@@ -67,7 +67,7 @@ enum Command {
 
 /// Where the repository is.
 #[derive(Debug, clap::Args)]
-struct Place {
+struct Location {
     /// The repository: an OCI image layout, made when it is not there.
     #[arg(long, value_name = "DIR", required_unless_present = "s3")]
     dir: Option<PathBuf>,
@@ -92,7 +92,7 @@ struct Place {
     s3_insecure_http: bool,
 }
 
-impl Place {
+impl Location {
     fn bucket(&self) -> Option<S3> {
         self.s3.clone().map(|s3| S3 {
             endpoint: self.s3_endpoint.clone(),
@@ -126,7 +126,7 @@ impl Place {
 #[derive(Debug, clap::Args)]
 struct Serve {
     #[command(flatten)]
-    place: Place,
+    place: Location,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443")]
     listen: SocketAddr,
@@ -430,7 +430,7 @@ fn start_log(args: &Serve) -> Result<(), ServerError> {
     Ok(())
 }
 
-fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
+fn scrub(place: &Location, json: bool) -> Result<Exit, ServerError> {
     let store = place.open(true)?;
     let show = std::io::stderr().is_terminal() && !json;
     let checked = store.scrub(|digest, len| {
@@ -460,7 +460,7 @@ fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
     Ok(if damaged == 0 { Exit::Done } else { Exit::Content })
 }
 
-fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
+fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
     let store = place.open(false)?;
     let (now, failed) = (SystemTime::now(), |error: StoreError| place.failed(&error));
     let done = match dry {

@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::alarm::Freshness;
-use crate::refresh::Signs;
+use crate::refresh::RefreshStatus;
 
 /// The media type of the text.
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -173,7 +173,7 @@ impl Metrics {
     }
 
     /// What the server's own key signs now, and why not.
-    pub(crate) fn signs(&self, found: &[Signs]) {
+    pub(crate) fn signs(&self, found: &[RefreshStatus]) {
         self.refused.clear();
         for it in found {
             if let Some(reason) = it.code {

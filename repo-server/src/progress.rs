@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::budget::Share;
+use crate::budget::ConnectionBudget;
 use crate::config::Limits;
 use crate::metrics::Metrics;
 
@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 pub(crate) struct Progress {
     started: Instant,
     metrics: Arc<Metrics>,
-    share: Share,
+    share: ConnectionBudget,
     /// Bytes in both directions.
     wire: AtomicU64,
     /// Requests begun.
@@ -64,7 +64,7 @@ pub(crate) enum Verdict {
 
 /// What a connection is about, for the choice of who makes room for a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum Idleness {
     /// No request is under way.
     Idle {
         /// Since the last one was answered, or since it connected.
@@ -73,13 +73,13 @@ pub(crate) enum Rest {
         wrote: Duration,
     },
     /// A body is on its way, and nothing of it has moved for so long.
-    Still(Duration),
+    Stalled(Duration),
     /// The server has something to do for it.
     Working,
 }
 
 impl Progress {
-    pub(crate) fn new(metrics: Arc<Metrics>, share: Share) -> Arc<Self> {
+    pub(crate) fn new(metrics: Arc<Metrics>, share: ConnectionBudget) -> Arc<Self> {
         Arc::new(Progress {
             metrics,
             share,
@@ -98,7 +98,7 @@ impl Progress {
     }
 
     /// The room this connection has for what it sends.
-    pub(crate) fn share(&self) -> &Share {
+    pub(crate) fn share(&self) -> &ConnectionBudget {
         &self.share
     }
 
@@ -140,15 +140,15 @@ impl Progress {
     }
 
     /// What it is about now.
-    pub(crate) fn rest(&self) -> Rest {
+    pub(crate) fn idleness(&self) -> Idleness {
         if self.open.load(Ordering::Relaxed) == 0 {
             let (asked, wrote) = (self.since(&self.last_request_end), self.since(&self.last_write));
-            Rest::Idle { asked, wrote }
+            Idleness::Idle { asked, wrote }
         } else if self.bodies.load(Ordering::Relaxed) == 0 {
-            Rest::Working
+            Idleness::Working
         } else {
             let moved = [&self.last_read, &self.last_write].map(|mark| self.since(mark));
-            Rest::Still(moved.into_iter().fold(self.since(&self.last_body), Duration::min))
+            Idleness::Stalled(moved.into_iter().fold(self.since(&self.last_body), Duration::min))
         }
     }
 
@@ -241,12 +241,12 @@ impl Drop for BodyOpen {
 
 /// A connection whose bytes are counted.
 #[derive(Debug)]
-pub(crate) struct Counted<T> {
+pub(crate) struct CountedStream<T> {
     pub(crate) inner: T,
     pub(crate) progress: Arc<Progress>,
 }
 
-impl<T> Counted<T> {
+impl<T> CountedStream<T> {
     fn wrote(&self, bytes: usize) {
         self.progress.wire.fetch_add(bytes as u64, Ordering::Relaxed);
         self.progress.metrics.sent.inc_by(bytes as u64);
@@ -254,7 +254,7 @@ impl<T> Counted<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for CountedStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -272,7 +272,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for CountedStream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

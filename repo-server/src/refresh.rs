@@ -60,7 +60,7 @@ pub(crate) struct Refresher {
 
 /// What the server signs, as `/healthz` tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Signs {
+pub(crate) struct RefreshStatus {
     /// The TUF repository.
     pub(crate) repository: String,
     /// The keys it signs with.
@@ -73,9 +73,9 @@ pub(crate) struct Signs {
     error: Option<String>,
 }
 
-impl Signs {
+impl RefreshStatus {
     fn nothing_yet(refresher: &Refresher) -> Self {
-        Signs {
+        RefreshStatus {
             repository: refresher.name.to_string(),
             keyids: refresher.keyids.iter().map(KeyId::to_string).collect(),
             timestamp: 0,
@@ -132,15 +132,20 @@ impl Refresher {
     }
 
     /// Judges the newest state, and renews what is past the half of its period. Blocks.
-    pub(crate) fn turn(&self, store: &Store, now: UnixTime) -> Signs {
-        let mut signs = Signs::nothing_yet(self);
+    pub(crate) fn turn(&self, store: &Store, now: UnixTime) -> RefreshStatus {
+        let mut signs = RefreshStatus::nothing_yet(self);
         if let Err(Refused { reason, text }) = self.renew(store, now, &mut signs) {
             (signs.code, signs.error) = (Some(reason), Some(text));
         }
         signs
     }
 
-    fn renew(&self, store: &Store, now: UnixTime, signs: &mut Signs) -> Result<(), Refused> {
+    fn renew(
+        &self,
+        store: &Store,
+        now: UnixTime,
+        signs: &mut RefreshStatus,
+    ) -> Result<(), Refused> {
         let found = self.anchor.load(store, &self.name)?;
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let restart = self.remembers(&journal, &found.state)?;
@@ -333,7 +338,7 @@ fn online_keys_changed(state: &State, version: u64) -> bool {
 }
 
 /// Tells the log what went wrong since last time.
-pub(crate) fn tell(before: &[Signs], now: &[Signs]) {
+pub(crate) fn log_changes(before: &[RefreshStatus], now: &[RefreshStatus]) {
     for it in now {
         let old = before.iter().find(|old| old.repository == it.repository);
         if old.is_some_and(|old| old.error == it.error) {

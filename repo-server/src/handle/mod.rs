@@ -32,15 +32,15 @@ use crate::alarm::Freshness;
 use crate::anchor::Anchor;
 use crate::auth::{Access, Grant};
 use crate::body::Body;
-use crate::budget::{Budget, Share};
+use crate::budget::{Budget, ConnectionBudget};
 use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
 use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
-use crate::refresh::{Refresher, Signs};
+use crate::refresh::{RefreshStatus, Refresher};
 use crate::route::{Reference, Route, Start, Step, route};
 use crate::store::facts::FactsError;
-use crate::store::write::Target;
+use crate::store::write::ManifestDestination;
 use crate::store::{Store, StoreError};
 use crate::tuf_tree::TufTree;
 
@@ -70,7 +70,7 @@ pub(crate) struct App {
     /// What it signs itself; absent for a server without a key.
     pub(crate) refresher: Option<Refresher>,
     /// As last signed.
-    pub(crate) signs: RwLock<Arc<Vec<Signs>>>,
+    pub(crate) signs: RwLock<Arc<Vec<RefreshStatus>>>,
     /// Bodies being received.
     pub(crate) receiving: Arc<Semaphore>,
     /// Large blobs being hashed before they are first served: few, or disks only seek.
@@ -86,7 +86,7 @@ impl App {
         Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn signs(&self) -> Arc<Vec<Signs>> {
+    pub(crate) fn signs(&self) -> Arc<Vec<RefreshStatus>> {
         Arc::clone(&self.signs.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -96,11 +96,11 @@ impl App {
 }
 
 /// What of a request's head the handlers look at.
-struct Asked {
+struct RequestHead {
     method: Method,
     headers: HeaderMap,
     /// The connection's room for what it sends.
-    share: Share,
+    share: ConnectionBudget,
     /// Whether only some may read: then no cache may keep answers for all.
     private: bool,
 }
@@ -117,7 +117,7 @@ pub(crate) async fn handle(
     admitted: bool,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let asked = Asked {
+    let asked = RequestHead {
         method: head.method,
         headers: head.headers,
         share: open.progress().share().clone(),
@@ -143,7 +143,7 @@ pub(crate) async fn handle(
 
 async fn answer(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     path: &str,
     query: Option<&str>,
     body: Incoming,
@@ -162,7 +162,7 @@ async fn answer(
     }
     match route {
         Route::PutManifest(name, reference, tags) => {
-            let to = Target { name, reference, tags, tagging: grant.tagging };
+            let to = ManifestDestination { name, reference, tags, tagging: grant.tagging };
             manifests::put(app, asked, to, body, open).await
         }
         Route::StartUpload(name, Start::Whole(digest)) => {
@@ -187,7 +187,7 @@ async fn answer(
 /// Requests that are answered without a look at their body.
 async fn without_body(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     route: Route,
     grant: &Grant,
 ) -> Result<Response<Body>, ApiError> {
@@ -222,7 +222,8 @@ async fn without_body(
         }
         Route::Tags { name, n, last } => lists::tags(app, name, n, last).await,
         Route::Referrers { name, digest: subject, artifact_type, last } => {
-            lists::referrers(app, lists::Wanted { name, subject, artifact_type, last }).await
+            lists::referrers(app, lists::ReferrersQuery { name, subject, artifact_type, last })
+                .await
         }
         Route::Metadata(file) => tuf::metadata(app, asked, file).await,
         Route::Target { dir, hash, name } => tuf::target(app, asked, dir, hash, name).await,
@@ -272,7 +273,7 @@ impl From<&StoreError> for ApiError {
             StoreError::Manifest(_) => ApiError::bad(Code::ManifestInvalid, error),
             StoreError::Incomplete(_) => ApiError::bad(Code::ManifestBlobUnknown, error),
             StoreError::Needed(_) => ApiError::bad(Code::Denied, error),
-            StoreError::Quota { .. } | StoreError::TagIsThere(_) => {
+            StoreError::Quota { .. } | StoreError::TagExists(_) => {
                 ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error)
             }
             StoreError::ReadOnly => ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error),
@@ -316,7 +317,7 @@ impl From<&StoreError> for ApiError {
                 let text = "the server has no room for another manifest; delete old ones";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
-            StoreError::Elsewhere(_) => {
+            StoreError::Conflict(_) => {
                 ApiError::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, error)
             }
             StoreError::Bucket { .. } => {
@@ -327,7 +328,7 @@ impl From<&StoreError> for ApiError {
             StoreError::Layout(_)
             | StoreError::Link(_)
             | StoreError::Blob(_)
-            | StoreError::Unknowable(_) => {
+            | StoreError::UnreadableReferences(_) => {
                 tracing::error!(error = %error_chain(error), "storage");
                 ApiError::internal()
             }

@@ -22,7 +22,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
-use super::{App, Asked, blocking, reply};
+use super::{App, RequestHead, blocking, reply};
 use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::progress::RequestOpen;
@@ -56,16 +56,16 @@ pub(super) struct Session {
 #[derive(Debug)]
 enum Content {
     /// Begun by a server before this one, or by one beside it, or not touched lately.
-    Asleep(Charge),
+    Closed(Charge),
     /// Being written.
-    Open(Growing),
+    Open(OpenUpload),
     /// Finished or thrown away.
     Gone,
 }
 
 /// Bytes and their place in the quotas.
 #[derive(Debug)]
-struct Growing {
+struct OpenUpload {
     upload: Box<dyn Upload>,
     charge: Charge,
 }
@@ -106,20 +106,20 @@ impl Session {
 
 type Writing = OwnedMutexGuard<Content>;
 
-/// Opens what is asleep; `None` when somebody else threw it away. Blocks.
+/// Opens an upload that is closed; `None` when somebody else deleted it. Blocks.
 fn open<'a>(
     store: &Store,
     session: &Session,
     content: &'a mut Content,
-) -> Result<Option<&'a mut Growing>, StoreError> {
-    if let Content::Asleep(charge) = content {
+) -> Result<Option<&'a mut OpenUpload>, StoreError> {
+    if let Content::Closed(charge) = content {
         let Some(upload) = store.resume_upload(&session.key)? else {
             *content = Content::Gone;
             return Ok(None);
         };
         let charge = std::mem::replace(charge, store.usage().charge(&session.key.name, 0));
         session.stored.store(upload.stored(), Ordering::Relaxed);
-        *content = Content::Open(Growing { upload, charge });
+        *content = Content::Open(OpenUpload { upload, charge });
     }
     match content {
         Content::Open(growing) => Ok(Some(growing)),
@@ -132,7 +132,7 @@ fn take(
     store: &Store,
     session: &Session,
     content: &mut Content,
-) -> Result<Option<Growing>, StoreError> {
+) -> Result<Option<OpenUpload>, StoreError> {
     open(store, session, content)?;
     match std::mem::replace(content, Content::Gone) {
         Content::Open(growing) => Ok(Some(growing)),
@@ -160,7 +160,7 @@ impl Uploads {
         let left = store.uploads()?.into_iter().map(|(key, stored, grown)| {
             let idle = now.duration_since(grown).unwrap_or_default();
             let charge = store.usage().charge(&key.name, stored);
-            (key.id.clone(), Session::new(key, Content::Asleep(charge), stored, idle))
+            (key.id.clone(), Session::new(key, Content::Closed(charge), stored, idle))
         });
         Ok(Uploads { sessions: Mutex::new(left.collect()), most })
     }
@@ -208,7 +208,7 @@ impl Uploads {
         for session in &old {
             // Whoever got hold of it meanwhile finds it gone, or keeps it until that request ends.
             let Ok(mut content) = session.content.try_lock() else { continue };
-            if let Err(error) = give_up(store, session, &mut content) {
+            if let Err(error) = abandon(store, session, &mut content) {
                 tracing::warn!(error = %error_chain(&error), "an expired upload stays until the next start");
             }
         }
@@ -238,12 +238,12 @@ impl Uploads {
             if !matches!(*content, Content::Open(_)) {
                 continue;
             }
-            let asleep = Content::Asleep(store.usage().charge(&session.key.name, 0));
-            if let Content::Open(Growing { upload, charge }) =
-                std::mem::replace(&mut *content, asleep)
+            let without_upload = Content::Closed(store.usage().charge(&session.key.name, 0));
+            if let Content::Open(OpenUpload { upload, charge }) =
+                std::mem::replace(&mut *content, without_upload)
             {
                 drop(upload);
-                *content = Content::Asleep(charge);
+                *content = Content::Closed(charge);
                 closed += 1;
             }
         }
@@ -286,7 +286,7 @@ pub(super) async fn find(
             if let Content::Open(growing) = &mut *writing
                 && !growing.upload.is_current()?
             {
-                *writing = Content::Asleep(store.usage().charge(&looked.key.name, 0));
+                *writing = Content::Closed(store.usage().charge(&looked.key.name, 0));
             }
             Ok(open(store, &looked, &mut writing)?.is_some())
         });
@@ -303,7 +303,7 @@ pub(super) async fn find(
             if let Some(upload) = store.resume_upload(&key)? {
                 let stored = upload.stored();
                 let charge = store.usage().charge(&key.name, stored);
-                let content = Content::Open(Growing { upload, charge });
+                let content = Content::Open(OpenUpload { upload, charge });
                 return Ok(Some(Session::new(key, content, stored, Duration::ZERO)));
             }
         }
@@ -315,19 +315,23 @@ pub(super) async fn find(
 }
 
 /// Throws it away, unless another server goes on with it.
-fn give_up(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
+fn abandon(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
     if let Content::Open(growing) = content
         && !growing.upload.is_current()?
     {
         *content = Content::Gone;
         return Ok(());
     }
-    throw_away(store, session, content)
+    discard_content(store, session, content)
 }
 
-fn throw_away(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
+fn discard_content(
+    store: &Store,
+    session: &Session,
+    content: &mut Content,
+) -> Result<(), StoreError> {
     match take(store, session, content)? {
-        Some(Growing { upload, .. }) => upload.abandon(),
+        Some(OpenUpload { upload, .. }) => upload.abandon(),
         None => Ok(()),
     }
 }
@@ -366,7 +370,7 @@ async fn begin(
     let session = blocking(app, move |store| {
         let charge = store.usage().charge(&key.name, 0);
         let upload = store.new_upload(&key)?;
-        Ok(Session::new(key, Content::Open(Growing { upload, charge }), 0, Duration::ZERO))
+        Ok(Session::new(key, Content::Open(OpenUpload { upload, charge }), 0, Duration::ZERO))
     })
     .await?;
     if let Err(full) = app.uploads.insert(&session) {
@@ -384,7 +388,7 @@ async fn discard(
 ) -> Result<(), ApiError> {
     app.uploads.remove(&session.key.id);
     let session = Arc::clone(session);
-    blocking(app, move |store| throw_away(store, &session, &mut writing)).await
+    blocking(app, move |store| discard_content(store, &session, &mut writing)).await
 }
 
 /// end-11: makes a blob of another repository visible, or opens a session as if not asked to.
@@ -403,7 +407,7 @@ pub(super) async fn mount(
 /// with it: what does not become a blob is thrown away.
 pub(super) async fn whole(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     name: RepositoryName,
     digest: Digest,
     body: Incoming,
@@ -431,27 +435,27 @@ pub(super) async fn whole(
 /// much that is (end-13) and goes on from there.
 pub(super) async fn append(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     session: Arc<Session>,
     body: Incoming,
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
     let writing = session.lock()?;
-    receive(app, asked, &session, writing, body, open, Then::Wait).await?;
+    receive(app, asked, &session, writing, body, open, AfterBody::KeepOpen).await?;
     Ok(progress(&session, StatusCode::ACCEPTED))
 }
 
 /// end-6: the last bytes, if any; then the blob is there, or the session is gone.
 pub(super) async fn finish(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     session: Arc<Session>,
     digest: Digest,
     body: Incoming,
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
     let writing = session.lock()?;
-    let mut writing = receive(app, asked, &session, writing, body, open, Then::Finish).await?;
+    let mut writing = receive(app, asked, &session, writing, body, open, AfterBody::Finish).await?;
     app.uploads.remove(&session.key.id);
     let (ending, wanted) = (Arc::clone(&session), digest.clone());
     let there = blocking(app, move |store| {
@@ -496,9 +500,9 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response<Body> {
 
 /// What follows a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
+enum AfterBody {
     /// Nobody knows when there is more.
-    Wait,
+    KeepOpen,
     /// All of it is there.
     Finish,
 }
@@ -506,12 +510,12 @@ enum Then {
 /// Writes a body to the end of the session.
 async fn receive(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     session: &Arc<Session>,
     mut writing: Writing,
     mut body: Incoming,
     open: &RequestOpen,
-    then: Then,
+    then: AfterBody,
 ) -> Result<Writing, ApiError> {
     if body.is_end_stream() {
         return Ok(writing);
@@ -547,7 +551,7 @@ async fn receive(
         }
         let over = total > most;
         if (waiting >= BATCH || ended) && !over {
-            let pause = ended && (broken || then == Then::Wait);
+            let pause = ended && (broken || then == AfterBody::KeepOpen);
             writing = write(app, session, writing, std::mem::take(&mut batch), pause).await?;
             waiting = 0;
         }
@@ -581,7 +585,7 @@ async fn write(
     let session = Arc::clone(session);
     let written = blocking(app, move |store| {
         let Some(growing) = open(store, &session, &mut writing)? else { return Ok(None) };
-        let Growing { upload, charge } = growing;
+        let OpenUpload { upload, charge } = growing;
         let written = batch.iter().try_for_each(|piece| {
             charge.grow(piece.len() as u64)?;
             upload.write(piece)
@@ -606,7 +610,7 @@ fn too_large(app: &App) -> ApiError {
 }
 
 /// Checks `Content-Range: <first>-<last>` against what is there; gives the announced length.
-fn expect_in_order(asked: &Asked, session: &Session) -> Result<Option<u64>, ApiError> {
+fn expect_in_order(asked: &RequestHead, session: &Session) -> Result<Option<u64>, ApiError> {
     let Some(value) = asked.headers.get(header::CONTENT_RANGE) else { return Ok(None) };
     let bad = || ApiError::bad(Code::BlobUploadInvalid, "Content-Range reads <first>-<last>");
     let range = value.to_str().ok().and_then(chunk).ok_or_else(bad)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::clients::{Clients, Place};
+use crate::clients::{Clients, ConnectionSlot};
 use crate::config::Limits;
 use crate::error::ServerError;
 use crate::handle::App;
@@ -39,23 +39,23 @@ pub(super) fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), S
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A newcomer that has a place.
-pub(super) struct Seated {
+pub(super) struct Admitted {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
-    pub(super) client: Place,
+    pub(super) client: ConnectionSlot,
     pub(super) place: OwnedSemaphorePermit,
 }
 
 /// The next connection that gets a place; `None` for one that is refused. One newcomer waits here,
 /// others in the kernel's queue, not in our memory. Nothing is lost when this is dropped and called
 /// again with the same `newcomer`.
-pub(super) async fn seat(
+pub(super) async fn admit(
     listener: &TcpListener,
-    newcomer: &mut Option<(TcpStream, SocketAddr, Place)>,
+    newcomer: &mut Option<(TcpStream, SocketAddr, ConnectionSlot)>,
     clients: &Arc<Clients>,
     connections: &Arc<Semaphore>,
     app: &App,
-) -> io::Result<Option<Seated>> {
+) -> io::Result<Option<Admitted>> {
     if newcomer.is_none() {
         let (stream, peer) = listener.accept().await?;
         let Some(client) = clients.connect(peer.ip()) else {
@@ -76,8 +76,8 @@ pub(super) async fn seat(
             break place.map_err(io::Error::other)?;
         }
     };
-    let seated = newcomer.take();
-    Ok(seated.map(|(stream, peer, client)| Seated { stream, peer, client, place }))
+    let admitted = newcomer.take();
+    Ok(admitted.map(|(stream, peer, client)| Admitted { stream, peer, client, place }))
 }
 
 /// Whether a new connection is one of a crowd, and gets less of what costs memory for as long as

@@ -117,7 +117,7 @@ async fn renew_timestamps(app: Arc<App>) {
         match tokio::task::spawn_blocking(move || refresher.turn(&store, unix_now())).await {
             Ok(signs) => {
                 let signs = vec![signs];
-                refresh::tell(&app.signs(), &signs);
+                refresh::log_changes(&app.signs(), &signs);
                 app.metrics.signs(&signs);
                 *app.signs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signs);
             }
@@ -135,11 +135,11 @@ async fn watch_timestamps(app: Arc<App>) {
         let looking = Arc::clone(&app);
         let look = move || {
             let App { store, tuf, anchor, alarm_before, .. } = &*looking;
-            alarm::look(store, tuf, anchor.as_ref(), unix_now(), *alarm_before)
+            alarm::freshness(store, tuf, anchor.as_ref(), unix_now(), *alarm_before)
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok(found)) => {
-                alarm::tell(&app.fresh(), &found);
+                alarm::log_changes(&app.fresh(), &found);
                 app.metrics.fresh(&found);
                 *app.fresh.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
             }

@@ -22,10 +22,10 @@ use super::accept::UNSENT;
 use super::linger::Lingering;
 use crate::body::Body;
 use crate::budget;
-use crate::clients::Place;
+use crate::clients::ConnectionSlot;
 use crate::handle::{App, RouteWord, handle};
 use crate::memory;
-use crate::progress::{Counted, Progress, Verdict};
+use crate::progress::{CountedStream, Progress, Verdict};
 use crate::tls;
 
 /// 32 KiB: what a connection holds of what it reads, and what it has to have sent before it takes
@@ -41,7 +41,7 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) crowded: bool,
-    pub(super) client: Arc<Place>,
+    pub(super) client: Arc<ConnectionSlot>,
     pub(super) _place: OwnedSemaphorePermit,
 }
 
@@ -61,8 +61,8 @@ impl Connection {
             tracing::debug!(%error, "bound what is not sent");
         }
         let progress = Progress::new(Arc::clone(&self.app.metrics), self.app.budget.share());
-        self.client.seated(&progress);
-        let stream = Counted { inner: stream, progress: Arc::clone(&progress) };
+        self.client.serves(&progress);
+        let stream = CountedStream { inner: stream, progress: Arc::clone(&progress) };
         let stream = Lingering::new(stream, &progress);
         let Some(tls) = tls else {
             return Box::pin(self.http1(stream, &progress)).await;
@@ -207,7 +207,7 @@ async fn answer(
     app: &Arc<App>,
     progress: &Arc<Progress>,
     peer: SocketAddr,
-    client: &Place,
+    client: &ConnectionSlot,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, io::Error> {
     let begun = Instant::now();

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use self::accept::{Seated, crowded, listen, seat};
+use self::accept::{Admitted, admit, crowded, listen};
 use self::connection::Connection;
 pub use self::running::{Running, start, threads};
 use crate::anchor::Anchor;
@@ -37,7 +37,7 @@ use crate::config::Config;
 use crate::error::ServerError;
 use crate::handle::App;
 use crate::handle::uploads::Uploads;
-use crate::memory::{self, Tide};
+use crate::memory::{self, CrowdWatch};
 use crate::metrics::Metrics;
 use crate::refresh::Refresher;
 use crate::store::Store;
@@ -196,11 +196,12 @@ impl Server {
         let mut stop = pin!(stop);
         let mut sweep = tokio::time::interval(chores::sweep_every(&app.limits));
         let clients = Clients::new(&app.limits);
-        let (mut tide, mut look) = (Tide::default(), tokio::time::interval(memory::LOOK));
+        let (mut crowd, mut look) =
+            (CrowdWatch::default(), tokio::time::interval(memory::CHECK_INTERVAL));
         let mut newcomer = None;
         let mut chores = chores::start(&app, metrics.map(|(listener, _)| listener));
         loop {
-            let next = seat(&listener, &mut newcomer, &clients, &connections, &app);
+            let next = admit(&listener, &mut newcomer, &clients, &connections, &app);
             tokio::select! {
                 () = &mut stop => break,
                 _ = sweep.tick() => {
@@ -209,15 +210,15 @@ impl Server {
                 }
                 _ = look.tick() => {
                     let free = connections.available_permits();
-                    if tide.ebbs(app.limits.connections.saturating_sub(free)) {
+                    if crowd.has_gone(app.limits.connections.saturating_sub(free)) {
                         tokio::task::spawn_blocking(memory::give_back);
                     }
                 }
-                seated = next => match seated {
-                    Ok(Some(seated)) => {
+                admitted = next => match admitted {
+                    Ok(Some(admitted)) => {
                         app.metrics.connections.inc();
                         let crowded = crowded(&app.limits, connections.available_permits());
-                        let Seated { stream, peer, client, place } = seated;
+                        let Admitted { stream, peer, client, place } = admitted;
                         let connection = Connection {
                             app: Arc::clone(&app),
                             peer,

@@ -21,7 +21,7 @@ use formats::digest::{Algorithm, Digest};
 use formats::oci::{Descriptor, Index, RepositoryName};
 
 use super::StoreError;
-use super::held::Stamp;
+use super::cache::BlobStamp;
 use crate::route::SessionId;
 
 /// References of `index.json` and what they stand for.
@@ -46,7 +46,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// All blobs.
-    fn blobs(&self) -> Result<Vec<Stored>, StoreError>;
+    fn blobs(&self) -> Result<Vec<StoredBlob>, StoreError>;
 
     /// Removes a blob, for ever. Who has it open can read on.
     fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError>;
@@ -58,7 +58,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn add_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError>;
@@ -67,7 +67,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn remove_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
     ) -> Result<bool, StoreError>;
 
@@ -97,7 +97,7 @@ pub trait SharedBackend: Backend {
     fn find_links(
         &self,
         name: &RepositoryName,
-        wanted: &[(Kind, Digest)],
+        wanted: &[(LinkKind, Digest)],
     ) -> Result<Vec<Option<Link>>, StoreError>;
 
     /// The links to manifests of one repository as they stand now.
@@ -127,7 +127,7 @@ pub trait Blob: fmt::Debug + Send + Sync {
     fn modified(&self) -> Result<SystemTime, StoreError>;
 
     /// Tells these bytes from others that had the same name.
-    fn stamp(&self) -> Result<Stamp, StoreError>;
+    fn stamp(&self) -> Result<BlobStamp, StoreError>;
 
     /// The bytes from `from` to `to`, which lie inside it, in order. They are **not** verified.
     fn read(&self, from: u64, to: u64) -> Result<Box<dyn Pieces>, StoreError>;
@@ -175,7 +175,7 @@ pub struct UploadKey {
 
 /// The kind of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum LinkKind {
     /// A repository shows a blob.
     Blob,
     /// A repository shows a manifest.
@@ -188,7 +188,7 @@ pub struct Link {
     /// The repository.
     pub name: RepositoryName,
     /// What it shows.
-    pub kind: Kind,
+    pub kind: LinkKind,
     /// Which.
     pub digest: Digest,
     /// The media type a manifest was pushed as; empty for a blob.
@@ -199,7 +199,7 @@ pub struct Link {
 
 /// One blob of the storage.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredBlob {
     /// Its name.
     pub digest: Digest,
     /// Bytes.

@@ -21,8 +21,8 @@ use storage::host::{Host, System};
 use storage::layout::{Blob as LayoutBlob, Layout as _, LayoutDir, LayoutError};
 use storage::tree::{Tree, TreeFile};
 
-use super::backend::{Backend, Blob, Kind, Link, Pieces, Refs, Stored, Upload, UploadKey};
-use super::held::Stamp;
+use super::backend::{Backend, Blob, Link, LinkKind, Pieces, Refs, StoredBlob, Upload, UploadKey};
+use super::cache::BlobStamp;
 use super::{StoreError, links};
 use crate::error::ServerError;
 
@@ -143,13 +143,13 @@ impl Backend for Local {
         Ok(())
     }
 
-    fn blobs(&self) -> Result<Vec<Stored>, StoreError> {
+    fn blobs(&self) -> Result<Vec<StoredBlob>, StoreError> {
         let mut all = Vec::new();
         for digest in self.layout.blobs()? {
             // Links and pipes are foreign; nothing of ours is behind them.
             let Ok(Some(blob)) = self.layout.open_blob(&digest) else { continue };
             let modified = Blob::modified(&blob)?;
-            all.push(Stored { len: blob.len(), digest, modified });
+            all.push(StoredBlob { len: blob.len(), digest, modified });
         }
         Ok(all)
     }
@@ -169,7 +169,7 @@ impl Backend for Local {
     fn add_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
@@ -179,7 +179,7 @@ impl Backend for Local {
     fn remove_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         Ok(links::remove(self.writable()?, name, kind, digest)?)
@@ -218,8 +218,8 @@ impl Blob for LayoutBlob {
         self.file().0.stamp().map(|stamp| stamp.modified()).map_err(StoreError::Blob)
     }
 
-    fn stamp(&self) -> Result<Stamp, StoreError> {
-        self.file().0.stamp().map(Stamp::File).map_err(StoreError::Blob)
+    fn stamp(&self) -> Result<BlobStamp, StoreError> {
+        self.file().0.stamp().map(BlobStamp::File).map_err(StoreError::Blob)
     }
 
     fn read(&self, from: u64, to: u64) -> Result<Box<dyn Pieces>, StoreError> {

@@ -19,10 +19,10 @@
 
 pub mod backend;
 pub mod bucket;
+pub mod cache;
 pub mod catalog;
 pub mod facts;
 pub mod gc;
-pub mod held;
 mod links;
 pub mod local;
 pub mod quota;
@@ -42,11 +42,11 @@ use storage::FileError;
 use storage::host::{Host, System};
 use storage::layout::LayoutError;
 
-use self::backend::{Backend, Blob, Kind};
-use self::bucket::place::S3;
-use self::catalog::{Linked, Repository, Visible};
+use self::backend::{Backend, Blob, LinkKind};
+use self::bucket::s3::S3;
+use self::cache::{DocumentCache, VerifiedBlobs};
+use self::catalog::{Repository, RepositoryLinks, Visible};
 use self::facts::{Facts, FactsError};
-use self::held::{SmallBlobs, Verified};
 use self::local::Local;
 use self::quota::{Quota, Usage};
 pub(crate) use self::shared::RELIST;
@@ -84,7 +84,7 @@ pub enum StoreError {
     Needed(Digest),
     /// A tag that the client may not move.
     #[error("{0} is there already, and this token may only add")]
-    TagIsThere(String),
+    TagExists(String),
     /// There is no room left by the operator's rule.
     #[error("{of} may use {quota} bytes, and they are used up; delete something first")]
     Quota {
@@ -100,7 +100,7 @@ pub enum StoreError {
     #[error(
         "{0} is damaged, so nobody knows what it needs: nothing is thrown away. Push it again, or delete its tag"
     )]
-    Unknowable(Digest),
+    UnreadableReferences(Digest),
     /// The object store did not do what was asked.
     #[error("{doing} {key} in the bucket")]
     Bucket {
@@ -114,7 +114,7 @@ pub enum StoreError {
     },
     /// Another server was faster.
     #[error("{0}")]
-    Elsewhere(&'static str),
+    Conflict(&'static str),
     /// The server was started read-only.
     #[error("this server is read-only")]
     ReadOnly,
@@ -127,9 +127,9 @@ pub struct Store {
     read_only: bool,
     catalog: RwLock<Catalog>,
     /// Taken by whoever changes something; holds what the catalog is made of.
-    state: Mutex<State>,
-    verified: Verified,
-    small: SmallBlobs,
+    state: Mutex<WriterState>,
+    verified: VerifiedBlobs,
+    small: DocumentCache,
     usage: Arc<Usage>,
 }
 
@@ -140,8 +140,8 @@ struct Catalog {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    links: BTreeMap<RepositoryName, Linked>,
+struct WriterState {
+    links: BTreeMap<RepositoryName, RepositoryLinks>,
     /// Manifests read so far; their bytes had their digest.
     facts: HashMap<Digest, Arc<Facts>>,
     /// Blobs about to be linked: not garbage yet.
@@ -152,7 +152,7 @@ struct State {
 const PIECE: usize = 128 << 10;
 
 /// What is behind a digest.
-enum Read {
+enum ReadOutcome {
     Bytes(Vec<u8>),
     Missing,
     /// Other bytes than the digest says, or more than were asked for.
@@ -197,7 +197,7 @@ impl Store {
         read_only: bool,
         quota: Quota,
     ) -> Result<Self, StoreError> {
-        let mut state = State::default();
+        let mut state = WriterState::default();
         for link in backend.links()? {
             state.link(&link.name, link.kind, &link.digest, &link.media_type);
         }
@@ -212,8 +212,8 @@ impl Store {
             read_only,
             catalog: RwLock::new(catalog),
             state: Mutex::new(state),
-            verified: Verified::default(),
-            small: SmallBlobs::default(),
+            verified: VerifiedBlobs::default(),
+            small: DocumentCache::default(),
             usage: Arc::new(usage),
         };
         let mut state = store.state();
@@ -321,7 +321,7 @@ impl Store {
         if let Some(bytes) = self.small.find(digest) {
             return Ok(Some(bytes));
         }
-        let Read::Bytes(bytes) = self.read(digest, MANIFEST_LIMIT)? else { return Ok(None) };
+        let ReadOutcome::Bytes(bytes) = self.read(digest, MANIFEST_LIMIT)? else { return Ok(None) };
         let bytes = Bytes::from(bytes);
         self.small.keep(digest.clone(), &bytes);
         Ok(Some(bytes))
@@ -331,17 +331,17 @@ impl Store {
     /// longer. Keeps nothing in memory.
     pub(crate) fn bytes(&self, digest: &Digest, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(match self.read(digest, max)? {
-            Read::Bytes(bytes) => Some(bytes),
-            Read::Missing | Read::Damaged => None,
+            ReadOutcome::Bytes(bytes) => Some(bytes),
+            ReadOutcome::Missing | ReadOutcome::Damaged => None,
         })
     }
 
     /// A whole blob of at most `max` bytes, verified.
-    fn read(&self, digest: &Digest, max: u64) -> Result<Read, StoreError> {
-        let Some(blob) = self.backend.open_blob(digest)? else { return Ok(Read::Missing) };
+    fn read(&self, digest: &Digest, max: u64) -> Result<ReadOutcome, StoreError> {
+        let Some(blob) = self.backend.open_blob(digest)? else { return Ok(ReadOutcome::Missing) };
         let told = |error: &dyn std::error::Error| {
             tracing::error!(error = %error_chain(error), "not served");
-            Ok(Read::Damaged)
+            Ok(ReadOutcome::Damaged)
         };
         if blob.len() > max {
             let (digest, len) = (digest.clone(), blob.len());
@@ -366,7 +366,7 @@ impl Store {
         let mut hasher = digest.algorithm().hasher();
         hasher.update(&bytes);
         match hasher.finish() {
-            found if found == *digest => Ok(Read::Bytes(bytes)),
+            found if found == *digest => Ok(ReadOutcome::Bytes(bytes)),
             found => told(&LayoutError::BlobDigest { named: digest.clone(), found }),
         }
     }
@@ -403,7 +403,7 @@ impl Store {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, WriterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -413,9 +413,9 @@ impl Store {
 
     /// Makes the catalog anew from `index.json` as it stands now and from the links. Manifests
     /// that were read before are not read again.
-    fn rebuild(&self, state: &mut State) -> Result<(), StoreError> {
+    fn rebuild(&self, state: &mut WriterState) -> Result<(), StoreError> {
         let index = self.backend.index()?;
-        let State { links, facts, .. } = state;
+        let WriterState { links, facts, .. } = state;
         let repositories = catalog::repositories(&index, links, |digest| {
             if let Some(known) = facts.get(digest) {
                 return Some(Arc::clone(known));
@@ -449,10 +449,10 @@ impl Store {
 
     fn facts(&self, digest: &Digest) -> Option<Facts> {
         match self.read(digest, MANIFEST_LIMIT) {
-            Ok(Read::Bytes(bytes)) => Facts::parse(&bytes)
+            Ok(ReadOutcome::Bytes(bytes)) => Facts::parse(&bytes)
                 .inspect_err(|error| tracing::warn!(%digest, %error, "not shown: not a manifest"))
                 .ok(),
-            Ok(Read::Missing | Read::Damaged) => {
+            Ok(ReadOutcome::Missing | ReadOutcome::Damaged) => {
                 tracing::warn!(%digest, "manifest not shown: missing or damaged");
                 None
             }
@@ -464,30 +464,30 @@ impl Store {
     }
 }
 
-impl State {
-    fn link(&mut self, name: &RepositoryName, kind: Kind, digest: &Digest, media_type: &str) {
+impl WriterState {
+    fn link(&mut self, name: &RepositoryName, kind: LinkKind, digest: &Digest, media_type: &str) {
         let linked = self.links.entry(name.clone()).or_default();
         match kind {
-            Kind::Blob => {
+            LinkKind::Blob => {
                 linked.blobs.insert(digest.clone());
             }
-            Kind::Manifest => {
+            LinkKind::Manifest => {
                 linked.manifests.insert(digest.clone(), media_type.to_owned());
             }
         }
     }
 
-    fn unlink(&mut self, name: &RepositoryName, kind: Kind, digest: &Digest) {
+    fn unlink(&mut self, name: &RepositoryName, kind: LinkKind, digest: &Digest) {
         let Some(linked) = self.links.get_mut(name) else { return };
         match kind {
-            Kind::Blob => {
+            LinkKind::Blob => {
                 linked.blobs.remove(digest);
             }
-            Kind::Manifest => {
+            LinkKind::Manifest => {
                 linked.manifests.remove(digest);
             }
         }
-        if *linked == Linked::default() {
+        if *linked == RepositoryLinks::default() {
             self.links.remove(name);
         }
     }

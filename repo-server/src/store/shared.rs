@@ -16,9 +16,9 @@ use std::time::{Duration, SystemTime};
 use formats::digest::Digest;
 use formats::oci::RepositoryName;
 
-use super::backend::{Kind, Link, SharedBackend};
+use super::backend::{Link, LinkKind, SharedBackend};
 use super::facts::Facts;
-use super::{State, Store, StoreError};
+use super::{Store, StoreError, WriterState};
 use crate::route::Reference;
 
 /// How often everything is listed anew.
@@ -56,7 +56,7 @@ impl Store {
     }
 
     /// Reads the manifests of all links, several at once: a start would take minutes otherwise.
-    pub(super) fn read_ahead(&self, state: &mut State) -> Result<(), StoreError> {
+    pub(super) fn read_ahead(&self, state: &mut WriterState) -> Result<(), StoreError> {
         if !self.is_shared() {
             return Ok(());
         }
@@ -106,7 +106,7 @@ impl Store {
                 Ok(true)
             }
             Reference::Digest(digest) => {
-                let found = shared.find_links(name, &[(Kind::Manifest, digest.clone())])?;
+                let found = shared.find_links(name, &[(LinkKind::Manifest, digest.clone())])?;
                 let links: Vec<Link> = found.into_iter().flatten().collect();
                 self.learn(&mut self.state(), &links)
             }
@@ -128,16 +128,16 @@ impl Store {
     /// The same, by whoever changes something.
     pub(super) fn learn_of_blobs(
         &self,
-        state: &mut State,
+        state: &mut WriterState,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         let Some(shared) = self.backend.shared() else { return Ok(false) };
-        let found = shared.find_links(name, &[(Kind::Blob, digest.clone())])?;
+        let found = shared.find_links(name, &[(LinkKind::Blob, digest.clone())])?;
         if found.iter().all(Option::is_none) {
             return Ok(false);
         }
-        state.link(name, Kind::Blob, digest, "");
+        state.link(name, LinkKind::Blob, digest, "");
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         catalog.repositories.entry(name.clone()).or_default().blobs.insert(digest.clone());
         Ok(true)
@@ -150,7 +150,7 @@ impl Store {
         self.learn(&mut self.state(), &links).map(drop)
     }
 
-    fn learn(&self, state: &mut State, links: &[Link]) -> Result<bool, StoreError> {
+    fn learn(&self, state: &mut WriterState, links: &[Link]) -> Result<bool, StoreError> {
         let mut news = false;
         for Link { name, kind, digest, media_type, .. } in links {
             let known = state.links.get(name).and_then(|linked| linked.manifests.get(digest));
@@ -170,12 +170,12 @@ impl Store {
     pub(super) fn missing_now(
         &self,
         shared: &dyn SharedBackend,
-        state: &mut State,
+        state: &mut WriterState,
         name: &RepositoryName,
         facts: &Facts,
     ) -> Result<Option<Digest>, StoreError> {
-        let blobs = facts.blobs.iter().map(|digest| (Kind::Blob, digest.clone()));
-        let manifests = facts.manifests.iter().map(|(it, _)| (Kind::Manifest, it.clone()));
+        let blobs = facts.blobs.iter().map(|digest| (LinkKind::Blob, digest.clone()));
+        let manifests = facts.manifests.iter().map(|(it, _)| (LinkKind::Manifest, it.clone()));
         let wanted: Vec<_> = blobs.chain(manifests).collect();
         let found = shared.find_links(name, &wanted)?;
         for ((kind, digest), link) in wanted.into_iter().zip(found) {
@@ -185,8 +185,8 @@ impl Store {
             };
             let media_type = match (&link, kind) {
                 (Some(link), _) => link.media_type.clone(),
-                (None, Kind::Blob) => String::new(),
-                (None, Kind::Manifest) => {
+                (None, LinkKind::Blob) => String::new(),
+                (None, LinkKind::Manifest) => {
                     let named = facts.manifests.iter().find(|(it, _)| *it == digest);
                     named.map(|(_, media_type)| media_type.clone()).unwrap_or_default()
                 }
@@ -194,8 +194,8 @@ impl Store {
             if link.is_none() {
                 // Shown without a link of its own: a manifest that is shown names it.
                 let shown = self.with(name, |it| match kind {
-                    Kind::Blob => it.blobs.contains(&digest),
-                    Kind::Manifest => it.manifests.contains_key(&digest),
+                    LinkKind::Blob => it.blobs.contains(&digest),
+                    LinkKind::Manifest => it.manifests.contains_key(&digest),
                 });
                 if shown != Some(true) || self.backend.open_blob(&digest)?.is_none() {
                     return Ok(Some(digest));

@@ -26,7 +26,7 @@ use repo_server::route::{Reference, SessionId};
 use repo_server::store::Store;
 use repo_server::store::backend::UploadKey;
 use repo_server::store::quota::Quota;
-use repo_server::store::write::Target;
+use repo_server::store::write::ManifestDestination;
 use signer::commands::{Answer, ComponentInput, Delivery, InitRequest, PublishRequest, Signing};
 use signer::key::{KeyStore, example};
 use signer::plan::{Expiry, Rollout};
@@ -428,7 +428,7 @@ fn push_manifest(store: &Store, to: &str, tags: &[&str], bytes: &[u8]) -> Result
         None => Reference::Digest(digest.clone()),
     };
     let tags = tags.iter().skip(1).map(tag).collect();
-    let to = Target { name: name(to), reference, tags, tagging: Tagging::Move };
+    let to = ManifestDestination { name: name(to), reference, tags, tagging: Tagging::Move };
     let put = store.put_manifest(&to, None, &Bytes::copy_from_slice(bytes));
     put.map_err(|error| error_chain(&error))?;
     Ok(digest)

@@ -16,7 +16,7 @@ use storage::layout::LayoutError;
 use super::{Client, failed};
 use crate::store::StoreError;
 use crate::store::backend::{Blob, Pieces};
-use crate::store::held::Stamp;
+use crate::store::cache::BlobStamp;
 
 /// A blob of which the length and the tag are known.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ impl Blob for BucketBlob {
         Ok(self.meta.last_modified.into())
     }
 
-    fn stamp(&self) -> Result<Stamp, StoreError> {
+    fn stamp(&self) -> Result<BlobStamp, StoreError> {
         // A store that gives no tags: length and time are what there is to tell states apart by.
         let tag = self.meta.e_tag.clone();
         let time = self.meta.last_modified;
-        Ok(Stamp::Object(tag.unwrap_or_else(|| format!("{time} {}", self.meta.size))))
+        Ok(BlobStamp::Object(tag.unwrap_or_else(|| format!("{time} {}", self.meta.size))))
     }
 
     fn read(&self, from: u64, to: u64) -> Result<Box<dyn Pieces>, StoreError> {

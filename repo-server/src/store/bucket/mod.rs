@@ -5,7 +5,7 @@
 //! | `keys` | names of objects (pure) |
 //! | `blob` | blobs being read |
 //! | `peers` | what the servers on one bucket ask it about each other |
-//! | [`place`] | which bucket, and the credentials for it |
+//! | [`s3`] | which bucket, and the credentials for it |
 //! | `upload` | blobs on their way in, part by part |
 //!
 //! The layout is that of the directory ([`super::local`]), so a bucket that is copied to a disk can
@@ -20,7 +20,7 @@
 mod blob;
 mod keys;
 mod peers;
-pub mod place;
+pub mod s3;
 mod upload;
 
 use std::fmt;
@@ -42,10 +42,12 @@ use storage::layout::{INDEX_LIMIT, LayoutError, reference_of};
 use tokio::runtime::Runtime;
 
 use self::blob::BucketBlob;
-use self::keys::{Keys, Named};
+use self::keys::{ObjectKeys, ParsedKey};
 use self::upload::BucketUpload;
 use super::StoreError;
-use super::backend::{Backend, Blob, Kind, Link, Refs, SharedBackend, Stored, Upload, UploadKey};
+use super::backend::{
+    Backend, Blob, Link, LinkKind, Refs, SharedBackend, StoredBlob, Upload, UploadKey,
+};
 
 /// How long `index.json` is believed without asking again. Tags that other servers move are seen
 /// this much later; a tag that is not there is always asked for.
@@ -62,7 +64,7 @@ impl<T: ObjectStore + MultipartStore> Objects for T {}
 /// The object store, for a bucket, its blobs being read and its uploads.
 struct Client {
     objects: Box<dyn Objects>,
-    keys: Keys,
+    keys: ObjectKeys,
     /// Present until it is dropped.
     runtime: Option<Runtime>,
     /// Parts on their way at once: they are held in memory.
@@ -182,7 +184,7 @@ impl Bucket {
             .build()
             .map_err(StoreError::Blob)?;
         let parts = Arc::new(tokio::sync::Semaphore::new(upload::PARTS_AT_ONCE));
-        let keys = Keys::new(prefix);
+        let keys = ObjectKeys::new(prefix);
         let client = Arc::new(Client { objects, keys, runtime: Some(runtime), parts });
         let bucket = Bucket { client, read_only, index: Mutex::new(None) };
         if !read_only {
@@ -256,7 +258,7 @@ impl Bucket {
         let mut links = Vec::new();
         for meta in self.client.list(prefix)? {
             let modified = SystemTime::from(meta.last_modified);
-            if let Some(Named::Link { name, kind, digest, media_type }) =
+            if let Some(ParsedKey::Link { name, kind, digest, media_type }) =
                 self.client.keys.read(&meta.location)
             {
                 links.push(Link { name, kind, digest, media_type, modified });
@@ -337,7 +339,7 @@ impl Backend for Bucket {
                 Err(error) => return Err(failed("write", &path)(error)),
             }
         }
-        Err(StoreError::Elsewhere("others move tags all the time; try again"))
+        Err(StoreError::Conflict("others move tags all the time; try again"))
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<Option<Arc<dyn Blob>>, StoreError> {
@@ -352,13 +354,13 @@ impl Backend for Bucket {
         client.put(&client.keys.blob(digest), Bytes::copy_from_slice(bytes))
     }
 
-    fn blobs(&self) -> Result<Vec<Stored>, StoreError> {
+    fn blobs(&self) -> Result<Vec<StoredBlob>, StoreError> {
         let listed = self.client.list(&self.client.keys.blobs())?;
         let stored = listed.into_iter().filter_map(|meta| {
-            let Some(Named::Blob(digest)) = self.client.keys.read(&meta.location) else {
+            let Some(ParsedKey::Blob(digest)) = self.client.keys.read(&meta.location) else {
                 return None;
             };
-            Some(Stored { digest, len: meta.size, modified: meta.last_modified.into() })
+            Some(StoredBlob { digest, len: meta.size, modified: meta.last_modified.into() })
         });
         Ok(stored.collect())
     }
@@ -375,14 +377,14 @@ impl Backend for Bucket {
     fn add_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
         let client = self.writable()?;
         let path = client.keys.link(name, kind, digest, media_type);
         client.put(&path, Bytes::new())?;
-        if kind == Kind::Manifest {
+        if kind == LinkKind::Manifest {
             for other in client.list(&client.keys.manifest(name, digest))? {
                 if other.location != path {
                     client.remove(&other.location)?;
@@ -395,15 +397,15 @@ impl Backend for Bucket {
     fn remove_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         let client = self.writable()?;
         let there = match kind {
-            Kind::Blob => {
+            LinkKind::Blob => {
                 client.head(&client.keys.link(name, kind, digest, ""))?.into_iter().collect()
             }
-            Kind::Manifest => client.list(&client.keys.manifest(name, digest))?,
+            LinkKind::Manifest => client.list(&client.keys.manifest(name, digest))?,
         };
         for link in &there {
             client.remove(&link.location)?;
@@ -425,7 +427,7 @@ impl Backend for Bucket {
     fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError> {
         let mut uploads = Vec::new();
         for meta in self.client.list(&self.client.keys.repositories())? {
-            if let Some(Named::Upload(key)) = self.client.keys.read(&meta.location) {
+            if let Some(ParsedKey::Upload(key)) = self.client.keys.read(&meta.location) {
                 // How much there is, whoever goes on with it finds out.
                 uploads.push((key, 0, meta.last_modified.into()));
             }

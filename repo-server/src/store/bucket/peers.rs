@@ -10,10 +10,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use object_store::{Error, ObjectStoreExt as _};
 
-use super::keys::Named;
+use super::keys::ParsedKey;
 use super::{Bucket, FRESH, failed, missing_is_none};
 use crate::store::StoreError;
-use crate::store::backend::{Kind, Link, SharedBackend};
+use crate::store::backend::{Link, LinkKind, SharedBackend};
 
 /// Names looked up at once.
 const AT_ONCE: usize = 16;
@@ -31,15 +31,15 @@ impl SharedBackend for Bucket {
     fn find_links(
         &self,
         name: &RepositoryName,
-        wanted: &[(Kind, Digest)],
+        wanted: &[(LinkKind, Digest)],
     ) -> Result<Vec<Option<Link>>, StoreError> {
-        let one = |(kind, digest): (Kind, Digest)| async move {
+        let one = |(kind, digest): (LinkKind, Digest)| async move {
             let keys = &self.client.keys;
             let path = keys.link(name, kind, &digest, "");
             let meta = match kind {
-                Kind::Blob => missing_is_none(self.client.objects.head(&path).await)
+                LinkKind::Blob => missing_is_none(self.client.objects.head(&path).await)
                     .map_err(failed("look for", &path))?,
-                Kind::Manifest => {
+                LinkKind::Manifest => {
                     let prefix = keys.manifest(name, &digest);
                     let listed = self.client.objects.list(Some(&prefix)).collect::<Vec<_>>().await;
                     let listed: Result<Vec<_>, Error> = listed.into_iter().collect();
@@ -48,7 +48,7 @@ impl SharedBackend for Bucket {
                 }
             };
             Ok(meta.and_then(|meta| match keys.read(&meta.location) {
-                Some(Named::Link { name, kind, digest, media_type }) => {
+                Some(ParsedKey::Link { name, kind, digest, media_type }) => {
                     let modified = meta.last_modified.into();
                     Some(Link { name, kind, digest, media_type, modified })
                 }
@@ -67,7 +67,7 @@ impl SharedBackend for Bucket {
     fn condemned(&self) -> Result<Vec<(Digest, SystemTime)>, StoreError> {
         let listed = self.client.list(&self.client.keys.condemned_all())?;
         let condemned = listed.into_iter().filter_map(|meta| {
-            let Some(Named::Condemned(digest)) = self.client.keys.read(&meta.location) else {
+            let Some(ParsedKey::Condemned(digest)) = self.client.keys.read(&meta.location) else {
                 return None;
             };
             Some((digest, meta.last_modified.into()))

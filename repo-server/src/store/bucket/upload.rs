@@ -106,7 +106,7 @@ impl BucketUpload {
     pub(super) fn resume(client: Arc<Client>, key: UploadKey) -> Result<Option<Self>, StoreError> {
         let path = client.keys.upload_state(&key);
         let Some(fetched) = client.get(&path, GetOptions::default())? else { return Ok(None) };
-        let damaged = || StoreError::Elsewhere("the state of this upload is damaged; begin anew");
+        let damaged = || StoreError::Conflict("the state of this upload is damaged; begin anew");
         if fetched.meta.size > STATE_LIMIT {
             return Err(damaged());
         }
@@ -203,7 +203,7 @@ impl BucketUpload {
                 Ok(())
             }
             Err(error) if is_conflict(&error) => {
-                Err(StoreError::Elsewhere("another server writes to this upload"))
+                Err(StoreError::Conflict("another server writes to this upload"))
             }
             Err(error) => Err(failed("write", &path)(error)),
         }

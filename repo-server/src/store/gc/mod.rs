@@ -37,9 +37,9 @@ use formats::digest::Digest;
 use formats::oci::{MANIFEST_LIMIT, RepositoryName};
 
 use self::plan::{Age, Inventory, Keep, Mark, Plan, Question};
-use super::backend::{Kind, Link, Refs, Stored};
+use super::backend::{Link, LinkKind, Refs, StoredBlob};
 use super::facts::Facts;
-use super::{Read, State, Store, StoreError};
+use super::{ReadOutcome, Store, StoreError, WriterState};
 
 /// 5 MiB: what nodes take for targets metadata; other clients take less.
 const METADATA_LIMIT: u64 = 5 << 20;
@@ -157,7 +157,7 @@ impl Store {
 
     /// All blobs, and links as they are now. Writers do not wait for it: what is pushed meanwhile is
     /// not among them, or young when it is looked at again.
-    fn listed(&self) -> Result<Vec<Stored>, StoreError> {
+    fn listed(&self) -> Result<Vec<StoredBlob>, StoreError> {
         self.relist()?;
         self.backend.blobs()
     }
@@ -165,9 +165,9 @@ impl Store {
     /// The references as they stand, and what is to be done.
     fn plan(
         &self,
-        state: &mut State,
+        state: &mut WriterState,
         clock: Clock,
-        blobs: Vec<Stored>,
+        blobs: Vec<StoredBlob>,
     ) -> Result<(Refs, Plan), StoreError> {
         let links = self.backend.links()?;
         self.rebuild(state)?;
@@ -202,17 +202,17 @@ impl Store {
         Ok((refs, mark.plan()))
     }
 
-    /// Linked manifests by what they are attached to.
+    /// RepositoryLinks manifests by what they are attached to.
     fn attached(
         &self,
-        state: &State,
+        state: &WriterState,
         links: &[Link],
     ) -> Result<BTreeMap<Digest, Vec<Digest>>, StoreError> {
         let mut attached: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-        for link in links.iter().filter(|link| link.kind == Kind::Manifest) {
+        for link in links.iter().filter(|link| link.kind == LinkKind::Manifest) {
             let facts = match self.references(state, &link.digest) {
                 // Damaged, it is attached to nothing; if it is needed, that is found out later.
-                Err(StoreError::Unknowable(_)) => None,
+                Err(StoreError::UnreadableReferences(_)) => None,
                 // The medium did not say: what it is attached to may be needed.
                 facts => facts?,
             };
@@ -224,7 +224,11 @@ impl Store {
     }
 
     /// What a manifest refers to; `None` when it is not there, or is no manifest.
-    fn references(&self, state: &State, digest: &Digest) -> Result<Option<Arc<Facts>>, StoreError> {
+    fn references(
+        &self,
+        state: &WriterState,
+        digest: &Digest,
+    ) -> Result<Option<Arc<Facts>>, StoreError> {
         if let Some(known) = state.facts.get(digest) {
             return Ok(Some(Arc::clone(known)));
         }
@@ -249,16 +253,16 @@ impl Store {
             _ => return Ok(None),
         }
         match self.read(digest, max)? {
-            Read::Bytes(bytes) => Ok(Some(bytes)),
-            Read::Missing => Ok(None),
-            Read::Damaged => Err(StoreError::Unknowable(digest.clone())),
+            ReadOutcome::Bytes(bytes) => Ok(Some(bytes)),
+            ReadOutcome::Missing => Ok(None),
+            ReadOutcome::Damaged => Err(StoreError::UnreadableReferences(digest.clone())),
         }
     }
 
     /// Removes links that are as old as they were; how many.
     fn remove_links(
         &self,
-        state: &mut State,
+        state: &mut WriterState,
         planned: &[Link],
         clock: Clock,
     ) -> Result<usize, StoreError> {
@@ -287,7 +291,7 @@ impl Store {
     /// Removes blobs that are still garbage, while writers wait.
     fn remove_blobs(
         &self,
-        batch: &[Stored],
+        batch: &[StoredBlob],
         refs: &Refs,
         clock: Clock,
         done: &mut Collected,

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use formats::digest::Digest;
 
-use crate::store::backend::{Kind, Link, Stored};
+use crate::store::backend::{Link, LinkKind, StoredBlob};
 use crate::store::facts::Facts;
 
 /// Whether the grace period of something is over.
@@ -33,10 +33,10 @@ pub(crate) struct Inventory {
     pub(crate) tagged: Vec<Digest>,
     /// All links.
     pub(crate) links: Vec<(Link, Age)>,
-    /// Linked manifests by what they are attached to. Damaged ones are attached to nothing.
+    /// RepositoryLinks manifests by what they are attached to. Damaged ones are attached to nothing.
     pub(crate) attached: BTreeMap<Digest, Vec<Digest>>,
     /// All blobs.
-    pub(crate) blobs: Vec<(Stored, Age)>,
+    pub(crate) blobs: Vec<(StoredBlob, Age)>,
     /// On a storage that several servers write: blobs that an earlier collection condemned, and how
     /// long ago. `None` on one that has a single writer.
     pub(crate) condemned: Option<Vec<(Digest, Age)>>,
@@ -59,7 +59,7 @@ pub(crate) enum Need {
     /// An entry of `index.json` stands for it.
     Tagged,
     /// A repository shows it since less than the grace period.
-    Linked,
+    RepositoryLinks,
     /// A needed manifest lists it, has it as a layer or config, or is attached to it.
     Referenced,
     /// It is attached to a needed manifest.
@@ -84,13 +84,13 @@ pub struct Plan {
     /// Links to remove.
     pub(crate) links: Vec<Link>,
     /// Garbage that other servers may still be about to need, and that is condemned now.
-    pub(crate) condemn: Vec<Stored>,
+    pub(crate) condemn: Vec<StoredBlob>,
     /// The same, condemned less than a grace period ago.
-    pub(crate) waiting: Vec<Stored>,
+    pub(crate) waiting: Vec<StoredBlob>,
     /// What was condemned and is no garbage, or is gone.
     pub(crate) spare: Vec<Digest>,
     /// Blobs to remove.
-    pub(crate) blobs: Vec<Stored>,
+    pub(crate) blobs: Vec<StoredBlob>,
     /// Blobs that stay, and why.
     pub(crate) kept: BTreeMap<Digest, Keep>,
 }
@@ -129,8 +129,8 @@ impl Mark {
         let links = std::mem::take(&mut mark.inventory.links);
         for (link, _) in links.iter().filter(|(_, age)| *age == Age::Young) {
             match link.kind {
-                Kind::Manifest => mark.open.push((link.digest.clone(), Need::Linked)),
-                Kind::Blob => mark.blob(&link.digest, Need::Linked),
+                LinkKind::Manifest => mark.open.push((link.digest.clone(), Need::RepositoryLinks)),
+                LinkKind::Blob => mark.blob(&link.digest, Need::RepositoryLinks),
             }
         }
         mark.inventory.links = links;

@@ -9,7 +9,7 @@ use formats::digest::Digest;
 use formats::oci::RepositoryName;
 
 use super::plan::{Age, Inventory, Keep, Mark, Need, Plan, Question};
-use crate::store::backend::{Kind, Link, Stored};
+use crate::store::backend::{Link, LinkKind, StoredBlob};
 use crate::store::facts::Facts;
 
 /// What is behind a name of a small store.
@@ -29,7 +29,7 @@ enum Content<'a> {
 struct Small<'a> {
     contents: BTreeMap<&'static str, Content<'a>>,
     tagged: Vec<&'static str>,
-    links: Vec<(&'static str, Kind, Age)>,
+    links: Vec<(&'static str, LinkKind, Age)>,
     blobs: Vec<(&'static str, Age)>,
     condemned: Option<Vec<(&'static str, Age)>>,
 }
@@ -72,9 +72,9 @@ impl Small<'_> {
             media_type: String::new(),
             modified,
         };
-        let stored = |name: &'static str| Stored { digest: digest(name), len: 1, modified };
+        let stored = |name: &'static str| StoredBlob { digest: digest(name), len: 1, modified };
         let mut attached: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-        for (name, _, _) in self.links.iter().filter(|(_, kind, _)| *kind == Kind::Manifest) {
+        for (name, _, _) in self.links.iter().filter(|(_, kind, _)| *kind == LinkKind::Manifest) {
             if let Some(subject) = self.contents.get(name).and_then(facts).and_then(|it| it.subject)
             {
                 attached.entry(subject).or_default().push(digest(name));
@@ -120,7 +120,7 @@ impl Small<'_> {
         let mut needed = manifests.clone();
         for (name, kind, _) in young {
             needed.insert(*name);
-            if *kind == Kind::Manifest {
+            if *kind == LinkKind::Manifest {
                 manifests.insert(*name);
             }
         }
@@ -141,7 +141,7 @@ impl Small<'_> {
             }
             needed.extend(&manifests);
             for (name, kind, _) in &self.links {
-                if let (Kind::Manifest, Some(Content::Manifest { subject: Some(subject), .. })) =
+                if let (LinkKind::Manifest, Some(Content::Manifest { subject: Some(subject), .. })) =
                     (kind, self.contents.get(name))
                     && needed.contains(subject)
                 {
@@ -238,9 +238,9 @@ fn every_small_store_is_collected_by_the_rules() {
             for n in 0..4 * 27 {
                 let link = |name, kind, n: usize| ages[n % 3].map(|age| (name, kind, age));
                 let links = [
-                    link("a", Kind::Manifest, n),
-                    link("b", Kind::Manifest, n / 3),
-                    link("x", Kind::Blob, n / 9),
+                    link("a", LinkKind::Manifest, n),
+                    link("b", LinkKind::Manifest, n / 3),
+                    link("x", LinkKind::Blob, n / 9),
                 ];
                 for age in [Age::Young, Age::Old] {
                     let small = Small {
@@ -277,7 +277,10 @@ fn why_a_blob_stays() {
     let small = Small {
         contents: contents.into_iter().collect(),
         tagged: vec!["index", "state"],
-        links: vec![("sbom", Kind::Manifest, Age::Old), ("new", Kind::Manifest, Age::Young)],
+        links: vec![
+            ("sbom", LinkKind::Manifest, Age::Old),
+            ("new", LinkKind::Manifest, Age::Young),
+        ],
         blobs: names.values().map(|name| (*name, Age::Old)).collect(),
         condemned: None,
     };
@@ -289,7 +292,7 @@ fn why_a_blob_stays() {
         ("sbom", Some(Need::Attached)),
         ("targets", Some(Need::Referenced)),
         ("signed", Some(Need::Target)),
-        ("new", Some(Need::Linked)),
+        ("new", Some(Need::RepositoryLinks)),
         ("old", None),
     ] {
         let kept = plan.kept.get(&digest(name)).copied();
@@ -317,7 +320,7 @@ fn garbage_that_is_shared_waits() {
             ..Small::default()
         };
         let plan = small.plan(&names).unwrap();
-        let has = |all: &[Stored]| all.iter().any(|it| it.digest == digest("blob"));
+        let has = |all: &[StoredBlob]| all.iter().any(|it| it.digest == digest("blob"));
         let found = match () {
             () if has(&plan.blobs) => "deleted",
             () if has(&plan.condemn) => "condemned",

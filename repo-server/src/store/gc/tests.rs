@@ -10,7 +10,7 @@ use formats::oci::{EMPTY_CONFIG, Tag};
 use super::super::backend::{Backend, Blob, Upload, UploadKey};
 use super::super::local::Local;
 use super::super::quota::Quota;
-use super::super::write::Target;
+use super::super::write::ManifestDestination;
 use super::*;
 use crate::auth::Tagging;
 use crate::route::{Reference, SessionId};
@@ -41,7 +41,7 @@ fn put(store: &Store, repository: &str, tag: Option<&str>, bytes: &[u8]) -> Dige
     };
     let bytes = Bytes::copy_from_slice(bytes);
     let (name, tags, tagging) = (name(repository), Vec::new(), Tagging::Move);
-    let to = Target { name, reference, tags, tagging };
+    let to = ManifestDestination { name, reference, tags, tagging };
     store.put_manifest(&to, None, &bytes).unwrap();
     digest
 }
@@ -121,7 +121,7 @@ impl Scene {
     #[track_caller]
     fn check(&self, store: &Store, collected: bool) {
         for digest in &self.needed {
-            assert!(matches!(store.read(digest, 1 << 20), Ok(Read::Bytes(_))), "{digest}");
+            assert!(matches!(store.read(digest, 1 << 20), Ok(ReadOutcome::Bytes(_))), "{digest}");
             assert!(store.shown_anywhere(digest), "{digest} is needed and not shown");
         }
         let there = |digest: &&Digest| store.backend.open_blob(digest).unwrap().is_some();
@@ -180,7 +180,7 @@ fn a_manifest_that_is_a_layer_as_well_keeps_what_it_needs() {
     store.collect(HOUR, later()).unwrap();
     for digest in &index {
         assert!(store.shown_anywhere(digest), "{digest}");
-        assert!(matches!(store.read(digest, 1 << 20), Ok(Read::Bytes(_))), "{digest}");
+        assert!(matches!(store.read(digest, 1 << 20), Ok(ReadOutcome::Bytes(_))), "{digest}");
     }
 }
 
@@ -224,7 +224,7 @@ fn damage_stops_it() {
         std::fs::write(&path, bytes).unwrap();
         let store = Store::open(dir.path(), false).unwrap();
         let stopped = store.collect(HOUR, later()).unwrap_err();
-        assert!(matches!(stopped, StoreError::Unknowable(it) if it == *victim));
+        assert!(matches!(stopped, StoreError::UnreadableReferences(it) if it == *victim));
         assert!(store.backend.open_blob(&Digest::sha256_of(b"garbage")).unwrap().is_some());
     }
 }
@@ -295,7 +295,7 @@ impl Backend for Cut {
     fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         self.inner.put_blob(digest, bytes)
     }
-    fn blobs(&self) -> Result<Vec<Stored>, StoreError> {
+    fn blobs(&self) -> Result<Vec<StoredBlob>, StoreError> {
         self.inner.blobs()
     }
     fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError> {
@@ -308,7 +308,7 @@ impl Backend for Cut {
     fn add_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
@@ -317,7 +317,7 @@ impl Backend for Cut {
     fn remove_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         self.spend()?;

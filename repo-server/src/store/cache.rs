@@ -9,7 +9,7 @@ use storage::tree::FileStamp;
 
 /// Tells one state of a stored blob from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stamp {
+pub enum BlobStamp {
     /// What a file is.
     File(FileStamp),
     /// The tag that an object store gave it.
@@ -21,11 +21,11 @@ pub enum Stamp {
 /// Nothing is believed across a restart: a file is hashed before it is first served, and again
 /// when it is another file than the one hashed.
 #[derive(Debug, Default)]
-pub struct Verified(Mutex<HashMap<Digest, Stamp>>);
+pub struct VerifiedBlobs(Mutex<HashMap<Digest, BlobStamp>>);
 
-impl Verified {
+impl VerifiedBlobs {
     /// Whether this very state of the file was verified.
-    pub fn holds(&self, digest: &Digest, stamp: &Stamp) -> bool {
+    pub fn holds(&self, digest: &Digest, stamp: &BlobStamp) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(stamp)
     }
 
@@ -35,7 +35,7 @@ impl Verified {
     }
 
     /// Remembers a verified file.
-    pub fn insert(&self, digest: Digest, stamp: Stamp) {
+    pub fn insert(&self, digest: Digest, stamp: BlobStamp) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
     }
 }
@@ -46,10 +46,10 @@ pub const SMALL: u64 = 64 << 10;
 /// 8 MiB: some thousand small documents; bounds memory.
 const CACHED: usize = 8 << 20;
 
-/// Verified bytes of small blobs, first in, first out. A digest names its bytes for ever, so
+/// VerifiedBlobs bytes of small blobs, first in, first out. A digest names its bytes for ever, so
 /// nothing here can be out of date; whether a repository still shows them is asked elsewhere.
 #[derive(Debug, Default)]
-pub struct SmallBlobs(Mutex<Kept>);
+pub struct DocumentCache(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -58,7 +58,7 @@ struct Kept {
     total: usize,
 }
 
-impl SmallBlobs {
+impl DocumentCache {
     /// The bytes, when they are kept.
     pub fn find(&self, digest: &Digest) -> Option<Bytes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.get(digest).cloned()
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_cache_stays_within_its_bound() {
-        let cache = SmallBlobs::default();
+        let cache = DocumentCache::default();
         for i in 0..1000_u32 {
             let bytes = Bytes::from(vec![0; SMALL as usize]);
             cache.keep(Digest::sha256_of(&i.to_le_bytes()), &bytes);
