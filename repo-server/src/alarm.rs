@@ -2,9 +2,9 @@
 //! server that says so before it expires gives somebody time to act (case 219).
 //!
 //! One repository is watched: the one that `/metadata` shows. With a root of the operator's, only
-//! what verifies from it counts, so that nobody who may push can keep the alarm silent. Without, the
-//! alarm says what somebody pushed, and that nobody verified it. A timestamp nobody can read is as
-//! stale as one gone by.
+//! what verifies from it counts, so that no client that may push can silence the alarm. Without one, the
+//! alarm reports what was pushed, and that it is not verified. A timestamp that cannot be read is as
+//! stale as an expired one.
 
 use std::time::Duration;
 

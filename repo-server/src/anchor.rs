@@ -6,7 +6,7 @@
 //!  latest of [ns/]tuf ─► files, bounded ─► verified as nodes do it ─► alarm, renewal
 //! ```
 //!
-//! Whoever may push chooses the bytes. So all of them together are bounded, and none of them says
+//! A client that may push chooses the bytes. So all of them together are bounded, and none of them says
 //! which root they are judged from.
 
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ impl fmt::Debug for Anchor {
 }
 
 impl Anchor {
-    /// Reads the root, which nobody but root and the server's user may be able to change.
+    /// Reads the root, which only root and the server's user may be able to change.
     pub(crate) fn read(path: &Path) -> Result<Self, ServerError> {
         let bytes = storage::private::read_trusted(path, ROOT_LIMIT)
             .map_err(|error| ServerError::trusted("--refresh-root", error))?;

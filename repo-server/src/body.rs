@@ -86,7 +86,7 @@ impl Reader {
                 }
             };
             let (Some(room), Some(mut pieces)) = (room, self.pieces.take()) else {
-                return Poll::Ready(Err("an earlier piece was not read".to_owned()));
+                return Poll::Ready(Err("an earlier piece could not be read".to_owned()));
             };
             let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(room.bytes());
             self.step = Step::Read(tokio::task::spawn_blocking(move || {

@@ -6,13 +6,13 @@
 //!
 //! | room | bytes | of |
 //! |---|---|---|
-//! | common | [`COMMON`] | whoever comes first, in pieces of at most [`LARGE`] |
+//! | common | [`COMMON`] | the first to ask, in pieces of at most [`LARGE`] |
 //! | own | [`SMALL`] | each connection, however full the common room is |
 //! | documents | [`DOCUMENTS`] | answers that are made in memory as a whole: lists, figures, cached manifests |
 //! | received | [`RECEIVED`] | manifests that are being pushed |
 //!
-//! Nobody waits for a stranger: the own room is enough to take a blob from its first byte to its
-//! last. Where there is no room for a document, a blob's way is taken or the client is told to come
+//! No client waits for another one: a connection's own room is enough to send a blob from its first
+//! byte to its last. Where there is no room for a document, a blob's way is taken or the client is told to come
 //! back.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// 32 MiB: 256 pieces, more than a full line ever needs.
 pub(crate) const COMMON: usize = 32 << 20;
-/// 128 KiB: large enough that reading costs nothing beside sending.
+/// 128 KiB: large enough that reading costs little compared with sending.
 pub(crate) const LARGE: usize = 128 << 10;
 /// 8 KiB: half an HTTP/2 frame. With 4,096 connections, 32 MiB.
 pub(crate) const SMALL: usize = 8 << 10;
@@ -33,7 +33,7 @@ pub(crate) const RECEIVED: usize = 24 << 20;
 /// 1 KiB: an answer as small as its own head is not counted.
 pub(crate) const UNCOUNTED: usize = 1 << 10;
 
-/// Reservation is counted in KiB, so that a permit's number fits where tokio wants it.
+/// Memory is counted in KiB, so that a permit's number fits where tokio wants it.
 const UNIT: usize = 1 << 10;
 
 /// The room that all connections share.
@@ -51,7 +51,7 @@ pub(crate) struct ConnectionBudget {
     own: Arc<Semaphore>,
 }
 
-/// Reservation for so many bytes, free again when dropped.
+/// A reservation of so many bytes of memory; dropping it frees them.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     bytes: usize,
@@ -84,14 +84,14 @@ impl Budget {
         }
     }
 
-    /// Reservation for more bytes of a document that is being received; `None` when there is none.
+    /// Reserves more bytes for a document that is being received; `None` when there are none left.
     pub(crate) fn receive(&self, bytes: usize) -> Option<Reservation> {
         take(&self.received, bytes)
     }
 }
 
 impl ConnectionBudget {
-    /// Reservation for a piece of at most `left` bytes, if there is some now.
+    /// Reserves memory for a piece of at most `left` bytes, if there is some now.
     pub(crate) fn now(&self, left: u64) -> Option<Reservation> {
         let most = usize::try_from(left).unwrap_or(LARGE);
         take(&self.budget.common, most.min(LARGE)).or_else(|| {
@@ -100,7 +100,7 @@ impl ConnectionBudget {
         })
     }
 
-    /// Reservation for a small piece, when there is some: of this connection's own, or of the common one.
+    /// Waits for the memory of a small piece, of this connection's own or of the common pool.
     pub(crate) async fn wait(self) -> Option<Reservation> {
         let units = u32::try_from(SMALL / UNIT).unwrap_or(1);
         let permit = tokio::select! {

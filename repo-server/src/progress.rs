@@ -123,7 +123,7 @@ impl Progress {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
-    /// Whether the client may still be sending a body that nobody reads.
+    /// Whether the client may still be sending a body that the server does not read.
     pub(crate) fn has_unread_body(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }

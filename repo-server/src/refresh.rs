@@ -1,7 +1,7 @@
 //! Renewing snapshot and timestamp with a key of the server's own (`--refresh-key`), for sites that
 //! have no other machine that is always on.
 //!
-//! It is a trade, and the server says so in its log and in `/healthz`: whoever takes over a server
+//! It is a trade-off, and the server says so in its log and in `/healthz`: an attacker who takes over a server
 //! with this key can hold nodes back and offer them older *sets* of releases for as long as nobody
 //! notices. They still cannot make nodes install anything, because a key that signs for root,
 //! targets or a delegated role is refused. Without the key, a thief of the server can do none of it;
@@ -260,17 +260,17 @@ fn signer_refused(error: signer::error::SignerError) -> Refused {
     Refused::new(error.reason(), error_chain(&error))
 }
 
-/// The id of a key file that needs nobody to be opened.
+/// The id of a key file that can be opened without a person.
 fn keyid(path: &Path) -> Result<KeyId, String> {
     let document = key::read(path).map_err(|error| error_chain(&error))?;
-    // Nobody sits at a server to be asked.
+    // There is no terminal at which to ask for one.
     if document.is_sealed() && std::env::var_os(PASSPHRASE_FILE).is_none() {
         return Err(format!("{} has a passphrase; set {PASSPHRASE_FILE}", path.display()));
     }
     document.key().map(|key| key.id()).map_err(|error| error_chain(&error))
 }
 
-/// The log, which nobody else may be able to change; one that is not there is begun.
+/// The log, which no other user may be able to change; a missing one is created.
 fn read_log(path: &Path) -> Result<Journal, ServerError> {
     let refused = |why: String| ServerError::Config(format!("--refresh-log: {why}"));
     let check = || storage::private::read_trusted(path, LOG_LIMIT).map(drop);

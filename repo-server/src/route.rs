@@ -233,7 +233,7 @@ impl FromStr for SessionId {
         if good {
             Ok(SessionId(text.to_owned()))
         } else {
-            Err(ApiError::missing(Code::BlobUploadUnknown, "that is not an upload session"))
+            Err(ApiError::missing(Code::BlobUploadUnknown, "no such upload session"))
         }
     }
 }
@@ -376,11 +376,14 @@ fn reference(text: &str) -> Result<Reference, ApiError> {
 }
 
 fn no_such_endpoint() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, Code::Unsupported, "there is nothing at this address")
+    ApiError::new(StatusCode::NOT_FOUND, Code::Unsupported, "no such endpoint")
 }
 
 fn no_digest() -> ApiError {
-    ApiError::bad(Code::DigestInvalid, "finishing an upload needs ?digest=<algorithm>:<hex>")
+    ApiError::bad(
+        Code::DigestInvalid,
+        "the request that finishes an upload needs ?digest=<algorithm>:<hex>",
+    )
 }
 
 /// The part behind `?`. `+` stays `+`: media types hold it, and no value here can hold a space.
@@ -392,7 +395,10 @@ impl Query<'_> {
             let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
             (found == key).then(|| {
                 percent_decoded(value).ok_or_else(|| {
-                    ApiError::bad(Code::Unsupported, format_args!("{key}= is not well encoded"))
+                    ApiError::bad(
+                        Code::Unsupported,
+                        format_args!("{key}= is not valid percent-encoding"),
+                    )
                 })
             })
         })
@@ -406,7 +412,7 @@ impl Query<'_> {
     fn check(&self) -> Result<(), ApiError> {
         match ONCE.iter().find(|key| self.all(key).nth(1).is_some()) {
             Some(key) => {
-                let text = format_args!("{key}= may be sent once, not twice");
+                let text = format_args!("{key}= is given more than once");
                 Err(ApiError::bad(Code::Unsupported, text))
             }
             None => Ok(()),
@@ -427,7 +433,7 @@ impl Query<'_> {
     fn number(&self, key: &str) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.first(key)? else { return Ok(None) };
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(ApiError::bad(Code::Unsupported, format_args!("{key} is not a count")));
+            return Err(ApiError::bad(Code::Unsupported, format_args!("{key}= is not a number")));
         }
         Ok(Some(text.parse().unwrap_or(usize::MAX).min(TAGS_PAGE)))
     }

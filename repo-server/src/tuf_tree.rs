@@ -38,7 +38,7 @@ pub struct TufTree {
     /// As configured.
     configured: Option<RepositoryName>,
     /// Where none is configured: the one that was the only one when somebody looked. It stays, so
-    /// that a push into another namespace takes it from nobody.
+    /// that a push into another namespace changes nothing.
     chosen: Mutex<Option<RepositoryName>>,
     /// The log knows that several could be meant.
     told: AtomicBool,

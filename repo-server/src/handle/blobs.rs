@@ -15,7 +15,7 @@ use crate::range::{Part, part};
 use crate::store::backend::Blob;
 use crate::store::cache::SMALL;
 
-/// VerifiedBlobs bytes: small ones in memory, others in their file.
+/// Verified bytes: small ones in memory, others in their file.
 pub(super) enum Source {
     Memory(Bytes),
     File(Arc<dyn Blob>),
@@ -114,7 +114,7 @@ pub(super) fn send(
         Part::Whole => (StatusCode::OK, 0, length),
         Part::Slice(slice) => (StatusCode::PARTIAL_CONTENT, slice.start, slice.end),
         Part::Unsatisfiable => {
-            let text = format!("the range lies outside the {length} bytes");
+            let text = format!("the range lies outside the blob of {length} bytes");
             let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid, text);
             return Err(ApiError { length: Some(length), ..error });
         }

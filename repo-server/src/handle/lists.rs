@@ -65,7 +65,7 @@ pub(super) struct ReferrersQuery {
 }
 
 /// end-12: what is attached to a manifest, sorted by digest, with a `Link` to the next page. A
-/// subject nobody knows has no referrers; that is not an error.
+/// subject that is unknown has no referrers; that is not an error.
 pub(super) async fn referrers(
     app: &Arc<App>,
     wanted: ReferrersQuery,
@@ -138,7 +138,7 @@ fn percent_encoded(text: &str) -> String {
 /// `/healthz`.
 ///
 /// A timestamp that runs out is the signer's trouble: it is told, and the server still serves, so
-/// that nobody takes it out of service for that.
+/// that no load balancer takes it out of service for that.
 pub(crate) fn health(app: &App) -> Response<Body> {
     let repositories = app.store.repositories();
     let fresh = app.fresh();
@@ -165,7 +165,7 @@ pub(crate) fn health(app: &App) -> Response<Body> {
         "tags": repositories.iter().map(|(_, tags)| tags).sum::<usize>(),
         "uploads": app.uploads.len(),
         "read_only": app.read_only,
-        // Who takes a server with a key can hold nodes back: to be seen by whoever looks.
+        // An attacker who takes over a server with a key can hold nodes back, so it is shown.
         "holds_online_keys": app.refresher.is_some(),
         "signs": *signs,
     }))

@@ -56,7 +56,7 @@ pub(super) async fn read(
     let length = source.len();
     let mut response = Response::new(source.body(asked, 0, length)?);
     let headers = response.headers_mut();
-    // Whoever wrote `index.json`, or an index that lists this manifest, said what it is.
+    // The media type is that of `index.json` or of an index that lists this manifest.
     let media_type =
         if facts::is_manifest_type(&media_type) { media_type.as_str() } else { OPAQUE };
     headers.insert(header::CONTENT_TYPE, reply::value(media_type));
@@ -115,7 +115,7 @@ async fn read_document(
     open: &RequestOpen,
 ) -> Result<(Bytes, Option<Reservation>), ApiError> {
     let too_large = || {
-        let text = format!("a manifest has at most {MANIFEST_LIMIT} bytes");
+        let text = format!("the manifest exceeds the limit of {MANIFEST_LIMIT} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, text)
     };
     if body.size_hint().lower() > MANIFEST_LIMIT {

@@ -132,7 +132,7 @@ pub(crate) async fn handle(
         true => {
             answer(app, &asked, head.uri.path(), head.uri.query(), body, &open, &mut word).await
         }
-        false => Err(uploads::too_many("too many requests from this address; slow down")),
+        false => Err(uploads::too_many("too many requests from this address; try again later")),
     };
     let counted = answered.and_then(|answer| reply::counted(answer, &app.budget));
     let mut response = counted.unwrap_or_else(|error| reply::error(&error));
@@ -194,9 +194,10 @@ async fn without_body(
     match route {
         Route::Ping => Ok(reply::json(&serde_json::json!({}))),
         Route::Health => Ok(lists::health(app)),
-        Route::Metrics if app.metrics_elsewhere => {
-            Err(ApiError::missing(Code::Unsupported, "metrics have an address of their own"))
-        }
+        Route::Metrics if app.metrics_elsewhere => Err(ApiError::missing(
+            Code::Unsupported,
+            "metrics are served on another address (--metrics-listen)",
+        )),
         Route::Metrics => Ok(lists::metrics(app)),
         Route::Blob(name, digest) => blobs::read(app, asked, &name, &digest).await,
         Route::DeleteBlob(name, digest) => blobs::delete(app, name, digest).await,
@@ -240,7 +241,7 @@ fn refuse_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
         Some(encoding) if encoding != "identity" => Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::Unsupported,
-            "send the bytes themselves, without Content-Encoding",
+            "Content-Encoding is not supported; send the plain bytes",
         )),
         _ => Ok(()),
     }
@@ -282,8 +283,8 @@ impl From<&StoreError> for ApiError {
             | StoreError::Blob(source)
                 if source.kind() == io::ErrorKind::FileTooLarge =>
             {
-                tracing::error!(error = %error_chain(error), "larger than this server may write a file");
-                let text = "the server may not write a file of that size";
+                tracing::error!(error = %error_chain(error), "file larger than the file size limit of this process");
+                let text = "the blob exceeds the file size limit of the server process";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::Layout(
@@ -295,7 +296,7 @@ impl From<&StoreError> for ApiError {
                 if is_exhausted(source) =>
             {
                 tracing::error!(error = %error_chain(error), "out of descriptors or memory");
-                let text = "the server has too much to do at once; try again";
+                let text = "the server is out of file descriptors or memory; try again later";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, text)
             }
             StoreError::Layout(LayoutError::Write(FileError::Io { source, .. }))
@@ -308,13 +309,13 @@ impl From<&StoreError> for ApiError {
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::Layout(LayoutError::IndexTooLarge(_)) => {
-                tracing::error!(error = %error_chain(error), "no room for another tag");
-                let text = "the server has no room for another tag; delete old ones";
+                tracing::error!(error = %error_chain(error), "index of tags is full");
+                let text = "the index of tags is full; delete old tags";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::TooManyManifests => {
-                tracing::error!(error = %error_chain(error), "no room for another manifest");
-                let text = "the server has no room for another manifest; delete old ones";
+                tracing::error!(error = %error_chain(error), "limit of manifests is reached");
+                let text = "the server's limit of manifests is reached; delete old ones";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::Conflict(_) => {
@@ -322,7 +323,7 @@ impl From<&StoreError> for ApiError {
             }
             StoreError::Bucket { .. } => {
                 tracing::error!(error = %error_chain(error), "bucket");
-                let text = "the storage behind this server does not answer; try again";
+                let text = "the storage behind this server is unreachable; try again later";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unsupported, text)
             }
             StoreError::Layout(_)

@@ -21,7 +21,7 @@ pub(super) enum CachePolicy {
     Revalidate,
 }
 
-/// `Cache-Control`. A digest names its bytes for ever; the rest is asked for again, with the ETag.
+/// `Cache-Control`. A digest always names the same bytes; the rest is asked for again, with the ETag.
 ///
 /// `public` lets a cache that many use hand an answer to others than who asked, also one that needed
 /// a credential (RFC 9111 §3.5): never where only some may read.
@@ -63,7 +63,7 @@ pub(super) fn bytes(media_type: &str, bytes: impl Into<Bytes>) -> Response<Body>
 pub(super) fn counted(answer: Response<Body>, budget: &Budget) -> Result<Response<Body>, ApiError> {
     let (head, body) = answer.into_parts();
     let body = body.counted(budget).ok_or_else(|| {
-        let text = "answers nobody takes fill the server's memory; try again";
+        let text = "the server's memory for answers is full; try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, text)
     })?;
     Ok(Response::from_parts(head, body))

@@ -34,7 +34,7 @@ pub(super) async fn target(
     hash: Sha256,
     name: String,
 ) -> Result<Response<Body>, ApiError> {
-    let text = format!("there is no target {dir:?} / {name:?} with hash {hash}");
+    let text = format!("no target {dir:?} / {name:?} with hash {hash}");
     let inside = Arc::clone(app);
     let found = blocking(app, move |store| inside.tuf.target(store, &dir, hash)).await?;
     send(app, asked, found, "application/octet-stream", text, CachePolicy::Immutable).await

@@ -1,8 +1,8 @@
 //! end-4, 5, 6, 11, 13, 14: uploads, whole, in pieces or by mounting.
 //!
 //! A session is bytes that the storage keeps and that are hashed as they come. It becomes a blob
-//! when it is finished with the digest it has, and is thrown away when that fails, when it is
-//! cancelled and when nobody touches it for [`Limits::session_expiry`](crate::config::Limits). Long
+//! when it is finished with the digest it has, and is deleted when that fails, when it is
+//! cancelled and when it is idle for [`Limits::session_expiry`](crate::config::Limits). Long
 //! before that, after [`Limits::upload_rest`](crate::config::Limits), nothing of it is open any
 //! more: no descriptor, no buffer. A
 //! server that ends, whichever way, leaves it: the client asks the next one how much is there
@@ -55,11 +55,11 @@ pub(super) struct Session {
 
 #[derive(Debug)]
 enum Content {
-    /// Begun by a server before this one, or by one beside it, or not touched lately.
+    /// Begun by an earlier server or another one, or idle: nothing is open.
     Closed(Charge),
     /// Being written.
     Open(OpenUpload),
-    /// Finished or thrown away.
+    /// Finished or deleted.
     Gone,
 }
 
@@ -96,7 +96,7 @@ impl Session {
     /// The right to write, which one request at a time has.
     fn lock(&self) -> Result<Writing, ApiError> {
         let busy = || {
-            let text = "another request writes to this upload";
+            let text = "another request is writing to this upload";
             ApiError::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, text)
         };
         let guard = Arc::clone(&self.content).try_lock_owned().map_err(|_| busy())?;
@@ -141,12 +141,12 @@ fn take(
 }
 
 fn unknown() -> ApiError {
-    ApiError::missing(Code::BlobUploadUnknown, "there is no such upload; it may have expired")
+    ApiError::missing(Code::BlobUploadUnknown, "no such upload session; it may have expired")
 }
 
 /// The body ended before its announced end.
 pub(super) fn cut_off() -> ApiError {
-    ApiError::bad(Code::BlobUploadInvalid, "the body ended early")
+    ApiError::bad(Code::BlobUploadInvalid, "the request body ended early")
 }
 
 impl Uploads {
@@ -154,7 +154,7 @@ impl Uploads {
     pub(crate) fn new(store: &Store, most: usize) -> Result<Self, StoreError> {
         let now = SystemTime::now();
         if store.is_shared() {
-            // They may be another server's; whoever asks for one gets it.
+            // They may be another server's; they are looked up when a client asks for one.
             return Ok(Uploads { sessions: Mutex::default(), most });
         }
         let left = store.uploads()?.into_iter().map(|(key, stored, grown)| {
@@ -195,7 +195,7 @@ impl Uploads {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Throws away sessions that nobody touched for `expiry`; how many. Blocks.
+    /// Deletes sessions that have been idle for `expiry`; how many. Blocks.
     pub(crate) fn expire(&self, store: &Store, expiry: Duration) -> usize {
         let old: Vec<_> = {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,22 +206,22 @@ impl Uploads {
             sessions.extract_if(|_, session| stale(session)).map(|(_, session)| session).collect()
         };
         for session in &old {
-            // Whoever got hold of it meanwhile finds it gone, or keeps it until that request ends.
+            // A request that got hold of it meanwhile finds it gone, or keeps it until that request ends.
             let Ok(mut content) = session.content.try_lock() else { continue };
             if let Err(error) = abandon(store, session, &mut content) {
-                tracing::warn!(error = %error_chain(&error), "an expired upload stays until the next start");
+                tracing::warn!(error = %error_chain(&error), "expired upload could not be deleted; it stays until the next start");
             }
         }
         if store.is_shared() {
             self.expire_others(store, expiry).unwrap_or_else(|error| {
-                tracing::warn!(error = %error_chain(&error), "uploads of other servers not looked at");
+                tracing::warn!(error = %error_chain(&error), "could not list the uploads of other servers");
             });
         }
         old.len()
     }
 
-    /// Closes what nobody has touched for `rest`; how many. The bytes stay, and who comes back goes on.
-    /// Blocks.
+    /// Closes sessions that have been idle for `rest`; how many. The bytes stay, and the client can go
+    /// on. Blocks.
     pub(crate) fn rest(&self, store: &Store, rest: Duration) -> usize {
         let sessions: Vec<_> = {
             let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,7 +233,7 @@ impl Uploads {
             if touched.elapsed() <= rest {
                 continue;
             }
-            // Whoever writes to it holds the lock.
+            // A request that writes to it holds the lock.
             let Ok(mut content) = session.content.try_lock() else { continue };
             if !matches!(*content, Content::Open(_)) {
                 continue;
@@ -403,8 +403,8 @@ pub(super) async fn mount(
     if mounted { Ok(created(&name, &digest)) } else { start(app, name, digest.algorithm()).await }
 }
 
-/// end-4b: the whole blob in one request. Nobody knows the session's name, so nobody could go on
-/// with it: what does not become a blob is thrown away.
+/// end-4b: the whole blob in one request. The client does not know the session's name, so it
+/// cannot go on with it: what does not become a blob is deleted.
 pub(super) async fn whole(
     app: &Arc<App>,
     asked: &RequestHead,
@@ -501,7 +501,7 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response<Body> {
 /// What follows a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AfterBody {
-    /// Nobody knows when there is more.
+    /// The upload goes on with another request.
     KeepOpen,
     /// All of it is there.
     Finish,
@@ -567,7 +567,7 @@ async fn receive(
     }
     match announced {
         Some(announced) if announced != total => {
-            // Without a length nobody knew before: what came cannot be told from what was meant.
+            // A body without a length: what came cannot be told from what was meant.
             discard(app, session, writing).await?;
             Err(other_length(announced, total))
         }
@@ -600,19 +600,19 @@ async fn write(
 }
 
 fn other_length(announced: u64, comes: u64) -> ApiError {
-    let text = format!("Content-Range announces {announced} bytes, but {comes} come");
+    let text = format!("Content-Range announces {announced} bytes, but the body has {comes}");
     ApiError::bad(Code::SizeInvalid, text)
 }
 
 fn too_large(app: &App) -> ApiError {
-    let text = format!("a blob has at most {} bytes here", app.limits.blob_bytes);
+    let text = format!("the blob exceeds the limit of {} bytes", app.limits.blob_bytes);
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, text)
 }
 
 /// Checks `Content-Range: <first>-<last>` against what is there; gives the announced length.
 fn expect_in_order(asked: &RequestHead, session: &Session) -> Result<Option<u64>, ApiError> {
     let Some(value) = asked.headers.get(header::CONTENT_RANGE) else { return Ok(None) };
-    let bad = || ApiError::bad(Code::BlobUploadInvalid, "Content-Range reads <first>-<last>");
+    let bad = || ApiError::bad(Code::BlobUploadInvalid, "expected Content-Range: <first>-<last>");
     let range = value.to_str().ok().and_then(chunk).ok_or_else(bad)?;
     let stored = session.stored();
     if range.0 != stored {

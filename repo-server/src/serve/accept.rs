@@ -80,8 +80,8 @@ pub(super) async fn admit(
     Ok(admitted.map(|(stream, peer, client)| Admitted { stream, peer, client, place }))
 }
 
-/// Whether a new connection is one of a crowd, and gets less of what costs memory for as long as
-/// nobody reads: fewer requests at once, smaller records.
+/// Whether a new connection is one of a crowd, and gets less of what costs memory while a client
+/// does not read: fewer requests at once, smaller records.
 pub(super) fn crowded(limits: &Limits, free: usize) -> bool {
     limits.connections.saturating_sub(free) > limits.crowd
 }

@@ -48,12 +48,12 @@ pub(super) fn sweep_uploads(app: &Arc<App>) {
     tokio::task::spawn_blocking(move || {
         let expired = app.uploads.expire(&app.store, app.limits.session_expiry);
         if expired > 0 {
-            tracing::info!(expired, "uploads nobody finished");
+            tracing::info!(expired, "deleted expired uploads");
         }
     });
 }
 
-/// Closes uploads that nobody has touched lately.
+/// Closes idle uploads.
 async fn rest_uploads(app: Arc<App>) {
     let every = (app.limits.upload_rest / 3).max(Duration::from_millis(50));
     loop {
@@ -61,7 +61,7 @@ async fn rest_uploads(app: Arc<App>) {
         let app = Arc::clone(&app);
         let work = move || app.uploads.rest(&app.store, app.limits.upload_rest);
         if let Err(panic) = tokio::task::spawn_blocking(work).await {
-            tracing::error!(%panic, "uploads not closed");
+            tracing::error!(%panic, "closing idle uploads failed");
         }
     }
 }
@@ -73,8 +73,10 @@ async fn relist(app: Arc<App>) {
         let store = Arc::clone(&app.store);
         match tokio::task::spawn_blocking(move || store.relist()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(error = error_chain(&error), "storage not listed"),
-            Err(panic) => tracing::error!(%panic, "storage not listed"),
+            Ok(Err(error)) => {
+                tracing::error!(error = error_chain(&error), "listing the storage failed")
+            }
+            Err(panic) => tracing::error!(%panic, "listing the storage failed"),
         }
     }
 }
@@ -94,9 +96,9 @@ async fn collect_garbage(app: Arc<App>) {
             }
             Ok(Err(error)) => {
                 app.metrics.collection(false, 0);
-                tracing::error!(error = error_chain(&error), "garbage not collected");
+                tracing::error!(error = error_chain(&error), "garbage collection failed");
             }
-            Err(panic) => tracing::error!(%panic, "garbage not collected"),
+            Err(panic) => tracing::error!(%panic, "garbage collection failed"),
         }
     }
 }
@@ -121,7 +123,7 @@ async fn renew_timestamps(app: Arc<App>) {
                 app.metrics.signs(&signs);
                 *app.signs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signs);
             }
-            Err(panic) => tracing::error!(%panic, "timestamps not renewed"),
+            Err(panic) => tracing::error!(%panic, "renewing timestamps failed"),
         }
     }
 }
@@ -143,8 +145,10 @@ async fn watch_timestamps(app: Arc<App>) {
                 app.metrics.fresh(&found);
                 *app.fresh.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
             }
-            Ok(Err(error)) => tracing::error!(error = error_chain(&error), "timestamps not read"),
-            Err(panic) => tracing::error!(%panic, "timestamps not read"),
+            Ok(Err(error)) => {
+                tracing::error!(error = error_chain(&error), "reading timestamps failed")
+            }
+            Err(panic) => tracing::error!(%panic, "reading timestamps failed"),
         }
     }
 }

@@ -126,7 +126,7 @@ impl Server {
                 .map_err(|error| ServerError::Store { path: dir, why: error_chain(&error) })?;
             Ok((store, uploads))
         };
-        // Work for a thread that cannot be started would wait for ever.
+        // Work for a thread that cannot be started would never be done.
         let spawned = std::thread::Builder::new().spawn(|| {});
         spawned.map(drop).map_err(ServerError::io("start a thread of", "this process"))?;
         let opened = tokio::task::spawn_blocking(open).await;

@@ -48,7 +48,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// All blobs.
     fn blobs(&self) -> Result<Vec<StoredBlob>, StoreError>;
 
-    /// Removes a blob, for ever. Who has it open can read on.
+    /// Deletes a blob. A reader that has it open can read on.
     fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError>;
 
     /// All links.
@@ -150,7 +150,7 @@ pub trait Upload: fmt::Debug + Send {
     /// A request has ended: what it sent has to outlive this process.
     fn pause(&mut self) -> Result<(), StoreError>;
 
-    /// Whether nobody else has gone on with it since it was paused.
+    /// Whether no other server has gone on with it since it was paused.
     fn is_current(&mut self) -> Result<bool, StoreError> {
         Ok(true)
     }

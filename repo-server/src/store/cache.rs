@@ -46,7 +46,7 @@ pub const SMALL: u64 = 64 << 10;
 /// 8 MiB: some thousand small documents; bounds memory.
 const CACHED: usize = 8 << 20;
 
-/// VerifiedBlobs bytes of small blobs, first in, first out. A digest names its bytes for ever, so
+/// Verified bytes of small blobs, first in, first out. A digest always names the same bytes, so
 /// nothing here can be out of date; whether a repository still shows them is asked elsewhere.
 #[derive(Debug, Default)]
 pub struct DocumentCache(Mutex<Kept>);

@@ -8,7 +8,7 @@
 //!
 //! No component of a repository name begins with `_`, so these never meet a repository. A
 //! link is written after the bytes it shows and removed before them; each is one small file that
-//! appears whole or not at all, so a crash leaves bytes nobody sees, never a link to half a blob.
+//! appears whole or not at all, so a crash leaves bytes without a link, never a link to half a blob.
 
 use std::time::SystemTime;
 

@@ -90,7 +90,7 @@ impl Local {
     }
 }
 
-/// What an unreadable storage is to whoever starts a server on it.
+/// The error of a server that starts on an unreadable storage.
 pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
     match error {
         LayoutError::Read(FileError::Io { action, path, source })
@@ -99,7 +99,9 @@ pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
         }
         LayoutError::Refused(FileError::NotDirectory(path)) if path == dir => {
             let path = path.display();
-            ServerError::Config(format!("{path} is no directory: name the repository's with --dir"))
+            ServerError::Config(format!(
+                "{path} is not a directory; give the repository's directory with --dir"
+            ))
         }
         other => ServerError::Store { path: dir.to_owned(), why: error_chain(&other) },
     }
@@ -129,7 +131,7 @@ impl Backend for Local {
             Ok(found) => Ok(found.map(|blob| Arc::new(blob) as Arc<dyn Blob>)),
             Err(error @ (LayoutError::Read(_) | LayoutError::Write(_))) => Err(error.into()),
             Err(foreign) => {
-                tracing::error!(error = %error_chain(&foreign), "not served");
+                tracing::error!(error = %error_chain(&foreign), "foreign file not served");
                 Ok(None)
             }
         }

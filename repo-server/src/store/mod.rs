@@ -7,8 +7,8 @@
 //! | [`bucket`] | that, in a bucket of an S3-compatible object store, which many servers share |
 //! | `shared` | what other servers on the same storage did |
 //! | [`catalog`], [`facts`] | links and references → repositories (pure) |
-//! | [`gc`] | throws away what nothing reaches |
-//! | [`quota`] | how much room there is |
+//! | [`gc`] | deletes what nothing refers to |
+//! | [`quota`] | how many bytes may be stored, and are |
 //!
 //! A directory without its `repositories/` and `.tmp/` is a bundle as it stands. One that somebody
 //! else writes (`signer publish --repo oci:DIR`) is served at once: a changed `index.json` is
@@ -77,28 +77,28 @@ pub enum StoreError {
         found: Digest,
     },
     /// The manifest names something the repository does not have.
-    #[error("the repository has no {0}, which the manifest names; push it first")]
+    #[error("the manifest refers to {0}, which is not in the repository; push it first")]
     Incomplete(Digest),
     /// What is to be deleted is part of a manifest of the repository.
-    #[error("manifest {0} needs it; delete that first")]
+    #[error("manifest {0} refers to it; delete that manifest first")]
     Needed(Digest),
-    /// A tag that the client may not move.
-    #[error("{0} is there already, and this token may only add")]
+    /// The tag stands for something else, and the client may not move tags.
+    #[error("tag {0} already exists; this token is create-only")]
     TagExists(String),
-    /// There is no room left by the operator's rule.
-    #[error("{of} may use {quota} bytes, and they are used up; delete something first")]
+    /// A quota of the operator's is used up.
+    #[error("{of} has used its quota of {quota} bytes; delete something first")]
     Quota {
         /// What the quota is for.
         of: String,
         /// In bytes.
         quota: u64,
     },
-    /// What is known of all manifests takes up all the memory it may.
-    #[error("what is known of all manifests takes up {} MiB already", facts::KNOWN >> 20)]
+    /// The references of all manifests take all the memory they may.
+    #[error("the references of all manifests already take {} MiB of memory", facts::KNOWN >> 20)]
     TooManyManifests,
-    /// Something that must be read to know what is needed cannot be.
+    /// A needed manifest or TUF metadata file is damaged, so a collection cannot know what it needs.
     #[error(
-        "{0} is damaged, so nobody knows what it needs: nothing is thrown away. Push it again, or delete its tag"
+        "{0} is damaged and its references cannot be read; nothing was deleted. Push it again, or delete its tag"
     )]
     UnreadableReferences(Digest),
     /// The object store did not do what was asked.
@@ -112,7 +112,7 @@ pub enum StoreError {
         #[source]
         source: Box<object_store::Error>,
     },
-    /// Another server was faster.
+    /// Another server changed the same thing first.
     #[error("{0}")]
     Conflict(&'static str),
     /// The server was started read-only.
@@ -126,7 +126,7 @@ pub struct Store {
     backend: Box<dyn Backend>,
     read_only: bool,
     catalog: RwLock<Catalog>,
-    /// Taken by whoever changes something; holds what the catalog is made of.
+    /// Locked by every change; holds what the catalog is made from.
     state: Mutex<WriterState>,
     verified: VerifiedBlobs,
     small: DocumentCache,
@@ -340,7 +340,7 @@ impl Store {
     fn read(&self, digest: &Digest, max: u64) -> Result<ReadOutcome, StoreError> {
         let Some(blob) = self.backend.open_blob(digest)? else { return Ok(ReadOutcome::Missing) };
         let told = |error: &dyn std::error::Error| {
-            tracing::error!(error = %error_chain(error), "not served");
+            tracing::error!(error = %error_chain(error), "damaged blob not served");
             Ok(ReadOutcome::Damaged)
         };
         if blob.len() > max {
@@ -396,7 +396,7 @@ impl Store {
                     | LayoutError::Shortened(_),
                 ),
             ) => {
-                tracing::error!(error = %error_chain(&error), "not served");
+                tracing::error!(error = %error_chain(&error), "damaged blob not served");
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -450,14 +450,14 @@ impl Store {
     fn facts(&self, digest: &Digest) -> Option<Facts> {
         match self.read(digest, MANIFEST_LIMIT) {
             Ok(ReadOutcome::Bytes(bytes)) => Facts::parse(&bytes)
-                .inspect_err(|error| tracing::warn!(%digest, %error, "not shown: not a manifest"))
+                .inspect_err(|error| tracing::warn!(%digest, %error, "not a manifest; hidden"))
                 .ok(),
             Ok(ReadOutcome::Missing | ReadOutcome::Damaged) => {
-                tracing::warn!(%digest, "manifest not shown: missing or damaged");
+                tracing::warn!(%digest, "manifest missing or damaged; hidden");
                 None
             }
             Err(error) => {
-                tracing::warn!(%digest, error = %error_chain(&error), "manifest not shown");
+                tracing::warn!(%digest, error = %error_chain(&error), "manifest unreadable; hidden");
                 None
             }
         }

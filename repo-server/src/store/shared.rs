@@ -125,7 +125,7 @@ impl Store {
         self.learn_of_blobs(&mut self.state(), name, digest)
     }
 
-    /// The same, by whoever changes something.
+    /// The same, for a caller that holds the lock.
     pub(super) fn learn_of_blobs(
         &self,
         state: &mut WriterState,

@@ -30,7 +30,7 @@ pub struct ManifestDestination {
 }
 
 impl Store {
-    /// Starts an upload; nobody sees it until [`Store::commit_blob`].
+    /// Starts an upload; no client sees it until [`Store::commit_blob`].
     pub fn new_upload(&self, key: &UploadKey) -> Result<Box<dyn Upload>, StoreError> {
         self.writable()?.new_upload(key)
     }
@@ -188,7 +188,7 @@ impl Store {
         let descriptor = Descriptor::new(&media_type, digest.clone(), facts.len);
         let tagged = self.set_tags(name, &moved, &descriptor, *tagging);
         let restored = match &tagged {
-            // Refused before anything was written. After a failed write nobody knows which tags count.
+            // Refused before anything was written. After a failed write it is unknown which tags count.
             Err(StoreError::TagExists(_) | StoreError::Layout(LayoutError::IndexTooLarge(_))) => {
                 before.restore(self, &mut state, name, &digest)
             }

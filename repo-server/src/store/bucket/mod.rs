@@ -11,7 +11,7 @@
 //! The layout is that of the directory ([`super::local`]), so a bucket that is copied to a disk can
 //! be served from there. What differs is what keeps writers apart: there is no lock. References
 //! move by a conditional put of `index.json`; links and blobs are one object each and appear whole;
-//! and garbage is condemned first and thrown away a grace period later, because a server beside
+//! and garbage is condemned first and deleted a grace period later, because a server next to
 //! this one may be about to need it (see [`super::gc`]).
 //!
 //! Nothing is trusted: a blob is hashed before it is first served, and again while it is served
@@ -339,7 +339,7 @@ impl Backend for Bucket {
                 Err(error) => return Err(failed("write", &path)(error)),
             }
         }
-        Err(StoreError::Conflict("others move tags all the time; try again"))
+        Err(StoreError::Conflict("other servers kept changing the tags; try again"))
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<Option<Arc<dyn Blob>>, StoreError> {
@@ -428,7 +428,7 @@ impl Backend for Bucket {
         let mut uploads = Vec::new();
         for meta in self.client.list(&self.client.keys.repositories())? {
             if let Some(ParsedKey::Upload(key)) = self.client.keys.read(&meta.location) {
-                // How much there is, whoever goes on with it finds out.
+                // The server that goes on with it finds out how much there is.
                 uploads.push((key, 0, meta.last_modified.into()));
             }
         }

@@ -34,7 +34,7 @@ pub struct S3 {
     pub credentials: Option<PathBuf>,
     /// The profile in it; without, `AWS_PROFILE` or `default`.
     pub profile: Option<String>,
-    /// PEM certificates that the service's may be signed with, beside the system's.
+    /// CA certificates (PEM) for the service, in addition to the system's.
     pub ca: Option<PathBuf>,
     /// Allow plain HTTP to an endpoint that is not loopback.
     pub insecure_http: bool,
@@ -46,16 +46,14 @@ impl S3 {
         let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         if bucket.is_empty() || bucket.len() > 255 || !bucket.bytes().all(good) {
-            return Err(format!("{bucket:?} is no name of a bucket"));
+            return Err(format!("{bucket:?} is not a bucket name"));
         }
         let prefix = prefix.trim_end_matches('/');
         let odd = |part: &str| matches!(part, "" | "." | "..");
         let dots = !prefix.is_empty() && prefix.split('/').any(odd);
         let fits = prefix.bytes().all(|byte| good(byte) || byte == b'/');
         if dots || !fits || Key::parse(prefix).is_err() {
-            return Err(format!(
-                "{prefix:?} cannot be the beginning of names: use a-z, 0-9, . _ - /"
-            ));
+            return Err(format!("{prefix:?} is not a valid prefix: use a-z, 0-9, . _ - /"));
         }
         Ok(S3 {
             bucket: bucket.to_owned(),
@@ -160,7 +158,7 @@ impl S3 {
         Ok(found)
     }
 
-    /// What a bucket that cannot be read is to whoever starts a server on it.
+    /// The error of a server that starts on an unreadable bucket.
     pub fn failed(&self, error: &StoreError) -> ServerError {
         ServerError::Bucket { bucket: self.to_string(), why: error_chain(error) }
     }

@@ -95,7 +95,7 @@ impl fmt::Debug for BucketUpload {
 }
 
 impl BucketUpload {
-    /// Nobody sees it before [`Upload::pause`].
+    /// No other server sees it before [`Upload::pause`].
     pub(super) fn new(client: Arc<Client>, key: UploadKey) -> Self {
         let hasher = Some(key.algorithm.hasher());
         let (state, buffer) = (State::default(), Vec::new());
@@ -106,7 +106,9 @@ impl BucketUpload {
     pub(super) fn resume(client: Arc<Client>, key: UploadKey) -> Result<Option<Self>, StoreError> {
         let path = client.keys.upload_state(&key);
         let Some(fetched) = client.get(&path, GetOptions::default())? else { return Ok(None) };
-        let damaged = || StoreError::Conflict("the state of this upload is damaged; begin anew");
+        let damaged = || {
+            StoreError::Conflict("the saved state of this upload is damaged; start a new upload")
+        };
         if fetched.meta.size > STATE_LIMIT {
             return Err(damaged());
         }
@@ -156,7 +158,7 @@ impl BucketUpload {
                 let id = client.run(client.objects.create_multipart(&path));
                 let id = id.map_err(failed("begin", &path))?;
                 self.state.multipart = Some(id.clone());
-                // Known to whoever cleans up, before it holds anything.
+                // Recorded for the clean-up, before it holds anything.
                 self.save_parts_only()?;
                 id
             }
@@ -203,7 +205,7 @@ impl BucketUpload {
                 Ok(())
             }
             Err(error) if is_conflict(&error) => {
-                Err(StoreError::Conflict("another server writes to this upload"))
+                Err(StoreError::Conflict("another server is writing to this upload"))
             }
             Err(error) => Err(failed("write", &path)(error)),
         }
@@ -378,7 +380,7 @@ impl Upload for BucketUpload {
         let cleaned = self.clean_up();
         if let (Ok(()), Err(error)) = (&made, cleaned) {
             // The blob is there; what stays of its upload expires.
-            tracing::warn!(error = %error_chain(&error), "an upload is not cleaned up");
+            tracing::warn!(error = %error_chain(&error), "could not clean up a finished upload");
         }
         made
     }

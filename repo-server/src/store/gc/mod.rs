@@ -6,7 +6,7 @@
 //! | `targets` | the hashes that TUF metadata gives its targets (pure) |
 //! | here | gathers what the plan is made from, and carries it out |
 //!
-//! Links are removed first, so that nobody sees what goes any more, then the bytes. The grace period
+//! Links are removed first, so that no client sees what is about to go, then the bytes. The grace period
 //! is for pushes under way: their blobs come before the manifest that needs them, and their manifests
 //! before the tag. A blob that is pushed or mounted again is young again.
 //!
@@ -18,7 +18,7 @@
 //! Every step is one removal, durable by itself: a collection that is cut off anywhere has deleted
 //! less, and the next one does the rest. When a needed manifest or TUF metadata file is damaged, what
 //! it needs is unknown; then nothing at all is deleted. One that can be read and is no TUF metadata,
-//! or is larger than any client reads as such, names nothing: otherwise whoever may push a blob could
+//! or is larger than any client reads as such, names nothing: otherwise anyone who may push a blob could
 //! stop collections permanently.
 
 pub mod plan;
@@ -202,7 +202,7 @@ impl Store {
         Ok((refs, mark.plan()))
     }
 
-    /// RepositoryLinks manifests by what they are attached to.
+    /// Linked manifests by what they are attached to.
     fn attached(
         &self,
         state: &WriterState,

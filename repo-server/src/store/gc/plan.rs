@@ -33,7 +33,7 @@ pub(crate) struct Inventory {
     pub(crate) tagged: Vec<Digest>,
     /// All links.
     pub(crate) links: Vec<(Link, Age)>,
-    /// RepositoryLinks manifests by what they are attached to. Damaged ones are attached to nothing.
+    /// Linked manifests by what they are attached to. Damaged ones are attached to nothing.
     pub(crate) attached: BTreeMap<Digest, Vec<Digest>>,
     /// All blobs.
     pub(crate) blobs: Vec<(StoredBlob, Age)>,

@@ -159,14 +159,14 @@ fn what_nothing_reaches_goes_and_the_rest_stays() {
     scene.check(&store, true);
     let again = store.collect(HOUR, later()).unwrap();
     assert_eq!((again.links, again.blobs), (0, 0));
-    // What was thrown away can be pushed again.
+    // What was deleted can be pushed again.
     release(&store, Some("0.7"), b"image 0.7");
     scene.check(&store, false);
     drop(store);
     scene.check(&Store::open(dir.path(), false).unwrap(), false);
 }
 
-/// Whoever uses a manifest as a layer, too, takes nothing from what the manifest needs.
+/// A manifest that is also a layer of another one still keeps what it refers to.
 #[test]
 fn a_manifest_that_is_a_layer_as_well_keeps_what_it_needs() {
     let dir = tempfile::tempdir().unwrap();
@@ -229,7 +229,7 @@ fn damage_stops_it() {
     }
 }
 
-/// A medium that does not give a link, or what is attached, for once: nothing is thrown away for
+/// A medium that does not give a link, or what is attached, for once: nothing is deleted for
 /// it.
 #[test]
 fn what_cannot_be_read_is_no_garbage() {
