@@ -2,9 +2,9 @@
 //! server that says so before it expires gives somebody time to act (case 219).
 //!
 //! One repository is watched: the one that `/metadata` shows. With a root of the operator's, only
-//! what verifies from it counts, so that nobody who may push can keep the alarm silent. Without, the
-//! alarm says what somebody pushed, and that nobody verified it. A timestamp nobody can read is as
-//! stale as one gone by.
+//! what verifies from it counts, so that no client that may push can silence the alarm. Without one, the
+//! alarm reports what was pushed, and that it is not verified. A timestamp that cannot be read is as
+//! stale as an expired one.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Freshness {
     /// When it expires; 1970 when it cannot be read or is not believed.
     pub expires: UnixTime,
     /// What it is called now.
-    pub state: State,
+    pub state: TimestampState,
     /// Whether it was verified from a root of the operator's.
     pub verified: bool,
     /// Why it is not believed.
@@ -36,7 +36,7 @@ pub struct Freshness {
 
 /// What a timestamp is at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum TimestampState {
     /// It expires later than the alarm.
     Fresh,
     /// It expires soon.
@@ -48,13 +48,13 @@ pub enum State {
 impl Freshness {
     /// Whether somebody should look after the signer.
     pub fn is_stale(&self) -> bool {
-        self.state != State::Fresh
+        self.state != TimestampState::Fresh
     }
 }
 
 /// The timestamp of the repository that `tuf` shows, at the time `now`; empty when there is none.
 /// Blocks.
-pub(crate) fn look(
+pub(crate) fn freshness(
     store: &Store,
     tuf: &TufTree,
     anchor: Option<&Anchor>,
@@ -80,12 +80,12 @@ pub(crate) fn look(
     Ok(vec![Freshness { repository, version, expires, state, verified, error }])
 }
 
-fn state_at(expires: UnixTime, now: UnixTime, before: Duration) -> State {
+fn state_at(expires: UnixTime, now: UnixTime, before: Duration) -> TimestampState {
     let before = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
     match expires {
-        expires if expires <= now => State::Expired,
-        expires if expires <= now.plus(before) => State::Late,
-        _ => State::Fresh,
+        expires if expires <= now => TimestampState::Expired,
+        expires if expires <= now.plus(before) => TimestampState::Late,
+        _ => TimestampState::Fresh,
     }
 }
 
@@ -118,7 +118,7 @@ fn timestamp(store: &Store, name: &RepositoryName) -> Result<Option<(u64, UnixTi
 }
 
 /// Tells the log what changed since last time.
-pub(crate) fn tell(before: &[Freshness], now: &[Freshness]) {
+pub(crate) fn log_changes(before: &[Freshness], now: &[Freshness]) {
     for it in now {
         let old = before.iter().find(|old| old.repository == it.repository);
         if old.is_some_and(|old| (old.state, &old.error) == (it.state, &it.error)) {
@@ -134,19 +134,19 @@ pub(crate) fn tell(before: &[Freshness], now: &[Freshness]) {
             continue;
         }
         match it.state {
-            State::Late => tracing::warn!(
+            TimestampState::Late => tracing::warn!(
                 target: "alarm", %repository, version, %expires, verified,
                 "the TUF timestamp expires soon; is `signer refresh` running?"
             ),
-            State::Expired => tracing::error!(
+            TimestampState::Expired => tracing::error!(
                 target: "alarm", %repository, version, %expires, verified,
                 "the TUF timestamp has expired: nodes take no updates; run `signer refresh`"
             ),
-            State::Fresh if old.is_some() => tracing::info!(
+            TimestampState::Fresh if old.is_some() => tracing::info!(
                 target: "alarm", %repository, version, %expires, verified,
                 "the TUF timestamp is fresh again"
             ),
-            State::Fresh => {}
+            TimestampState::Fresh => {}
         }
     }
 }

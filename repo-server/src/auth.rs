@@ -42,12 +42,12 @@ pub struct Tokens(Vec<Token>);
 #[derive(Clone)]
 struct Token {
     hash: Sha256,
-    kind: Kind,
+    kind: TokenKind,
     scope: Scope,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TokenKind {
     Full,
     CreateOnly,
 }
@@ -142,12 +142,15 @@ impl Tokens {
             let token = Token::parse(line).map_err(|why| format!("line {}: {why}", number + 1))?;
             let same = tokens.iter().find(|known| known.hash == token.hash);
             if same.is_some_and(|it| (it.kind, &it.scope) != (token.kind, &token.scope)) {
-                return Err(format!("line {}: this token is above, with other rights", number + 1));
+                return Err(format!(
+                    "line {}: this token is also on an earlier line, with other rights",
+                    number + 1
+                ));
             }
             tokens.push(token);
         }
         if tokens.is_empty() {
-            return Err("there is no token in it".to_owned());
+            return Err("it contains no token".to_owned());
         }
         Ok(Tokens(tokens))
     }
@@ -168,14 +171,14 @@ impl Token {
     /// Never says a word of the line: it may be the token.
     fn parse(line: &str) -> Result<Self, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let (token, before) = words.split_last().ok_or("there is no token")?;
+        let (token, before) = words.split_last().ok_or("it has no token")?;
         let (kind, names) = match before.split_first() {
-            Some((&"create-only", names)) => (Kind::CreateOnly, names),
-            _ => (Kind::Full, before),
+            Some((&"create-only", names)) => (TokenKind::CreateOnly, names),
+            _ => (TokenKind::Full, before),
         };
         let scope = Scope::parse(names).ok_or(
-            "before a token stand `create-only` and repositories like demo or demo/*; the token \
-             itself has no spaces",
+            "expected [create-only] [REPOSITORY | REPOSITORY/* …] TOKEN; a token contains no \
+             spaces",
         )?;
         let hash = match token.strip_prefix("sha256:") {
             Some(hex) => Sha256::from_hex(hex).map_err(|error| error.to_string())?,
@@ -200,7 +203,7 @@ pub struct Access {
 enum Caller<'a> {
     Anonymous,
     Puller(&'a Scope),
-    Pusher(Kind, &'a Scope),
+    Pusher(TokenKind, &'a Scope),
     Unknown,
 }
 
@@ -216,12 +219,12 @@ impl Access {
         })
     }
 
-    /// Allows or answers 401 (who are you?), 403 (not you) or 405 (nobody). `about` is the repository
+    /// Allows or answers 401 (unknown client), 403 (not this client) or 405 (no client). `about` is the repository
     /// that is asked for; without one, all are.
     ///
     /// A credential that is not known is refused everywhere: a client that believes to be logged
     /// in should hear that it is not. `Basic` with an empty password is what some clients send for
-    /// "nobody".
+    /// 405.
     pub fn check(
         &self,
         right: Right,
@@ -241,10 +244,10 @@ impl Access {
         let denied = |text| Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, text));
         match (right, caller) {
             (Right::Open, _) => Ok(grant),
-            (_, Caller::Unknown) => unauthorized("this credential is not known here"),
+            (_, Caller::Unknown) => unauthorized("unknown credential"),
             // Several clients send credentials only when this endpoint asks for them.
             (Right::Login, Caller::Anonymous) if self.push.is_some() || self.pull.is_some() => {
-                unauthorized("log in with a token as password; pulling may work without")
+                unauthorized("log in with a token as the password; pulling may not need one")
             }
             (Right::Pull, Caller::Anonymous) if self.pull.is_some() => {
                 unauthorized("pulling needs a token")
@@ -255,29 +258,31 @@ impl Access {
                 denied("this server is read-only")
             }
             (Right::Push | Right::Delete, _) if self.push.is_none() => {
-                denied("this server takes no pushes: it was started without --push-token-file")
+                denied("pushing is disabled: the server was started without --push-token-file")
             }
             (Right::Push | Right::Delete, Caller::Anonymous) => {
                 unauthorized("pushing needs a token")
             }
-            (Right::Push | Right::Delete, Caller::Puller(_)) => denied("this token may only pull"),
+            (Right::Push | Right::Delete, Caller::Puller(_)) => {
+                denied("this token allows pulling only")
+            }
             (Right::Push | Right::Delete, Caller::Pusher(_, scope))
                 if !about.map_or(scope.covers_all(), |name| scope.covers(name)) =>
             {
                 denied(OTHER_REPOSITORY)
             }
-            (Right::Delete, Caller::Pusher(Kind::CreateOnly, _)) => {
-                denied("this token may only add")
+            (Right::Delete, Caller::Pusher(TokenKind::CreateOnly, _)) => {
+                denied("this token is create-only: it deletes nothing")
             }
             (Right::Delete, Caller::Pusher(..)) if !self.allow_delete => Err(ApiError {
                 allow: Some("GET, HEAD"),
                 ..ApiError::new(
                     StatusCode::METHOD_NOT_ALLOWED,
                     Code::Unsupported,
-                    "deleting is off: the server was started without --allow-delete",
+                    "deleting is disabled: the server was started without --allow-delete",
                 )
             }),
-            (Right::Push, Caller::Pusher(Kind::CreateOnly, _)) => Ok(grant),
+            (Right::Push, Caller::Pusher(TokenKind::CreateOnly, _)) => Ok(grant),
             (Right::Push | Right::Delete, Caller::Pusher(..)) => {
                 Ok(Grant { tagging: Tagging::Move, ..grant })
             }
@@ -301,7 +306,7 @@ impl Access {
     }
 }
 
-const OTHER_REPOSITORY: &str = "this token is for other repositories";
+const OTHER_REPOSITORY: &str = "this token does not cover this repository";
 
 fn find<'a>(tokens: &'a Option<Tokens>, token: &[u8]) -> Option<&'a Token> {
     tokens.as_ref()?.accepts(token)

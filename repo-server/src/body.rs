@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use formats::error_chain;
 use hyper::body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use crate::budget::{Budget, Room, Share};
+use crate::budget::{Budget, ConnectionBudget, Reservation};
 use crate::progress::{BodyOpen, RequestOpen};
+use crate::store::StoreError;
 use crate::store::backend::Pieces;
-use crate::store::{StoreError, chain};
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct Body {
 enum Content {
     Bytes(Bytes),
     /// The same, and they take up room already.
-    Counted(Bytes),
+    CountedStream(Bytes),
     /// A box: most bodies of a crowd wait, and each takes as much memory as the largest.
     Blob(Box<Reader>),
 }
@@ -34,7 +35,7 @@ enum Content {
 /// What is still to be read of a blob.
 #[derive(Debug)]
 struct Reader {
-    share: Share,
+    share: ConnectionBudget,
     pieces: Option<Box<dyn Pieces>>,
     left: u64,
     step: Step,
@@ -44,7 +45,7 @@ enum Step {
     /// The next piece has not been asked for.
     Begin,
     /// There is no room for it.
-    Wait(Pin<Box<dyn Future<Output = Option<Room>> + Send>>),
+    Wait(Pin<Box<dyn Future<Output = Option<Reservation>> + Send>>),
     /// It is on its way, and so is where the one after it comes from.
     Read(JoinHandle<(Box<dyn Pieces>, Result<Bytes, StoreError>)>),
 }
@@ -78,14 +79,14 @@ impl Reader {
                     return Poll::Ready(match read {
                         Ok((rest, piece)) => {
                             self.pieces = Some(rest);
-                            piece.map_err(|error| chain(&error))
+                            piece.map_err(|error| error_chain(&error))
                         }
                         Err(panic) => Err(panic.to_string()),
                     });
                 }
             };
             let (Some(room), Some(mut pieces)) = (room, self.pieces.take()) else {
-                return Poll::Ready(Err("an earlier piece was not read".to_owned()));
+                return Poll::Ready(Err("an earlier piece could not be read".to_owned()));
             };
             let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(room.bytes());
             self.step = Step::Read(tokio::task::spawn_blocking(move || {
@@ -109,21 +110,21 @@ impl Body {
 
     /// These bytes, which take up room already, see [`Budget::document`].
     pub(crate) fn document(bytes: Bytes) -> Self {
-        Body { content: Content::Counted(bytes), open: None }
+        Body { content: Content::CountedStream(bytes), open: None }
     }
 
     /// The same body; its bytes take up room from now on. `None` when there is none.
     pub(crate) fn counted(self, budget: &Budget) -> Option<Self> {
         let Body { content, open } = self;
         let content = match content {
-            Content::Bytes(bytes) => Content::Counted(budget.document(bytes).ok()?),
+            Content::Bytes(bytes) => Content::CountedStream(budget.document(bytes).ok()?),
             other => other,
         };
         Some(Body { content, open })
     }
 
     /// `left` bytes of a verified blob, for which the connection's share has room piece by piece.
-    pub(crate) fn blob(pieces: Box<dyn Pieces>, left: u64, share: Share) -> Self {
+    pub(crate) fn blob(pieces: Box<dyn Pieces>, left: u64, share: ConnectionBudget) -> Self {
         let reader = Reader { share, pieces: Some(pieces), left, step: Step::Begin };
         Body { content: Content::Blob(Box::new(reader)), open: None }
     }
@@ -131,7 +132,7 @@ impl Body {
     /// Bytes still to come.
     pub(crate) fn left(&self) -> u64 {
         match &self.content {
-            Content::Bytes(bytes) | Content::Counted(bytes) => bytes.len() as u64,
+            Content::Bytes(bytes) | Content::CountedStream(bytes) => bytes.len() as u64,
             Content::Blob(reader) => reader.left,
         }
     }
@@ -153,7 +154,7 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
         let piece = match &mut this.content {
-            Content::Bytes(bytes) | Content::Counted(bytes) => std::mem::take(bytes),
+            Content::Bytes(bytes) | Content::CountedStream(bytes) => std::mem::take(bytes),
             Content::Blob(reader) => {
                 if reader.left == 0 {
                     return Poll::Ready(None);

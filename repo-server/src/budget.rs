@@ -6,13 +6,13 @@
 //!
 //! | room | bytes | of |
 //! |---|---|---|
-//! | common | [`COMMON`] | whoever comes first, in pieces of at most [`LARGE`] |
+//! | common | [`COMMON`] | the first to ask, in pieces of at most [`LARGE`] |
 //! | own | [`SMALL`] | each connection, however full the common room is |
 //! | documents | [`DOCUMENTS`] | answers that are made in memory as a whole: lists, figures, cached manifests |
 //! | received | [`RECEIVED`] | manifests that are being pushed |
 //!
-//! Nobody waits for a stranger: the own room is enough to take a blob from its first byte to its
-//! last. Where there is no room for a document, a blob's way is taken or the client is told to come
+//! No client waits for another one: a connection's own room is enough to send a blob from its first
+//! byte to its last. Where there is no room for a document, a blob's way is taken or the client is told to come
 //! back.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// 32 MiB: 256 pieces, more than a full line ever needs.
 pub(crate) const COMMON: usize = 32 << 20;
-/// 128 KiB: large enough that reading costs nothing beside sending.
+/// 128 KiB: large enough that reading costs little compared with sending.
 pub(crate) const LARGE: usize = 128 << 10;
 /// 8 KiB: half an HTTP/2 frame. With 4,096 connections, 32 MiB.
 pub(crate) const SMALL: usize = 8 << 10;
@@ -33,7 +33,7 @@ pub(crate) const RECEIVED: usize = 24 << 20;
 /// 1 KiB: an answer as small as its own head is not counted.
 pub(crate) const UNCOUNTED: usize = 1 << 10;
 
-/// Room is counted in KiB, so that a permit's number fits where tokio wants it.
+/// Memory is counted in KiB, so that a permit's number fits where tokio wants it.
 const UNIT: usize = 1 << 10;
 
 /// The room that all connections share.
@@ -46,14 +46,14 @@ pub(crate) struct Budget {
 
 /// The room of one connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Share {
+pub(crate) struct ConnectionBudget {
     budget: Arc<Budget>,
     own: Arc<Semaphore>,
 }
 
-/// Room for so many bytes, free again when dropped.
+/// A reservation of so many bytes of memory; dropping it frees them.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Reservation {
     bytes: usize,
     permit: OwnedSemaphorePermit,
 }
@@ -69,8 +69,8 @@ impl Budget {
     }
 
     /// The room of one more connection.
-    pub(crate) fn share(self: &Arc<Self>) -> Share {
-        Share { budget: Arc::clone(self), own: Arc::new(Semaphore::new(1)) }
+    pub(crate) fn share(self: &Arc<Self>) -> ConnectionBudget {
+        ConnectionBudget { budget: Arc::clone(self), own: Arc::new(Semaphore::new(1)) }
     }
 
     /// Counts a document for as long as any of it is in memory; gives it back when there is no room.
@@ -84,34 +84,34 @@ impl Budget {
         }
     }
 
-    /// Room for more bytes of a document that is being received; `None` when there is none.
-    pub(crate) fn receive(&self, bytes: usize) -> Option<Room> {
+    /// Reserves more bytes for a document that is being received; `None` when there are none left.
+    pub(crate) fn receive(&self, bytes: usize) -> Option<Reservation> {
         take(&self.received, bytes)
     }
 }
 
-impl Share {
-    /// Room for a piece of at most `left` bytes, if there is some now.
-    pub(crate) fn now(&self, left: u64) -> Option<Room> {
+impl ConnectionBudget {
+    /// Reserves memory for a piece of at most `left` bytes, if there is some now.
+    pub(crate) fn now(&self, left: u64) -> Option<Reservation> {
         let most = usize::try_from(left).unwrap_or(LARGE);
         take(&self.budget.common, most.min(LARGE)).or_else(|| {
             let permit = Arc::clone(&self.own).try_acquire_owned().ok()?;
-            Some(Room { bytes: SMALL, permit })
+            Some(Reservation { bytes: SMALL, permit })
         })
     }
 
-    /// Room for a small piece, when there is some: of this connection's own, or of the common one.
-    pub(crate) async fn wait(self) -> Option<Room> {
+    /// Waits for the memory of a small piece, of this connection's own or of the common pool.
+    pub(crate) async fn wait(self) -> Option<Reservation> {
         let units = u32::try_from(SMALL / UNIT).unwrap_or(1);
         let permit = tokio::select! {
             own = Arc::clone(&self.own).acquire_owned() => own,
             common = Arc::clone(&self.budget.common).acquire_many_owned(units) => common,
         };
-        permit.ok().map(|permit| Room { bytes: SMALL, permit })
+        permit.ok().map(|permit| Reservation { bytes: SMALL, permit })
     }
 }
 
-impl Room {
+impl Reservation {
     /// How many bytes it is for.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -123,7 +123,7 @@ impl Room {
     }
 
     /// One room of both.
-    pub(crate) fn merge(&mut self, other: Room) {
+    pub(crate) fn merge(&mut self, other: Reservation) {
         self.bytes += other.bytes;
         self.permit.merge(other.permit);
     }
@@ -131,7 +131,7 @@ impl Room {
 
 struct Held {
     bytes: Bytes,
-    _room: Room,
+    _room: Reservation,
 }
 
 impl AsRef<[u8]> for Held {
@@ -140,10 +140,10 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-fn take(of: &Arc<Semaphore>, bytes: usize) -> Option<Room> {
+fn take(of: &Arc<Semaphore>, bytes: usize) -> Option<Reservation> {
     let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
     let permit = Arc::clone(of).try_acquire_many_owned(units).ok()?;
-    Some(Room { bytes, permit })
+    Some(Reservation { bytes, permit })
 }
 
 #[cfg(test)]
@@ -154,11 +154,11 @@ mod tests {
     fn everybody_gets_a_small_piece_when_the_common_room_is_full() {
         let budget = Budget::new();
         let greedy = budget.share();
-        let mut held: Vec<Room> = Vec::new();
+        let mut held: Vec<Reservation> = Vec::new();
         while let Some(room) = greedy.now(u64::MAX) {
             held.push(room);
         }
-        let bytes: usize = held.iter().map(Room::bytes).sum();
+        let bytes: usize = held.iter().map(Reservation::bytes).sum();
         assert_eq!(bytes, COMMON + SMALL);
         let other = budget.share();
         let room = other.now(u64::MAX).expect("its own");

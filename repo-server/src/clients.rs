@@ -15,17 +15,18 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::config::Limits;
-use crate::progress::{Progress, Rest};
+use crate::lock::LockMutex as _;
+use crate::progress::{Idleness, Progress};
 
 /// A connection on which nothing moves makes room after so many times [`Limits::spare`]; an idle
 /// one after one.
-const STUCK: u32 = 5;
+const STALLED_FACTOR: u32 = 5;
 
 /// A network at one of the three widths: which, and its address with the rest cleared.
 type Network = (u8, IpAddr);
@@ -42,14 +43,14 @@ pub(crate) struct Clients {
     /// Requests per second; 0 is no limit.
     rate: u32,
     burst: u32,
-    known: Mutex<Known>,
+    table: Mutex<ClientTable>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct ClientTable {
     rates: HashMap<IpAddr, Rate>,
     connections: HashMap<Network, usize>,
-    seats: HashMap<u64, Arc<Seat>>,
+    slots: HashMap<u64, Arc<SlotState>>,
     next: u64,
 }
 
@@ -62,7 +63,7 @@ struct Rate {
 
 /// One connection, as others see it.
 #[derive(Debug)]
-struct Seat {
+struct SlotState {
     networks: Networks,
     /// Empty while it waits for its place.
     progress: OnceLock<Arc<Progress>>,
@@ -72,17 +73,17 @@ struct Seat {
 
 /// A connection's place; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionSlot {
     clients: Arc<Clients>,
     id: u64,
-    seat: Arc<Seat>,
+    slot: Arc<SlotState>,
 }
 
 /// One connection, as far as the choice of who makes room goes.
 #[derive(Debug, Clone, Copy)]
-struct Standing {
+struct Candidate {
     networks: Networks,
-    rest: Rest,
+    idleness: Idleness,
 }
 
 impl Clients {
@@ -94,80 +95,81 @@ impl Clients {
             spare: limits.spare,
             rate: limits.client_rate,
             burst: limits.client_burst.max(1),
-            known: Mutex::default(),
+            table: Mutex::default(),
         })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, ClientTable> {
+        self.table.locked()
     }
 
     /// A place for one more connection; `None` when the client or its network has too many, and
     /// none of them is idle.
-    pub(crate) fn connect(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(crate) fn connect(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
         let networks = networks(address);
-        let mut known = self.known();
+        let mut table = self.table();
         let full = networks.iter().zip(self.most).find(|(network, most)| {
-            known.connections.get(*network).is_some_and(|connections| connections >= most)
+            table.connections.get(*network).is_some_and(|connections| connections >= most)
         });
         if let Some((network, _)) = full {
-            known.make_room(&networks, self.spare, |seat| seat.networks.contains(network))?;
+            table.make_room(&networks, self.spare, |slot| slot.networks.contains(network))?;
         }
         for network in networks {
-            *known.connections.entry(network).or_default() += 1;
+            *table.connections.entry(network).or_default() += 1;
         }
         if self.rate > 0 {
             let burst = f64::from(self.burst);
             let fresh = || Rate { allowance: burst, since: Instant::now() };
-            known.rates.entry(networks[2].1).or_insert_with(fresh);
+            table.rates.entry(networks[2].1).or_insert_with(fresh);
         }
-        let seat = Arc::new(Seat {
+        let slot = Arc::new(SlotState {
             networks,
             progress: OnceLock::new(),
             leave: Notify::new(),
             told: AtomicBool::new(false),
         });
-        let id = known.next;
-        known.next += 1;
-        known.seats.insert(id, Arc::clone(&seat));
-        Some(Place { clients: Arc::clone(self), id, seat })
+        let id = table.next;
+        table.next += 1;
+        table.slots.insert(id, Arc::clone(&slot));
+        Some(ConnectionSlot { clients: Arc::clone(self), id, slot })
     }
 
     /// All places are taken: asks one connection to make room for a newcomer, if it is fair that one
     /// does.
     pub(crate) fn make_room(&self, newcomer: IpAddr) {
-        self.known().make_room(&networks(newcomer), self.spare, |_| true);
+        self.table().make_room(&networks(newcomer), self.spare, |_| true);
     }
 
     /// Forgets who has no connection and has been quiet for long enough. What is left is one entry
     /// per client that is here or was a moment ago.
     pub(crate) fn forget(&self) {
         let (rate, full, now) = (self.rate, f64::from(self.burst), Instant::now());
-        let mut known = self.known();
-        let Known { rates, connections, .. } = &mut *known;
+        let mut table = self.table();
+        let ClientTable { rates, connections, .. } = &mut *table;
         rates.retain(|client, it| {
             connections.contains_key(&(64, *client)) || (rate > 0 && it.fill(now, rate) < full)
         });
     }
 }
 
-impl Known {
+impl ClientTable {
     fn make_room(
         &mut self,
         newcomer: &Networks,
         spare: Duration,
-        among: impl Fn(&Seat) -> bool,
+        among: impl Fn(&SlotState) -> bool,
     ) -> Option<()> {
-        let staying = |seat: &&Arc<Seat>| among(seat) && !seat.told.load(Ordering::Relaxed);
-        let seats: Vec<&Arc<Seat>> = self.seats.values().filter(staying).collect();
-        let rest = |seat: &Seat| seat.progress.get().map_or(Rest::Working, |it| it.rest());
-        let standing: Vec<Standing> = seats
+        let staying = |slot: &&Arc<SlotState>| among(slot) && !slot.told.load(Ordering::Relaxed);
+        let slots: Vec<&Arc<SlotState>> = self.slots.values().filter(staying).collect();
+        let idleness =
+            |slot: &SlotState| slot.progress.get().map_or(Idleness::Working, |it| it.idleness());
+        let standing: Vec<Candidate> = slots
             .iter()
-            .map(|seat| Standing { networks: seat.networks, rest: rest(seat) })
+            .map(|slot| Candidate { networks: slot.networks, idleness: idleness(slot) })
             .collect();
-        let seat = seats.get(who_leaves(newcomer, &standing, spare)?)?;
-        seat.told.store(true, Ordering::Relaxed);
-        seat.leave.notify_one();
+        let slot = slots.get(choose_connection_to_close(newcomer, &standing, spare)?)?;
+        slot.told.store(true, Ordering::Relaxed);
+        slot.leave.notify_one();
         Some(())
     }
 }
@@ -177,7 +179,11 @@ impl Known {
 /// Idle ones first, and only then ones on which nothing moves, of networks that have more than the
 /// newcomer's. Of the widest network with most connections, in it of the next one with most, and so
 /// on; there, the one that has been quiet for longest. Who takes many places loses them first.
-fn who_leaves(newcomer: &Networks, standing: &[Standing], spare: Duration) -> Option<usize> {
+fn choose_connection_to_close(
+    newcomer: &Networks,
+    standing: &[Candidate],
+    spare: Duration,
+) -> Option<usize> {
     let mut connections: HashMap<Network, usize> = HashMap::new();
     for network in standing.iter().flat_map(|it| it.networks) {
         *connections.entry(network).or_default() += 1;
@@ -185,17 +191,17 @@ fn who_leaves(newcomer: &Networks, standing: &[Standing], spare: Duration) -> Op
     let of = |network: &Network| connections.get(network).copied().unwrap_or(0);
     let own = of(&newcomer[0]);
     let candidates = standing.iter().enumerate().filter_map(|(at, it)| {
-        let (idle, quiet) = match it.rest {
-            Rest::Idle { asked, wrote } => {
+        let (idle, quiet) = match it.idleness {
+            Idleness::Idle { asked, wrote } => {
                 // Answers to pings are no reason to stay, the rest of an answer is.
                 let done = asked >= spare && (wrote >= spare || asked >= 4 * spare);
                 (true, done.then_some(asked)?)
             }
-            Rest::Still(still) => {
-                let stuck = still >= STUCK * spare && of(&it.networks[0]) > own;
+            Idleness::Stalled(still) => {
+                let stuck = still >= STALLED_FACTOR * spare && of(&it.networks[0]) > own;
                 (false, stuck.then_some(still)?)
             }
-            Rest::Working => return None,
+            Idleness::Working => return None,
         };
         Some(((idle, it.networks.map(|network| of(&network)), quiet), at))
     });
@@ -208,15 +214,15 @@ impl Rate {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Whether the client may send one more request now.
     pub(crate) fn admits(&self) -> bool {
         let clients = &self.clients;
         if clients.rate == 0 {
             return true;
         }
-        let mut known = clients.known();
-        let Some(client) = known.rates.get_mut(&self.seat.networks[2].1) else { return true };
+        let mut table = clients.table();
+        let Some(client) = table.rates.get_mut(&self.slot.networks[2].1) else { return true };
         let now = Instant::now();
         let allowance = client.fill(now, clients.rate).min(f64::from(clients.burst));
         let admitted = allowance >= 1.0;
@@ -226,26 +232,26 @@ impl Place {
     }
 
     /// It is being served from now on.
-    pub(crate) fn seated(&self, progress: &Arc<Progress>) {
+    pub(crate) fn serves(&self, progress: &Arc<Progress>) {
         // Said once; a second time changes nothing.
-        let _ = self.seat.progress.set(Arc::clone(progress));
+        let _ = self.slot.progress.set(Arc::clone(progress));
     }
 
     /// Comes back when this connection has to make room for a newcomer.
     pub(crate) async fn leave(&self) {
-        self.seat.leave.notified().await;
+        self.slot.leave.notified().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut known = self.clients.known();
-        known.seats.remove(&self.id);
-        for network in self.seat.networks {
-            if let Some(connections) = known.connections.get_mut(&network) {
+        let mut table = self.clients.table();
+        table.slots.remove(&self.id);
+        for network in self.slot.networks {
+            if let Some(connections) = table.connections.get_mut(&network) {
                 *connections = connections.saturating_sub(1);
                 if *connections == 0 {
-                    known.connections.remove(&network);
+                    table.connections.remove(&network);
                 }
             }
         }
@@ -284,7 +290,7 @@ mod tests {
         })
     }
 
-    fn connect(clients: &Arc<Clients>, address: &str) -> Option<Place> {
+    fn connect(clients: &Arc<Clients>, address: &str) -> Option<ConnectionSlot> {
         clients.connect(ip(address))
     }
 
@@ -302,8 +308,8 @@ mod tests {
         assert!(mapped.iter().all(Option::is_some));
         assert!(connect(&clients, "192.0.2.1").is_none());
         drop((second, mapped));
-        let known = clients.known();
-        assert!(known.connections.is_empty() && known.seats.is_empty(), "nobody is here any more");
+        let table = clients.table();
+        assert!(table.connections.is_empty() && table.slots.is_empty(), "nobody is here any more");
     }
 
     #[test]
@@ -347,14 +353,14 @@ mod tests {
     #[test]
     fn who_takes_most_makes_room() {
         let secs = Duration::from_secs;
-        let idle = |seconds| Rest::Idle { asked: secs(seconds), wrote: secs(seconds) };
-        let pings = |asked, wrote| Rest::Idle { asked: secs(asked), wrote: secs(wrote) };
-        let still = |seconds| Rest::Still(secs(seconds));
-        let many = |address: &'static str, n: usize, rest| vec![(address, rest); n];
-        type Crowd = Vec<(&'static str, Rest)>;
+        let idle = |seconds| Idleness::Idle { asked: secs(seconds), wrote: secs(seconds) };
+        let pings = |asked, wrote| Idleness::Idle { asked: secs(asked), wrote: secs(wrote) };
+        let still = |seconds| Idleness::Stalled(secs(seconds));
+        let many = |address: &'static str, n: usize, idleness| vec![(address, idleness); n];
+        type Crowd = Vec<(&'static str, Idleness)>;
         let cases: [(&str, &str, Crowd, Option<&str>); 12] = [
             ("nobody is here", "192.0.2.1", vec![], None),
-            ("all work", "192.0.2.1", many("192.0.2.2", 9, Rest::Working), None),
+            ("all work", "192.0.2.1", many("192.0.2.2", 9, Idleness::Working), None),
             ("all are fresh", "192.0.2.1", many("192.0.2.2", 9, idle(1)), None),
             (
                 "the one who has most",
@@ -365,7 +371,7 @@ mod tests {
             (
                 "not who works, whatever he has",
                 "192.0.2.1",
-                [many("192.0.2.2", 2, idle(60)), many("192.0.2.3", 3, Rest::Working)].concat(),
+                [many("192.0.2.2", 2, idle(60)), many("192.0.2.3", 3, Idleness::Working)].concat(),
                 Some("192.0.2.2"),
             ),
             (
@@ -414,9 +420,12 @@ mod tests {
         for (name, newcomer, crowd, wanted) in cases {
             let standing: Vec<_> = crowd
                 .iter()
-                .map(|(address, rest)| Standing { networks: networks(ip(address)), rest: *rest })
+                .map(|(address, idleness)| Candidate {
+                    networks: networks(ip(address)),
+                    idleness: *idleness,
+                })
                 .collect();
-            let found = who_leaves(&networks(ip(newcomer)), &standing, secs(2));
+            let found = choose_connection_to_close(&networks(ip(newcomer)), &standing, secs(2));
             assert_eq!(found.map(|at| crowd[at].0), wanted, "{name}");
         }
     }

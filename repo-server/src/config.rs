@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::store::bucket::place::S3;
+use crate::store::bucket::s3::S3;
 use crate::store::quota::Quota;
 
 /// 6 hours: of the day a timestamp lasts by default, a signer that renews it twice has missed one
@@ -26,9 +26,9 @@ pub struct Config {
     pub insecure_http: bool,
     /// Change nothing in the storage.
     pub read_only: bool,
-    /// Tokens that may push. Without, nobody may.
+    /// Tokens that may push. `None`: nobody may.
     pub push_tokens: Option<PathBuf>,
-    /// Tokens that may pull. Without, everybody may.
+    /// Tokens that may pull. `None`: everybody may.
     pub pull_tokens: Option<PathBuf>,
     /// Let push tokens delete tags, manifests and blobs.
     pub allow_delete: bool,
@@ -45,7 +45,7 @@ pub struct Config {
     pub alarm_before: Duration,
     /// What the server itself signs, and what it believes.
     pub refresh: Refresh,
-    /// When to throw garbage away; never without.
+    /// When to collect garbage; `None` never does.
     pub collect: Option<Collect>,
     /// Bounds on what clients may use up.
     pub limits: Limits,
@@ -84,18 +84,18 @@ pub struct Refresh {
     pub keys: Vec<PathBuf>,
     /// The trust root from which a state must verify to be signed, and its expiry to be believed.
     pub root: Option<PathBuf>,
-    /// The signing log; `signer.log` beside the first key without.
+    /// The signing log; `None`: `signer.log` next to the first key.
     pub log: Option<PathBuf>,
     /// How long what it signs lasts: `snapshot=DURATION`, `timestamp=DURATION`.
     pub expires: Vec<String>,
 }
 
-/// How a running server throws garbage away, see [`crate::store::gc`].
+/// How a running server collects garbage, see [`crate::store::gc`].
 #[derive(Debug, Clone, Copy)]
 pub struct Collect {
     /// From the end of one collection to the next.
     pub interval: Duration,
-    /// What is younger stays, needed or not. Longer than the longest push takes.
+    /// Nothing younger is deleted. Longer than the longest push takes.
     pub grace: Duration,
 }
 
@@ -156,10 +156,10 @@ pub struct Limits {
     pub uploads: usize,
     /// Upload sessions open at once; 429 above.
     pub sessions: usize,
-    /// An upload session nobody touched for this long holds nothing open: its bytes stay, and
+    /// An upload session that is idle for this long holds nothing open: its bytes stay, and
     /// hashing begins anew when it is finished.
     pub upload_rest: Duration,
-    /// An upload session nobody touched for this long is thrown away.
+    /// An upload session that is idle for this long is deleted.
     pub session_expiry: Duration,
     /// The largest blob; 413 above.
     pub blob_bytes: u64,
@@ -169,7 +169,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 4096,
-            // An eighth: a hall of nodes behind one address fits, and nobody has all.
+            // An eighth: a hall of nodes behind one address fits, and no client has all.
             client_connections: 512,
             // Nodes ask some five requests an hour: a hundred thousand behind one address fit.
             client_rate: 500,

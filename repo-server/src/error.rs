@@ -4,13 +4,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use formats::error_chain;
 use formats::reason::Reason;
 use http::StatusCode;
 use rustix::io::Errno;
 use storage::FileError;
 use storage::files::StoreError as FilesError;
-
-use crate::store::chain;
 
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +89,7 @@ impl ApiError {
 
     /// 405 with the methods that would work.
     pub fn method(allow: &'static str) -> Self {
-        let text = format!("this resource knows only {allow}");
+        let text = format!("method not allowed; this endpoint supports {allow}");
         let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, text);
         ApiError { allow: Some(allow), ..error }
     }
@@ -100,7 +99,7 @@ impl ApiError {
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             Code::Unsupported,
-            "the server could not read or write its storage; its log says why",
+            "internal error: the server could not read or write its storage; see its log",
         )
     }
 
@@ -177,7 +176,7 @@ pub enum ServerError {
         remedy: String,
     },
     /// Another server writes the same directory.
-    #[error("{}: another repo-server writes there; stop it, or add --read-only", path.display())]
+    #[error("{}: another repo-server is using it; stop that one, or add --read-only", path.display())]
     Busy {
         /// The directory.
         path: PathBuf,
@@ -223,7 +222,7 @@ impl ServerError {
             FilesError::InsecurePerms { path, why, remedy } => {
                 ServerError::Perms { what: option, path, why, remedy }
             }
-            other => ServerError::Config(format!("{option}: {}", chain(&other))),
+            other => ServerError::Config(format!("{option}: {}", error_chain(&other))),
         }
     }
 
@@ -246,7 +245,7 @@ impl ServerError {
     pub fn hint(&self) -> &'static str {
         match self {
             ServerError::Io { source, .. } if is_limit(source) => {
-                "the system allows no more: raise the limit (`ulimit -a`; LimitNOFILE= and TasksMax= \
+                "a limit of the process is reached; raise it (`ulimit -a`; LimitNOFILE= and TasksMax= \
                  of the unit)"
             }
             ServerError::Io { .. } => "check free space, mount state and owner of that path",
@@ -260,8 +259,12 @@ impl ServerError {
             }
             ServerError::Listen { .. } => "is another server on that port?",
             ServerError::PlainHttp(_) => "tokens and updates need TLS on a network",
-            ServerError::Tls { .. } => "PEM files: the chain with the server's certificate first",
-            ServerError::Busy { .. } => "two servers that write share a bucket, not a directory",
+            ServerError::Tls { .. } => {
+                "use PEM files, with the server's certificate first in the chain"
+            }
+            ServerError::Busy { .. } => {
+                "two writing servers can share a bucket (--s3), but not a directory"
+            }
             ServerError::Config(_) => "see repo-server serve --help",
         }
     }

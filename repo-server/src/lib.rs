@@ -8,8 +8,8 @@
 //! ```
 //!
 //! It serves the OCI distribution API 1.1 in full and stores bytes exactly as they came. It decides
-//! nothing about trust and holds no signing key: whoever breaks in here can delay and withhold,
-//! and nothing else. It refuses to serve a byte under a digest it does not have, to build a path
+//! nothing about trust and holds no signing key: an attacker who takes it over can delay and withhold
+//! updates, and nothing else. It refuses to serve a byte under a digest it does not have, to build a path
 //! from a name it did not parse, to follow a symbolic link in its storage, and to talk plain HTTP
 //! to a network unless told so.
 //!
@@ -35,7 +35,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// They panic when nobody reads any more, or the disk under a log is full.
+// They panic when the reader is gone, or the disk under a log is full.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod alarm;
@@ -47,6 +47,7 @@ mod clients;
 pub mod config;
 pub mod error;
 mod handle;
+mod lock;
 mod memory;
 mod metrics;
 mod progress;

@@ -1,18 +1,20 @@
 //! `repo-server`: the command line.
 
-// They panic when nobody reads any more, or the disk under a log is full.
+// They panic when the reader is gone, or the disk under a log is full.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use formats::error_chain;
 use formats::reason::Exit;
 use repo_server::config::ALARM_BEFORE;
-use repo_server::store::bucket::place::S3;
+use repo_server::store::bucket::s3::S3;
+use repo_server::store::gc::plan::Plan;
 use repo_server::store::quota::Quota;
 use repo_server::store::{Store, StoreError};
 use repo_server::{Collect, Config, Limits, Refresh, Reloader, Server, ServerError, TlsFiles};
@@ -41,18 +43,18 @@ enum Command {
     /// Read every blob and compare it with its digest.
     Scrub {
         #[command(flatten)]
-        place: Place,
+        place: Location,
     },
-    /// Throw away what no tag, TUF state or referrer needs.
+    /// Delete what no tag, TUF state or referrer needs.
     ///
-    /// A directory must not be written by a server at the moment; a bucket may.
+    /// No server may be writing to a directory meanwhile; to a bucket it may.
     Gc {
         #[command(flatten)]
-        place: Place,
-        /// Seconds; what is younger stays. Pushes under way need it.
+        place: Location,
+        /// Seconds; nothing younger is deleted, because pushes under way need it.
         #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
         grace: u64,
-        /// Only say what would go.
+        /// Only list what would be deleted.
         #[arg(long)]
         dry_run: bool,
     },
@@ -65,24 +67,24 @@ enum Command {
 
 /// Where the repository is.
 #[derive(Debug, clap::Args)]
-struct Place {
-    /// The repository: an OCI image layout, made when it is not there.
+struct Location {
+    /// The repository: an OCI image layout, created if missing.
     #[arg(long, value_name = "DIR", required_unless_present = "s3")]
     dir: Option<PathBuf>,
     /// The repository in a bucket, which any number of servers may share: BUCKET or BUCKET/prefix.
     /// Credentials come from the environment (AWS_ACCESS_KEY_ID, …) or ~/.aws/credentials.
     #[arg(long, value_name = "BUCKET", conflicts_with = "dir", value_parser = S3::parse)]
     s3: Option<S3>,
-    /// The service that has the bucket, when it is not AWS: https://host:port.
+    /// The S3 service, if it is not AWS: https://host:port.
     #[arg(long, value_name = "URL", requires = "s3")]
     s3_endpoint: Option<Url>,
-    /// The bucket's region; without, AWS_REGION or us-east-1.
+    /// The bucket's region; default: AWS_REGION or us-east-1.
     #[arg(long, value_name = "REGION", requires = "s3")]
     s3_region: Option<String>,
     /// A file of AWS credentials; its profile is AWS_PROFILE or `default`.
     #[arg(long, value_name = "FILE", requires = "s3")]
     s3_credentials: Option<PathBuf>,
-    /// Certificates (PEM) that may have signed the service's, beside the system's.
+    /// CA certificates (PEM) for the service, in addition to the system's.
     #[arg(long, value_name = "FILE", requires = "s3")]
     s3_ca: Option<PathBuf>,
     /// Plain HTTP to a service on another machine.
@@ -90,7 +92,7 @@ struct Place {
     s3_insecure_http: bool,
 }
 
-impl Place {
+impl Location {
     fn bucket(&self) -> Option<S3> {
         self.s3.clone().map(|s3| S3 {
             endpoint: self.s3_endpoint.clone(),
@@ -116,7 +118,7 @@ impl Place {
     fn failed(&self, error: &StoreError) -> ServerError {
         match self.bucket() {
             Some(bucket) => bucket.failed(error),
-            None => ServerError::Store { path: self.dir(), why: chain(error) },
+            None => ServerError::Store { path: self.dir(), why: error_chain(error) },
         }
     }
 }
@@ -124,7 +126,7 @@ impl Place {
 #[derive(Debug, clap::Args)]
 struct Serve {
     #[command(flatten)]
-    place: Place,
+    place: Location,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443")]
     listen: SocketAddr,
@@ -137,14 +139,14 @@ struct Serve {
     /// Only clients with a certificate signed by one of these (PEM) may connect.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     client_ca: Option<PathBuf>,
-    /// Plain HTTP on any address: something in front of this server speaks TLS.
+    /// Allow plain HTTP on any address, for a server behind a TLS proxy.
     #[arg(long)]
     insecure_http: bool,
     /// Tokens that may push, one per line, or sha256:<hex> of one; `create-only` before one keeps it
-    /// from moving tags. Without, nobody may push.
+    /// from moving tags. Without this, nobody may push.
     #[arg(long, value_name = "FILE")]
     push_token_file: Option<PathBuf>,
-    /// Tokens that may pull. Without, everybody may pull.
+    /// Tokens that may pull. Without this, everybody may pull.
     #[arg(long, value_name = "FILE")]
     pull_token_file: Option<PathBuf>,
     /// Change nothing in the repository.
@@ -154,46 +156,46 @@ struct Serve {
     #[arg(long)]
     allow_delete: bool,
     /// Show the TUF state of this namespace under /metadata and /targets, and watch its timestamp;
-    /// "" is that of `tuf` alone. Without, it is that of the only TUF repository there is.
+    /// "" is that of `tuf` alone. Without this, the only TUF repository there is.
     #[arg(long, value_name = "NS")]
     namespace: Option<String>,
     /// The largest blob, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().blob_bytes)]
     max_blob: u64,
-    /// Bytes that all blobs and uploads together may use.
+    /// Quota of all blobs and uploads together, in bytes.
     #[arg(long, value_name = "BYTES")]
     quota: Option<u64>,
-    /// Bytes that one repository may use; blobs that several show count for each.
+    /// Quota of each repository, in bytes; a blob that several repositories share counts for each.
     #[arg(long, value_name = "BYTES")]
     repository_quota: Option<u64>,
-    /// Seconds between collections of garbage; never without.
+    /// Seconds between garbage collections. Without this, none.
     #[arg(long, value_name = "SECONDS")]
     gc_interval: Option<u64>,
-    /// Seconds; what is younger is no garbage.
+    /// Seconds; nothing younger is garbage.
     #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
     gc_grace: u64,
-    /// An address of its own for /metrics and /healthz, over plain HTTP. Without, /metrics is
-    /// beside the rest, for whoever may pull.
+    /// Serve /metrics and /healthz on this address, over plain HTTP. Without this, /metrics is served
+    /// with the rest, for whoever may pull.
     #[arg(long, value_name = "ADDR")]
     metrics_listen: Option<SocketAddr>,
     /// Seconds before a TUF timestamp expires that an alarm is raised.
     #[arg(long, value_name = "SECONDS", default_value_t = ALARM_BEFORE.as_secs())]
     alarm_before: u64,
     /// Renew snapshot and timestamp of --namespace with this key (may be given twice). The server then
-    /// holds an online key, and says so; a key of people is refused. `signer refresh` elsewhere is better.
+    /// holds an online key, and logs it; offline keys are refused. `signer refresh` on another machine is safer.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["read_only", "s3"],
           requires_all = ["refresh_root", "namespace"])]
     refresh_key: Vec<PathBuf>,
     /// The repository's root.json: nothing else is signed with --refresh-key, and no other timestamp
-    /// keeps the alarm silent. May be given without a key.
+    /// silences the alarm. May be given without a key.
     #[arg(long, value_name = "FILE", requires = "namespace")]
     refresh_root: Option<PathBuf>,
-    /// The log of what was signed, by which an old state that is put back is noticed; signer.log
-    /// beside the first key without.
+    /// The signing log, which detects an old state that is put back; default: signer.log next to the
+    /// first key.
     #[arg(long, value_name = "FILE", requires = "refresh_key")]
     refresh_log: Option<PathBuf>,
     /// How long what is signed lasts: snapshot=DURATION or timestamp=DURATION (may be given twice).
-    /// Without, as long as what these keys signed before; at first 7d and 1d.
+    /// Default: as long as what these keys signed before; at first 7d and 1d.
     #[arg(long, value_name = "ROLE=DURATION", requires = "refresh_key")]
     refresh_expires: Vec<String>,
     /// Connections of one client (an IPv4 address or an IPv6 /64) at once; an IPv6 /56 may have twice
@@ -207,23 +209,23 @@ struct Serve {
     /// Requests of one client at once, after a pause.
     #[arg(long, value_name = "N", default_value_t = Limits::default().client_burst)]
     client_burst: u32,
-    /// Connections at once. When all are taken, an idle one of whoever has most makes room for a
+    /// Connections at once. When all are taken, an idle one of the client with most is closed for a
     /// newcomer; while none is idle, newcomers wait.
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
-    /// Uploads being received at once; further ones are told to come back.
+    /// Uploads received at once; further ones get 429.
     #[arg(long, value_name = "N", default_value_t = Limits::default().uploads)]
     max_uploads: usize,
-    /// Seconds after which an upload nobody touches is thrown away.
+    /// Seconds after which an idle upload is deleted.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     upload_expiry: u64,
-    /// Bytes per second below which a transfer is cut off.
+    /// Minimum rate of a transfer, in bytes per second; slower ones are closed.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().min_rate)]
     min_rate: u64,
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// What is logged, in the form of tracing-subscriber: `warn`, `info,access=off`, …
+    /// Log filter, in the syntax of tracing-subscriber: `warn`, `info,access=off`, …
     #[arg(long, value_name = "FILTER", default_value = "info", env = "REPO_SERVER_LOG")]
     log: String,
 }
@@ -298,7 +300,7 @@ fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
             let reason = error.reason();
-            let message = chain(&error);
+            let message = error_chain(&error);
             if cli.json {
                 // The exit code and standard error say it, too.
                 let _ = print_json(&serde_json::json!({
@@ -336,7 +338,7 @@ fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
         if json {
             print_json(&serde_json::json!({ "ok": true, "url": server.url() }))?;
         }
-        // Nobody listens when systemd did not start us.
+        // Fails when systemd did not start this program.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let reloader = server.reloader();
         tokio::spawn(async move {
@@ -361,9 +363,12 @@ fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
 /// On SIGHUP. Files that are wrong change nothing: the server goes on with what it had.
 fn reload(reloader: &Reloader) {
     match reloader.reload() {
-        Ok(()) => tracing::info!("certificates and tokens read again"),
+        Ok(()) => tracing::info!("certificates and tokens reloaded"),
         Err(error) => {
-            tracing::error!(error = chain(&error), "certificates and tokens kept as they were");
+            tracing::error!(
+                error = error_chain(&error),
+                "reload failed; the previous certificates and tokens stay in use"
+            );
         }
     }
 }
@@ -393,7 +398,7 @@ fn print(bytes: &[u8]) -> Result<(), ServerError> {
 }
 
 /// Makes a write beyond the file-size limit an error that is told, not the end of this program: the
-/// kernel sends SIGXFSZ, and whoever handles it gets EFBIG.
+/// kernel sends SIGXFSZ, and a program that handles it gets EFBIG.
 fn survive_file_limits() -> Result<(), ServerError> {
     let failed = |source| ServerError::Io {
         doing: "handle SIGXFSZ of",
@@ -425,7 +430,7 @@ fn start_log(args: &Serve) -> Result<(), ServerError> {
     Ok(())
 }
 
-fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
+fn scrub(place: &Location, json: bool) -> Result<Exit, ServerError> {
     let store = place.open(true)?;
     let show = std::io::stderr().is_terminal() && !json;
     let checked = store.scrub(|digest, len| {
@@ -449,16 +454,25 @@ fn scrub(place: &Place, json: bool) -> Result<Exit, ServerError> {
         for (digest, why) in &rotten {
             tell(&format!("{digest}: {why}"))?;
         }
-        tell(&format!("{read} blobs read, {damaged} damaged"))?;
+        tell(&format!("{} read, {damaged} damaged", count(read, "blob")))?;
     }
     // Damaged blobs are content that a client would refuse.
     Ok(if damaged == 0 { Exit::Done } else { Exit::Content })
 }
 
-fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
+fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
     let store = place.open(false)?;
-    let done = store.collect(grace, std::time::SystemTime::now(), dry);
-    let done = done.map_err(|error| place.failed(&error))?;
+    let (now, failed) = (SystemTime::now(), |error: StoreError| place.failed(&error));
+    let done = match dry {
+        true => {
+            let plan = store.plan_collection(grace, now).map_err(failed)?;
+            if !json {
+                show(&plan)?;
+            }
+            plan.garbage()
+        }
+        false => store.collect(grace, now).map_err(failed)?,
+    };
     if json {
         print_json(&serde_json::json!({
             "ok": true,
@@ -471,24 +485,29 @@ fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit
         }))?;
     } else {
         let verb = if dry { "would be removed" } else { "removed" };
-        let (blobs, mib, kept) = (done.blobs, done.bytes >> 20, done.kept);
-        let links = done.links;
-        tell(&format!("{blobs} blobs ({mib} MiB) and {links} links {verb}, {kept} blobs kept"))?;
+        let (blobs, links) = (count(done.blobs, "blob"), count(done.links, "link"));
+        let (mib, kept) = (done.bytes >> 20, count(done.kept, "blob"));
+        tell(&format!("{blobs} ({mib} MiB) and {links} {verb}, {kept} kept"))?;
     }
     Ok(Exit::Done)
 }
 
-fn print_json(value: &serde_json::Value) -> Result<(), ServerError> {
-    tell(&value.to_string())
+/// What a collection would remove, one line each.
+fn show(plan: &Plan) -> Result<(), ServerError> {
+    for (repository, digest) in plan.links() {
+        tell(&format!("link {repository}@{digest}"))?;
+    }
+    for (digest, len) in plan.blobs() {
+        tell(&format!("blob {digest} {len}"))?;
+    }
+    Ok(())
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+/// `1 blob`, `2 blobs`.
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn print_json(value: &serde_json::Value) -> Result<(), ServerError> {
+    tell(&value.to_string())
 }

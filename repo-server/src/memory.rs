@@ -16,17 +16,17 @@ use std::{io, mem};
 const CROWD: usize = 64;
 
 /// How often to look whether a crowd has gone.
-pub(crate) const LOOK: Duration = Duration::from_secs(2);
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How many connections there were, for [`Tide::ebbs`].
+/// How many connections there were, for [`CrowdWatch::has_gone`].
 #[derive(Debug, Default)]
-pub(crate) struct Tide {
+pub(crate) struct CrowdWatch {
     high: usize,
 }
 
-impl Tide {
+impl CrowdWatch {
     /// Whether a crowd has gone since this was last so: half of the most connections there were.
-    pub(crate) fn ebbs(&mut self, connections: usize) -> bool {
+    pub(crate) fn has_gone(&mut self, connections: usize) -> bool {
         self.high = self.high.max(connections);
         let gone = self.high.saturating_sub(connections);
         if gone < CROWD || connections > self.high / 2 {
@@ -93,10 +93,11 @@ mod tests {
 
     #[test]
     fn a_crowd_that_goes_is_noticed_once() {
-        let mut tide = Tide::default();
+        let mut crowd = CrowdWatch::default();
         let seen = [(10, false), (0, false), (500, false), (300, false), (250, true), (200, false)];
-        for (connections, ebbs) in seen.into_iter().chain([(110, true), (0, true), (0, false)]) {
-            assert_eq!(tide.ebbs(connections), ebbs, "{connections}");
+        for (connections, has_gone) in seen.into_iter().chain([(110, true), (0, true), (0, false)])
+        {
+            assert_eq!(crowd.has_gone(connections), has_gone, "{connections}");
         }
     }
 }

@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::alarm::Freshness;
-use crate::refresh::Signs;
+use crate::refresh::RefreshStatus;
 
 /// The media type of the text.
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -119,11 +119,11 @@ impl Metrics {
         to.register("connections", "Connections now", self.connections.clone());
         to.register_with_unit("received", "Read from sockets", Unit::Bytes, self.received.clone());
         to.register_with_unit("sent", "Written to sockets", Unit::Bytes, self.sent.clone());
-        to.register("uploads", "Upload sessions now", self.uploads.clone());
+        to.register("uploads", "Open upload sessions", self.uploads.clone());
         to.register("repositories", "Repositories now", self.repositories.clone());
         let text = "Blobs and uploads; 0 without quotas";
         to.register_with_unit("stored", text, Unit::Bytes, self.stored.clone());
-        to.register("collections", "Collections of garbage", self.collections.clone());
+        to.register("collections", "Garbage collections", self.collections.clone());
         let text = "Garbage removed";
         to.register_with_unit("collected", text, Unit::Bytes, self.collected.clone());
         to.register("reloads", "Reloads of certificates and tokens", self.reloads.clone());
@@ -173,7 +173,7 @@ impl Metrics {
     }
 
     /// What the server's own key signs now, and why not.
-    pub(crate) fn signs(&self, found: &[Signs]) {
+    pub(crate) fn signs(&self, found: &[RefreshStatus]) {
         self.refused.clear();
         for it in found {
             if let Some(reason) = it.code {

@@ -10,15 +10,16 @@
 //! | age | politely, a connection that is old |
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::budget::Share;
+use crate::budget::ConnectionBudget;
 use crate::config::Limits;
+use crate::lock::LockMutex as _;
 use crate::metrics::Metrics;
 
 /// What moves on one connection.
@@ -26,7 +27,7 @@ use crate::metrics::Metrics;
 pub(crate) struct Progress {
     started: Instant,
     metrics: Arc<Metrics>,
-    share: Share,
+    share: ConnectionBudget,
     /// Bytes in both directions.
     wire: AtomicU64,
     /// Requests begun.
@@ -35,6 +36,8 @@ pub(crate) struct Progress {
     open: AtomicUsize,
     /// Bodies on their way, in or out.
     bodies: AtomicUsize,
+    /// The last request over HTTP/1.1 came with a body of which the end was not read.
+    unread: AtomicBool,
     /// Milliseconds after `started`.
     last_request_end: AtomicU64,
     last_read: AtomicU64,
@@ -62,7 +65,7 @@ pub(crate) enum Verdict {
 
 /// What a connection is about, for the choice of who makes room for a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum Idleness {
     /// No request is under way.
     Idle {
         /// Since the last one was answered, or since it connected.
@@ -71,13 +74,13 @@ pub(crate) enum Rest {
         wrote: Duration,
     },
     /// A body is on its way, and nothing of it has moved for so long.
-    Still(Duration),
+    Stalled(Duration),
     /// The server has something to do for it.
     Working,
 }
 
 impl Progress {
-    pub(crate) fn new(metrics: Arc<Metrics>, share: Share) -> Arc<Self> {
+    pub(crate) fn new(metrics: Arc<Metrics>, share: ConnectionBudget) -> Arc<Self> {
         Arc::new(Progress {
             metrics,
             share,
@@ -86,6 +89,7 @@ impl Progress {
             requests: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             bodies: AtomicUsize::new(0),
+            unread: AtomicBool::new(false),
             last_request_end: AtomicU64::new(0),
             last_read: AtomicU64::new(0),
             last_write: AtomicU64::new(0),
@@ -95,7 +99,7 @@ impl Progress {
     }
 
     /// The room this connection has for what it sends.
-    pub(crate) fn share(&self) -> &Share {
+    pub(crate) fn share(&self) -> &ConnectionBudget {
         &self.share
     }
 
@@ -115,6 +119,16 @@ impl Progress {
         RequestOpen(Arc::clone(self))
     }
 
+    /// Whether a request comes with a body, and its end is still to be read.
+    pub(crate) fn set_unread_body(&self, unread: bool) {
+        self.unread.store(unread, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending a body that the server does not read.
+    pub(crate) fn has_unread_body(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
     /// A body is on its way until the value is dropped.
     pub(crate) fn body(self: &Arc<Self>) -> BodyOpen {
         self.moved();
@@ -127,15 +141,15 @@ impl Progress {
     }
 
     /// What it is about now.
-    pub(crate) fn rest(&self) -> Rest {
+    pub(crate) fn idleness(&self) -> Idleness {
         if self.open.load(Ordering::Relaxed) == 0 {
             let (asked, wrote) = (self.since(&self.last_request_end), self.since(&self.last_write));
-            Rest::Idle { asked, wrote }
+            Idleness::Idle { asked, wrote }
         } else if self.bodies.load(Ordering::Relaxed) == 0 {
-            Rest::Working
+            Idleness::Working
         } else {
             let moved = [&self.last_read, &self.last_write].map(|mark| self.since(mark));
-            Rest::Still(moved.into_iter().fold(self.since(&self.last_body), Duration::min))
+            Idleness::Stalled(moved.into_iter().fold(self.since(&self.last_body), Duration::min))
         }
     }
 
@@ -149,7 +163,7 @@ impl Progress {
     pub(crate) fn verdict(&self, limits: &Limits) -> Verdict {
         let age = self.started.elapsed();
         if self.open.load(Ordering::Relaxed) == 0 {
-            *self.window.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.window.locked() = None;
             if self.requests.load(Ordering::Relaxed) == 0 {
                 return if age > limits.head {
                     Verdict::Close("no request")
@@ -166,7 +180,7 @@ impl Progress {
             }
         } else if self.bodies.load(Ordering::Relaxed) == 0 {
             // We are working, the client waits.
-            *self.window.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.window.locked() = None;
         } else {
             if self.since(&self.last_body) > limits.stall {
                 return Verdict::Close("stalled");
@@ -180,7 +194,7 @@ impl Progress {
 
     fn too_slow(&self, limits: &Limits) -> bool {
         let wire = self.wire.load(Ordering::Relaxed);
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window.locked();
         let begun = *window.get_or_insert(Window { since: Instant::now(), wire });
         let lasted = begun.since.elapsed();
         if lasted < limits.rate_window {
@@ -228,12 +242,12 @@ impl Drop for BodyOpen {
 
 /// A connection whose bytes are counted.
 #[derive(Debug)]
-pub(crate) struct Counted<T> {
+pub(crate) struct CountedStream<T> {
     pub(crate) inner: T,
     pub(crate) progress: Arc<Progress>,
 }
 
-impl<T> Counted<T> {
+impl<T> CountedStream<T> {
     fn wrote(&self, bytes: usize) {
         self.progress.wire.fetch_add(bytes as u64, Ordering::Relaxed);
         self.progress.metrics.sent.inc_by(bytes as u64);
@@ -241,7 +255,7 @@ impl<T> Counted<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for CountedStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -259,7 +273,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for CountedStream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

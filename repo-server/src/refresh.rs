@@ -1,7 +1,7 @@
 //! Renewing snapshot and timestamp with a key of the server's own (`--refresh-key`), for sites that
 //! have no other machine that is always on.
 //!
-//! It is a trade, and the server says so in its log and in `/healthz`: whoever takes over a server
+//! It is a trade-off, and the server says so in its log and in `/healthz`: an attacker who takes over a server
 //! with this key can hold nodes back and offer them older *sets* of releases for as long as nobody
 //! notices. They still cannot make nodes install anything, because a key that signs for root,
 //! targets or a delegated role is refused. Without the key, a thief of the server can do none of it;
@@ -17,8 +17,9 @@
 //! | long periods | they come from `--refresh-expires`, from metadata that one of these keys signed, or are the defaults |
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use formats::error_chain;
 use formats::oci::RepositoryName;
 use formats::reason::Reason;
 use formats::reference::{Namespace, Reference};
@@ -36,7 +37,8 @@ use storage::files::StoreError;
 use crate::anchor::{Anchor, Refused};
 use crate::config::Config;
 use crate::error::ServerError;
-use crate::store::{Store, chain};
+use crate::lock::LockMutex as _;
+use crate::store::Store;
 
 /// 256 MiB: what the signing log may have, see [`signer::journal`].
 const LOG_LIMIT: u64 = 256 << 20;
@@ -59,7 +61,7 @@ pub(crate) struct Refresher {
 
 /// What the server signs, as `/healthz` tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Signs {
+pub(crate) struct RefreshStatus {
     /// The TUF repository.
     pub(crate) repository: String,
     /// The keys it signs with.
@@ -72,9 +74,9 @@ pub(crate) struct Signs {
     error: Option<String>,
 }
 
-impl Signs {
+impl RefreshStatus {
     fn nothing_yet(refresher: &Refresher) -> Self {
-        Signs {
+        RefreshStatus {
             repository: refresher.name.to_string(),
             keyids: refresher.keyids.iter().map(KeyId::to_string).collect(),
             timestamp: 0,
@@ -105,8 +107,9 @@ impl Refresher {
         let namespace = config.namespace.as_ref().ok_or_else(|| {
             needs("--namespace NS (the part before `tuf`; \"\" when there is none)")
         })?;
-        let namespace: Namespace = namespace.parse().map_err(|error| refused(chain(&error)))?;
-        let name = namespace.repository("tuf").map_err(|error| refused(chain(&error)))?;
+        let namespace: Namespace =
+            namespace.parse().map_err(|error| refused(error_chain(&error)))?;
+        let name = namespace.repository("tuf").map_err(|error| refused(error_chain(&error)))?;
         let keyids = wanted.keys.iter().map(|path| keyid(path).map_err(refused));
         let keyids = keyids.collect::<Result<Vec<_>, _>>()?;
         let log = wanted.log.clone().unwrap_or_else(|| first.with_file_name(JOURNAL_FILE));
@@ -130,17 +133,22 @@ impl Refresher {
     }
 
     /// Judges the newest state, and renews what is past the half of its period. Blocks.
-    pub(crate) fn turn(&self, store: &Store, now: UnixTime) -> Signs {
-        let mut signs = Signs::nothing_yet(self);
+    pub(crate) fn turn(&self, store: &Store, now: UnixTime) -> RefreshStatus {
+        let mut signs = RefreshStatus::nothing_yet(self);
         if let Err(Refused { reason, text }) = self.renew(store, now, &mut signs) {
             (signs.code, signs.error) = (Some(reason), Some(text));
         }
         signs
     }
 
-    fn renew(&self, store: &Store, now: UnixTime, signs: &mut Signs) -> Result<(), Refused> {
+    fn renew(
+        &self,
+        store: &Store,
+        now: UnixTime,
+        signs: &mut RefreshStatus,
+    ) -> Result<(), Refused> {
         let found = self.anchor.load(store, &self.name)?;
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut journal = self.journal.locked();
         let restart = self.remembers(&journal, &found.state)?;
         signs.timestamp = found.state.timestamp.data.header.version;
         if let Some((role, keyid)) = offline(&found.state).find(|(_, id)| self.keyids.contains(id))
@@ -197,7 +205,7 @@ impl Refresher {
                     "{role} version {version} is served with other content than before; nothing \
                      is signed on top of it"
                 ),
-                other => chain(other),
+                other => error_chain(other),
             };
             Refused::new(error.reason(), text)
         })?;
@@ -221,14 +229,14 @@ impl Refresher {
         }
         let manifest = found.manifest.to_string();
         let event = Event::published_in(repository, &manifest, state, restart, now);
-        journal.record(&[event]).map_err(|error| Refused::new(error.reason(), chain(&error)))
+        journal.record(&[event]).map_err(|error| Refused::new(error.reason(), error_chain(&error)))
     }
 
     fn open_keys(&self) -> Result<KeyStore, Refused> {
         let mut keys = KeyStore::default();
         for path in &self.keys {
             keys.add_location(KeyLocation::File(path.clone()))
-                .map_err(|error| Refused::new(error.reason(), chain(&error)))?;
+                .map_err(|error| Refused::new(error.reason(), error_chain(&error)))?;
         }
         Ok(keys)
     }
@@ -243,27 +251,27 @@ impl Refresher {
         let (path, namespace) = (self.dir.clone(), self.namespace.clone());
         let registry =
             open(&Reference::Layout { path, namespace }, Access::Write, &ClientOptions::default())
-                .map_err(|error| Refused::new(error.reason(), chain(&error)))?;
+                .map_err(|error| Refused::new(error.reason(), error_chain(&error)))?;
         let renewed = commands::renew(registry.as_ref(), signing, found, expiry, now);
         renewed.map(|(published, _)| published).map_err(signer_refused)
     }
 }
 
 fn signer_refused(error: signer::error::SignerError) -> Refused {
-    Refused::new(error.reason(), chain(&error))
+    Refused::new(error.reason(), error_chain(&error))
 }
 
-/// The id of a key file that needs nobody to be opened.
+/// The id of a key file that can be opened without a person.
 fn keyid(path: &Path) -> Result<KeyId, String> {
-    let document = key::read(path).map_err(|error| chain(&error))?;
-    // Nobody sits at a server to be asked.
+    let document = key::read(path).map_err(|error| error_chain(&error))?;
+    // There is no terminal at which to ask for one.
     if document.is_sealed() && std::env::var_os(PASSPHRASE_FILE).is_none() {
         return Err(format!("{} has a passphrase; set {PASSPHRASE_FILE}", path.display()));
     }
-    document.key().map(|key| key.id()).map_err(|error| chain(&error))
+    document.key().map(|key| key.id()).map_err(|error| error_chain(&error))
 }
 
-/// The log, which nobody else may be able to change; one that is not there is begun.
+/// The log, which no other user may be able to change; a missing one is created.
 fn read_log(path: &Path) -> Result<Journal, ServerError> {
     let refused = |why: String| ServerError::Config(format!("--refresh-log: {why}"));
     let check = || storage::private::read_trusted(path, LOG_LIMIT).map(drop);
@@ -273,9 +281,9 @@ fn read_log(path: &Path) -> Result<Journal, ServerError> {
         Err(StoreError::Read(error)) if error.is_missing() => {}
         other => other.map_err(trusted)?,
     }
-    let mut journal = Journal::open(path).map_err(|error| refused(chain(&error)))?;
+    let mut journal = Journal::open(path).map_err(|error| refused(error_chain(&error)))?;
     // Fails now rather than when the first signature is due.
-    journal.record(&[]).map_err(|error| refused(chain(&error)))?;
+    journal.record(&[]).map_err(|error| refused(error_chain(&error)))?;
     check().map_err(trusted)?;
     Ok(journal)
 }
@@ -283,7 +291,7 @@ fn read_log(path: &Path) -> Result<Journal, ServerError> {
 /// The periods that were given, for the two roles only.
 fn periods(given: &[String]) -> Result<Expiry, ServerError> {
     let refused = |why: String| ServerError::Config(format!("--refresh-expires: {why}"));
-    let expiry = Expiry::parse(given).map_err(|error| refused(chain(&error)))?;
+    let expiry = Expiry::parse(given).map_err(|error| refused(error_chain(&error)))?;
     let others = [Role::Root, Role::Targets].iter().any(|role| expiry.period(role).is_some());
     if others || given.iter().any(|it| it.starts_with("offline")) {
         return Err(refused("the server signs for snapshot and timestamp only".to_owned()));
@@ -331,7 +339,7 @@ fn online_keys_changed(state: &State, version: u64) -> bool {
 }
 
 /// Tells the log what went wrong since last time.
-pub(crate) fn tell(before: &[Signs], now: &[Signs]) {
+pub(crate) fn log_changes(before: &[RefreshStatus], now: &[RefreshStatus]) {
     for it in now {
         let old = before.iter().find(|old| old.repository == it.repository);
         if old.is_some_and(|old| old.error == it.error) {

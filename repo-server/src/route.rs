@@ -233,7 +233,7 @@ impl FromStr for SessionId {
         if good {
             Ok(SessionId(text.to_owned()))
         } else {
-            Err(ApiError::missing(Code::BlobUploadUnknown, "that is not an upload session"))
+            Err(ApiError::missing(Code::BlobUploadUnknown, "no such upload session"))
         }
     }
 }
@@ -261,13 +261,14 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         return registry(method, rest, &query);
     }
     if let Some(file) = path.strip_prefix("/metadata/") {
-        let file = percent_decoded(file).filter(|file| !file.is_empty()).ok_or_else(nothing)?;
+        let file =
+            percent_decoded(file).filter(|file| !file.is_empty()).ok_or_else(no_such_endpoint)?;
         return read_only(method, Route::Metadata(file));
     }
     if let Some(target) = path.strip_prefix("/targets/") {
         return read_only(method, self::target(target)?);
     }
-    Err(nothing())
+    Err(no_such_endpoint())
 }
 
 fn registry(method: &Method, rest: &str, query: &Query) -> Result<Route, ApiError> {
@@ -284,7 +285,7 @@ fn registry(method: &Method, rest: &str, query: &Query) -> Result<Route, ApiErro
             _ => Err(ApiError::method("POST")),
         };
     }
-    let (head, last) = rest.rsplit_once('/').ok_or_else(nothing)?;
+    let (head, last) = rest.rsplit_once('/').ok_or_else(no_such_endpoint)?;
     if let Some(name) = head.strip_suffix("/blobs/uploads") {
         let (name, id) = (repository(name)?, last.parse()?);
         return match *method {
@@ -321,7 +322,7 @@ fn registry(method: &Method, rest: &str, query: &Query) -> Result<Route, ApiErro
         let last = query.first("last")?;
         return read_only(method, Route::Referrers { name, digest, artifact_type, last });
     }
-    Err(nothing())
+    Err(no_such_endpoint())
 }
 
 fn start(query: &Query) -> Result<Start, ApiError> {
@@ -342,10 +343,10 @@ fn start(query: &Query) -> Result<Start, ApiError> {
 
 /// `<dir>/<sha256>.<name>`, as TUF clients ask for a target under consistent snapshots (TUF §6.2).
 fn target(path: &str) -> Result<Route, ApiError> {
-    let path = percent_decoded(path).ok_or_else(nothing)?;
+    let path = percent_decoded(path).ok_or_else(no_such_endpoint)?;
     let (dir, file) = path.rsplit_once('/').unwrap_or(("", path.as_str()));
-    let (hash, name) = file.split_once('.').ok_or_else(nothing)?;
-    let hash = Sha256::from_hex(hash).map_err(|_| nothing())?;
+    let (hash, name) = file.split_once('.').ok_or_else(no_such_endpoint)?;
+    let hash = Sha256::from_hex(hash).map_err(|_| no_such_endpoint())?;
     Ok(Route::Target { dir: dir.to_owned(), hash, name: name.to_owned() })
 }
 
@@ -374,12 +375,15 @@ fn reference(text: &str) -> Result<Reference, ApiError> {
     Ok(Reference::Tag(tag))
 }
 
-fn nothing() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, Code::Unsupported, "there is nothing at this address")
+fn no_such_endpoint() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, Code::Unsupported, "no such endpoint")
 }
 
 fn no_digest() -> ApiError {
-    ApiError::bad(Code::DigestInvalid, "finishing an upload needs ?digest=<algorithm>:<hex>")
+    ApiError::bad(
+        Code::DigestInvalid,
+        "the request that finishes an upload needs ?digest=<algorithm>:<hex>",
+    )
 }
 
 /// The part behind `?`. `+` stays `+`: media types hold it, and no value here can hold a space.
@@ -391,7 +395,10 @@ impl Query<'_> {
             let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
             (found == key).then(|| {
                 percent_decoded(value).ok_or_else(|| {
-                    ApiError::bad(Code::Unsupported, format_args!("{key}= is not well encoded"))
+                    ApiError::bad(
+                        Code::Unsupported,
+                        format_args!("{key}= is not valid percent-encoding"),
+                    )
                 })
             })
         })
@@ -405,7 +412,7 @@ impl Query<'_> {
     fn check(&self) -> Result<(), ApiError> {
         match ONCE.iter().find(|key| self.all(key).nth(1).is_some()) {
             Some(key) => {
-                let text = format_args!("{key}= may be sent once, not twice");
+                let text = format_args!("{key}= is given more than once");
                 Err(ApiError::bad(Code::Unsupported, text))
             }
             None => Ok(()),
@@ -426,7 +433,7 @@ impl Query<'_> {
     fn number(&self, key: &str) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.first(key)? else { return Ok(None) };
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(ApiError::bad(Code::Unsupported, format_args!("{key} is not a count")));
+            return Err(ApiError::bad(Code::Unsupported, format_args!("{key}= is not a number")));
         }
         Ok(Some(text.parse().unwrap_or(usize::MAX).min(TAGS_PAGE)))
     }

@@ -57,7 +57,7 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Nobody else may change these. Who may read the key is its owner's matter: certificate tools and
+/// No other user may be able to change these. Who may read the key is up to its owner: certificate tools and
 /// Kubernetes leave it at various modes.
 fn read(path: &Path, what: &'static str) -> Result<impl Deref<Target = Vec<u8>>, ServerError> {
     let read = secret::read(path, FILE_LIMIT, Rule::of(Readers::Everybody));

@@ -10,15 +10,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use formats::digest::{Digest, Sha256};
+use formats::error_chain;
 use formats::oci::{Manifest, RepositoryName, Tag, annotation, media_type};
 use formats::reference::Namespace;
 
 use crate::error::ServerError;
+use crate::lock::LockMutex as _;
 use crate::route::Reference;
-use crate::store::{Store, StoreError, chain};
+use crate::store::{Store, StoreError};
 
 /// States before the current one that `/metadata` still knows: clients that began a refresh some
 /// publications ago can finish it.
@@ -37,7 +39,7 @@ pub struct TufTree {
     /// As configured.
     configured: Option<RepositoryName>,
     /// Where none is configured: the one that was the only one when somebody looked. It stays, so
-    /// that a push into another namespace takes it from nobody.
+    /// that a push into another namespace changes nothing.
     chosen: Mutex<Option<RepositoryName>>,
     /// The log knows that several could be meant.
     told: AtomicBool,
@@ -50,8 +52,9 @@ impl TufTree {
     pub fn new(namespace: Option<&str>) -> Result<Self, ServerError> {
         let name = |text: &str| text.parse::<Namespace>()?.repository("tuf");
         let configured = namespace.map(name).transpose();
-        let configured = configured
-            .map_err(|error| ServerError::Config(format!("--namespace: {}", chain(&error))))?;
+        let configured = configured.map_err(|error| {
+            ServerError::Config(format!("--namespace: {}", error_chain(&error)))
+        })?;
         let (chosen, told, states) = Default::default();
         Ok(TufTree { configured, chosen, told, states })
     }
@@ -111,7 +114,7 @@ impl TufTree {
         if let Some(configured) = &self.configured {
             return Ok(Some(configured.clone()));
         }
-        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chosen = self.chosen.locked();
         let is_there = |name: &RepositoryName| store.with(name, |it| !it.tags.is_empty());
         if let Some(name) = chosen.as_ref().filter(|name| is_there(name) == Some(true)) {
             return Ok(Some(name.clone()));
@@ -141,9 +144,7 @@ impl TufTree {
         state: &Reference,
     ) -> Result<Files, StoreError> {
         let Some((digest, _)) = store.resolve(tuf, state)? else { return Ok(Files::default()) };
-        let known = |states: &Mutex<HashMap<Digest, Files>>| {
-            states.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
-        };
+        let known = |states: &Mutex<HashMap<Digest, Files>>| states.locked().get(&digest).cloned();
         if let Some(files) = known(&self.states) {
             return Ok(files);
         }
@@ -158,7 +159,7 @@ impl TufTree {
                 })
                 .collect(),
         );
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.states.locked();
         if states.len() > 4 * OLDER_STATES {
             states.clear();
         }

@@ -242,9 +242,9 @@ fn garbage_goes_in_two_steps() {
     let store = Store::open_bucket(&place, false, Quota::default()).unwrap();
     let now = SystemTime::now();
     let blobs = pair.stored("blobs");
-    let would = store.collect(HOUR, now + 2 * HOUR, true).unwrap();
+    let would = store.plan_collection(HOUR, now + 2 * HOUR).unwrap().garbage();
     assert_eq!(would.blobs, 4, "{would:?}");
-    let first = store.collect(HOUR, now + 2 * HOUR, false).unwrap();
+    let first = store.collect(HOUR, now + 2 * HOUR).unwrap();
     assert_eq!((first.blobs, first.young), (0, 4), "{first:?}");
     assert_eq!((pair.stored("blobs"), pair.stored("condemned")), (blobs, 4));
     // Somebody needs one of them again, at a server that saw none of this.
@@ -253,7 +253,7 @@ fn garbage_goes_in_two_steps() {
     let layers = vec![Descriptor::of("x", b"saved")];
     let manifest = Manifest::artifact("application/vnd.test", Descriptor::empty(), layers);
     put_manifest(&pair.two, "a", "saved", &manifest.to_bytes()).expect(201);
-    let last = store.collect(HOUR, now + 4 * HOUR, false).unwrap();
+    let last = store.collect(HOUR, now + 4 * HOUR).unwrap();
     assert_eq!(last.blobs, 2, "{last:?}");
     assert_eq!(pair.stored("condemned"), 0);
     for server in [&pair.one, &pair.two] {

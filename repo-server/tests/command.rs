@@ -79,11 +79,11 @@ fn tokens_are_read_again() {
     let hashed = format!("sha256:{}\n", formats::digest::Sha256::of(next.as_bytes()));
     common::write_private(&tokens, &hashed);
     server.signal(Signal::HUP);
-    server.wait_for_log("certificates and tokens read again");
+    server.wait_for_log("certificates and tokens reloaded");
     assert_eq!((push(TOKEN), push(next)), (401, 202));
     common::write_private(&tokens, "short");
     server.signal(Signal::HUP);
-    server.wait_for_log("certificates and tokens kept as they were");
+    server.wait_for_log("the previous certificates and tokens stay in use");
     assert_eq!((push(TOKEN), push("short"), push(next)), (401, 401, 202));
 }
 

@@ -53,6 +53,61 @@ fn hostile_names() {
     assert_eq!(common::tree(server.temp.path()), before);
 }
 
+/// A client that sends as fast as it can and stops when it sees an answer, as curl does: what it got
+/// before the connection ended, or why it could not send on before it saw anything.
+fn push_until_answered(server: &Fixture, length: usize) -> std::io::Result<Vec<u8>> {
+    let digest = Digest::sha256_of(b"never looked at");
+    let mut stream = TcpStream::connect(server.address())?;
+    let head = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: test\r\n\
+         Authorization: Bearer not-the-token-of-tests\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes())?;
+    let mut left = length;
+    loop {
+        stream.set_nonblocking(true)?;
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false)?;
+        match seen {
+            Ok(_) => break,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        let piece = [0; 64 << 10];
+        let piece = &piece[..piece.len().min(left)];
+        stream.write_all(piece)?;
+        left -= piece.len();
+    }
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// 206: a push that is refused before its body was read says why: the client is not cut off with a
+/// reset while it is still sending.
+#[test]
+fn refused_pushes_are_told_why() {
+    let server = Fixture::new();
+    for nth in 0..50 {
+        let answer = push_until_answered(&server, 20_000_000);
+        let answer = answer.unwrap_or_else(|error| panic!("push {nth} lost its answer: {error}"));
+        parse(&answer, "POST").unwrap().expect_error(401, "UNAUTHORIZED");
+    }
+}
+
+/// A client that never closes costs a connection for a moment only.
+#[test]
+fn a_refused_client_that_stays_is_let_go() {
+    let server = Fixture::new();
+    let stream = TcpStream::connect(server.address()).unwrap();
+    let head = "PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: test\r\nContent-Length: 99\r\n\r\n";
+    (&stream).write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    (&stream).read_to_end(&mut answer).unwrap();
+    parse(&answer, "PUT").unwrap().expect_error(401, "UNAUTHORIZED");
+    common::until("the server closes", || (&stream).write(b"x").is_err());
+}
+
 /// 201: who may only add replaces nothing, `latest` included.
 #[test]
 fn create_only_tokens_replace_nothing() {

@@ -143,7 +143,9 @@ fn readers_never_see_half_a_publication() {
     let temp = tempfile::tempdir().unwrap();
     let layout = LayoutDir::create(&temp.path().join("repository")).unwrap();
     publish(&layout, "", 1);
-    let server = repo_server::start(common::config(&temp, |_| {})).unwrap();
+    // They ask as fast as they can for as long as it takes.
+    let without_rate = |config: &mut repo_server::Config| config.limits.client_rate = 0;
+    let server = repo_server::start(common::config(&temp, without_rate)).unwrap();
     let server = Fixture { temp, server };
     let done = AtomicBool::new(false);
     let refreshes = std::thread::scope(|scope| {

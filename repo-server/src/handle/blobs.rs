@@ -7,13 +7,13 @@ use formats::digest::Digest;
 use formats::oci::RepositoryName;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::reply::{self, Keep};
-use super::{App, Asked, blocking};
+use super::reply::{self, CachePolicy};
+use super::{App, RequestHead, blocking};
 use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::range::{Part, part};
 use crate::store::backend::Blob;
-use crate::store::held::SMALL;
+use crate::store::cache::SMALL;
 
 /// Verified bytes: small ones in memory, others in their file.
 pub(super) enum Source {
@@ -30,7 +30,7 @@ impl Source {
     }
 
     /// The bytes from `from` to `to`, which lie inside it.
-    pub(super) fn body(self, asked: &Asked, from: u64, to: u64) -> Result<Body, ApiError> {
+    pub(super) fn body(self, asked: &RequestHead, from: u64, to: u64) -> Result<Body, ApiError> {
         Ok(match self {
             Source::File(blob) => {
                 let pieces = blob.read(from, to).map_err(|error| ApiError::from(&error))?;
@@ -47,7 +47,7 @@ impl Source {
 /// `GET` and `HEAD` of a blob.
 pub(super) async fn read(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<Response<Body>, ApiError> {
@@ -59,7 +59,7 @@ pub(super) async fn read(
         }
     }
     let source = source(app, digest).await?.ok_or_else(unknown)?;
-    send(asked, digest, source, "application/octet-stream", Keep::ForEver)
+    send(asked, digest, source, "application/octet-stream", CachePolicy::Immutable)
 }
 
 /// The bytes of a digest; `None` when they are not there or not what the digest says.
@@ -100,11 +100,11 @@ pub(super) async fn source(app: &Arc<App>, digest: &Digest) -> Result<Option<Sou
 
 /// 200, 206, 304 or 416 with bytes that have `digest`.
 pub(super) fn send(
-    asked: &Asked,
+    asked: &RequestHead,
     digest: &Digest,
     source: Source,
     media_type: &str,
-    keep: Keep,
+    keep: CachePolicy,
 ) -> Result<Response<Body>, ApiError> {
     if reply::is_known(&asked.headers, digest) {
         return Ok(reply::not_modified(digest, keep, asked.private));
@@ -114,7 +114,7 @@ pub(super) fn send(
         Part::Whole => (StatusCode::OK, 0, length),
         Part::Slice(slice) => (StatusCode::PARTIAL_CONTENT, slice.start, slice.end),
         Part::Unsatisfiable => {
-            let text = format!("the range lies outside the {length} bytes");
+            let text = format!("the range lies outside the blob of {length} bytes");
             let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid, text);
             return Err(ApiError { length: Some(length), ..error });
         }
@@ -132,7 +132,7 @@ pub(super) fn send(
     Ok(response)
 }
 
-fn wanted_part(asked: &Asked, digest: &Digest, length: u64) -> Part {
+fn wanted_part(asked: &RequestHead, digest: &Digest, length: u64) -> Part {
     let text = |headers: &HeaderMap, name| {
         headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned)
     };

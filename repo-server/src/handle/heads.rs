@@ -31,13 +31,15 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.contains_key(header::TRANSFER_ENCODING)
         && headers.contains_key(header::CONTENT_LENGTH)
     {
-        return Err(ApiError::bad(Code::SizeInvalid, "both Content-Length and Transfer-Encoding"));
+        return Err(ApiError::bad(
+            Code::SizeInvalid,
+            "a request has Content-Length or Transfer-Encoding, not both",
+        ));
     }
     match ONCE.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
-        Some(name) => Err(ApiError::bad(
-            Code::Unsupported,
-            format_args!("{name} may be sent once, not twice"),
-        )),
+        Some(name) => {
+            Err(ApiError::bad(Code::Unsupported, format_args!("{name} is given more than once")))
+        }
         None => Ok(()),
     }
 }

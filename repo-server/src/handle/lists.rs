@@ -8,11 +8,11 @@ use http::{HeaderName, HeaderValue, Response, header};
 
 use super::reply;
 use super::{App, blocking};
-use crate::alarm::State;
+use crate::alarm::TimestampState;
 use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::metrics::OPENMETRICS;
-use crate::refresh::Signs;
+use crate::refresh::RefreshStatus;
 use crate::route::TAGS_PAGE;
 use crate::store::facts::annotations;
 use crate::store::{Store, StoreError};
@@ -56,7 +56,7 @@ const PAGE: usize = 1000;
 const ANNOTATIONS: usize = 1 << 20;
 
 /// What a client asks of the referrers of a manifest.
-pub(super) struct Wanted {
+pub(super) struct ReferrersQuery {
     pub(super) name: RepositoryName,
     pub(super) subject: Digest,
     pub(super) artifact_type: Option<String>,
@@ -65,8 +65,11 @@ pub(super) struct Wanted {
 }
 
 /// end-12: what is attached to a manifest, sorted by digest, with a `Link` to the next page. A
-/// subject nobody knows has no referrers; that is not an error.
-pub(super) async fn referrers(app: &Arc<App>, wanted: Wanted) -> Result<Response<Body>, ApiError> {
+/// subject that is unknown has no referrers; that is not an error.
+pub(super) async fn referrers(
+    app: &Arc<App>,
+    wanted: ReferrersQuery,
+) -> Result<Response<Body>, ApiError> {
     let filter = wanted.artifact_type.clone();
     let (name, subject) = (wanted.name.clone(), wanted.subject.clone());
     // Manifests are read for it, which can be much to do for one request: a few at once.
@@ -94,8 +97,11 @@ pub(super) async fn referrers(app: &Arc<App>, wanted: Wanted) -> Result<Response
 }
 
 /// One page, and whether there are more.
-fn referrers_page(store: &Store, wanted: &Wanted) -> Result<(Vec<Descriptor>, bool), StoreError> {
-    let Wanted { name, subject, artifact_type, last } = wanted;
+fn referrers_page(
+    store: &Store,
+    wanted: &ReferrersQuery,
+) -> Result<(Vec<Descriptor>, bool), StoreError> {
+    let ReferrersQuery { name, subject, artifact_type, last } = wanted;
     let all = store.with(name, |it| it.referrers(subject, artifact_type.as_deref()));
     let after = |(it, _): &(Descriptor, bool)| {
         last.as_deref().is_none_or(|last| it.digest.to_string().as_str() > last)
@@ -132,7 +138,7 @@ fn percent_encoded(text: &str) -> String {
 /// `/healthz`.
 ///
 /// A timestamp that runs out is the signer's trouble: it is told, and the server still serves, so
-/// that nobody takes it out of service for that.
+/// that no load balancer takes it out of service for that.
 pub(crate) fn health(app: &App) -> Response<Body> {
     let repositories = app.store.repositories();
     let fresh = app.fresh();
@@ -141,7 +147,7 @@ pub(crate) fn health(app: &App) -> Response<Body> {
             "repository": it.repository,
             "version": it.version,
             "expires": it.expires.to_string(),
-            "expired": it.state == State::Expired,
+            "expired": it.state == TimestampState::Expired,
             // Without --refresh-root, version and expiry are what somebody pushed.
             "verified": it.verified,
             "error": it.error,
@@ -149,7 +155,7 @@ pub(crate) fn health(app: &App) -> Response<Body> {
     });
     let stale: Vec<_> = stale.collect();
     let signs = app.signs();
-    let refused = signs.iter().any(Signs::is_refused);
+    let refused = signs.iter().any(RefreshStatus::is_refused);
     reply::json(&serde_json::json!({
         "ok": true,
         "alarm": !stale.is_empty() || refused,
@@ -159,7 +165,7 @@ pub(crate) fn health(app: &App) -> Response<Body> {
         "tags": repositories.iter().map(|(_, tags)| tags).sum::<usize>(),
         "uploads": app.uploads.len(),
         "read_only": app.read_only,
-        // Who takes a server with a key can hold nodes back: to be seen by whoever looks.
+        // An attacker who takes over a server with a key can hold nodes back, so it is shown.
         "holds_online_keys": app.refresher.is_some(),
         "signs": *signs,
     }))

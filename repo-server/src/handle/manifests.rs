@@ -9,15 +9,15 @@ use http::{HeaderName, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use super::reply::{self, Keep};
-use super::{App, Asked, blobs, blocking, uploads};
+use super::reply::{self, CachePolicy};
+use super::{App, RequestHead, blobs, blocking, uploads};
 use crate::body::Body;
-use crate::budget::Room;
+use crate::budget::Reservation;
 use crate::error::{ApiError, Code};
 use crate::progress::RequestOpen;
 use crate::route::Reference;
 use crate::store::facts;
-use crate::store::write::Target;
+use crate::store::write::ManifestDestination;
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// What a manifest is served as whose media type is none of a manifest.
@@ -28,13 +28,13 @@ const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// `GET` and `HEAD` of a manifest.
 pub(super) async fn read(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     name: RepositoryName,
     reference: Reference,
 ) -> Result<Response<Body>, ApiError> {
     let keep = match &reference {
-        Reference::Tag(_) => Keep::Ask,
-        Reference::Digest(_) => Keep::ForEver,
+        Reference::Tag(_) => CachePolicy::Revalidate,
+        Reference::Digest(_) => CachePolicy::Immutable,
     };
     let text = format!("{name} has no manifest {reference}");
     let known = asked.headers.clone();
@@ -56,7 +56,7 @@ pub(super) async fn read(
     let length = source.len();
     let mut response = Response::new(source.body(asked, 0, length)?);
     let headers = response.headers_mut();
-    // Whoever wrote `index.json`, or an index that lists this manifest, said what it is.
+    // The media type is that of `index.json` or of an index that lists this manifest.
     let media_type =
         if facts::is_manifest_type(&media_type) { media_type.as_str() } else { OPAQUE };
     headers.insert(header::CONTENT_TYPE, reply::value(media_type));
@@ -67,8 +67,8 @@ pub(super) async fn read(
 /// `PUT` of a manifest, with any further tags.
 pub(super) async fn put(
     app: &Arc<App>,
-    asked: &Asked,
-    to: Target,
+    asked: &RequestHead,
+    to: ManifestDestination,
     body: Incoming,
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
@@ -95,7 +95,7 @@ pub(super) async fn put(
 }
 
 /// The media type of the request, without parameters.
-fn content_type(asked: &Asked) -> Result<Option<String>, ApiError> {
+fn content_type(asked: &RequestHead) -> Result<Option<String>, ApiError> {
     let Some(value) = asked.headers.get(header::CONTENT_TYPE) else { return Ok(None) };
     let bad = || ApiError::bad(Code::ManifestInvalid, "Content-Type is not a media type");
     let text = value.to_str().map_err(|_| bad())?;
@@ -113,16 +113,16 @@ async fn read_document(
     app: &App,
     mut body: Incoming,
     open: &RequestOpen,
-) -> Result<(Bytes, Option<Room>), ApiError> {
+) -> Result<(Bytes, Option<Reservation>), ApiError> {
     let too_large = || {
-        let text = format!("a manifest has at most {MANIFEST_LIMIT} bytes");
+        let text = format!("the manifest exceeds the limit of {MANIFEST_LIMIT} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, text)
     };
     if body.size_hint().lower() > MANIFEST_LIMIT {
         return Err(too_large());
     }
     let moving = open.progress().body();
-    let (mut bytes, mut room) = (BytesMut::new(), None::<Room>);
+    let (mut bytes, mut room) = (BytesMut::new(), None::<Reservation>);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| uploads::cut_off())?;
         moving.moved();
@@ -139,6 +139,7 @@ async fn read_document(
             return Err(too_large());
         }
     }
+    open.progress().set_unread_body(false);
     Ok((bytes.freeze(), room))
 }
 

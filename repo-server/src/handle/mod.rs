@@ -17,11 +17,12 @@ mod tuf;
 pub(crate) mod uploads;
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use formats::error_chain;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::{Body as _, Incoming};
 use rustix::io::Errno;
 use storage::FileError;
 use storage::layout::LayoutError;
@@ -31,16 +32,17 @@ use crate::alarm::Freshness;
 use crate::anchor::Anchor;
 use crate::auth::{Access, Grant};
 use crate::body::Body;
-use crate::budget::{Budget, Share};
+use crate::budget::{Budget, ConnectionBudget};
 use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
+use crate::lock::LockRw as _;
 use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
-use crate::refresh::{Refresher, Signs};
+use crate::refresh::{RefreshStatus, Refresher};
 use crate::route::{Reference, Route, Start, Step, route};
 use crate::store::facts::FactsError;
-use crate::store::write::Target;
-use crate::store::{Store, StoreError, chain};
+use crate::store::write::ManifestDestination;
+use crate::store::{Store, StoreError};
 use crate::tuf_tree::TufTree;
 
 use self::uploads::Uploads;
@@ -69,7 +71,7 @@ pub(crate) struct App {
     /// What it signs itself; absent for a server without a key.
     pub(crate) refresher: Option<Refresher>,
     /// As last signed.
-    pub(crate) signs: RwLock<Arc<Vec<Signs>>>,
+    pub(crate) signs: RwLock<Arc<Vec<RefreshStatus>>>,
     /// Bodies being received.
     pub(crate) receiving: Arc<Semaphore>,
     /// Large blobs being hashed before they are first served: few, or disks only seek.
@@ -82,24 +84,24 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn access(&self) -> Arc<Access> {
-        Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.access.read_locked())
     }
 
-    pub(crate) fn signs(&self) -> Arc<Vec<Signs>> {
-        Arc::clone(&self.signs.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn signs(&self) -> Arc<Vec<RefreshStatus>> {
+        Arc::clone(&self.signs.read_locked())
     }
 
     pub(crate) fn fresh(&self) -> Arc<Vec<Freshness>> {
-        Arc::clone(&self.fresh.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.fresh.read_locked())
     }
 }
 
 /// What of a request's head the handlers look at.
-struct Asked {
+struct RequestHead {
     method: Method,
     headers: HeaderMap,
     /// The connection's room for what it sends.
-    share: Share,
+    share: ConnectionBudget,
     /// Whether only some may read: then no cache may keep answers for all.
     private: bool,
 }
@@ -116,19 +118,22 @@ pub(crate) async fn handle(
     admitted: bool,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let asked = Asked {
+    let asked = RequestHead {
         method: head.method,
         headers: head.headers,
         share: open.progress().share().clone(),
         private: app.private,
     };
     let is_head = asked.method == Method::HEAD;
+    // Of HTTP/2, a stream ends without the others, and nothing is lost.
+    let unread = head.version < Version::HTTP_2 && !body.is_end_stream();
+    open.progress().set_unread_body(unread);
     let mut word = RouteWord("unknown");
     let answered = match admitted {
         true => {
             answer(app, &asked, head.uri.path(), head.uri.query(), body, &open, &mut word).await
         }
-        false => Err(uploads::too_many("too many requests from this address; slow down")),
+        false => Err(uploads::too_many("too many requests from this address; try again later")),
     };
     let counted = answered.and_then(|answer| reply::counted(answer, &app.budget));
     let mut response = counted.unwrap_or_else(|error| reply::error(&error));
@@ -139,7 +144,7 @@ pub(crate) async fn handle(
 
 async fn answer(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     path: &str,
     query: Option<&str>,
     body: Incoming,
@@ -158,7 +163,7 @@ async fn answer(
     }
     match route {
         Route::PutManifest(name, reference, tags) => {
-            let to = Target { name, reference, tags, tagging: grant.tagging };
+            let to = ManifestDestination { name, reference, tags, tagging: grant.tagging };
             manifests::put(app, asked, to, body, open).await
         }
         Route::StartUpload(name, Start::Whole(digest)) => {
@@ -183,16 +188,17 @@ async fn answer(
 /// Requests that are answered without a look at their body.
 async fn without_body(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     route: Route,
     grant: &Grant,
 ) -> Result<Response<Body>, ApiError> {
     match route {
         Route::Ping => Ok(reply::json(&serde_json::json!({}))),
         Route::Health => Ok(lists::health(app)),
-        Route::Metrics if app.metrics_elsewhere => {
-            Err(ApiError::missing(Code::Unsupported, "metrics have an address of their own"))
-        }
+        Route::Metrics if app.metrics_elsewhere => Err(ApiError::missing(
+            Code::Unsupported,
+            "metrics are served on another address (--metrics-listen)",
+        )),
         Route::Metrics => Ok(lists::metrics(app)),
         Route::Blob(name, digest) => blobs::read(app, asked, &name, &digest).await,
         Route::DeleteBlob(name, digest) => blobs::delete(app, name, digest).await,
@@ -218,7 +224,8 @@ async fn without_body(
         }
         Route::Tags { name, n, last } => lists::tags(app, name, n, last).await,
         Route::Referrers { name, digest: subject, artifact_type, last } => {
-            lists::referrers(app, lists::Wanted { name, subject, artifact_type, last }).await
+            lists::referrers(app, lists::ReferrersQuery { name, subject, artifact_type, last })
+                .await
         }
         Route::Metadata(file) => tuf::metadata(app, asked, file).await,
         Route::Target { dir, hash, name } => tuf::target(app, asked, dir, hash, name).await,
@@ -235,7 +242,7 @@ fn refuse_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
         Some(encoding) if encoding != "identity" => Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::Unsupported,
-            "send the bytes themselves, without Content-Encoding",
+            "Content-Encoding is not supported; send the plain bytes",
         )),
         _ => Ok(()),
     }
@@ -268,7 +275,7 @@ impl From<&StoreError> for ApiError {
             StoreError::Manifest(_) => ApiError::bad(Code::ManifestInvalid, error),
             StoreError::Incomplete(_) => ApiError::bad(Code::ManifestBlobUnknown, error),
             StoreError::Needed(_) => ApiError::bad(Code::Denied, error),
-            StoreError::Quota { .. } | StoreError::TagIsThere(_) => {
+            StoreError::Quota { .. } | StoreError::TagExists(_) => {
                 ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error)
             }
             StoreError::ReadOnly => ApiError::new(StatusCode::FORBIDDEN, Code::Denied, error),
@@ -277,8 +284,8 @@ impl From<&StoreError> for ApiError {
             | StoreError::Blob(source)
                 if source.kind() == io::ErrorKind::FileTooLarge =>
             {
-                tracing::error!(error = %chain(error), "larger than this server may write a file");
-                let text = "the server may not write a file of that size";
+                tracing::error!(error = %error_chain(error), "file larger than the file size limit of this process");
+                let text = "the blob exceeds the file size limit of the server process";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::Layout(
@@ -289,8 +296,8 @@ impl From<&StoreError> for ApiError {
             | StoreError::Blob(source)
                 if is_exhausted(source) =>
             {
-                tracing::error!(error = %chain(error), "out of descriptors or memory");
-                let text = "the server has too much to do at once; try again";
+                tracing::error!(error = %error_chain(error), "out of descriptors or memory");
+                let text = "the server is out of file descriptors or memory; try again later";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, text)
             }
             StoreError::Layout(LayoutError::Write(FileError::Io { source, .. }))
@@ -298,33 +305,33 @@ impl From<&StoreError> for ApiError {
             | StoreError::Blob(source)
                 if is_full(source) =>
             {
-                tracing::error!(error = %chain(error), "storage is full");
+                tracing::error!(error = %error_chain(error), "storage is full");
                 let text = "the server's storage is full";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::Layout(LayoutError::IndexTooLarge(_)) => {
-                tracing::error!(error = %chain(error), "no room for another tag");
-                let text = "the server has no room for another tag; delete old ones";
+                tracing::error!(error = %error_chain(error), "index of tags is full");
+                let text = "the index of tags is full; delete old tags";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::TooManyManifests => {
-                tracing::error!(error = %chain(error), "no room for another manifest");
-                let text = "the server has no room for another manifest; delete old ones";
+                tracing::error!(error = %error_chain(error), "limit of manifests is reached");
+                let text = "the server's limit of manifests is reached; delete old ones";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
-            StoreError::Elsewhere(_) => {
+            StoreError::Conflict(_) => {
                 ApiError::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, error)
             }
             StoreError::Bucket { .. } => {
-                tracing::error!(error = %chain(error), "bucket");
-                let text = "the storage behind this server does not answer; try again";
+                tracing::error!(error = %error_chain(error), "bucket");
+                let text = "the storage behind this server is unreachable; try again later";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unsupported, text)
             }
             StoreError::Layout(_)
             | StoreError::Link(_)
             | StoreError::Blob(_)
-            | StoreError::Unknowable(_) => {
-                tracing::error!(error = %chain(error), "storage");
+            | StoreError::UnreadableReferences(_) => {
+                tracing::error!(error = %error_chain(error), "storage");
                 ApiError::internal()
             }
         }

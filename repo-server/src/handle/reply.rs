@@ -14,23 +14,23 @@ pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-co
 
 /// How long an answer stays true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(super) enum CachePolicy {
     /// It was asked for by digest.
-    ForEver,
+    Immutable,
     /// A tag or a file name, which may stand for something else next time.
-    Ask,
+    Revalidate,
 }
 
-/// `Cache-Control`. A digest names its bytes for ever; the rest is asked for again, with the ETag.
+/// `Cache-Control`. A digest always names the same bytes; the rest is asked for again, with the ETag.
 ///
 /// `public` lets a cache that many use hand an answer to others than who asked, also one that needed
 /// a credential (RFC 9111 §3.5): never where only some may read.
-pub(super) fn cache_control(keep: Keep, private: bool) -> HeaderValue {
+pub(super) fn cache_control(keep: CachePolicy, private: bool) -> HeaderValue {
     HeaderValue::from_static(match (keep, private) {
-        (Keep::ForEver, false) => "public, max-age=31536000, immutable",
-        (Keep::ForEver, true) => "private, max-age=31536000, immutable",
-        (Keep::Ask, false) => "no-cache",
-        (Keep::Ask, true) => "private, no-cache",
+        (CachePolicy::Immutable, false) => "public, max-age=31536000, immutable",
+        (CachePolicy::Immutable, true) => "private, max-age=31536000, immutable",
+        (CachePolicy::Revalidate, false) => "no-cache",
+        (CachePolicy::Revalidate, true) => "private, no-cache",
     })
 }
 
@@ -63,14 +63,14 @@ pub(super) fn bytes(media_type: &str, bytes: impl Into<Bytes>) -> Response<Body>
 pub(super) fn counted(answer: Response<Body>, budget: &Budget) -> Result<Response<Body>, ApiError> {
     let (head, body) = answer.into_parts();
     let body = body.counted(budget).ok_or_else(|| {
-        let text = "answers nobody takes fill the server's memory; try again";
+        let text = "the server's memory for answers is full; try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, text)
     })?;
     Ok(Response::from_parts(head, body))
 }
 
 /// What names bytes: digest, ETag, and how long it does.
-pub(super) fn name_by(headers: &mut HeaderMap, digest: &Digest, keep: Keep, private: bool) {
+pub(super) fn name_by(headers: &mut HeaderMap, digest: &Digest, keep: CachePolicy, private: bool) {
     headers.insert(CONTENT_DIGEST, value(&digest.to_string()));
     headers.insert(header::ETAG, value(&etag(digest)));
     headers.insert(header::CACHE_CONTROL, cache_control(keep, private));
@@ -94,7 +94,7 @@ pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
 }
 
 /// 304 for [`is_known`].
-pub(super) fn not_modified(digest: &Digest, keep: Keep, private: bool) -> Response<Body> {
+pub(super) fn not_modified(digest: &Digest, keep: CachePolicy, private: bool) -> Response<Body> {
     let mut response = empty(StatusCode::NOT_MODIFIED);
     name_by(response.headers_mut(), digest, keep, private);
     response

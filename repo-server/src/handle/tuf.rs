@@ -6,8 +6,8 @@ use formats::digest::{Digest, Sha256};
 use http::Response;
 
 use super::blobs::{self, Source};
-use super::reply::Keep;
-use super::{App, Asked, blocking};
+use super::reply::CachePolicy;
+use super::{App, RequestHead, blocking};
 use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::tuf_tree::Ambiguous;
@@ -16,37 +16,37 @@ use crate::tuf_tree::Ambiguous;
 /// when the state moved must be able to finish.
 pub(super) async fn metadata(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     file: String,
 ) -> Result<Response<Body>, ApiError> {
     // Only timestamp.json changes under its name; `no-cache` for all of them costs little.
     let text = format!("the TUF state has no {file:?}");
     let inside = Arc::clone(app);
     let found = blocking(app, move |store| inside.tuf.metadata(store, &file)).await?;
-    send(app, asked, found, "application/json", text, Keep::Ask).await
+    send(app, asked, found, "application/json", text, CachePolicy::Revalidate).await
 }
 
 /// A target by its hash.
 pub(super) async fn target(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     dir: String,
     hash: Sha256,
     name: String,
 ) -> Result<Response<Body>, ApiError> {
-    let text = format!("there is no target {dir:?} / {name:?} with hash {hash}");
+    let text = format!("no target {dir:?} / {name:?} with hash {hash}");
     let inside = Arc::clone(app);
     let found = blocking(app, move |store| inside.tuf.target(store, &dir, hash)).await?;
-    send(app, asked, found, "application/octet-stream", text, Keep::ForEver).await
+    send(app, asked, found, "application/octet-stream", text, CachePolicy::Immutable).await
 }
 
 async fn send(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     found: Result<Option<Digest>, Ambiguous>,
     media_type: &str,
     text: String,
-    keep: Keep,
+    keep: CachePolicy,
 ) -> Result<Response<Body>, ApiError> {
     let missing = |text: String| ApiError::missing(Code::ManifestUnknown, text);
     let digest = found.map_err(|error| missing(error.to_string()))?;

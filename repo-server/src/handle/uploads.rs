@@ -1,8 +1,8 @@
 //! end-4, 5, 6, 11, 13, 14: uploads, whole, in pieces or by mounting.
 //!
 //! A session is bytes that the storage keeps and that are hashed as they come. It becomes a blob
-//! when it is finished with the digest it has, and is thrown away when that fails, when it is
-//! cancelled and when nobody touches it for [`Limits::session_expiry`](crate::config::Limits). Long
+//! when it is finished with the digest it has, and is deleted when that fails, when it is
+//! cancelled and when it is idle for [`Limits::session_expiry`](crate::config::Limits). Long
 //! before that, after [`Limits::upload_rest`](crate::config::Limits), nothing of it is open any
 //! more: no descriptor, no buffer. A
 //! server that ends, whichever way, leaves it: the client asks the next one how much is there
@@ -10,25 +10,27 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use formats::digest::{Algorithm, Digest};
+use formats::error_chain;
 use formats::oci::RepositoryName;
 use http::{HeaderName, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
-use super::{App, Asked, blocking, reply};
+use super::{App, RequestHead, blocking, reply};
 use crate::body::Body;
 use crate::error::{ApiError, Code};
+use crate::lock::LockMutex as _;
 use crate::progress::RequestOpen;
 use crate::route::SessionId;
 use crate::store::backend::{Upload, UploadKey};
 use crate::store::quota::Charge;
-use crate::store::{Store, StoreError, chain};
+use crate::store::{Store, StoreError};
 
 /// 256 KiB: written at once, so that disk work is not done per network packet.
 const BATCH: usize = 256 << 10;
@@ -54,17 +56,17 @@ pub(super) struct Session {
 
 #[derive(Debug)]
 enum Content {
-    /// Begun by a server before this one, or by one beside it, or not touched lately.
-    Asleep(Charge),
+    /// Begun by an earlier server or another one, or idle: nothing is open.
+    Closed(Charge),
     /// Being written.
-    Open(Growing),
-    /// Finished or thrown away.
+    Open(OpenUpload),
+    /// Finished or deleted.
     Gone,
 }
 
 /// Bytes and their place in the quotas.
 #[derive(Debug)]
-struct Growing {
+struct OpenUpload {
     upload: Box<dyn Upload>,
     charge: Charge,
 }
@@ -85,7 +87,7 @@ impl Session {
     }
 
     fn touch(&self) {
-        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.touched.locked() = Instant::now();
     }
 
     fn stored(&self) -> u64 {
@@ -95,7 +97,7 @@ impl Session {
     /// The right to write, which one request at a time has.
     fn lock(&self) -> Result<Writing, ApiError> {
         let busy = || {
-            let text = "another request writes to this upload";
+            let text = "another request is writing to this upload";
             ApiError::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, text)
         };
         let guard = Arc::clone(&self.content).try_lock_owned().map_err(|_| busy())?;
@@ -105,20 +107,20 @@ impl Session {
 
 type Writing = OwnedMutexGuard<Content>;
 
-/// Opens what is asleep; `None` when somebody else threw it away. Blocks.
+/// Opens an upload that is closed; `None` when somebody else deleted it. Blocks.
 fn open<'a>(
     store: &Store,
     session: &Session,
     content: &'a mut Content,
-) -> Result<Option<&'a mut Growing>, StoreError> {
-    if let Content::Asleep(charge) = content {
+) -> Result<Option<&'a mut OpenUpload>, StoreError> {
+    if let Content::Closed(charge) = content {
         let Some(upload) = store.resume_upload(&session.key)? else {
             *content = Content::Gone;
             return Ok(None);
         };
         let charge = std::mem::replace(charge, store.usage().charge(&session.key.name, 0));
         session.stored.store(upload.stored(), Ordering::Relaxed);
-        *content = Content::Open(Growing { upload, charge });
+        *content = Content::Open(OpenUpload { upload, charge });
     }
     match content {
         Content::Open(growing) => Ok(Some(growing)),
@@ -131,7 +133,7 @@ fn take(
     store: &Store,
     session: &Session,
     content: &mut Content,
-) -> Result<Option<Growing>, StoreError> {
+) -> Result<Option<OpenUpload>, StoreError> {
     open(store, session, content)?;
     match std::mem::replace(content, Content::Gone) {
         Content::Open(growing) => Ok(Some(growing)),
@@ -140,12 +142,12 @@ fn take(
 }
 
 fn unknown() -> ApiError {
-    ApiError::missing(Code::BlobUploadUnknown, "there is no such upload; it may have expired")
+    ApiError::missing(Code::BlobUploadUnknown, "no such upload session; it may have expired")
 }
 
 /// The body ended before its announced end.
 pub(super) fn cut_off() -> ApiError {
-    ApiError::bad(Code::BlobUploadInvalid, "the body ended early")
+    ApiError::bad(Code::BlobUploadInvalid, "the request body ended early")
 }
 
 impl Uploads {
@@ -153,31 +155,31 @@ impl Uploads {
     pub(crate) fn new(store: &Store, most: usize) -> Result<Self, StoreError> {
         let now = SystemTime::now();
         if store.is_shared() {
-            // They may be another server's; whoever asks for one gets it.
+            // They may be another server's; they are looked up when a client asks for one.
             return Ok(Uploads { sessions: Mutex::default(), most });
         }
         let left = store.uploads()?.into_iter().map(|(key, stored, grown)| {
             let idle = now.duration_since(grown).unwrap_or_default();
             let charge = store.usage().charge(&key.name, stored);
-            (key.id.clone(), Session::new(key, Content::Asleep(charge), stored, idle))
+            (key.id.clone(), Session::new(key, Content::Closed(charge), stored, idle))
         });
         Ok(Uploads { sessions: Mutex::new(left.collect()), most })
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.sessions.locked().len()
     }
 
     fn find(&self, name: &RepositoryName, id: &SessionId) -> Option<Arc<Session>> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.sessions.locked();
         let session = sessions.get(id).filter(|session| session.key.name == *name)?;
         session.touch();
         Some(Arc::clone(session))
     }
 
     fn insert(&self, session: &Arc<Session>) -> Result<(), ApiError> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.sessions.locked();
         if sessions.len() >= self.most {
             return Err(too_many("too many uploads are open"));
         }
@@ -186,63 +188,63 @@ impl Uploads {
     }
 
     fn has_room(&self) -> Result<(), ApiError> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.sessions.locked();
         if sessions.len() < self.most { Ok(()) } else { Err(too_many("too many uploads are open")) }
     }
 
     fn remove(&self, id: &SessionId) {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.sessions.locked().remove(id);
     }
 
-    /// Throws away sessions that nobody touched for `expiry`; how many. Blocks.
+    /// Deletes sessions that have been idle for `expiry`; how many. Blocks.
     pub(crate) fn expire(&self, store: &Store, expiry: Duration) -> usize {
         let old: Vec<_> = {
-            let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sessions = self.sessions.locked();
             let stale = |session: &Session| {
-                let touched = *session.touched.lock().unwrap_or_else(PoisonError::into_inner);
+                let touched = *session.touched.locked();
                 touched.elapsed() > expiry && session.content.try_lock().is_ok()
             };
             sessions.extract_if(|_, session| stale(session)).map(|(_, session)| session).collect()
         };
         for session in &old {
-            // Whoever got hold of it meanwhile finds it gone, or keeps it until that request ends.
+            // A request that got hold of it meanwhile finds it gone, or keeps it until that request ends.
             let Ok(mut content) = session.content.try_lock() else { continue };
-            if let Err(error) = give_up(store, session, &mut content) {
-                tracing::warn!(error = %chain(&error), "an expired upload stays until the next start");
+            if let Err(error) = abandon(store, session, &mut content) {
+                tracing::warn!(error = %error_chain(&error), "expired upload could not be deleted; it stays until the next start");
             }
         }
         if store.is_shared() {
             self.expire_others(store, expiry).unwrap_or_else(|error| {
-                tracing::warn!(error = %chain(&error), "uploads of other servers not looked at");
+                tracing::warn!(error = %error_chain(&error), "could not list the uploads of other servers");
             });
         }
         old.len()
     }
 
-    /// Closes what nobody has touched for `rest`; how many. The bytes stay, and who comes back goes on.
-    /// Blocks.
+    /// Closes sessions that have been idle for `rest`; how many. The bytes stay, and the client can go
+    /// on. Blocks.
     pub(crate) fn rest(&self, store: &Store, rest: Duration) -> usize {
         let sessions: Vec<_> = {
-            let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            let sessions = self.sessions.locked();
             sessions.values().cloned().collect()
         };
         let mut closed = 0;
         for session in sessions {
-            let touched = *session.touched.lock().unwrap_or_else(PoisonError::into_inner);
+            let touched = *session.touched.locked();
             if touched.elapsed() <= rest {
                 continue;
             }
-            // Whoever writes to it holds the lock.
+            // A request that writes to it holds the lock.
             let Ok(mut content) = session.content.try_lock() else { continue };
             if !matches!(*content, Content::Open(_)) {
                 continue;
             }
-            let asleep = Content::Asleep(store.usage().charge(&session.key.name, 0));
-            if let Content::Open(Growing { upload, charge }) =
-                std::mem::replace(&mut *content, asleep)
+            let without_upload = Content::Closed(store.usage().charge(&session.key.name, 0));
+            if let Content::Open(OpenUpload { upload, charge }) =
+                std::mem::replace(&mut *content, without_upload)
             {
                 drop(upload);
-                *content = Content::Asleep(charge);
+                *content = Content::Closed(charge);
                 closed += 1;
             }
         }
@@ -254,7 +256,7 @@ impl Uploads {
         let now = SystemTime::now();
         for (key, _, grown) in store.uploads()? {
             let here = {
-                let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                let sessions = self.sessions.locked();
                 sessions.contains_key(&key.id)
             };
             if !here
@@ -285,7 +287,7 @@ pub(super) async fn find(
             if let Content::Open(growing) = &mut *writing
                 && !growing.upload.is_current()?
             {
-                *writing = Content::Asleep(store.usage().charge(&looked.key.name, 0));
+                *writing = Content::Closed(store.usage().charge(&looked.key.name, 0));
             }
             Ok(open(store, &looked, &mut writing)?.is_some())
         });
@@ -302,7 +304,7 @@ pub(super) async fn find(
             if let Some(upload) = store.resume_upload(&key)? {
                 let stored = upload.stored();
                 let charge = store.usage().charge(&key.name, stored);
-                let content = Content::Open(Growing { upload, charge });
+                let content = Content::Open(OpenUpload { upload, charge });
                 return Ok(Some(Session::new(key, content, stored, Duration::ZERO)));
             }
         }
@@ -314,19 +316,23 @@ pub(super) async fn find(
 }
 
 /// Throws it away, unless another server goes on with it.
-fn give_up(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
+fn abandon(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
     if let Content::Open(growing) = content
         && !growing.upload.is_current()?
     {
         *content = Content::Gone;
         return Ok(());
     }
-    throw_away(store, session, content)
+    discard_content(store, session, content)
 }
 
-fn throw_away(store: &Store, session: &Session, content: &mut Content) -> Result<(), StoreError> {
+fn discard_content(
+    store: &Store,
+    session: &Session,
+    content: &mut Content,
+) -> Result<(), StoreError> {
     match take(store, session, content)? {
-        Some(Growing { upload, .. }) => upload.abandon(),
+        Some(OpenUpload { upload, .. }) => upload.abandon(),
         None => Ok(()),
     }
 }
@@ -365,7 +371,7 @@ async fn begin(
     let session = blocking(app, move |store| {
         let charge = store.usage().charge(&key.name, 0);
         let upload = store.new_upload(&key)?;
-        Ok(Session::new(key, Content::Open(Growing { upload, charge }), 0, Duration::ZERO))
+        Ok(Session::new(key, Content::Open(OpenUpload { upload, charge }), 0, Duration::ZERO))
     })
     .await?;
     if let Err(full) = app.uploads.insert(&session) {
@@ -383,7 +389,7 @@ async fn discard(
 ) -> Result<(), ApiError> {
     app.uploads.remove(&session.key.id);
     let session = Arc::clone(session);
-    blocking(app, move |store| throw_away(store, &session, &mut writing)).await
+    blocking(app, move |store| discard_content(store, &session, &mut writing)).await
 }
 
 /// end-11: makes a blob of another repository visible, or opens a session as if not asked to.
@@ -398,11 +404,11 @@ pub(super) async fn mount(
     if mounted { Ok(created(&name, &digest)) } else { start(app, name, digest.algorithm()).await }
 }
 
-/// end-4b: the whole blob in one request. Nobody knows the session's name, so nobody could go on
-/// with it: what does not become a blob is thrown away.
+/// end-4b: the whole blob in one request. The client does not know the session's name, so it
+/// cannot go on with it: what does not become a blob is deleted.
 pub(super) async fn whole(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     name: RepositoryName,
     digest: Digest,
     body: Incoming,
@@ -430,27 +436,27 @@ pub(super) async fn whole(
 /// much that is (end-13) and goes on from there.
 pub(super) async fn append(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     session: Arc<Session>,
     body: Incoming,
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
     let writing = session.lock()?;
-    receive(app, asked, &session, writing, body, open, Then::Wait).await?;
+    receive(app, asked, &session, writing, body, open, AfterBody::KeepOpen).await?;
     Ok(progress(&session, StatusCode::ACCEPTED))
 }
 
 /// end-6: the last bytes, if any; then the blob is there, or the session is gone.
 pub(super) async fn finish(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     session: Arc<Session>,
     digest: Digest,
     body: Incoming,
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
     let writing = session.lock()?;
-    let mut writing = receive(app, asked, &session, writing, body, open, Then::Finish).await?;
+    let mut writing = receive(app, asked, &session, writing, body, open, AfterBody::Finish).await?;
     app.uploads.remove(&session.key.id);
     let (ending, wanted) = (Arc::clone(&session), digest.clone());
     let there = blocking(app, move |store| {
@@ -495,9 +501,9 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response<Body> {
 
 /// What follows a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// Nobody knows when there is more.
-    Wait,
+enum AfterBody {
+    /// The upload goes on with another request.
+    KeepOpen,
     /// All of it is there.
     Finish,
 }
@@ -505,12 +511,12 @@ enum Then {
 /// Writes a body to the end of the session.
 async fn receive(
     app: &Arc<App>,
-    asked: &Asked,
+    asked: &RequestHead,
     session: &Arc<Session>,
     mut writing: Writing,
     mut body: Incoming,
     open: &RequestOpen,
-    then: Then,
+    then: AfterBody,
 ) -> Result<Writing, ApiError> {
     if body.is_end_stream() {
         return Ok(writing);
@@ -527,11 +533,6 @@ async fn receive(
     if body.size_hint().lower() > most {
         return Err(too_large(app));
     }
-    if let (Some(announced), Some(comes)) = (announced, body.size_hint().exact())
-        && announced != comes
-    {
-        return Err(other_length(announced, comes));
-    }
     let moving = open.progress().body();
     let (mut batch, mut waiting, mut total) = (Vec::new(), 0, 0_u64);
     loop {
@@ -539,6 +540,9 @@ async fn receive(
         moving.moved();
         let ended = !matches!(frame, Some(Ok(_)));
         let broken = matches!(frame, Some(Err(_)));
+        if frame.is_none() {
+            open.progress().set_unread_body(false);
+        }
         if let Some(Ok(frame)) = frame
             && let Ok(data) = frame.into_data()
         {
@@ -548,7 +552,7 @@ async fn receive(
         }
         let over = total > most;
         if (waiting >= BATCH || ended) && !over {
-            let pause = ended && (broken || then == Then::Wait);
+            let pause = ended && (broken || then == AfterBody::KeepOpen);
             writing = write(app, session, writing, std::mem::take(&mut batch), pause).await?;
             waiting = 0;
         }
@@ -564,7 +568,7 @@ async fn receive(
     }
     match announced {
         Some(announced) if announced != total => {
-            // Without a length nobody knew before: what came cannot be told from what was meant.
+            // A body without a length: what came cannot be told from what was meant.
             discard(app, session, writing).await?;
             Err(other_length(announced, total))
         }
@@ -582,7 +586,7 @@ async fn write(
     let session = Arc::clone(session);
     let written = blocking(app, move |store| {
         let Some(growing) = open(store, &session, &mut writing)? else { return Ok(None) };
-        let Growing { upload, charge } = growing;
+        let OpenUpload { upload, charge } = growing;
         let written = batch.iter().try_for_each(|piece| {
             charge.grow(piece.len() as u64)?;
             upload.write(piece)
@@ -597,19 +601,19 @@ async fn write(
 }
 
 fn other_length(announced: u64, comes: u64) -> ApiError {
-    let text = format!("Content-Range announces {announced} bytes, but {comes} come");
+    let text = format!("Content-Range announces {announced} bytes, but the body has {comes}");
     ApiError::bad(Code::SizeInvalid, text)
 }
 
 fn too_large(app: &App) -> ApiError {
-    let text = format!("a blob has at most {} bytes here", app.limits.blob_bytes);
+    let text = format!("the blob exceeds the limit of {} bytes", app.limits.blob_bytes);
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, text)
 }
 
 /// Checks `Content-Range: <first>-<last>` against what is there; gives the announced length.
-fn expect_in_order(asked: &Asked, session: &Session) -> Result<Option<u64>, ApiError> {
+fn expect_in_order(asked: &RequestHead, session: &Session) -> Result<Option<u64>, ApiError> {
     let Some(value) = asked.headers.get(header::CONTENT_RANGE) else { return Ok(None) };
-    let bad = || ApiError::bad(Code::BlobUploadInvalid, "Content-Range reads <first>-<last>");
+    let bad = || ApiError::bad(Code::BlobUploadInvalid, "expected Content-Range: <first>-<last>");
     let range = value.to_str().ok().and_then(chunk).ok_or_else(bad)?;
     let stored = session.stored();
     if range.0 != stored {

@@ -21,7 +21,7 @@ use formats::digest::{Algorithm, Digest};
 use formats::oci::{Descriptor, Index, RepositoryName};
 
 use super::StoreError;
-use super::held::Stamp;
+use super::cache::BlobStamp;
 use crate::route::SessionId;
 
 /// References of `index.json` and what they stand for.
@@ -46,9 +46,9 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// All blobs.
-    fn blobs(&self) -> Result<Vec<Stored>, StoreError>;
+    fn blobs(&self) -> Result<Vec<StoredBlob>, StoreError>;
 
-    /// Removes a blob, for ever. Who has it open can read on.
+    /// Deletes a blob. A reader that has it open can read on.
     fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError>;
 
     /// All links.
@@ -58,7 +58,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn add_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError>;
@@ -67,7 +67,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn remove_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
     ) -> Result<bool, StoreError>;
 
@@ -80,43 +80,37 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// All uploads under way, also those that a server before this one began.
     fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError>;
 
-    /// Whether other servers write here, too: then what is in memory may be behind, and what is
-    /// below answers for them.
-    fn is_shared(&self) -> bool {
-        false
+    /// What else a storage can do that several servers write at once; `None` for one with a single
+    /// writer, of which what is in memory is always up to date.
+    fn shared(&self) -> Option<&dyn SharedBackend> {
+        None
     }
+}
 
-    /// The next [`Backend::index`] asks the storage, however short ago it was asked.
-    fn forget_index(&self) {}
+/// A storage that several servers write at once: what is in memory may be behind, and what is here
+/// answers for the other servers.
+pub trait SharedBackend: Backend {
+    /// The next [`Backend::index`] asks the storage, however recently it was asked.
+    fn forget_index(&self);
 
-    /// The links to these as they stand now, one answer for each.
+    /// The links to these as they stand now, one answer for each, in the same order.
     fn find_links(
         &self,
-        _name: &RepositoryName,
-        wanted: &[(Kind, Digest)],
-    ) -> Result<Vec<Option<Link>>, StoreError> {
-        Ok(vec![None; wanted.len()])
-    }
+        name: &RepositoryName,
+        wanted: &[(LinkKind, Digest)],
+    ) -> Result<Vec<Option<Link>>, StoreError>;
 
     /// The links to manifests of one repository as they stand now.
-    fn manifest_links(&self, _name: &RepositoryName) -> Result<Vec<Link>, StoreError> {
-        Ok(Vec::new())
-    }
+    fn manifest_links(&self, name: &RepositoryName) -> Result<Vec<Link>, StoreError>;
 
     /// Garbage that was condemned, and when.
-    fn condemned(&self) -> Result<Vec<(Digest, SystemTime)>, StoreError> {
-        Ok(Vec::new())
-    }
+    fn condemned(&self) -> Result<Vec<(Digest, SystemTime)>, StoreError>;
 
     /// Notes that a blob is garbage from now on.
-    fn condemn(&self, _digest: &Digest) -> Result<(), StoreError> {
-        Ok(())
-    }
+    fn condemn(&self, digest: &Digest) -> Result<(), StoreError>;
 
     /// Takes that back.
-    fn spare(&self, _digest: &Digest) -> Result<(), StoreError> {
-        Ok(())
-    }
+    fn spare(&self, digest: &Digest) -> Result<(), StoreError>;
 }
 
 /// A blob that is open: later changes of its name change nothing here.
@@ -133,7 +127,7 @@ pub trait Blob: fmt::Debug + Send + Sync {
     fn modified(&self) -> Result<SystemTime, StoreError>;
 
     /// Tells these bytes from others that had the same name.
-    fn stamp(&self) -> Result<Stamp, StoreError>;
+    fn stamp(&self) -> Result<BlobStamp, StoreError>;
 
     /// The bytes from `from` to `to`, which lie inside it, in order. They are **not** verified.
     fn read(&self, from: u64, to: u64) -> Result<Box<dyn Pieces>, StoreError>;
@@ -156,7 +150,7 @@ pub trait Upload: fmt::Debug + Send {
     /// A request has ended: what it sent has to outlive this process.
     fn pause(&mut self) -> Result<(), StoreError>;
 
-    /// Whether nobody else has gone on with it since it was paused.
+    /// Whether no other server has gone on with it since it was paused.
     fn is_current(&mut self) -> Result<bool, StoreError> {
         Ok(true)
     }
@@ -180,8 +174,8 @@ pub struct UploadKey {
 }
 
 /// The kind of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinkKind {
     /// A repository shows a blob.
     Blob,
     /// A repository shows a manifest.
@@ -194,7 +188,7 @@ pub struct Link {
     /// The repository.
     pub name: RepositoryName,
     /// What it shows.
-    pub kind: Kind,
+    pub kind: LinkKind,
     /// Which.
     pub digest: Digest,
     /// The media type a manifest was pushed as; empty for a blob.
@@ -205,7 +199,7 @@ pub struct Link {
 
 /// One blob of the storage.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredBlob {
     /// Its name.
     pub digest: Digest,
     /// Bytes.

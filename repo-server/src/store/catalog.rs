@@ -15,7 +15,7 @@ use super::facts::Facts;
 
 /// What was pushed to one repository, whether a tag reaches it or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Linked {
+pub struct RepositoryLinks {
     /// Manifests and the media type each was pushed as.
     pub manifests: BTreeMap<Digest, String>,
     /// Blobs.
@@ -77,7 +77,7 @@ impl Repository {
 /// there, does not have its digest or is not a manifest; then nothing below it is visible.
 pub fn repositories(
     index: &Index,
-    links: &BTreeMap<RepositoryName, Linked>,
+    links: &BTreeMap<RepositoryName, RepositoryLinks>,
     mut facts: impl FnMut(&Digest) -> Option<Arc<Facts>>,
 ) -> BTreeMap<RepositoryName, Repository> {
     let mut found: BTreeMap<RepositoryName, Repository> = BTreeMap::new();
@@ -167,7 +167,7 @@ mod tests {
         );
         let links = [(
             "other".parse().unwrap(),
-            Linked { blobs: [digest("chunks")].into(), ..Linked::default() },
+            RepositoryLinks { blobs: [digest("chunks")].into(), ..RepositoryLinks::default() },
         )]
         .into();
         let found = repositories(&index, &links, |digest| documents.get(digest).cloned());

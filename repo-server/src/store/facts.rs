@@ -21,21 +21,19 @@ pub const KNOWN: usize = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FactsError {
     /// More than [`MANIFEST_LIMIT`] bytes, or than [`TREE_LIMIT`](formats::json::TREE_LIMIT) in memory.
-    #[error(
-        "the manifest is larger than {MANIFEST_LIMIT} bytes, or takes far more memory than that"
-    )]
+    #[error("the manifest exceeds {MANIFEST_LIMIT} bytes, or far more than that in memory")]
     TooLarge,
     /// Not a JSON object with the fields of a manifest, or nested too deeply.
     #[error("the manifest is not well-formed: {0}")]
     Form(String),
     /// Both kinds in one (CVE-2021-41190): readers would disagree on what it is.
-    #[error("the manifest lists manifests and layers at once")]
+    #[error("the manifest has both manifests and layers")]
     Ambiguous,
     /// Not the media type of any manifest, and maybe one that browsers run.
-    #[error("{0:?} is no media type of a manifest: those are application/…+json")]
+    #[error("{0:?} is not a manifest media type (application/json or application/…+json)")]
     Kind(String),
     /// `mediaType` contradicts the `Content-Type` it came with.
-    #[error("the manifest says it is {inside:?}, the request says {outside:?}")]
+    #[error("mediaType is {inside:?} in the manifest, but Content-Type is {outside:?}")]
     MediaType {
         /// In the document.
         inside: String,

@@ -8,7 +8,7 @@
 //!
 //! No component of a repository name begins with `_`, so these never meet a repository. A
 //! link is written after the bytes it shows and removed before them; each is one small file that
-//! appears whole or not at all, so a crash leaves bytes nobody sees, never a link to half a blob.
+//! appears whole or not at all, so a crash leaves bytes without a link, never a link to half a blob.
 
 use std::time::SystemTime;
 
@@ -17,18 +17,18 @@ use formats::oci::RepositoryName;
 use storage::FileError;
 use storage::tree::{FileStamp, Tree, TreeFile};
 
-use super::backend::{Kind, Link, UploadKey};
+use super::backend::{Link, LinkKind, UploadKey};
 use crate::route::SessionId;
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 const UPLOADS: &str = "_uploads";
 
-impl Kind {
+impl LinkKind {
     fn directory(self) -> &'static str {
         match self {
-            Kind::Blob => "_blobs",
-            Kind::Manifest => "_manifests",
+            LinkKind::Blob => "_blobs",
+            LinkKind::Manifest => "_manifests",
         }
     }
 }
@@ -74,7 +74,7 @@ fn read(
     clean: bool,
     found: &mut Found,
 ) -> Result<(), FileError> {
-    for kind in [Kind::Blob, Kind::Manifest] {
+    for kind in [LinkKind::Blob, LinkKind::Manifest] {
         for_each(repository, kind.directory(), clean, |algorithm, directory, hex| {
             let Ok(digest) = format!("{}:{hex}", algorithm.name()).parse() else { return Ok(()) };
             let Some(file) = ours(directory.open_file(hex))? else { return Ok(()) };
@@ -176,7 +176,7 @@ fn make(
 pub(super) fn add(
     root: &dyn Tree,
     name: &RepositoryName,
-    kind: Kind,
+    kind: LinkKind,
     digest: &Digest,
     content: &str,
 ) -> Result<(), FileError> {
@@ -188,7 +188,7 @@ pub(super) fn add(
 pub(super) fn remove(
     root: &dyn Tree,
     name: &RepositoryName,
-    kind: Kind,
+    kind: LinkKind,
     digest: &Digest,
 ) -> Result<bool, FileError> {
     let mut directory: Option<Box<dyn Tree>> = None;
@@ -217,8 +217,8 @@ mod tests {
         let (a, b): (RepositoryName, RepositoryName) =
             ("a".parse().unwrap(), "a/b".parse().unwrap());
         let digest = Digest::sha256_of(b"x");
-        add(&root, &a, Kind::Blob, &digest, "").unwrap();
-        add(&root, &b, Kind::Manifest, &digest, "type/x").unwrap();
+        add(&root, &a, LinkKind::Blob, &digest, "").unwrap();
+        add(&root, &b, LinkKind::Manifest, &digest, "type/x").unwrap();
         let outside = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(outside.path().join("_blobs/sha256")).unwrap();
         std::fs::write(outside.path().join("_blobs/sha256").join(digest.hex()), "").unwrap();
@@ -228,10 +228,10 @@ mod tests {
         let found = read_all(&root, true).unwrap().links;
         let found: Vec<_> =
             found.iter().map(|it| (it.name.as_str(), it.kind, it.media_type.as_str())).collect();
-        assert_eq!(found, [("a", Kind::Blob, ""), ("a/b", Kind::Manifest, "type/x")]);
+        assert_eq!(found, [("a", LinkKind::Blob, ""), ("a/b", LinkKind::Manifest, "type/x")]);
 
-        assert!(remove(&root, &a, Kind::Blob, &digest).unwrap());
-        assert!(!remove(&root, &a, Kind::Blob, &digest).unwrap());
+        assert!(remove(&root, &a, LinkKind::Blob, &digest).unwrap());
+        assert!(!remove(&root, &a, LinkKind::Blob, &digest).unwrap());
         assert_eq!(read_all(&root, true).unwrap().links.len(), 1);
     }
 }

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use formats::digest::{Algorithm, Digest, Hasher};
+use formats::error_chain;
 use formats::oci::{Index, RepositoryName};
 use storage::FileError;
 use storage::folder::Locked;
@@ -20,9 +21,9 @@ use storage::host::{Host, System};
 use storage::layout::{Blob as LayoutBlob, Layout as _, LayoutDir, LayoutError};
 use storage::tree::{Tree, TreeFile};
 
-use super::backend::{Backend, Blob, Kind, Link, Pieces, Refs, Stored, Upload, UploadKey};
-use super::held::Stamp;
-use super::{StoreError, chain, links};
+use super::backend::{Backend, Blob, Link, LinkKind, Pieces, Refs, StoredBlob, Upload, UploadKey};
+use super::cache::BlobStamp;
+use super::{StoreError, links};
 use crate::error::ServerError;
 
 /// A directory.
@@ -89,7 +90,7 @@ impl Local {
     }
 }
 
-/// What an unreadable storage is to whoever starts a server on it.
+/// The error of a server that starts on an unreadable storage.
 pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
     match error {
         LayoutError::Read(FileError::Io { action, path, source })
@@ -98,9 +99,11 @@ pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
         }
         LayoutError::Refused(FileError::NotDirectory(path)) if path == dir => {
             let path = path.display();
-            ServerError::Config(format!("{path} is no directory: name the repository's with --dir"))
+            ServerError::Config(format!(
+                "{path} is not a directory; give the repository's directory with --dir"
+            ))
         }
-        other => ServerError::Store { path: dir.to_owned(), why: chain(&other) },
+        other => ServerError::Store { path: dir.to_owned(), why: error_chain(&other) },
     }
 }
 
@@ -128,7 +131,7 @@ impl Backend for Local {
             Ok(found) => Ok(found.map(|blob| Arc::new(blob) as Arc<dyn Blob>)),
             Err(error @ (LayoutError::Read(_) | LayoutError::Write(_))) => Err(error.into()),
             Err(foreign) => {
-                tracing::error!(error = %chain(&foreign), "not served");
+                tracing::error!(error = %error_chain(&foreign), "foreign file not served");
                 Ok(None)
             }
         }
@@ -142,13 +145,13 @@ impl Backend for Local {
         Ok(())
     }
 
-    fn blobs(&self) -> Result<Vec<Stored>, StoreError> {
+    fn blobs(&self) -> Result<Vec<StoredBlob>, StoreError> {
         let mut all = Vec::new();
         for digest in self.layout.blobs()? {
             // Links and pipes are foreign; nothing of ours is behind them.
             let Ok(Some(blob)) = self.layout.open_blob(&digest) else { continue };
             let modified = Blob::modified(&blob)?;
-            all.push(Stored { len: blob.len(), digest, modified });
+            all.push(StoredBlob { len: blob.len(), digest, modified });
         }
         Ok(all)
     }
@@ -168,7 +171,7 @@ impl Backend for Local {
     fn add_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
@@ -178,7 +181,7 @@ impl Backend for Local {
     fn remove_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
         Ok(links::remove(self.writable()?, name, kind, digest)?)
@@ -217,8 +220,8 @@ impl Blob for LayoutBlob {
         self.file().0.stamp().map(|stamp| stamp.modified()).map_err(StoreError::Blob)
     }
 
-    fn stamp(&self) -> Result<Stamp, StoreError> {
-        self.file().0.stamp().map(Stamp::File).map_err(StoreError::Blob)
+    fn stamp(&self) -> Result<BlobStamp, StoreError> {
+        self.file().0.stamp().map(BlobStamp::File).map_err(StoreError::Blob)
     }
 
     fn read(&self, from: u64, to: u64) -> Result<Box<dyn Pieces>, StoreError> {

@@ -7,8 +7,8 @@
 //! | [`bucket`] | that, in a bucket of an S3-compatible object store, which many servers share |
 //! | `shared` | what other servers on the same storage did |
 //! | [`catalog`], [`facts`] | links and references → repositories (pure) |
-//! | [`gc`] | throws away what nothing reaches |
-//! | [`quota`] | how much room there is |
+//! | [`gc`] | deletes what nothing refers to |
+//! | [`quota`] | how many bytes may be stored, and are |
 //!
 //! A directory without its `repositories/` and `.tmp/` is a bundle as it stands. One that somebody
 //! else writes (`signer publish --repo oci:DIR`) is served at once: a changed `index.json` is
@@ -19,10 +19,10 @@
 
 pub mod backend;
 pub mod bucket;
+pub mod cache;
 pub mod catalog;
 pub mod facts;
 pub mod gc;
-pub mod held;
 mod links;
 pub mod local;
 pub mod quota;
@@ -32,24 +32,26 @@ pub mod write;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use formats::digest::Digest;
+use formats::error_chain;
 use formats::oci::{Index, MANIFEST_LIMIT, RepositoryName};
 use storage::FileError;
 use storage::host::{Host, System};
 use storage::layout::LayoutError;
 
-use self::backend::{Backend, Blob, Kind};
-use self::bucket::place::S3;
-use self::catalog::{Linked, Repository, Visible};
+use self::backend::{Backend, Blob, LinkKind};
+use self::bucket::s3::S3;
+use self::cache::{DocumentCache, VerifiedBlobs};
+use self::catalog::{Repository, RepositoryLinks, Visible};
 use self::facts::{Facts, FactsError};
-use self::held::{SmallBlobs, Verified};
 use self::local::Local;
 use self::quota::{Quota, Usage};
 pub(crate) use self::shared::RELIST;
 use crate::error::ServerError;
+use crate::lock::{LockMutex as _, LockRw as _};
 use crate::route::Reference;
 
 /// Why the storage did not do what was asked.
@@ -76,30 +78,30 @@ pub enum StoreError {
         found: Digest,
     },
     /// The manifest names something the repository does not have.
-    #[error("the repository has no {0}, which the manifest names; push it first")]
+    #[error("the manifest refers to {0}, which is not in the repository; push it first")]
     Incomplete(Digest),
     /// What is to be deleted is part of a manifest of the repository.
-    #[error("manifest {0} needs it; delete that first")]
+    #[error("manifest {0} refers to it; delete that manifest first")]
     Needed(Digest),
-    /// A tag that the client may not move.
-    #[error("{0} is there already, and this token may only add")]
-    TagIsThere(String),
-    /// There is no room left by the operator's rule.
-    #[error("{of} may use {quota} bytes, and they are used up; delete something first")]
+    /// The tag stands for something else, and the client may not move tags.
+    #[error("tag {0} already exists; this token is create-only")]
+    TagExists(String),
+    /// A quota of the operator's is used up.
+    #[error("{of} has used its quota of {quota} bytes; delete something first")]
     Quota {
         /// What the quota is for.
         of: String,
         /// In bytes.
         quota: u64,
     },
-    /// What is known of all manifests takes up all the memory it may.
-    #[error("what is known of all manifests takes up {} MiB already", facts::KNOWN >> 20)]
+    /// The references of all manifests take all the memory they may.
+    #[error("the references of all manifests already take {} MiB of memory", facts::KNOWN >> 20)]
     TooManyManifests,
-    /// Something that must be read to know what is needed cannot be.
+    /// A needed manifest or TUF metadata file is damaged, so a collection cannot know what it needs.
     #[error(
-        "{0} is damaged, so nobody knows what it needs: nothing is thrown away. Push it again, or delete its tag"
+        "{0} is damaged and its references cannot be read; nothing was deleted. Push it again, or delete its tag"
     )]
-    Unknowable(Digest),
+    UnreadableReferences(Digest),
     /// The object store did not do what was asked.
     #[error("{doing} {key} in the bucket")]
     Bucket {
@@ -111,9 +113,9 @@ pub enum StoreError {
         #[source]
         source: Box<object_store::Error>,
     },
-    /// Another server was faster.
+    /// Another server changed the same thing first.
     #[error("{0}")]
-    Elsewhere(&'static str),
+    Conflict(&'static str),
     /// The server was started read-only.
     #[error("this server is read-only")]
     ReadOnly,
@@ -125,10 +127,10 @@ pub struct Store {
     backend: Box<dyn Backend>,
     read_only: bool,
     catalog: RwLock<Catalog>,
-    /// Taken by whoever changes something; holds what the catalog is made of.
-    state: Mutex<State>,
-    verified: Verified,
-    small: SmallBlobs,
+    /// Locked by every change; holds what the catalog is made from.
+    state: Mutex<WriterState>,
+    verified: VerifiedBlobs,
+    small: DocumentCache,
     usage: Arc<Usage>,
 }
 
@@ -139,8 +141,8 @@ struct Catalog {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    links: BTreeMap<RepositoryName, Linked>,
+struct WriterState {
+    links: BTreeMap<RepositoryName, RepositoryLinks>,
     /// Manifests read so far; their bytes had their digest.
     facts: HashMap<Digest, Arc<Facts>>,
     /// Blobs about to be linked: not garbage yet.
@@ -151,7 +153,7 @@ struct State {
 const PIECE: usize = 128 << 10;
 
 /// What is behind a digest.
-enum Read {
+enum ReadOutcome {
     Bytes(Vec<u8>),
     Missing,
     /// Other bytes than the digest says, or more than were asked for.
@@ -180,7 +182,7 @@ impl Store {
         Self::over(backend, read_only, quota).map_err(|error| match error {
             StoreError::Layout(error) => local::damaged(dir, error),
             StoreError::Link(error) => local::damaged(dir, LayoutError::Read(error)),
-            other => ServerError::Store { path: dir.to_owned(), why: chain(&other) },
+            other => ServerError::Store { path: dir.to_owned(), why: error_chain(&other) },
         })
     }
 
@@ -196,7 +198,7 @@ impl Store {
         read_only: bool,
         quota: Quota,
     ) -> Result<Self, StoreError> {
-        let mut state = State::default();
+        let mut state = WriterState::default();
         for link in backend.links()? {
             state.link(&link.name, link.kind, &link.digest, &link.media_type);
         }
@@ -211,8 +213,8 @@ impl Store {
             read_only,
             catalog: RwLock::new(catalog),
             state: Mutex::new(state),
-            verified: Verified::default(),
-            small: SmallBlobs::default(),
+            verified: VerifiedBlobs::default(),
+            small: DocumentCache::default(),
             usage: Arc::new(usage),
         };
         let mut state = store.state();
@@ -234,7 +236,7 @@ impl Store {
             let Some(blob) = self.backend.open_blob(&stored.digest)? else { continue };
             progress(&stored.digest, blob.len());
             if let Err(error) = hashed(&stored.digest, &*blob) {
-                rotten.push((stored.digest.clone(), chain(&error)));
+                rotten.push((stored.digest.clone(), error_chain(&error)));
             }
         }
         Ok((blobs.len(), rotten))
@@ -247,19 +249,19 @@ impl Store {
 
     /// Looks into memory only: the repository as last known.
     pub fn with<T>(&self, name: &RepositoryName, look: impl FnOnce(&Repository) -> T) -> Option<T> {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.catalog.read_locked();
         catalog.repositories.get(name).map(look)
     }
 
     /// Looks into memory only: whether any repository shows this blob.
     pub fn anywhere(&self, digest: &Digest) -> bool {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.catalog.read_locked();
         catalog.repositories.values().any(|repository| repository.blobs.contains(digest))
     }
 
     /// Looks into memory only: the names of all repositories and how many tags each has.
     pub fn repositories(&self) -> Vec<(RepositoryName, usize)> {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.catalog.read_locked();
         catalog.repositories.iter().map(|(name, it)| (name.clone(), it.tags.len())).collect()
     }
 
@@ -267,7 +269,7 @@ impl Store {
     pub fn refresh(&self) -> Result<(), StoreError> {
         let index = self.backend.index()?;
         let current = |catalog: &Catalog| Arc::ptr_eq(&catalog.index, &index);
-        if !current(&self.catalog.read().unwrap_or_else(PoisonError::into_inner)) {
+        if !current(&self.catalog.read_locked()) {
             self.rebuild(&mut self.state())?;
         }
         Ok(())
@@ -320,7 +322,7 @@ impl Store {
         if let Some(bytes) = self.small.find(digest) {
             return Ok(Some(bytes));
         }
-        let Read::Bytes(bytes) = self.read(digest, MANIFEST_LIMIT)? else { return Ok(None) };
+        let ReadOutcome::Bytes(bytes) = self.read(digest, MANIFEST_LIMIT)? else { return Ok(None) };
         let bytes = Bytes::from(bytes);
         self.small.keep(digest.clone(), &bytes);
         Ok(Some(bytes))
@@ -330,17 +332,17 @@ impl Store {
     /// longer. Keeps nothing in memory.
     pub(crate) fn bytes(&self, digest: &Digest, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(match self.read(digest, max)? {
-            Read::Bytes(bytes) => Some(bytes),
-            Read::Missing | Read::Damaged => None,
+            ReadOutcome::Bytes(bytes) => Some(bytes),
+            ReadOutcome::Missing | ReadOutcome::Damaged => None,
         })
     }
 
     /// A whole blob of at most `max` bytes, verified.
-    fn read(&self, digest: &Digest, max: u64) -> Result<Read, StoreError> {
-        let Some(blob) = self.backend.open_blob(digest)? else { return Ok(Read::Missing) };
+    fn read(&self, digest: &Digest, max: u64) -> Result<ReadOutcome, StoreError> {
+        let Some(blob) = self.backend.open_blob(digest)? else { return Ok(ReadOutcome::Missing) };
         let told = |error: &dyn std::error::Error| {
-            tracing::error!(error = %chain(error), "not served");
-            Ok(Read::Damaged)
+            tracing::error!(error = %error_chain(error), "damaged blob not served");
+            Ok(ReadOutcome::Damaged)
         };
         if blob.len() > max {
             let (digest, len) = (digest.clone(), blob.len());
@@ -365,7 +367,7 @@ impl Store {
         let mut hasher = digest.algorithm().hasher();
         hasher.update(&bytes);
         match hasher.finish() {
-            found if found == *digest => Ok(Read::Bytes(bytes)),
+            found if found == *digest => Ok(ReadOutcome::Bytes(bytes)),
             found => told(&LayoutError::BlobDigest { named: digest.clone(), found }),
         }
     }
@@ -395,15 +397,15 @@ impl Store {
                     | LayoutError::Shortened(_),
                 ),
             ) => {
-                tracing::error!(error = %chain(&error), "not served");
+                tracing::error!(error = %error_chain(&error), "damaged blob not served");
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> std::sync::MutexGuard<'_, WriterState> {
+        self.state.locked()
     }
 
     fn writable(&self) -> Result<&dyn Backend, StoreError> {
@@ -412,9 +414,9 @@ impl Store {
 
     /// Makes the catalog anew from `index.json` as it stands now and from the links. Manifests
     /// that were read before are not read again.
-    fn rebuild(&self, state: &mut State) -> Result<(), StoreError> {
+    fn rebuild(&self, state: &mut WriterState) -> Result<(), StoreError> {
         let index = self.backend.index()?;
-        let State { links, facts, .. } = state;
+        let WriterState { links, facts, .. } = state;
         let repositories = catalog::repositories(&index, links, |digest| {
             if let Some(known) = facts.get(digest) {
                 return Some(Arc::clone(known));
@@ -431,8 +433,7 @@ impl Store {
             let used = repositories.iter().map(|(name, it)| (name.clone(), used(it)));
             self.usage.set_repositories(used.collect());
         }
-        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) =
-            Catalog { index, repositories };
+        *self.catalog.write_locked() = Catalog { index, repositories };
         Ok(())
     }
 
@@ -448,45 +449,45 @@ impl Store {
 
     fn facts(&self, digest: &Digest) -> Option<Facts> {
         match self.read(digest, MANIFEST_LIMIT) {
-            Ok(Read::Bytes(bytes)) => Facts::parse(&bytes)
-                .inspect_err(|error| tracing::warn!(%digest, %error, "not shown: not a manifest"))
+            Ok(ReadOutcome::Bytes(bytes)) => Facts::parse(&bytes)
+                .inspect_err(|error| tracing::warn!(%digest, %error, "not a manifest; hidden"))
                 .ok(),
-            Ok(Read::Missing | Read::Damaged) => {
-                tracing::warn!(%digest, "manifest not shown: missing or damaged");
+            Ok(ReadOutcome::Missing | ReadOutcome::Damaged) => {
+                tracing::warn!(%digest, "manifest missing or damaged; hidden");
                 None
             }
             Err(error) => {
-                tracing::warn!(%digest, error = %chain(&error), "manifest not shown");
+                tracing::warn!(%digest, error = %error_chain(&error), "manifest unreadable; hidden");
                 None
             }
         }
     }
 }
 
-impl State {
-    fn link(&mut self, name: &RepositoryName, kind: Kind, digest: &Digest, media_type: &str) {
+impl WriterState {
+    fn link(&mut self, name: &RepositoryName, kind: LinkKind, digest: &Digest, media_type: &str) {
         let linked = self.links.entry(name.clone()).or_default();
         match kind {
-            Kind::Blob => {
+            LinkKind::Blob => {
                 linked.blobs.insert(digest.clone());
             }
-            Kind::Manifest => {
+            LinkKind::Manifest => {
                 linked.manifests.insert(digest.clone(), media_type.to_owned());
             }
         }
     }
 
-    fn unlink(&mut self, name: &RepositoryName, kind: Kind, digest: &Digest) {
+    fn unlink(&mut self, name: &RepositoryName, kind: LinkKind, digest: &Digest) {
         let Some(linked) = self.links.get_mut(name) else { return };
         match kind {
-            Kind::Blob => {
+            LinkKind::Blob => {
                 linked.blobs.remove(digest);
             }
-            Kind::Manifest => {
+            LinkKind::Manifest => {
                 linked.manifests.remove(digest);
             }
         }
-        if *linked == Linked::default() {
+        if *linked == RepositoryLinks::default() {
             self.links.remove(name);
         }
     }
@@ -507,16 +508,4 @@ fn hashed(digest: &Digest, blob: &dyn Blob) -> Result<(), StoreError> {
         found if found == *digest => Ok(()),
         found => Err(LayoutError::BlobDigest { named: digest.clone(), found }.into()),
     }
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

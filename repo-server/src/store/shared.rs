@@ -16,9 +16,10 @@ use std::time::{Duration, SystemTime};
 use formats::digest::Digest;
 use formats::oci::RepositoryName;
 
-use super::backend::{Kind, Link};
+use super::backend::{Link, LinkKind, SharedBackend};
 use super::facts::Facts;
-use super::{State, Store, StoreError};
+use super::{Store, StoreError, WriterState};
+use crate::lock::{LockMutex as _, LockRw as _};
 use crate::route::Reference;
 
 /// How often everything is listed anew.
@@ -33,14 +34,12 @@ const READERS: usize = 16;
 impl Store {
     /// Whether other servers write here, too.
     pub fn is_shared(&self) -> bool {
-        self.backend.is_shared()
+        self.backend.shared().is_some()
     }
 
     /// Takes links, and sizes where they count, as they are now.
     pub fn relist(&self) -> Result<(), StoreError> {
-        if !self.is_shared() {
-            return Ok(());
-        }
+        let Some(shared) = self.backend.shared() else { return Ok(()) };
         // What is pushed while this is under way must not be forgotten: one after the other.
         let mut state = self.state();
         let links = self.backend.links()?;
@@ -52,13 +51,13 @@ impl Store {
         for link in links {
             state.link(&link.name, link.kind, &link.digest, &link.media_type);
         }
-        self.backend.forget_index();
+        shared.forget_index();
         self.read_ahead(&mut state)?;
         self.rebuild(&mut state)
     }
 
     /// Reads the manifests of all links, several at once: a start would take minutes otherwise.
-    pub(super) fn read_ahead(&self, state: &mut State) -> Result<(), StoreError> {
+    pub(super) fn read_ahead(&self, state: &mut WriterState) -> Result<(), StoreError> {
         if !self.is_shared() {
             return Ok(());
         }
@@ -74,10 +73,10 @@ impl Store {
         std::thread::scope(|scope| {
             let work = || {
                 loop {
-                    let next = todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let next = todo.locked().pop();
                     let Some(digest) = next else { return };
                     if let Some(facts) = self.facts(&digest) {
-                        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut read = read.locked();
                         read.push((digest, Arc::new(facts)));
                     }
                 }
@@ -100,17 +99,15 @@ impl Store {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<bool, StoreError> {
-        if !self.is_shared() {
-            return Ok(false);
-        }
+        let Some(shared) = self.backend.shared() else { return Ok(false) };
         match reference {
             Reference::Tag(_) => {
-                self.backend.forget_index();
+                shared.forget_index();
                 self.refresh()?;
                 Ok(true)
             }
             Reference::Digest(digest) => {
-                let found = self.backend.find_links(name, &[(Kind::Manifest, digest.clone())])?;
+                let found = shared.find_links(name, &[(LinkKind::Manifest, digest.clone())])?;
                 let links: Vec<Link> = found.into_iter().flatten().collect();
                 self.learn(&mut self.state(), &links)
             }
@@ -129,36 +126,32 @@ impl Store {
         self.learn_of_blobs(&mut self.state(), name, digest)
     }
 
-    /// The same, by whoever changes something.
+    /// The same, for a caller that holds the lock.
     pub(super) fn learn_of_blobs(
         &self,
-        state: &mut State,
+        state: &mut WriterState,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        if !self.is_shared() {
-            return Ok(false);
-        }
-        let found = self.backend.find_links(name, &[(Kind::Blob, digest.clone())])?;
+        let Some(shared) = self.backend.shared() else { return Ok(false) };
+        let found = shared.find_links(name, &[(LinkKind::Blob, digest.clone())])?;
         if found.iter().all(Option::is_none) {
             return Ok(false);
         }
-        state.link(name, Kind::Blob, digest, "");
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        state.link(name, LinkKind::Blob, digest, "");
+        let mut catalog = self.catalog.write_locked();
         catalog.repositories.entry(name.clone()).or_default().blobs.insert(digest.clone());
         Ok(true)
     }
 
     /// All manifests of a repository as they are now: referrers may have been attached elsewhere.
     pub fn relist_manifests(&self, name: &RepositoryName) -> Result<(), StoreError> {
-        if !self.is_shared() {
-            return Ok(());
-        }
-        let links = self.backend.manifest_links(name)?;
+        let Some(shared) = self.backend.shared() else { return Ok(()) };
+        let links = shared.manifest_links(name)?;
         self.learn(&mut self.state(), &links).map(drop)
     }
 
-    fn learn(&self, state: &mut State, links: &[Link]) -> Result<bool, StoreError> {
+    fn learn(&self, state: &mut WriterState, links: &[Link]) -> Result<bool, StoreError> {
         let mut news = false;
         for Link { name, kind, digest, media_type, .. } in links {
             let known = state.links.get(name).and_then(|linked| linked.manifests.get(digest));
@@ -177,14 +170,15 @@ impl Store {
     /// that a collection on another server may be about to remove become young again.
     pub(super) fn missing_now(
         &self,
-        state: &mut State,
+        shared: &dyn SharedBackend,
+        state: &mut WriterState,
         name: &RepositoryName,
         facts: &Facts,
     ) -> Result<Option<Digest>, StoreError> {
-        let blobs = facts.blobs.iter().map(|digest| (Kind::Blob, digest.clone()));
-        let manifests = facts.manifests.iter().map(|(it, _)| (Kind::Manifest, it.clone()));
+        let blobs = facts.blobs.iter().map(|digest| (LinkKind::Blob, digest.clone()));
+        let manifests = facts.manifests.iter().map(|(it, _)| (LinkKind::Manifest, it.clone()));
         let wanted: Vec<_> = blobs.chain(manifests).collect();
-        let found = self.backend.find_links(name, &wanted)?;
+        let found = shared.find_links(name, &wanted)?;
         for ((kind, digest), link) in wanted.into_iter().zip(found) {
             let young = |time: SystemTime| {
                 // A time in the future is that of another clock: young.
@@ -192,8 +186,8 @@ impl Store {
             };
             let media_type = match (&link, kind) {
                 (Some(link), _) => link.media_type.clone(),
-                (None, Kind::Blob) => String::new(),
-                (None, Kind::Manifest) => {
+                (None, LinkKind::Blob) => String::new(),
+                (None, LinkKind::Manifest) => {
                     let named = facts.manifests.iter().find(|(it, _)| *it == digest);
                     named.map(|(_, media_type)| media_type.clone()).unwrap_or_default()
                 }
@@ -201,8 +195,8 @@ impl Store {
             if link.is_none() {
                 // Shown without a link of its own: a manifest that is shown names it.
                 let shown = self.with(name, |it| match kind {
-                    Kind::Blob => it.blobs.contains(&digest),
-                    Kind::Manifest => it.manifests.contains_key(&digest),
+                    LinkKind::Blob => it.blobs.contains(&digest),
+                    LinkKind::Manifest => it.manifests.contains_key(&digest),
                 });
                 if shown != Some(true) || self.backend.open_blob(&digest)?.is_none() {
                     return Ok(Some(digest));

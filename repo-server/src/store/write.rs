@@ -1,7 +1,7 @@
 //! Changes of the storage: each is durable when its method comes back, and leaves what was before or
 //! what is after when it is cut off.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -9,16 +9,17 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, RepositoryName, Tag};
 use storage::layout::LayoutError;
 
-use super::backend::{Kind, Upload, UploadKey};
+use super::backend::{LinkKind, Upload, UploadKey};
 use super::catalog::Repository;
 use super::facts::{Facts, KNOWN};
 use super::{Store, StoreError};
 use crate::auth::Tagging;
+use crate::lock::LockRw as _;
 use crate::route::Reference;
 
 /// Where a manifest goes.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct ManifestDestination {
     /// The repository.
     pub name: RepositoryName,
     /// A tag to set, or the digest it must have.
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 impl Store {
-    /// Starts an upload; nobody sees it until [`Store::commit_blob`].
+    /// Starts an upload; no client sees it until [`Store::commit_blob`].
     pub fn new_upload(&self, key: &UploadKey) -> Result<Box<dyn Upload>, StoreError> {
         self.writable()?.new_upload(key)
     }
@@ -109,14 +110,14 @@ impl Store {
 
     fn show_blob(
         &self,
-        state: &mut super::State,
+        state: &mut super::WriterState,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StoreError> {
         // Also when it is linked already: the link becomes young, and a collection spares it.
-        self.writable()?.add_link(name, Kind::Blob, digest, "")?;
-        state.link(name, Kind::Blob, digest, "");
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        self.writable()?.add_link(name, LinkKind::Blob, digest, "")?;
+        state.link(name, LinkKind::Blob, digest, "");
+        let mut catalog = self.catalog.write_locked();
         let repository = catalog.repositories.entry(name.clone()).or_default();
         if repository.blobs.insert(digest.clone()) && self.usage.is_on() {
             self.usage.shows(name, self.size(digest));
@@ -130,11 +131,11 @@ impl Store {
     /// new ones, and nothing that is named but missing.
     pub fn put_manifest(
         &self,
-        to: &Target,
+        to: &ManifestDestination,
         content_type: Option<&str>,
         bytes: &Bytes,
     ) -> Result<(Digest, Arc<Facts>), StoreError> {
-        let Target { name, reference, tags, tagging } = to;
+        let ManifestDestination { name, reference, tags, tagging } = to;
         let backend = self.writable()?;
         let facts = Arc::new(Facts::parse(bytes)?);
         let media_type = facts.media_type(content_type)?;
@@ -152,9 +153,9 @@ impl Store {
         };
         self.refresh()?;
         let mut state = self.state();
-        let missing = match backend.is_shared() {
-            true => self.missing_now(&mut state, name, &facts)?,
-            false => self
+        let missing = match backend.shared() {
+            Some(shared) => self.missing_now(shared, &mut state, name, &facts)?,
+            None => self
                 .with(name, |it| missing(it, &facts))
                 .unwrap_or_else(|| missing(&Repository::default(), &facts)),
         };
@@ -182,14 +183,14 @@ impl Store {
         let before = Before::of(self, &state, name, &digest)?;
         backend.put_blob(&digest, bytes)?;
         self.usage.add(&digest, facts.len);
-        backend.add_link(name, Kind::Manifest, &digest, &media_type)?;
+        backend.add_link(name, LinkKind::Manifest, &digest, &media_type)?;
         state.facts.insert(digest.clone(), Arc::clone(&facts));
-        state.link(name, Kind::Manifest, &digest, &media_type);
+        state.link(name, LinkKind::Manifest, &digest, &media_type);
         let descriptor = Descriptor::new(&media_type, digest.clone(), facts.len);
         let tagged = self.set_tags(name, &moved, &descriptor, *tagging);
         let restored = match &tagged {
-            // Refused before anything was written. After a failed write nobody knows which tags count.
-            Err(StoreError::TagIsThere(_) | StoreError::Layout(LayoutError::IndexTooLarge(_))) => {
+            // Refused before anything was written. After a failed write it is unknown which tags count.
+            Err(StoreError::TagExists(_) | StoreError::Layout(LayoutError::IndexTooLarge(_))) => {
                 before.restore(self, &mut state, name, &digest)
             }
             _ => Ok(()),
@@ -211,7 +212,7 @@ impl Store {
             tags.find(|tag| it.tags.get(**tag).is_some_and(|there| there != digest)).copied()
         };
         match self.with(name, |it| held(it).cloned()).flatten() {
-            Some(tag) => Err(StoreError::TagIsThere(format!("{name}:{tag}"))),
+            Some(tag) => Err(StoreError::TagExists(format!("{name}:{tag}"))),
             None => Ok(()),
         }
     }
@@ -236,7 +237,7 @@ impl Store {
             if tagging == Tagging::CreateOnly
                 && let Some(tag) = moved.iter().find(held)
             {
-                return Err(StoreError::TagIsThere(tag.clone()));
+                return Err(StoreError::TagExists(tag.clone()));
             }
             refs.extend(moved.iter().map(|tag| (tag.clone(), descriptor.clone())));
             Ok(())
@@ -282,8 +283,8 @@ impl Store {
             });
             Ok(())
         })?;
-        backend.remove_link(name, Kind::Manifest, digest)?;
-        state.unlink(name, Kind::Manifest, digest);
+        backend.remove_link(name, LinkKind::Manifest, digest)?;
+        state.unlink(name, LinkKind::Manifest, digest);
         self.rebuild(&mut state)?;
         Ok(true)
     }
@@ -300,8 +301,8 @@ impl Store {
             Some((true, Some(parent))) => return Err(StoreError::Needed(parent)),
             Some((true, None)) => {}
         }
-        backend.remove_link(name, Kind::Blob, digest)?;
-        state.unlink(name, Kind::Blob, digest);
+        backend.remove_link(name, LinkKind::Blob, digest)?;
+        state.unlink(name, LinkKind::Blob, digest);
         self.rebuild(&mut state)?;
         Ok(true)
     }
@@ -316,7 +317,7 @@ struct Before {
 impl Before {
     fn of(
         store: &Store,
-        state: &super::State,
+        state: &super::WriterState,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Self, StoreError> {
@@ -329,13 +330,13 @@ impl Before {
     fn restore(
         &self,
         store: &Store,
-        state: &mut super::State,
+        state: &mut super::WriterState,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StoreError> {
         if !self.linked {
-            store.backend.remove_link(name, Kind::Manifest, digest)?;
-            state.unlink(name, Kind::Manifest, digest);
+            store.backend.remove_link(name, LinkKind::Manifest, digest)?;
+            state.unlink(name, LinkKind::Manifest, digest);
         }
         if !self.stored && !store.is_shared() && !state.pinned.contains(digest) {
             store.backend.remove_blob(digest)?;

@@ -1,7 +1,7 @@
 //! `formats` and `update-agent/core` decide and parse; they touch nothing. Their manifests back
 //! the claim (no crate that does I/O, also not indirectly), and their sources name no clock, file,
-//! socket, process or environment. The sources of `registry-auth` are held to the same; it needs
-//! rustls for its certificates.
+//! socket, process or environment. The sources of `registry-auth`, which needs rustls for
+//! its certificates, and the pure modules of other crates are held to the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,8 +17,17 @@ use super::tracked_files;
 /// Folder and package name.
 const PURE: [(&str, &str); 2] = [("formats", "formats"), ("update-agent/core", "update-core")];
 
-/// Folders of which the sources only are looked at.
-const PURE_SOURCES: [&str; 1] = ["formats/registry-auth"];
+/// Files, and folders that end with a slash, of which the sources only are looked at.
+const PURE_SOURCES: &[&str] = &[
+    "formats/registry-auth/src/",
+    "repo-server/src/handle/heads.rs",
+    "repo-server/src/range.rs",
+    "repo-server/src/route.rs",
+    "repo-server/src/store/catalog.rs",
+    "repo-server/src/store/facts.rs",
+    "repo-server/src/store/gc/plan.rs",
+    "repo-server/src/store/gc/targets.rs",
+];
 
 /// Crates that exist to do I/O.
 const IMPURE_CRATES: &[&str] = &[
@@ -68,11 +77,14 @@ pub(super) fn check() -> Result<Vec<String>> {
             }
         }
     }
-    for folder in PURE.map(|(folder, _)| folder).into_iter().chain(PURE_SOURCES) {
-        let sources = format!("{folder}/src/");
-        for file in
-            tracked_files()?.iter().filter(|f| f.starts_with(&sources) && f.ends_with(".rs"))
-        {
+    let sources = PURE.map(|(folder, _)| format!("{folder}/src/"));
+    for sources in sources.iter().map(String::as_str).chain(PURE_SOURCES.iter().copied()) {
+        let tracked = tracked_files()?;
+        let files = tracked.iter().filter(|f| f.starts_with(sources) && f.ends_with(".rs"));
+        if files.clone().next().is_none() {
+            faults.push(format!("{sources} is gone: no sources are checked there"));
+        }
+        for file in files {
             // A file deleted in the work tree but not yet in the index has nothing to say.
             let Ok(text) = fs::read_to_string(paths::root().join(file)) else { continue };
             faults.extend(named(file, &text));

@@ -16,7 +16,7 @@ use formats::digest::{Algorithm, Digest};
 use formats::oci::RepositoryName;
 use object_store::path::Path;
 
-use super::super::backend::{Kind, UploadKey};
+use super::super::backend::{LinkKind, UploadKey};
 use crate::route::SessionId;
 
 /// Stands for a media type that is not known.
@@ -24,28 +24,28 @@ const NO_TYPE: &str = "_";
 
 /// The names below one prefix of a bucket.
 #[derive(Debug, Clone)]
-pub(super) struct Keys {
+pub(super) struct ObjectKeys {
     prefix: Path,
 }
 
 /// What an object is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum ParsedKey {
     Blob(Digest),
     Link {
         name: RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: Digest,
         media_type: String,
     },
-    /// The state of an upload; [`Keys::upload_bytes`] is no object of its own.
+    /// The state of an upload; [`ObjectKeys::upload_bytes`] is no object of its own.
     Upload(UploadKey),
     Condemned(Digest),
 }
 
-impl Keys {
+impl ObjectKeys {
     pub(super) fn new(prefix: Path) -> Self {
-        Keys { prefix }
+        ObjectKeys { prefix }
     }
 
     fn below(&self, rest: &str) -> Path {
@@ -93,13 +93,15 @@ impl Keys {
     pub(super) fn link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
         media_type: &str,
     ) -> Path {
         match kind {
-            Kind::Blob => self.below(&format!("repositories/{name}/_blobs/{}", in_path(digest))),
-            Kind::Manifest => {
+            LinkKind::Blob => {
+                self.below(&format!("repositories/{name}/_blobs/{}", in_path(digest)))
+            }
+            LinkKind::Manifest => {
                 let word = match media_type {
                     "" => NO_TYPE.to_owned(),
                     text => URL_SAFE_NO_PAD.encode(text),
@@ -125,15 +127,15 @@ impl Keys {
     }
 
     /// What the object of that name is; `None` for strangers.
-    pub(super) fn read(&self, path: &Path) -> Option<Named> {
+    pub(super) fn read(&self, path: &Path) -> Option<ParsedKey> {
         let rest = match self.prefix.as_ref() {
             "" => path.as_ref(),
             prefix => path.as_ref().strip_prefix(prefix)?.strip_prefix('/')?,
         };
         let (area, rest) = rest.split_once('/')?;
         match area {
-            "blobs" => digest(rest).map(Named::Blob),
-            "condemned" => digest(rest).map(Named::Condemned),
+            "blobs" => digest(rest).map(ParsedKey::Blob),
+            "condemned" => digest(rest).map(ParsedKey::Condemned),
             "repositories" => repository(rest),
             _ => None,
         }
@@ -149,7 +151,7 @@ fn digest(text: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-fn repository(text: &str) -> Option<Named> {
+fn repository(text: &str) -> Option<ParsedKey> {
     // No component of a name begins with `_`.
     let (name, rest) = text.split_once("/_")?;
     let name: RepositoryName = name.parse().ok()?;
@@ -157,7 +159,7 @@ fn repository(text: &str) -> Option<Named> {
     match kind {
         "blobs" => {
             let digest = digest(rest)?;
-            Some(Named::Link { name, kind: Kind::Blob, digest, media_type: String::new() })
+            Some(ParsedKey::Link { name, kind: LinkKind::Blob, digest, media_type: String::new() })
         }
         "manifests" => {
             let (path, word) = rest.rsplit_once('/')?;
@@ -165,13 +167,18 @@ fn repository(text: &str) -> Option<Named> {
                 NO_TYPE => String::new(),
                 word => String::from_utf8(URL_SAFE_NO_PAD.decode(word).ok()?).ok()?,
             };
-            Some(Named::Link { name, kind: Kind::Manifest, digest: digest(path)?, media_type })
+            Some(ParsedKey::Link {
+                name,
+                kind: LinkKind::Manifest,
+                digest: digest(path)?,
+                media_type,
+            })
         }
         "uploads" => {
             let (algorithm, rest) = rest.split_once('/')?;
             let id: SessionId = rest.strip_suffix("/state")?.parse().ok()?;
             let algorithm = Algorithm::from_name(algorithm).ok()?;
-            Some(Named::Upload(UploadKey { name, id, algorithm }))
+            Some(ParsedKey::Upload(UploadKey { name, id, algorithm }))
         }
         _ => None,
     }
@@ -188,8 +195,8 @@ mod tests {
         let id = SessionId::from_random([7; 16]);
         let key = UploadKey { name: name.clone(), id, algorithm: Algorithm::Sha512 };
         for prefix in ["", "p", "a/b"] {
-            let keys = Keys::new(Path::from(prefix));
-            let link = |kind, media_type: &str| Named::Link {
+            let keys = ObjectKeys::new(Path::from(prefix));
+            let link = |kind, media_type: &str| ParsedKey::Link {
                 name: name.clone(),
                 kind,
                 digest: digest.clone(),
@@ -197,12 +204,12 @@ mod tests {
             };
             let odd = "application/vnd.oci.image.manifest.v1+json";
             for (path, named) in [
-                (keys.blob(&digest), Named::Blob(digest.clone())),
-                (keys.condemned(&digest), Named::Condemned(digest.clone())),
-                (keys.link(&name, Kind::Blob, &digest, ""), link(Kind::Blob, "")),
-                (keys.link(&name, Kind::Manifest, &digest, odd), link(Kind::Manifest, odd)),
-                (keys.link(&name, Kind::Manifest, &digest, ""), link(Kind::Manifest, "")),
-                (keys.upload_state(&key), Named::Upload(key.clone())),
+                (keys.blob(&digest), ParsedKey::Blob(digest.clone())),
+                (keys.condemned(&digest), ParsedKey::Condemned(digest.clone())),
+                (keys.link(&name, LinkKind::Blob, &digest, ""), link(LinkKind::Blob, "")),
+                (keys.link(&name, LinkKind::Manifest, &digest, odd), link(LinkKind::Manifest, odd)),
+                (keys.link(&name, LinkKind::Manifest, &digest, ""), link(LinkKind::Manifest, "")),
+                (keys.upload_state(&key), ParsedKey::Upload(key.clone())),
             ] {
                 assert_eq!(keys.read(&path), Some(named), "{path}");
                 assert_eq!(Path::parse(path.as_ref()).unwrap(), path, "nothing is escaped");
@@ -212,6 +219,6 @@ mod tests {
             }
             assert_eq!(keys.read(&keys.upload_bytes(&key)), None);
         }
-        assert_eq!(Keys::new(Path::from("p")).read(&Path::from("q/blobs/sha256/x")), None);
+        assert_eq!(ObjectKeys::new(Path::from("p")).read(&Path::from("q/blobs/sha256/x")), None);
     }
 }

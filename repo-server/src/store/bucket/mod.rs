@@ -3,53 +3,56 @@
 //! | module | does |
 //! |---|---|
 //! | `keys` | names of objects (pure) |
-//! | [`place`] | which bucket, and the credentials for it |
+//! | `blob` | blobs being read |
+//! | `peers` | what the servers on one bucket ask it about each other |
+//! | [`s3`] | which bucket, and the credentials for it |
 //! | `upload` | blobs on their way in, part by part |
 //!
 //! The layout is that of the directory ([`super::local`]), so a bucket that is copied to a disk can
 //! be served from there. What differs is what keeps writers apart: there is no lock. References
 //! move by a conditional put of `index.json`; links and blobs are one object each and appear whole;
-//! and garbage is condemned first and thrown away a grace period later, because a server beside
+//! and garbage is condemned first and deleted a grace period later, because a server next to
 //! this one may be about to need it (see [`super::gc`]).
 //!
 //! Nothing is trusted: a blob is hashed before it is first served, and again while it is served
 //! whole, with its last piece held back until the digest is known to be right.
 
+mod blob;
 mod keys;
-pub mod place;
+mod peers;
+pub mod s3;
 mod upload;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use formats::digest::{Digest, Hasher};
+use formats::digest::Digest;
 use formats::oci::{Index, RepositoryName, annotation};
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
+    Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
     UpdateVersion,
 };
 use storage::layout::{INDEX_LIMIT, LayoutError, reference_of};
 use tokio::runtime::Runtime;
 
-use self::keys::{Keys, Named};
+use self::blob::BucketBlob;
+use self::keys::{ObjectKeys, ParsedKey};
 use self::upload::BucketUpload;
 use super::StoreError;
-use super::backend::{Backend, Blob, Kind, Link, Pieces, Refs, Stored, Upload, UploadKey};
-use super::held::Stamp;
+use super::backend::{
+    Backend, Blob, Link, LinkKind, Refs, SharedBackend, StoredBlob, Upload, UploadKey,
+};
+use crate::lock::LockMutex as _;
 
 /// How long `index.json` is believed without asking again. Tags that other servers move are seen
 /// this much later; a tag that is not there is always asked for.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// Names looked up, or deleted, at once.
-const AT_ONCE: usize = 16;
 
 /// Attempts to move references against others who do the same.
 const ATTEMPTS: usize = 50;
@@ -59,23 +62,23 @@ pub trait Objects: ObjectStore + MultipartStore {}
 
 impl<T: ObjectStore + MultipartStore> Objects for T {}
 
-/// What a bucket, its blobs being read and its uploads share.
-struct Shared {
+/// The object store, for a bucket, its blobs being read and its uploads.
+struct Client {
     objects: Box<dyn Objects>,
-    keys: Keys,
+    keys: ObjectKeys,
     /// Present until it is dropped.
     runtime: Option<Runtime>,
     /// Parts on their way at once: they are held in memory.
     parts: Arc<tokio::sync::Semaphore>,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.objects)
     }
 }
 
-impl Drop for Shared {
+impl Drop for Client {
     fn drop(&mut self) {
         // The last one may be dropped where nothing may block.
         if let Some(runtime) = self.runtime.take() {
@@ -84,7 +87,7 @@ impl Drop for Shared {
     }
 }
 
-impl Shared {
+impl Client {
     /// Runs a request to its end. Blocks.
     fn run<F: Future>(&self, future: F) -> F::Output {
         let runtime = self.runtime.as_ref().expect("taken only when dropped");
@@ -155,7 +158,7 @@ fn is_conflict(error: &Error) -> bool {
 /// A bucket, or the part of it below a prefix.
 #[derive(Debug)]
 pub struct Bucket {
-    shared: Arc<Shared>,
+    client: Arc<Client>,
     read_only: bool,
     index: Mutex<Option<HeldIndex>>,
 }
@@ -182,9 +185,9 @@ impl Bucket {
             .build()
             .map_err(StoreError::Blob)?;
         let parts = Arc::new(tokio::sync::Semaphore::new(upload::PARTS_AT_ONCE));
-        let keys = Keys::new(prefix);
-        let shared = Arc::new(Shared { objects, keys, runtime: Some(runtime), parts });
-        let bucket = Bucket { shared, read_only, index: Mutex::new(None) };
+        let keys = ObjectKeys::new(prefix);
+        let client = Arc::new(Client { objects, keys, runtime: Some(runtime), parts });
+        let bucket = Bucket { client, read_only, index: Mutex::new(None) };
         if !read_only {
             bucket.begin()?;
         }
@@ -194,7 +197,7 @@ impl Bucket {
 
     /// Puts what an empty image layout consists of, where it is not yet.
     fn begin(&self) -> Result<(), StoreError> {
-        let Shared { keys, .. } = &*self.shared;
+        let Client { keys, .. } = &*self.client;
         let layout = Bytes::from_static(br#"{"imageLayoutVersion":"1.0.0"}"#);
         let index = Bytes::from(Index::new(None, Vec::new()).to_bytes());
         for (path, bytes) in [(keys.layout(), layout), (keys.index(), index)] {
@@ -209,22 +212,22 @@ impl Bucket {
 
     fn put_if(&self, path: &Path, bytes: Bytes, mode: PutMode) -> Result<UpdateVersion, Error> {
         let options = PutOptions::from(mode);
-        let put = self.shared.objects.put_opts(path, bytes.into(), options);
-        self.shared.run(put).map(UpdateVersion::from)
+        let put = self.client.objects.put_opts(path, bytes.into(), options);
+        self.client.run(put).map(UpdateVersion::from)
     }
 
-    fn writable(&self) -> Result<&Shared, StoreError> {
-        if self.read_only { Err(StoreError::ReadOnly) } else { Ok(&self.shared) }
+    fn writable(&self) -> Result<&Client, StoreError> {
+        if self.read_only { Err(StoreError::ReadOnly) } else { Ok(&self.client) }
     }
 
     /// `index.json` as it stands now.
     fn read_index(&self, held: &mut Option<HeldIndex>) -> Result<HeldIndex, StoreError> {
-        let path = self.shared.keys.index();
+        let path = self.client.keys.index();
         let known = held.as_ref().and_then(|held| held.version.e_tag.clone());
         let asked = Instant::now();
         let options = GetOptions { if_none_match: known, ..GetOptions::default() };
-        let got = self.shared.run(async {
-            let got = self.shared.objects.get_opts(&path, options).await?;
+        let got = self.client.run(async {
+            let got = self.client.objects.get_opts(&path, options).await?;
             let (meta, len) = (got.meta.clone(), got.meta.size);
             // Not one byte of what is too large is held.
             let bytes = if len > INDEX_LIMIT { Bytes::new() } else { got.bytes().await? };
@@ -241,7 +244,7 @@ impl Bucket {
             }
             (Err(Error::NotFound { .. }), _) => {
                 let why = "there is no index.json";
-                return Err(LayoutError::NotLayout(self.shared.objects.to_string(), why).into());
+                return Err(LayoutError::NotLayout(self.client.objects.to_string(), why).into());
             }
             (Err(error), before) => {
                 *held = before;
@@ -254,10 +257,10 @@ impl Bucket {
 
     fn links_below(&self, prefix: &Path) -> Result<Vec<Link>, StoreError> {
         let mut links = Vec::new();
-        for meta in self.shared.list(prefix)? {
+        for meta in self.client.list(prefix)? {
             let modified = SystemTime::from(meta.last_modified);
-            if let Some(Named::Link { name, kind, digest, media_type }) =
-                self.shared.keys.read(&meta.location)
+            if let Some(ParsedKey::Link { name, kind, digest, media_type }) =
+                self.client.keys.read(&meta.location)
             {
                 links.push(Link { name, kind, digest, media_type, modified });
             }
@@ -285,7 +288,7 @@ fn refs_of(index: &Index) -> Result<Refs, StoreError> {
 
 impl Backend for Bucket {
     fn index(&self) -> Result<Arc<Index>, StoreError> {
-        let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.index.locked();
         if let Some(held) = &*held
             && held.asked.elapsed() < FRESH
         {
@@ -295,24 +298,15 @@ impl Backend for Bucket {
         Ok(now.index)
     }
 
-    fn forget_index(&self) {
-        let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = &mut *held
-            && let Some(long_ago) = held.asked.checked_sub(FRESH)
-        {
-            held.asked = long_ago;
-        }
-    }
-
     fn update_refs(
         &self,
         edit: &mut dyn FnMut(&mut Refs) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let shared = self.writable()?;
-        let path = shared.keys.index();
+        let client = self.writable()?;
+        let path = client.keys.index();
         for attempt in 0..ATTEMPTS {
             // Writers of this server wait for each other here, those of others below.
-            let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = self.index.locked();
             let before = self.read_index(&mut held)?;
             let kept = refs_of(&before.index)?;
             let mut refs = kept.clone();
@@ -324,7 +318,7 @@ impl Backend for Bucket {
             after.manifests.retain(|entry| reference_of(entry).is_none());
             for (reference, descriptor) in refs {
                 let stays = kept.get(&reference) == Some(&descriptor);
-                if !stays && shared.head(&shared.keys.blob(&descriptor.digest))?.is_none() {
+                if !stays && client.head(&client.keys.blob(&descriptor.digest))?.is_none() {
                     return Err(LayoutError::MissingBlob(descriptor.digest).into());
                 }
                 after.manifests.push(descriptor.annotated(annotation::REF_NAME, &reference));
@@ -346,55 +340,55 @@ impl Backend for Bucket {
                 Err(error) => return Err(failed("write", &path)(error)),
             }
         }
-        Err(StoreError::Elsewhere("others move tags all the time; try again"))
+        Err(StoreError::Conflict("other servers kept changing the tags; try again"))
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<Option<Arc<dyn Blob>>, StoreError> {
-        let path = self.shared.keys.blob(digest);
-        let Some(meta) = self.shared.head(&path)? else { return Ok(None) };
-        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
-        Ok(Some(Arc::new(BucketBlob { shared, digest, meta })))
+        let path = self.client.keys.blob(digest);
+        let Some(meta) = self.client.head(&path)? else { return Ok(None) };
+        let (client, digest) = (Arc::clone(&self.client), digest.clone());
+        Ok(Some(Arc::new(BucketBlob { client, digest, meta })))
     }
 
     fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
-        let shared = self.writable()?;
-        shared.put(&shared.keys.blob(digest), Bytes::copy_from_slice(bytes))
+        let client = self.writable()?;
+        client.put(&client.keys.blob(digest), Bytes::copy_from_slice(bytes))
     }
 
-    fn blobs(&self) -> Result<Vec<Stored>, StoreError> {
-        let listed = self.shared.list(&self.shared.keys.blobs())?;
+    fn blobs(&self) -> Result<Vec<StoredBlob>, StoreError> {
+        let listed = self.client.list(&self.client.keys.blobs())?;
         let stored = listed.into_iter().filter_map(|meta| {
-            let Some(Named::Blob(digest)) = self.shared.keys.read(&meta.location) else {
+            let Some(ParsedKey::Blob(digest)) = self.client.keys.read(&meta.location) else {
                 return None;
             };
-            Some(Stored { digest, len: meta.size, modified: meta.last_modified.into() })
+            Some(StoredBlob { digest, len: meta.size, modified: meta.last_modified.into() })
         });
         Ok(stored.collect())
     }
 
     fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError> {
-        let shared = self.writable()?;
-        shared.remove(&shared.keys.blob(digest))
+        let client = self.writable()?;
+        client.remove(&client.keys.blob(digest))
     }
 
     fn links(&self) -> Result<Vec<Link>, StoreError> {
-        self.links_below(&self.shared.keys.repositories())
+        self.links_below(&self.client.keys.repositories())
     }
 
     fn add_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
         media_type: &str,
     ) -> Result<(), StoreError> {
-        let shared = self.writable()?;
-        let path = shared.keys.link(name, kind, digest, media_type);
-        shared.put(&path, Bytes::new())?;
-        if kind == Kind::Manifest {
-            for other in shared.list(&shared.keys.manifest(name, digest))? {
+        let client = self.writable()?;
+        let path = client.keys.link(name, kind, digest, media_type);
+        client.put(&path, Bytes::new())?;
+        if kind == LinkKind::Manifest {
+            for other in client.list(&client.keys.manifest(name, digest))? {
                 if other.location != path {
-                    shared.remove(&other.location)?;
+                    client.remove(&other.location)?;
                 }
             }
         }
@@ -404,103 +398,46 @@ impl Backend for Bucket {
     fn remove_link(
         &self,
         name: &RepositoryName,
-        kind: Kind,
+        kind: LinkKind,
         digest: &Digest,
     ) -> Result<bool, StoreError> {
-        let shared = self.writable()?;
+        let client = self.writable()?;
         let there = match kind {
-            Kind::Blob => {
-                shared.head(&shared.keys.link(name, kind, digest, ""))?.into_iter().collect()
+            LinkKind::Blob => {
+                client.head(&client.keys.link(name, kind, digest, ""))?.into_iter().collect()
             }
-            Kind::Manifest => shared.list(&shared.keys.manifest(name, digest))?,
+            LinkKind::Manifest => client.list(&client.keys.manifest(name, digest))?,
         };
         for link in &there {
-            shared.remove(&link.location)?;
+            client.remove(&link.location)?;
         }
         Ok(!there.is_empty())
     }
 
     fn new_upload(&self, key: &UploadKey) -> Result<Box<dyn Upload>, StoreError> {
         self.writable()?;
-        Ok(Box::new(BucketUpload::new(Arc::clone(&self.shared), key.clone())))
+        Ok(Box::new(BucketUpload::new(Arc::clone(&self.client), key.clone())))
     }
 
     fn resume_upload(&self, key: &UploadKey) -> Result<Option<Box<dyn Upload>>, StoreError> {
         self.writable()?;
-        let resumed = BucketUpload::resume(Arc::clone(&self.shared), key.clone())?;
+        let resumed = BucketUpload::resume(Arc::clone(&self.client), key.clone())?;
         Ok(resumed.map(|upload| Box::new(upload) as Box<dyn Upload>))
     }
 
     fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError> {
         let mut uploads = Vec::new();
-        for meta in self.shared.list(&self.shared.keys.repositories())? {
-            if let Some(Named::Upload(key)) = self.shared.keys.read(&meta.location) {
-                // How much there is, whoever goes on with it finds out.
+        for meta in self.client.list(&self.client.keys.repositories())? {
+            if let Some(ParsedKey::Upload(key)) = self.client.keys.read(&meta.location) {
+                // The server that goes on with it finds out how much there is.
                 uploads.push((key, 0, meta.last_modified.into()));
             }
         }
         Ok(uploads)
     }
 
-    fn is_shared(&self) -> bool {
-        true
-    }
-
-    fn find_links(
-        &self,
-        name: &RepositoryName,
-        wanted: &[(Kind, Digest)],
-    ) -> Result<Vec<Option<Link>>, StoreError> {
-        let one = |(kind, digest): (Kind, Digest)| async move {
-            let keys = &self.shared.keys;
-            let path = keys.link(name, kind, &digest, "");
-            let meta = match kind {
-                Kind::Blob => missing_is_none(self.shared.objects.head(&path).await)
-                    .map_err(failed("look for", &path))?,
-                Kind::Manifest => {
-                    let prefix = keys.manifest(name, &digest);
-                    let listed = self.shared.objects.list(Some(&prefix)).collect::<Vec<_>>().await;
-                    let listed: Result<Vec<_>, Error> = listed.into_iter().collect();
-                    let listed = listed.map_err(failed("list", &prefix))?;
-                    listed.into_iter().max_by_key(|meta| meta.last_modified)
-                }
-            };
-            Ok(meta.and_then(|meta| match keys.read(&meta.location) {
-                Some(Named::Link { name, kind, digest, media_type }) => {
-                    let modified = meta.last_modified.into();
-                    Some(Link { name, kind, digest, media_type, modified })
-                }
-                _ => None,
-            }))
-        };
-        let found = stream::iter(wanted.to_vec()).map(one).buffered(AT_ONCE);
-        let found: Vec<Result<_, StoreError>> = self.shared.run(found.collect());
-        found.into_iter().collect()
-    }
-
-    fn manifest_links(&self, name: &RepositoryName) -> Result<Vec<Link>, StoreError> {
-        self.links_below(&self.shared.keys.manifests(name))
-    }
-
-    fn condemned(&self) -> Result<Vec<(Digest, SystemTime)>, StoreError> {
-        let listed = self.shared.list(&self.shared.keys.condemned_all())?;
-        let condemned = listed.into_iter().filter_map(|meta| {
-            let Some(Named::Condemned(digest)) = self.shared.keys.read(&meta.location) else {
-                return None;
-            };
-            Some((digest, meta.last_modified.into()))
-        });
-        Ok(condemned.collect())
-    }
-
-    fn condemn(&self, digest: &Digest) -> Result<(), StoreError> {
-        let shared = self.writable()?;
-        shared.put(&shared.keys.condemned(digest), Bytes::new())
-    }
-
-    fn spare(&self, digest: &Digest) -> Result<(), StoreError> {
-        let shared = self.writable()?;
-        shared.remove(&shared.keys.condemned(digest))
+    fn shared(&self) -> Option<&dyn SharedBackend> {
+        Some(self)
     }
 }
 
@@ -511,127 +448,4 @@ fn pause_after(attempt: usize) {
     let _ = getrandom::fill(&mut random);
     let most = 5_u64 << attempt.min(5);
     std::thread::sleep(Duration::from_millis(5 + most * u64::from(random[0]) / 255));
-}
-
-/// A blob of which the length and the tag are known.
-#[derive(Debug)]
-struct BucketBlob {
-    shared: Arc<Shared>,
-    digest: Digest,
-    meta: ObjectMeta,
-}
-
-impl Blob for BucketBlob {
-    fn len(&self) -> u64 {
-        self.meta.size
-    }
-
-    fn modified(&self) -> Result<SystemTime, StoreError> {
-        Ok(self.meta.last_modified.into())
-    }
-
-    fn stamp(&self) -> Result<Stamp, StoreError> {
-        // A store that gives no tags: length and time are what there is to tell states apart by.
-        let tag = self.meta.e_tag.clone();
-        let time = self.meta.last_modified;
-        Ok(Stamp::Object(tag.unwrap_or_else(|| format!("{time} {}", self.meta.size))))
-    }
-
-    fn read(&self, from: u64, to: u64) -> Result<Box<dyn Pieces>, StoreError> {
-        let whole = from == 0 && to == self.meta.size;
-        Ok(Box::new(BucketPieces {
-            shared: Arc::clone(&self.shared),
-            path: self.meta.location.clone(),
-            digest: self.digest.clone(),
-            e_tag: self.meta.e_tag.clone(),
-            range: from..to,
-            stream: None,
-            hasher: whole.then(|| self.digest.algorithm().hasher()),
-            rest: Bytes::new(),
-            held: Bytes::new(),
-        }))
-    }
-}
-
-/// An answer of the object store, being read.
-struct BucketPieces {
-    shared: Arc<Shared>,
-    path: Path,
-    digest: Digest,
-    e_tag: Option<String>,
-    /// What is still to come.
-    range: std::ops::Range<u64>,
-    stream: Option<BoxStream<'static, Result<Bytes, Error>>>,
-    /// Present when the whole blob is read, until its end.
-    hasher: Option<Hasher>,
-    /// What came at once with the bytes before it and was more than asked for.
-    rest: Bytes,
-    /// One piece that was read and not given out: the last one waits for the digest.
-    held: Bytes,
-}
-
-impl fmt::Debug for BucketPieces {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.path, self.shared.objects)
-    }
-}
-
-impl BucketPieces {
-    /// The next bytes as they come, at most `most` and never more than the range.
-    fn raw(&mut self, most: usize) -> Result<Bytes, StoreError> {
-        if !self.rest.is_empty() {
-            return Ok(self.rest.split_to(self.rest.len().min(most)));
-        }
-        if self.range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let shared = Arc::clone(&self.shared);
-        if self.stream.is_none() {
-            // Of exactly the object that was opened: a new one of that name may be another.
-            let options = GetOptions {
-                range: Some(GetRange::Bounded(self.range.clone())),
-                if_match: self.e_tag.clone(),
-                ..GetOptions::default()
-            };
-            let got = shared.run(shared.objects.get_opts(&self.path, options));
-            self.stream = Some(got.map_err(failed("read", &self.path))?.into_stream());
-        }
-        let Some(stream) = &mut self.stream else { return Ok(Bytes::new()) };
-        loop {
-            let piece =
-                shared.run(stream.next()).transpose().map_err(failed("read", &self.path))?;
-            let Some(piece) = piece else {
-                let (digest, end) = (self.digest.clone(), self.range.end);
-                return Err(LayoutError::BlobRange { digest, end }.into());
-            };
-            let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
-            self.rest = piece.slice(..piece.len().min(left));
-            self.range.start += self.rest.len() as u64;
-            if !self.rest.is_empty() {
-                return Ok(self.rest.split_to(self.rest.len().min(most)));
-            }
-        }
-    }
-}
-
-impl Pieces for BucketPieces {
-    fn next(&mut self, most: usize) -> Result<Bytes, StoreError> {
-        loop {
-            let piece = self.raw(most)?;
-            let Some(hasher) = &mut self.hasher else { return Ok(piece) };
-            if !piece.is_empty() {
-                hasher.update(&piece);
-                let before = std::mem::replace(&mut self.held, piece);
-                if before.is_empty() {
-                    continue;
-                }
-                return Ok(before);
-            }
-            let found = self.hasher.take().map(Hasher::finish);
-            if let Some(found) = found.filter(|found| *found != self.digest) {
-                return Err(LayoutError::BlobDigest { named: self.digest.clone(), found }.into());
-            }
-            return Ok(std::mem::take(&mut self.held));
-        }
-    }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use formats::digest::{Digest, Hasher};
+use formats::error_chain;
 use futures_util::StreamExt as _;
 use object_store::multipart::PartId;
 use object_store::path::Path;
@@ -28,7 +29,7 @@ use storage::layout::LayoutError;
 use tokio::task::JoinHandle;
 
 use super::super::backend::{Upload, UploadKey};
-use super::{Shared, StoreError, failed, is_conflict, missing_is_none, version_of};
+use super::{Client, StoreError, failed, is_conflict, missing_is_none, version_of};
 
 /// 5 MiB: the least S3 takes, but for the last one; two of them are held for each upload.
 const PART: usize = 5 << 20;
@@ -73,7 +74,7 @@ type Sending = JoinHandle<Result<PartId, object_store::Error>>;
 
 /// An upload that this server goes on with.
 pub(super) struct BucketUpload {
-    shared: Arc<Shared>,
+    client: Arc<Client>,
     key: UploadKey,
     state: State,
     /// Bytes that are no part yet.
@@ -94,18 +95,20 @@ impl fmt::Debug for BucketUpload {
 }
 
 impl BucketUpload {
-    /// Nobody sees it before [`Upload::pause`].
-    pub(super) fn new(shared: Arc<Shared>, key: UploadKey) -> Self {
+    /// No other server sees it before [`Upload::pause`].
+    pub(super) fn new(client: Arc<Client>, key: UploadKey) -> Self {
         let hasher = Some(key.algorithm.hasher());
         let (state, buffer) = (State::default(), Vec::new());
-        BucketUpload { shared, key, state, buffer, sending: None, saved: None, hasher, len: 0 }
+        BucketUpload { client, key, state, buffer, sending: None, saved: None, hasher, len: 0 }
     }
 
     /// What was paused; `None` when it is gone.
-    pub(super) fn resume(shared: Arc<Shared>, key: UploadKey) -> Result<Option<Self>, StoreError> {
-        let path = shared.keys.upload_state(&key);
-        let Some(fetched) = shared.get(&path, GetOptions::default())? else { return Ok(None) };
-        let damaged = || StoreError::Elsewhere("the state of this upload is damaged; begin anew");
+    pub(super) fn resume(client: Arc<Client>, key: UploadKey) -> Result<Option<Self>, StoreError> {
+        let path = client.keys.upload_state(&key);
+        let Some(fetched) = client.get(&path, GetOptions::default())? else { return Ok(None) };
+        let damaged = || {
+            StoreError::Conflict("the saved state of this upload is damaged; start a new upload")
+        };
         if fetched.meta.size > STATE_LIMIT {
             return Err(damaged());
         }
@@ -122,7 +125,7 @@ impl BucketUpload {
         });
         let saved = Some((version_of(&fetched.meta), len));
         let buffer = tail.to_vec();
-        Ok(Some(BucketUpload { shared, key, state, buffer, sending: None, saved, hasher, len }))
+        Ok(Some(BucketUpload { client, key, state, buffer, sending: None, saved, hasher, len }))
     }
 
     fn part_size(&self) -> usize {
@@ -130,14 +133,14 @@ impl BucketUpload {
     }
 
     fn bytes(&self) -> Path {
-        self.shared.keys.upload_bytes(&self.key)
+        self.client.keys.upload_bytes(&self.key)
     }
 
     /// Waits for the part on its way.
     fn settle(&mut self) -> Result<(), StoreError> {
         let Some((len, sending)) = self.sending.take() else { return Ok(()) };
         let path = self.bytes();
-        let sent = self.shared.run(sending);
+        let sent = self.client.run(sending);
         let sent = sent.map_err(|panic| StoreError::Blob(std::io::Error::other(panic)))?;
         let id = sent.map_err(failed("write a part of", &path))?.content_id;
         self.state.parts.push(Part { id, len });
@@ -148,28 +151,28 @@ impl BucketUpload {
     fn send(&mut self) -> Result<(), StoreError> {
         self.settle()?;
         let path = self.bytes();
-        let shared = Arc::clone(&self.shared);
+        let client = Arc::clone(&self.client);
         let id = match &self.state.multipart {
             Some(id) => id.clone(),
             None => {
-                let id = shared.run(shared.objects.create_multipart(&path));
+                let id = client.run(client.objects.create_multipart(&path));
                 let id = id.map_err(failed("begin", &path))?;
                 self.state.multipart = Some(id.clone());
-                // Known to whoever cleans up, before it holds anything.
+                // Recorded for the clean-up, before it holds anything.
                 self.save_parts_only()?;
                 id
             }
         };
-        let permit = shared.run(Arc::clone(&shared.parts).acquire_owned());
+        let permit = client.run(Arc::clone(&client.parts).acquire_owned());
         let part = std::mem::take(&mut self.buffer);
         let (len, number) = (part.len() as u64, self.state.parts.len());
         let part = Bytes::from(part);
-        let sender = Arc::clone(&shared);
+        let sender = Arc::clone(&client);
         let sending = async move {
             let _permit = permit;
             sender.objects.put_part(&path, &id, number, PutPayload::from_bytes(part)).await
         };
-        let runtime = shared.runtime.as_ref().expect("taken only when dropped");
+        let runtime = client.runtime.as_ref().expect("taken only when dropped");
         self.sending = Some((len, runtime.spawn(sending)));
         if number > 0 && number.is_multiple_of(SAVED_EVERY) {
             self.save_parts_only()?;
@@ -184,7 +187,7 @@ impl BucketUpload {
     }
 
     fn save(&mut self, tail: Bytes, len: u64) -> Result<(), StoreError> {
-        let path = self.shared.keys.upload_state(&self.key);
+        let path = self.client.keys.upload_state(&self.key);
         let mut text = BytesMut::new();
         let line = serde_json::to_vec(&self.state).expect("strings and numbers");
         text.reserve(line.len() + 1 + tail.len());
@@ -195,14 +198,14 @@ impl BucketUpload {
             Some((version, _)) => PutMode::Update(version.clone()),
             None => PutMode::Create,
         };
-        let put = self.shared.objects.put_opts(&path, text.freeze().into(), PutOptions::from(mode));
-        match self.shared.run(put) {
+        let put = self.client.objects.put_opts(&path, text.freeze().into(), PutOptions::from(mode));
+        match self.client.run(put) {
             Ok(put) => {
                 self.saved = Some((put.into(), len));
                 Ok(())
             }
             Err(error) if is_conflict(&error) => {
-                Err(StoreError::Elsewhere("another server writes to this upload"))
+                Err(StoreError::Conflict("another server is writing to this upload"))
             }
             Err(error) => Err(failed("write", &path)(error)),
         }
@@ -212,9 +215,9 @@ impl BucketUpload {
     fn hash(&self, digest: &Digest) -> Result<Digest, StoreError> {
         let path = self.bytes();
         let mut hasher = digest.algorithm().hasher();
-        self.shared
+        self.client
             .run(async {
-                let mut pieces = self.shared.objects.get(&path).await?.into_stream();
+                let mut pieces = self.client.objects.get(&path).await?.into_stream();
                 while let Some(piece) = pieces.next().await.transpose()? {
                     hasher.update(&piece);
                 }
@@ -241,9 +244,9 @@ impl BucketUpload {
                 LayoutError::BlobDigest { named: digest.clone(), found: found.clone() }.into()
             );
         }
-        let to = self.shared.keys.blob(digest);
+        let to = self.client.keys.blob(digest);
         let Some(multipart) = self.state.multipart.clone() else {
-            return self.shared.put(&to, std::mem::take(&mut self.buffer).into());
+            return self.client.put(&to, std::mem::take(&mut self.buffer).into());
         };
         if !self.buffer.is_empty() {
             self.send()?;
@@ -251,8 +254,8 @@ impl BucketUpload {
         self.settle()?;
         let from = self.bytes();
         let parts = self.state.parts.iter().map(|part| PartId { content_id: part.id.clone() });
-        let completed = self.shared.objects.complete_multipart(&from, &multipart, parts.collect());
-        self.shared.run(completed).map_err(failed("put together", &from))?;
+        let completed = self.client.objects.complete_multipart(&from, &multipart, parts.collect());
+        self.client.run(completed).map_err(failed("put together", &from))?;
         // From here on there is an object to remove and no multipart upload to abort.
         self.state.multipart = None;
         if known.is_none() {
@@ -266,14 +269,14 @@ impl BucketUpload {
 
     fn copy(&self, from: &Path, to: &Path, digest: &Digest) -> Result<(), StoreError> {
         if self.len <= COPY_LIMIT {
-            let copied = self.shared.run(self.shared.objects.copy(from, to));
+            let copied = self.client.run(self.client.objects.copy(from, to));
             return copied.map_err(failed("copy", from));
         }
         // S3 does not copy that much at once: it goes through here, and is hashed on the way.
-        let objects = &self.shared.objects;
+        let objects = &self.client.objects;
         let mut hasher = digest.algorithm().hasher();
-        let id = self.shared.run(objects.create_multipart(to)).map_err(failed("begin", to))?;
-        let moved = self.shared.run(async {
+        let id = self.client.run(objects.create_multipart(to)).map_err(failed("begin", to))?;
+        let moved = self.client.run(async {
             let mut pieces = objects.get(from).await?.into_stream();
             let (mut parts, mut buffer) = (Vec::new(), BytesMut::new());
             loop {
@@ -297,12 +300,12 @@ impl BucketUpload {
             false => Err(LayoutError::BlobDigest { named: digest.clone(), found }.into()),
         });
         let finished = moved.and_then(|parts| {
-            let completed = self.shared.run(objects.complete_multipart(to, &id, parts));
+            let completed = self.client.run(objects.complete_multipart(to, &id, parts));
             completed.map(drop).map_err(failed("put together", to))
         });
         if finished.is_err() {
             // The first error is the one to tell; the bucket's own rules remove what stays.
-            let _ = self.shared.run(objects.abort_multipart(to, &id));
+            let _ = self.client.run(objects.abort_multipart(to, &id));
         }
         finished
     }
@@ -312,17 +315,17 @@ impl BucketUpload {
         if let Some((_, sending)) = self.sending.take() {
             sending.abort();
             // Cancelled or done: either way nothing follows it.
-            let _ = self.shared.run(sending);
+            let _ = self.client.run(sending);
         }
         let bytes = self.bytes();
         if let Some(id) = &self.state.multipart {
-            let aborted = self.shared.run(self.shared.objects.abort_multipart(&bytes, id));
+            let aborted = self.client.run(self.client.objects.abort_multipart(&bytes, id));
             missing_is_none(aborted).map_err(failed("abort", &bytes))?;
         } else if !self.state.parts.is_empty() {
-            self.shared.remove(&bytes)?;
+            self.client.remove(&bytes)?;
         }
         match self.saved {
-            Some(_) => self.shared.remove(&self.shared.keys.upload_state(&self.key)),
+            Some(_) => self.client.remove(&self.client.keys.upload_state(&self.key)),
             None => Ok(()),
         }
     }
@@ -367,7 +370,7 @@ impl Upload for BucketUpload {
 
     fn is_current(&mut self) -> Result<bool, StoreError> {
         let Some((version, len)) = &self.saved else { return Ok(false) };
-        let there = self.shared.head(&self.shared.keys.upload_state(&self.key))?;
+        let there = self.client.head(&self.client.keys.upload_state(&self.key))?;
         let same = there.is_some_and(|meta| version_of(&meta).e_tag == version.e_tag);
         Ok(same && *len == self.len)
     }
@@ -377,7 +380,7 @@ impl Upload for BucketUpload {
         let cleaned = self.clean_up();
         if let (Ok(()), Err(error)) = (&made, cleaned) {
             // The blob is there; what stays of its upload expires.
-            tracing::warn!(error = %super::super::chain(&error), "an upload is not cleaned up");
+            tracing::warn!(error = %error_chain(&error), "could not clean up a finished upload");
         }
         made
     }

@@ -1,7 +1,7 @@
 //! What is remembered of blobs: which files were hashed and matched, and small ones' bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use formats::digest::Digest;
@@ -9,7 +9,7 @@ use storage::tree::FileStamp;
 
 /// Tells one state of a stored blob from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stamp {
+pub enum BlobStamp {
     /// What a file is.
     File(FileStamp),
     /// The tag that an object store gave it.
@@ -21,22 +21,22 @@ pub enum Stamp {
 /// Nothing is believed across a restart: a file is hashed before it is first served, and again
 /// when it is another file than the one hashed.
 #[derive(Debug, Default)]
-pub struct Verified(Mutex<HashMap<Digest, Stamp>>);
+pub struct VerifiedBlobs(Mutex<HashMap<Digest, BlobStamp>>);
 
-impl Verified {
+impl VerifiedBlobs {
     /// Whether this very state of the file was verified.
-    pub fn holds(&self, digest: &Digest, stamp: &Stamp) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(stamp)
+    pub fn holds(&self, digest: &Digest, stamp: &BlobStamp) -> bool {
+        self.0.locked().get(digest) == Some(stamp)
     }
 
     /// Forgets a blob that is gone.
     pub fn remove(&self, digest: &Digest) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        self.0.locked().remove(digest);
     }
 
     /// Remembers a verified file.
-    pub fn insert(&self, digest: Digest, stamp: Stamp) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+    pub fn insert(&self, digest: Digest, stamp: BlobStamp) {
+        self.0.locked().insert(digest, stamp);
     }
 }
 
@@ -46,10 +46,10 @@ pub const SMALL: u64 = 64 << 10;
 /// 8 MiB: some thousand small documents; bounds memory.
 const CACHED: usize = 8 << 20;
 
-/// Verified bytes of small blobs, first in, first out. A digest names its bytes for ever, so
+/// Verified bytes of small blobs, first in, first out. A digest always names the same bytes, so
 /// nothing here can be out of date; whether a repository still shows them is asked elsewhere.
 #[derive(Debug, Default)]
-pub struct SmallBlobs(Mutex<Kept>);
+pub struct DocumentCache(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -58,10 +58,10 @@ struct Kept {
     total: usize,
 }
 
-impl SmallBlobs {
+impl DocumentCache {
     /// The bytes, when they are kept.
     pub fn find(&self, digest: &Digest) -> Option<Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.get(digest).cloned()
+        self.0.locked().bytes.get(digest).cloned()
     }
 
     /// Keeps verified bytes; larger ones than [`SMALL`] are not kept.
@@ -69,7 +69,7 @@ impl SmallBlobs {
         if bytes.len() as u64 > SMALL {
             return;
         }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.locked();
         if kept.bytes.insert(digest.clone(), bytes.clone()).is_none() {
             kept.order.push_back(digest);
             kept.total += bytes.len();
@@ -86,10 +86,11 @@ impl SmallBlobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::LockMutex as _;
 
     #[test]
     fn the_cache_stays_within_its_bound() {
-        let cache = SmallBlobs::default();
+        let cache = DocumentCache::default();
         for i in 0..1000_u32 {
             let bytes = Bytes::from(vec![0; SMALL as usize]);
             cache.keep(Digest::sha256_of(&i.to_le_bytes()), &bytes);

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use formats::error_chain;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as ConfigKey};
 use object_store::path::Path as Key;
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
@@ -11,7 +12,7 @@ use storage::files::StoreError as FilesError;
 use storage::secret::{self, Readers, Rule};
 use url::{Host, Url};
 
-use super::super::{StoreError, chain};
+use super::super::StoreError;
 use super::Bucket;
 use crate::error::ServerError;
 
@@ -33,7 +34,7 @@ pub struct S3 {
     pub credentials: Option<PathBuf>,
     /// The profile in it; without, `AWS_PROFILE` or `default`.
     pub profile: Option<String>,
-    /// PEM certificates that the service's may be signed with, beside the system's.
+    /// CA certificates (PEM) for the service, in addition to the system's.
     pub ca: Option<PathBuf>,
     /// Allow plain HTTP to an endpoint that is not loopback.
     pub insecure_http: bool,
@@ -45,16 +46,14 @@ impl S3 {
         let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         if bucket.is_empty() || bucket.len() > 255 || !bucket.bytes().all(good) {
-            return Err(format!("{bucket:?} is no name of a bucket"));
+            return Err(format!("{bucket:?} is not a bucket name"));
         }
         let prefix = prefix.trim_end_matches('/');
         let odd = |part: &str| matches!(part, "" | "." | "..");
         let dots = !prefix.is_empty() && prefix.split('/').any(odd);
         let fits = prefix.bytes().all(|byte| good(byte) || byte == b'/');
         if dots || !fits || Key::parse(prefix).is_err() {
-            return Err(format!(
-                "{prefix:?} cannot be the beginning of names: use a-z, 0-9, . _ - /"
-            ));
+            return Err(format!("{prefix:?} is not a valid prefix: use a-z, 0-9, . _ - /"));
         }
         Ok(S3 {
             bucket: bucket.to_owned(),
@@ -122,7 +121,7 @@ impl S3 {
             // One more listing would be needed to find tags on objects; we set none.
             .with_disable_tagging(true)
             .build()
-            .map_err(|error| wrong(chain(&error)))?;
+            .map_err(|error| wrong(error_chain(&error)))?;
         let prefix = Key::parse(&self.prefix).map_err(|error| wrong(error.to_string()))?;
         Bucket::over(Box::new(objects), prefix, read_only).map_err(|error| self.failed(&error))
     }
@@ -145,7 +144,7 @@ impl S3 {
             // The role of the machine itself, maybe.
             Err(_) if named.is_none() => return Ok(Vec::new()),
             Err(error) => {
-                let why = chain(&error);
+                let why = error_chain(&error);
                 return Err(format!("read {}: {why}", path.display()));
             }
         };
@@ -159,9 +158,9 @@ impl S3 {
         Ok(found)
     }
 
-    /// What a bucket that cannot be read is to whoever starts a server on it.
+    /// The error of a server that starts on an unreadable bucket.
     pub fn failed(&self, error: &StoreError) -> ServerError {
-        ServerError::Bucket { bucket: self.to_string(), why: chain(error) }
+        ServerError::Bucket { bucket: self.to_string(), why: error_chain(error) }
     }
 }
 
