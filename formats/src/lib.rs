@@ -44,6 +44,7 @@ pub mod boot_vars;
 pub mod channel;
 pub mod chunks;
 pub mod digest;
+mod error_chain;
 pub mod example_keys;
 pub mod gpt;
 pub mod gpt_attrs;
@@ -60,3 +61,5 @@ pub mod uboot_env;
 pub mod ustar;
 pub mod verity;
 pub mod version;
+
+pub use error_chain::error_chain;

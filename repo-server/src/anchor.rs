@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use formats::digest::{Digest, Sha256};
+use formats::error_chain;
 use formats::oci::{Manifest, RepositoryName, annotation, media_type};
 use formats::reason::Reason;
 use formats::tuf::{REPOSITORY, Root};
@@ -24,7 +25,7 @@ use signer::state::{State, self_signed};
 
 use crate::error::ServerError;
 use crate::route::Reference;
-use crate::store::{Store, StoreError, chain};
+use crate::store::{Store, StoreError};
 
 /// 1 MiB: twice what nodes take for a root.
 const ROOT_LIMIT: u64 = 1 << 20;
@@ -51,7 +52,7 @@ impl Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        Refused::new(Reason::StoreIo, chain(&error))
+        Refused::new(Reason::StoreIo, error_chain(&error))
     }
 }
 
@@ -71,7 +72,11 @@ impl Anchor {
         let bytes = storage::private::read_trusted(path, ROOT_LIMIT)
             .map_err(|error| ServerError::trusted("--refresh-root", error))?;
         self_signed(&bytes, "the trust root").map_err(|error| {
-            ServerError::Config(format!("--refresh-root {}: {}", path.display(), chain(&error)))
+            ServerError::Config(format!(
+                "--refresh-root {}: {}",
+                path.display(),
+                error_chain(&error)
+            ))
         })?;
         Ok(Anchor(Arc::new(bytes)))
     }
@@ -94,7 +99,7 @@ impl Anchor {
         };
         let files = files(store, &manifest)?;
         let state = State::verify(&files, Some(self.0.as_slice()))
-            .map_err(|error| Refused::new(error.reason(), chain(&error)))?;
+            .map_err(|error| Refused::new(error.reason(), error_chain(&error)))?;
         Ok(Published { manifest, state })
     }
 }
@@ -104,7 +109,7 @@ fn files(store: &Store, manifest: &Digest) -> Result<BTreeMap<String, Vec<u8>>, 
     let refused = |text: String| Refused::new(Reason::BundleFormat, text);
     let missing = |digest: &Digest| refused(format!("{digest} is missing, damaged or too large"));
     let bytes = store.document(manifest)?.ok_or_else(|| missing(manifest))?;
-    let read = Manifest::parse(&bytes).map_err(|error| refused(chain(&error)))?;
+    let read = Manifest::parse(&bytes).map_err(|error| refused(error_chain(&error)))?;
     if read.artifact_type.as_deref() != Some(media_type::TUF_STATE) {
         return Err(refused("what `latest` stands for is no TUF state".to_owned()));
     }

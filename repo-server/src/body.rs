@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use formats::error_chain;
 use hyper::body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use crate::budget::{Budget, Room, Share};
 use crate::progress::{BodyOpen, RequestOpen};
+use crate::store::StoreError;
 use crate::store::backend::Pieces;
-use crate::store::{StoreError, chain};
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Reader {
                     return Poll::Ready(match read {
                         Ok((rest, piece)) => {
                             self.pieces = Some(rest);
-                            piece.map_err(|error| chain(&error))
+                            piece.map_err(|error| error_chain(&error))
                         }
                         Err(panic) => Err(panic.to_string()),
                     });

@@ -4,13 +4,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use formats::error_chain;
 use formats::reason::Reason;
 use http::StatusCode;
 use rustix::io::Errno;
 use storage::FileError;
 use storage::files::StoreError as FilesError;
-
-use crate::store::chain;
 
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +222,7 @@ impl ServerError {
             FilesError::InsecurePerms { path, why, remedy } => {
                 ServerError::Perms { what: option, path, why, remedy }
             }
-            other => ServerError::Config(format!("{option}: {}", chain(&other))),
+            other => ServerError::Config(format!("{option}: {}", error_chain(&other))),
         }
     }
 

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use formats::error_chain;
 use formats::reason::Exit;
 use repo_server::config::ALARM_BEFORE;
 use repo_server::store::bucket::place::S3;
@@ -116,7 +117,7 @@ impl Place {
     fn failed(&self, error: &StoreError) -> ServerError {
         match self.bucket() {
             Some(bucket) => bucket.failed(error),
-            None => ServerError::Store { path: self.dir(), why: chain(error) },
+            None => ServerError::Store { path: self.dir(), why: error_chain(error) },
         }
     }
 }
@@ -298,7 +299,7 @@ fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
             let reason = error.reason();
-            let message = chain(&error);
+            let message = error_chain(&error);
             if cli.json {
                 // The exit code and standard error say it, too.
                 let _ = print_json(&serde_json::json!({
@@ -363,7 +364,10 @@ fn reload(reloader: &Reloader) {
     match reloader.reload() {
         Ok(()) => tracing::info!("certificates and tokens read again"),
         Err(error) => {
-            tracing::error!(error = chain(&error), "certificates and tokens kept as they were");
+            tracing::error!(
+                error = error_chain(&error),
+                "certificates and tokens kept as they were"
+            );
         }
     }
 }
@@ -480,15 +484,4 @@ fn collect(place: &Place, grace: Duration, dry: bool, json: bool) -> Result<Exit
 
 fn print_json(value: &serde_json::Value) -> Result<(), ServerError> {
     tell(&value.to_string())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -19,6 +19,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use formats::error_chain;
 use formats::oci::RepositoryName;
 use formats::reason::Reason;
 use formats::reference::{Namespace, Reference};
@@ -36,7 +37,7 @@ use storage::files::StoreError;
 use crate::anchor::{Anchor, Refused};
 use crate::config::Config;
 use crate::error::ServerError;
-use crate::store::{Store, chain};
+use crate::store::Store;
 
 /// 256 MiB: what the signing log may have, see [`signer::journal`].
 const LOG_LIMIT: u64 = 256 << 20;
@@ -105,8 +106,9 @@ impl Refresher {
         let namespace = config.namespace.as_ref().ok_or_else(|| {
             needs("--namespace NS (the part before `tuf`; \"\" when there is none)")
         })?;
-        let namespace: Namespace = namespace.parse().map_err(|error| refused(chain(&error)))?;
-        let name = namespace.repository("tuf").map_err(|error| refused(chain(&error)))?;
+        let namespace: Namespace =
+            namespace.parse().map_err(|error| refused(error_chain(&error)))?;
+        let name = namespace.repository("tuf").map_err(|error| refused(error_chain(&error)))?;
         let keyids = wanted.keys.iter().map(|path| keyid(path).map_err(refused));
         let keyids = keyids.collect::<Result<Vec<_>, _>>()?;
         let log = wanted.log.clone().unwrap_or_else(|| first.with_file_name(JOURNAL_FILE));
@@ -197,7 +199,7 @@ impl Refresher {
                     "{role} version {version} is served with other content than before; nothing \
                      is signed on top of it"
                 ),
-                other => chain(other),
+                other => error_chain(other),
             };
             Refused::new(error.reason(), text)
         })?;
@@ -221,14 +223,14 @@ impl Refresher {
         }
         let manifest = found.manifest.to_string();
         let event = Event::published_in(repository, &manifest, state, restart, now);
-        journal.record(&[event]).map_err(|error| Refused::new(error.reason(), chain(&error)))
+        journal.record(&[event]).map_err(|error| Refused::new(error.reason(), error_chain(&error)))
     }
 
     fn open_keys(&self) -> Result<KeyStore, Refused> {
         let mut keys = KeyStore::default();
         for path in &self.keys {
             keys.add_location(KeyLocation::File(path.clone()))
-                .map_err(|error| Refused::new(error.reason(), chain(&error)))?;
+                .map_err(|error| Refused::new(error.reason(), error_chain(&error)))?;
         }
         Ok(keys)
     }
@@ -243,24 +245,24 @@ impl Refresher {
         let (path, namespace) = (self.dir.clone(), self.namespace.clone());
         let registry =
             open(&Reference::Layout { path, namespace }, Access::Write, &ClientOptions::default())
-                .map_err(|error| Refused::new(error.reason(), chain(&error)))?;
+                .map_err(|error| Refused::new(error.reason(), error_chain(&error)))?;
         let renewed = commands::renew(registry.as_ref(), signing, found, expiry, now);
         renewed.map(|(published, _)| published).map_err(signer_refused)
     }
 }
 
 fn signer_refused(error: signer::error::SignerError) -> Refused {
-    Refused::new(error.reason(), chain(&error))
+    Refused::new(error.reason(), error_chain(&error))
 }
 
 /// The id of a key file that needs nobody to be opened.
 fn keyid(path: &Path) -> Result<KeyId, String> {
-    let document = key::read(path).map_err(|error| chain(&error))?;
+    let document = key::read(path).map_err(|error| error_chain(&error))?;
     // Nobody sits at a server to be asked.
     if document.is_sealed() && std::env::var_os(PASSPHRASE_FILE).is_none() {
         return Err(format!("{} has a passphrase; set {PASSPHRASE_FILE}", path.display()));
     }
-    document.key().map(|key| key.id()).map_err(|error| chain(&error))
+    document.key().map(|key| key.id()).map_err(|error| error_chain(&error))
 }
 
 /// The log, which nobody else may be able to change; one that is not there is begun.
@@ -273,9 +275,9 @@ fn read_log(path: &Path) -> Result<Journal, ServerError> {
         Err(StoreError::Read(error)) if error.is_missing() => {}
         other => other.map_err(trusted)?,
     }
-    let mut journal = Journal::open(path).map_err(|error| refused(chain(&error)))?;
+    let mut journal = Journal::open(path).map_err(|error| refused(error_chain(&error)))?;
     // Fails now rather than when the first signature is due.
-    journal.record(&[]).map_err(|error| refused(chain(&error)))?;
+    journal.record(&[]).map_err(|error| refused(error_chain(&error)))?;
     check().map_err(trusted)?;
     Ok(journal)
 }
@@ -283,7 +285,7 @@ fn read_log(path: &Path) -> Result<Journal, ServerError> {
 /// The periods that were given, for the two roles only.
 fn periods(given: &[String]) -> Result<Expiry, ServerError> {
     let refused = |why: String| ServerError::Config(format!("--refresh-expires: {why}"));
-    let expiry = Expiry::parse(given).map_err(|error| refused(chain(&error)))?;
+    let expiry = Expiry::parse(given).map_err(|error| refused(error_chain(&error)))?;
     let others = [Role::Root, Role::Targets].iter().any(|role| expiry.period(role).is_some());
     if others || given.iter().any(|it| it.starts_with("offline")) {
         return Err(refused("the server signs for snapshot and timestamp only".to_owned()));

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use formats::error_chain;
 use formats::tuf::UnixTime;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -34,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::progress::{Counted, Progress, Verdict};
 use crate::refresh::{self, Refresher};
 use crate::store::gc::Collected;
-use crate::store::{RELIST, Store, chain};
+use crate::store::{RELIST, Store};
 use crate::tls;
 use crate::tuf_tree::TufTree;
 
@@ -117,7 +118,7 @@ impl Server {
                 None => Store::open_with(&dir, read_only, quota)?,
             };
             let uploads = Uploads::new(&store, sessions)
-                .map_err(|error| ServerError::Store { path: dir, why: chain(&error) })?;
+                .map_err(|error| ServerError::Store { path: dir, why: error_chain(&error) })?;
             Ok((store, uploads))
         };
         // Work for a thread that cannot be started would wait for ever.
@@ -355,7 +356,7 @@ async fn relist(app: Arc<App>) {
         let store = Arc::clone(&app.store);
         match tokio::task::spawn_blocking(move || store.relist()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(error = chain(&error), "storage not listed"),
+            Ok(Err(error)) => tracing::error!(error = error_chain(&error), "storage not listed"),
             Err(panic) => tracing::error!(%panic, "storage not listed"),
         }
     }
@@ -376,7 +377,7 @@ async fn collect_garbage(app: Arc<App>) {
             }
             Ok(Err(error)) => {
                 app.metrics.collection(false, 0);
-                tracing::error!(error = chain(&error), "garbage not collected");
+                tracing::error!(error = error_chain(&error), "garbage not collected");
             }
             Err(panic) => tracing::error!(%panic, "garbage not collected"),
         }
@@ -425,7 +426,7 @@ async fn watch_timestamps(app: Arc<App>) {
                 app.metrics.fresh(&found);
                 *app.fresh.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
             }
-            Ok(Err(error)) => tracing::error!(error = chain(&error), "timestamps not read"),
+            Ok(Err(error)) => tracing::error!(error = error_chain(&error), "timestamps not read"),
             Err(panic) => tracing::error!(%panic, "timestamps not read"),
         }
     }
@@ -635,7 +636,7 @@ impl<'a> Watched<'a> {
 
     fn ended(&self, done: hyper::Result<()>) {
         if let Err(error) = done {
-            let error = chain(&error);
+            let error = error_chain(&error);
             tracing::debug!(peer = %self.connection.peer, error, "connection");
         }
     }

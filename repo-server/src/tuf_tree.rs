@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use formats::digest::{Digest, Sha256};
+use formats::error_chain;
 use formats::oci::{Manifest, RepositoryName, Tag, annotation, media_type};
 use formats::reference::Namespace;
 
 use crate::error::ServerError;
 use crate::route::Reference;
-use crate::store::{Store, StoreError, chain};
+use crate::store::{Store, StoreError};
 
 /// States before the current one that `/metadata` still knows: clients that began a refresh some
 /// publications ago can finish it.
@@ -50,8 +51,9 @@ impl TufTree {
     pub fn new(namespace: Option<&str>) -> Result<Self, ServerError> {
         let name = |text: &str| text.parse::<Namespace>()?.repository("tuf");
         let configured = namespace.map(name).transpose();
-        let configured = configured
-            .map_err(|error| ServerError::Config(format!("--namespace: {}", chain(&error))))?;
+        let configured = configured.map_err(|error| {
+            ServerError::Config(format!("--namespace: {}", error_chain(&error)))
+        })?;
         let (chosen, told, states) = Default::default();
         Ok(TufTree { configured, chosen, told, states })
     }

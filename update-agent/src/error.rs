@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::{fmt, io};
 
+use formats::error_chain;
 use formats::reason::Reason;
 use storage::FileError;
 use storage::files::StoreError;
@@ -105,13 +106,7 @@ impl AgentError {
 
     /// The text with all its causes.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+        error_chain(self)
     }
 }
 
@@ -156,20 +151,10 @@ macro_rules! from_lower_layers {
             fn from(error: $error) -> Self {
                 let reason = error.reason();
                 let (remedy, hint) = (remedy(&error), hint_of(&error));
-                AgentError { remedy, hint, ..AgentError::new(reason, chain_of(&error)) }
+                AgentError { remedy, hint, ..AgentError::new(reason, error_chain(&error)) }
             }
         }
     )*};
-}
-
-pub(crate) fn chain_of(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 from_lower_layers!(
@@ -192,7 +177,7 @@ impl From<FileError> for AgentError {
             FileError::Io { .. } => Reason::StoreIo,
             _ => Reason::PathRefused,
         };
-        AgentError { remedy: remedy(&error), ..AgentError::new(reason, chain_of(&error)) }
+        AgentError { remedy: remedy(&error), ..AgentError::new(reason, error_chain(&error)) }
     }
 }
 

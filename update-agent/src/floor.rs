@@ -10,6 +10,7 @@
 //! ```
 
 use formats::boot_record::Floor;
+use formats::error_chain;
 use formats::reason::Reason;
 use formats::tpm::{SECRET_LEN, TpmError};
 use storage::secret::{Readers, Rule};
@@ -19,7 +20,7 @@ use update_core::floor::{
 
 use crate::agent::Agent;
 use crate::boot::BootControl as _;
-use crate::error::{AgentError, Because as _, chain_of};
+use crate::error::{AgentError, Because as _};
 use crate::state::Held;
 use crate::tpm::{Counter, CounterError, Found, Keys};
 
@@ -231,7 +232,7 @@ pub(crate) fn look(counter: &mut Counter) -> Tpm {
     match counter.look() {
         Ok(Found::Nothing) => Tpm::NoCounter,
         Ok(Found::Counter { mark, value, hold, .. }) => Tpm::Counter { mark, value, hold },
-        Err(error) => Tpm::Unusable(chain_of(&error)),
+        Err(error) => Tpm::Unusable(error_chain(&error)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use formats::channel::{CHANNEL_LIMIT, Channel};
 use formats::digest::Sha256;
+use formats::error_chain;
 use formats::oci::Descriptor;
 use formats::reason::{Exit, Reason};
 use formats::release::{Summary, channel_target_name, target_name};
@@ -397,6 +398,6 @@ fn signed_sha256(target: &SignedTarget) -> Result<Sha256, AgentError> {
 impl From<TrustError> for AgentError {
     fn from(error: TrustError) -> Self {
         let (reason, hint) = (error.reason(), error.hint());
-        AgentError::new(reason, crate::error::chain_of(&error)).hint(hint)
+        AgentError::new(reason, error_chain(&error)).hint(hint)
     }
 }

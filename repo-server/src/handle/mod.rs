@@ -20,6 +20,7 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use formats::error_chain;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use rustix::io::Errno;
@@ -40,7 +41,7 @@ use crate::refresh::{Refresher, Signs};
 use crate::route::{Reference, Route, Start, Step, route};
 use crate::store::facts::FactsError;
 use crate::store::write::Target;
-use crate::store::{Store, StoreError, chain};
+use crate::store::{Store, StoreError};
 use crate::tuf_tree::TufTree;
 
 use self::uploads::Uploads;
@@ -277,7 +278,7 @@ impl From<&StoreError> for ApiError {
             | StoreError::Blob(source)
                 if source.kind() == io::ErrorKind::FileTooLarge =>
             {
-                tracing::error!(error = %chain(error), "larger than this server may write a file");
+                tracing::error!(error = %error_chain(error), "larger than this server may write a file");
                 let text = "the server may not write a file of that size";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
@@ -289,7 +290,7 @@ impl From<&StoreError> for ApiError {
             | StoreError::Blob(source)
                 if is_exhausted(source) =>
             {
-                tracing::error!(error = %chain(error), "out of descriptors or memory");
+                tracing::error!(error = %error_chain(error), "out of descriptors or memory");
                 let text = "the server has too much to do at once; try again";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::TooManyRequests, text)
             }
@@ -298,17 +299,17 @@ impl From<&StoreError> for ApiError {
             | StoreError::Blob(source)
                 if is_full(source) =>
             {
-                tracing::error!(error = %chain(error), "storage is full");
+                tracing::error!(error = %error_chain(error), "storage is full");
                 let text = "the server's storage is full";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::Layout(LayoutError::IndexTooLarge(_)) => {
-                tracing::error!(error = %chain(error), "no room for another tag");
+                tracing::error!(error = %error_chain(error), "no room for another tag");
                 let text = "the server has no room for another tag; delete old ones";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
             StoreError::TooManyManifests => {
-                tracing::error!(error = %chain(error), "no room for another manifest");
+                tracing::error!(error = %error_chain(error), "no room for another manifest");
                 let text = "the server has no room for another manifest; delete old ones";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }
@@ -316,7 +317,7 @@ impl From<&StoreError> for ApiError {
                 ApiError::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, error)
             }
             StoreError::Bucket { .. } => {
-                tracing::error!(error = %chain(error), "bucket");
+                tracing::error!(error = %error_chain(error), "bucket");
                 let text = "the storage behind this server does not answer; try again";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unsupported, text)
             }
@@ -324,7 +325,7 @@ impl From<&StoreError> for ApiError {
             | StoreError::Link(_)
             | StoreError::Blob(_)
             | StoreError::Unknowable(_) => {
-                tracing::error!(error = %chain(error), "storage");
+                tracing::error!(error = %error_chain(error), "storage");
                 ApiError::internal()
             }
         }

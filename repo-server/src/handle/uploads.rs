@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use formats::digest::{Algorithm, Digest};
+use formats::error_chain;
 use formats::oci::RepositoryName;
 use http::{HeaderName, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -28,7 +29,7 @@ use crate::progress::RequestOpen;
 use crate::route::SessionId;
 use crate::store::backend::{Upload, UploadKey};
 use crate::store::quota::Charge;
-use crate::store::{Store, StoreError, chain};
+use crate::store::{Store, StoreError};
 
 /// 256 KiB: written at once, so that disk work is not done per network packet.
 const BATCH: usize = 256 << 10;
@@ -208,12 +209,12 @@ impl Uploads {
             // Whoever got hold of it meanwhile finds it gone, or keeps it until that request ends.
             let Ok(mut content) = session.content.try_lock() else { continue };
             if let Err(error) = give_up(store, session, &mut content) {
-                tracing::warn!(error = %chain(&error), "an expired upload stays until the next start");
+                tracing::warn!(error = %error_chain(&error), "an expired upload stays until the next start");
             }
         }
         if store.is_shared() {
             self.expire_others(store, expiry).unwrap_or_else(|error| {
-                tracing::warn!(error = %chain(&error), "uploads of other servers not looked at");
+                tracing::warn!(error = %error_chain(&error), "uploads of other servers not looked at");
             });
         }
         old.len()

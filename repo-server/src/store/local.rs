@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use formats::digest::{Algorithm, Digest, Hasher};
+use formats::error_chain;
 use formats::oci::{Index, RepositoryName};
 use storage::FileError;
 use storage::folder::Locked;
@@ -22,7 +23,7 @@ use storage::tree::{Tree, TreeFile};
 
 use super::backend::{Backend, Blob, Kind, Link, Pieces, Refs, Stored, Upload, UploadKey};
 use super::held::Stamp;
-use super::{StoreError, chain, links};
+use super::{StoreError, links};
 use crate::error::ServerError;
 
 /// A directory.
@@ -100,7 +101,7 @@ pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
             let path = path.display();
             ServerError::Config(format!("{path} is no directory: name the repository's with --dir"))
         }
-        other => ServerError::Store { path: dir.to_owned(), why: chain(&other) },
+        other => ServerError::Store { path: dir.to_owned(), why: error_chain(&other) },
     }
 }
 
@@ -128,7 +129,7 @@ impl Backend for Local {
             Ok(found) => Ok(found.map(|blob| Arc::new(blob) as Arc<dyn Blob>)),
             Err(error @ (LayoutError::Read(_) | LayoutError::Write(_))) => Err(error.into()),
             Err(foreign) => {
-                tracing::error!(error = %chain(&foreign), "not served");
+                tracing::error!(error = %error_chain(&foreign), "not served");
                 Ok(None)
             }
         }

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use formats::digest::Digest;
+use formats::error_chain;
 use formats::oci::{Index, MANIFEST_LIMIT, RepositoryName};
 use storage::FileError;
 use storage::host::{Host, System};
@@ -180,7 +181,7 @@ impl Store {
         Self::over(backend, read_only, quota).map_err(|error| match error {
             StoreError::Layout(error) => local::damaged(dir, error),
             StoreError::Link(error) => local::damaged(dir, LayoutError::Read(error)),
-            other => ServerError::Store { path: dir.to_owned(), why: chain(&other) },
+            other => ServerError::Store { path: dir.to_owned(), why: error_chain(&other) },
         })
     }
 
@@ -234,7 +235,7 @@ impl Store {
             let Some(blob) = self.backend.open_blob(&stored.digest)? else { continue };
             progress(&stored.digest, blob.len());
             if let Err(error) = hashed(&stored.digest, &*blob) {
-                rotten.push((stored.digest.clone(), chain(&error)));
+                rotten.push((stored.digest.clone(), error_chain(&error)));
             }
         }
         Ok((blobs.len(), rotten))
@@ -339,7 +340,7 @@ impl Store {
     fn read(&self, digest: &Digest, max: u64) -> Result<Read, StoreError> {
         let Some(blob) = self.backend.open_blob(digest)? else { return Ok(Read::Missing) };
         let told = |error: &dyn std::error::Error| {
-            tracing::error!(error = %chain(error), "not served");
+            tracing::error!(error = %error_chain(error), "not served");
             Ok(Read::Damaged)
         };
         if blob.len() > max {
@@ -395,7 +396,7 @@ impl Store {
                     | LayoutError::Shortened(_),
                 ),
             ) => {
-                tracing::error!(error = %chain(&error), "not served");
+                tracing::error!(error = %error_chain(&error), "not served");
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -456,7 +457,7 @@ impl Store {
                 None
             }
             Err(error) => {
-                tracing::warn!(%digest, error = %chain(&error), "manifest not shown");
+                tracing::warn!(%digest, error = %error_chain(&error), "manifest not shown");
                 None
             }
         }
@@ -507,16 +508,4 @@ fn hashed(digest: &Digest, blob: &dyn Blob) -> Result<(), StoreError> {
         found if found == *digest => Ok(()),
         found => Err(LayoutError::BlobDigest { named: digest.clone(), found }.into()),
     }
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,8 +1,8 @@
 //! Reports and errors on their way out.
 
-use std::error::Error;
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write};
 
+use formats::error_chain;
 use formats::reason::{Exit, Reason};
 use serde_json::{Map, Value, json};
 use storage::log::printable;
@@ -42,7 +42,7 @@ pub(super) fn success_beside(report: &impl Report, json: bool) {
 /// Prints an error.
 pub(super) fn failure(error: &SignerError, json: bool) {
     let reason = error.reason();
-    say(&format!("error[{reason}]: {}", printable(&chain(error))));
+    say(&format!("error[{reason}]: {}", printable(&error_chain(error))));
     if !error.hint().is_empty() {
         say(&format!("  hint: {}", printable(&error.hint())));
     }
@@ -95,7 +95,7 @@ fn report_with_failure(report: &impl Report, error: &SignerError, json: bool) {
     if let Value::Object(failure) = failure_object(error) {
         object.extend(failure);
     }
-    say(&format!("error[{}]: {}", error.reason(), printable(&chain(error))));
+    say(&format!("error[{}]: {}", error.reason(), printable(&error_chain(error))));
     line(&Value::Object(object).to_string());
 }
 
@@ -110,23 +110,9 @@ fn failure_object(error: &SignerError) -> Value {
     json!({
         "ok": false,
         "code": error.reason().code(),
-        "message": chain(error),
+        "message": error_chain(error),
         "hint": error.hint(),
     })
-}
-
-/// The error and its causes, each once.
-fn chain(error: &SignerError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// How a command ends: a report that did not arrive is no success, whatever was done.

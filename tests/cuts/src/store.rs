@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use formats::digest::Digest;
+use formats::error_chain;
 use formats::oci::{
     Descriptor, EMPTY_CONFIG, Index, Manifest, RepositoryName, annotation, media_type,
 };
@@ -128,16 +129,6 @@ fn start() -> u64 {
     u64::try_from(NOW.secs()).expect("after 1970")
 }
 
-fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
-}
-
 // ---- what readers see --------------------------------------------------------------------------
 
 /// Everything that a digest reaches, read and compared with its digest.
@@ -154,7 +145,8 @@ impl Walk<'_> {
                 continue;
             }
             let bytes = self.layout.read_blob(&digest, 1 << 30);
-            let bytes = bytes.map_err(|error| format!("L1: {from} reaches {}", words(&error)))?;
+            let bytes =
+                bytes.map_err(|error| format!("L1: {from} reaches {}", error_chain(&error)))?;
             if bytes.len() as u64 <= DOCUMENT_LIMIT
                 && let Ok(document) = serde_json::from_slice::<serde_json::Value>(&bytes)
             {
@@ -185,10 +177,12 @@ fn named_in(document: &serde_json::Value) -> Vec<Digest> {
 fn view(machine: &Machine, served: bool) -> Result<View, String> {
     let path = Path::new(STORE);
     let layout = LayoutDir::open_on(machine, path);
-    let layout = layout.map_err(|error| format!("S8: open: {}", words(&error)))?;
+    let layout = layout.map_err(|error| format!("S8: open: {}", error_chain(&error)))?;
     let mut found = View::default();
     let mut walk = Walk { layout: &layout, seen: BTreeSet::new() };
-    for (name, descriptor) in layout.refs().map_err(|error| format!("S8: {}", words(&error)))? {
+    for (name, descriptor) in
+        layout.refs().map_err(|error| format!("S8: {}", error_chain(&error)))?
+    {
         walk.follow(&name, &descriptor.digest)?;
         found.tags.insert(name, descriptor.digest);
     }
@@ -196,15 +190,15 @@ fn view(machine: &Machine, served: bool) -> Result<View, String> {
         return Ok(found);
     }
     let store = Store::open_on(machine, path, true, Quota::default());
-    let store = store.map_err(|error| format!("S8: open: {}", words(&error)))?;
+    let store = store.map_err(|error| format!("S8: open: {}", error_chain(&error)))?;
     for (name, _) in store.repositories() {
         let shown = store.with(&name, |it| {
             it.manifests.keys().chain(&it.blobs).cloned().collect::<Vec<Digest>>()
         });
         for digest in shown.unwrap_or_default() {
-            let blob = store.open_blob(&digest).map_err(|error| words(&error))?;
+            let blob = store.open_blob(&digest).map_err(|error| error_chain(&error))?;
             let blob = blob.ok_or_else(|| format!("L1: {name} shows {digest}, which is gone"))?;
-            if !store.verify(&digest, blob.as_ref()).map_err(|error| words(&error))? {
+            if !store.verify(&digest, blob.as_ref()).map_err(|error| error_chain(&error))? {
                 return Err(format!("S9: {digest} of {name} has other bytes"));
             }
             found.shown.insert((name.to_string(), digest));
@@ -249,15 +243,17 @@ impl Client {
 
 /// What a node is served of a layout.
 fn snapshot(machine: &Machine, latest: &Digest) -> Result<Snapshot, String> {
-    let layout = LayoutDir::open_on(machine, Path::new(STORE)).map_err(|error| words(&error))?;
-    let read = |digest: &Digest| layout.read_blob(digest, 1 << 30).map_err(|error| words(&error));
-    let manifest = Manifest::parse(&read(latest)?).map_err(|error| words(&error))?;
+    let layout =
+        LayoutDir::open_on(machine, Path::new(STORE)).map_err(|error| error_chain(&error))?;
+    let read =
+        |digest: &Digest| layout.read_blob(digest, 1 << 30).map_err(|error| error_chain(&error));
+    let manifest = Manifest::parse(&read(latest)?).map_err(|error| error_chain(&error))?;
     let file = |layer: &Descriptor| {
         Some((layer.annotation(annotation::TUF_FILENAME)?.to_owned(), layer.clone()))
     };
     let files = manifest.layers.iter().filter_map(file).collect();
     let mut blobs = BTreeMap::new();
-    for digest in layout.blobs().map_err(|error| words(&error))? {
+    for digest in layout.blobs().map_err(|error| error_chain(&error))? {
         blobs.insert(digest.clone(), read(&digest)?);
     }
     Ok(Snapshot::of(&latest.to_string(), files, blobs))
@@ -325,14 +321,14 @@ impl Desk {
 fn keys() -> Result<KeyStore, String> {
     let mut keys = KeyStore::default();
     for role in example::ROLES {
-        keys.add(example::key(role)).map_err(|error| words(&error))?;
+        keys.add(example::key(role)).map_err(|error| error_chain(&error))?;
     }
     Ok(keys)
 }
 
 fn repository(machine: &Machine) -> Result<LayoutRepository, String> {
     let reference = format!("oci:{STORE}").parse().map_err(|_| "no reference".to_owned())?;
-    LayoutRepository::create_on(machine, reference).map_err(|error| words(&error))
+    LayoutRepository::create_on(machine, reference).map_err(|error| error_chain(&error))
 }
 
 fn publish(desk: &Desk, root: &[u8], machine: &Machine, version: u8) -> Result<(), String> {
@@ -348,7 +344,7 @@ fn publish(desk: &Desk, root: &[u8], machine: &Machine, version: u8) -> Result<(
         NOW,
         Show::Nothing,
     );
-    match done.map_err(|error| format!("error[{}]: {}", error.reason(), words(&error)))? {
+    match done.map_err(|error| format!("error[{}]: {}", error.reason(), error_chain(&error)))? {
         Answer::Done(_) => Ok(()),
         Answer::Staged(_) => Err("it was staged".to_owned()),
     }
@@ -361,7 +357,7 @@ fn prepare_publish() -> Result<Prepared, String> {
     let mut signing = Signing { keys: keys()?, ..Signing::default() };
     let request =
         InitRequest { keys: folder.clone(), id: Some("cuts".to_owned()), ..InitRequest::default() };
-    signer::commands::example(&folder).map_err(|error| words(&error))?;
+    signer::commands::example(&folder).map_err(|error| error_chain(&error))?;
     let made = signer::commands::init(
         &repository(&machine)?,
         &mut signing,
@@ -369,7 +365,7 @@ fn prepare_publish() -> Result<Prepared, String> {
         Delivery::Publish,
         NOW,
     );
-    made.map_err(|error| words(&error))?;
+    made.map_err(|error| error_chain(&error))?;
     let root = fs::read(folder.join("root.json")).map_err(|error| error.to_string())?;
     publish(&desk, &root, &machine, 1)?;
     let trusted = root.clone();
@@ -391,13 +387,13 @@ fn name(text: &str) -> RepositoryName {
 
 fn open_store(machine: &Machine) -> Result<Store, String> {
     let store = Store::open_on(machine, Path::new(STORE), false, Quota::default());
-    store.map_err(|error| words(&error))
+    store.map_err(|error| error_chain(&error))
 }
 
 /// A client that pushes a blob in two requests, and goes on with what the server has of it.
 fn push_blob(store: &Store, to: &str, bytes: &[u8], nth: u8) -> Result<Digest, String> {
     let digest = Digest::sha256_of(bytes);
-    let failed = |error: repo_server::store::StoreError| words(&error);
+    let failed = |error: repo_server::store::StoreError| error_chain(&error);
     let mut why = String::new();
     for attempt in 0..4 {
         let id = SessionId::from_random([nth + 16 * attempt; 16]);
@@ -418,7 +414,7 @@ fn push_blob(store: &Store, to: &str, bytes: &[u8], nth: u8) -> Result<Digest, S
         match store.commit_blob(&name(to), upload, &digest) {
             Ok(()) => return Ok(digest),
             // The power took some of what was there: the client begins anew.
-            Err(error) => why = words(&error),
+            Err(error) => why = error_chain(&error),
         }
     }
     Err(why)
@@ -434,7 +430,7 @@ fn push_manifest(store: &Store, to: &str, tags: &[&str], bytes: &[u8]) -> Result
     let tags = tags.iter().skip(1).map(tag).collect();
     let to = Target { name: name(to), reference, tags, tagging: Tagging::Move };
     let put = store.put_manifest(&to, None, &Bytes::copy_from_slice(bytes));
-    put.map_err(|error| words(&error))?;
+    put.map_err(|error| error_chain(&error))?;
     Ok(digest)
 }
 
@@ -520,7 +516,7 @@ fn prepare_collection() -> Result<Prepared, String> {
         act: Box::new(move |machine| {
             let store = open_store(machine)?;
             let done = store.collect(HOUR, seconds(now), false);
-            done.map(drop).map_err(|error| words(&error))
+            done.map(drop).map_err(|error| error_chain(&error))
         }),
         served: true,
         garbage,
@@ -583,14 +579,16 @@ impl StoreRow {
     fn write_index_in_place(&self, machine: &Machine) -> Result<(), String> {
         let good = Machine::on(&machine.media(), self.prepared.now);
         (self.prepared.act)(&good)?;
-        let from = LayoutDir::open_on(&good, Path::new(STORE)).map_err(|error| words(&error))?;
-        let to = LayoutDir::create_on(machine, Path::new(STORE)).map_err(|error| words(&error))?;
-        for digest in from.blobs().map_err(|error| words(&error))? {
-            to.copy_blob(&from, &digest).map_err(|error| words(&error))?;
+        let from =
+            LayoutDir::open_on(&good, Path::new(STORE)).map_err(|error| error_chain(&error))?;
+        let to =
+            LayoutDir::create_on(machine, Path::new(STORE)).map_err(|error| error_chain(&error))?;
+        for digest in from.blobs().map_err(|error| error_chain(&error))? {
+            to.copy_blob(&from, &digest).map_err(|error| error_chain(&error))?;
         }
-        let index = from.index().map_err(|error| words(&error))?.to_bytes();
-        let root = machine.open_tree(Path::new(STORE)).map_err(|error| words(&error))?;
-        let file = root.open_file_to_write("index.json").map_err(|error| words(&error))?;
+        let index = from.index().map_err(|error| error_chain(&error))?.to_bytes();
+        let root = machine.open_tree(Path::new(STORE)).map_err(|error| error_chain(&error))?;
+        let file = root.open_file_to_write("index.json").map_err(|error| error_chain(&error))?;
         let file = file.ok_or("no index.json")?;
         file.write_all_at(&index, 0).and_then(|()| file.sync()).map_err(|error| error.to_string())
     }
@@ -637,18 +635,18 @@ impl StoreRow {
         let found = self.check(machine, true)?;
         debug_assert_eq!(found, self.new);
         let layout =
-            LayoutDir::open_on(machine, Path::new(STORE)).map_err(|error| words(&error))?;
+            LayoutDir::open_on(machine, Path::new(STORE)).map_err(|error| error_chain(&error))?;
         for digest in &self.prepared.garbage {
-            if layout.has_blob(digest).map_err(|error| words(&error))? {
+            if layout.has_blob(digest).map_err(|error| error_chain(&error))? {
                 return Err(format!("L1: the garbage {digest} is still there"));
             }
         }
-        let root = machine.open_tree(Path::new(STORE)).map_err(|error| words(&error))?;
-        let left = match root.inside(".tmp").map_err(|error| words(&error))? {
-            Some(temporary) => temporary.names().map_err(|error| words(&error))?,
+        let root = machine.open_tree(Path::new(STORE)).map_err(|error| error_chain(&error))?;
+        let left = match root.inside(".tmp").map_err(|error| error_chain(&error))? {
+            Some(temporary) => temporary.names().map_err(|error| error_chain(&error))?,
             None => Vec::new(),
         };
-        let names = root.names().map_err(|error| words(&error))?;
+        let names = root.names().map_err(|error| error_chain(&error))?;
         let stale = names.into_iter().filter(|name| name.starts_with(".tmp-"));
         match left.into_iter().chain(stale).next() {
             Some(name) => Err(format!("S8: {name} is left over")),

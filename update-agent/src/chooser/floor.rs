@@ -4,6 +4,7 @@
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use formats::error_chain;
 use update_core::chooser::ChooserFloor;
 use update_core::floor::Tpm;
 
@@ -50,7 +51,7 @@ fn answer(config: &FloorConfig, watchdog: &mut Watchdog) -> Tpm {
     let asked = std::thread::Builder::new().spawn(move || {
         let found = match Counter::open(&path, index, Keys::default()) {
             Ok(mut counter) => look(&mut counter),
-            Err(error) => Tpm::Unusable(crate::error::chain_of(&error)),
+            Err(error) => Tpm::Unusable(error_chain(&error)),
         };
         let _nobody_waits = tell.send(found);
     });

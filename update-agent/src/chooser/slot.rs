@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use formats::bls::BootFiles;
+use formats::error_chain;
 use formats::gpt::Partition;
 use formats::reason::Reason;
 use formats::version::Version;
@@ -273,7 +274,7 @@ fn file_system(verity: &VerityDevice) -> Result<&'static str, AgentError> {
 impl From<ProofError> for AgentError {
     fn from(error: ProofError) -> Self {
         let (reason, hint) = (error.reason(), error.hint());
-        let error = AgentError::new(reason, crate::error::chain_of(&error));
+        let error = AgentError::new(reason, error_chain(&error));
         match hint {
             Some(hint) => error.hint(hint),
             None => error,

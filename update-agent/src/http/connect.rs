@@ -1,13 +1,13 @@
 //! Opening connections and keeping idle ones.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use formats::error_chain;
 use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
@@ -298,12 +298,7 @@ pub(crate) fn from_hyper(origin: &Origin, error: &hyper::Error) -> HttpError {
         let why = explain::tls(tls, &explain::SOURCE);
         return HttpError::Tls { origin: origin.to_string(), why };
     }
-    let mut why = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        why = format!("{why}: {inner}");
-        cause = inner.source();
-    }
+    let mut why = error_chain(error);
     let origin = origin.to_string();
     // A TLS alert is no HTTP version, and it is the first that a TLS server answers.
     if why.contains("invalid HTTP version") && origin.starts_with("http://") {

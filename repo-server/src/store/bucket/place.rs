@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use formats::error_chain;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as ConfigKey};
 use object_store::path::Path as Key;
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
@@ -11,7 +12,7 @@ use storage::files::StoreError as FilesError;
 use storage::secret::{self, Readers, Rule};
 use url::{Host, Url};
 
-use super::super::{StoreError, chain};
+use super::super::StoreError;
 use super::Bucket;
 use crate::error::ServerError;
 
@@ -122,7 +123,7 @@ impl S3 {
             // One more listing would be needed to find tags on objects; we set none.
             .with_disable_tagging(true)
             .build()
-            .map_err(|error| wrong(chain(&error)))?;
+            .map_err(|error| wrong(error_chain(&error)))?;
         let prefix = Key::parse(&self.prefix).map_err(|error| wrong(error.to_string()))?;
         Bucket::over(Box::new(objects), prefix, read_only).map_err(|error| self.failed(&error))
     }
@@ -145,7 +146,7 @@ impl S3 {
             // The role of the machine itself, maybe.
             Err(_) if named.is_none() => return Ok(Vec::new()),
             Err(error) => {
-                let why = chain(&error);
+                let why = error_chain(&error);
                 return Err(format!("read {}: {why}", path.display()));
             }
         };
@@ -161,7 +162,7 @@ impl S3 {
 
     /// What a bucket that cannot be read is to whoever starts a server on it.
     pub fn failed(&self, error: &StoreError) -> ServerError {
-        ServerError::Bucket { bucket: self.to_string(), why: chain(error) }
+        ServerError::Bucket { bucket: self.to_string(), why: error_chain(error) }
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use formats::digest::{Digest, Hasher};
+use formats::error_chain;
 use futures_util::StreamExt as _;
 use object_store::multipart::PartId;
 use object_store::path::Path;
@@ -377,7 +378,7 @@ impl Upload for BucketUpload {
         let cleaned = self.clean_up();
         if let (Ok(()), Err(error)) = (&made, cleaned) {
             // The blob is there; what stays of its upload expires.
-            tracing::warn!(error = %super::super::chain(&error), "an upload is not cleaned up");
+            tracing::warn!(error = %error_chain(&error), "an upload is not cleaned up");
         }
         made
     }

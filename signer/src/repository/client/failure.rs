@@ -1,9 +1,9 @@
 //! What went wrong between us and a registry.
 
-use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
+use formats::error_chain;
 use formats::reason::Reason;
 use registry_auth::Proxy;
 use registry_auth::explain::{self, COMMAND, Exchange};
@@ -34,7 +34,7 @@ pub(super) enum Failure {
     #[error("{}", explained(.0))]
     Transport(reqwest::Error),
     /// A proxy that is down or refuses.
-    #[error("the proxy {proxy} cannot be used: {}", chain(.error))]
+    #[error("the proxy {proxy} cannot be used: {}", error_chain(.error))]
     Proxy {
         /// Without its password.
         proxy: String,
@@ -177,7 +177,7 @@ impl Failure {
                 !(error.is_builder()
                     || error.is_redirect()
                     || is_tls(error)
-                    || chain(error).contains(NO_HTTP))
+                    || error_chain(error).contains(NO_HTTP))
             }
             Failure::Proxy { .. } | Failure::Stalled { .. } => true,
             Failure::TokenServer { failure, .. } => failure.is_passing(),
@@ -232,26 +232,12 @@ fn explained(error: &reqwest::Error) -> String {
     if let Some(tls) = explain::tls_cause(error) {
         return explain::tls(tls, &COMMAND);
     }
-    let text = chain(error);
+    let text = error_chain(error);
     let spoke_tls = error.url().is_some_and(|url| url.scheme() == "http")
         && (text.contains(NO_HTTP) || text.contains("connection closed before"));
     let means =
         if spoke_tls { "; it may speak TLS on this port: leave out --plain-http" } else { "" };
     text + means
-}
-
-/// An error with its causes; each part once.
-pub(super) fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

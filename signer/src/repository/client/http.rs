@@ -11,10 +11,11 @@ use url::Url;
 use super::super::RegistryError;
 use super::auth::Auth;
 use super::backoff::Backoff;
-use super::failure::{Failure, chain};
+use super::failure::Failure;
 use super::patience::Patience;
 use super::transfer::next;
 use super::upload::Line;
+use formats::error_chain;
 use formats::reason::Reason;
 use registry_auth::address::is_loopback_authority;
 use registry_auth::explain::Exchange;
@@ -64,7 +65,7 @@ pub(super) fn client(
     builder.build().map_err(|error| RegistryError::Client {
         action: "prepare the client".to_owned(),
         registry: registry.to_owned(),
-        message: chain(&error),
+        message: error_chain(&error),
         reason: Reason::Config,
         hint: String::new(),
     })

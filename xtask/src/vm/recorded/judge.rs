@@ -17,6 +17,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, ensure};
 use formats::boot_record::{PerSlot, Slot};
 use formats::boot_vars;
+use formats::error_chain;
 use formats::gpt_attrs::SlotAttrs;
 use formats::uboot_env::FlagRule;
 use formats::verity::{BLOCK, Builder};
@@ -326,12 +327,12 @@ type Variables = (BTreeMap<&'static str, String>, BootFlags);
 /// What the agent's own code reads.
 fn environment(file: &Path) -> Result<Variables, String> {
     let place = |offset| -> Result<_, String> {
-        let device = FileDevice::open(file, Access::Read).map_err(|error| shown(&error))?;
+        let device = FileDevice::open(file, Access::Read).map_err(|error| error_chain(&error))?;
         Ok(Place { device, offset })
     };
     let places = Places::Redundant([place(0)?, place(ENV_OTHER)?]);
     let env = UbootEnv::new(places, ENV_SIZE, FlagRule::Incrementing);
-    let env = env.load().map_err(|error| shown(&error))?.env;
+    let env = env.load().map_err(|error| error_chain(&error))?.env;
     let slots = boot_vars::slots(|name| env.get(name));
     let flags = |slot| {
         let SlotAttrs { priority, tries, successful } = *slots.of(slot);
@@ -402,13 +403,13 @@ struct Tables {
 impl Tables {
     /// What the chooser sees, before it mends anything.
     fn seen(&self) -> Result<Seen, String> {
-        let choice = partition_table::repair(self).map_err(|error| shown(&error))?;
-        let after = partition_table::load(self).map_err(|error| shown(&error))?;
+        let choice = partition_table::repair(self).map_err(|error| error_chain(&error))?;
+        let after = partition_table::load(self).map_err(|error| error_chain(&error))?;
         if after.repair.is_some() {
             return Err("the chooser did not mend the tables".to_owned());
         }
         let of = |label: &str| -> Result<Flags, String> {
-            let partition = choice.table.find(label).map_err(|error| shown(&error))?;
+            let partition = choice.table.find(label).map_err(|error| error_chain(&error))?;
             let SlotAttrs { priority, tries, successful } = SlotAttrs::of(partition.attributes);
             Ok(Flags { priority, tries, successful })
         };
@@ -424,13 +425,6 @@ impl Tables {
         out.seek(SeekFrom::Start(self.len - MIB))?;
         out.write_all(&ends[1])?;
         Ok(())
-    }
-}
-
-fn shown(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", shown(source)),
-        None => error.to_string(),
     }
 }
 
