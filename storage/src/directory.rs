@@ -11,118 +11,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::error::FileError;
 use crate::folder::{self, NewFile, Steps};
-use crate::tree::FileStamp;
-
-/// Why a file or directory could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// It is a symbolic link, which is never followed.
-    #[error("{} is a symbolic link; give the real path", .0.display())]
-    Symlink(PathBuf),
-    /// It is a directory, pipe, socket or device where a regular file must be.
-    #[error("{} is not a regular file", .0.display())]
-    NotRegular(PathBuf),
-    /// It is something else where a directory must be.
-    #[error("{} is not a directory", .0.display())]
-    NotDirectory(PathBuf),
-    /// The operating system refused.
-    #[error("{action} {}", path.display())]
-    Io {
-        /// What was tried: `open`, `write`, `sync`, …
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// For errors that say the path themselves.
-impl From<FileError> for io::Error {
-    fn from(error: FileError) -> Self {
-        match error {
-            FileError::Io { source, .. } => source,
-            FileError::NotRegular(_) => {
-                io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
-            }
-            FileError::Symlink(_) => {
-                io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link")
-            }
-            FileError::NotDirectory(_) => io::ErrorKind::NotADirectory.into(),
-        }
-    }
-}
-
-impl FileError {
-    pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        FileError::Io { action, path: path.to_owned(), source: source.into() }
-    }
-
-    /// Whether there is nothing of that name.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, FileError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-}
-
-/// Opens a regular file for reading: once, without following a final symbolic link, and without
-/// waiting for a writer when the name turns out to be a pipe.
-pub fn open_regular(path: &Path) -> Result<File, FileError> {
-    open_regular_at(fs::CWD, path.as_os_str(), path, OFlags::RDONLY)
-}
-
-/// Opens what somebody names to be read, whoever owns it: a regular file, also through links, or
-/// the pipe behind a descriptor that this process inherited (`/dev/stdin`, `<(…)`).
-///
-/// Never waits to open: a named pipe, a socket or a device is refused.
-pub fn open_input(path: &Path) -> Result<File, FileError> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let failed = |errno| FileError::io("open", path, errno);
-    let fd = match fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        // A socket, or a device without a driver.
-        Err(Errno::NXIO | Errno::NODEV) => return Err(FileError::NotRegular(path.to_owned())),
-        Err(errno) => return Err(failed(errno)),
-    };
-    let inherited = path == Path::new("/dev/stdin")
-        || path.starts_with("/dev/fd")
-        || path.starts_with("/proc/self/fd");
-    match FileType::from_raw_mode(fs::fstat(&fd).map_err(failed)?.st_mode) {
-        FileType::RegularFile => {}
-        // Its writer may take its time.
-        FileType::Fifo if inherited => fs::fcntl_setfl(&fd, OFlags::empty()).map_err(failed)?,
-        _ => return Err(FileError::NotRegular(path.to_owned())),
-    }
-    Ok(File::from(fd))
-}
-
-pub(crate) fn open_regular_at(
-    at: impl std::os::fd::AsFd,
-    name: &OsStr,
-    shown: &Path,
-    access: OFlags,
-) -> Result<File, FileError> {
-    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = match fs::openat(at, name, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::LOOP) => return Err(FileError::Symlink(shown.to_owned())),
-        // A socket or a device without a driver; a directory opened for writing.
-        Err(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => {
-            return Err(FileError::NotRegular(shown.to_owned()));
-        }
-        Err(errno) => return Err(FileError::io("open", shown, errno)),
-    };
-    let stat = fs::fstat(&fd).map_err(|errno| FileError::io("stat", shown, errno))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(FileError::NotRegular(shown.to_owned()));
-    }
-    Ok(File::from(fd))
-}
+use crate::open::open_regular_at;
 
 /// A directory held open. Names inside are single path components, given by callers, never by
 /// strangers.
@@ -131,6 +27,30 @@ pub struct Directory {
     fd: OwnedFd,
     /// For messages only.
     path: PathBuf,
+}
+
+/// Tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStamp {
+    /// Which file: its file system and its number there.
+    pub file: (u64, u64),
+    /// Its length in bytes.
+    pub len: u64,
+    /// When its bytes were last written: Unix seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// When anything about it was last changed.
+    pub changed: (i64, i64),
+}
+
+impl FileStamp {
+    /// When its bytes were last written.
+    pub fn modified(&self) -> SystemTime {
+        let (seconds, nanos) = self.modified;
+        let whole = Duration::from_secs(seconds.unsigned_abs());
+        let time =
+            if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+        time.unwrap_or(UNIX_EPOCH) + Duration::from_nanos(nanos.unsigned_abs())
+    }
 }
 
 /// An exclusive lock, given back when dropped or when the process dies.

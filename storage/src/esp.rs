@@ -17,7 +17,8 @@
 use formats::bls::{Counters, SlotEntry, entry_of};
 use formats::boot_record::Slot;
 
-use crate::files::{Files, StoreError};
+use crate::error::StoreError;
+use crate::files::Files;
 
 /// 64 KiB: an entry is a few lines.
 pub const ENTRY_LIMIT: u64 = 1 << 16;

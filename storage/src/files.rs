@@ -1,79 +1,15 @@
 //! A directory of small private files, each replaced whole.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use formats::reason::Reason;
-use formats::record::RecordError;
 use rustix::fs::Mode;
 
-use crate::directory::{Directory, FileError};
+use crate::directory::Directory;
+use crate::error::FileError;
+pub use crate::error::StoreError;
 use crate::folder::{self, Folder, Locked, NewFile, Steps};
+use crate::open::read_at_most;
 use crate::{lock, private};
-
-/// Why durable state could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The system refused: disk full, read-only, failing. What was there before still is.
-    #[error("could not be written")]
-    Write(#[source] FileError),
-    /// A file or directory cannot be read.
-    #[error(transparent)]
-    Read(FileError),
-    /// Others could change or read a file or directory that must be private.
-    #[error("{} {why}", path.display())]
-    InsecurePerms {
-        /// Which one.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-        /// The command that mends it.
-        remedy: String,
-    },
-    /// Neither copy of a record is whole.
-    #[error("both copies of {name} are damaged ({first}; {second})")]
-    Corrupt {
-        /// Which record.
-        name: String,
-        /// What is wrong with the first copy.
-        first: RecordError,
-        /// What is wrong with the second copy.
-        second: RecordError,
-    },
-    /// A file is above what may be in it, or a payload above what a record holds.
-    #[error("{name} has more than {max} bytes")]
-    TooLarge {
-        /// Which file or record.
-        name: String,
-        /// The limit in bytes.
-        max: u64,
-    },
-    /// A name that is no plain file name.
-    #[error("{0:?} cannot be the name of a state file")]
-    Name(String),
-    /// Another agent holds the lock.
-    #[error("another agent{} is at work on {}", holder.map_or(String::new(), |pid| format!(" (process {pid})")), path.display())]
-    Busy {
-        /// The lock.
-        path: PathBuf,
-        /// What the holder wrote into it.
-        holder: Option<u32>,
-    },
-}
-
-impl StoreError {
-    /// The stable reason.
-    pub fn reason(&self) -> Reason {
-        match self {
-            StoreError::Write(_) | StoreError::Read(_) => Reason::StoreIo,
-            StoreError::InsecurePerms { .. } => Reason::InsecurePerms,
-            StoreError::Corrupt { .. } | StoreError::TooLarge { .. } => Reason::StoreCorrupt,
-            StoreError::Name(_) => Reason::PathRefused,
-            StoreError::Busy { .. } => Reason::Busy,
-        }
-    }
-}
 
 /// Named files that are read and replaced as a whole.
 ///
@@ -245,17 +181,6 @@ pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
     } else {
         Err(StoreError::Name(name.chars().take(64).collect()))
     }
-}
-
-pub(crate) fn read_at_most(file: &File, path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = Vec::new();
-    file.take(max.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|error| StoreError::Read(FileError::io("read", path, error)))?;
-    if bytes.len() as u64 > max {
-        return Err(StoreError::TooLarge { name: path.display().to_string(), max });
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

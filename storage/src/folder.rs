@@ -13,8 +13,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::directory::FileError;
-use crate::files::StoreError;
+use crate::error::{FileError, StoreError};
 
 /// A file that is being written and has no lasting name yet.
 pub trait NewFile {

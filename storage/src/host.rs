@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::block::extent::{Extent, Sysfs};
 use crate::block::{self, Access, BlockDevice, DeviceError, FileDevice};
-use crate::directory::FileError;
-use crate::files::{FsDir, StoreError};
+use crate::error::{FileError, StoreError};
+use crate::files::FsDir;
 use crate::flash::{Bank, MtdFlash, is_mtd};
 use crate::private;
 use crate::secret::{self, Rule};

@@ -42,6 +42,7 @@
 
 pub mod block;
 mod directory;
+mod error;
 pub mod esp;
 pub mod files;
 pub mod flash;
@@ -52,6 +53,7 @@ mod ioctl;
 pub mod layout;
 pub mod lock;
 pub mod log;
+mod open;
 pub mod partition_table;
 pub mod private;
 pub mod record;
@@ -62,4 +64,6 @@ pub mod tree;
 pub mod uboot_env;
 pub mod watchdog;
 
-pub use directory::{Directory, FileError, open_input, open_regular};
+pub use directory::Directory;
+pub use error::{FileError, StoreError};
+pub use open::{open_input, open_regular};

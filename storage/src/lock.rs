@@ -9,8 +9,9 @@ use std::io::{Read as _, Write as _};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::directory::{Directory, FileError};
-use crate::files::{FsDir, StoreError};
+use crate::directory::Directory;
+use crate::error::{FileError, StoreError};
+use crate::files::FsDir;
 use crate::folder::Locked;
 use crate::private;
 

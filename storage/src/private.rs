@@ -14,8 +14,9 @@ use std::path::Path;
 use rustix::fs::fstat;
 use rustix::process::geteuid;
 
-use crate::directory::{Directory, FileError, open_regular};
-use crate::files::{StoreError, read_at_most};
+use crate::directory::Directory;
+use crate::error::{FileError, StoreError};
+use crate::open::{open_regular, read_at_most};
 
 /// Reads a file that only root and the own user can change: at most `max` bytes.
 pub fn read_trusted(path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {

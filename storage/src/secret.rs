@@ -26,8 +26,7 @@ use rustix::fs::{FileType, OFlags, Stat, fcntl_setfl};
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use crate::directory::FileError;
-use crate::files::StoreError;
+use crate::error::{FileError, StoreError};
 
 mod groups;
 mod walk;

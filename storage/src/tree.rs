@@ -19,36 +19,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustix::fs::Mode;
 
-use crate::directory::{Directory, FileError};
+use crate::directory::Directory;
+pub use crate::directory::FileStamp;
+use crate::error::FileError;
 use crate::folder::{self, Locked, NewFile, Steps};
-
-/// Tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileStamp {
-    /// Which file: its file system and its number there.
-    pub file: (u64, u64),
-    /// Its length in bytes.
-    pub len: u64,
-    /// When its bytes were last written: Unix seconds and nanoseconds.
-    pub modified: (i64, i64),
-    /// When anything about it was last changed.
-    pub changed: (i64, i64),
-}
-
-impl FileStamp {
-    /// When its bytes were last written.
-    pub fn modified(&self) -> SystemTime {
-        let (seconds, nanos) = self.modified;
-        let whole = Duration::from_secs(seconds.unsigned_abs());
-        let time =
-            if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
-        time.unwrap_or(UNIX_EPOCH) + Duration::from_nanos(nanos.unsigned_abs())
-    }
-}
 
 /// A regular file that is open.
 pub trait TreeFile: Debug + Send + Sync {

@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::process::Command;
 
+use formats::reason::Reason;
+
 use super::*;
 use crate::lock::StateLock;
 use crate::{private, record, secret};

@@ -12,7 +12,8 @@ use formats::ustar::{BLOCK, Header, Kind, UstarError, padding};
 
 use super::blob::{Blob, read_failed};
 use super::{INDEX_LIMIT, Layout, LayoutError, check_layout_file, sniff};
-use crate::directory::{FileError, open_regular};
+use crate::error::FileError;
+use crate::open::open_regular;
 use crate::tree::TreeFile;
 
 /// 65,536 entries: a repository of ten years of daily refreshes; bounds time and memory.

@@ -9,7 +9,8 @@ use formats::ustar::{BLOCK, Header, Kind, UstarError, padding};
 
 use super::dir::blob_path;
 use super::{Archive, Blob, LAYOUT_FILE, Layout, LayoutError};
-use crate::directory::{Directory, FileError};
+use crate::directory::Directory;
+use crate::error::FileError;
 
 impl Archive {
     /// Writes a tar at `path`: `index` and the blobs of those digests, verified on their way.

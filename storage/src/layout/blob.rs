@@ -7,7 +7,7 @@ use std::sync::Arc;
 use formats::digest::Digest;
 
 use super::LayoutError;
-use crate::directory::FileError;
+use crate::error::FileError;
 use crate::tree::TreeFile;
 
 /// An opened blob. Reading it never opens anything again, so the bytes verified through it are

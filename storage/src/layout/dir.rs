@@ -11,9 +11,10 @@ use formats::oci::{Descriptor, Index, NamedManifest, annotation};
 use super::blob::{Blob, read_failed};
 use super::writer::BlobWriter;
 use super::{INDEX_LIMIT, LAYOUT_FILE, Layout, LayoutError, check_layout_file, reference_of};
-use crate::directory::FileError;
+use crate::directory::FileStamp;
+use crate::error::FileError;
 use crate::host::{Host, System};
-use crate::tree::{FileStamp, Tree, TreeFile};
+use crate::tree::{Tree, TreeFile};
 
 /// An image layout in a directory. Cheap to clone; may be shared between threads and processes.
 ///

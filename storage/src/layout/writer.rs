@@ -7,7 +7,7 @@ use formats::digest::{Algorithm, Digest, Hasher};
 
 use super::dir::Inner;
 use super::{LayoutError, blob};
-use crate::directory::FileError;
+use crate::error::FileError;
 use crate::tree::{Tree, TreeFile};
 
 /// A blob being written: hashed on its way, invisible until [`BlobWriter::commit`].

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::media::{Object, ObjectId};
 use super::{CallKind, Machine, Operation, SimFolder, SimLock, Verdict};
-use crate::directory::FileError;
+use crate::directory::FileStamp;
+use crate::error::FileError;
 use crate::folder::{self, Folder, Locked, Steps};
-use crate::tree::{FileStamp, Tree, TreeFile, other_machine};
+use crate::tree::{Tree, TreeFile, other_machine};
 
 /// A file that is open, whatever becomes of its names.
 #[derive(Debug)]
