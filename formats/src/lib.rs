@@ -19,6 +19,7 @@
 //! | [`reference`](mod@reference) | `docker://…`, `oci:…`, `oci-archive:…` | containers-transports(5) |
 //! | [`gpt`] | partition tables | UEFI 2.10 §5.3 |
 //! | [`gpt_attrs`] | slot bits 48–56 of a partition | ChromeOS, Bottlerocket |
+//! | [`boot_flags`] | the flags of a slot, in whichever record | ChromeOS, Bottlerocket |
 //! | [`boot_vars`] | slots as variables of a boot loader | RAUC, U-Boot `bootmeth_rauc` |
 //! | [`uboot_env`] | environment of U-Boot, `fw_env.config` | U-Boot, libubootenv |
 //! | [`grub_env`] | environment block of GRUB | GRUB manual, `grub-editenv` |
@@ -39,6 +40,7 @@
 //! ```
 
 pub mod bls;
+pub mod boot_flags;
 pub mod boot_record;
 pub mod boot_vars;
 pub mod channel;
