@@ -18,6 +18,16 @@ pub enum FileError {
     /// It is something else where a directory must be.
     #[error("{} is not a directory", .0.display())]
     NotDirectory(PathBuf),
+    /// Others could change a file or directory that must be private.
+    #[error("{} {why}", path.display())]
+    Insecure {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+        /// The command that mends it.
+        remedy: String,
+    },
     /// The operating system refused.
     #[error("{action} {}", path.display())]
     Io {
@@ -43,6 +53,9 @@ impl From<FileError> for io::Error {
                 io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link")
             }
             FileError::NotDirectory(_) => io::ErrorKind::NotADirectory.into(),
+            FileError::Insecure { why, .. } => {
+                io::Error::new(io::ErrorKind::PermissionDenied, format!("it {why}"))
+            }
         }
     }
 }
@@ -108,7 +121,26 @@ pub enum StoreError {
     },
 }
 
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Insecure { path, why, remedy } => {
+                StoreError::InsecurePerms { path, why, remedy }
+            }
+            error => StoreError::Read(error),
+        }
+    }
+}
+
 impl StoreError {
+    /// The error of a change.
+    pub(crate) fn writing(error: FileError) -> Self {
+        match error {
+            FileError::Insecure { .. } => error.into(),
+            error => StoreError::Write(error),
+        }
+    }
+
     /// The stable reason.
     pub fn reason(&self) -> Reason {
         match self {

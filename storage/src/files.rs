@@ -1,15 +1,11 @@
-//! A directory of small private files, each replaced whole.
+//! Small files, each replaced whole, and the private directory that holds them.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
-
-use crate::directory::Directory;
-use crate::error::FileError;
-pub use crate::error::StoreError;
-use crate::folder::{self, Folder, Locked, NewFile, Steps};
-use crate::open::read_at_most;
-use crate::{lock, private};
+use crate::dir::{Dir, Lock, Policy};
+use crate::error::{FileError, StoreError};
+use crate::host::{Host, System};
 
 /// Named files that are read and replaced as a whole.
 ///
@@ -31,146 +27,103 @@ pub trait Files: Send + Sync {
     fn list(&self) -> Result<Vec<String>, StoreError>;
 }
 
-const DIR_MODE: Mode = Mode::from_bits_truncate(0o700);
-const FILE_MODE: Mode = Mode::from_bits_truncate(0o600);
-
-/// A private directory of files: of the system, mode 0700 and its files 0600, or of a simulated
-/// machine.
-///
-/// Refused when anybody but root and the own user could change it, one of its parents, or a file
-/// that is read. Held open: replacing a part of its path later changes nothing.
+/// A private directory of small files, held open: replacing a part of its path later changes
+/// nothing. See [`Policy::Private`] for what is refused.
 #[derive(Debug)]
-pub struct FsDir(Box<dyn Folder>);
+pub struct PrivateDir {
+    path: PathBuf,
+    /// `None` when there is no such directory: nothing is in it, and it takes nothing.
+    dir: Option<Box<dyn Dir>>,
+}
 
-impl FsDir {
+impl PrivateDir {
     /// Opens a directory that exists.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        private::check_parents(path)?;
-        let directory = Directory::open(path).map_err(StoreError::Read)?;
-        Ok(FsDir(Box::new(PrivateDir::checked(directory)?)))
+        Self::open_on(&System, path)
+    }
+
+    /// The same on another kind of machine.
+    pub fn open_on(host: &dyn Host, path: &Path) -> Result<Self, StoreError> {
+        Ok(Self::over(host.open_dir(path, Policy::Private)?))
+    }
+
+    /// Opens a directory, or stands for one that is missing: it reads as empty, and a write is an
+    /// error. Nothing is made.
+    pub fn open_or_missing_on(host: &dyn Host, path: &Path) -> Result<Self, StoreError> {
+        match host.open_dir(path, Policy::Private) {
+            Ok(dir) => Ok(Self::over(dir)),
+            Err(error) if error.is_missing() => Ok(PrivateDir { path: path.to_owned(), dir: None }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens a directory, making it (not its parents) when it is missing, and removes what killed
     /// writers left in it.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
-        private::check_parents(path)?;
-        let directory = Directory::open_or_create(path, DIR_MODE).map_err(StoreError::Write)?;
-        let opened = PrivateDir::checked(directory)?;
-        // A read-only state directory is still read: `status` has to work on it.
-        let _ = opened.0.remove_stale();
-        Ok(FsDir(Box::new(opened)))
+        Self::create_on(&System, path)
     }
 
-    /// The directory of another kind of machine.
-    pub fn over(folder: Box<dyn Folder>) -> Self {
-        FsDir(folder)
+    /// The same on another kind of machine.
+    pub fn create_on(host: &dyn Host, path: &Path) -> Result<Self, StoreError> {
+        let dir = host.create_dir(path, Policy::Private)?;
+        // A read-only state directory is still read: `status` has to work on it.
+        let _ = dir.remove_stale();
+        Ok(Self::over(dir))
+    }
+
+    fn over(dir: Box<dyn Dir>) -> Self {
+        PrivateDir { path: dir.path().to_owned(), dir: Some(dir) }
     }
 
     /// A directory inside, made when it is missing.
-    pub fn subdirectory(&self, name: &str) -> Result<FsDir, StoreError> {
+    pub fn subdirectory(&self, name: &str) -> Result<PrivateDir, StoreError> {
         check_name(name)?;
-        self.0.subfolder(name).map(FsDir)
+        let inside = self.existing().and_then(|dir| dir.subdirectory_or_create(name));
+        inside.map(Self::over).map_err(StoreError::writing)
     }
 
     /// Where it is, for messages.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        &self.path
     }
 
-    pub(crate) fn remove_stale(&self) {
-        let stale = |name: &String| name.starts_with(".tmp-");
-        for name in self.0.names().unwrap_or_default().iter().filter(|name| stale(name)) {
-            let _ = self.0.unlink(name);
-        }
+    /// Takes the exclusive lock of this directory, the file `lock` in it, or says at once who has
+    /// it. The process id in that file is for the message only; the lock itself decides.
+    pub fn lock(&self) -> Result<Lock, StoreError> {
+        let dir = self.existing()?;
+        dir.try_lock().map_err(StoreError::writing)?.ok_or_else(|| {
+            let text = dir.read("lock", 20).ok().flatten().unwrap_or_default();
+            let holder = str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+            StoreError::Busy { path: dir.shown("lock"), holder }
+        })
     }
 
-    pub(crate) fn lock(&self) -> Result<Box<dyn Locked>, StoreError> {
-        self.0.lock()
+    fn existing(&self) -> Result<&dyn Dir, FileError> {
+        let missing = || FileError::io("open", &self.path, io::ErrorKind::NotFound);
+        self.dir.as_deref().ok_or_else(missing)
     }
 }
 
-impl Files for FsDir {
+impl Files for PrivateDir {
     fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
         check_name(name)?;
-        self.0.read(name, max)
+        self.dir.as_ref().map_or(Ok(None), |dir| dir.read(name, max))
     }
 
     fn write_atomic(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         check_name(name)?;
-        folder::replace(self.0.as_ref(), name, bytes).map_err(StoreError::Write)
+        self.existing().and_then(|dir| dir.replace(name, bytes)).map_err(StoreError::writing)
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
-        folder::remove(self.0.as_ref(), name).map_err(StoreError::Write)
+        self.dir.as_ref().map_or(Ok(()), |dir| dir.remove(name)).map_err(StoreError::writing)
     }
 
     fn list(&self) -> Result<Vec<String>, StoreError> {
-        let mut names = self.0.names().map_err(StoreError::Read)?;
+        let mut names = self.dir.as_ref().map_or(Ok(Vec::new()), |dir| dir.names())?;
         names.retain(|name| check_name(name).is_ok());
         Ok(names)
-    }
-}
-
-/// A directory of the system that others can neither read nor change.
-#[derive(Debug)]
-struct PrivateDir(Directory);
-
-impl PrivateDir {
-    fn checked(directory: Directory) -> Result<Self, StoreError> {
-        private::check_owned(directory.fd(), directory.path())?;
-        Ok(PrivateDir(directory))
-    }
-}
-
-impl Steps for PrivateDir {
-    fn shown(&self, name: &str) -> PathBuf {
-        self.0.shown(name)
-    }
-
-    fn create_temporary(&self) -> Result<(String, Box<dyn NewFile>), FileError> {
-        let (name, file) = self.0.create_temporary(FILE_MODE)?;
-        Ok((name, Box::new(file)))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
-        self.0.rename(from, &self.0, to)
-    }
-
-    fn unlink(&self, name: &str) -> Result<bool, FileError> {
-        self.0.remove(name)
-    }
-
-    fn sync(&self) -> Result<(), FileError> {
-        self.0.sync()
-    }
-}
-
-impl Folder for PrivateDir {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(file) = self.0.open_file(name).map_err(StoreError::Read)? else {
-            return Ok(None);
-        };
-        let path = self.0.shown(name);
-        private::check_owned(&file, &path)?;
-        read_at_most(&file, &path, max).map(Some)
-    }
-
-    fn names(&self) -> Result<Vec<String>, FileError> {
-        self.0.names()
-    }
-
-    fn subfolder(&self, name: &str) -> Result<Box<dyn Folder>, StoreError> {
-        let inside = self.0.subdirectory_or_create(name, DIR_MODE).map_err(StoreError::Write)?;
-        Ok(Box::new(Self::checked(inside)?))
-    }
-
-    fn lock(&self) -> Result<Box<dyn Locked>, StoreError> {
-        lock::take(&self.0)
     }
 }
 

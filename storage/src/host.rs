@@ -12,12 +12,11 @@ use zeroize::Zeroizing;
 
 use crate::block::extent::{Extent, Sysfs};
 use crate::block::{self, Access, BlockDevice, DeviceError, FileDevice};
+use crate::dir::{Dir, Directory, Policy};
 use crate::error::{FileError, StoreError};
-use crate::files::FsDir;
 use crate::flash::{Bank, MtdFlash, is_mtd};
 use crate::private;
 use crate::secret::{self, Rule};
-use crate::tree::{PublicFolder, Tree};
 
 /// Opens what is durable, by its path, and tells the time.
 pub trait Host: Debug + Send + Sync {
@@ -35,17 +34,11 @@ pub trait Host: Debug + Send + Sync {
         access: Access,
     ) -> Result<Box<dyn BlockDevice>, DeviceError>;
 
-    /// A directory of small files that exists.
-    fn open_folder(&self, path: &Path) -> Result<FsDir, StoreError>;
-
-    /// The same, made when it is missing, and freed of what killed writers left in it.
-    fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError>;
-
-    /// A folder of big files that exists and that everybody may read.
-    fn open_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError>;
+    /// A directory that exists.
+    fn open_dir(&self, path: &Path, policy: Policy) -> Result<Box<dyn Dir>, FileError>;
 
     /// The same, made durably (not its parents) when it is missing.
-    fn create_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError>;
+    fn create_dir(&self, path: &Path, policy: Policy) -> Result<Box<dyn Dir>, FileError>;
 
     /// A file of at most `max` bytes that only root and the own user can change.
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError>;
@@ -102,20 +95,12 @@ impl Host for System {
         block::open_partition(disk, number, start, len, access)
     }
 
-    fn open_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
-        FsDir::open(path)
+    fn open_dir(&self, path: &Path, policy: Policy) -> Result<Box<dyn Dir>, FileError> {
+        Ok(Box::new(Directory::open(path, policy)?))
     }
 
-    fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
-        FsDir::create(path)
-    }
-
-    fn open_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
-        Ok(Box::new(PublicFolder::open(path)?))
-    }
-
-    fn create_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
-        Ok(Box::new(PublicFolder::open_or_create(path)?))
+    fn create_dir(&self, path: &Path, policy: Policy) -> Result<Box<dyn Dir>, FileError> {
+        Ok(Box::new(Directory::open_or_create(path, policy)?))
     }
 
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {

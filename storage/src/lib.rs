@@ -12,10 +12,10 @@
 //!
 //! | module | keeps |
 //! |---|---|
+//! | [`dir`] | directories held open, the steps that changes in them are made of, their locks |
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
 //! | [`esp`] | boot entries on an EFI system partition, without renaming what counts |
-//! | [`files`] | a private directory of small files, each replaced whole |
-//! | [`folder`] | the steps that changes of a directory are made of |
+//! | [`files`] | small files, each replaced whole, and the private directory that holds them |
 //! | [`flash`] | images in banks of NOR and NAND flash |
 //! | [`grub_env`] | GRUB's environment block, in place |
 //! | [`host`] | the machine under a program: opens all of these by their paths |
@@ -25,10 +25,8 @@
 //! | [`record`] | checksummed records in two copies |
 //! | [`report`] | nothing: standard output, and whether it was written |
 //! | [`secret`] | passphrases, tokens, keys and CA files, wherever operators keep them |
-//! | [`tree`] | folders inside folders, with big files: what layouts and stores are made of |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
 //! | [`watchdog`] | nothing: restarts a machine that is not fed |
-//! | [`lock`] | one agent at a time |
 //! | [`sim`] | nothing: simulated media, power cuts and faults for tests |
 //!
 //! ```
@@ -41,29 +39,26 @@
 //! ```
 
 pub mod block;
-mod directory;
+pub mod dir;
 mod error;
 pub mod esp;
 pub mod files;
 pub mod flash;
-pub mod folder;
 pub mod grub_env;
 pub mod host;
 mod ioctl;
 pub mod layout;
-pub mod lock;
 pub mod log;
 mod open;
+mod owner;
 pub mod partition_table;
 pub mod private;
 pub mod record;
 pub mod report;
 pub mod secret;
 pub mod sim;
-pub mod tree;
 pub mod uboot_env;
 pub mod watchdog;
 
-pub use directory::Directory;
 pub use error::{FileError, StoreError};
 pub use open::{open_input, open_regular};

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use formats::digest::Digest;
 
 use super::LayoutError;
+use crate::dir::DirFile;
 use crate::error::FileError;
-use crate::tree::TreeFile;
 
 /// An opened blob. Reading it never opens anything again, so the bytes verified through it are
 /// bytes of the same file that is read later (S13).
 #[derive(Debug, Clone)]
 pub struct Blob {
     digest: Digest,
-    file: Arc<dyn TreeFile>,
+    file: Arc<dyn DirFile>,
     path: Arc<PathBuf>,
     offset: u64,
     len: u64,
@@ -24,7 +24,7 @@ pub struct Blob {
 impl Blob {
     pub(super) fn new(
         digest: Digest,
-        file: Arc<dyn TreeFile>,
+        file: Arc<dyn DirFile>,
         path: Arc<PathBuf>,
         offset: u64,
         len: u64,
@@ -44,7 +44,7 @@ impl Blob {
     }
 
     /// The file it lies in and where it begins there.
-    pub fn file(&self) -> (&dyn TreeFile, u64) {
+    pub fn file(&self) -> (&dyn DirFile, u64) {
         (self.file.as_ref(), self.offset)
     }
 

@@ -7,8 +7,8 @@ use formats::digest::{Algorithm, Digest, Hasher};
 
 use super::dir::Inner;
 use super::{LayoutError, blob};
+use crate::dir::{Dir, DirFile};
 use crate::error::FileError;
-use crate::tree::{Tree, TreeFile};
 
 /// A blob being written: hashed on its way, invisible until [`BlobWriter::commit`].
 ///
@@ -17,9 +17,9 @@ use crate::tree::{Tree, TreeFile};
 #[derive(Debug)]
 pub struct BlobWriter {
     layout: Arc<Inner>,
-    temporary: Box<dyn Tree>,
+    temporary: Box<dyn Dir>,
     name: String,
-    file: Arc<dyn TreeFile>,
+    file: Arc<dyn DirFile>,
     algorithm: Algorithm,
     hasher: Option<Hasher>,
     len: u64,
@@ -29,7 +29,7 @@ pub struct BlobWriter {
 impl BlobWriter {
     pub(super) fn new(layout: Arc<Inner>, algorithm: Algorithm) -> Result<Self, LayoutError> {
         let temporary = layout.temporary().map_err(LayoutError::Write)?;
-        let (name, file) = temporary.create_unnamed().map_err(LayoutError::Write)?;
+        let (name, file) = temporary.create_temporary().map_err(LayoutError::Write)?;
         let hasher = Some(algorithm.hasher());
         let (len, committed) = (0, false);
         Ok(BlobWriter { layout, temporary, name, file, algorithm, hasher, len, committed })
@@ -58,7 +58,7 @@ impl BlobWriter {
         }
         self.file.sync().map_err(|error| self.failed("sync", error))?;
         let blobs = self.layout.blobs_or_create(digest.algorithm()).map_err(LayoutError::Write)?;
-        self.temporary.move_to(&self.name, blobs, &digest.hex()).map_err(LayoutError::Write)?;
+        self.temporary.rename(&self.name, blobs, &digest.hex()).map_err(LayoutError::Write)?;
         self.committed = true;
         blobs.sync().map_err(LayoutError::Write)?;
         Ok(digest)

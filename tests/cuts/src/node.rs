@@ -14,7 +14,7 @@ use formats::grub_env::GrubEnv;
 use formats::reason::Exit;
 use formats::uboot_env::{Env, EnvCopy, Layout};
 use storage::block::Access;
-use storage::files::Files as _;
+use storage::files::{Files as _, PrivateDir};
 use storage::host::Host as _;
 use storage::partition_table;
 use storage::sim::{Machine, Media};
@@ -270,7 +270,7 @@ impl Kit {
                     .with_bytes("/esp/loader/racklet/a.conf", &entry("a"))
                     .with_bytes("/esp/loader/racklet/b.conf", &entry("b"));
                 let machine = Machine::on(&media, 0);
-                let folder = machine.open_folder(Path::new("/esp/loader/entries"));
+                let folder = PrivateDir::open_on(&machine, Path::new("/esp/loader/entries"));
                 let folder = folder.expect("it was just made");
                 folder.write_atomic("racklet-1-a.conf", &entry("a")).expect("a folder in memory");
                 machine.durable()

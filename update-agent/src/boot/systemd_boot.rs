@@ -11,7 +11,7 @@ use formats::bls::{self, EntryFields, SlotEntry, entry_of, menu_order};
 use formats::boot_record::Slot;
 use formats::reason::Reason;
 use storage::esp::{ENTRY_LIMIT, Entries};
-use storage::files::{Files as _, FsDir};
+use storage::files::{Files as _, PrivateDir};
 use storage::host::Host;
 use update_core::boot::{BootFlags, FlagEdit};
 
@@ -32,15 +32,15 @@ impl<'a> SystemdBoot<'a> {
     }
 
     /// The folder must be there: making it would hide that the ESP is not mounted.
-    fn folder(&self) -> Result<FsDir, AgentError> {
-        self.host.open_folder(&self.boot.esp.join("loader/entries")).map_err(|error| {
+    fn folder(&self) -> Result<PrivateDir, AgentError> {
+        PrivateDir::open_on(self.host, &self.boot.esp.join("loader/entries")).map_err(|error| {
             AgentError::from(error)
                 .context("boot.esp")
                 .or_hint("mount the EFI system partition there, writable by root alone")
         })
     }
 
-    fn entries(&self) -> Result<Entries<FsDir>, AgentError> {
+    fn entries(&self) -> Result<Entries<PrivateDir>, AgentError> {
         Ok(Entries::new(self.folder()?))
     }
 
