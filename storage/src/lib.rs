@@ -27,7 +27,7 @@
 //! | [`secret`] | passphrases, tokens, keys and CA files, wherever operators keep them |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
 //! | [`watchdog`] | nothing: restarts a machine that is not fed |
-//! | [`sim`] | nothing: simulated media, power cuts and faults for tests |
+//! | `sim` | nothing: simulated media, power cuts and faults for tests; behind the feature `sim` |
 //!
 //! ```
 //! use storage::layout::{Layout, LayoutDir};
@@ -56,6 +56,7 @@ pub mod private;
 pub mod record;
 pub mod report;
 pub mod secret;
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod uboot_env;
 pub mod watchdog;
