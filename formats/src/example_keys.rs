@@ -43,9 +43,3 @@ pub const ALL: [ExampleKey; 4] = [
 pub fn is_example(keyid: &str) -> bool {
     ALL.iter().any(|key| key.keyid == keyid)
 }
-
-/// Whether a public key is that of an example key, whatever the key object around it says.
-pub fn is_example_public(public: &[u8; 32]) -> bool {
-    let text = crate::digest::hex(public);
-    ALL.iter().any(|key| key.public == text)
-}
