@@ -16,6 +16,7 @@
 //! | [`tuf`] | TUF metadata, keys, signatures, thresholds | TUF 1.0.34; TAP 15 |
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
 //! | [`reason`] | reason codes and exit codes | – |
+//! | [`percent`] | percent-encoding | RFC 3986 §2.1 |
 //! | [`reference`](mod@reference) | `docker://…`, `oci:…`, `oci-archive:…` | containers-transports(5) |
 //! | [`gpt`] | partition tables | UEFI 2.10 §5.3 |
 //! | [`gpt_attrs`] | slot bits 48–56 of a partition | ChromeOS, Bottlerocket |
@@ -53,6 +54,7 @@ pub mod gpt_attrs;
 pub mod grub_env;
 pub mod json;
 pub mod oci;
+pub mod percent;
 pub mod reason;
 pub mod record;
 pub mod reference;
