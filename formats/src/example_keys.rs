@@ -1,5 +1,5 @@
-//! The keys of `keys-example/`. Their secret halves are published, so whoever trusts one of them
-//! trusts everybody.
+//! The keys of `keys-example/`. Their secret halves are published, so anybody can sign
+//! with them.
 //!
 //! Packaging refuses a trust root that holds one (`signer package-root --check`), and an agent
 //! whose root holds one says so in every `status`, `doctor` and log start.

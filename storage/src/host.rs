@@ -51,19 +51,19 @@ pub trait Host: Debug + Send + Sync {
         rule: Rule,
     ) -> Result<Zeroizing<Vec<u8>>, StoreError>;
 
-    /// What this boot says of itself: the kernel's command line and boot id, the machine id.
+    /// A file that describes this boot: the kernel's command line, the boot id, the machine id.
     fn read_kernel(&self, path: &Path) -> io::Result<String>;
 
-    /// Says it in the kernel's place, where a boot is simulated. Not durable.
+    /// Writes such a file where a boot is simulated. Not durable.
     fn write_kernel(&self, path: &Path, text: &str) -> io::Result<()>;
 
     /// Unix seconds by the system clock; 0 before 1970.
     fn now(&self) -> u64;
 
-    /// Which bytes a path stands for.
+    /// The bytes of a medium that a path stands for.
     fn extents(&self, path: &Path) -> Vec<Extent>;
 
-    /// What every mounted file system lies on, with where it is mounted; nothing where nobody knows.
+    /// Every mount point with what its file system lies on; empty where that cannot be read.
     fn mounted(&self) -> Vec<(PathBuf, Vec<Extent>)>;
 }
 

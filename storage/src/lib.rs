@@ -1,16 +1,16 @@
 //! Everything durable: files and directories, OCI image layouts, block devices.
 //!
-//! This crate performs; it decides nothing about updates. Each operation states what a crash in
+//! This crate does the I/O; it makes no decision about updates. Each operation states what a crash in
 //! its middle leaves behind, and that sentence is its contract.
 //!
 //! ```text
 //!  formats (bytes ↔ types) ──► storage (bytes ↔ medium) ──► directory, tar, block device
 //! ```
 //!
-//! It refuses to follow symbolic links, to create what should be there already, and to wait for
-//! what is not a file.
+//! It refuses to follow symbolic links, to create devices and directories that must exist, and to wait for
+//! pipes, sockets and devices.
 //!
-//! | module | keeps |
+//! | module | is |
 //! |---|---|
 //! | [`dir`] | directories held open, the steps that changes in them are made of, their locks |
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
@@ -18,16 +18,16 @@
 //! | [`files`] | small files, each replaced whole, and the private directory that holds them |
 //! | [`flash`] | images in banks of NOR and NAND flash |
 //! | [`grub_env`] | GRUB's environment block, in place |
-//! | [`host`] | the machine under a program: opens all of these by their paths |
+//! | [`host`] | the machine that a program runs on: opens all of these by their paths |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
 //! | [`private`] | configuration and trust roots that others must not change |
 //! | [`record`] | checksummed records in two copies |
-//! | [`report`] | nothing: standard output, and whether it was written |
+//! | [`report`] | whether standard output was written |
 //! | [`secret`] | passphrases, tokens, keys and CA files, wherever operators keep them |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
-//! | [`watchdog`] | nothing: restarts a machine that is not fed |
-//! | `sim` | nothing: simulated media, power cuts and faults for tests; behind the feature `sim` |
+//! | [`watchdog`] | the hardware watchdog |
+//! | `sim` | simulated media, power cuts and faults, for tests; behind the feature `sim` |
 //!
 //! ```
 //! use storage::layout::{Layout, LayoutDir};

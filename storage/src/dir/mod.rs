@@ -39,8 +39,8 @@ pub enum Policy {
 /// How names of temporary files begin.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// A directory that is open. Names inside are single path components, given by callers, never by
-/// strangers; links and whatever else is no plain file are refused.
+/// A directory that is open. Names inside are single path components chosen by the caller, never
+/// taken from outside; links and everything else that is not a plain file are refused.
 ///
 /// New names, moves and removals are durable after [`Dir::sync`] of the directory they happened in;
 /// a move, after that of the directory it went to. Until then a crash may leave any of them undone,
@@ -190,7 +190,7 @@ impl FileStamp {
 
 /// The exclusive lock of a directory, released when dropped.
 ///
-/// The kernel releases it when its holder ends, however it ends: a killed process blocks nobody.
+/// The kernel releases it when the process that holds it ends, also when that is killed.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "dropping it releases the lock")] Box<dyn LockGuard>);
 

@@ -57,8 +57,8 @@ impl PrivateDir {
         }
     }
 
-    /// Opens a directory, making it (not its parents) when it is missing, and removes what killed
-    /// writers left in it.
+    /// Opens a directory, making it (not its parents) when it is missing, and removes
+    /// temporary files of writers that were killed.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         Self::create_on(&System, path)
     }

@@ -55,7 +55,7 @@ impl Blob {
             return Err(LayoutError::BlobRange { digest: self.digest.clone(), end });
         }
         match self.file.read_exact_at(buf, self.offset.saturating_add(offset)) {
-            // Cut while we read it: the medium's fault, not that of who signed.
+            // The file was cut while we read it: a fault of the medium, not of the signature.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(LayoutError::Shortened(self.path.display().to_string()))
             }
@@ -89,8 +89,8 @@ impl Blob {
         self.expect_digest(hasher.finish())
     }
 
-    /// Makes the file as young as one just written, so that a collection of garbage beside us
-    /// spares it until something refers to it. A file of another owner stays as old as it is.
+    /// Sets the time of the file's last change to now, so that a concurrent garbage collection
+    /// keeps it until something refers to it. A file of another owner keeps its time.
     pub(super) fn touch(&self) -> Result<(), LayoutError> {
         match self.file.touch() {
             Ok(()) => Ok(()),

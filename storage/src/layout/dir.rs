@@ -61,7 +61,7 @@ impl LayoutDir {
     }
 
     /// Opens a layout for writing, making the directory (not its parents), `oci-layout` and an
-    /// empty `index.json` where they are missing, and removing what killed writers left.
+    /// empty `index.json` where they are missing, and removing temporary files of writers that were killed.
     pub fn create(path: &Path) -> Result<Self, LayoutError> {
         Self::create_on(&System, path)
     }
@@ -142,7 +142,7 @@ impl LayoutDir {
         writer.commit(Some(digest)).map(drop)
     }
 
-    /// Removes a blob; whether it was there. Who has it open can read on.
+    /// Removes a blob; whether it was there. A reader that has it open can continue.
     pub fn remove_blob(&self, digest: &Digest) -> Result<bool, LayoutError> {
         let Some(blobs) = self.0.blobs(digest.algorithm()).map_err(LayoutError::opening)? else {
             return Ok(false);
@@ -205,7 +205,7 @@ impl LayoutDir {
         edit(&mut refs)?;
         after.manifests.retain(|entry| reference_of(entry).is_none());
         for (reference, descriptor) in refs {
-            // What stays as it was is not ours to judge: one lost manifest must not keep the others
+            // A tag that does not change is not checked: one lost manifest must not keep the others
             // from moving, nor its own tag from being deleted.
             let stays = kept.get(&reference) == Some(&descriptor);
             if !stays && !self.has_blob(&descriptor.digest)? {

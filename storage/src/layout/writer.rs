@@ -12,8 +12,8 @@ use crate::error::FileError;
 
 /// A blob being written: hashed on its way, invisible until [`BlobWriter::commit`].
 ///
-/// It stays under `.tmp/`, mode 0644, and is removed when dropped. What a killed process leaves is
-/// removed by the next [`LayoutDir::create`](super::LayoutDir::create).
+/// It stays under `.tmp/`, mode 0644, and is removed when dropped. What a process leaves when it
+/// is killed is removed by the next [`LayoutDir::create`](super::LayoutDir::create).
 #[derive(Debug)]
 pub struct BlobWriter {
     layout: Arc<Inner>,
@@ -43,7 +43,7 @@ impl BlobWriter {
 
     /// Makes the blob visible under its digest, durably: sync, rename, sync of the directory.
     ///
-    /// With `expected`, bytes of another digest are refused and thrown away. After a crash the
+    /// With `expected`, bytes of another digest are refused and deleted. After a crash the
     /// blob is there whole or not at all.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<Digest, LayoutError> {
         let digest = match expected {

@@ -184,7 +184,7 @@ impl Machine {
         self.running().flushes_of(path)
     }
 
-    /// Waits until a device or folder was flushed so often, but not for ever.
+    /// Waits until a device or folder was flushed that often, at most for `patience`.
     pub fn wait_for_flushes(&self, path: &str, count: usize, patience: Duration) {
         let running = self.running();
         let waited = self
