@@ -189,7 +189,7 @@ pub enum Phase {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failed: Option<String>,
     },
-    /// The slot is being given up; the reason is already known.
+    /// The slot is being abandoned; the reason is already recorded.
     Reverting {
         /// Why.
         reason: Reason,

@@ -21,8 +21,8 @@
 //!
 //! The three variables carry an order, not numbers: [`ranked`] is what is left of the priorities.
 
+use crate::boot_flags::{BootFlags, SlotFlags};
 use crate::boot_record::{PerSlot, Slot};
-use crate::gpt_attrs::SlotAttrs;
 
 /// The variable with the order of the slots.
 pub const ORDER: &str = "BOOT_ORDER";
@@ -51,7 +51,7 @@ pub fn name(slot: Slot) -> &'static str {
 ///
 /// Reads as a boot loader does: what is no number is 0, and other words in `BOOT_ORDER` are
 /// somebody else's.
-pub fn slots<'a>(of: impl Fn(&str) -> Option<&'a str>) -> PerSlot<SlotAttrs> {
+pub fn slots<'a>(of: impl Fn(&str) -> Option<&'a str>) -> BootFlags {
     let words: Vec<&str> = of(ORDER).unwrap_or("").split_ascii_whitespace().collect();
     let place = |slot| words.iter().position(|word| *word == name(slot));
     let attrs = |slot| {
@@ -64,14 +64,14 @@ pub fn slots<'a>(of: impl Fn(&str) -> Option<&'a str>) -> PerSlot<SlotAttrs> {
             (Some(_), _) => 2,
         };
         // A slot that is in no order has nothing to count: one spelling for what is cleared.
-        if priority == 0 { SlotAttrs::CLEARED } else { SlotAttrs { priority, tries, successful } }
+        if priority == 0 { SlotFlags::CLEARED } else { SlotFlags { priority, tries, successful } }
     };
     PerSlot { a: attrs(Slot::A), b: attrs(Slot::B) }
 }
 
 /// The three variables of these slots, to be set together. Words of others in the `order` there
 /// was stay, after ours.
-pub fn variables(order: Option<&str>, slots: PerSlot<SlotAttrs>) -> [(&'static str, String); 3] {
+pub fn variables(order: Option<&str>, slots: BootFlags) -> [(&'static str, String); 3] {
     let wanted = ranked(slots);
     let mut ours: Vec<Slot> =
         Slot::BOTH.into_iter().filter(|slot| wanted.of(*slot).priority > 0).collect();
@@ -89,14 +89,14 @@ pub fn variables(order: Option<&str>, slots: PerSlot<SlotAttrs>) -> [(&'static s
 
 /// The same choice in the priorities that an order can express: 2 for the preferred slot, 1 for
 /// the other one, 0 for a slot that is in no order. Tries above [`TRIES_LIMIT`] count as that.
-pub fn ranked(slots: PerSlot<SlotAttrs>) -> PerSlot<SlotAttrs> {
+pub fn ranked(slots: BootFlags) -> BootFlags {
     let rank = |slot: Slot| {
         let (own, other) = (*slots.of(slot), *slots.of(slot.other()));
         let second =
             other.priority > own.priority || other.priority == own.priority && slot == Slot::B;
         match own.priority {
-            0 => SlotAttrs::CLEARED,
-            _ => SlotAttrs {
+            0 => SlotFlags::CLEARED,
+            _ => SlotFlags {
                 priority: if second { 1 } else { 2 },
                 tries: if own.successful { 0 } else { own.tries.min(TRIES_LIMIT) },
                 successful: own.successful,
@@ -123,22 +123,22 @@ mod tests {
 
     use super::*;
 
-    fn read(vars: &[(&str, &str)]) -> PerSlot<SlotAttrs> {
+    fn read(vars: &[(&str, &str)]) -> BootFlags {
         let vars: BTreeMap<&str, &str> = vars.iter().copied().collect();
         slots(|name| vars.get(name).copied())
     }
 
     #[test]
     fn the_table_of_the_module() {
-        let on = |priority, tries, successful| SlotAttrs { priority, tries, successful };
-        let rows: [(&str, &str, &str, &str, SlotAttrs, SlotAttrs); 9] = [
-            ("confirmed, cleared", "A", "9999999", "0", on(2, 0, true), SlotAttrs::CLEARED),
+        let on = |priority, tries, successful| SlotFlags { priority, tries, successful };
+        let rows: [(&str, &str, &str, &str, SlotFlags, SlotFlags); 9] = [
+            ("confirmed, cleared", "A", "9999999", "0", on(2, 0, true), SlotFlags::CLEARED),
             ("B on trial", "B A", "9999999", "3", on(1, 0, true), on(2, 3, false)),
             ("B used up", "B A", "9999999", "0", on(1, 0, true), on(2, 0, false)),
             ("bootmeth_rauc was here", "A B", "9999998", "0", on(2, 0, true), on(1, 0, false)),
             ("RAUC's defaults", "A B", "3", "3", on(2, 3, false), on(1, 3, false)),
             ("a third word", "x B A", "9", "10", on(1, 9, false), on(2, 0, true)),
-            ("not in the order", "", "3", "9999999", SlotAttrs::CLEARED, SlotAttrs::CLEARED),
+            ("not in the order", "", "3", "9999999", SlotFlags::CLEARED, SlotFlags::CLEARED),
             ("no numbers", "A B", "-1", "3x", on(2, 0, false), on(1, 0, false)),
             ("A twice", "A B A", "1", "1", on(2, 1, false), on(1, 1, false)),
         ];
@@ -149,8 +149,8 @@ mod tests {
         assert_eq!(read(&[]), PerSlot::default(), "an empty environment");
     }
 
-    fn any_slot() -> impl Strategy<Value = SlotAttrs> {
-        (0..16u8, 0..16u8, any::<bool>()).prop_map(|(priority, tries, successful)| SlotAttrs {
+    fn any_slot() -> impl Strategy<Value = SlotFlags> {
+        (0..16u8, 0..16u8, any::<bool>()).prop_map(|(priority, tries, successful)| SlotFlags {
             priority,
             tries,
             successful,

@@ -128,10 +128,10 @@ pub struct Channel {
     /// How soon.
     #[serde(default)]
     pub urgency: Urgency,
-    /// The stop button: nobody installs while it is set.
+    /// Emergency stop: no node installs while it is set.
     #[serde(default)]
     pub hold: bool,
-    /// Empty: everybody at once. Otherwise by start, shares rising.
+    /// Empty: all nodes at once. Otherwise by start, shares rising.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waves: Vec<Wave>,
     /// Empty: at any time.

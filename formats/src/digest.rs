@@ -46,14 +46,6 @@ impl Algorithm {
         }
     }
 
-    /// Digits of the hexadecimal form.
-    pub fn hex_len(self) -> usize {
-        match self {
-            Algorithm::Sha256 => 64,
-            Algorithm::Sha512 => 128,
-        }
-    }
-
     /// The algorithm of that name.
     pub fn from_name(name: &str) -> Result<Self, DigestError> {
         match name {

@@ -1,5 +1,5 @@
-//! The keys of `keys-example/`. Their secret halves are published, so whoever trusts one of them
-//! trusts everybody.
+//! The keys of `keys-example/`. Their secret halves are published, so anybody can sign
+//! with them.
 //!
 //! Packaging refuses a trust root that holds one (`signer package-root --check`), and an agent
 //! whose root holds one says so in every `status`, `doctor` and log start.
@@ -42,10 +42,4 @@ pub const ALL: [ExampleKey; 4] = [
 /// Whether a key id is that of an example key.
 pub fn is_example(keyid: &str) -> bool {
     ALL.iter().any(|key| key.keyid == keyid)
-}
-
-/// Whether a public key is that of an example key, whatever the key object around it says.
-pub fn is_example_public(public: &[u8; 32]) -> bool {
-    let text = crate::digest::hex(public);
-    ALL.iter().any(|key| key.public == text)
 }

@@ -8,16 +8,7 @@
 //!
 //! Every other bit of the 64 belongs to somebody else and is never changed.
 
-/// The bits of one slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SlotAttrs {
-    /// 0 to 15; 0 is never booted.
-    pub priority: u8,
-    /// 0 to 15 boots left while not successful.
-    pub tries: u8,
-    /// Whether the slot was confirmed.
-    pub successful: bool,
-}
+use crate::boot_flags::SlotFlags;
 
 const PRIORITY: u32 = 48;
 const TRIES: u32 = 52;
@@ -25,31 +16,24 @@ const SUCCESSFUL: u32 = 56;
 /// The bits that are ours: 48 to 56.
 pub const MASK: u64 = 0x1ff << PRIORITY;
 
-impl SlotAttrs {
-    /// A slot that no boot loader picks: what a slot is while it is being written.
-    pub const CLEARED: SlotAttrs = SlotAttrs { priority: 0, tries: 0, successful: false };
-
-    /// The slot's bits in a partition's attributes.
-    pub fn of(attributes: u64) -> Self {
+impl SlotFlags {
+    /// The slot's flags in a partition's attributes.
+    pub fn of_attributes(attributes: u64) -> Self {
         let nibble = |shift: u32| (attributes >> shift & 0xf) as u8;
-        SlotAttrs {
+        SlotFlags {
             priority: nibble(PRIORITY),
             tries: nibble(TRIES),
             successful: attributes >> SUCCESSFUL & 1 == 1,
         }
     }
 
-    /// `attributes` with these bits in place of its own; numbers above 15 count as 15.
+    /// A partition's `attributes` with these flags in place of its own; numbers above 15 count as
+    /// 15.
     pub fn put_into(self, attributes: u64) -> u64 {
         let bits = u64::from(self.priority.min(15)) << PRIORITY
             | u64::from(self.tries.min(15)) << TRIES
             | u64::from(self.successful) << SUCCESSFUL;
         attributes & !MASK | bits
-    }
-
-    /// Whether a boot loader may pick the slot.
-    pub fn is_bootable(self) -> bool {
-        self.priority > 0 && (self.successful || self.tries > 0)
     }
 }
 
@@ -62,31 +46,17 @@ mod tests {
     #[test]
     fn the_bits_are_where_cgpt_has_them() {
         // `cgpt add -P 2 -T 3 -S 1` and `sgdisk --info`: 0132000000000000.
-        let attrs = SlotAttrs { priority: 2, tries: 3, successful: true };
-        assert_eq!(attrs.put_into(0), 0x0132_0000_0000_0000);
-    }
-
-    #[test]
-    fn bootable_needs_priority_and_a_reason() {
-        for (priority, tries, successful, bootable) in [
-            (0, 0, false, false),
-            (0, 3, true, false),
-            (1, 0, false, false),
-            (1, 1, false, true),
-            (1, 0, true, true),
-        ] {
-            let attrs = SlotAttrs { priority, tries, successful };
-            assert_eq!(attrs.is_bootable(), bootable, "{attrs:?}");
-        }
+        let flags = SlotFlags { priority: 2, tries: 3, successful: true };
+        assert_eq!(flags.put_into(0), 0x0132_0000_0000_0000);
     }
 
     proptest! {
         #[test]
         fn other_bits_are_not_touched(before: u64, priority in 0..16u8, tries in 0..16u8, successful: bool) {
-            let attrs = SlotAttrs { priority, tries, successful };
-            let after = attrs.put_into(before);
+            let flags = SlotFlags { priority, tries, successful };
+            let after = flags.put_into(before);
             prop_assert_eq!(after & !MASK, before & !MASK);
-            prop_assert_eq!(SlotAttrs::of(after), attrs);
+            prop_assert_eq!(SlotFlags::of_attributes(after), flags);
         }
     }
 }

@@ -84,7 +84,7 @@ impl GrubEnv {
                 return Err(GrubEnvError::Line(number));
             }
             block.lines.push(line.to_vec());
-            rest = after.get(1..).unwrap_or_default();
+            rest = after.get(1..).expect("a line ends with a line feed");
         }
         Ok(block)
     }

@@ -16,9 +16,11 @@
 //! | [`tuf`] | TUF metadata, keys, signatures, thresholds | TUF 1.0.34; TAP 15 |
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
 //! | [`reason`] | reason codes and exit codes | – |
+//! | [`percent`] | percent-encoding | RFC 3986 §2.1 |
 //! | [`reference`](mod@reference) | `docker://…`, `oci:…`, `oci-archive:…` | containers-transports(5) |
 //! | [`gpt`] | partition tables | UEFI 2.10 §5.3 |
 //! | [`gpt_attrs`] | slot bits 48–56 of a partition | ChromeOS, Bottlerocket |
+//! | [`boot_flags`] | the flags of a slot, in whichever record | ChromeOS, Bottlerocket |
 //! | [`boot_vars`] | slots as variables of a boot loader | RAUC, U-Boot `bootmeth_rauc` |
 //! | [`uboot_env`] | environment of U-Boot, `fw_env.config` | U-Boot, libubootenv |
 //! | [`grub_env`] | environment block of GRUB | GRUB manual, `grub-editenv` |
@@ -39,6 +41,7 @@
 //! ```
 
 pub mod bls;
+pub mod boot_flags;
 pub mod boot_record;
 pub mod boot_vars;
 pub mod channel;
@@ -51,6 +54,7 @@ pub mod gpt_attrs;
 pub mod grub_env;
 pub mod json;
 pub mod oci;
+pub mod percent;
 pub mod reason;
 pub mod record;
 pub mod reference;

@@ -58,7 +58,7 @@ reasons! {
     SecverFloor = "secver_floor", Rollback;
     /// The TPM that kept the floor is gone, cleared or another one.
     FloorLost = "floor_lost", Rollback;
-    /// Metadata has expired: the repository is frozen or nobody refreshed it.
+    /// Metadata has expired: the repository is frozen or was not refreshed.
     Expired = "expired", Freeze;
     /// The clock is behind what is known to have happened.
     ClockUntrusted = "clock_untrusted", Freeze;

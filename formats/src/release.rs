@@ -155,7 +155,7 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mixed: Vec<Mixture>,
     /// In which order the components that start by themselves are switched when the release is
-    /// activated; the other way round when it is given up. Those that are not named come last, by
+    /// activated; in reverse order when it is abandoned. Those that are not named come last, by
     /// name, and after all of them the boot flags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub order: Vec<ComponentName>,

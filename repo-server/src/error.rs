@@ -9,7 +9,7 @@ use formats::reason::Reason;
 use http::StatusCode;
 use rustix::io::Errno;
 use storage::FileError;
-use storage::files::StoreError as FilesError;
+use storage::StoreError as FilesError;
 
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

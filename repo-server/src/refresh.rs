@@ -32,7 +32,7 @@ use signer::plan::{Expiry, default_period, period_of};
 use signer::published::Published;
 use signer::repository::{Access, ClientOptions, open};
 use signer::state::{State, delegators};
-use storage::files::StoreError;
+use storage::StoreError;
 
 use crate::anchor::{Anchor, Refused};
 use crate::config::Config;

@@ -20,6 +20,7 @@ use std::str::FromStr;
 
 use formats::digest::{Algorithm, Digest, Sha256};
 use formats::oci::{RepositoryName, Tag};
+use formats::percent;
 use http::{Method, StatusCode};
 
 use crate::error::{ApiError, Code};
@@ -262,7 +263,7 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
     }
     if let Some(file) = path.strip_prefix("/metadata/") {
         let file =
-            percent_decoded(file).filter(|file| !file.is_empty()).ok_or_else(no_such_endpoint)?;
+            percent::decode_utf8(file).filter(|file| !file.is_empty()).ok_or_else(no_such_endpoint)?;
         return read_only(method, Route::Metadata(file));
     }
     if let Some(target) = path.strip_prefix("/targets/") {
@@ -343,7 +344,7 @@ fn start(query: &Query) -> Result<Start, ApiError> {
 
 /// `<dir>/<sha256>.<name>`, as TUF clients ask for a target under consistent snapshots (TUF §6.2).
 fn target(path: &str) -> Result<Route, ApiError> {
-    let path = percent_decoded(path).ok_or_else(no_such_endpoint)?;
+    let path = percent::decode_utf8(path).ok_or_else(no_such_endpoint)?;
     let (dir, file) = path.rsplit_once('/').unwrap_or(("", path.as_str()));
     let (hash, name) = file.split_once('.').ok_or_else(no_such_endpoint)?;
     let hash = Sha256::from_hex(hash).map_err(|_| no_such_endpoint())?;
@@ -362,12 +363,12 @@ fn repository(text: &str) -> Result<RepositoryName, ApiError> {
 }
 
 fn digest(text: &str) -> Result<Digest, ApiError> {
-    let text = percent_decoded(text).unwrap_or_default();
+    let text = percent::decode_utf8(text).unwrap_or_default();
     text.parse().map_err(|error| ApiError::bad(Code::DigestInvalid, error))
 }
 
 fn reference(text: &str) -> Result<Reference, ApiError> {
-    let text = percent_decoded(text).unwrap_or_default();
+    let text = percent::decode_utf8(text).unwrap_or_default();
     if text.contains(':') {
         return digest(&text).map(Reference::Digest);
     }
@@ -394,7 +395,7 @@ impl Query<'_> {
         self.0.split('&').filter_map(move |pair| {
             let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
             (found == key).then(|| {
-                percent_decoded(value).ok_or_else(|| {
+                percent::decode_utf8(value).ok_or_else(|| {
                     ApiError::bad(
                         Code::Unsupported,
                         format_args!("{key}= is not valid percent-encoding"),
@@ -437,23 +438,6 @@ impl Query<'_> {
         }
         Ok(Some(text.parse().unwrap_or(usize::MAX).min(TAGS_PAGE)))
     }
-}
-
-/// Percent-decodes once; `None` for a broken escape or bytes that are not UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        out.push(match byte {
-            b'%' => {
-                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
-                u8::try_from(high << 4 | low).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(out).ok()
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use formats::json::{Object, Value};
 use formats::reason::Reason;
 use formats::tuf::{Envelope, KeyId, Offline, Role, UnixTime};
 use rustix::fs::{FlockOperation, OFlags, flock};
-use storage::files::StoreError;
+use storage::StoreError;
 use storage::secret::{self, Readers, Rule};
 
 use crate::state::State;

@@ -17,7 +17,8 @@
 use formats::bls::{Counters, SlotEntry, entry_of};
 use formats::boot_record::Slot;
 
-use crate::files::{Files, StoreError};
+use crate::error::StoreError;
+use crate::files::Files;
 
 /// 64 KiB: an entry is a few lines.
 pub const ENTRY_LIMIT: u64 = 1 << 16;
@@ -125,13 +126,13 @@ impl<F: Files> Entries<F> {
 
 #[cfg(test)]
 mod tests {
+    use formats::boot_flags::{BootFlags, SlotFlags};
     use formats::boot_record::PerSlot;
-    use formats::gpt_attrs::SlotAttrs;
 
     use super::*;
     use crate::sim::{FilesFault, Interrupted, MemFiles};
 
-    const A: SlotAttrs = SlotAttrs { priority: 2, tries: 0, successful: true };
+    const A: SlotFlags = SlotFlags { priority: 2, tries: 0, successful: true };
 
     fn start(names: &[&str]) -> MemFiles {
         let files = MemFiles::new();
@@ -141,7 +142,7 @@ mod tests {
         files.after_power_loss(Interrupted::Before)
     }
 
-    fn slots(files: &MemFiles) -> PerSlot<SlotAttrs> {
+    fn slots(files: &MemFiles) -> BootFlags {
         let names = files.list().unwrap();
         let entries: Vec<_> = names.iter().filter_map(|name| SlotEntry::parse(name)).collect();
         formats::bls::slots(&entries)
@@ -195,10 +196,10 @@ mod tests {
                     let at = format!("{name}, cut {cut} of {count}, {interrupted:?}: {between:?}");
                     // Activating a slot clears it first.
                     let cleared = name.starts_with("activate")
-                        && between == PerSlot { a: A, b: SlotAttrs::CLEARED };
-                    let other = name.starts_with("clear") && between.a.is_bootable();
+                        && between == PerSlot { a: A, b: SlotFlags::CLEARED };
+                    let other = name.starts_with("clear") && between.a.bootable();
                     assert!(between == old || between == new || cleared || other, "{at}");
-                    assert!(between.a.is_bootable(), "{at}");
+                    assert!(between.a.bootable(), "{at}");
                     if name != "spend" {
                         step(&Entries::new(&found)).unwrap();
                         let again = slots(&found);

@@ -12,12 +12,11 @@ use zeroize::Zeroizing;
 
 use crate::block::extent::{Extent, Sysfs};
 use crate::block::{self, Access, BlockDevice, DeviceError, FileDevice};
-use crate::directory::FileError;
-use crate::files::{FsDir, StoreError};
+use crate::dir::{Dir, Directory, Policy};
+use crate::error::{FileError, StoreError};
 use crate::flash::{Bank, MtdFlash, is_mtd};
 use crate::private;
 use crate::secret::{self, Rule};
-use crate::tree::{PublicFolder, Tree};
 
 /// Opens what is durable, by its path, and tells the time.
 pub trait Host: Debug + Send + Sync {
@@ -35,17 +34,11 @@ pub trait Host: Debug + Send + Sync {
         access: Access,
     ) -> Result<Box<dyn BlockDevice>, DeviceError>;
 
-    /// A directory of small files that exists.
-    fn open_folder(&self, path: &Path) -> Result<FsDir, StoreError>;
-
-    /// The same, made when it is missing, and freed of what killed writers left in it.
-    fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError>;
-
-    /// A folder of big files that exists and that everybody may read.
-    fn open_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError>;
+    /// A directory that exists.
+    fn open_dir(&self, path: &Path, policy: Policy) -> Result<Box<dyn Dir>, FileError>;
 
     /// The same, made durably (not its parents) when it is missing.
-    fn create_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError>;
+    fn create_dir(&self, path: &Path, policy: Policy) -> Result<Box<dyn Dir>, FileError>;
 
     /// A file of at most `max` bytes that only root and the own user can change.
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError>;
@@ -58,19 +51,19 @@ pub trait Host: Debug + Send + Sync {
         rule: Rule,
     ) -> Result<Zeroizing<Vec<u8>>, StoreError>;
 
-    /// What this boot says of itself: the kernel's command line and boot id, the machine id.
+    /// A file that describes this boot: the kernel's command line, the boot id, the machine id.
     fn read_kernel(&self, path: &Path) -> io::Result<String>;
 
-    /// Says it in the kernel's place, where a boot is simulated. Not durable.
+    /// Writes such a file where a boot is simulated. Not durable.
     fn write_kernel(&self, path: &Path, text: &str) -> io::Result<()>;
 
     /// Unix seconds by the system clock; 0 before 1970.
     fn now(&self) -> u64;
 
-    /// Which bytes a path stands for.
+    /// The bytes of a medium that a path stands for.
     fn extents(&self, path: &Path) -> Vec<Extent>;
 
-    /// What every mounted file system lies on, with where it is mounted; nothing where nobody knows.
+    /// Every mount point with what its file system lies on; empty where that cannot be read.
     fn mounted(&self) -> Vec<(PathBuf, Vec<Extent>)>;
 }
 
@@ -102,20 +95,12 @@ impl Host for System {
         block::open_partition(disk, number, start, len, access)
     }
 
-    fn open_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
-        FsDir::open(path)
+    fn open_dir(&self, path: &Path, policy: Policy) -> Result<Box<dyn Dir>, FileError> {
+        Ok(Box::new(Directory::open(path, policy)?))
     }
 
-    fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
-        FsDir::create(path)
-    }
-
-    fn open_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
-        Ok(Box::new(PublicFolder::open(path)?))
-    }
-
-    fn create_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
-        Ok(Box::new(PublicFolder::open_or_create(path)?))
+    fn create_dir(&self, path: &Path, policy: Policy) -> Result<Box<dyn Dir>, FileError> {
+        Ok(Box::new(Directory::open_or_create(path, policy)?))
     }
 
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {

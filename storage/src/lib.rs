@@ -1,35 +1,33 @@
 //! Everything durable: files and directories, OCI image layouts, block devices.
 //!
-//! This crate performs; it decides nothing about updates. Each operation states what a crash in
+//! This crate does the I/O; it makes no decision about updates. Each operation states what a crash in
 //! its middle leaves behind, and that sentence is its contract.
 //!
 //! ```text
 //!  formats (bytes ↔ types) ──► storage (bytes ↔ medium) ──► directory, tar, block device
 //! ```
 //!
-//! It refuses to follow symbolic links, to create what should be there already, and to wait for
-//! what is not a file.
+//! It refuses to follow symbolic links, to create devices and directories that must exist, and to wait for
+//! pipes, sockets and devices.
 //!
-//! | module | keeps |
+//! | module | is |
 //! |---|---|
+//! | [`dir`] | directories held open, the steps that changes in them are made of, their locks |
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
 //! | [`esp`] | boot entries on an EFI system partition, without renaming what counts |
-//! | [`files`] | a private directory of small files, each replaced whole |
-//! | [`folder`] | the steps that changes of a directory are made of |
+//! | [`files`] | small files, each replaced whole, and the private directory that holds them |
 //! | [`flash`] | images in banks of NOR and NAND flash |
 //! | [`grub_env`] | GRUB's environment block, in place |
-//! | [`host`] | the machine under a program: opens all of these by their paths |
+//! | [`host`] | the machine that a program runs on: opens all of these by their paths |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
 //! | [`private`] | configuration and trust roots that others must not change |
 //! | [`record`] | checksummed records in two copies |
-//! | [`report`] | nothing: standard output, and whether it was written |
+//! | [`report`] | whether standard output was written |
 //! | [`secret`] | passphrases, tokens, keys and CA files, wherever operators keep them |
-//! | [`tree`] | folders inside folders, with big files: what layouts and stores are made of |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
-//! | [`watchdog`] | nothing: restarts a machine that is not fed |
-//! | [`lock`] | one agent at a time |
-//! | [`sim`] | nothing: simulated media, power cuts and faults for tests |
+//! | [`watchdog`] | the hardware watchdog |
+//! | `sim` | simulated media, power cuts and faults, for tests; behind the feature `sim` |
 //!
 //! ```
 //! use storage::layout::{Layout, LayoutDir};
@@ -41,25 +39,27 @@
 //! ```
 
 pub mod block;
-mod directory;
+pub mod dir;
+mod error;
 pub mod esp;
 pub mod files;
 pub mod flash;
-pub mod folder;
 pub mod grub_env;
 pub mod host;
 mod ioctl;
 pub mod layout;
-pub mod lock;
 pub mod log;
+mod open;
+mod owner;
 pub mod partition_table;
 pub mod private;
 pub mod record;
 pub mod report;
 pub mod secret;
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
-pub mod tree;
 pub mod uboot_env;
 pub mod watchdog;
 
-pub use directory::{Directory, FileError, open_input, open_regular};
+pub use error::{FileError, StoreError};
+pub use open::{open_input, open_regular};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use formats::reason::{Exit, Reason};
 use formats::tpm::{Command as ToTpm, Mark, Shape, TpmError, parse_counter, parse_done};
 use racklet_tests::rig::{Node, Release, World};
-use storage::files::FsDir;
+use storage::files::PrivateDir;
 use storage::record;
 use update_agent::tpm::{Counter, Found, Keys};
 use update_core::floor::Hold;
@@ -132,7 +132,7 @@ fn age(node: &Node, mark: Mark, steps: u64) {
         "security_version": mark.origin + steps,
         "tpm": { "index": INDEX, "base": value + 1, "origin": mark.origin, "counter": made },
     });
-    let dir = FsDir::open(&node.state()).expect("open the state");
+    let dir = PrivateDir::open(&node.state()).expect("open the state");
     record::write(&dir, "floor", floor.to_string().as_bytes()).expect("write the floor");
 }
 
@@ -346,14 +346,14 @@ fn a_tpm_with_a_past_counts_from_where_it_stands() {
 
 /// The floor of the file alone.
 fn update_agent_floor(node: &Node) -> u64 {
-    let dir = FsDir::open(&node.state()).expect("open the state");
+    let dir = PrivateDir::open(&node.state()).expect("open the state");
     let found = record::read(&dir, "floor").expect("read").expect("a floor");
     let floor = formats::boot_record::Floor::parse(&found.record.payload).expect("a floor");
     floor.security_version
 }
 
 fn secret(node: &Node) -> Vec<u8> {
-    let dir = FsDir::open(&node.state()).expect("open the state");
+    let dir = PrivateDir::open(&node.state()).expect("open the state");
     record::read(&dir, "tpm-secret").expect("read").expect("a secret").record.payload
 }
 

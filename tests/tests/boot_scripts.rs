@@ -8,9 +8,9 @@
 use std::path::{Path, PathBuf};
 
 use formats::boot_record::{PerSlot, Slot};
+use formats::boot_vars::ranked;
 use racklet_tests::rig::{Run, tool};
-use update_agent::boot::ranked;
-use update_core::boot::{Flags, select};
+use update_core::boot::{BootFlags, SlotFlags, select};
 
 /// Every order of the slots, with what they are worth: 0 to 9 tries, or confirmed.
 fn records() -> Vec<(&'static str, u32, u32)> {
@@ -22,10 +22,10 @@ fn records() -> Vec<(&'static str, u32, u32)> {
     rows.collect()
 }
 
-fn flags(order: &str, a: u32, b: u32) -> PerSlot<Flags> {
+fn flags(order: &str, a: u32, b: u32) -> BootFlags {
     let of = |name: &str, count: u32| match order.split(' ').position(|word| word == name) {
-        None => Flags::CLEARED,
-        Some(place) => Flags {
+        None => SlotFlags::CLEARED,
+        Some(place) => SlotFlags {
             priority: if place == 0 { 2 } else { 1 },
             tries: if count > 9 { 0 } else { u8::try_from(count).expect("at most 9") },
             successful: count > 9,

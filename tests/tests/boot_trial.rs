@@ -4,8 +4,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use formats::boot_flags::SlotFlags;
 use formats::gpt::{Image, TableCopy};
-use formats::gpt_attrs::SlotAttrs;
 use formats::reason::{Exit, Reason};
 use racklet_testkit::random::Random;
 use racklet_tests::rig::{CLEAR, Node, TRIES, World, confirmed, trial};
@@ -359,7 +359,7 @@ fn clear_flags_of(node: &Node, copy: TableCopy) {
     let device = FileDevice::open(node.disk.path(), Access::Write).expect("open the disk");
     let table = partition_table::load(&device).expect("a table").table;
     let slots = ["root-a", "root-b"].map(|label| table.find(label).expect("a slot"));
-    let cleared = slots.map(|one| (one.number, SlotAttrs::CLEARED.put_into(one.attributes)));
+    let cleared = slots.map(|one| (one.number, SlotFlags::CLEARED.put_into(one.attributes)));
     let Image { array, array_offset, header, header_offset } =
         table.with_attributes(&cleared).expect("clear the flags").image(copy);
     device.write_at(&array, array_offset).expect("write the table");

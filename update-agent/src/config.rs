@@ -12,7 +12,7 @@ use formats::reason::Reason;
 use formats::release::{AttachmentKind, ComponentName, is_word};
 use formats::uboot_env::FlagRule;
 use serde::Deserialize;
-use storage::files::StoreError;
+use storage::StoreError;
 
 use crate::chooser::ChooserConfig;
 use crate::error::{AgentError, Because as _};

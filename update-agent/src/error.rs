@@ -6,7 +6,7 @@ use std::{fmt, io};
 use formats::error_chain;
 use formats::reason::Reason;
 use storage::FileError;
-use storage::files::StoreError;
+use storage::StoreError;
 use storage::partition_table::TableError;
 
 /// An error of a command. Printed once, with its causes, by `main`.
@@ -175,6 +175,7 @@ impl From<FileError> for AgentError {
     fn from(error: FileError) -> Self {
         let reason = match &error {
             FileError::Io { .. } => Reason::StoreIo,
+            FileError::Insecure { .. } => Reason::InsecurePerms,
             _ => Reason::PathRefused,
         };
         AgentError { remedy: remedy(&error), ..AgentError::new(reason, error_chain(&error)) }

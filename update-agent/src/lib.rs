@@ -21,7 +21,6 @@
 // They panic when nobody reads any more, or the disk under a log is full.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod absent;
 pub mod agent;
 pub mod boot;
 pub mod chooser;

@@ -34,14 +34,14 @@ use formats::digest::{Digest, Sha256};
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use serde::{Deserialize, Serialize};
-use storage::files::{Files as _, FsDir, StoreError};
+use storage::StoreError;
+use storage::dir::Lock;
+use storage::files::{Files as _, PrivateDir};
 use storage::host::Host;
-use storage::lock::StateLock;
 use storage::record::{self, Flaw};
 use update_core::asking::Asking;
 use update_core::trust::Stored;
 
-use crate::absent::Absent;
 use crate::error::{AgentError, Because as _};
 
 /// What `status` shows of the last check.
@@ -154,7 +154,7 @@ pub struct Taken {
 /// The state directory, open. Reading takes no lock, so `status` never waits.
 #[derive(Debug)]
 pub struct State {
-    dir: FsDir,
+    dir: PrivateDir,
     host: Arc<dyn Host>,
 }
 
@@ -176,13 +176,13 @@ fn damaged(error: AgentError, what_to_do: &str) -> AgentError {
 /// The right to change the state. One agent at a time has it.
 #[derive(Debug)]
 pub struct Held {
-    _lock: StateLock,
+    _lock: Lock,
 }
 
 impl State {
     /// Opens the directory, making it when it is missing.
     pub fn open(path: &Path, host: Arc<dyn Host>) -> Result<Self, AgentError> {
-        let dir = host.create_folder(path).map_err(|error| {
+        let dir = PrivateDir::create_on(host.as_ref(), path).map_err(|error| {
             AgentError::from(error)
                 .or_hint("state_dir must be a directory that only the agent's user can change")
         })?;
@@ -191,13 +191,7 @@ impl State {
 
     /// Opens the directory to look at it: nothing is made, and one that is missing is that of a new node.
     pub fn look(path: &Path, host: Arc<dyn Host>) -> Result<Self, AgentError> {
-        let dir = match host.open_folder(path) {
-            Ok(dir) => dir,
-            Err(StoreError::Read(error)) if error.is_missing() => {
-                FsDir::over(Box::new(Absent(path.to_owned())))
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let dir = PrivateDir::open_or_missing_on(host.as_ref(), path)?;
         Ok(State { dir, host })
     }
 
@@ -208,7 +202,7 @@ impl State {
 
     /// Takes the lock, or says at once that another agent has it (`busy`).
     pub fn hold(&self) -> Result<Held, AgentError> {
-        let lock = StateLock::acquire(&self.dir).map_err(|error| {
+        let lock = self.dir.lock().map_err(|error| {
             AgentError::from(error).or_hint("wait for it to end, then try again")
         })?;
         let held = Held { _lock: lock };

@@ -92,8 +92,8 @@ fn leftovers_of_a_cut_speak_for_one_slot() {
         .into_iter()
         .filter_map(SlotEntry::parse)
         .collect();
-    let b = SlotAttrs { priority: 2, tries: 0, successful: true };
-    let a = SlotAttrs { priority: 1, tries: 0, successful: true };
+    let b = SlotFlags { priority: 2, tries: 0, successful: true };
+    let a = SlotFlags { priority: 1, tries: 0, successful: true };
     assert_eq!(slots(&entries), PerSlot { a, b });
 }
 
@@ -131,7 +131,7 @@ proptest! {
         let found = slots(&entries);
         let choice = Slot::BOTH
             .into_iter()
-            .filter(|slot| found.of(*slot).is_bootable())
+            .filter(|slot| found.of(*slot).bootable())
             .max_by_key(|slot| found.of(*slot).priority);
         prop_assume!(choice.is_some());
         let names: Vec<String> = entries.iter().map(ToString::to_string).collect();

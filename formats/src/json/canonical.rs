@@ -155,7 +155,11 @@ impl Scan<'_> {
                 out.push(b',');
             }
             let (from, to) = (member.at as usize - start, member.end as usize - start);
-            out.extend_from_slice(unsorted.get(from..to).unwrap_or_default());
+            out.extend_from_slice(
+                unsorted
+                    .get(from..to)
+                    .expect("a member was written behind the start of its object"),
+            );
         }
         Ok(())
     }
@@ -163,7 +167,8 @@ impl Scan<'_> {
 
 /// A member's name as it is written, without quotation marks.
 fn name<'a>(out: &'a [u8], member: &Member) -> &'a [u8] {
-    out.get(member.at as usize + 1..member.colon as usize - 1).unwrap_or_default()
+    let (from, to) = (member.at as usize + 1, member.colon as usize - 1);
+    out.get(from..to).expect("a name was written between two quotation marks")
 }
 
 /// Compares what two escaped names stand for. The order of UTF-8 is that of code points.

@@ -1,4 +1,4 @@
-//! `index.json` for those who only look up names in it.
+//! `index.json`, reduced to the names of manifests.
 
 use std::fmt;
 

@@ -98,7 +98,8 @@ impl Envelope {
 
     /// The bytes the signatures are made over: the canonical form of [`Envelope::signed`].
     pub fn canonical(&self) -> &[u8] {
-        self.text.as_bytes().get(self.signed.clone()).unwrap_or_default()
+        let signed = self.text.as_bytes().get(self.signed.clone());
+        signed.expect("the signed object is a part of this text")
     }
 }
 

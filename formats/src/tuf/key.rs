@@ -80,7 +80,7 @@ impl Key {
 
     /// Reads a key object. Members that are not known stay, and are part of the key id.
     ///
-    /// Errors: [`TufError::Format`], and [`TufError::KeyInvalid`] for a key that nobody should
+    /// Errors: [`TufError::Format`], and [`TufError::KeyInvalid`] for a key that no document should
     /// trust, because others can sign with it or it has two spellings: a small-order or
     /// non-canonical ed25519 point, one that is not on P-256, RSA below 2048 or above 8192 bits, with
     /// a small or even exponent or a factor that is found at once, and keys whose private half is

@@ -92,15 +92,7 @@ impl fmt::Display for Role {
 
 /// A file name as one component of a URL path: all but `A-Z a-z 0-9 - . _ ~` percent-encoded.
 pub fn url_component(file_name: &str) -> String {
-    let mut out = String::with_capacity(file_name.len());
-    for byte in file_name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    crate::percent::encode(file_name)
 }
 
 /// Whether a target of that name may be asked for: relative, components neither empty nor `.`

@@ -30,14 +30,14 @@ const DIVISOR_MAX: u64 = 752;
 /// all of these primes, others for all of them about once in 2^27.
 const ROCA: [u64; 17] = [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
 
-/// Why an ed25519 key signs for everybody.
+/// Why an ed25519 key must not be trusted.
 pub(super) fn ed25519(hex: &str) -> Option<&'static str> {
     ED25519.contains(&hex).then_some("is a published key: everybody can sign with it")
 }
 
 /// The same of a point of P-256, `04 ‖ x ‖ y`.
 pub(super) fn p256(point: &[u8; 65]) -> Option<&'static str> {
-    let x = crate::digest::hex(point.get(1..33).unwrap_or_default());
+    let x = crate::digest::hex(&point[1..33]);
     P256.contains(&x.as_str()).then_some("is a published key: everybody can sign with it")
 }
 

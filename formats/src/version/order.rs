@@ -25,7 +25,7 @@ pub(super) fn marked(version: &str) -> Cow<'_, str> {
     }
     let (mut out, mut done) = (String::with_capacity(version.len() + 4), 0);
     for run in runs(version).filter(|run| run.is_prerelease()) {
-        let before = version.get(done..run.start).unwrap_or_default();
+        let before = version.get(done..run.start).expect("runs of letters follow one another");
         let stem = before.strip_suffix(['-', '.']).unwrap_or(before);
         out.push_str(stem);
         if !out.ends_with('~') {
@@ -34,7 +34,7 @@ pub(super) fn marked(version: &str) -> Cow<'_, str> {
         out.push_str(&run.letters.to_ascii_lowercase());
         done = run.start + run.letters.len();
     }
-    out.push_str(version.get(done..).unwrap_or_default());
+    out.push_str(version.get(done..).expect("a run ends within the version"));
     Cow::Owned(out)
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn compare(mut a: &[u8], mut b: &[u8]) -> Ordering {
 fn skip_foreign(text: &[u8]) -> &[u8] {
     let known = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.~^".contains(byte);
     let start = text.iter().position(known).unwrap_or(text.len());
-    text.get(start..).unwrap_or_default()
+    &text[start..]
 }
 
 fn strip(text: &[u8], first: u8) -> Option<&[u8]> {
@@ -132,7 +132,7 @@ fn split_run(text: &[u8], kind: fn(&u8) -> bool) -> (&[u8], &[u8]) {
 fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
     let significant = |digits: &[u8]| {
         let start = digits.iter().position(|byte| *byte != b'0').unwrap_or(digits.len());
-        digits.get(start..).unwrap_or_default().to_vec()
+        digits[start..].to_vec()
     };
     let (a, b) = (significant(a), significant(b));
     a.len().cmp(&b.len()).then_with(|| a.cmp(&b))

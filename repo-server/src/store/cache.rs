@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use formats::digest::Digest;
-use storage::tree::FileStamp;
+use storage::dir::FileStamp;
 
 /// Tells one state of a stored blob from another.
 #[derive(Debug, Clone, PartialEq, Eq)]

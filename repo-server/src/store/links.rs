@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use formats::digest::{Algorithm, Digest};
 use formats::oci::RepositoryName;
 use storage::FileError;
-use storage::tree::{FileStamp, Tree, TreeFile};
+use storage::dir::{Dir, DirFile, FileStamp};
 
 use super::backend::{Link, LinkKind, UploadKey};
 use crate::route::SessionId;
@@ -43,9 +43,9 @@ pub(super) struct Found {
 
 /// Everything below `repositories/`. With `clean`, what killed writers left is removed on the way, or
 /// made durable: what is built on it from now on must not outlive it.
-pub(super) fn read_all(root: &dyn Tree, clean: bool) -> Result<Found, FileError> {
+pub(super) fn read_all(root: &dyn Dir, clean: bool) -> Result<Found, FileError> {
     let mut found = Found::default();
-    let mut open: Vec<(String, Option<Box<dyn Tree>>)> = vec![(String::new(), None)];
+    let mut open: Vec<(String, Option<Box<dyn Dir>>)> = vec![(String::new(), None)];
     while let Some((name, directory)) = open.pop() {
         let directory = directory.as_deref().unwrap_or(root);
         if let Ok(name) = name.parse::<RepositoryName>() {
@@ -60,7 +60,7 @@ pub(super) fn read_all(root: &dyn Tree, clean: bool) -> Result<Found, FileError>
                 continue;
             }
             // A planted link or file is not ours and shows nothing.
-            if let Ok(Some(inside)) = directory.inside(&child) {
+            if let Ok(Some(inside)) = directory.subdirectory(&child) {
                 open.push((below, Some(inside)));
             }
         }
@@ -69,7 +69,7 @@ pub(super) fn read_all(root: &dyn Tree, clean: bool) -> Result<Found, FileError>
 }
 
 fn read(
-    repository: &dyn Tree,
+    repository: &dyn Dir,
     name: &RepositoryName,
     clean: bool,
     found: &mut Found,
@@ -96,7 +96,7 @@ fn read(
     })
 }
 
-fn stamp(file: &dyn TreeFile, directory: &dyn Tree, name: &str) -> Result<FileStamp, FileError> {
+fn stamp(file: &dyn DirFile, directory: &dyn Dir, name: &str) -> Result<FileStamp, FileError> {
     let path = directory.shown(name);
     file.stamp().map_err(|source| FileError::Io { action: "stat", path, source })
 }
@@ -112,8 +112,8 @@ fn ours<T>(opened: Result<Option<T>, FileError>) -> Result<Option<T>, FileError>
 
 /// What a link says, if that is text; a media type is shorter than 256 bytes.
 fn read_short(
-    file: &dyn TreeFile,
-    directory: &dyn Tree,
+    file: &dyn DirFile,
+    directory: &dyn Dir,
     name: &str,
 ) -> Result<Option<String>, FileError> {
     let failed = |source| FileError::Io { action: "read", path: directory.shown(name), source };
@@ -126,17 +126,17 @@ fn read_short(
 }
 
 fn for_each(
-    repository: &dyn Tree,
+    repository: &dyn Dir,
     kind: &str,
     clean: bool,
-    mut take: impl FnMut(Algorithm, &dyn Tree, &str) -> Result<(), FileError>,
+    mut take: impl FnMut(Algorithm, &dyn Dir, &str) -> Result<(), FileError>,
 ) -> Result<(), FileError> {
-    let Some(kind) = repository.inside(kind)? else { return Ok(()) };
+    let Some(kind) = repository.subdirectory(kind)? else { return Ok(()) };
     if clean {
         kind.sync()?;
     }
     for algorithm in ALGORITHMS {
-        let Some(directory) = kind.inside(algorithm.name())? else { continue };
+        let Some(directory) = kind.subdirectory(algorithm.name())? else { continue };
         if clean {
             directory.remove_stale()?;
             directory.sync()?;
@@ -150,31 +150,31 @@ fn for_each(
 
 /// Where uploads to a repository are, made when it is missing.
 pub(super) fn uploads(
-    root: &dyn Tree,
+    root: &dyn Dir,
     name: &RepositoryName,
     algorithm: Algorithm,
-) -> Result<Box<dyn Tree>, FileError> {
+) -> Result<Box<dyn Dir>, FileError> {
     make(root, name, UPLOADS, algorithm)
 }
 
 fn make(
-    root: &dyn Tree,
+    root: &dyn Dir,
     name: &RepositoryName,
     kind: &str,
     algorithm: Algorithm,
-) -> Result<Box<dyn Tree>, FileError> {
+) -> Result<Box<dyn Dir>, FileError> {
     let mut parts = name.as_str().split('/').chain([kind, algorithm.name()]);
     let first = parts.next().unwrap_or(kind);
-    let mut directory = root.inside_or_made(first)?;
+    let mut directory = root.subdirectory_or_create(first)?;
     for part in parts {
-        directory = directory.inside_or_made(part)?;
+        directory = directory.subdirectory_or_create(part)?;
     }
     Ok(directory)
 }
 
 /// Makes a link, durably.
 pub(super) fn add(
-    root: &dyn Tree,
+    root: &dyn Dir,
     name: &RepositoryName,
     kind: LinkKind,
     digest: &Digest,
@@ -186,16 +186,16 @@ pub(super) fn add(
 
 /// Removes a link, durably; whether there was one.
 pub(super) fn remove(
-    root: &dyn Tree,
+    root: &dyn Dir,
     name: &RepositoryName,
     kind: LinkKind,
     digest: &Digest,
 ) -> Result<bool, FileError> {
-    let mut directory: Option<Box<dyn Tree>> = None;
+    let mut directory: Option<Box<dyn Dir>> = None;
     let parts = name.as_str().split('/').chain([kind.directory(), digest.algorithm().name()]);
     for part in parts {
         let above = directory.as_deref().unwrap_or(root);
-        match above.inside(part)? {
+        match above.subdirectory(part)? {
             Some(inside) => directory = Some(inside),
             None => return Ok(false),
         }
@@ -208,30 +208,33 @@ pub(super) fn remove(
 
 #[cfg(test)]
 mod tests {
+    use storage::dir::Policy;
+    use storage::host::{Host as _, System};
+
     use super::*;
 
     #[test]
     fn links_are_found_again_and_strangers_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        let root = storage::tree::PublicFolder::open(dir.path()).unwrap();
+        let root = System.open_dir(dir.path(), Policy::Public).unwrap();
         let (a, b): (RepositoryName, RepositoryName) =
             ("a".parse().unwrap(), "a/b".parse().unwrap());
         let digest = Digest::sha256_of(b"x");
-        add(&root, &a, LinkKind::Blob, &digest, "").unwrap();
-        add(&root, &b, LinkKind::Manifest, &digest, "type/x").unwrap();
+        add(root.as_ref(), &a, LinkKind::Blob, &digest, "").unwrap();
+        add(root.as_ref(), &b, LinkKind::Manifest, &digest, "type/x").unwrap();
         let outside = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(outside.path().join("_blobs/sha256")).unwrap();
         std::fs::write(outside.path().join("_blobs/sha256").join(digest.hex()), "").unwrap();
         std::os::unix::fs::symlink(outside.path(), dir.path().join("planted")).unwrap();
         std::fs::write(dir.path().join("a/_blobs/sha256/not-a-digest"), "").unwrap();
 
-        let found = read_all(&root, true).unwrap().links;
+        let found = read_all(root.as_ref(), true).unwrap().links;
         let found: Vec<_> =
             found.iter().map(|it| (it.name.as_str(), it.kind, it.media_type.as_str())).collect();
         assert_eq!(found, [("a", LinkKind::Blob, ""), ("a/b", LinkKind::Manifest, "type/x")]);
 
-        assert!(remove(&root, &a, LinkKind::Blob, &digest).unwrap());
-        assert!(!remove(&root, &a, LinkKind::Blob, &digest).unwrap());
-        assert_eq!(read_all(&root, true).unwrap().links.len(), 1);
+        assert!(remove(root.as_ref(), &a, LinkKind::Blob, &digest).unwrap());
+        assert!(!remove(root.as_ref(), &a, LinkKind::Blob, &digest).unwrap());
+        assert_eq!(read_all(root.as_ref(), true).unwrap().links.len(), 1);
     }
 }

@@ -16,10 +16,9 @@ use formats::digest::{Algorithm, Digest, Hasher};
 use formats::error_chain;
 use formats::oci::{Index, RepositoryName};
 use storage::FileError;
-use storage::folder::Locked;
+use storage::dir::{Dir, DirFile, Lock, Policy};
 use storage::host::{Host, System};
 use storage::layout::{Blob as LayoutBlob, Layout as _, LayoutDir, LayoutError};
-use storage::tree::{Tree, TreeFile};
 
 use super::backend::{Backend, Blob, Link, LinkKind, Pieces, Refs, StoredBlob, Upload, UploadKey};
 use super::cache::BlobStamp;
@@ -31,11 +30,11 @@ use crate::error::ServerError;
 pub struct Local {
     layout: LayoutDir,
     /// The same directory.
-    root: Arc<dyn Tree>,
+    root: Arc<dyn Dir>,
     /// Where links and uploads are; `None` when read-only and none were ever made.
-    links: Option<Box<dyn Tree>>,
+    links: Option<Box<dyn Dir>>,
     /// Held for as long as this process may write; a second server must not.
-    lock: Option<Box<dyn Locked>>,
+    lock: Option<Lock>,
 }
 
 impl Local {
@@ -53,10 +52,10 @@ impl Local {
             false => LayoutDir::create_on(host, dir),
         };
         let layout = layout.map_err(|error| damaged(dir, error))?;
-        let root = host.open_tree(dir).map_err(link_failed)?;
+        let root = host.open_dir(dir, Policy::Public).map_err(link_failed)?;
         let links = match read_only {
-            true => root.inside("repositories"),
-            false => root.inside_or_made("repositories").map(Some),
+            true => root.subdirectory("repositories"),
+            false => root.subdirectory_or_create("repositories").map(Some),
         };
         let links = links.map_err(link_failed)?;
         let lock = match &links {
@@ -71,9 +70,9 @@ impl Local {
 
     fn upload(
         &self,
-        directory: Box<dyn Tree>,
+        directory: Box<dyn Dir>,
         key: &UploadKey,
-        file: Arc<dyn TreeFile>,
+        file: Arc<dyn DirFile>,
         hasher: Option<Hasher>,
         len: u64,
     ) -> LocalUpload {
@@ -82,7 +81,7 @@ impl Local {
     }
 
     /// The links, if this server may change anything.
-    fn writable(&self) -> Result<&dyn Tree, StoreError> {
+    fn writable(&self) -> Result<&dyn Dir, StoreError> {
         match (&self.lock, &self.links) {
             (Some(_), Some(links)) => Ok(links.as_ref()),
             _ => Err(StoreError::ReadOnly),
@@ -108,7 +107,7 @@ pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
 }
 
 /// The lock of a server that writes, or why there is none.
-fn lock(links: &dyn Tree) -> Result<Result<Box<dyn Locked>, ServerError>, FileError> {
+fn lock(links: &dyn Dir) -> Result<Result<Lock, ServerError>, FileError> {
     let held = || ServerError::Busy { path: links.path().to_owned() };
     Ok(links.try_lock()?.ok_or_else(held))
 }
@@ -248,10 +247,10 @@ impl Pieces for FilePieces {
 
 /// A file that grows, and its hash so far; none when a server before this one began it.
 struct LocalUpload {
-    root: Arc<dyn Tree>,
-    directory: Box<dyn Tree>,
+    root: Arc<dyn Dir>,
+    directory: Box<dyn Dir>,
     name: String,
-    file: Arc<dyn TreeFile>,
+    file: Arc<dyn DirFile>,
     algorithm: Algorithm,
     hasher: Option<Hasher>,
     len: u64,
@@ -290,9 +289,9 @@ impl LocalUpload {
         // It may have been written long ago; as a blob it is new, and garbage is told by age.
         self.file.touch().map_err(StoreError::Blob)?;
         self.file.sync().map_err(StoreError::Blob)?;
-        let blobs = self.root.inside_or_made("blobs")?;
-        let blobs = blobs.inside_or_made(digest.algorithm().name())?;
-        self.directory.move_to(&self.name, blobs.as_ref(), &digest.hex())?;
+        let blobs = self.root.subdirectory_or_create("blobs")?;
+        let blobs = blobs.subdirectory_or_create(digest.algorithm().name())?;
+        self.directory.rename(&self.name, blobs.as_ref(), &digest.hex())?;
         Ok(blobs.sync()?)
     }
 }

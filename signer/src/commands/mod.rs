@@ -39,7 +39,7 @@ use std::path::Path;
 use formats::example_keys;
 use formats::tuf::{Root, UnixTime};
 use serde::Serialize;
-use storage::files::StoreError;
+use storage::StoreError;
 use storage::secret::{self, Readers, Rule};
 
 use crate::error::SignerError;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use formats::tuf::Key;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use storage::files::StoreError;
+use storage::StoreError;
 use storage::secret::{self, Readers, Rule};
 use zeroize::Zeroizing;
 

@@ -184,11 +184,6 @@ impl KeyStore {
         Ok(())
     }
 
-    /// Adds any other kind of key.
-    pub fn add_signing_key(&mut self, key: Box<dyn SigningKey>) {
-        self.0.push(key);
-    }
-
     /// The key of that id.
     pub fn find(&self, id: &KeyId) -> Option<&dyn SigningKey> {
         self.0.iter().find(|key| key.key().id() == *id).map(Box::as_ref)

@@ -12,6 +12,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use formats::percent;
+
 /// Where a key lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyLocation {
@@ -227,22 +229,9 @@ fn decode_text(text: &str) -> Result<String, String> {
     if text.contains('\0') { Err("it holds a NUL".to_owned()) } else { Ok(text) }
 }
 
-/// Percent-decoding (RFC 3986 §2.1).
 fn decode(text: &str) -> Result<Vec<u8>, String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
-        let (Some(high), Some(low)) = (digit(), digit()) else {
-            return Err(format!("{text:?} has a % without two hexadecimal digits"));
-        };
-        out.push((high * 16 + low) as u8);
-    }
-    Ok(out)
+    let broken = || format!("{text:?} has a % without two hexadecimal digits");
+    percent::decode(text).ok_or_else(broken)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use rustix::fs::{major, minor};
 /// Device numbers of `/dev/mtdN` (Linux, `Documentation/admin-guide/devices.txt`): characters, and blocks.
 const MTD_CHARACTERS: u32 = 90;
 const MTD_BLOCKS: u32 = 31;
-/// Of a loop device on a loop device on …: more than anybody has.
+/// Loop devices on loop devices: more levels than any real system has.
 const DEPTH: usize = 8;
 
 /// What bytes lie on.
@@ -35,7 +35,7 @@ pub enum Medium {
     Disk(u64),
     /// A flash: its MTD number.
     Flash(u64),
-    /// What the system does not know: a path.
+    /// A path that the system cannot resolve to a device.
     Named(PathBuf),
 }
 
@@ -44,7 +44,7 @@ pub enum Medium {
 pub struct Extent {
     /// What they lie on.
     pub medium: Medium,
-    /// First byte, and one past the last; `u64::MAX` where nobody says how long it is.
+    /// First byte, and one past the last; `u64::MAX` where the length is unknown.
     pub range: Range<u64>,
 }
 

@@ -16,10 +16,10 @@ use super::{BlockDevice, DeviceError, check_range, in_use};
 pub enum Access {
     /// Reading.
     Read,
-    /// Writing beside others: a partition table on a disk whose partitions are mounted.
+    /// Writing while others use the device: a partition table on a disk whose partitions are mounted.
     Write,
-    /// Writing alone: a slot. Refused with `slot_active` when the device is mounted, swapped to,
-    /// or below another device; nobody can mount it while it is open.
+    /// Exclusive writing: a slot. Refused with `slot_active` when the device is mounted, swapped to,
+    /// or below another device; it cannot be mounted while it is open.
     Exclusive,
 }
 
@@ -33,9 +33,9 @@ pub struct FileDevice {
     len: u64,
     sector_size: u32,
     is_node: bool,
-    /// Punching holes is refused by what lies below; do not ask again.
+    /// The file system or device below refuses to punch holes; it is not tried again.
     cannot_punch: AtomicBool,
-    /// A flush failed: none can succeed any more.
+    /// A flush failed, so every later one fails, too.
     sync_failed: AtomicBool,
 }
 

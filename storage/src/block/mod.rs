@@ -62,8 +62,8 @@ pub enum DeviceError {
         #[source]
         source: io::Error,
     },
-    /// Flushing failed, now or before. What was written since the last good flush is lost or not,
-    /// and a later flush that succeeds proves nothing: write everything again through a newly
+    /// Flushing failed, now or before. What was written since the last good flush may be lost,
+    /// even if a later flush succeeds: write everything again through a newly
     /// opened device.
     #[error("flush {device}; what was written must be written again")]
     Sync {

@@ -2,8 +2,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::process::Command;
 
+use formats::reason::Reason;
+
 use super::*;
-use crate::lock::StateLock;
 use crate::{private, record, secret};
 
 fn chmod(path: &Path, mode: u32) {
@@ -17,7 +18,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn files_are_private_and_replaced_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let state = FsDir::create(&dir.path().join("state")).unwrap();
+    let state = PrivateDir::create(&dir.path().join("state")).unwrap();
     assert_eq!(state.read("boot.0", 100).unwrap(), None);
     state.write_atomic("boot.0", b"one").unwrap();
     state.write_atomic("boot.0", b"two, longer").unwrap();
@@ -28,7 +29,7 @@ fn files_are_private_and_replaced_whole() {
     state.subdirectory("tuf").unwrap().write_atomic("root.json", b"{}").unwrap();
     fs::write(dir.path().join("state/.tmp-1-7"), b"left behind").unwrap();
     assert_eq!(state.list().unwrap(), ["boot.0", "tuf"]);
-    FsDir::create(&dir.path().join("state")).unwrap();
+    PrivateDir::create(&dir.path().join("state")).unwrap();
     assert!(!dir.path().join("state/.tmp-1-7").exists());
     state.remove("boot.0").unwrap();
     state.remove("boot.0").unwrap();
@@ -69,8 +70,8 @@ fn what_others_can_change_is_refused() {
         fs::create_dir(&parent).unwrap();
         chmod(&parent, 0o755);
         let path = parent.join("state");
-        FsDir::create(&path).unwrap().write_atomic("root.json", b"{}").unwrap();
-        let read = || FsDir::open(&path)?.read("root.json", 100);
+        PrivateDir::create(&path).unwrap().write_atomic("root.json", b"{}").unwrap();
+        let read = || PrivateDir::open(&path)?.read("root.json", 100);
         assert!(read().is_ok() && private::read_trusted(&path.join("root.json"), 100).is_ok());
         weaken(&path);
         let refused = |result: Result<(), StoreError>| match result {
@@ -87,25 +88,25 @@ fn what_others_can_change_is_refused() {
     // A sticky parent, as /tmp is one, keeps others from replacing what is ours.
     let dir = tempfile::tempdir().unwrap();
     chmod(dir.path(), 0o1777);
-    assert!(FsDir::create(&dir.path().join("state")).is_ok());
+    assert!(PrivateDir::create(&dir.path().join("state")).is_ok());
 }
 
 #[test]
 fn links_are_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
-    let state = FsDir::create(&path).unwrap();
+    let state = PrivateDir::create(&path).unwrap();
     fs::write(dir.path().join("elsewhere"), b"stolen").unwrap();
     symlink(dir.path().join("elsewhere"), path.join("boot.0")).unwrap();
     assert!(state.read("boot.0", 100).is_err());
     symlink(dir.path().join("elsewhere"), path.join("lock")).unwrap();
-    assert!(StateLock::acquire(&state).is_err());
+    assert!(state.lock().is_err());
     // A write replaces the link, not what it points to.
     state.write_atomic("boot.0", b"ours").unwrap();
     assert_eq!(state.read("boot.0", 100).unwrap().unwrap(), b"ours");
     assert_eq!(fs::read(dir.path().join("elsewhere")).unwrap(), b"stolen");
     symlink(&path, dir.path().join("state-link")).unwrap();
-    assert!(FsDir::open(&dir.path().join("state-link")).is_err());
+    assert!(PrivateDir::open(&dir.path().join("state-link")).is_err());
 }
 
 #[test]
@@ -124,25 +125,25 @@ fn a_new_secret_is_private_from_its_first_moment() {
 fn one_agent_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
-    let state = FsDir::create(&path).unwrap();
-    let first = StateLock::acquire(&state).unwrap();
+    let state = PrivateDir::create(&path).unwrap();
+    let first = state.lock().unwrap();
     // Another open of the same directory, as another process has it.
-    let error = StateLock::acquire(&FsDir::open(&path).unwrap()).unwrap_err();
+    let error = PrivateDir::open(&path).unwrap().lock().unwrap_err();
     assert_eq!(error.reason(), Reason::Busy);
     let own = format!("process {}", std::process::id());
     assert!(error.to_string().contains(&own), "{error}");
     // Reading does not wait for the lock.
     assert_eq!(record::read(&state, "boot").unwrap(), None);
     drop(first);
-    StateLock::acquire(&state).unwrap();
+    state.lock().unwrap();
 }
 
 #[test]
 fn a_killed_holder_blocks_nobody() {
     // Case 169. `flock(1)` takes the same lock.
     let dir = tempfile::tempdir().unwrap();
-    let state = FsDir::create(&dir.path().join("state")).unwrap();
-    drop(StateLock::acquire(&state).unwrap());
+    let state = PrivateDir::create(&dir.path().join("state")).unwrap();
+    drop(state.lock().unwrap());
     let holder = Command::new("flock")
         .args(["--no-fork", "-n"])
         .arg(dir.path().join("state/lock"))
@@ -155,10 +156,10 @@ fn a_killed_holder_blocks_nobody() {
     };
     let mut said = [0; 6];
     std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said).unwrap();
-    assert_eq!(StateLock::acquire(&state).unwrap_err().reason(), Reason::Busy);
+    assert_eq!(state.lock().unwrap_err().reason(), Reason::Busy);
     holder.kill().unwrap();
     holder.wait().unwrap();
-    StateLock::acquire(&state).unwrap();
+    state.lock().unwrap();
 }
 
 /// A small file system that can be full or read-only, unmounted when dropped.
@@ -188,7 +189,7 @@ fn a_full_or_read_only_disk_keeps_the_old_state() {
     // Cases 172, 173.
     let Some(mounted) = Mounted::new() else { return };
     let path = mounted.0.path().join("state");
-    let state = FsDir::create(&path).unwrap();
+    let state = PrivateDir::create(&path).unwrap();
     record::write(&state, "boot", b"old").unwrap();
     let ballast = mounted.0.path().join("ballast");
     let _ = fs::write(&ballast, vec![1; 128 << 10]);
@@ -206,6 +207,6 @@ fn a_full_or_read_only_disk_keeps_the_old_state() {
     assert!(read_only.success());
     let error = record::write(&state, "boot", b"new").unwrap_err();
     assert_eq!(error.reason(), Reason::StoreIo, "{error:?}");
-    let again = FsDir::create(&path).unwrap();
+    let again = PrivateDir::create(&path).unwrap();
     assert_eq!(record::read(&again, "boot").unwrap().unwrap().record.payload, [2; 16 << 10]);
 }

@@ -236,7 +236,7 @@ impl<F: Flash> Bank<F> {
     ) -> Result<&'a mut Vec<u8>, DeviceError> {
         if self.header_last && state.header.is_none() {
             let header = self.load(0)?;
-            // From here on nobody takes the bank for an image.
+            // From here on no boot loader takes the bank for an image.
             if header.iter().any(|byte| *byte != 0xff)
                 && let Some(physical) = self.blocks.first()
                 && let Err(error) = self.flash.erase(*physical)

@@ -1,4 +1,4 @@
-//! A plain file that stands for a flash, and holds its rules: for tests, emulators and images.
+//! A plain file that stands for a flash and follows its rules, for tests, emulators and images.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -50,7 +50,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Refuses what no flash is, before anything is computed with it.
+    /// Refuses an impossible geometry before anything is computed with it.
     pub fn check(self, device: &str) -> Result<Self, DeviceError> {
         let Geometry { len, erase, page, .. } = self;
         let whole = (512..=4 << 20).contains(&erase)
@@ -81,7 +81,7 @@ pub trait Flash: Send + Sync {
     /// Whether a block must not be used.
     fn is_bad(&self, block: u64) -> Result<bool, DeviceError>;
 
-    /// Marks a block as bad, for ever.
+    /// Marks a block as bad, permanently.
     fn mark_bad(&self, block: u64) -> Result<(), DeviceError>;
 
     /// Makes all bits of a block 1. A crash leaves anything in it; an error, too.

@@ -12,8 +12,9 @@ use formats::ustar::{BLOCK, Header, Kind, UstarError, padding};
 
 use super::blob::{Blob, read_failed};
 use super::{INDEX_LIMIT, Layout, LayoutError, check_layout_file, sniff};
-use crate::directory::{FileError, open_regular};
-use crate::tree::TreeFile;
+use crate::dir::DirFile;
+use crate::error::FileError;
+use crate::open::open_regular;
 
 /// 65,536 entries: a repository of ten years of daily refreshes; bounds time and memory.
 pub const ENTRY_LIMIT: usize = 1 << 16;
@@ -101,7 +102,7 @@ impl Layout for Archive {
             return Ok(None);
         };
         let blob = |(_, extent): &(Digest, Extent)| {
-            let file: Arc<dyn TreeFile> = Arc::<File>::clone(&self.file);
+            let file: Arc<dyn DirFile> = Arc::<File>::clone(&self.file);
             Blob::new(digest.clone(), file, Arc::clone(&self.path), extent.offset, extent.len)
         };
         Ok(self.blobs.get(at).map(blob))

@@ -9,7 +9,8 @@ use formats::ustar::{BLOCK, Header, Kind, UstarError, padding};
 
 use super::dir::blob_path;
 use super::{Archive, Blob, LAYOUT_FILE, Layout, LayoutError};
-use crate::directory::{Directory, FileError};
+use crate::dir::{Dir as _, Directory, Policy};
+use crate::error::FileError;
 
 impl Archive {
     /// Writes a tar at `path`: `index` and the blobs of those digests, verified on their way.
@@ -27,9 +28,8 @@ impl Archive {
     ) -> Result<u64, LayoutError> {
         let opened = opened(source, blobs)?;
         let (parent, name) = split(path)?;
-        let directory = Directory::open(parent).map_err(LayoutError::Write)?;
-        let (temporary, file) =
-            directory.create_temporary(0o644.into()).map_err(LayoutError::Write)?;
+        let directory = Directory::open(parent, Policy::Public).map_err(LayoutError::Write)?;
+        let (temporary, file) = directory.temporary_file().map_err(LayoutError::Write)?;
         let written = write_all(path, &mut &file, index, &opened, &mut progress)
             .and_then(|len| match file.sync_all() {
                 Ok(()) => Ok(len),
@@ -41,7 +41,7 @@ impl Archive {
             });
         if written.is_err() {
             // The first error is the one to tell.
-            let _ = directory.remove(&temporary);
+            let _ = directory.unlink(&temporary);
         } else {
             directory.sync().map_err(LayoutError::Write)?;
         }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use formats::digest::Digest;
 
 use super::LayoutError;
-use crate::directory::FileError;
-use crate::tree::TreeFile;
+use crate::dir::DirFile;
+use crate::error::FileError;
 
 /// An opened blob. Reading it never opens anything again, so the bytes verified through it are
 /// bytes of the same file that is read later (S13).
 #[derive(Debug, Clone)]
 pub struct Blob {
     digest: Digest,
-    file: Arc<dyn TreeFile>,
+    file: Arc<dyn DirFile>,
     path: Arc<PathBuf>,
     offset: u64,
     len: u64,
@@ -24,7 +24,7 @@ pub struct Blob {
 impl Blob {
     pub(super) fn new(
         digest: Digest,
-        file: Arc<dyn TreeFile>,
+        file: Arc<dyn DirFile>,
         path: Arc<PathBuf>,
         offset: u64,
         len: u64,
@@ -44,7 +44,7 @@ impl Blob {
     }
 
     /// The file it lies in and where it begins there.
-    pub fn file(&self) -> (&dyn TreeFile, u64) {
+    pub fn file(&self) -> (&dyn DirFile, u64) {
         (self.file.as_ref(), self.offset)
     }
 
@@ -55,7 +55,7 @@ impl Blob {
             return Err(LayoutError::BlobRange { digest: self.digest.clone(), end });
         }
         match self.file.read_exact_at(buf, self.offset.saturating_add(offset)) {
-            // Cut while we read it: the medium's fault, not that of who signed.
+            // The file was cut while we read it: a fault of the medium, not of the signature.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(LayoutError::Shortened(self.path.display().to_string()))
             }
@@ -89,8 +89,8 @@ impl Blob {
         self.expect_digest(hasher.finish())
     }
 
-    /// Makes the file as young as one just written, so that a collection of garbage beside us
-    /// spares it until something refers to it. A file of another owner stays as old as it is.
+    /// Sets the time of the file's last change to now, so that a concurrent garbage collection
+    /// keeps it until something refers to it. A file of another owner keeps its time.
     pub(super) fn touch(&self) -> Result<(), LayoutError> {
         match self.file.touch() {
             Ok(()) => Ok(()),

@@ -11,9 +11,9 @@ use formats::oci::{Descriptor, Index, NamedManifest, annotation};
 use super::blob::{Blob, read_failed};
 use super::writer::BlobWriter;
 use super::{INDEX_LIMIT, LAYOUT_FILE, Layout, LayoutError, check_layout_file, reference_of};
-use crate::directory::FileError;
+use crate::dir::{Dir, DirFile, FileStamp, Policy};
+use crate::error::FileError;
 use crate::host::{Host, System};
-use crate::tree::{FileStamp, Tree, TreeFile};
 
 /// An image layout in a directory. Cheap to clone; may be shared between threads and processes.
 ///
@@ -24,21 +24,21 @@ pub struct LayoutDir(Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    root: Box<dyn Tree>,
-    sha256: OnceLock<Box<dyn Tree>>,
-    sha512: OnceLock<Box<dyn Tree>>,
+    root: Box<dyn Dir>,
+    sha256: OnceLock<Box<dyn Dir>>,
+    sha512: OnceLock<Box<dyn Dir>>,
     cached: Mutex<Option<CachedIndex>>,
 }
 
 /// The bytes of `index.json`, which file they are of, and that file.
-type IndexFile = (Vec<u8>, FileStamp, Arc<dyn TreeFile>);
+type IndexFile = (Vec<u8>, FileStamp, Arc<dyn DirFile>);
 
 /// `index.json` as last read. The file is kept open, so that its inode number cannot be given to
 /// another file while we compare with it.
 #[derive(Debug)]
 struct CachedIndex {
     stamp: FileStamp,
-    _file: Arc<dyn TreeFile>,
+    _file: Arc<dyn DirFile>,
     index: Arc<Index>,
 }
 
@@ -51,7 +51,7 @@ impl LayoutDir {
 
     /// The same on another kind of machine.
     pub fn open_on(host: &dyn Host, path: &Path) -> Result<Self, LayoutError> {
-        let inner = Inner::new(host.open_tree(path).map_err(LayoutError::opening)?);
+        let inner = Inner::new(host.open_dir(path, Policy::Public).map_err(LayoutError::opening)?);
         let file = inner.root.open_file("oci-layout").map_err(LayoutError::opening)?;
         let missing =
             || LayoutError::NotLayout(path.display().to_string(), "there is no oci-layout");
@@ -61,14 +61,14 @@ impl LayoutDir {
     }
 
     /// Opens a layout for writing, making the directory (not its parents), `oci-layout` and an
-    /// empty `index.json` where they are missing, and removing what killed writers left.
+    /// empty `index.json` where they are missing, and removing temporary files of writers that were killed.
     pub fn create(path: &Path) -> Result<Self, LayoutError> {
         Self::create_on(&System, path)
     }
 
     /// The same on another kind of machine.
     pub fn create_on(host: &dyn Host, path: &Path) -> Result<Self, LayoutError> {
-        let root = host.create_tree(path).map_err(|error| match error {
+        let root = host.create_dir(path, Policy::Public).map_err(|error| match error {
             FileError::Io { .. } => LayoutError::Write(error),
             _ => LayoutError::Refused(error),
         })?;
@@ -142,7 +142,7 @@ impl LayoutDir {
         writer.commit(Some(digest)).map(drop)
     }
 
-    /// Removes a blob; whether it was there. Who has it open can read on.
+    /// Removes a blob; whether it was there. A reader that has it open can continue.
     pub fn remove_blob(&self, digest: &Digest) -> Result<bool, LayoutError> {
         let Some(blobs) = self.0.blobs(digest.algorithm()).map_err(LayoutError::opening)? else {
             return Ok(false);
@@ -205,7 +205,7 @@ impl LayoutDir {
         edit(&mut refs)?;
         after.manifests.retain(|entry| reference_of(entry).is_none());
         for (reference, descriptor) in refs {
-            // What stays as it was is not ours to judge: one lost manifest must not keep the others
+            // A tag that does not change is not checked: one lost manifest must not keep the others
             // from moving, nor its own tag from being deleted.
             let stays = kept.get(&reference) == Some(&descriptor);
             if !stays && !self.has_blob(&descriptor.digest)? {
@@ -249,32 +249,32 @@ impl Layout for LayoutDir {
 }
 
 impl Inner {
-    fn new(root: Box<dyn Tree>) -> Self {
+    fn new(root: Box<dyn Dir>) -> Self {
         let (sha256, sha512) = (OnceLock::new(), OnceLock::new());
         Inner { root, sha256, sha512, cached: Mutex::new(None) }
     }
 
     /// `.tmp/`, made when it is missing.
-    pub(super) fn temporary(&self) -> Result<Box<dyn Tree>, FileError> {
-        self.root.inside_or_made(".tmp")
+    pub(super) fn temporary(&self) -> Result<Box<dyn Dir>, FileError> {
+        self.root.subdirectory_or_create(".tmp")
     }
 
     /// `blobs/<algorithm>/`, opened once.
-    fn blobs(&self, algorithm: Algorithm) -> Result<Option<&dyn Tree>, FileError> {
+    fn blobs(&self, algorithm: Algorithm) -> Result<Option<&dyn Dir>, FileError> {
         let once = self.once(algorithm);
         if once.get().is_none() {
-            let Some(blobs) = self.root.inside("blobs")? else { return Ok(None) };
-            let Some(named) = blobs.inside(algorithm.name())? else { return Ok(None) };
+            let Some(blobs) = self.root.subdirectory("blobs")? else { return Ok(None) };
+            let Some(named) = blobs.subdirectory(algorithm.name())? else { return Ok(None) };
             let _ = once.set(named);
         }
         Ok(once.get().map(Box::as_ref))
     }
 
     /// The same, made when it is missing.
-    pub(super) fn blobs_or_create(&self, algorithm: Algorithm) -> Result<&dyn Tree, FileError> {
+    pub(super) fn blobs_or_create(&self, algorithm: Algorithm) -> Result<&dyn Dir, FileError> {
         if self.blobs(algorithm)?.is_none() {
-            let blobs = self.root.inside_or_made("blobs")?;
-            let named = blobs.inside_or_made(algorithm.name())?;
+            let blobs = self.root.subdirectory_or_create("blobs")?;
+            let named = blobs.subdirectory_or_create(algorithm.name())?;
             let _ = self.once(algorithm).set(named);
         }
         Ok(self.once(algorithm).get().expect("set above, here or by another thread").as_ref())
@@ -282,7 +282,7 @@ impl Inner {
 
     /// Makes all names durable, whoever made them.
     fn sync_names(&self) -> Result<(), FileError> {
-        if let Some(blobs) = self.root.inside("blobs")? {
+        if let Some(blobs) = self.root.subdirectory("blobs")? {
             for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
                 if let Some(named) = self.blobs(algorithm)? {
                     named.sync()?;
@@ -293,7 +293,7 @@ impl Inner {
         self.root.sync()
     }
 
-    fn once(&self, algorithm: Algorithm) -> &OnceLock<Box<dyn Tree>> {
+    fn once(&self, algorithm: Algorithm) -> &OnceLock<Box<dyn Dir>> {
         match algorithm {
             Algorithm::Sha256 => &self.sha256,
             Algorithm::Sha512 => &self.sha512,
@@ -330,7 +330,7 @@ impl Inner {
 }
 
 /// The whole of a small file.
-fn read_limited(file: &dyn TreeFile, path: &Path, limit: u64) -> Result<Vec<u8>, LayoutError> {
+fn read_limited(file: &dyn DirFile, path: &Path, limit: u64) -> Result<Vec<u8>, LayoutError> {
     let failed = |error| read_failed(path, error);
     // In one piece: growing takes three times as much.
     let len = file.stamp().map_or(0, |stamp| stamp.len).min(limit);

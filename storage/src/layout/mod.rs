@@ -32,7 +32,7 @@ pub use blob::Blob;
 pub use dir::LayoutDir;
 pub use writer::BlobWriter;
 
-use crate::directory::FileError;
+use crate::error::FileError;
 
 /// 8 MiB: some 30,000 tags; bounds what a foreign `index.json` makes us hold.
 pub const INDEX_LIMIT: u64 = 8 << 20;

@@ -7,19 +7,19 @@ use formats::digest::{Algorithm, Digest, Hasher};
 
 use super::dir::Inner;
 use super::{LayoutError, blob};
-use crate::directory::FileError;
-use crate::tree::{Tree, TreeFile};
+use crate::dir::{Dir, DirFile};
+use crate::error::FileError;
 
 /// A blob being written: hashed on its way, invisible until [`BlobWriter::commit`].
 ///
-/// It stays under `.tmp/`, mode 0644, and is removed when dropped. What a killed process leaves is
-/// removed by the next [`LayoutDir::create`](super::LayoutDir::create).
+/// It stays under `.tmp/`, mode 0644, and is removed when dropped. What a process leaves when it
+/// is killed is removed by the next [`LayoutDir::create`](super::LayoutDir::create).
 #[derive(Debug)]
 pub struct BlobWriter {
     layout: Arc<Inner>,
-    temporary: Box<dyn Tree>,
+    temporary: Box<dyn Dir>,
     name: String,
-    file: Arc<dyn TreeFile>,
+    file: Arc<dyn DirFile>,
     algorithm: Algorithm,
     hasher: Option<Hasher>,
     len: u64,
@@ -29,7 +29,7 @@ pub struct BlobWriter {
 impl BlobWriter {
     pub(super) fn new(layout: Arc<Inner>, algorithm: Algorithm) -> Result<Self, LayoutError> {
         let temporary = layout.temporary().map_err(LayoutError::Write)?;
-        let (name, file) = temporary.create_unnamed().map_err(LayoutError::Write)?;
+        let (name, file) = temporary.create_temporary().map_err(LayoutError::Write)?;
         let hasher = Some(algorithm.hasher());
         let (len, committed) = (0, false);
         Ok(BlobWriter { layout, temporary, name, file, algorithm, hasher, len, committed })
@@ -43,7 +43,7 @@ impl BlobWriter {
 
     /// Makes the blob visible under its digest, durably: sync, rename, sync of the directory.
     ///
-    /// With `expected`, bytes of another digest are refused and thrown away. After a crash the
+    /// With `expected`, bytes of another digest are refused and deleted. After a crash the
     /// blob is there whole or not at all.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<Digest, LayoutError> {
         let digest = match expected {
@@ -58,7 +58,7 @@ impl BlobWriter {
         }
         self.file.sync().map_err(|error| self.failed("sync", error))?;
         let blobs = self.layout.blobs_or_create(digest.algorithm()).map_err(LayoutError::Write)?;
-        self.temporary.move_to(&self.name, blobs, &digest.hex()).map_err(LayoutError::Write)?;
+        self.temporary.rename(&self.name, blobs, &digest.hex()).map_err(LayoutError::Write)?;
         self.committed = true;
         blobs.sync().map_err(LayoutError::Write)?;
         Ok(digest)

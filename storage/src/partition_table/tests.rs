@@ -1,33 +1,33 @@
 use std::path::Path;
 use std::process::Command;
 
+use formats::boot_flags::SlotFlags;
 use formats::gpt::{Guid, NewPartition};
-use formats::gpt_attrs::SlotAttrs;
 
 use super::*;
 use crate::block::{Access, FileDevice};
 use crate::sim::{Disk, Fault, Loss, Operation};
 
 const LEN: usize = 4 << 20;
-const A: SlotAttrs = SlotAttrs { priority: 2, tries: 0, successful: true };
-const B: SlotAttrs = SlotAttrs { priority: 1, tries: 3, successful: false };
+const A: SlotFlags = SlotFlags { priority: 2, tries: 0, successful: true };
+const B: SlotFlags = SlotFlags { priority: 1, tries: 3, successful: false };
 
 fn new_table(sector_size: u32, len: usize) -> Table {
-    let part = |label, byte, attrs: SlotAttrs| NewPartition {
+    let part = |label, byte, attrs: SlotFlags| NewPartition {
         label,
         type_guid: Guid::LINUX,
         guid: Guid([byte; 16]),
         len: 1 << 20,
         attributes: attrs.put_into(1),
     };
-    let parts = [part("root-a", 1, A), part("root-b", 2, SlotAttrs::CLEARED)];
+    let parts = [part("root-a", 1, A), part("root-b", 2, SlotFlags::CLEARED)];
     let geometry = Geometry::new(len as u64, sector_size).unwrap();
     Table::create(geometry, Guid([9; 16]), &parts).unwrap()
 }
 
 fn activated(table: &Table) -> Table {
-    let a = SlotAttrs { priority: 1, ..A };
-    let b = SlotAttrs { priority: 2, ..B };
+    let a = SlotFlags { priority: 1, ..A };
+    let b = SlotFlags { priority: 2, ..B };
     table.with_attributes(&[(1, a.put_into(1)), (2, b.put_into(1))]).unwrap()
 }
 
@@ -103,7 +103,7 @@ fn every_power_cut_leaves_the_old_or_the_new_table() {
 
 fn bootable(table: &Table) -> bool {
     table.partitions().any(|one| {
-        let attrs = SlotAttrs::of(one.attributes);
+        let attrs = SlotFlags::of_attributes(one.attributes);
         attrs.priority > 0 && (attrs.successful || attrs.tries > 0)
     })
 }
@@ -112,7 +112,7 @@ fn bootable(table: &Table) -> bool {
 fn only_the_backup_boots(sector_size: u32) -> Disk {
     let disk = simulated(sector_size);
     let table = load(&disk).unwrap().table;
-    let nothing = SlotAttrs::CLEARED.put_into(1);
+    let nothing = SlotFlags::CLEARED.put_into(1);
     let Image { array, array_offset, header, header_offset } =
         table.with_attributes(&[(1, nothing), (2, nothing)]).unwrap().image(TableCopy::Primary);
     disk.write_at(&array, array_offset).unwrap();
@@ -353,13 +353,13 @@ fn we_read_what_sgdisk_and_cgpt_write() {
     let choice = load(&device).unwrap();
     assert_eq!(choice.repair, None);
     let found = choice.table.find("root-b").unwrap();
-    let wanted = SlotAttrs { priority: 5, tries: 6, successful: true };
-    assert_eq!(SlotAttrs::of(found.attributes), wanted);
+    let wanted = SlotFlags { priority: 5, tries: 6, successful: true };
+    assert_eq!(SlotFlags::of_attributes(found.attributes), wanted);
     assert_eq!(found.first_lba, 2048 + (2 << 10));
 
     // Only the eight bytes asked for change in either array.
     let before = std::fs::read(&path).unwrap();
-    let cleared = SlotAttrs::CLEARED.put_into(found.attributes);
+    let cleared = SlotFlags::CLEARED.put_into(found.attributes);
     write(&device, &choice.table.with_attributes(&[(2, cleared)]).unwrap()).unwrap();
     let after = std::fs::read(&path).unwrap();
     let sums = |at: usize| [(at + 16, 4), (at + 88, 4)];

@@ -14,8 +14,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::groups;
-use crate::directory::FileError;
-use crate::files::StoreError;
+use crate::error::{FileError, StoreError};
 
 /// As many as the kernel follows (path_resolution(7)); ends circles.
 const LINKS: u32 = 40;

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::directory::FileError;
-use crate::files::{Files, StoreError, check_name};
+use crate::error::{FileError, StoreError};
+use crate::files::{Files, check_name};
 
 /// What goes wrong, counted in writes and removals from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

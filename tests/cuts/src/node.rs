@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use formats::boot_flags::SlotFlags;
 use formats::boot_record::Slot;
 use formats::boot_vars;
 use formats::gpt::{Geometry, Guid, NewPartition, Table};
-use formats::gpt_attrs::SlotAttrs;
 use formats::grub_env::GrubEnv;
 use formats::reason::Exit;
 use formats::uboot_env::{Env, EnvCopy, Layout};
 use storage::block::Access;
-use storage::files::Files as _;
+use storage::files::{Files as _, PrivateDir};
 use storage::host::Host as _;
 use storage::partition_table;
 use storage::sim::{Machine, Media};
@@ -223,7 +223,7 @@ impl Kit {
     }
 
     fn with_boot_record(&self, media: Media) -> Media {
-        let flags = formats::boot_record::PerSlot { a: confirmed(1), b: SlotAttrs::CLEARED };
+        let flags = formats::boot_record::PerSlot { a: confirmed(1), b: SlotFlags::CLEARED };
         let variables = boot_vars::variables(None, flags);
         match self.backend {
             Backend::Gpt => media,
@@ -270,7 +270,7 @@ impl Kit {
                     .with_bytes("/esp/loader/racklet/a.conf", &entry("a"))
                     .with_bytes("/esp/loader/racklet/b.conf", &entry("b"));
                 let machine = Machine::on(&media, 0);
-                let folder = machine.open_folder(Path::new("/esp/loader/entries"));
+                let folder = PrivateDir::open_on(&machine, Path::new("/esp/loader/entries"));
                 let folder = folder.expect("it was just made");
                 folder.write_atomic("racklet-1-a.conf", &entry("a")).expect("a folder in memory");
                 machine.durable()
@@ -290,11 +290,11 @@ pub fn entry(slot: &str) -> Vec<u8> {
     format!("title Racklet\nsort-key racklet\nlinux /{slot}/vmlinuz\n").into_bytes()
 }
 
-fn confirmed(priority: u8) -> SlotAttrs {
-    SlotAttrs { priority, tries: 0, successful: true }
+fn confirmed(priority: u8) -> SlotFlags {
+    SlotFlags { priority, tries: 0, successful: true }
 }
 
-fn attributes(attrs: SlotAttrs) -> u64 {
+fn attributes(attrs: SlotFlags) -> u64 {
     attrs.put_into(0)
 }
 

@@ -7,8 +7,7 @@ use formats::bls::SlotEntry;
 use formats::boot_record::Slot;
 use formats::tuf::{Envelope, Role};
 use storage::esp::ENTRY_LIMIT;
-use storage::files::Files as _;
-use storage::host::Host as _;
+use storage::files::{Files as _, PrivateDir};
 use storage::sim::Media;
 use update_core::boot::{BootFlags, select};
 
@@ -153,7 +152,8 @@ fn whole_entries(node: &Node<'_>) -> Result<(), String> {
     if node.kit().backend != Backend::SystemdBoot {
         return Ok(());
     }
-    let folder = node.machine.open_folder(Path::new(ENTRIES)).map_err(|error| error.to_string())?;
+    let folder = PrivateDir::open_on(&node.machine, Path::new(ENTRIES))
+        .map_err(|error| error.to_string())?;
     for name in folder.list().map_err(|error| error.to_string())? {
         let Some(entry) = SlotEntry::parse(&name) else { continue };
         let content = folder.read(&name, ENTRY_LIMIT).map_err(|error| error.to_string())?;

@@ -32,6 +32,7 @@ use signer::key::{KeyStore, example};
 use signer::plan::{Expiry, Rollout};
 use signer::progress::Show;
 use signer::repository::LayoutRepository;
+use storage::dir::Policy;
 use storage::host::Host as _;
 use storage::layout::{Layout as _, LayoutDir};
 use storage::sim::machine::{Call, CallKind, Recording, Script, Verdict};
@@ -587,7 +588,9 @@ impl StoreRow {
             to.copy_blob(&from, &digest).map_err(|error| error_chain(&error))?;
         }
         let index = from.index().map_err(|error| error_chain(&error))?.to_bytes();
-        let root = machine.open_tree(Path::new(STORE)).map_err(|error| error_chain(&error))?;
+        let root = machine
+            .open_dir(Path::new(STORE), Policy::Public)
+            .map_err(|error| error_chain(&error))?;
         let file = root.open_file_to_write("index.json").map_err(|error| error_chain(&error))?;
         let file = file.ok_or("no index.json")?;
         file.write_all_at(&index, 0).and_then(|()| file.sync()).map_err(|error| error.to_string())
@@ -641,8 +644,10 @@ impl StoreRow {
                 return Err(format!("L1: the garbage {digest} is still there"));
             }
         }
-        let root = machine.open_tree(Path::new(STORE)).map_err(|error| error_chain(&error))?;
-        let left = match root.inside(".tmp").map_err(|error| error_chain(&error))? {
+        let root = machine
+            .open_dir(Path::new(STORE), Policy::Public)
+            .map_err(|error| error_chain(&error))?;
+        let left = match root.subdirectory(".tmp").map_err(|error| error_chain(&error))? {
             Some(temporary) => temporary.names().map_err(|error| error_chain(&error))?,
             None => Vec::new(),
         };

@@ -1,48 +1,13 @@
 //! Boot flags of the two slots, and what a boot loader makes of them.
 //!
-//! The flags are those of ChromeOS and Bottlerocket GPT entries; every backend maps its own record
-//! to them. The chooser that boots (`update-agent boot-select`) and the models in the tests call
+//! The flags, and which slot is bootable by them, are in [`formats::boot_flags`]; every backend maps
+//! its own record to them. The chooser that boots (`update-agent boot-select`) and the models in the tests call
 //! these same functions.
-//!
-//! | priority | successful | tries | the slot is |
-//! |---|---|---|---|
-//! | 0 | – | – | never booted |
-//! | > 0 | yes | – | booted, spends nothing |
-//! | > 0 | no | > 0 | booted, one try is spent first |
-//! | > 0 | no | 0 | not booted: its tries are used up |
 //!
 //! Of the bootable slots the one with the highest priority is chosen; A before B on a tie.
 
-use formats::boot_record::{PerSlot, Slot};
-
-/// The flags of one slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Flags {
-    /// 0 to 15; 0 is never booted.
-    pub priority: u8,
-    /// 0 to 15 boots that are left to an unconfirmed slot.
-    pub tries: u8,
-    /// Confirmed once; spends no tries.
-    pub successful: bool,
-}
-
-impl Flags {
-    /// Not bootable.
-    pub const CLEARED: Flags = Flags { priority: 0, tries: 0, successful: false };
-
-    /// Whether a boot loader may choose the slot.
-    pub fn bootable(self) -> bool {
-        self.priority > 0 && (self.successful || self.tries > 0)
-    }
-
-    /// Whether the slot is bootable and confirmed.
-    pub fn confirmed(self) -> bool {
-        self.priority > 0 && self.successful
-    }
-}
-
-/// The flags of both slots.
-pub type BootFlags = PerSlot<Flags>;
+pub use formats::boot_flags::{BootFlags, SlotFlags};
+use formats::boot_record::Slot;
 
 /// What a boot loader does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,15 +60,15 @@ impl FlagEdit {
     pub fn apply(self, flags: BootFlags) -> BootFlags {
         let mut after = flags;
         match self {
-            FlagEdit::Clear(slot) => *after.of_mut(slot) = Flags::CLEARED,
+            FlagEdit::Clear(slot) => *after.of_mut(slot) = SlotFlags::CLEARED,
             FlagEdit::Activate { slot, tries } => {
                 *after.of_mut(slot) =
-                    Flags { priority: 2, tries: tries.clamp(1, 15), successful: false };
+                    SlotFlags { priority: 2, tries: tries.clamp(1, 15), successful: false };
                 demote(after.of_mut(slot.other()));
             }
             FlagEdit::Confirm(slot) => {
                 let own = after.of_mut(slot);
-                *own = Flags { priority: own.priority.max(1), tries: 0, successful: true };
+                *own = SlotFlags { priority: own.priority.max(1), tries: 0, successful: true };
             }
             FlagEdit::Prefer(slot) => {
                 after.of_mut(slot).priority = 2;
@@ -117,23 +82,25 @@ impl FlagEdit {
             }
             FlagEdit::Refuse(slot) => {
                 let own = after.of_mut(slot);
-                *own = Flags { tries: 0, successful: false, ..*own };
+                *own = SlotFlags { tries: 0, successful: false, ..*own };
             }
         }
         after
     }
 }
 
-fn demote(flags: &mut Flags) {
+fn demote(flags: &mut SlotFlags) {
     flags.priority = flags.priority.min(1);
 }
 
 #[cfg(test)]
 mod tests {
+    use formats::boot_record::PerSlot;
+
     use super::*;
 
-    fn flags(priority: u8, tries: u8, successful: bool) -> Flags {
-        Flags { priority, tries, successful }
+    fn flags(priority: u8, tries: u8, successful: bool) -> SlotFlags {
+        SlotFlags { priority, tries, successful }
     }
 
     #[test]
@@ -145,9 +112,9 @@ mod tests {
             ("B on trial", confirmed(1), flags(2, 3, false), Some((Slot::B, 2))),
             ("B's last try", confirmed(1), flags(2, 1, false), Some((Slot::B, 0))),
             ("B used up", confirmed(1), flags(2, 0, false), Some((Slot::A, 0))),
-            ("B cleared", confirmed(1), Flags::CLEARED, Some((Slot::A, 0))),
+            ("B cleared", confirmed(1), SlotFlags::CLEARED, Some((Slot::A, 0))),
             ("tries without priority", confirmed(1), flags(0, 3, false), Some((Slot::A, 0))),
-            ("neither", Flags::CLEARED, flags(2, 0, false), None),
+            ("neither", SlotFlags::CLEARED, flags(2, 0, false), None),
         ];
         for (name, a, b, expected) in rows {
             let found = select(PerSlot { a, b });
@@ -160,7 +127,7 @@ mod tests {
     fn a_confirmed_slot_never_spends_tries() {
         for priority in 1..=15 {
             for tries in 0..=15 {
-                let before = PerSlot { a: flags(priority, tries, true), b: Flags::CLEARED };
+                let before = PerSlot { a: flags(priority, tries, true), b: SlotFlags::CLEARED };
                 assert_eq!(select(before).map(|s| s.flags), Some(before));
             }
         }
@@ -170,7 +137,7 @@ mod tests {
     fn tries_run_out_after_exactly_that_many_boots() {
         let old = flags(2, 0, true);
         for tries in 1..=15 {
-            let start = PerSlot { a: old, b: Flags::CLEARED };
+            let start = PerSlot { a: old, b: SlotFlags::CLEARED };
             let mut now = FlagEdit::Activate { slot: Slot::B, tries }.apply(start);
             for _ in 0..tries {
                 let choice = select(now).unwrap();
@@ -185,7 +152,7 @@ mod tests {
     fn edits_leave_the_other_slot_bootable() {
         for other in [flags(1, 0, true), flags(15, 0, true), flags(2, 1, false)] {
             for slot in Slot::BOTH {
-                let mut before = PerSlot { a: Flags::CLEARED, b: Flags::CLEARED };
+                let mut before = PerSlot { a: SlotFlags::CLEARED, b: SlotFlags::CLEARED };
                 *before.of_mut(slot.other()) = other;
                 for edit in [
                     FlagEdit::Clear(slot),

@@ -228,12 +228,12 @@ pub fn rescue(round: u32, rounds: u32) -> Rescue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::Flags;
+    use crate::boot::SlotFlags;
 
     const NEITHER: PerSlot<bool> = PerSlot { a: false, b: false };
 
-    fn flags(priority: u8, tries: u8, successful: bool) -> Flags {
-        Flags { priority, tries, successful }
+    fn flags(priority: u8, tries: u8, successful: bool) -> SlotFlags {
+        SlotFlags { priority, tries, successful }
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
         let a = PerSlot { a: true, b: false };
         let b = PerSlot { a: false, b: true };
         // name, A, B, refused, (slot, tries left, whole)
-        type Row = (&'static str, Flags, Flags, PerSlot<bool>, Option<(Slot, u8, bool)>);
+        type Row = (&'static str, SlotFlags, SlotFlags, PerSlot<bool>, Option<(Slot, u8, bool)>);
         let rows: [Row; 8] = [
             ("confirmed", good(2), good(1), NEITHER, Some((Slot::A, 0, false))),
             ("trial", good(1), trial(3), NEITHER, Some((Slot::B, 2, true))),
@@ -252,7 +252,7 @@ mod tests {
             ("used up", good(1), trial(0), NEITHER, Some((Slot::A, 0, false))),
             ("used up, the other refused", good(1), trial(0), a, None),
             ("both refused", good(2), good(1), PerSlot { a: true, b: true }, None),
-            ("nothing", Flags::CLEARED, Flags::CLEARED, NEITHER, None),
+            ("nothing", SlotFlags::CLEARED, SlotFlags::CLEARED, NEITHER, None),
         ];
         for (name, a, b, refused, expected) in rows {
             let found = next(PerSlot { a, b }, refused);
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn every_boot_ends_after_two_attempts() {
-        let some = [Flags::CLEARED, flags(1, 0, true), flags(2, 3, false), flags(2, 0, false)];
+        let some = [SlotFlags::CLEARED, flags(1, 0, true), flags(2, 3, false), flags(2, 0, false)];
         for a in some {
             for b in some {
                 let mut flags = PerSlot { a, b };
@@ -295,7 +295,7 @@ mod tests {
         let both = PerSlot { a: flags(1, 0, true), b: flags(2, 3, false) };
         assert!(is_given_up(both, NEITHER, Slot::B, Reason::HashMismatch));
         assert!(!is_given_up(both, NEITHER, Slot::B, Reason::SlotIo));
-        let only = PerSlot { a: flags(1, 0, true), b: Flags::CLEARED };
+        let only = PerSlot { a: flags(1, 0, true), b: SlotFlags::CLEARED };
         assert!(!is_given_up(only, NEITHER, Slot::A, Reason::HashMismatch));
     }
 

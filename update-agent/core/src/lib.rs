@@ -11,9 +11,9 @@
 //!
 //! ```
 //! use formats::boot_record::{PerSlot, Slot};
-//! use update_core::boot::{Flags, FlagEdit, select};
+//! use update_core::boot::{SlotFlags, FlagEdit, select};
 //!
-//! let flags = PerSlot { a: Flags { priority: 1, tries: 0, successful: true }, b: Flags::CLEARED };
+//! let flags = PerSlot { a: SlotFlags { priority: 1, tries: 0, successful: true }, b: SlotFlags::CLEARED };
 //! let next = FlagEdit::Activate { slot: Slot::B, tries: 3 }.apply(flags);
 //! let choice = select(next).expect("slot A is still bootable");
 //! assert_eq!((choice.slot, choice.flags.b.tries), (Slot::B, 2));

@@ -1,15 +1,15 @@
 //! `gpt-attributes`: bits 48 to 56 of the boot component's partitions (`formats::gpt_attrs`), read by
 //! `boot-select` and by the boot loaders of ChromeOS and Bottlerocket.
 
+use formats::boot_flags::SlotFlags;
 use formats::boot_record::{PerSlot, Slot};
 use formats::gpt::{Choice, Table, TableCopy};
-use formats::gpt_attrs::SlotAttrs;
 use formats::reason::Reason;
 use storage::block::Access;
 use storage::partition_table;
-use update_core::boot::{BootFlags, FlagEdit, Selection, select};
+use update_core::boot::{BootFlags, FlagEdit, select};
 
-use super::{BootControl, of_attrs, selection, to_attrs};
+use super::BootControl;
 use crate::config::Backend;
 use crate::disk::Disk;
 use crate::error::{AgentError, Because as _};
@@ -28,36 +28,14 @@ impl<'a> GptAttributes<'a> {
     fn flags_of(&self, table: &Table) -> Result<BootFlags, AgentError> {
         let of = |slot| {
             let partition = self.disk.partition(table, slot, &self.disk.boot().component)?;
-            Ok::<SlotAttrs, AgentError>(SlotAttrs::of(partition.attributes))
+            Ok::<SlotFlags, AgentError>(SlotFlags::of_attributes(partition.attributes))
         };
-        Ok(of_attrs(PerSlot { a: of(Slot::A)?, b: of(Slot::B)? }))
+        Ok(PerSlot { a: of(Slot::A)?, b: of(Slot::B)? })
     }
 
     /// Whether a boot would find something in a table.
     fn says(&self) -> impl Fn(&Table) -> bool {
         |table| self.flags_of(table).is_ok_and(|flags| select(flags).is_some())
-    }
-
-    /// Both tables are written even when only one was damaged: one order of writes for all.
-    fn write_flags(&self, table: &Table, flags: BootFlags) -> Result<BootFlags, AgentError> {
-        let mut changes = Vec::new();
-        let attrs = to_attrs(flags);
-        for slot in Slot::BOTH {
-            let partition = self.disk.partition(table, slot, &self.disk.boot().component)?;
-            changes.push((partition.number, attrs.of(slot).put_into(partition.attributes)));
-        }
-        let path = self.disk.path().display();
-        let device = self.disk.open(Access::Write)?;
-        let changed = table
-            .with_attributes(&changes)
-            .because(Reason::GptInvalid, format!("change {path}"))?;
-        partition_table::write_by(&device, &changed, &self.says())?;
-        let found = self.flags_of(&partition_table::load_by(&device, &self.says())?.table)?;
-        if found != flags {
-            let text = format!("the boot flags on {path} are not what was written");
-            return Err(AgentError::new(Reason::Readback, text).hint("check the disk's health"));
-        }
-        Ok(found)
     }
 }
 
@@ -87,26 +65,37 @@ impl BootControl for GptAttributes<'_> {
         self.flags_of(&self.disk.table()?)
     }
 
-    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError> {
+    /// Both tables are written even when only one was damaged: one order of writes for all.
+    fn write(&self, _: FlagEdit, wanted: BootFlags) -> Result<BootFlags, AgentError> {
         let table = self.disk.table()?;
-        let flags = edit.apply(self.flags_of(&table)?);
-        self.write_flags(&table, flags)
-    }
-
-    fn choose(&self) -> Result<Selection, AgentError> {
-        let device = self.disk.open(Access::Write)?;
-        let table = partition_table::load_by(&device, &self.says())?.table;
-        let flags = self.flags_of(&table)?;
-        // Nothing is written before something is chosen.
-        let selection = selection(flags)?;
-        partition_table::repair_by(&device, &self.says())?;
-        if selection.flags != flags {
-            self.write_flags(&table, selection.flags)?;
+        let mut changes = Vec::new();
+        for slot in Slot::BOTH {
+            let partition = self.disk.partition(&table, slot, &self.disk.boot().component)?;
+            changes.push((partition.number, wanted.of(slot).put_into(partition.attributes)));
         }
-        Ok(selection)
+        let path = self.disk.path().display();
+        let device = self.disk.open(Access::Write)?;
+        let changed = table
+            .with_attributes(&changes)
+            .because(Reason::GptInvalid, format!("change {path}"))?;
+        partition_table::write_by(&device, &changed, &self.says())?;
+        let found = self.flags_of(&partition_table::load_by(&device, &self.says())?.table)?;
+        if found != wanted {
+            let text = format!("the boot flags on {path} are not what was written");
+            return Err(AgentError::new(Reason::Readback, text).hint("check the disk's health"));
+        }
+        Ok(found)
     }
 
     fn can_write(&self) -> Result<(), AgentError> {
         self.disk.open(Access::Write).map(drop)
+    }
+
+    fn weakness(&self) -> Result<Option<String>, AgentError> {
+        Ok(None)
+    }
+
+    fn repair(&self) -> Result<(), AgentError> {
+        self.disk.repair_table().map(drop)
     }
 }

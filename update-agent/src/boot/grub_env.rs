@@ -6,9 +6,9 @@ use formats::grub_env::{GrubEnv, GrubEnvError};
 use storage::block::{Access, BlockDevice};
 use storage::grub_env::{edit, load};
 use storage::host::Host;
-use update_core::boot::{BootFlags, FlagEdit, Selection};
+use update_core::boot::{BootFlags, FlagEdit};
 
-use super::{BootControl, of_attrs, same, selection, to_attrs};
+use super::{BootControl, same};
 use crate::config::BootConfig;
 use crate::error::AgentError;
 
@@ -31,21 +31,10 @@ impl<'a> GrubBlock<'a> {
                 .or_hint("make it with `grub-editenv FILE create`, on a file system GRUB can write")
         })
     }
-
-    fn write(&self, wanted: BootFlags) -> Result<BootFlags, AgentError> {
-        let change = |env: &mut GrubEnv| -> Result<(), GrubEnvError> {
-            for (name, value) in boot_vars::variables(env.get(boot_vars::ORDER), to_attrs(wanted)) {
-                env.set(name, &value)?;
-            }
-            Ok(())
-        };
-        let after = edit(&self.open(Access::Write)?, change)?;
-        same(wanted, flags_of(&after), "GRUB's environment block")
-    }
 }
 
 fn flags_of(env: &GrubEnv) -> BootFlags {
-    of_attrs(boot_vars::slots(|name| env.get(name)))
+    boot_vars::slots(|name| env.get(name))
 }
 
 impl BootControl for GrubBlock<'_> {
@@ -53,17 +42,15 @@ impl BootControl for GrubBlock<'_> {
         Ok(flags_of(&load(&self.open(Access::Read)?)?))
     }
 
-    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError> {
-        self.write(edit.apply(self.flags()?))
-    }
-
-    fn choose(&self) -> Result<Selection, AgentError> {
-        let flags = self.flags()?;
-        let selection = selection(flags)?;
-        if selection.flags != flags {
-            self.write(selection.flags)?;
-        }
-        Ok(selection)
+    fn write(&self, _: FlagEdit, wanted: BootFlags) -> Result<BootFlags, AgentError> {
+        let change = |env: &mut GrubEnv| -> Result<(), GrubEnvError> {
+            for (name, value) in boot_vars::variables(env.get(boot_vars::ORDER), wanted) {
+                env.set(name, &value)?;
+            }
+            Ok(())
+        };
+        let after = edit(&self.open(Access::Write)?, change)?;
+        same(wanted, flags_of(&after), "GRUB's environment block")
     }
 
     fn can_write(&self) -> Result<(), AgentError> {

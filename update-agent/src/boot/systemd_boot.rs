@@ -11,11 +11,11 @@ use formats::bls::{self, EntryFields, SlotEntry, entry_of, menu_order};
 use formats::boot_record::Slot;
 use formats::reason::Reason;
 use storage::esp::{ENTRY_LIMIT, Entries};
-use storage::files::{Files as _, FsDir};
+use storage::files::{Files as _, PrivateDir};
 use storage::host::Host;
-use update_core::boot::{BootFlags, FlagEdit, Selection};
+use update_core::boot::{BootFlags, FlagEdit};
 
-use super::{BootControl, of_attrs, same, selection};
+use super::{BootControl, same};
 use crate::config::BootConfig;
 use crate::error::AgentError;
 
@@ -32,20 +32,16 @@ impl<'a> SystemdBoot<'a> {
     }
 
     /// The folder must be there: making it would hide that the ESP is not mounted.
-    fn folder(&self) -> Result<FsDir, AgentError> {
-        self.host.open_folder(&self.boot.esp.join("loader/entries")).map_err(|error| {
+    fn folder(&self) -> Result<PrivateDir, AgentError> {
+        PrivateDir::open_on(self.host, &self.boot.esp.join("loader/entries")).map_err(|error| {
             AgentError::from(error)
                 .context("boot.esp")
                 .or_hint("mount the EFI system partition there, writable by root alone")
         })
     }
 
-    fn entries(&self) -> Result<Entries<FsDir>, AgentError> {
+    fn entries(&self) -> Result<Entries<PrivateDir>, AgentError> {
         Ok(Entries::new(self.folder()?))
-    }
-
-    fn flags_of(entries: &[SlotEntry]) -> BootFlags {
-        of_attrs(bls::slots(entries))
     }
 
     /// What a slot's entry says, checked against the other slot's.
@@ -112,11 +108,10 @@ impl<'a> SystemdBoot<'a> {
 
 impl BootControl for SystemdBoot<'_> {
     fn flags(&self) -> Result<BootFlags, AgentError> {
-        Ok(Self::flags_of(&self.entries()?.load()?))
+        Ok(bls::slots(&self.entries()?.load()?))
     }
 
-    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError> {
-        let wanted = edit.apply(self.flags()?);
+    fn write(&self, edit: FlagEdit, wanted: BootFlags) -> Result<BootFlags, AgentError> {
         let entries = self.entries()?;
         match edit {
             // An entry has no name that says "refused"; only the chooser asks for it.
@@ -129,16 +124,6 @@ impl BootControl for SystemdBoot<'_> {
             FlagEdit::Prefer(slot) => entries.prefer(slot, &self.present(slot)?)?,
         }
         same(wanted, self.flags()?, &self.boot.esp.display().to_string())
-    }
-
-    fn choose(&self) -> Result<Selection, AgentError> {
-        let flags = self.flags()?;
-        let selection = selection(flags)?;
-        if selection.flags != flags {
-            self.entries()?.spend(selection.slot)?;
-            same(selection.flags, self.flags()?, &self.boot.esp.display().to_string())?;
-        }
-        Ok(selection)
     }
 
     fn can_write(&self) -> Result<(), AgentError> {

@@ -10,9 +10,9 @@ use storage::block::extent::Extent;
 use storage::block::{Access, BlockDevice};
 use storage::host::Host;
 use storage::uboot_env::{Place, Places, UbootEnv};
-use update_core::boot::{BootFlags, FlagEdit, Selection};
+use update_core::boot::{BootFlags, FlagEdit};
 
-use super::{BootControl, of_attrs, same, selection, to_attrs};
+use super::{BootControl, same};
 use crate::config::BootConfig;
 use crate::error::{AgentError, Because as _};
 
@@ -97,23 +97,10 @@ impl<'a> UbootEnvironment<'a> {
         };
         Ok(Place { device, offset })
     }
-
-    fn write(&self, wanted: BootFlags) -> Result<BootFlags, AgentError> {
-        let env = self.open(Access::Write)?;
-        let change = |env: &mut Env| -> Result<(), UbootEnvError> {
-            for (name, value) in boot_vars::variables(env.get(boot_vars::ORDER), to_attrs(wanted)) {
-                env.set(name, &value)?;
-            }
-            Ok(())
-        };
-        let after =
-            if self.boot.accept_single_env { env.edit_single(change)? } else { env.edit(change)? };
-        same(wanted, flags_of(&after), "U-Boot's environment")
-    }
 }
 
 fn flags_of(env: &Env) -> BootFlags {
-    of_attrs(boot_vars::slots(|name| env.get(name)))
+    boot_vars::slots(|name| env.get(name))
 }
 
 impl BootControl for UbootEnvironment<'_> {
@@ -121,17 +108,17 @@ impl BootControl for UbootEnvironment<'_> {
         Ok(flags_of(&self.open(Access::Read)?.load()?.env))
     }
 
-    fn edit(&self, edit: FlagEdit) -> Result<BootFlags, AgentError> {
-        self.write(edit.apply(self.flags()?))
-    }
-
-    fn choose(&self) -> Result<Selection, AgentError> {
-        let flags = self.flags()?;
-        let selection = selection(flags)?;
-        if selection.flags != flags {
-            self.write(selection.flags)?;
-        }
-        Ok(selection)
+    fn write(&self, _: FlagEdit, wanted: BootFlags) -> Result<BootFlags, AgentError> {
+        let env = self.open(Access::Write)?;
+        let change = |env: &mut Env| -> Result<(), UbootEnvError> {
+            for (name, value) in boot_vars::variables(env.get(boot_vars::ORDER), wanted) {
+                env.set(name, &value)?;
+            }
+            Ok(())
+        };
+        let after =
+            if self.boot.accept_single_env { env.edit_single(change)? } else { env.edit(change)? };
+        same(wanted, flags_of(&after), "U-Boot's environment")
     }
 
     fn can_write(&self) -> Result<(), AgentError> {

@@ -8,7 +8,7 @@ use http::StatusCode;
 use registry_auth::realm::RealmError;
 use registry_auth::{ProxyError, UrlError};
 use storage::FileError;
-use storage::files::StoreError;
+use storage::StoreError;
 
 /// Why an exchange failed. Texts name the origin, never a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

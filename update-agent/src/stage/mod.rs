@@ -126,18 +126,6 @@ impl Default for Pace {
     }
 }
 
-/// Writes an image to a slot and flushes it: [`write_image_at`] at the default pace.
-pub fn write_image(
-    image: &Image<'_>,
-    sources: &[&dyn Source],
-    seeds: &[Seed<'_>],
-    resume: Resume,
-    progress: &dyn Progress,
-    journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
-) -> Result<Written, StageError> {
-    write_image_at(&Pace::default(), image, sources, seeds, resume, progress, journal)
-}
-
 /// Writes an image to a slot and flushes it.
 ///
 /// A chunk is taken from the slot itself where `resume` lets it look, else from a seed, else from

@@ -8,7 +8,7 @@ use formats::error_chain;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as ConfigKey};
 use object_store::path::Path as Key;
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
-use storage::files::StoreError as FilesError;
+use storage::StoreError as FilesError;
 use storage::secret::{self, Readers, Rule};
 use url::{Host, Url};
 

@@ -8,7 +8,7 @@ use registry_auth::certs_d;
 use registry_auth::tls::{self, Identity, IdentityError, PEM_LIMIT};
 use registry_auth::{Credential, Secret};
 use storage::FileError;
-use storage::files::StoreError;
+use storage::StoreError;
 use storage::secret::{self, Readers, Rule};
 use zeroize::Zeroizing;
 

@@ -8,7 +8,7 @@ use formats::reason::Reason;
 use registry_auth::auths::{self, AuthFile, FILE_LIMIT, Paths, Place};
 use registry_auth::helper;
 use storage::FileError;
-use storage::files::StoreError;
+use storage::StoreError;
 use storage::secret::{self, Readers, Rule};
 
 use super::super::RegistryError;

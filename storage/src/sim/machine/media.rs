@@ -278,7 +278,7 @@ impl Media {
         }
     }
 
-    /// A file whose making was lost and that is written all the same is reached by nobody.
+    /// Writes to a file whose creation was lost have no effect: no name leads to it.
     fn make_room(&mut self, id: ObjectId) {
         while self.objects.len() <= id {
             let mut pages = Pages::default();

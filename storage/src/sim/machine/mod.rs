@@ -12,9 +12,9 @@
 //! On FAT a rename is two of them.
 
 mod crash;
+mod dir;
 mod media;
 mod pages;
-mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,12 +31,10 @@ pub use media::{Media, Operation, SECTOR};
 use self::media::ObjectId;
 use crate::block::extent::{Extent, Medium};
 use crate::block::{Access, BlockDevice, DeviceError, Window, check_range};
-use crate::directory::FileError;
-use crate::files::{FsDir, StoreError};
-use crate::folder::{Folder, Locked, NewFile, Steps};
+use crate::dir::{Dir, Policy};
+use crate::error::{FileError, StoreError};
 use crate::host::Host;
 use crate::secret::Rule;
-use crate::tree::Tree;
 
 /// One thing asked of a medium, as a [`Script`] sees it before it happens.
 #[derive(Debug)]
@@ -186,7 +184,7 @@ impl Machine {
         self.running().flushes_of(path)
     }
 
-    /// Waits until a device or folder was flushed so often, but not for ever.
+    /// Waits until a device or folder was flushed that often, at most for `patience`.
     pub fn wait_for_flushes(&self, path: &str, count: usize, patience: Duration) {
         let running = self.running();
         let waited = self
@@ -389,36 +387,12 @@ impl Host for Machine {
         Ok(Box::new(Window::new(whole, start, len, &format!("partition {number}"))?))
     }
 
-    fn open_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
-        let found = {
-            let running = self.running();
-            running.seen.find(path).filter(|id| running.seen.entries(*id).is_some())
-        };
-        let missing = || StoreError::Read(FileError::io("open", path, io::ErrorKind::NotFound));
-        let object = found.ok_or_else(missing)?;
-        Ok(FsDir::over(Box::new(SimFolder {
-            machine: self.clone(),
-            object,
-            path: path.to_owned(),
-        })))
+    fn open_dir(&self, path: &Path, _: Policy) -> Result<Box<dyn Dir>, FileError> {
+        self.dir(path)
     }
 
-    fn open_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
-        let running = self.running();
-        let found = running.seen.find(path).filter(|id| running.seen.entries(*id).is_some());
-        let missing = || FileError::io("open", path, io::ErrorKind::NotFound);
-        let object = found.ok_or_else(missing)?;
-        Ok(Box::new(SimFolder { machine: self.clone(), object, path: path.to_owned() }))
-    }
-
-    fn create_tree(&self, path: &Path) -> Result<Box<dyn Tree>, FileError> {
-        self.open_tree(path)
-    }
-
-    fn create_folder(&self, path: &Path) -> Result<FsDir, StoreError> {
-        let folder = self.open_folder(path)?;
-        folder.remove_stale();
-        Ok(folder)
+    fn create_dir(&self, path: &Path, _: Policy) -> Result<Box<dyn Dir>, FileError> {
+        self.dir(path)
     }
 
     fn read_trusted(&self, path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
@@ -524,180 +498,6 @@ impl BlockDevice for Device {
 
     fn describe(&self) -> String {
         self.path.display().to_string()
-    }
-}
-
-#[derive(Debug)]
-struct SimFolder {
-    machine: Machine,
-    object: ObjectId,
-    path: PathBuf,
-}
-
-#[derive(Debug)]
-struct SimFile {
-    machine: Machine,
-    object: ObjectId,
-    at: u64,
-}
-
-#[derive(Debug)]
-struct SimLock {
-    machine: Machine,
-    object: ObjectId,
-}
-
-impl NewFile for SimFile {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.machine.running().write(self.object, self.at, bytes)?;
-        self.at += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.machine.running().sync(self.object)
-    }
-}
-
-impl Locked for SimLock {}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        self.machine.running().locked.remove(&self.object);
-    }
-}
-
-impl SimFolder {
-    fn failed(&self, action: &'static str, name: &str, error: io::Error) -> FileError {
-        FileError::io(action, &self.shown(name), error)
-    }
-
-    fn lookup(&self, name: &str) -> Option<ObjectId> {
-        let running = self.machine.running();
-        running.seen.entries(self.object)?.0.get(name).copied()
-    }
-
-    /// A new file or folder under that name, not yet durable.
-    fn enter(&self, name: &str, is_folder: bool) -> io::Result<ObjectId> {
-        let mut running = self.machine.running();
-        let object = running.seen.objects.len();
-        let folder = self.object;
-        let enter = Operation::Enter { folder, name: name.to_owned(), object, is_folder };
-        running.change(CallKind::Enter, vec![enter])?;
-        Ok(object)
-    }
-
-    fn enter_temporary(&self) -> Result<(String, ObjectId), FileError> {
-        let name = loop {
-            let name = {
-                let mut running = self.machine.running();
-                running.temporaries += 1;
-                format!(".tmp-{}", running.temporaries - 1)
-            };
-            if self.lookup(&name).is_none() {
-                break name;
-            }
-        };
-        let object = self.enter(&name, false);
-        let object = object.map_err(|error| self.failed("create", &name, error))?;
-        Ok((name, object))
-    }
-
-    fn move_into(&self, from: &str, into: &SimFolder, to: &str) -> Result<(), FileError> {
-        let object = self.lookup(from);
-        let missing = || into.failed("rename to", to, io::ErrorKind::NotFound.into());
-        let object = object.ok_or_else(missing)?;
-        let mut running = self.machine.running();
-        let (folder, into_id) = (self.object, into.object);
-        let fat = running.seen.entries(into_id).is_some_and(|(_, fat)| fat);
-        let (from, to_name) = (from.to_owned(), to.to_owned());
-        let steps = if fat {
-            vec![
-                Operation::Enter { folder: into_id, name: to_name, object, is_folder: false },
-                Operation::Unlink { folder, name: from },
-            ]
-        } else {
-            vec![Operation::Rename { folder, from, into: into_id, to: to_name, object }]
-        };
-        let done = running.change(CallKind::Rename, steps);
-        done.map_err(|error| into.failed("rename to", to, error))
-    }
-}
-
-impl Steps for SimFolder {
-    fn shown(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-
-    fn create_temporary(&self) -> Result<(String, Box<dyn NewFile>), FileError> {
-        let (name, object) = self.enter_temporary()?;
-        Ok((name, Box::new(SimFile { machine: self.machine.clone(), object, at: 0 })))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
-        self.move_into(from, self, to)
-    }
-
-    fn unlink(&self, name: &str) -> Result<bool, FileError> {
-        if self.lookup(name).is_none() {
-            return Ok(false);
-        }
-        let unlink = Operation::Unlink { folder: self.object, name: name.to_owned() };
-        let done = self.machine.running().change(CallKind::Unlink, vec![unlink]);
-        done.map(|()| true).map_err(|error| self.failed("remove", name, error))
-    }
-
-    fn sync(&self) -> Result<(), FileError> {
-        let done = self.machine.running().sync(self.object);
-        self.machine.0.flushed.notify_all();
-        done.map_err(|error| FileError::io("sync", &self.path, error))
-    }
-}
-
-impl Folder for SimFolder {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(object) = self.lookup(name) else { return Ok(None) };
-        let mut running = self.machine.running();
-        let failed = |error| StoreError::Read(self.failed("read", name, error));
-        running.read(object).map_err(failed)?;
-        let pages = running.seen.pages(object);
-        let pages = pages.ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
-        if pages.len() > max {
-            return Err(StoreError::TooLarge { name: self.shown(name).display().to_string(), max });
-        }
-        Ok(Some(pages.to_vec()))
-    }
-
-    fn names(&self) -> Result<Vec<String>, FileError> {
-        let mut running = self.machine.running();
-        running.read(self.object).map_err(|error| FileError::io("list", &self.path, error))?;
-        let entries = running.seen.entries(self.object);
-        Ok(entries.map(|(entries, _)| entries.keys().cloned().collect()).unwrap_or_default())
-    }
-
-    fn subfolder(&self, name: &str) -> Result<Box<dyn Folder>, StoreError> {
-        let failed = |error| StoreError::Write(self.failed("create directory", name, error));
-        let object = match self.lookup(name) {
-            Some(object) => object,
-            None => {
-                let object = self.enter(name, true).map_err(failed)?;
-                self.machine.running().sync(self.object).map_err(failed)?;
-                object
-            }
-        };
-        let machine = self.machine.clone();
-        Ok(Box::new(SimFolder { machine, object, path: self.shown(name) }))
-    }
-
-    fn lock(&self) -> Result<Box<dyn Locked>, StoreError> {
-        if !self.machine.running().locked.insert(self.object) {
-            return Err(StoreError::Busy { path: self.shown("lock"), holder: None });
-        }
-        Ok(Box::new(SimLock { machine: self.machine.clone(), object: self.object }))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::files::Files as _;
+use crate::files::{Files as _, PrivateDir};
 use crate::record;
 
 const STATE: &str = "/state";
@@ -25,15 +25,16 @@ fn crashes(machine: &Machine) -> Vec<(Crash, Media)> {
 #[test]
 fn a_file_is_old_or_new_after_every_crash() {
     let machine = machine();
-    let state = machine.create_folder(Path::new(STATE)).unwrap();
+    let state = PrivateDir::create_on(&machine, Path::new(STATE)).unwrap();
     state.write_atomic("file", &[1; 2000]).unwrap();
     let machine = Machine::on(&machine.durable(), 0);
-    let state = machine.create_folder(Path::new(STATE)).unwrap();
+    let state = PrivateDir::create_on(&machine, Path::new(STATE)).unwrap();
     state.write_atomic("file", &[2; 3000]).unwrap();
     let mut seen = BTreeSet::new();
     for (crash, media) in crashes(&machine) {
         let after = Machine::on(&media, 0);
-        let found = after.create_folder(Path::new(STATE)).unwrap().read("file", 9999).unwrap();
+        let found =
+            PrivateDir::create_on(&after, Path::new(STATE)).unwrap().read("file", 9999).unwrap();
         let found = found.unwrap_or_else(|| panic!("{crash:?}: no file"));
         assert!(found == [1; 2000] || found == [2; 3000], "{crash:?}");
         seen.insert(found.len());
@@ -49,11 +50,11 @@ fn a_file_that_is_not_flushed_before_its_name_is_caught() {
         CallKind::Sync if call.place.contains(".tmp") => Verdict::Skip,
         _ => Verdict::Do,
     });
-    let state = machine.create_folder(Path::new(STATE)).unwrap();
+    let state = PrivateDir::create_on(&machine, Path::new(STATE)).unwrap();
     state.write_atomic("file", &[2; 3000]).unwrap();
     let torn = crashes(&machine).into_iter().any(|(_, media)| {
         let after = Machine::on(&media, 0);
-        let state = after.create_folder(Path::new(STATE)).unwrap();
+        let state = PrivateDir::create_on(&after, Path::new(STATE)).unwrap();
         state.read("file", 9999).unwrap().is_some_and(|found| found != [2; 3000])
     });
     assert!(torn);
@@ -122,7 +123,7 @@ fn faults_do_what_they_are_called() {
     assert_eq!(failing.durable().bytes("/disk").unwrap()[0], 1);
 
     let full = verdicts(CallKind::Write, Verdict::Short(io::ErrorKind::StorageFull));
-    let state = full.create_folder(Path::new(STATE)).unwrap();
+    let state = PrivateDir::create_on(&full, Path::new(STATE)).unwrap();
     state.write_atomic("file", b"long").unwrap_err();
     assert_eq!(state.list().unwrap(), [""; 0]);
     assert_eq!(record::read(&state, "file").unwrap(), None);
@@ -131,7 +132,7 @@ fn faults_do_what_they_are_called() {
 #[test]
 fn a_dump_restores() {
     let machine = machine();
-    let state = machine.create_folder(Path::new(STATE)).unwrap();
+    let state = PrivateDir::create_on(&machine, Path::new(STATE)).unwrap();
     state.write_atomic("file", b"content").unwrap();
     state.subdirectory("inside").unwrap().write_atomic("deep", b"down").unwrap();
     let media = machine.durable();
@@ -142,9 +143,9 @@ fn a_dump_restores() {
 #[test]
 fn one_at_a_time() {
     let machine = machine();
-    let state = machine.create_folder(Path::new(STATE)).unwrap();
+    let state = PrivateDir::create_on(&machine, Path::new(STATE)).unwrap();
     let held = state.lock().unwrap();
-    assert!(machine.create_folder(Path::new(STATE)).unwrap().lock().is_err());
+    assert!(PrivateDir::create_on(&machine, Path::new(STATE)).unwrap().lock().is_err());
     drop(held);
     assert!(state.lock().is_ok());
 }
@@ -154,12 +155,13 @@ fn one_at_a_time() {
 #[test]
 fn a_move_is_durable_with_the_folder_it_goes_to() {
     let machine = Machine::on(&Media::new().with_folder("/store"), 7);
-    let root = machine.open_tree(Path::new("/store")).unwrap();
-    let (from, to) = (root.inside_or_made("in").unwrap(), root.inside_or_made("out").unwrap());
+    let root = machine.open_dir(Path::new("/store"), Policy::Public).unwrap();
+    let (from, to) =
+        (root.subdirectory_or_create("in").unwrap(), root.subdirectory_or_create("out").unwrap());
     let file = from.create_file("upload").unwrap();
     file.write_all_at(b"a blob", 0).unwrap();
     file.sync().unwrap();
-    from.move_to("upload", to.as_ref(), "blob").unwrap();
+    from.rename("upload", to.as_ref(), "blob").unwrap();
     let moved = machine.recording().operations().len();
     to.sync().unwrap();
     let recording = machine.recording();
@@ -167,9 +169,9 @@ fn a_move_is_durable_with_the_folder_it_goes_to() {
     let mut seen = BTreeSet::new();
     recording.crashes(moved - 1..end + 1, 8, 1, &mut |crash, media| {
         let machine = Machine::on(&media, 8);
-        let root = machine.open_tree(Path::new("/store")).unwrap();
+        let root = machine.open_dir(Path::new("/store"), Policy::Public).unwrap();
         let read = |folder: &str, name: &str| {
-            let file = root.inside(folder).unwrap().unwrap().open_file(name).unwrap()?;
+            let file = root.subdirectory(folder).unwrap().unwrap().open_file(name).unwrap()?;
             let mut bytes = [0; 6];
             file.read_exact_at(&mut bytes, 0).unwrap();
             assert_eq!((&bytes, file.stamp().unwrap().modified.0), (b"a blob", 7));

@@ -15,17 +15,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
+use formats::boot_flags::{BootFlags, SlotFlags};
 use formats::boot_record::{PerSlot, Slot};
 use formats::boot_vars;
 use formats::error_chain;
-use formats::gpt_attrs::SlotAttrs;
 use formats::uboot_env::FlagRule;
 use formats::verity::{BLOCK, Builder};
 use racklet_tools::cmd::Cmd;
 use storage::block::{Access, BlockDevice, DeviceError, FileDevice};
 use storage::partition_table;
 use storage::uboot_env::{Place, Places, UbootEnv};
-use update_core::boot::{BootFlags, Flags, select};
+use update_core::boot::select;
 use update_core::chooser::{Machine, Proof, Trailer, approve, place};
 
 use super::Keeper;
@@ -333,12 +333,7 @@ fn environment(file: &Path) -> Result<Variables, String> {
     let places = Places::Redundant([place(0)?, place(ENV_OTHER)?]);
     let env = UbootEnv::new(places, ENV_SIZE, FlagRule::Incrementing);
     let env = env.load().map_err(|error| error_chain(&error))?.env;
-    let slots = boot_vars::slots(|name| env.get(name));
-    let flags = |slot| {
-        let SlotAttrs { priority, tries, successful } = *slots.of(slot);
-        Flags { priority, tries, successful }
-    };
-    let flags = PerSlot { a: flags(Slot::A), b: flags(Slot::B) };
+    let flags = boot_vars::slots(|name| env.get(name));
     let names = ["BOOT_ORDER", "BOOT_A_LEFT", "BOOT_B_LEFT"];
     let read = |name| (name, env.get(name).unwrap_or_default().to_owned());
     Ok((names.map(read).into_iter().collect(), flags))
@@ -408,10 +403,9 @@ impl Tables {
         if after.repair.is_some() {
             return Err("the chooser did not mend the tables".to_owned());
         }
-        let of = |label: &str| -> Result<Flags, String> {
+        let of = |label: &str| -> Result<SlotFlags, String> {
             let partition = choice.table.find(label).map_err(|error| error_chain(&error))?;
-            let SlotAttrs { priority, tries, successful } = SlotAttrs::of(partition.attributes);
-            Ok(Flags { priority, tries, successful })
+            Ok(SlotFlags::of_attributes(partition.attributes))
         };
         let flags = PerSlot { a: of("root-a")?, b: of("root-b")? };
         Ok(Seen { flags, repaired: choice.repair.map(|copy| format!("{copy:?}").to_lowercase()) })

@@ -97,7 +97,7 @@ impl Round {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::Flags;
+    use crate::boot::SlotFlags;
 
     /// What lies in a slot.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +108,8 @@ mod tests {
     }
     use Content::{Altered, Good, Unreadable};
 
-    fn flags(priority: u8, tries: u8, successful: bool) -> Flags {
-        Flags { priority, tries, successful }
+    fn flags(priority: u8, tries: u8, successful: bool) -> SlotFlags {
+        SlotFlags { priority, tries, successful }
     }
 
     /// What starts and the floor it is told, the flags afterwards, what was refused.
@@ -152,8 +152,8 @@ mod tests {
         // name, flags and content of A, of B, what starts, whether A and B can still be booted
         type Row = (
             &'static str,
-            (Flags, Content),
-            (Flags, Content),
+            (SlotFlags, Content),
+            (SlotFlags, Content),
             Option<(Slot, ChooserFloor)>,
             [bool; 2],
         );
@@ -164,7 +164,7 @@ mod tests {
             (
                 "above the only one",
                 (confirmed, Good(3)),
-                (Flags::CLEARED, Good(9)),
+                (SlotFlags::CLEARED, Good(9)),
                 a_without,
                 [true, false],
             ),
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn no_floor_keeps_a_node_from_booting() {
         let some = [
-            Flags::CLEARED,
+            SlotFlags::CLEARED,
             flags(1, 0, true),
             flags(2, 0, true),
             flags(2, 1, false),

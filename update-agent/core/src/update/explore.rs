@@ -13,7 +13,7 @@
 use stateright::{Checker, Model, Path, Property};
 
 use super::*;
-use crate::boot::{FlagEdit, Flags, Selection};
+use crate::boot::{FlagEdit, Selection, SlotFlags};
 use crate::image::tests::staged;
 use formats::boot_record::PerSlot;
 use formats::digest::Sha256;
@@ -101,7 +101,10 @@ fn start() -> World {
         SlotContent { release: old.clone(), components: vec![], confirmed: true, order: vec![] };
     World {
         record: BootRecord { slots: PerSlot { a: Some(content), b: None }, ..Default::default() },
-        flags: PerSlot { a: Flags { priority: 1, tries: 0, successful: true }, b: Flags::CLEARED },
+        flags: PerSlot {
+            a: SlotFlags { priority: 1, tries: 0, successful: true },
+            b: SlotFlags::CLEARED,
+        },
         floor: 1,
         content: PerSlot { a: Content::Holds(old), b: Content::Torn },
         bank: Bank { next: Slot::A, runs: Slot::A },

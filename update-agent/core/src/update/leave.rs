@@ -63,12 +63,12 @@ mod tests {
     use formats::version::Version;
 
     use super::*;
-    use crate::boot::Flags;
+    use crate::boot::SlotFlags;
 
-    const GOOD: Flags = Flags { priority: 1, tries: 0, successful: true };
-    const TRIAL: Flags = Flags { priority: 2, tries: 1, successful: false };
-    const CONFIRMED: Flags = Flags { priority: 2, tries: 0, successful: true };
-    const CLEARED: Flags = Flags { priority: 0, tries: 0, successful: false };
+    const GOOD: SlotFlags = SlotFlags { priority: 1, tries: 0, successful: true };
+    const TRIAL: SlotFlags = SlotFlags { priority: 2, tries: 1, successful: false };
+    const CONFIRMED: SlotFlags = SlotFlags { priority: 2, tries: 0, successful: true };
+    const CLEARED: SlotFlags = SlotFlags { priority: 0, tries: 0, successful: false };
 
     fn record(phase: Option<Phase>) -> BootRecord {
         let version: Version = "1.1.0".parse().unwrap();

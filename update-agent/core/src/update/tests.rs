@@ -3,7 +3,7 @@
 #![cfg(test)]
 
 use super::*;
-use crate::boot::Flags;
+use crate::boot::SlotFlags;
 use formats::boot_record::PerSlot;
 use formats::digest::Sha256;
 use formats::version::Version;
@@ -16,7 +16,10 @@ fn release(version: &str) -> ReleaseId {
 fn node() -> Node {
     Node {
         record: BootRecord::default(),
-        flags: PerSlot { a: Flags { priority: 1, tries: 0, successful: true }, b: Flags::CLEARED },
+        flags: PerSlot {
+            a: SlotFlags { priority: 1, tries: 0, successful: true },
+            b: SlotFlags::CLEARED,
+        },
         booted: Slot::A,
         boot_id: "1".to_owned(),
         floor: 0,
@@ -25,7 +28,7 @@ fn node() -> Node {
 
 fn on_trial(tries_left: u8, failed: Option<&str>) -> Node {
     let mut node = node();
-    node.flags.b = Flags { priority: 2, tries: tries_left, successful: false };
+    node.flags.b = SlotFlags { priority: 2, tries: tries_left, successful: false };
     node.booted = Slot::B;
     node.boot_id = "2".to_owned();
     node.record.update = Some(Update {
@@ -53,7 +56,7 @@ fn where_a_node_stands() {
     let mut ignored = waiting.clone();
     ignored.boot_id = "2".to_owned();
     let mut never_made_next = ignored.clone();
-    never_made_next.flags.b = Flags::CLEARED;
+    never_made_next.flags.b = SlotFlags::CLEARED;
     let mut used_up = ignored.clone();
     used_up.flags.b.tries = 0;
     let mut told = used_up.clone();
@@ -100,7 +103,7 @@ fn where_a_node_stands() {
 #[test]
 fn what_is_refused_and_why() {
     let mut unconfirmed = node();
-    unconfirmed.flags.a = Flags { priority: 1, tries: 2, successful: false };
+    unconfirmed.flags.a = SlotFlags { priority: 1, tries: 2, successful: false };
     let mut not_counting = node();
     not_counting.record.counting = Some(false);
     let mut next = on_trial(3, None);

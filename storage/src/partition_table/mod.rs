@@ -142,7 +142,7 @@ pub fn write_by(device: &dyn BlockDevice, table: &Table, says: Says<'_>) -> Resu
     put(device, table, TableCopy::Primary)
 }
 
-/// Writes a table to a disk that has none, or whose table is given up, with its protective MBR.
+/// Writes a table, with its protective MBR, to a disk that has none or whose table is replaced.
 ///
 /// Not safe against power cuts: for tools that make disks.
 pub fn format(device: &dyn BlockDevice, table: &Table) -> Result<(), TableError> {

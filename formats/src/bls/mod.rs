@@ -25,8 +25,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::boot_flags::{BootFlags, SlotFlags};
 use crate::boot_record::{PerSlot, Slot};
-use crate::gpt_attrs::SlotAttrs;
 use crate::version;
 
 /// Boots that are left and done, by the name of an entry.
@@ -237,15 +237,15 @@ pub fn entry_of(entries: &[SlotEntry], slot: Slot) -> Option<SlotEntry> {
 }
 
 /// The slots by our entries.
-pub fn slots(entries: &[SlotEntry]) -> PerSlot<SlotAttrs> {
+pub fn slots(entries: &[SlotEntry]) -> BootFlags {
     let found = PerSlot { a: entry_of(entries, Slot::A), b: entry_of(entries, Slot::B) };
     let attrs = |slot: Slot| match (found.of(slot), found.of(slot.other())) {
-        (None, _) => SlotAttrs::CLEARED,
+        (None, _) => SlotFlags::CLEARED,
         (Some(own), other) => {
             // Of equal generations, which only people make, the later letter is the newer id.
             let second = other
                 .is_some_and(|other| (other.generation, other.slot) > (own.generation, own.slot));
-            SlotAttrs {
+            SlotFlags {
                 priority: if second { 1 } else { 2 },
                 tries: own.counters.map_or(0, |c| u8::try_from(c.left.min(15)).unwrap_or(15)),
                 successful: own.counters.is_none(),

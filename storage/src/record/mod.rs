@@ -14,7 +14,8 @@
 
 use formats::record::{OVERHEAD, PAYLOAD_LIMIT, Record, RecordError};
 
-use crate::files::{Files, StoreError};
+use crate::error::StoreError;
+use crate::files::Files;
 
 /// A record that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -180,7 +180,7 @@ mod tests {
     /// The page's table is what this function does.
     #[test]
     fn the_table_of_the_documentation() {
-        let page = include_str!("../../docs/versions.md");
+        let page = include_str!("../../../docs/versions.md");
         let table = page.split("<!-- order -->").nth(1).expect("the page has a table");
         // Header and ruler go first; the first cell of a row holds spellings of one version.
         let rows: Vec<Vec<Version>> = table

@@ -26,8 +26,7 @@ use rustix::fs::{FileType, OFlags, Stat, fcntl_setfl};
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use crate::directory::FileError;
-use crate::files::StoreError;
+use crate::error::{FileError, StoreError};
 
 mod groups;
 mod walk;
@@ -69,7 +68,7 @@ impl Rule {
 /// All bytes of a file of at most `max` bytes.
 ///
 /// Errors: [`StoreError::InsecurePerms`] with the command that mends it,
-/// [`StoreError::TooLarge`], and [`StoreError::Read`] for everything the system said.
+/// [`StoreError::TooLarge`], and [`StoreError::Read`] for every error of the system.
 pub fn read(path: &Path, max: u64, rule: Rule) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let found = walk::open(path, rule.pipe, &Owners::of_this_process())?;
     judge(&found, rule, path)?;
@@ -120,7 +119,7 @@ pub fn read_line(path: &Path, max: u64, rule: Rule) -> Result<Zeroizing<String>,
 fn judge(found: &Found, rule: Rule, path: &Path) -> Result<(), StoreError> {
     match FileType::from_raw_mode(found.stat.st_mode) {
         FileType::RegularFile => {}
-        // Whoever started this program gave it the pipe; nobody else can reach it.
+        // The pipe was inherited from the parent process; no other process can reach it.
         FileType::Fifo if found.inherited && rule.pipe => return Ok(()),
         _ => return Err(StoreError::Read(FileError::NotRegular(path.to_owned()))),
     }
