@@ -40,11 +40,6 @@ const MODULES: &[&str] = &[
 /// Seconds: longer than a slow start of the slot's kernel, short enough to wait for.
 const WATCHDOG: u64 = 30;
 
-/// MiB of a machine with a TPM. QEMU 7.2 puts the initramfs at the end of memory, 160 KiB below it for
-/// the firmware's tables, and with the TPM's log these are longer: one overwrites the other. Where
-/// there are more than 2 GiB the initramfs lies at the end of these, far from the tables.
-const BESIDE_TABLES: u32 = 2304;
-
 /// The chooser's initramfs: the agent as `/init`, its configuration, the trust root, modules.
 fn firmware(world: &World, root: &[u8], file: &Path, settings: &str) -> Result<()> {
     let mut tree = Tree::default();
@@ -104,7 +99,14 @@ impl<'a> Board<'a> {
 
     pub(super) fn power_on(&mut self, life: u64) -> Result<Machine> {
         self.boots += 1;
-        let kernel = self.world.tools.chooser_kernel().display().to_string();
+        // QEMU puts the initramfs of a kernel that is not compressed 160 KiB below the end of memory,
+        // where a TPM's log leaves the firmware's tables no room: it overwrites them.
+        let kernel = if self.devices.is_empty() {
+            self.world.tools.chooser_kernel()
+        } else {
+            self.world.tools.kernel(false)?
+        };
+        let kernel = kernel.display().to_string();
         let initrd = self.dir.join("chooser.cpio").display().to_string();
         let drive = format!("{DISK}{}", self.disk.path.display());
         let arguments = [
@@ -122,7 +124,7 @@ impl<'a> Board<'a> {
                 .map(str::to_owned)
                 .chain(self.devices.iter().cloned())
                 .collect(),
-            memory: if self.devices.is_empty() { 384 } else { BESIDE_TABLES },
+            memory: 384,
             life: self.world.life(life),
             log: self.dir.join(format!("serial-{}.log", self.boots)),
         }
