@@ -12,7 +12,7 @@ use super::files::{replace, write_new};
 use super::stage::{StageReport, stage_report};
 use super::{ROOT_FILE, time};
 use crate::error::SignerError;
-use crate::journal::{Event, Journal, Which};
+use crate::journal::{Event, Journal, Roles};
 use crate::key::KeyStore;
 use crate::plan::clock::{self, Evidence};
 use crate::plan::{
@@ -119,9 +119,9 @@ impl Signing {
         Ok(given.clone().within(&self.policy.expiry()?)?)
     }
 
-    fn remembers(&self, repository: &str, state: &State, which: Which) -> Result<(), SignerError> {
+    fn remembers(&self, repository: &str, state: &State, roles: Roles) -> Result<(), SignerError> {
         match &self.journal {
-            Some(journal) => Ok(journal.check_published(repository, state, which)?),
+            Some(journal) => Ok(journal.check_published(repository, state, roles)?),
             None => Ok(()),
         }
     }
@@ -138,7 +138,7 @@ impl Signing {
     /// here.
     pub fn load(&self, registry: &dyn Registry) -> Result<Published, SignerError> {
         let published = published::load(registry, Some(self.root()?))?;
-        self.remembers(&repository_name(registry), &published.state, Which::All)?;
+        self.remembers(&repository_name(registry), &published.state, Roles::All)?;
         Ok(published)
     }
 }
@@ -210,7 +210,7 @@ impl Base {
         let state =
             State::verify(&found.files, Some(signing.root()?)).map_err(PublishedError::from)?;
         refuse_older_root(registry, signing, &state)?;
-        signing.remembers(&repository_name(registry), &state, Which::Offline)?;
+        signing.remembers(&repository_name(registry), &state, Roles::Offline)?;
         signing.check_clock(Some(&state), None, now)?;
         let published = Published { manifest: found.manifest, state };
         Ok(Base { published, recovery: true })
@@ -277,7 +277,7 @@ pub(super) fn apply(
                 &signing.keys,
                 &mut staged.signatures,
             )?;
-            let events = events(&staged, Some(before), &by, "publish", now);
+            let events = events(&staged, Some(before), &by, "publish", now)?;
             let (published, found) =
                 finish_on_top(registry, signing, &staged, base, &events, &expiry, now)?;
             findings.extend(found);
@@ -456,9 +456,9 @@ pub(super) fn check_memory(
     before: Option<&State>,
 ) -> Result<(), SignerError> {
     let Some(journal) = &signing.journal else { return Ok(()) };
-    let anchor = staged.anchor(before);
+    let identity = staged.identity(before)?;
     for (role, version, digest) in payload_ids(staged)? {
-        journal.check_signing(&anchor, &role, version, &digest)?;
+        journal.check_signing(&identity, &role, version, &digest)?;
     }
     Ok(())
 }
@@ -483,34 +483,33 @@ pub(super) fn events(
     signed: &[(Role, KeyId)],
     by: &str,
     now: UnixTime,
-) -> Vec<Event> {
-    let anchor = staged.anchor(before);
-    let ids = payload_ids(staged).unwrap_or_default();
+) -> Result<Vec<Event>, SignerError> {
+    let identity = staged.identity(before)?;
+    let ids = payload_ids(staged)?;
     let mut events = Vec::new();
     for (role, keyid) in signed {
         if let Some((_, version, digest)) = ids.iter().find(|(of, ..)| of == role) {
             let payload = (role, *version, digest);
-            events.push(Event::signed(&anchor, payload, keyid, by, &staged.what, now));
+            events.push(Event::signed(&identity, payload, keyid, by, &staged.what, now));
         }
     }
-    events
+    Ok(events)
 }
 
 /// One event per signature under snapshot and timestamp.
 pub(super) fn online_events(state: &State, by: &str, what: &str, now: UnixTime) -> Vec<Event> {
-    let anchor = crate::journal::anchor_of(state);
     let files = [
         (Role::Snapshot, state.snapshot.data.header.version, &state.snapshot.bytes),
         (Role::Timestamp, state.timestamp.data.header.version, &state.timestamp.bytes),
     ];
     let mut events = Vec::new();
     for (role, version, bytes) in files {
-        let digest = crate::journal::payload_digest(bytes);
+        let digest = crate::state::payload_digest(bytes);
         let envelope = Envelope::parse(bytes);
         for signature in envelope.iter().flat_map(|envelope| envelope.signatures()) {
             if let Ok(keyid) = signature.keyid.parse::<KeyId>() {
                 let payload = (&role, version, &digest);
-                events.push(Event::signed(&anchor, payload, &keyid, by, what, now));
+                events.push(Event::signed(&state.identity, payload, &keyid, by, what, now));
             }
         }
     }

@@ -131,7 +131,7 @@ pub fn init(
     }
     check_memory(signing, &staged, None)?;
     let by = sign_payloads(None, &staged.proposal, &signing.keys, &mut staged.signatures)?;
-    let events = events(&staged, None, &by, "init", now);
+    let events = events(&staged, None, &by, "init", now)?;
     let root = root_bytes(&staged)?;
     if !there {
         // Nodes may get it from now on; the repository is made for this one and no other.

@@ -13,13 +13,13 @@ use super::files::{replace, write_new};
 use super::stage::stage_report;
 use super::{Report, Signing, StageReport, has_example_key};
 use crate::error::SignerError;
-use crate::journal::{Event, Which, payload_digest};
+use crate::journal::{Event, Roles};
 use crate::plan::{Expiry, Finding, PlanError, missing, sign_payloads};
 use crate::published::{self, Published, PublishedError};
 use crate::repository::Registry;
 use crate::shared;
 use crate::stage::Staged;
-use crate::state::State;
+use crate::state::{State, payload_digest};
 
 /// Shows a staged change and signs it with the keys at hand.
 ///
@@ -44,8 +44,8 @@ pub fn sign(
     crate::plan::check_versions(base, &staged.proposal)?;
     staged.check_carried(base).map_err(in_file)?;
     if let (Some(journal), Some(state)) = (&signing.journal, base) {
-        let which = if staged.recovery { Which::Offline } else { Which::All };
-        journal.check_published(&staged.repository, state, which)?;
+        let roles = if staged.recovery { Roles::Offline } else { Roles::All };
+        journal.check_published(&staged.repository, state, roles)?;
     }
     signing.check_clock(base, Some(&staged.proposal), now)?;
     check_memory(signing, &staged, base)?;
@@ -56,7 +56,7 @@ pub fn sign(
         return Err(SignerError::Declined);
     }
     let by = sign_payloads(base, &staged.proposal, &signing.keys, &mut staged.signatures)?;
-    let mut all = events(&staged, base, &by, "sign", now);
+    let mut all = events(&staged, base, &by, "sign", now)?;
     // Who signed on top of a state is not led back behind it.
     all.extend(base.map(|state| Event::seen(&staged.repository, state, now)));
     signing.record(&all)?;
@@ -312,10 +312,10 @@ pub fn abandon(
     let trust_root = signing.trust_root.as_deref();
     let path = files.first().cloned().unwrap_or_default();
     let base = staged.base(trust_root).map_err(|source| SignerError::Stage { path, source })?;
-    let anchor = staged.anchor(base.as_ref());
+    let identity = staged.identity(base.as_ref())?;
     let mut events = Vec::new();
     for (role, version, digest) in payload_ids(&staged)? {
-        events.push(Event::abandoned(&anchor, (&role, version, &digest), now));
+        events.push(Event::abandoned(&identity, (&role, version, &digest), now));
     }
     signing.record(&events)?;
     Ok(AbandonReport { what: staged.what, payloads: events.len() })

@@ -55,7 +55,7 @@ pub enum JournalError {
     #[error(
         "{repository} serves {role} version {version} with other content than was published from here; nothing is signed on top of it"
     )]
-    Other {
+    ContentChanged {
         /// The repository.
         repository: String,
         /// Which role.
@@ -85,7 +85,7 @@ impl JournalError {
             JournalError::Permissions { .. } => Reason::InsecurePerms,
             JournalError::Broken { .. } => Reason::StoreCorrupt,
             JournalError::Older { .. }
-            | JournalError::Other { .. }
+            | JournalError::ContentChanged { .. }
             | JournalError::Equivocation { .. } => Reason::VersionRollback,
         }
     }

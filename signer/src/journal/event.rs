@@ -6,9 +6,8 @@ use formats::digest::Sha256;
 use formats::json::{Object, Value};
 use formats::tuf::{KeyId, Offline, Role, UnixTime};
 
-use super::memory::SignedKey;
-use super::{anchor_of, payload_digest};
-use crate::state::State;
+use super::memory::Marks;
+use crate::state::{Identity, State, payload_digest};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +17,14 @@ pub struct Event {
 }
 
 impl Event {
-    fn new(event: &str, anchor: &Sha256, now: UnixTime) -> Self {
+    fn new(event: &str, identity: &Identity, now: UnixTime) -> Self {
         let user = i64::from(rustix::process::getuid().as_raw());
         Event {
             members: Object::from([
                 ("event".to_owned(), Value::from(event)),
                 ("time".to_owned(), Value::Int(now.secs())),
                 ("user".to_owned(), Value::Int(user)),
-                ("root".to_owned(), Value::from(anchor.to_hex())),
+                ("root".to_owned(), Value::from(identity.label().to_hex())),
             ]),
         }
     }
@@ -37,14 +36,14 @@ impl Event {
 
     /// A signature by that key, made by that command.
     pub fn signed(
-        anchor: &Sha256,
+        identity: &Identity,
         (role, version, digest): (&Role, u64, &Sha256),
         keyid: &KeyId,
         by: &str,
         what: &str,
         now: UnixTime,
     ) -> Self {
-        Event::new("signed", anchor, now)
+        Event::new("signed", identity, now)
             .payload(role, version, digest)
             .with("keyid", Value::from(keyid.to_string()))
             .with("by", Value::from(by))
@@ -53,23 +52,23 @@ impl Event {
 
     /// A payload that was signed and will not be published.
     pub fn abandoned(
-        anchor: &Sha256,
+        identity: &Identity,
         (role, version, digest): (&Role, u64, &Sha256),
         now: UnixTime,
     ) -> Self {
-        Event::new("abandoned", anchor, now).payload(role, version, digest)
+        Event::new("abandoned", identity, now).payload(role, version, digest)
     }
 
     /// A signature of an offline statement, by its key. Statements have no versions: any number of
     /// bundles may be made of one state.
     pub fn offline(
-        anchor: &Sha256,
+        identity: &Identity,
         (digest, statement): (&Sha256, &Offline),
         keyid: &KeyId,
         now: UnixTime,
     ) -> Self {
         let targets = statement.targets.keys().map(|name| Value::from(name.as_str())).collect();
-        Event::new("offline", anchor, now)
+        Event::new("offline", identity, now)
             .with("digest", Value::from(digest.to_hex()))
             .with("keyid", Value::from(keyid.to_string()))
             .with("expires", Value::from(statement.expires.to_string()))
@@ -85,23 +84,13 @@ impl Event {
         restart: bool,
         now: UnixTime,
     ) -> Self {
-        Event::published_in((repository, &anchor_of(state)), manifest, state, restart, now)
-    }
-
-    /// The same of a repository that the caller tells from others by more than the state says.
-    pub fn published_in(
-        (repository, anchor): (&str, &Sha256),
-        manifest: &str,
-        state: &State,
-        restart: bool,
-        now: UnixTime,
-    ) -> Self {
         let (mut versions, mut digests) = (Object::new(), Object::new());
         for (role, (version, digest)) in versions_of(state) {
             versions.insert(role.clone(), int(version));
             digests.insert(role, Value::from(digest.to_hex()));
         }
-        Event::new("published", anchor, now)
+        Event::new("published", &state.identity, now)
+            .with("trusted", Value::from(state.identity.trusted().to_hex()))
             .with("repository", Value::from(repository))
             .with("manifest", Value::from(manifest))
             .with("versions", Value::Object(versions))
@@ -144,9 +133,21 @@ impl Event {
         self.members.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    pub(super) fn signed_key(&self) -> SignedKey {
-        let version = Event::version(self.members.get("version"));
-        (self.text("root").to_owned(), self.text("role").to_owned(), version)
+    /// Role and version of what was signed or abandoned.
+    pub(super) fn signed_version(&self) -> (String, u64) {
+        (self.text("role").to_owned(), Event::version(self.members.get("version")))
+    }
+
+    /// By what the repository of this line is recognized in others.
+    pub(super) fn marks(&self) -> Marks {
+        let newest = self.members.get("digests").and_then(|all| all.get(Role::Root.name()));
+        let newest = newest.and_then(Value::as_str).unwrap_or_default();
+        let signed = match self.text("role") == Role::Root.name() {
+            true => self.text("digest"),
+            false => "",
+        };
+        let all = [self.text("root"), self.text("trusted"), newest, signed];
+        all.into_iter().filter(|mark| !mark.is_empty()).map(str::to_owned).collect()
     }
 
     pub(super) fn version(value: Option<&Value>) -> u64 {

@@ -97,7 +97,7 @@ pub(super) fn append(path: &Path, events: &[Event]) -> Result<Memory, JournalErr
     before.iter().for_each(|event| memory.replay(event));
     for event in events {
         if event.text("event") == "signed" && event.text("by") == "sign" {
-            memory.check(&event.signed_key(), event.text("digest"))?;
+            memory.check_line(event)?;
         }
         memory.replay(event);
     }

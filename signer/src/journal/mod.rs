@@ -5,13 +5,18 @@
 //! |---|---|---|
 //! | `signed` | `role`, `version`, `digest`, `keyid`, `by`, `what` | a signature was made; `by` is the command |
 //! | `offline` | `digest`, `keyid`, `expires`, `timestamp`, `targets` | a bundle of that timestamp may be used until then |
-//! | `published` | `repository`, `manifest`, `versions`, `digests`, `restart`, at times `tag` | a state became visible; `tag` keeps it, if it is not `ts-N` |
-//! | `seen` | `repository`, `versions`, `digests` | a staged change was signed on top of this state |
+//! | `published` | `repository`, `trusted`, `manifest`, `versions`, `digests`, `restart`, at times `tag` | a state became visible; `tag` keeps it, if it is not `ts-N` |
+//! | `seen` | `repository`, `trusted`, `versions`, `digests` | a staged change was signed on top of this state |
 //! | `abandoned` | `role`, `version`, `digest` | what was signed will never be published |
 //!
 //! All have `time` (Unix seconds, from the clock of that machine), `user`, `root` (which
-//! repository, by the payload of its first root) and `prev`: SHA-256 of the line before without
-//! its line break, 64 zeros in the first.
+//! repository) and `prev`: SHA-256 of the line before without its line break, 64 zeros in the first.
+//!
+//! `root` is SHA-256 of the id that the newest verified root carries, or of the trust root's
+//! payload where it carries none ([`crate::state::Identity`]); `published` and `seen` also have
+//! `trusted`, the digest of the trust root's payload. Older versions wrote the digest of the first
+//! root that the registry served, which nobody verifies. Their lines count: they are found by any
+//! verified root that they name, and by that first root.
 //!
 //! It is more than an audit log, it is the signer's memory: a registry that serves an old state is
 //! noticed, and nobody signs two contents of one version without having said so (case 189,
@@ -27,12 +32,12 @@ mod memory;
 use std::path::{Path, PathBuf};
 
 use formats::digest::Sha256;
-use formats::tuf::{Envelope, Role, UnixTime};
+use formats::tuf::{Role, UnixTime};
 
 use self::event::versions_of;
 use self::file::{append, read};
 use self::memory::Memory;
-use crate::state::State;
+use crate::state::{Identity, State};
 
 pub use self::error::JournalError;
 pub use self::event::Event;
@@ -49,7 +54,7 @@ pub struct Journal {
 
 /// Which roles must be as new as remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum Roles {
     /// All.
     All,
     /// Those that people sign: the online ones start again after their keys were stolen.
@@ -95,36 +100,22 @@ impl Journal {
         &self,
         repository: &str,
         state: &State,
-        which: Which,
+        roles: Roles,
     ) -> Result<(), JournalError> {
-        self.check_published_in((repository, &anchor_of(state)), state, which)
-    }
-
-    /// The same for a repository that the caller tells from others by more than the state says.
-    pub fn check_published_in(
-        &self,
-        (repository, anchor): (&str, &Sha256),
-        state: &State,
-        which: Which,
-    ) -> Result<(), JournalError> {
-        let key = (anchor.to_hex(), repository.to_owned());
-        let Some(known) = self.memory.published.get(&key) else { return Ok(()) };
         let found = versions_of(state);
-        for (role, (known, digest)) in known {
+        for (role, (known, digest)) in self.memory.published(repository, &state.identity) {
             let is_online = [Role::Snapshot, Role::Timestamp].iter().any(|r| r.name() == role);
-            if is_online && which == Which::Offline {
+            if is_online && roles == Roles::Offline {
                 continue;
             }
             let repository = repository.to_owned();
             // A delegation that was taken back is no longer served.
-            let Some((version, now)) = found.get(role) else { continue };
-            if version < known {
-                let (role, found, known) = (role.clone(), *version, *known);
-                return Err(JournalError::Older { repository, role, found, known });
+            let Some((version, now)) = found.get(&role) else { continue };
+            if *version < known {
+                return Err(JournalError::Older { repository, role, found: *version, known });
             }
-            if version == known && now.to_hex() != *digest {
-                let (role, version) = (role.clone(), *known);
-                return Err(JournalError::Other { repository, role, version });
+            if *version == known && now.to_hex() != digest {
+                return Err(JournalError::ContentChanged { repository, role, version: known });
             }
         }
         Ok(())
@@ -133,34 +124,25 @@ impl Journal {
     /// The version of a role that was published last in a repository.
     pub fn published_version(
         &self,
-        (repository, anchor): (&str, &Sha256),
+        repository: &str,
+        identity: &Identity,
         role: &Role,
     ) -> Option<u64> {
-        let known = self.memory.published.get(&(anchor.to_hex(), repository.to_owned()))?;
+        let known = self.memory.published(repository, identity);
         known.get(role.name()).map(|(version, _)| *version)
     }
 
     /// Refuses a second content of a version that was signed for others before.
     pub fn check_signing(
         &self,
-        anchor: &Sha256,
+        identity: &Identity,
         role: &Role,
         version: u64,
         digest: &Sha256,
     ) -> Result<(), JournalError> {
-        let key = (anchor.to_hex(), role.name().to_owned(), version);
-        self.memory.check(&key, &digest.to_hex())
+        let key = (role.name().to_owned(), version);
+        self.memory.check_signing(identity, &key, &digest.to_hex())
     }
-}
-
-/// Which repository: the payload of its first root.
-pub fn anchor_of(state: &State) -> Sha256 {
-    payload_digest(state.roots.values().next().map(Vec::as_slice).unwrap_or_default())
-}
-
-/// SHA-256 of what the signatures of a file are made over.
-pub fn payload_digest(bytes: &[u8]) -> Sha256 {
-    Envelope::parse(bytes).map_or(Sha256::of(bytes), |envelope| Sha256::of(envelope.canonical()))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::proposal::{Payload, Proposal, Signatures, requirements};
 use super::roles::check_set;
 use super::{Expiry, PlanError, RoleKeySet, check_word};
 use crate::key::{KeyStore, sign};
-use crate::state::{Signed, State, verified};
+use crate::state::{Identity, Signed, State, payload_digest, verified};
 
 /// Where snapshot and timestamp versions go on after their keys were stolen: after those of a
 /// state that is known to be ours. Nodes forget both when a root takes their keys away (TUF
@@ -151,6 +151,7 @@ pub fn finish(
     restart: Option<Restart>,
     now: UnixTime,
 ) -> Result<State, PlanError> {
+    let newest_digest = payload_digest(offline.newest_root());
     let Offline { roots, root, targets, delegated } = offline;
     // The headers are replaced when they are signed.
     let unsigned = Header::new(0, now);
@@ -185,13 +186,29 @@ pub fn finish(
     }
     // Which of the documents nodes will find is seen below.
     let resting = state.map(|state| state.resting.clone()).unwrap_or_default();
-    let next = State { roots, root, timestamp, snapshot, targets, delegated, channels, resting };
+    let identity = match state {
+        // Of the roots below the trust root nothing is known, also not after this change.
+        Some(state) => state.identity.clone().with_root(newest_digest, &root),
+        None => Identity::new(newest_digest, &root),
+    };
+    let next = State {
+        roots,
+        root,
+        identity: identity.clone(),
+        timestamp,
+        snapshot,
+        targets,
+        delegated,
+        channels,
+        resting,
+    };
     // As somebody else will read it.
     let files = next.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec()));
     // Of two with one name, the channel that is offered comes first.
     let files = files.rev().collect();
     let trust_root = next.roots.values().next();
-    Ok(State::verify(&files, trust_root.map(Vec::as_slice))?)
+    let verified = State::verify(&files, trust_root.map(Vec::as_slice))?;
+    Ok(State { identity, ..verified })
 }
 
 /// New versions and expiries of snapshot and timestamp, nothing else.
