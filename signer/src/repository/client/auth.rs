@@ -16,9 +16,10 @@ use registry_auth::{Challenge, Credential, Origin, Proxies, Secret, credential};
 use tokio::sync::OnceCell;
 
 use super::super::RegistryError;
+use super::answer::{good, read_limited};
+use super::credentials::Found;
 use super::failure::Failure;
 use super::files::Files;
-use super::http::{good, read_limited};
 
 /// Where a credential is, or may be.
 #[derive(Debug)]
@@ -27,13 +28,6 @@ pub(super) enum Source {
     Given(Found),
     /// In people's files.
     Files(Files),
-}
-
-/// A credential and the file it is from.
-#[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub(super) credential: Credential,
-    pub(super) file: String,
 }
 
 /// What we are, and the tokens we got for it.

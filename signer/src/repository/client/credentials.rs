@@ -13,7 +13,13 @@ use storage::secret::{self, Readers, Rule};
 use zeroize::Zeroizing;
 
 use super::super::{ClientOptions, RegistryError};
-use super::auth::Found;
+
+/// A credential and the file it is from.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) credential: Credential,
+    pub(super) file: String,
+}
 
 /// 16 KiB: larger than any token we know of; bounds what a wrong path makes us read.
 const TOKEN_LIMIT: u64 = 16 << 10;

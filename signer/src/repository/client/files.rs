@@ -12,8 +12,7 @@ use storage::files::StoreError;
 use storage::secret::{self, Readers, Rule};
 
 use super::super::RegistryError;
-use super::auth::Found;
-use super::credentials::unread;
+use super::credentials::{Found, unread};
 use super::helpers;
 
 /// Long enough to unlock a keychain or to type a PIN; a pipeline does not hang for ever.

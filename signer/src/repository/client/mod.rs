@@ -19,6 +19,7 @@
 //! fit into memory. They go up several at once while the next one is made; whatever refers to them
 //! waits until they are there.
 
+mod answer;
 mod auth;
 mod backoff;
 mod course;
@@ -217,7 +218,7 @@ impl RegistryClient {
                 Err(failure) => return Err(failure),
             };
             let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
-            http::read_limited(answer, limit).await.map(Some)
+            answer::read_limited(answer, limit).await.map(Some)
         })?;
         Ok(pulled.map(|bytes| bytes.to_vec()))
     }
@@ -424,9 +425,9 @@ impl Registry for RegistryClient {
                 let url = self.http.url(&rest)?;
                 match self.http.send(&scope, Method::GET, url, &|request| request).await {
                     Ok(answer) => {
-                        let link = http::text(answer.headers(), "link").and_then(next_page);
+                        let link = answer::text(answer.headers(), "link").and_then(next_page);
                         let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
-                        let body = http::read_limited(answer, limit).await?;
+                        let body = answer::read_limited(answer, limit).await?;
                         Ok(Some((body, link)))
                     }
                     // distribution-spec §"Unavailable Referrers API".

@@ -16,9 +16,10 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
+use super::answer::{next, text};
 use super::failure::Failure;
-use super::http::{Http, text};
-use super::patience::{Patience, Pulse, Taken};
+use super::http::Http;
+use super::patience::{Pulse, Taken};
 use crate::progress::Progress;
 
 /// 256 KiB, at first: seconds on the slowest line that images are sent over.
@@ -111,15 +112,6 @@ fn next_part(part: u64, took: Duration) -> u64 {
         200..2000 => part,
         _ => (part / 2).max(LEAST_PART),
     }
-}
-
-/// The next part of an answer, if it comes in time.
-pub(super) async fn next(
-    answer: &mut Response,
-    patience: &Patience,
-) -> Result<Option<Bytes>, Failure> {
-    let part = async { answer.chunk().await.map_err(Failure::Transport) };
-    patience.answer(0, part).await
 }
 
 /// A download as a blocking reader. One that breaks off goes on where it was; a registry that gives no

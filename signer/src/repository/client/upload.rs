@@ -19,9 +19,10 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
+use super::answer::text;
 use super::course::{Course, Next, Trouble, Way};
 use super::failure::Failure;
-use super::http::{Http, text};
+use super::http::Http;
 use super::patience::{Patience, Pulse, Taken};
 use super::transfer::Content;
 use crate::progress::bytes;
