@@ -19,9 +19,10 @@ use formats::tuf::{
 use repo_server::{Config, Running};
 use signer::commands::{Delivery, Edit, EditOptions, InitRequest, Signing, edit, init, refresh};
 use signer::key::{KeyStore, SecretKey, sign};
-use signer::plan::{Expiry, refresh as renewed};
+use signer::plan::Expiry;
 use signer::published::{self, Published};
 use signer::repository::{Access, ClientOptions, Registry, open};
+use signer::signing::refresh as renewed;
 use signer::state::State;
 use storage::layout::Layout as _;
 

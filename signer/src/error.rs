@@ -16,6 +16,7 @@ use crate::plan::{ExpiryError, PlanError};
 use crate::policy::PolicyError;
 use crate::published::PublishedError;
 use crate::repository::RegistryError;
+use crate::signing::SigningError;
 use crate::stage::StageError;
 use crate::state::StateError;
 use crate::verify::VerifyError;
@@ -133,6 +134,15 @@ pub enum SignerError {
     /// Something ends too soon.
     #[error("{0}")]
     Expires(String),
+}
+
+impl From<SigningError> for SignerError {
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::Plan(error) => SignerError::Plan(error),
+            SigningError::Key(error) => SignerError::Key(error),
+        }
+    }
 }
 
 impl From<ExpiryError> for SignerError {

@@ -18,6 +18,7 @@
 //! | [`key`] | key files, tokens, programs; the one door through which keys sign | yes |
 //! | [`state`] | files of a repository → one verified value | no |
 //! | [`plan`] | state + change + time → what is signed next; what nodes would refuse | no |
+//! | [`signing`] | what is planned, signed with the keys at hand | through [`key`] |
 //! | [`policy`] | `signer.toml` → who should sign what, what hardware holds | no |
 //! | [`stage`] | a change on its way between signers, as one file | no |
 //! | [`shared`] | the same as an artifact beside the metadata | through [`repository`] |
@@ -61,6 +62,7 @@ pub mod progress;
 pub mod published;
 pub mod repository;
 pub mod shared;
+pub mod signing;
 pub mod stage;
 pub mod state;
 pub mod summary;

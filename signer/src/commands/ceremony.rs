@@ -16,13 +16,14 @@ use crate::journal::{Event, Journal, Roles};
 use crate::key::KeyStore;
 use crate::plan::clock::{self, Evidence};
 use crate::plan::{
-    Change, Expiry, Finding, Level, PlanError, Proposal, assemble, check_at_hand, check_online,
-    decide, finish, lint_change, sign_payloads,
+    Change, Expiry, Finding, Level, PlanError, Proposal, UnsignedSnapshot, assemble, check_at_hand,
+    check_online, decide, lint_change,
 };
 use crate::policy::Policy;
 use crate::published::{self, LATEST, Published, PublishedError};
 use crate::repository::{Beside, Registry, RegistryError};
 use crate::shared;
+use crate::signing::{finish, sign_payloads};
 use crate::stage::{STAGE_LIMIT, Staged, StagedRelease};
 use crate::state::State;
 use crate::verify::read_release;
@@ -129,7 +130,7 @@ impl Signing {
     /// Refuses to begin what the keys at hand could not finish: a change of these roles.
     pub(super) fn can_sign(&self, state: &State, role: &Role) -> Result<(), SignerError> {
         for role in [role, &Role::Snapshot, &Role::Timestamp] {
-            check_at_hand(state, role, &self.keys)?;
+            check_at_hand(state, role, &self.keys.ids())?;
         }
         Ok(())
     }
@@ -369,8 +370,8 @@ pub(super) fn finish_staged(
     staged.check_carried(before)?;
     let offline = assemble(before, &staged.proposal, &staged.signatures)?;
     let restart = staged.restart(before);
-    let keys = &signing.keys;
-    let state = finish(before, offline, &staged.proposal, keys, expiry, restart, now)?;
+    let snapshot = UnsignedSnapshot::new(before, offline, &staged.proposal, expiry, restart, now);
+    let state = finish(snapshot, &signing.keys)?;
     check_online(&state, &signing.policy, now)?;
     if staged.release.is_some() {
         check_uploaded(registry, &state, staged)?;

@@ -284,7 +284,7 @@ pub fn renew(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<(Published, Visible), SignerError> {
-    let state = plan::refresh(&before.state, &signing.keys, expiry, now)?;
+    let state = crate::signing::refresh(&before.state, &signing.keys, expiry, now)?;
     plan::check_online(&state, &signing.policy, now)?;
     signing.record(&online_events(&state, "refresh", "refresh", now))?;
     let visible = published::publish(registry, Some(&before.manifest), &state, None)?;

@@ -14,11 +14,10 @@ use super::{
 };
 use crate::error::SignerError;
 use crate::key::{self, KeyLocation, SECRET_ENDING, SecretKey, URI_ENDING};
-use crate::plan::{
-    Expiry, Finding, Payload, PlanError, Proposal, RepositoryId, RoleKeySet, sign_payloads,
-};
+use crate::plan::{Expiry, Finding, Payload, PlanError, Proposal, RepositoryId, RoleKeySet};
 use crate::published::latest_digest;
 use crate::repository::Registry;
+use crate::signing::sign_payloads;
 use crate::stage::Staged;
 use crate::state::{StateError, self_signed};
 

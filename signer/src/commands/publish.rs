@@ -1,7 +1,5 @@
 //! `publish`: build, upload, sign; the tag that makes it visible moves last.
 
-use std::path::PathBuf;
-
 use formats::digest::Sha256;
 use formats::oci::{Descriptor, RepositoryName, media_type};
 use formats::reason::Reason;
@@ -14,34 +12,20 @@ use formats::version::Version;
 use serde::Serialize;
 
 use super::ceremony::{Base, Outcome, Wanted, apply, timestamp_expires};
+use super::component::{ComponentInput, of_sink};
 use super::delta::{self, Deltas};
 use super::{Answer, Delivery, Report, SEEN, Signing, bytes, has_example_key};
 use crate::attachment;
 use crate::error::SignerError;
-use crate::image::{self, ImageError, RawReason, Sinks, Source};
+use crate::image::{self, RawReason, Sinks, Source};
 use crate::plan::{
     self, Change, Expiry, Finding, Level, NewRelease, PlanError, ReleaseProposal, Rollout,
     check_fit, check_release, decide, notes,
 };
 use crate::progress::Show;
 use crate::published::{Published, product_repository};
-use crate::repository::{BlobSink, Registry};
+use crate::repository::Registry;
 use crate::stage::StagedRelease;
-
-/// One image of a release.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ComponentInput {
-    /// Which component.
-    pub name: ComponentName,
-    /// The image: a file or a block device.
-    pub path: PathBuf,
-    /// Hardware ids it is for.
-    pub compatible: Vec<String>,
-    /// Whether a dm-verity tree is appended and its root hash signed.
-    pub verity: bool,
-    /// Why it is published whatever kind of file it is; absent: it must be a raw image.
-    pub raw: Option<RawReason>,
-}
 
 /// What is published.
 #[derive(Debug, Clone)]
@@ -404,14 +388,6 @@ fn check_request(
         return Err(SignerError::Usage("a release has at least one --component".to_owned()));
     }
     Ok((components, security_version))
-}
-
-/// The error of an image whose blob could not be written names the place.
-pub(super) fn of_sink(error: ImageError, sink: &dyn BlobSink) -> SignerError {
-    match error {
-        ImageError::Write(source) => sink.failed(source).into(),
-        error => error.into(),
-    }
 }
 
 struct Upload<'a> {

@@ -14,10 +14,11 @@ use super::stage::stage_report;
 use super::{Report, Signing, StageReport, has_example_key};
 use crate::error::SignerError;
 use crate::journal::{Event, Roles};
-use crate::plan::{Expiry, Finding, PlanError, missing, sign_payloads};
+use crate::plan::{Expiry, Finding, PlanError, missing};
 use crate::published::{self, Published, PublishedError};
 use crate::repository::Registry;
 use crate::shared;
+use crate::signing::sign_payloads;
 use crate::stage::Staged;
 use crate::state::{State, payload_digest};
 

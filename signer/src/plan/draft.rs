@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use formats::channel::{Channel, Offer};
 use formats::json::Value;
 use formats::release::{channel_target_name, target_name};
-use formats::tuf::{Envelope, Header, Role, Root, TargetFile, Targets, UnixTime};
+use formats::tuf::{Envelope, Role, Root, TargetFile, Targets, UnixTime};
 
-use super::proposal::{Payload, Proposal, requirements};
+use super::document::next;
+use super::proposal::{Proposal, requirements};
 use super::rollout::restarted;
-use super::sign::Document;
 use super::{ChannelEdit, Expiry, NewRelease, PlanError, check_word};
 use crate::state::{State, lookup};
 
@@ -206,22 +206,4 @@ fn order(role: &Role) -> (u8, &str) {
         Role::Targets => (1, ""),
         other => (2, other.name()),
     }
-}
-
-/// The next version of a document, expiry set.
-pub(super) fn next<T: Document>(
-    role: &Role,
-    mut data: T,
-    expiry: &Expiry,
-    now: UnixTime,
-) -> Payload {
-    let (header, members) = data.header_mut();
-    header.version = header.version.saturating_add(1);
-    header.expires = expiry.apply(role, now, members);
-    Payload { role: role.clone(), signed: data.to_value() }
-}
-
-/// Targets metadata of a role that is not there yet.
-pub(super) fn empty_targets(now: UnixTime) -> Targets {
-    Targets::new(Header::new(0, now), BTreeMap::new())
 }

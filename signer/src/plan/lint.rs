@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use formats::channel::Channel;
+use formats::example_keys;
 use formats::reason::Reason;
 use formats::release::{Summary, target_name};
 use formats::tuf::{
@@ -256,7 +257,7 @@ impl View<'_> {
             let text = format!("{count} delegated roles; nodes ask {limit}");
             found.refuse(Reason::DelegationLimit, text);
         }
-        if let Some(known) = crate::commands::first_example_key(self.root) {
+        if let Some(known) = example_keys::first_in(self.root) {
             let text = format!("the example key of {} is trusted; everybody has it", known.role);
             found.warn(Reason::ExampleKey, text);
         }

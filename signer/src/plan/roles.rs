@@ -8,7 +8,8 @@ use formats::tuf::{
 };
 
 use super::PlanError;
-use super::draft::{Draft, empty_targets};
+use super::document::empty_targets;
+use super::draft::Draft;
 use crate::state::{State, delegators};
 
 /// Most paths of one delegation, as somebody writes them down.
