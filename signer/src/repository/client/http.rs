@@ -12,7 +12,7 @@ use super::answer::{good, text};
 use super::auth::Auth;
 use super::backoff::Backoff;
 use super::failure::{Failure, chain};
-use super::upload::Line;
+use super::upload::Connection;
 use formats::reason::Reason;
 use registry_auth::address::is_loopback_authority;
 use registry_auth::explain::Exchange;
@@ -32,7 +32,7 @@ pub(super) struct Http {
     pub(super) proxies: Proxies,
     pub(super) backoff: Backoff,
     /// What is known of the way there.
-    pub(super) line: Line,
+    pub(super) line: Connection,
     /// Whether it ever answered: one that never did is a wrong address, mostly.
     pub(super) answered: AtomicBool,
 }

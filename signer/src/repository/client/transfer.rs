@@ -19,7 +19,7 @@ use url::Url;
 use super::answer::{next, text};
 use super::failure::Failure;
 use super::http::Http;
-use super::patience::{Pulse, Taken};
+use super::patience::{BodyProgress, Pulse};
 use crate::progress::Progress;
 
 /// 256 KiB, at first: seconds on the slowest line that images are sent over.
@@ -45,7 +45,7 @@ impl Content {
 
     /// The bytes from `from` to `to`, as a body that tells its pulse.
     pub(super) fn body(&self, from: u64, to: u64, pulse: &Arc<Pulse>) -> reqwest::Body {
-        pulse.beats(Taken { sent: 0, len: to.saturating_sub(from) });
+        pulse.beats(BodyProgress { sent: 0, len: to.saturating_sub(from) });
         reqwest::Body::wrap_stream(FileStream {
             content: self.clone(),
             pulse: Arc::clone(pulse),
@@ -99,7 +99,7 @@ impl Stream for FileStream {
             // Nobody has to ask for what comes after the last part.
             self.content.sent(end);
         }
-        self.pulse.beats(Taken { sent: self.at - from, len: end - from });
+        self.pulse.beats(BodyProgress { sent: self.at - from, len: end - from });
         Poll::Ready(Some(Ok(part.into())))
     }
 }
