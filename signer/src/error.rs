@@ -111,7 +111,9 @@ pub enum SignerError {
     #[error("{0}")]
     Usage(String),
     /// A trust root with a published key.
-    #[error("{path} trusts the example key of the {role} role ({keyid}), which everybody has")]
+    #[error(
+        "{path} trusts the example key of the {role} role ({keyid}), which everybody has"
+    )]
     ExampleKey {
         /// The file.
         path: PathBuf,
@@ -279,7 +281,9 @@ impl SignerError {
                 "the copy is damaged or incomplete: copy or publish it again"
             }
             Reason::TargetNotFound => "`signer inspect REF` shows what there is",
-            Reason::StoreIo => "make room or mount it writable; nothing became visible, run again",
+            Reason::StoreIo => {
+                "make room or mount it writable; nothing became visible, run again"
+            }
             _ => "",
         }
     }

@@ -1,5 +1,5 @@
-//! A staged change: one JSON file that travels between the people who sign it, by mail, on a
-//! stick, in a registry.
+//! A staged change: one JSON file that travels between the people who sign it, by mail, on
+//! a USB stick, in a registry.
 //!
 //! ```text
 //!  stage ─► change.json ─► sign (alice) ─► change.json ─► sign (bob) ─► change.json ─► commit

@@ -23,6 +23,14 @@ pub struct ComponentInput {
     pub raw: Option<RawReason>,
 }
 
+impl ComponentInput {
+    /// A raw image for these hardware ids.
+    pub fn new(name: ComponentName, path: PathBuf, hardware: &[&str]) -> Self {
+        let compatible = hardware.iter().map(|id| (*id).to_owned()).collect();
+        ComponentInput { name, path, compatible, verity: false, raw: None }
+    }
+}
+
 /// The error of an image whose blob could not be written names the place.
 pub(super) fn of_sink(error: ImageError, sink: &dyn BlobSink) -> SignerError {
     match error {

@@ -15,14 +15,16 @@ mod key;
 mod lint;
 mod package;
 mod publish;
+mod session;
 mod sign;
+mod signing;
 mod stage;
+mod state_report;
 mod status;
 mod verify;
 
 pub use bundle::{BundleReport, BundleRequest, Form, Selection, bundle, form_of};
-pub use ceremony::{Delivery, Signing};
-pub use change::{ChangeReport, Edit, EditOptions, Rotation, edit, refresh, renew};
+pub use change::{ChangeOptions, ChangeReport, change, refresh, renew};
 pub use channel::{ChannelPreview, ChannelReport, ChannelsReport, SEEN, channel, list as channels};
 pub use component::ComponentInput;
 pub use init::{InitReport, InitRequest, init};
@@ -31,8 +33,11 @@ pub use key::{KeyReport, KeysReport, Protect, example, import_key, list, new, pa
 pub use lint::{LintReport, lint, lint_staged};
 pub use package::{PackageReport, check_package_root};
 pub use publish::{PublishReport, PublishRequest, publish};
+pub use session::Delivery;
 pub use sign::{AbandonReport, CommitReport, LogReport, abandon, commit, log, sign, stage_status};
+pub use signing::Signing;
 pub use stage::{RequirementReport, StageReport};
+pub use state_report::PublishedState;
 pub use status::{StatusReport, status};
 pub use verify::{VerifyReport, verify};
 
@@ -46,6 +51,7 @@ use storage::secret::{self, Readers, Rule};
 
 use crate::error::SignerError;
 use crate::key::KeyError;
+use crate::plan::counted;
 use crate::progress::bytes;
 use crate::state::self_signed;
 
@@ -110,9 +116,4 @@ pub fn has_example_key(root: &Root) -> bool {
 /// A time as reports write it.
 fn time(time: UnixTime) -> String {
     time.to_string()
-}
-
-/// A number of things: `1 release`, `2 releases`.
-fn counted(count: u64, thing: &str) -> String {
-    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }

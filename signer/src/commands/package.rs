@@ -6,7 +6,7 @@ use formats::example_keys;
 use formats::tuf::{Role, UnixTime};
 use serde::Serialize;
 
-use super::{ROOT_FILE, Report, read_trust_root, time};
+use super::{ROOT_FILE, Report, counted, read_trust_root, time};
 use crate::error::SignerError;
 use crate::state::self_signed;
 
@@ -23,11 +23,11 @@ pub struct PackageReport {
 impl Report for PackageReport {
     fn text(&self) -> String {
         format!(
-            "{}: root version {}, {} of {} keys, expires {}",
+            "{}: root version {}, {} of {}, expires {}",
             self.trust_root.display(),
             self.version,
             self.root_threshold,
-            self.root_keys,
+            counted(self.root_keys as u64, "key"),
             self.expires
         )
     }

@@ -88,7 +88,7 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
-    /// The file grew or shrank while it was read: the result would be nobody's image.
+    /// The file grew or shrank while it was read: the result would be an image that never existed.
     #[error(
         "the image changed while it was read: {found} bytes instead of {expected}; run again when nothing writes to it"
     )]

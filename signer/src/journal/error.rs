@@ -28,7 +28,9 @@ pub enum JournalError {
         remedy: String,
     },
     /// It was changed.
-    #[error("signing log {path}, line {line}: {what}; somebody changed it, compare it with a copy")]
+    #[error(
+        "signing log {path}, line {line}: {what}; somebody changed it, compare it with a copy"
+    )]
     Broken {
         /// The file.
         path: PathBuf,

@@ -110,7 +110,7 @@ pub enum KeyError {
         #[source]
         source: DocumentError,
     },
-    /// A seed whose public half nobody may trust.
+    /// A seed with a weak public half.
     #[error("the key cannot be used: {0}")]
     Weak(String),
     /// The operating system gives no random numbers.

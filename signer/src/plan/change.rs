@@ -1,13 +1,15 @@
 //! What may change in a repository, and what follows from it.
 
-use formats::channel::Urgency;
-use formats::release::Summary;
+use formats::channel::{Channel, Urgency};
+use formats::release::{Summary, channel_target_name, target_name};
 use formats::tuf::{Key, KeyId, Role, UnixTime};
 use formats::version::Version;
 
-use super::draft::{Draft, Place};
+use super::draft::{ChannelSigner, Draft};
+use super::names::key_name;
 use super::{
-    Delegation, Expiry, PlanError, Proposal, ReleaseProposal, RoleKeySet, Rollout, check_release,
+    Delegation, Expiry, PlanError, Proposal, ReleaseProposal, RoleKeySet, Rollout, Rotation,
+    check_release,
 };
 use crate::state::State;
 
@@ -53,6 +55,24 @@ pub enum Change {
         /// Who signs for them; `None`: the top level, and for a channel whoever signs for it now.
         role: Option<Role>,
     },
+    /// Nobody installs from a channel that is there, or nodes go on.
+    Hold {
+        /// The product.
+        product: String,
+        /// The channel.
+        channel: String,
+        /// Whether it is held from now on.
+        hold: bool,
+    },
+    /// A channel offers what another one of its product offers.
+    Promote {
+        /// The other one.
+        from: String,
+        /// The channel; its release comes from there.
+        to: ChannelEdit,
+        /// Who signs for it; `None`: as in [`Change::SetChannel`].
+        role: Option<Role>,
+    },
     /// What a channel offers and how.
     SetChannel {
         /// What it says.
@@ -73,8 +93,8 @@ pub enum Change {
     },
     /// A role signs for nothing any more; what it listed is gone.
     Undelegate(Role),
-    /// Keys and thresholds of roles, whole: what is not named stays as it is.
-    Roles(Vec<RoleKeySet>),
+    /// Keys that come and go, and thresholds; what is not named stays as it is.
+    Rotate(Vec<Rotation>),
     /// Keys, thresholds and delegations as they are declared. Delegated roles that are not named
     /// stay; those that are there get the keys and paths that are declared.
     Declared {
@@ -92,6 +112,79 @@ pub enum Change {
     },
     /// New versions and expiries of these roles, without other changes.
     Renew(Vec<Role>),
+}
+
+impl Change {
+    /// One line for people, which goes with the change to whoever signs it.
+    pub fn describe(&self) -> String {
+        let names = |roles: Vec<&str>| roles.join(", ");
+        match self {
+            Change::Publish { release, .. } => {
+                format!("publish {}", target_name(&release.product, &release.summary.version))
+            }
+            Change::SetChannel { edit, .. } => format!("channel {}/{}", edit.product, edit.channel),
+            Change::Hold { product, channel, .. } => format!("channel {product}/{channel}"),
+            Change::Promote { from, to, .. } => {
+                format!("promote {from} to {}/{}", to.product, to.channel)
+            }
+            Change::Delegate(delegation) => format!("delegate to {}", delegation.keys.role.name()),
+            Change::Repath { role, .. } => format!("other paths for {}", role.name()),
+            Change::Undelegate(role) => format!("delegate no more to {}", role.name()),
+            Change::Rotate(all) => {
+                format!("rotate {}", names(all.iter().map(|it| it.role.name()).collect()))
+            }
+            Change::Declared { .. } => "roles as signer.toml has them".to_owned(),
+            Change::Revoke { keys, replacement } => {
+                let keys: Vec<String> =
+                    keys.iter().map(|id| id.to_string().chars().take(8).collect()).collect();
+                let instead = replacement.as_ref().map(|key| format!(" for {}", key_name(key)));
+                format!("revoke {}{}", keys.join(", "), instead.unwrap_or_default())
+            }
+            Change::Renew(roles) => {
+                format!("renew {}", names(roles.iter().map(Role::name).collect()))
+            }
+        }
+    }
+
+    /// The channel whose document changes, as product and name.
+    pub fn channel(&self) -> Option<(&str, &str)> {
+        match self {
+            Change::Publish { release, channel, .. } => {
+                Some((&release.product, channel.as_deref()?))
+            }
+            Change::SetChannel { edit, .. } | Change::Promote { to: edit, .. } => {
+                Some((&edit.product, &edit.channel))
+            }
+            Change::Hold { product, channel, .. } => Some((product, channel)),
+            _ => None,
+        }
+    }
+}
+
+/// A channel that has to be there.
+pub(crate) fn channel_of<'a>(
+    state: &'a State,
+    product: &str,
+    channel: &str,
+) -> Result<&'a Channel, PlanError> {
+    let found = state.channels.get(&channel_target_name(product, channel));
+    found.map(|signed| &signed.data).ok_or_else(|| {
+        let there: Vec<&str> = state.channel_names(product).collect();
+        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+        PlanError::NoChannel { product: product.to_owned(), channel: channel.to_owned(), there }
+    })
+}
+
+/// The release that a channel offers, if others may offer it, too.
+fn promoted(state: &State, product: &str, from: &str) -> Result<Version, PlanError> {
+    let channel = channel_of(state, product, from)?;
+    let refused =
+        |why| PlanError::NotPromoted { product: product.to_owned(), channel: from.to_owned(), why };
+    if channel.hold {
+        return Err(refused("is held"));
+    }
+    let offer = channel.release.as_ref().ok_or_else(|| refused("offers no release"))?;
+    Ok(offer.version.clone())
 }
 
 /// What follows from a change, or `None` when the repository says so already.
@@ -118,17 +211,30 @@ pub fn decide(
                     ..ChannelEdit::default()
                 };
                 let role = role.as_ref().unwrap_or(&Role::Targets);
-                draft.set_channel(&edit, Place::Near(role), now)?;
+                draft.set_channel(&edit, ChannelSigner::Near(role), now)?;
             }
         }
         Change::SetChannel { edit, role } => {
-            let place = role.as_ref().map_or(Place::Near(&Role::Targets), Place::In);
-            draft.set_channel(edit, place, now)?;
+            draft.set_channel(edit, ChannelSigner::of(role.as_ref()), now)?;
+        }
+        Change::Hold { product, channel, hold } => {
+            channel_of(state, product, channel)?;
+            let (product, channel, hold) = (product.clone(), channel.clone(), Some(*hold));
+            let edit = ChannelEdit { product, channel, hold, ..ChannelEdit::default() };
+            draft.set_channel(&edit, ChannelSigner::of(None), now)?;
+        }
+        Change::Promote { from, to, role } => {
+            let release = Some(promoted(state, &to.product, from)?);
+            let edit = ChannelEdit { release, ..to.clone() };
+            draft.set_channel(&edit, ChannelSigner::of(role.as_ref()), now)?;
         }
         Change::Delegate(delegation) => draft.delegate(delegation)?,
         Change::Repath { role, paths, terminating } => draft.repath(role, paths, *terminating)?,
         Change::Undelegate(role) => draft.undelegate(role)?,
-        Change::Roles(sets) => draft.set_roles(sets)?,
+        Change::Rotate(rotations) => {
+            let sets = rotations.iter().map(|rotation| rotation.applied(state));
+            draft.set_roles(&sets.collect::<Result<Vec<_>, _>>()?)?;
+        }
         Change::Declared { roles, delegations } => {
             draft.set_roles(roles)?;
             for delegation in delegations {

@@ -15,11 +15,18 @@ use crate::state::{State, lookup};
 
 /// Who is to sign for a channel.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(super) enum ChannelSigner<'a> {
     /// This role.
     In(&'a Role),
     /// Whoever does now; if nobody does, this role if it may.
     Near(&'a Role),
+}
+
+impl<'a> ChannelSigner<'a> {
+    /// A role that was named, or whoever signs for it now; if nobody does, the top level.
+    pub(super) fn of(role: Option<&'a Role>) -> Self {
+        role.map_or(ChannelSigner::Near(&Role::Targets), ChannelSigner::In)
+    }
 }
 
 /// The roles that people sign, while they change.
@@ -71,7 +78,7 @@ impl<'a> Draft<'a> {
     pub(super) fn set_channel(
         &mut self,
         edit: &ChannelEdit,
-        place: Place<'_>,
+        place: ChannelSigner<'_>,
         now: UnixTime,
     ) -> Result<(), PlanError> {
         check_word("product", &edit.product)?;
@@ -104,9 +111,9 @@ impl<'a> Draft<'a> {
         let file = TargetFile::of(&document.to_bytes(), None);
         let there = self.find(&target);
         let role = match (place, &there) {
-            (Place::In(role), _) => role.clone(),
+            (ChannelSigner::In(role), _) => role.clone(),
             (_, Some((role, _))) => role.clone(),
-            (Place::Near(role), None) if self.covers(role, &target) => role.clone(),
+            (ChannelSigner::Near(role), None) if self.covers(role, &target) => role.clone(),
             _ => Role::Targets,
         };
         if there != Some((role.clone(), file.clone())) {

@@ -5,7 +5,7 @@ use formats::reason::Reason;
 use formats::tuf::{KeyId, Role, UnixTime};
 use formats::version::Version;
 
-use super::{ExpiryError, Finding};
+use super::{ExpiryError, Finding, counted};
 use crate::state::StateError;
 
 /// Why a change is not signed.
@@ -142,7 +142,7 @@ pub enum PlanError {
     },
     /// Not enough keys at hand.
     #[error(
-        "{role} needs {threshold} signatures of the keys that {by} names, but only {found} of them are at hand"
+        "{role} needs signatures by {threshold} of the keys in {by}, but {found} of them signed or are at hand"
     )]
     KeysMissing {
         /// The role.
@@ -180,7 +180,7 @@ pub enum PlanError {
         role: Role,
     },
     /// A threshold that cannot be met, or asks for nothing.
-    #[error("{threshold} of {keys} keys is no threshold for {role}")]
+    #[error("the {role} threshold cannot be {threshold} with {}", keys_in_words(.keys))]
     Threshold {
         /// The role.
         role: Role,
@@ -268,4 +268,8 @@ impl PlanError {
             PlanError::Lint(finding) => finding.reason,
         }
     }
+}
+
+fn keys_in_words(keys: &usize) -> String {
+    counted(*keys as u64, "key")
 }

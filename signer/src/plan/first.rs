@@ -68,7 +68,7 @@ impl RepositoryId {
             RepositoryId::Derived(text) => {
                 let all = [text.as_bytes(), b"\0", &root.message()].concat();
                 let mut hex = Sha256::of(&all).to_hex();
-                // 128 bits: nobody has a reason to look for two that are alike.
+                // 128 bits: collisions by chance do not happen, and nobody gains from making one.
                 hex.truncate(32);
                 Ok(hex)
             }

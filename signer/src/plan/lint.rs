@@ -37,7 +37,7 @@ use update_core::trust::Limits;
 use super::PlanError;
 use super::clock::CLOCKS;
 use super::expiry::limit_of;
-use super::names::{new_channel, new_names};
+use super::names::{counted, new_channel, new_names};
 use super::proposal::Proposal as Proposed;
 use super::release::{Proposal, check_offer, check_release};
 use crate::policy::Policy;
@@ -118,7 +118,8 @@ pub fn lint_change(
         if lookup(target, |role| targets.get(role)).is_some() {
             channels.insert(target.clone(), signed.data.clone());
         } else {
-            let text = format!("{target} would be gone; nodes that follow it get nothing more");
+            let text =
+                format!("{target} would be gone; nodes that follow it get nothing more");
             found.warn(Reason::TargetNotFound, text);
         }
     }
@@ -155,7 +156,8 @@ pub fn lint_change(
     if let Some(before) = before {
         for release in before.releases()? {
             if lookup(&release.target, |role| targets.get(role)).is_none() {
-                let text = format!("{} would be gone; nodes that run it stay", release.target);
+                let text =
+                    format!("{} would be gone; nodes that run it stay", release.target);
                 found.warn(Reason::VersionRollback, text);
             }
         }
@@ -223,10 +225,10 @@ impl View<'_> {
             found.refuse(Reason::Expired, text);
         } else if u64::try_from(left).is_ok_and(|left| left > limit.saturating_add(CLOCKS)) {
             let text = format!(
-                "{role} version {} lasts until {}, longer than the {} days it may",
+                "{role} version {} lasts until {}, longer than the {} it may",
                 header.version,
                 header.expires,
-                limit / 86_400
+                counted(limit / 86_400, "day")
             );
             found.refuse(Reason::Expired, text);
         }
@@ -258,7 +260,10 @@ impl View<'_> {
             found.refuse(Reason::DelegationLimit, text);
         }
         if let Some(known) = example_keys::first_in(self.root) {
-            let text = format!("the example key of {} is trusted; everybody has it", known.role);
+            let text = format!(
+                "the example key of {} is trusted; everybody has it",
+                known.role
+            );
             found.warn(Reason::ExampleKey, text);
         }
     }
@@ -445,7 +450,10 @@ fn one_role<'a>(
     let good = keys.keyids.iter().filter(counts).count();
     let threshold = keys.threshold as usize;
     if good < keys.keyids.len() {
-        let text = format!("{role} lists {} keys that verify nothing", keys.keyids.len() - good);
+        let text = {
+            let unusable = counted((keys.keyids.len() - good) as u64, "key");
+            format!("{role} lists {unusable} of no known type")
+        };
         found.refuse(Reason::KeyInvalid, text);
     }
     if good < threshold {
@@ -460,7 +468,8 @@ fn one_role<'a>(
             (_, 1) => "its only key is lost, the root has to replace it",
             _ => "one of them is lost, the role above has to replace it",
         };
-        let text = format!("{role} needs {threshold} of {good} keys: when {lost}");
+        let text =
+            format!("{role} needs {threshold} of {}: if {lost}", counted(good as u64, "key"));
         found.warn(Reason::SigThreshold, text);
     }
 }

@@ -36,15 +36,18 @@ mod roles;
 mod rollout;
 
 pub use assemble::{Missing, Offline, assemble, check_at_hand, check_versions, missing, to_sign};
+pub(crate) use change::channel_of;
 pub use change::{Change, ChannelEdit, NewRelease, decide};
 pub use error::PlanError;
 pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, default_period, parse_duration, period_of};
 pub use first::RepositoryId;
 pub use lint::{Component, Finding, Level, check_fit, check_online, lint, lint_change};
+pub(crate) use names::counted;
+pub use names::key_name;
 pub use online::{Restart, UnsignedSnapshot, UnsignedTimestamp};
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
 pub use release::{Proposal as ReleaseProposal, check_offer, check_release, security_version};
-pub use roles::{Delegation, RoleKeySet, rotation_of};
+pub use roles::{Delegation, RoleKeySet, Rotation};
 pub use rollout::{
     Rollout, RolloutError, notes, parse_waves, parse_window, schedule_lines, time_of, wave_line,
     windows_line,

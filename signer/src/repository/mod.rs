@@ -123,7 +123,9 @@ pub enum RegistryError {
         tag: Tag,
     },
     /// A tag stands for something else, and the registry does not let it be moved.
-    #[error("{repository}:{tag} stands for another manifest, and the registry keeps it: {said}")]
+    #[error(
+        "{repository}:{tag} stands for another manifest, and the registry keeps it: {said}"
+    )]
     TagTaken {
         /// The repository.
         repository: RepositoryName,
@@ -396,12 +398,12 @@ pub struct ClientOptions {
     /// How failures that pass are waited for.
     #[cfg(feature = "registry")]
     pub backoff: Backoff,
-    /// When a transfer is given up.
+    /// When a transfer is abandoned.
     #[cfg(feature = "registry")]
     pub patience: Patience,
     /// Blobs of more bytes go up in pieces of so many; absent: whole, until that is refused.
     pub chunk_size: Option<u64>,
-    /// Told what is waited for and tried again, in lines; absent: nobody is.
+    /// Receives a line for every wait and retry; absent: they are silent.
     pub tell: Option<fn(&str)>,
 }
 

@@ -135,7 +135,7 @@ fn verify_delegated(
     let mut by: Vec<Delegations> = targets.delegations.iter().cloned().collect();
     let mut delegated = BTreeMap::new();
     // Each round verifies at least one role or ends, so there are at most as many as roles. What
-    // is left then has no delegator: a role that was given up stays listed, because nodes refuse a
+    // is left then has no delegator: a role that was removed stays listed, because nodes refuse a
     // snapshot that forgets one (TUF §5.5.5), but nobody reads it.
     loop {
         let is_named = |role: &Role| by.iter().any(|by| keys_of(by, role).is_some());
