@@ -112,7 +112,7 @@ pub enum SignerError {
     Usage(String),
     /// A trust root with a published key.
     #[error(
-        "{path} trusts the example key of the {role} role ({keyid}), which everybody has"
+        "{path} trusts the example key of the {role} role ({keyid}), whose secret half is published"
     )]
     ExampleKey {
         /// The file.
@@ -218,7 +218,7 @@ impl SignerError {
             SignerError::Plan(PlanError::Lint(_)) => return "`signer lint` shows everything found",
             SignerError::Attachment(error) => return error.hint(),
             SignerError::Key(KeyError::Permissions { why, .. }) if !why.starts_with(READABLE) => {
-                return "then look whether it still says what it should";
+                return "then check that its content is unchanged";
             }
             SignerError::StageMoved { .. }
             | SignerError::NoSuchPlace(_)
@@ -233,7 +233,7 @@ impl SignerError {
             | SignerError::Published(PublishedError::Registry(RegistryError::NoRepository {
                 ..
             })) => {
-                return "make it there, and NS/tuf and one for each product beside it; nothing \
+                return "create it there, with NS/tuf and one repository per product; nothing \
                         became visible, run again";
             }
             SignerError::Registry(RegistryError::TagTaken { .. })
@@ -282,7 +282,7 @@ impl SignerError {
             }
             Reason::TargetNotFound => "`signer inspect REF` shows what there is",
             Reason::StoreIo => {
-                "make room or mount it writable; nothing became visible, run again"
+                "free some space or mount it writable; nothing became visible, run again"
             }
             _ => "",
         }

@@ -58,13 +58,13 @@ pub enum StageError {
     #[error("what is to be signed")]
     Payload(#[source] Box<StateError>),
     /// It carries a release that is not the signed one.
-    #[error("{target}: what it carries is not what would be signed")]
+    #[error("{target}: its content does not match what would be signed")]
     Release {
         /// The target.
         target: String,
     },
     /// Two files are not copies of one change.
-    #[error("{path} is another change than the first file: its {role} has sha256 {found}")]
+    #[error("{path} is not a copy of the first file: its {role} has sha256 {found}")]
     Different {
         /// The second file.
         path: PathBuf,

@@ -358,7 +358,7 @@ fn open_images(product: &str, components: &[ComponentInput]) -> Result<Vec<Sourc
 /// error.
 fn warn_of_zeros(component: &ComponentInput, source: &Source) -> Option<Finding> {
     let path = component.path.display();
-    let text = format!("{path} holds nothing but zeros: no system starts from it");
+    let text = format!("{path} contains only zeros: no system can boot from it");
     let (level, reason) = (Level::Warning, Reason::ImageRefused);
     source.only_zeros().then_some(Finding { level, reason, text })
 }

@@ -289,8 +289,8 @@ pub(super) fn is_moved(error: &SignerError) -> bool {
 pub(super) fn tag_taken(beside: &Beside) -> Finding {
     let Beside { repository, taken, given } = beside;
     let text = format!(
-        "{repository}:{taken} stands for what an interrupted run left, and the registry lets it not be \
-         moved: this has the tag {given}"
+        "{repository}:{taken} refers to what an interrupted run left behind, and the registry does not \
+         let it be moved: tagged {given} instead"
     );
     Finding { level: Level::Warning, reason: Reason::HttpStatus, text }
 }

@@ -29,7 +29,7 @@ pub enum JournalError {
     },
     /// It was changed.
     #[error(
-        "signing log {path}, line {line}: {what}; somebody changed it, compare it with a copy"
+        "signing log {path}, line {line}: {what}; the log was modified, compare it with a copy"
     )]
     Broken {
         /// The file.
@@ -41,7 +41,7 @@ pub enum JournalError {
     },
     /// The repository serves less than was published from here.
     #[error(
-        "{repository} serves {role} version {found}, but version {known} was published from here: somebody put an old state back, or it is a copy; nothing is signed on top of it"
+        "{repository} serves {role} version {found}, but version {known} was published from here: an old state was put back, or this is an outdated copy; nothing is signed on top of it"
     )]
     Older {
         /// The repository.
@@ -67,7 +67,7 @@ pub enum JournalError {
     },
     /// One version would get two contents.
     #[error(
-        "{role} version {version} was signed here with other content (sha256 {digest}); commit that, or say with `signer log abandon` that it will never be published"
+        "{role} version {version} was signed here with other content (sha256 {digest}); commit that one, or record with `signer log abandon` that it will never be published"
     )]
     Equivocation {
         /// Which role.

@@ -87,7 +87,7 @@ impl CommandKey {
         let message = message.to_vec();
         // Both directions at once: a program that answers before it has read everything must not
         // block. Neither thread is waited for: one that is stuck ends with this program.
-        let no_thread = |_| self.failed("cannot be talked to: the system starts no more threads");
+        let no_thread = |_| self.failed("cannot be talked to: cannot start a thread");
         let write = move || stdin.write_all(&message);
         thread::Builder::new().spawn(write).map_err(no_thread)?;
         let pieces = read_apart(stdout).map_err(no_thread)?;

@@ -26,7 +26,7 @@ pub enum PlanError {
     Reserved(String),
     /// The version was published with other content.
     #[error(
-        "{target} is published with other content; a version never changes its meaning: choose a new one"
+        "{target} is published with other content; a published version cannot change: choose a new one"
     )]
     SameVersion {
         /// The target.
@@ -34,7 +34,7 @@ pub enum PlanError {
     },
     /// Another spelling of a published version.
     #[error(
-        "version {offered} is the same version as the published {published}; spell it alike or choose a new one"
+        "version {offered} is the same version as the published {published}; use the same spelling or choose a new version"
     )]
     OtherSpelling {
         /// As it was given.
@@ -74,7 +74,7 @@ pub enum PlanError {
     },
     /// A component that no hardware takes.
     #[error(
-        "component {component} fits no hardware; name its hardware ids: {component}=FILE,hw=ID or --hw ID"
+        "component {component} names no hardware; give its hardware ids: {component}=FILE,hw=ID or --hw ID"
     )]
     NoHardware {
         /// The component.
@@ -155,10 +155,10 @@ pub enum PlanError {
         found: usize,
     },
     /// A role that is not there.
-    #[error("there is no role {0}; `signer status` lists them")]
+    #[error("role {0} does not exist; `signer status` lists the roles")]
     NoRole(Role),
     /// A role that is there already.
-    #[error("role {0} is there already; change its keys with `signer rotate`")]
+    #[error("role {0} already exists; change its keys with `signer rotate`")]
     RoleExists(Role),
     /// A name that no delegated role can have.
     #[error(
@@ -197,7 +197,7 @@ pub enum PlanError {
     },
     /// One key for the machines and for the people.
     #[error(
-        "key {keyid} would sign for {online} on a machine that is always on, and for {offline}; who takes that machine takes both: use another key"
+        "key {keyid} would sign both for {online}, on a machine that is always on, and for {offline}; a break-in there would compromise both: use another key"
     )]
     OnlineOffline {
         /// The key.
@@ -208,7 +208,7 @@ pub enum PlanError {
         offline: Role,
     },
     /// The same key material twice in one role.
-    #[error("{role} would list one key twice ({keyid}); one key is one vote")]
+    #[error("{role} would list key {keyid} twice; a key counts once")]
     KeyTwice {
         /// The role.
         role: Role,

@@ -119,7 +119,7 @@ pub fn lint_change(
             channels.insert(target.clone(), signed.data.clone());
         } else {
             let text =
-                format!("{target} would be gone; nodes that follow it get nothing more");
+                format!("{target} would be removed; nodes that follow it get no more updates");
             found.warn(Reason::TargetNotFound, text);
         }
     }
@@ -157,7 +157,7 @@ pub fn lint_change(
         for release in before.releases()? {
             if lookup(&release.target, |role| targets.get(role)).is_none() {
                 let text =
-                    format!("{} would be gone; nodes that run it stay", release.target);
+                    format!("{} would be removed; nodes that run it stay on it", release.target);
                 found.warn(Reason::VersionRollback, text);
             }
         }
@@ -261,7 +261,7 @@ impl View<'_> {
         }
         if let Some(known) = example_keys::first_in(self.root) {
             let text = format!(
-                "the example key of {} is trusted; everybody has it",
+                "the example key of {} is trusted; its secret half is published",
                 known.role
             );
             found.warn(Reason::ExampleKey, text);

@@ -59,7 +59,7 @@ pub enum StateError {
     },
     /// The trust root is newer than all the repository has.
     #[error(
-        "the repository ends with root version {found}, the trust root is version {trusted}; it is older than what you trust"
+        "the newest root in the repository is version {found}, older than the trust root, version {trusted}"
     )]
     OlderRoot {
         /// The newest root in the repository.
