@@ -4,6 +4,8 @@
 //! Packaging refuses a trust root that holds one (`signer package-root --check`), and an agent
 //! whose root holds one says so in every `status`, `doctor` and log start.
 
+use crate::tuf::Root;
+
 /// One example key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExampleKey {
@@ -38,6 +40,16 @@ pub const ALL: [ExampleKey; 4] = [
         keyid: "8e619b758eddc4af50c75efc7fc544f95003b098624bac1a544f031e2e6a4866",
     },
 ];
+
+/// The first example key that a root lists, by key id or by its public half.
+pub fn first_in(root: &Root) -> Option<ExampleKey> {
+    root.keys.values().find_map(|key| {
+        let id = key.id().to_string();
+        let public = key.value().get("keyval").and_then(|value| value.get("public"));
+        let public = public.and_then(|public| public.as_str()).unwrap_or_default();
+        ALL.into_iter().find(|known| known.keyid == id || known.public == public)
+    })
+}
 
 /// Whether a key id is that of an example key.
 pub fn is_example(keyid: &str) -> bool {

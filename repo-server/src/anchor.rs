@@ -14,12 +14,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use formats::digest::{Digest, Sha256};
+use formats::digest::Digest;
 use formats::error_chain;
 use formats::oci::{Manifest, RepositoryName, annotation, media_type};
 use formats::reason::Reason;
-use formats::tuf::{REPOSITORY, Root};
-use signer::journal::payload_digest;
 use signer::published::Published;
 use signer::state::{State, self_signed};
 
@@ -79,16 +77,6 @@ impl Anchor {
             ))
         })?;
         Ok(Anchor(Arc::new(bytes)))
-    }
-
-    /// Which repository it is, by what its root keys signed: the id in the root, or this root where
-    /// it has none. The first root of a pushed state says nothing: roots before this one are not
-    /// verified.
-    pub(crate) fn identity(&self, newest: &Root) -> Sha256 {
-        match newest.unknown.get(REPOSITORY).and_then(|id| id.as_str()) {
-            Some(id) => Sha256::of(id.as_bytes()),
-            None => payload_digest(&self.0),
-        }
     }
 
     /// The newest state of a repository, verified from this root. Blocks.

@@ -26,7 +26,7 @@ use formats::reference::{Namespace, Reference};
 use formats::tuf::{Envelope, KeyId, Keys, Metadata as _, Role, RoleKeys, Root, UnixTime};
 use serde::Serialize;
 use signer::commands::{self, Signing};
-use signer::journal::{Event, JOURNAL_FILE, Journal, JournalError, Which};
+use signer::journal::{Event, JOURNAL_FILE, Journal, JournalError, Roles};
 use signer::key::{self, KeyLocation, KeyStore, PASSPHRASE_FILE};
 use signer::plan::{Expiry, default_period, period_of};
 use signer::published::Published;
@@ -190,18 +190,17 @@ impl Refresher {
     /// when versions of snapshot and timestamp start again, because a new root gave them other keys
     /// (TUF §5.3.11).
     fn remembers(&self, journal: &Journal, state: &State) -> Result<bool, Refused> {
-        let anchor = self.anchor.identity(&state.root);
-        let repository = (self.name.as_str(), &anchor);
-        let known = journal.published_version(repository, &Role::Root);
+        let repository = self.name.as_str();
+        let known = journal.published_version(repository, &state.identity, &Role::Root);
         let restart = known.is_some_and(|version| online_keys_changed(state, version));
-        let which = if restart { Which::Offline } else { Which::All };
-        journal.check_published_in(repository, state, which).map_err(|error| {
+        let roles = if restart { Roles::Offline } else { Roles::All };
+        journal.check_published(repository, state, roles).map_err(|error| {
             let text = match &error {
                 JournalError::Older { role, found, known, .. } => format!(
                     "{role} version {found} is served, but version {known} was here before: \
                      somebody put an old state back; nothing is signed on top of it"
                 ),
-                JournalError::Other { role, version, .. } => format!(
+                JournalError::ContentChanged { role, version, .. } => format!(
                     "{role} version {version} is served with other content than before; nothing \
                      is signed on top of it"
                 ),
@@ -221,14 +220,13 @@ impl Refresher {
         now: UnixTime,
     ) -> Result<(), Refused> {
         let state = &found.state;
-        let anchor = self.anchor.identity(&state.root);
-        let repository = (self.name.as_str(), &anchor);
-        let known = journal.published_version(repository, &Role::Timestamp);
+        let repository = self.name.as_str();
+        let known = journal.published_version(repository, &state.identity, &Role::Timestamp);
         if known == Some(state.timestamp.data.header.version) && !restart {
             return Ok(());
         }
         let manifest = found.manifest.to_string();
-        let event = Event::published_in(repository, &manifest, state, restart, now);
+        let event = Event::published(repository, &manifest, state, restart, now);
         journal.record(&[event]).map_err(|error| Refused::new(error.reason(), error_chain(&error)))
     }
 

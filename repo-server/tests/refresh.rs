@@ -17,11 +17,12 @@ use formats::tuf::{
     envelope_bytes,
 };
 use repo_server::{Config, Running};
-use signer::commands::{Delivery, Edit, EditOptions, InitRequest, Signing, edit, init, refresh};
+use signer::commands::{ChangeOptions, Delivery, InitRequest, Signing, change, init, refresh};
 use signer::key::{KeyStore, SecretKey, sign};
-use signer::plan::{Expiry, refresh as renewed};
+use signer::plan::{Change, Expiry};
 use signer::published::{self, Published};
 use signer::repository::{Access, ClientOptions, Registry, open};
+use signer::signing::refresh as renewed;
 use signer::state::State;
 use storage::layout::Layout as _;
 
@@ -347,9 +348,9 @@ fn an_old_state_that_is_put_back_is_not_signed() {
     long.refresh.expires = vec!["timestamp=30d".to_owned()];
     let server = repo_server::start(long.clone()).unwrap();
     wait_for(&server, |it| it["signs"][0]["timestamp"] == 2);
-    let renew = Edit::Renew(vec![Role::Targets]);
-    let (registry, mut signing, options) = (registry(dir), people(dir), EditOptions::default());
-    edit(registry.as_ref(), &mut signing, &renew, &options, Delivery::Publish, now()).unwrap();
+    let renew = Change::Renew(vec![Role::Targets]);
+    let (registry, mut signing, options) = (registry(dir), people(dir), ChangeOptions::default());
+    change(registry.as_ref(), &mut signing, &renew, &options, Delivery::Publish, now()).unwrap();
     wait_for(&server, |it| it["signs"][0]["timestamp"] == 3);
 
     let keys = online(&old);
@@ -399,9 +400,9 @@ fn versions_start_again_when_a_root_gives_other_keys() {
     let fresh = SecretKey::generate().unwrap();
     signer::key::create(&dir.join("keys"), "fresh", &fresh).unwrap();
     let mut signing = people(dir);
-    let revoke = Edit::Revoke(vec![stolen], Some(fresh.key().unwrap()));
-    let options = EditOptions { base: Some("ts-1"), ..EditOptions::default() };
-    edit(registry(dir).as_ref(), &mut signing, &revoke, &options, Delivery::Publish, now())
+    let revoke = Change::Revoke { keys: vec![stolen], replacement: Some(fresh.key().unwrap()) };
+    let options = ChangeOptions { base: Some("ts-1"), ..ChangeOptions::default() };
+    change(registry(dir).as_ref(), &mut signing, &revoke, &options, Delivery::Publish, now())
         .unwrap();
     let found = wait_for(&server, |it| it["signs"][0]["timestamp"] == 2);
     assert_eq!(found["signs"][0]["error"], serde_json::Value::Null, "{found}");

@@ -16,6 +16,7 @@ use crate::plan::{ExpiryError, PlanError};
 use crate::policy::PolicyError;
 use crate::published::PublishedError;
 use crate::repository::RegistryError;
+use crate::signing::SigningError;
 use crate::stage::StageError;
 use crate::state::StateError;
 use crate::verify::VerifyError;
@@ -110,7 +111,9 @@ pub enum SignerError {
     #[error("{0}")]
     Usage(String),
     /// A trust root with a published key.
-    #[error("{path} trusts the example key of the {role} role ({keyid}), which everybody has")]
+    #[error(
+        "{path} trusts the example key of the {role} role ({keyid}), whose secret half is published"
+    )]
     ExampleKey {
         /// The file.
         path: PathBuf,
@@ -133,6 +136,15 @@ pub enum SignerError {
     /// Something ends too soon.
     #[error("{0}")]
     Expires(String),
+}
+
+impl From<SigningError> for SignerError {
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::Plan(error) => SignerError::Plan(error),
+            SigningError::Key(error) => SignerError::Key(error),
+        }
+    }
 }
 
 impl From<ExpiryError> for SignerError {
@@ -206,7 +218,7 @@ impl SignerError {
             SignerError::Plan(PlanError::Lint(_)) => return "`signer lint` shows everything found",
             SignerError::Attachment(error) => return error.hint(),
             SignerError::Key(KeyError::Permissions { why, .. }) if !why.starts_with(READABLE) => {
-                return "then look whether it still says what it should";
+                return "then check that its content is unchanged";
             }
             SignerError::StageMoved { .. }
             | SignerError::NoSuchPlace(_)
@@ -221,7 +233,7 @@ impl SignerError {
             | SignerError::Published(PublishedError::Registry(RegistryError::NoRepository {
                 ..
             })) => {
-                return "make it there, and NS/tuf and one for each product beside it; nothing \
+                return "create it there, with NS/tuf and one repository per product; nothing \
                         became visible, run again";
             }
             SignerError::Registry(RegistryError::TagTaken { .. })
@@ -269,7 +281,9 @@ impl SignerError {
                 "the copy is damaged or incomplete: copy or publish it again"
             }
             Reason::TargetNotFound => "`signer inspect REF` shows what there is",
-            Reason::StoreIo => "make room or mount it writable; nothing became visible, run again",
+            Reason::StoreIo => {
+                "free some space or mount it writable; nothing became visible, run again"
+            }
             _ => "",
         }
     }

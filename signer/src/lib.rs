@@ -12,22 +12,27 @@
 //! a signature that does not verify, to replace a key, and to read one that others can read. It
 //! takes the time from the system clock and has no flag that weakens a check.
 //!
+//! The public interface is:
+//!
 //! | module | does | I/O |
 //! |---|---|---|
-//! | [`image`] | file → zstd frames, chunk list | streams it is given |
-//! | [`key`] | key files, tokens, programs; the one door through which keys sign | yes |
-//! | [`state`] | files of a repository → one verified value | no |
+//! | [`commands`] | one function per command: collaborators and a request in, a report out that serializes | yes |
 //! | [`plan`] | state + change + time → what is signed next; what nodes would refuse | no |
-//! | [`policy`] | `signer.toml` → who should sign what, what hardware holds | no |
-//! | [`stage`] | a change on its way between signers, as one file | no |
-//! | [`shared`] | the same as an artifact beside the metadata | through [`repository`] |
-//! | [`summary`] | what is signed, against what is published, for people | no |
-//! | [`journal`] | what was signed from here, chained; the signer's memory | its file |
-//! | [`attachment`] | SBOMs and provenance, looked at and attached | files |
-//! | [`repository`] | registries, layouts, archives behind one trait | yes |
+//! | [`signing`] | what is planned, signed with the keys at hand | through [`key`] |
+//! | [`state`] | files of a repository → one verified value | no |
 //! | [`published`] | the state as one manifest, moved by one tag | through [`repository`] |
-//! | [`verify`] | content down to the last chunk | through [`repository`] |
-//! | [`commands`], [`cli`] | what the commands do; arguments and output | yes |
+//! | [`repository`] | registries, layouts, archives behind one trait | yes |
+//! | [`key`] | key files, tokens, programs; the one door through which keys sign | yes |
+//! | [`image`], [`attachment`] | file → zstd frames, chunk list; SBOMs and provenance | files |
+//! | [`policy`] | `signer.toml` → who should sign what, what hardware holds | no |
+//! | [`journal`] | what was signed from here, chained; the signer's memory | its file |
+//! | [`error`], [`progress`] | why a command failed, with stable codes; how far it is | the terminal |
+//!
+//! The other modules are public for the programs and tests of this workspace only: `cli` (arguments
+//! and output), `stage` and `shared` (a change on its way between signers, as a file and as an
+//! artifact), `summary` (what is signed, for people), `verify` (content down to the last chunk).
+//!
+//! `examples/publish.rs` makes a repository and publishes a release. In short:
 //!
 //! ```
 //! use signer::commands::{Delivery, InitRequest, Signing, init};
@@ -44,11 +49,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// They panic when nobody reads any more, or the disk under a log is full.
+// They panic when the reader has gone or the disk under a log is full.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod attachment;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod commands;
 pub mod error;
@@ -60,8 +66,13 @@ pub mod policy;
 pub mod progress;
 pub mod published;
 pub mod repository;
+#[doc(hidden)]
 pub mod shared;
+pub mod signing;
+#[doc(hidden)]
 pub mod stage;
 pub mod state;
+#[doc(hidden)]
 pub mod summary;
+#[doc(hidden)]
 pub mod verify;

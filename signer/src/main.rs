@@ -1,6 +1,6 @@
 //! The `signer` command.
 
-// They panic when nobody reads any more, or the disk under a log is full.
+// They panic when the reader has gone or the disk under a log is full.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;

@@ -56,7 +56,7 @@ pub enum PolicyError {
     #[error("{0:?} is not a size: write 4096, 512KiB, 16MiB or 2GiB")]
     Size(String),
     /// A name that no role has.
-    #[error("{0:?} is no role; delegated roles stand under [[delegation]]")]
+    #[error("{0:?} is not a top-level role; declare delegated roles under [[delegation]]")]
     Role(String),
 }
 

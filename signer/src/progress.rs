@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle, WeakProgressBar};
 
+use crate::plan::counted;
+
 /// One minute: often enough for whoever watches a job, and few lines for a night's.
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -147,7 +149,7 @@ pub(crate) fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count} bytes") } else { format!("{value:.1} {}", units[unit]) }
+    if unit == 0 { counted(count, "byte") } else { format!("{value:.1} {}", units[unit]) }
 }
 
 fn style(columns: u16) -> ProgressStyle {

@@ -1,5 +1,5 @@
-//! A staged change: one JSON file that travels between the people who sign it, by mail, on a
-//! stick, in a registry.
+//! A staged change: one JSON file that travels between the people who sign it, by mail, on
+//! a USB stick, in a registry.
 //!
 //! ```text
 //!  stage ─► change.json ─► sign (alice) ─► change.json ─► sign (bob) ─► change.json ─► commit
@@ -35,10 +35,9 @@ use formats::release::{ReleaseIndex, Summary, target_name};
 use formats::tuf::{Role, Signature};
 use formats::version::Version;
 
-use crate::journal::payload_digest;
 use crate::plan::{Payload, Proposal, Restart, Signatures};
 use crate::published::ReleaseTag;
-use crate::state::{State, StateError, channel_of};
+use crate::state::{Identity, State, StateError, channel_of};
 use crate::summary::printable;
 
 const TYPE: &str = "racklet-stage-1";
@@ -59,13 +58,13 @@ pub enum StageError {
     #[error("what is to be signed")]
     Payload(#[source] Box<StateError>),
     /// It carries a release that is not the signed one.
-    #[error("{target}: what it carries is not what would be signed")]
+    #[error("{target}: its content does not match what would be signed")]
     Release {
         /// The target.
         target: String,
     },
     /// Two files are not copies of one change.
-    #[error("{path} is another change than the first file: its {role} has sha256 {found}")]
+    #[error("{path} is not a copy of the first file: its {role} has sha256 {found}")]
     Different {
         /// The second file.
         path: PathBuf,
@@ -332,14 +331,15 @@ impl Staged {
         Ok(Staged { what, repository, state, recovery, base, proposal, release, signatures })
     }
 
-    /// Digest of the repository's first root payload, which names the repository in the log.
-    pub fn anchor(&self, base: Option<&State>) -> formats::digest::Sha256 {
-        match base {
-            Some(state) => crate::journal::anchor_of(state),
-            None => self
-                .proposal
-                .payload(&Role::Root)
-                .map_or_else(|| payload_digest(b""), Payload::digest),
+    /// Which repository it is for.
+    pub fn identity(&self, base: Option<&State>) -> Result<Identity, StageError> {
+        if let Some(state) = base {
+            return Ok(state.identity.clone());
+        }
+        let root = self.proposal.payload(&Role::Root).ok_or_else(|| form("payloads"))?;
+        match root.root().map_err(in_payload)? {
+            Some(first) => Ok(Identity::new(root.digest(), &first)),
+            None => Err(form("payloads")),
         }
     }
 }

@@ -14,8 +14,7 @@ use formats::tuf::{
 };
 use serde::Serialize;
 
-use crate::key::public::short;
-use crate::plan::{Payload, PlanError, Proposal, period_of, schedule_lines};
+use crate::plan::{Payload, PlanError, Proposal, counted, key_name, period_of, schedule_lines};
 use crate::state::State;
 
 /// One payload for people.
@@ -40,9 +39,13 @@ pub struct Section {
 impl Section {
     /// As it is shown.
     pub fn text(&self) -> String {
+        let days = match u64::try_from(self.days) {
+            Ok(days) => counted(days, "day"),
+            Err(_) => "expired".to_owned(),
+        };
         let mut text = format!(
-            "{} version {} → {}, expires {} ({} days)\n  sha256 {}",
-            self.role, self.from, self.version, self.expires, self.days, self.sha256
+            "{} version {} → {}, expires {} ({})\n  sha256 {}",
+            self.role, self.from, self.version, self.expires, days, self.sha256
         );
         for change in &self.changes {
             text.push_str(&format!("\n  {change}"));
@@ -145,20 +148,21 @@ fn role_lines(
         }
         if (old.threshold, old.keyids.len()) != (is.threshold, is.keyids.len()) {
             lines.push(format!(
-                "~ {role} needs {} of {} keys, before {} of {}",
+                "~ {role} needs {} of {}, before {} of {}",
                 is.threshold,
-                is.keyids.len(),
+                counted(is.keyids.len() as u64, "key"),
                 old.threshold,
                 old.keyids.len()
             ));
         }
     } else {
-        lines.push(format!("+ {role} needs {} of {} keys", is.threshold, is.keyids.len()));
+        let keys = counted(is.keyids.len() as u64, "key");
+        lines.push(format!("+ {role} needs {} of {keys}", is.threshold));
     }
 }
 
 fn short_id(key: &Key) -> String {
-    format!("{} ({})", short(key), key.id())
+    format!("{} ({})", key_name(key), key.id())
 }
 
 fn target_lines(

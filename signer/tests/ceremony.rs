@@ -329,7 +329,7 @@ fn case_187_and_192_thresholds_and_keys_of_other_roles() {
     signer.json(&init(&["people/a.pub,people/b.pub", "--root-threshold", "3"]), 2);
     let made = signer.json(&init(&["people/a.pub,people/b.pub", "--root-threshold", "2"]), 0);
     let warnings = made["warnings"].to_string();
-    assert!(warnings.contains("root needs 2 of 2 keys: when one of them is lost"), "{warnings}");
+    assert!(warnings.contains("root needs 2 of 2 keys: if one of them is lost"), "{warnings}");
 
     let rotate = |more: &[&'static str]| {
         let head = ["rotate", "--repo", "oci:repo", "--keys", "keys", "--key", "people/a.key"];

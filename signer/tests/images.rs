@@ -139,7 +139,7 @@ fn nothing_but_zeros_is_said() {
         (2..).zip([("zeros.img", no_more), ("hole.img", &["--verity", "os"])])
     {
         let (version, component) = (format!("{number}.0.0"), format!("os={file},hw=my-board"));
-        let line = format!("warning: {file} holds nothing but zeros: no system starts from it");
+        let line = format!("warning: {file} contains only zeros: no system can boot from it");
         let arguments = desk.arguments("stage publish", &version, &[&component], more);
         let staged =
             desk.0.text(&[&arguments[..], &["--out", &format!("staged-{number}")]].concat());

@@ -13,13 +13,13 @@ use common::{Fixture, NOW, copy_tree, done};
 use failing::{Cut, Failing};
 use formats::tuf::{Role, UnixTime};
 use signer::commands::{
-    Delivery, Edit, EditOptions, PublishRequest, Rotation, Signing, commit, edit, publish, refresh,
-    sign, verify,
+    ChangeOptions, Delivery, PublishRequest, Signing, change, commit, publish, refresh, sign,
+    verify,
 };
 use signer::error::SignerError;
 use signer::journal::Journal;
 use signer::key::{self, KeyStore, SecretKey};
-use signer::plan::{ChannelEdit, Delegation, Expiry, RoleKeySet};
+use signer::plan::{Change, ChannelEdit, Delegation, Expiry, RoleKeySet, Rotation};
 use signer::progress::Show;
 use signer::repository::Registry;
 
@@ -70,16 +70,17 @@ impl Scene {
 }
 
 /// One change; gives the state it made.
-type Change<'a> = &'a dyn Fn(&Scene, &dyn Registry, UnixTime) -> Result<String, SignerError>;
+type Step<'a> = &'a dyn Fn(&Scene, &dyn Registry, UnixTime) -> Result<String, SignerError>;
 
 fn edited(
     scene: &Scene,
     to: &dyn Registry,
-    what: Edit,
+    what: Change,
     now: UnixTime,
 ) -> Result<String, SignerError> {
-    let (mut signing, options) = (scene.signing(), EditOptions::default());
-    done(edit(to, &mut signing, &what, &options, Delivery::Publish, now)).map(|done| done.state)
+    let (mut signing, options) = (scene.signing(), ChangeOptions::default());
+    done(change(to, &mut signing, &what, &options, Delivery::Publish, now))
+        .map(|done| done.published.state)
 }
 
 fn other_key(scene: &Scene) -> formats::tuf::Key {
@@ -112,32 +113,35 @@ fn case_195_every_change_is_cut_at_every_step() {
         move |scene: &Scene, to: &dyn Registry, now: UnixTime| {
             let (add, remove, threshold) = (vec![other_key(scene)], Vec::new(), None);
             let rotation = Rotation { role: role.clone(), add, remove, threshold };
-            edited(scene, to, Edit::Rotate(vec![rotation]), now)
+            edited(scene, to, Change::Rotate(vec![rotation]), now)
         }
     };
     let (root, targets) = (rotation(Role::Root), rotation(Role::Targets));
-    let rows: [(&str, Change<'_>); 7] = [
+    let rows: [(&str, Step<'_>); 7] = [
         ("refresh", &|scene, to, now| {
             let mut signing = scene.signing();
-            refresh(to, &mut signing, &Expiry::default(), now).map(|done| done.state)
+            refresh(to, &mut signing, &Expiry::default(), now).map(|done| done.published.state)
         }),
-        ("channel", &|scene, to, now| edited(scene, to, Edit::Channel(channel.clone(), None), now)),
+        ("channel", &|scene, to, now| {
+            let (edit, role) = (channel.clone(), None);
+            edited(scene, to, Change::SetChannel { edit, role }, now)
+        }),
         ("delegate", &|scene, to, now| {
             let role = Role::Delegated("beta".to_owned());
             let keys = RoleKeySet { role, keys: vec![other_key(scene)], threshold: 1 };
             let (by, paths) = (Role::Targets, vec!["beta/*".to_owned()]);
             let delegation = Delegation { by, keys, paths, terminating: false };
-            edited(scene, to, Edit::Delegate(delegation), now)
+            edited(scene, to, Change::Delegate(delegation), now)
         }),
         ("rotate root", &root),
         ("rotate targets", &targets),
         ("renew", &|scene, to, now| {
-            edited(scene, to, Edit::Renew(vec![Role::Root, Role::Targets]), now)
+            edited(scene, to, Change::Renew(vec![Role::Root, Role::Targets]), now)
         }),
         ("commit", &|scene, to, now| {
             let mut signing = scene.signing();
             commit(to, &mut signing, &[staged(scene)], &Expiry::default(), now)
-                .map(|done| done.state)
+                .map(|done| done.published.state)
         }),
     ];
     let mut total = 0;
@@ -199,7 +203,7 @@ fn a_staged_change_is_looked_at_again_when_it_is_committed() {
     let committed = |now| {
         let mut signing = scene.signing();
         commit(to.as_ref(), &mut signing, &[staged(&scene)], &Expiry::default(), now)
-            .map(|done| done.state)
+            .map(|done| done.published.state)
             .map_err(|error| error.reason())
     };
     let before = scene.visible(&scene.fixture.root(), NOW);

@@ -7,12 +7,12 @@ use common::{Fixture, NOW, component, copy_tree, done, files_below};
 use formats::reason::Reason;
 use formats::reference::Reference;
 use signer::commands::{
-    BundleRequest, Delivery, Edit, EditOptions, PublishRequest, Selection, Signing, bundle, edit,
+    BundleRequest, ChangeOptions, Delivery, PublishRequest, Selection, Signing, bundle, change,
     publish, refresh, status, verify,
 };
 use signer::error::SignerError;
 use signer::key::{KeyStore, SecretKey};
-use signer::plan::{ChannelEdit, Expiry};
+use signer::plan::{Change, ChannelEdit, Expiry};
 use signer::progress::Show;
 use signer::repository::{Access, ClientOptions, open};
 
@@ -121,14 +121,18 @@ fn channels_change_without_images() {
     };
     let set = |request: &ChannelEdit| {
         let (writable, mut signing) = (fixture.writable(), fixture.signing());
-        let (registry, options) = (writable.as_ref(), EditOptions::default());
-        let change = Edit::Channel(request.clone(), None);
-        done(edit(registry, &mut signing, &change, &options, Delivery::Publish, NOW))
+        let (registry, options) = (writable.as_ref(), ChangeOptions::default());
+        let wanted = Change::SetChannel { edit: request.clone(), role: None };
+        done(change(registry, &mut signing, &wanted, &options, Delivery::Publish, NOW))
     };
     let held = set(&request).unwrap();
     // Channel document, targets, snapshot, timestamp, manifest.
     assert_eq!(files_below(&fixture.path("repo").join("blobs")).len(), blobs + 5);
-    assert_eq!(set(&request).unwrap().state, held.state, "nothing changes twice");
+    assert_eq!(
+        set(&request).unwrap().published.state,
+        held.published.state,
+        "nothing changes twice"
+    );
     request.release = Some("9.9.9".parse().unwrap());
     assert_eq!(set(&request).unwrap_err().reason(), Reason::TargetNotFound);
     fixture.verify().unwrap();
@@ -329,20 +333,17 @@ fn a_channel_that_went_back_remembers_the_newest_offer() {
         released(&fixture, version, stable, Some(security_version)).unwrap();
     }
     let set = |channel: &str, release: &str| {
-        let edit = Edit::Channel(
-            ChannelEdit {
-                product: "demo".to_owned(),
-                channel: channel.to_owned(),
-                release: Some(release.parse().unwrap()),
-                ..ChannelEdit::default()
-            },
-            None,
-        );
+        let edit = ChannelEdit {
+            product: "demo".to_owned(),
+            channel: channel.to_owned(),
+            release: Some(release.parse().unwrap()),
+            ..ChannelEdit::default()
+        };
+        let wanted = Change::SetChannel { edit, role: None };
         let (writable, mut signing) = (fixture.writable(), fixture.signing());
-        let options = EditOptions::default();
+        let options = ChangeOptions::default();
         let (registry, delivery) = (writable.as_ref(), Delivery::Publish);
-        let done =
-            done(signer::commands::edit(registry, &mut signing, &edit, &options, delivery, NOW));
+        let done = done(change(registry, &mut signing, &wanted, &options, delivery, NOW));
         let text = |report| serde_json::to_value(report).unwrap()["warnings"].to_string();
         done.map(text).map_err(|error| error.reason())
     };

@@ -107,7 +107,7 @@ impl AttachmentError {
 
 /// What is to be attached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct AttachmentRequest {
     /// Files in SPDX or CycloneDX.
     pub sbom: Vec<PathBuf>,
     /// in-toto statements, or DSSE envelopes around them.
@@ -146,7 +146,7 @@ impl Document {
 
 /// Reads and makes everything that is wanted. `images` are names and files of components.
 pub fn gather(
-    wanted: &Wanted,
+    wanted: &AttachmentRequest,
     product: &str,
     version: &Version,
     images: &[(&str, &Path)],

@@ -1,210 +1,199 @@
-//! Commands that change a repository: at once, or staged in a file.
+//! Commands that change a repository: at once, or staged for others to sign.
 
 use std::path::PathBuf;
 
 use formats::tuf::{Role, UnixTime};
 
-use super::args::{self, ChangeCommand, RecoveryArgs, RepoArgs, SigningArgs};
+use super::args::{
+    self, ChangeCommand, DelegateArgs, InitArgs, PublishArgs, RecoveryArgs, RenewArgs, RepoArgs,
+    RevokeArgs, RotateArgs, SigningArgs,
+};
 use super::channel::preview;
 use super::opened;
 use super::output;
-use super::signing::{self, Which, declared, key_ids, public_keys, role};
+use super::signing::{self, KeysUsed, declared, key_ids, public_keys, role};
 use crate::attachment;
-use crate::commands::{self, Answer, Delivery, Edit, EditOptions, Report, Rotation, Signing};
+use crate::commands::{self, Answer, ChangeOptions, Delivery, Report, Signing};
 use crate::error::SignerError;
 use crate::image;
-use crate::plan::{Delegation, Expiry, RoleKeySet, Rollout, parse_duration};
+use crate::key;
+use crate::plan::{Change, Delegation, Expiry, RoleKeySet, Rollout, Rotation, parse_duration};
 use crate::progress::Show;
 use crate::repository::{Access, Registry};
 
+/// How a command runs, whatever it changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) delivery: Delivery<'a>,
+    pub(super) now: UnixTime,
+    pub(super) show: Show,
+    pub(super) json: bool,
+}
+
 /// Runs a command that changes a repository.
-pub(super) fn run(
-    command: ChangeCommand,
-    delivery: Delivery<'_>,
-    now: UnixTime,
-    show: Show,
-    json: bool,
-) -> Result<(), SignerError> {
+pub(super) fn run(command: ChangeCommand, run: Run<'_>) -> Result<(), SignerError> {
     match command {
-        ChangeCommand::Init {
-            repo,
-            signing,
-            root_threshold,
-            root_keys,
-            targets_threshold,
-            targets_keys,
-            id,
-            passphrase,
-            expires,
-        } => {
-            let missing = || SignerError::Usage("give --keys DIR: where keys are made".to_owned());
-            let request = commands::InitRequest {
-                keys: signing.keys.clone().ok_or_else(missing)?,
-                root_threshold,
-                root_keys,
-                targets_threshold,
-                targets_keys,
-                id,
-                expiry: Expiry::parse(&expires)?,
-                passphrase,
-            };
-            let (mut signing, registry) = both(&signing, &repo, Access::Write, delivery, now)?;
-            let registry = registry.as_ref();
-            finish(commands::init(registry, &mut signing, &request, delivery, now)?, json);
-        }
-        ChangeCommand::Publish {
-            repo,
-            signing,
-            release,
-            channel,
-            rollout,
-            role: by,
-            level,
-            expires,
-        } => {
-            let rollout = rollout.read(now)?;
-            if channel.is_none() && rollout != Rollout::default() {
-                let text = "waves and windows belong to a channel: give --channel, too";
-                return Err(SignerError::Usage(text.to_owned()));
-            }
-            let options = image::Options { level, ..image::Options::default() };
-            let request = commands::PublishRequest {
-                product: release.product,
-                version: release.version,
-                components: args::components(
-                    release.component,
-                    &release.hw,
-                    &release.verity,
-                    &release.raw,
-                )?,
-                security_version: release.security_version,
-                channel,
-                rollout,
-                role: by.as_deref().map(role).transpose()?,
-                options,
-                attachments: attachment::Wanted {
-                    sbom: release.sbom,
-                    provenance: release.provenance,
-                    from_images: release.sbom_from_image,
-                    dpkg_status: release.dpkg_status,
-                },
-                delta_from: release.delta_from,
-                mixed: args::mixtures(&release.mixed)?,
-                order: release.order,
-                expiry: Expiry::parse(&expires)?,
-            };
-            let (mut signing, registry) = both(&signing, &repo, Access::Update, delivery, now)?;
-            signing.preview = preview(json, true);
-            let registry = registry.as_ref();
-            let answer = commands::publish(registry, &mut signing, &request, delivery, now, show)?;
-            finish(answer, json);
-        }
-        ChangeCommand::Delegate {
-            repo,
-            signing,
-            role: name,
-            path,
-            role_keys,
-            threshold,
-            remove,
-            terminating,
-            by,
-            period,
-        } => {
-            let delegated = delegated(&name)?;
-            let edit = if remove {
-                Edit::Undelegate(delegated.clone())
-            } else if role_keys.is_empty() {
-                Edit::Repath(delegated.clone(), path, terminating)
-            } else {
-                let (role, keys) = (delegated.clone(), public_keys(&role_keys)?);
-                Edit::Delegate(Delegation {
-                    by: self::role(&by)?,
-                    keys: RoleKeySet { role, keys, threshold },
-                    paths: path,
-                    terminating,
-                })
-            };
-            let mut expiry = Expiry::default();
-            if let Some(period) = period {
-                expiry = expiry.with(delegated, parse_duration(&period)?)?;
-            }
-            make(&repo, &signing, expiry, None, delivery, now, json, |_| Ok(edit))?;
-        }
-        ChangeCommand::Rotate {
-            repo,
-            signing,
-            role: roles,
-            add,
-            remove,
-            threshold,
-            recovery,
-            expires,
-        } => {
-            let expiry = Expiry::parse(&expires)?;
-            make(&repo, &signing, expiry, Some(&recovery), delivery, now, json, |signing| {
-                if roles.is_empty() {
-                    let (roles, delegations) = declared(&signing.policy)?;
-                    return Ok(Edit::Declared(roles, delegations));
-                }
-                rotations(&roles, &add, &remove, threshold).map(Edit::Rotate)
-            })?;
-        }
-        ChangeCommand::Revoke { revoked, repo, signing, replace, recovery } => {
-            let replacement = replace.map(|path| public_keys(&[path])).transpose()?;
-            let replacement = replacement.and_then(|keys| keys.into_iter().next());
-            let edit = Edit::Revoke(key_ids(&revoked)?, replacement);
-            let expiry = Expiry::default();
-            make(&repo, &signing, expiry, Some(&recovery), delivery, now, json, |_| Ok(edit))?;
-        }
-        ChangeCommand::Renew { roles, repo, signing, expires } => {
-            let expiry = Expiry::parse(&expires)?;
-            let edit = Edit::Renew(roles.iter().map(|name| role(name)).collect::<Result<_, _>>()?);
-            make(&repo, &signing, expiry, None, delivery, now, json, |_| Ok(edit))?;
-        }
+        ChangeCommand::Init(arguments) => init(arguments, run),
+        ChangeCommand::Publish(arguments) => publish(arguments, run),
+        ChangeCommand::Delegate(arguments) => delegate(arguments, run),
+        ChangeCommand::Rotate(arguments) => rotate(arguments, run),
+        ChangeCommand::Revoke(arguments) => revoke(arguments, run),
+        ChangeCommand::Renew(arguments) => renew(arguments, run),
     }
+}
+
+fn init(arguments: InitArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let missing = || SignerError::Usage("give --keys DIR: where keys are made".to_owned());
+    let request = commands::InitRequest {
+        keys: arguments.signing.keys.clone().ok_or_else(missing)?,
+        root_threshold: arguments.root_threshold,
+        root_keys: arguments.root_keys,
+        targets_threshold: arguments.targets_threshold,
+        targets_keys: arguments.targets_keys,
+        id: arguments.id,
+        expiry: Expiry::parse(&arguments.expires)?,
+        passphrase: arguments.passphrase,
+    };
+    let (mut signing, registry) = run.open(&arguments.signing, &arguments.repo, Access::Write)?;
+    let (registry, delivery) = (registry.as_ref(), run.delivery);
+    run.finish(commands::init(registry, &mut signing, &request, delivery, run.now)?);
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "what all changes of the arguments above share")]
-fn make(
-    repo: &RepoArgs,
-    signing: &SigningArgs,
-    expiry: Expiry,
-    recovery: Option<&RecoveryArgs>,
-    delivery: Delivery<'_>,
-    now: UnixTime,
-    json: bool,
-    edit: impl FnOnce(&Signing) -> Result<Edit, SignerError>,
-) -> Result<(), SignerError> {
-    let (mut signing, registry) = both(signing, repo, Access::Update, delivery, now)?;
-    let edit = edit(&signing)?;
-    let base = recovery.and_then(|recovery| recovery.base.as_deref());
-    let options = EditOptions { expiry, base };
-    let registry = registry.as_ref();
-    finish(commands::edit(registry, &mut signing, &edit, &options, delivery, now)?, json);
+fn publish(arguments: PublishArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let PublishArgs { repo, signing, release, channel, rollout, role: by, level, expires } =
+        arguments;
+    let rollout = rollout.read(run.now)?;
+    if channel.is_none() && rollout != Rollout::default() {
+        let text = "waves and windows belong to a channel: give --channel, too";
+        return Err(SignerError::Usage(text.to_owned()));
+    }
+    let (hw, verity, raw) = (&release.hw, &release.verity, &release.raw);
+    let request = commands::PublishRequest {
+        product: release.product,
+        version: release.version,
+        components: args::components(release.component, hw, verity, raw)?,
+        security_version: release.security_version,
+        channel,
+        rollout,
+        role: by.as_deref().map(role).transpose()?,
+        options: image::Options { level, ..image::Options::default() },
+        attachments: attachment::AttachmentRequest {
+            sbom: release.sbom,
+            provenance: release.provenance,
+            from_images: release.sbom_from_image,
+            dpkg_status: release.dpkg_status,
+        },
+        delta_from: release.delta_from,
+        mixed: args::mixtures(&release.mixed)?,
+        order: release.order,
+        expiry: Expiry::parse(&expires)?,
+    };
+    let (mut signing, registry) = run.open(&signing, &repo, Access::Update)?;
+    signing.preview = preview(run.json, true);
+    let (registry, delivery) = (registry.as_ref(), run.delivery);
+    run.finish(commands::publish(registry, &mut signing, &request, delivery, run.now, run.show)?);
     Ok(())
 }
 
-/// The signer and the repository. Who stages needs no key, only something to trust.
-pub(super) fn both(
-    arguments: &SigningArgs,
-    repo: &RepoArgs,
-    access: Access,
-    delivery: Delivery<'_>,
-    now: UnixTime,
-) -> Result<(Signing, Box<dyn Registry>), SignerError> {
-    let which = if delivery == Delivery::Publish { Which::All } else { Which::None };
-    let signing = signing::signing(arguments, which, Some(&repo.repo))?;
-    // A wrong clock is a reason of its own, before TLS fails for it or a directory is made.
-    signing.check_clock(None, None, now)?;
-    Ok((signing, opened(&repo.repo, &repo.registry, access)?))
+fn delegate(arguments: DelegateArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let delegated = delegated(&arguments.role)?;
+    let (paths, terminating) = (arguments.path, arguments.terminating);
+    let change = if arguments.remove {
+        Change::Undelegate(delegated.clone())
+    } else if arguments.role_keys.is_empty() {
+        Change::Repath { role: delegated.clone(), paths, terminating }
+    } else {
+        let (keys, threshold) = (public_keys(&arguments.role_keys)?, arguments.threshold);
+        Change::Delegate(Delegation {
+            by: role(&arguments.by)?,
+            keys: RoleKeySet { role: delegated.clone(), keys, threshold },
+            paths,
+            terminating,
+        })
+    };
+    let mut expiry = Expiry::default();
+    if let Some(period) = arguments.period {
+        expiry = expiry.with(delegated, parse_duration(&period)?)?;
+    }
+    let to = Target { repo: &arguments.repo, signing: &arguments.signing, recovery: None };
+    run.change(to, expiry, |_| Ok(change))
 }
 
-pub(super) fn finish<T: Report>(answer: Answer<T>, json: bool) {
-    match answer {
-        Answer::Done(report) => output::success(&report, json),
-        Answer::Staged(report) => output::success(&report, json),
+fn rotate(arguments: RotateArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let RotateArgs { repo, signing, role: roles, add, remove, threshold, recovery, expires } =
+        arguments;
+    let expiry = Expiry::parse(&expires)?;
+    let to = Target { repo: &repo, signing: &signing, recovery: Some(&recovery) };
+    run.change(to, expiry, |signing| {
+        if roles.is_empty() {
+            let (roles, delegations) = declared(&signing.policy)?;
+            return Ok(Change::Declared { roles, delegations });
+        }
+        rotations(&roles, &add, &remove, threshold).map(Change::Rotate)
+    })
+}
+
+fn revoke(arguments: RevokeArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let RevokeArgs { revoked, repo, signing, replace, recovery } = arguments;
+    let replacement = replace.map(|path| key::read_public(&path)).transpose()?;
+    let change = Change::Revoke { keys: key_ids(&revoked)?, replacement };
+    let to = Target { repo: &repo, signing: &signing, recovery: Some(&recovery) };
+    run.change(to, Expiry::default(), |_| Ok(change))
+}
+
+fn renew(arguments: RenewArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let RenewArgs { roles, repo, signing, expires } = &arguments;
+    let expiry = Expiry::parse(expires)?;
+    let change = Change::Renew(roles.iter().map(|name| role(name)).collect::<Result<_, _>>()?);
+    run.change(Target { repo, signing, recovery: None }, expiry, |_| Ok(change))
+}
+
+/// What is changed, and who changes it.
+struct Target<'a> {
+    repo: &'a RepoArgs,
+    signing: &'a SigningArgs,
+    recovery: Option<&'a RecoveryArgs>,
+}
+
+impl Run<'_> {
+    fn change(
+        self,
+        to: Target<'_>,
+        expiry: Expiry,
+        change: impl FnOnce(&Signing) -> Result<Change, SignerError>,
+    ) -> Result<(), SignerError> {
+        let (mut signing, registry) = self.open(to.signing, to.repo, Access::Update)?;
+        let change = change(&signing)?;
+        let base = to.recovery.and_then(|recovery| recovery.base.as_deref());
+        let options = ChangeOptions { expiry, base };
+        let (registry, delivery) = (registry.as_ref(), self.delivery);
+        let answer =
+            commands::change(registry, &mut signing, &change, &options, delivery, self.now)?;
+        self.finish(answer);
+        Ok(())
+    }
+
+    /// The signer and the repository. Who stages needs no key, only something to trust.
+    pub(super) fn open(
+        self,
+        arguments: &SigningArgs,
+        repo: &RepoArgs,
+        access: Access,
+    ) -> Result<(Signing, Box<dyn Registry>), SignerError> {
+        let publishes = self.delivery == Delivery::Publish;
+        let keys = if publishes { KeysUsed::All } else { KeysUsed::None };
+        let signing = signing::signing(arguments, keys, Some(&repo.repo))?;
+        // A wrong clock is a reason of its own, before TLS fails for it or a directory is made.
+        signing.check_clock(None, None, self.now)?;
+        Ok((signing, opened(&repo.repo, &repo.registry, access)?))
+    }
+
+    pub(super) fn finish<T: Report>(self, answer: Answer<T>) {
+        match answer {
+            Answer::Done(report) => output::success(&report, self.json),
+            Answer::Staged(report) => output::success(&report, self.json),
+        }
     }
 }
 

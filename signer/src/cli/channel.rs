@@ -1,20 +1,19 @@
 //! `channel`: what a channel offers, how fast, and at what times of day.
 
-use formats::tuf::UnixTime;
-
 use super::args::{ChannelArgs, ChannelChange, ChannelCommand, SetArgs};
-use super::change::{both, finish};
+use super::change::Run;
 use super::signing::role;
 use super::{opened, output, trust_root_of};
-use crate::commands::{self, ChannelPreview, Delivery, Edit, EditOptions};
+use crate::commands::{self, ChangeOptions, ChannelPreview};
 use crate::error::SignerError;
-use crate::plan::{ChannelEdit, Expiry, Rollout};
+use crate::plan::{Change, ChannelEdit, Expiry, Rollout};
 use crate::repository::Access;
 
 /// Runs `channel`.
-pub(super) fn run(command: ChannelCommand, now: UnixTime, json: bool) -> Result<(), SignerError> {
+pub(super) fn run(command: ChannelCommand, run: Run<'_>) -> Result<(), SignerError> {
+    let Run { now, json, .. } = run;
     match command {
-        ChannelCommand::Change(command) => change(command, Delivery::Publish, now, json)?,
+        ChannelCommand::Change(command) => change(command, run)?,
         ChannelCommand::Show { reference, registry, trust, product, channel } => {
             let root = trust_root_of(&trust)?;
             let registry = opened(reference.get(), &registry, Access::Read)?;
@@ -34,19 +33,16 @@ pub(super) fn run(command: ChannelCommand, now: UnixTime, json: bool) -> Result<
 }
 
 /// Runs a command that changes a channel, at once or staged.
-pub(super) fn change(
-    command: ChannelChange,
-    delivery: Delivery<'_>,
-    now: UnixTime,
-    json: bool,
-) -> Result<(), SignerError> {
+pub(super) fn change(command: ChannelChange, run: Run<'_>) -> Result<(), SignerError> {
+    let now = run.now;
     let signer = |name: Option<String>| name.as_deref().map(role).transpose();
-    let (by, edit) = match command {
+    let (by, change) = match command {
         ChannelChange::Set { by, set, rollout, role } => {
-            (by, Edit::Channel(channel_edit(set, rollout.read(now)?), signer(role)?))
+            let edit = channel_edit(set, rollout.read(now)?);
+            (by, Change::SetChannel { edit, role: signer(role)? })
         }
         ChannelChange::Hold { by, product, channel, off } => {
-            (by, Edit::Hold { product, channel, hold: !off })
+            (by, Change::Hold { product, channel, hold: !off })
         }
         ChannelChange::Promote { by, product, from, to, urgency, rollout, role } => {
             let to = ChannelEdit {
@@ -56,16 +52,16 @@ pub(super) fn change(
                 rollout: rollout.read(now)?,
                 ..ChannelEdit::default()
             };
-            (by, Edit::Promote { from, to, role: signer(role)? })
+            (by, Change::Promote { from, to, role: signer(role)? })
         }
     };
     let ChannelArgs { repo, signing, yes, expires } = by;
     let expiry = Expiry::parse(&expires)?;
-    let (mut signing, registry) = both(&signing, &repo, Access::Update, delivery, now)?;
-    signing.preview = preview(json, yes);
-    let options = EditOptions { expiry, base: None };
-    let registry = registry.as_ref();
-    finish(commands::edit(registry, &mut signing, &edit, &options, delivery, now)?, json);
+    let (mut signing, registry) = run.open(&signing, &repo, Access::Update)?;
+    signing.preview = preview(run.json, yes);
+    let options = ChangeOptions { expiry, base: None };
+    let (registry, delivery) = (registry.as_ref(), run.delivery);
+    run.finish(commands::change(registry, &mut signing, &change, &options, delivery, now)?);
     Ok(())
 }
 

@@ -20,7 +20,8 @@ use formats::tuf::UnixTime;
 use self::args::{
     Command, KeyCommand, LogCommand, RegistryArgs, SigningArgs, StageCommand, TrustArgs,
 };
-use self::signing::Which;
+use self::change::Run;
+use self::signing::KeysUsed;
 use crate::commands::{self, Delivery, ROOT_FILE, Report, Signing, StageReport};
 use crate::error::SignerError;
 use crate::plan::{Expiry, parse_duration};
@@ -73,11 +74,12 @@ pub fn explain_usage(error: &clap::Error) -> ExitCode {
 
 fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerError> {
     let now = now();
+    let at = |delivery| Run { delivery, now, show, json };
     match command {
-        Command::Change(command) => change::run(command, Delivery::Publish, now, show, json)?,
-        Command::Channel { command } => channel::run(command, now, json)?,
+        Command::Change(command) => change::run(command, at(Delivery::Publish))?,
+        Command::Channel { command } => channel::run(command, at(Delivery::Publish))?,
         Command::Stage { share: true, change, .. } => {
-            stage(change, Delivery::Share, now, show, json)?;
+            stage(change, at(Delivery::Share))?;
         }
         Command::Stage { out, change, .. } => {
             let missing = || {
@@ -88,7 +90,8 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
                 let text = format!("{} exists; it may hold signatures", out.display());
                 return Err(SignerError::Exists(text));
             }
-            stage(change, Delivery::Stage(&out), now, show, json)?;
+            let delivery = Delivery::Stage(&out);
+            stage(change, Run { delivery, now, show, json })?;
         }
         Command::Sign { files, repo, registry, signing, yes, output } => {
             let asks = !yes && !json;
@@ -97,7 +100,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
                             terminal, or read `signer status FILE` and give --yes";
                 return Err(SignerError::Usage(text.to_owned()));
             }
-            let mut signing = signing::signing(&signing, Which::Given, None)?;
+            let mut signing = signing::signing(&signing, KeysUsed::Given, None)?;
             signing.check_clock(None, None, now)?;
             let agrees = |shown: &StageReport| !asks || output::agrees(shown);
             let access = if output.is_none() { Access::Update } else { Access::Read };
@@ -108,7 +111,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         }
         Command::Commit { files, repo, signing, expires } => {
             let expiry = Expiry::parse(&expires)?;
-            let mut signing = signing::signing(&signing, Which::All, Some(&repo.repo))?;
+            let mut signing = signing::signing(&signing, KeysUsed::All, Some(&repo.repo))?;
             signing.check_clock(None, None, now)?;
             let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
             let registry = registry.as_ref();
@@ -118,7 +121,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Key { command } => key_command(command, json)?,
         Command::Refresh { repo, signing, expires } => {
             let expiry = Expiry::parse(&expires)?;
-            let mut signing = signing::signing(&signing, Which::All, Some(&repo.repo))?;
+            let mut signing = signing::signing(&signing, KeysUsed::All, Some(&repo.repo))?;
             signing.check_clock(None, None, now)?;
             let registry = opened(&repo.repo, &repo.registry, Access::Update)?;
             let report = commands::refresh(registry.as_ref(), &mut signing, &expiry, now)?;
@@ -196,7 +199,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             return Ok(output::success_or(&report, late.as_ref(), json));
         }
         Command::Log { signing, command } => {
-            let mut signing = signing::signing(&signing, Which::None, None)?;
+            let mut signing = signing::signing(&signing, KeysUsed::None, None)?;
             match command {
                 None => output::success(&commands::log(&signing)?, json),
                 Some(LogCommand::Abandon { files }) => {
@@ -212,16 +215,10 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
     Ok(Exit::Done)
 }
 
-fn stage(
-    command: StageCommand,
-    delivery: Delivery<'_>,
-    now: UnixTime,
-    show: Show,
-    json: bool,
-) -> Result<(), SignerError> {
+fn stage(command: StageCommand, run: Run<'_>) -> Result<(), SignerError> {
     match command {
-        StageCommand::Change(command) => change::run(command, delivery, now, show, json),
-        StageCommand::Channel { command } => channel::change(command, delivery, now, json),
+        StageCommand::Change(command) => change::run(command, run),
+        StageCommand::Channel { command } => channel::change(command, run),
     }
 }
 
@@ -265,7 +262,7 @@ fn bundling(
     repository: &str,
 ) -> Result<Signing, SignerError> {
     if signs {
-        return signing::signing(arguments, Which::All, Some(repository));
+        return signing::signing(arguments, KeysUsed::All, Some(repository));
     }
     let trust = TrustArgs { root: arguments.root.clone(), keys: arguments.keys.clone() };
     let root = trust_root(&trust)?.ok_or_else(|| {

@@ -120,7 +120,7 @@ pub(super) fn end(exit: Exit) -> Exit {
     let Some(error) = storage::report::lost() else { return exit };
     let reason = Reason::ReportLost;
     say(&format!("error[{reason}]: write to standard output: {error}"));
-    say("  hint: what the command did is done; do not repeat it before you have looked");
+    say("  hint: the command did its work; check the result before you run it again");
     match exit {
         Exit::Done | Exit::Nothing => reason.exit(),
         failed => failed,

@@ -14,9 +14,9 @@ use crate::key::{self, KeyLocation, KeyStore};
 use crate::plan::{Delegation, RoleKeySet};
 use crate::policy::{POLICY_FILE, Policy};
 
-/// Which of the keys are used.
+/// KeysUsed of the keys are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
+pub(super) enum KeysUsed {
     /// Those of the directory and those given.
     All,
     /// Those given, if any are: who signs for themselves does not sign for others.
@@ -28,7 +28,7 @@ pub(super) enum Which {
 /// A signer of these arguments.
 pub(super) fn signing(
     arguments: &SigningArgs,
-    which: Which,
+    used: KeysUsed,
     repository: Option<&str>,
 ) -> Result<Signing, SignerError> {
     let given: Vec<KeyLocation> = arguments
@@ -37,13 +37,16 @@ pub(super) fn signing(
         .map(|text| text.parse().map_err(|error: key::UriError| usage(error.to_string())))
         .collect::<Result<_, _>>()?;
     let directory = arguments.keys.as_deref();
-    let mut keys = match directory {
-        Some(path) if which == Which::All || (which == Which::Given && given.is_empty()) => {
-            if path.exists() { KeyStore::open(path)? } else { KeyStore::default() }
-        }
-        _ => KeyStore::default(),
-    };
-    if which != Which::None {
+    let mut keys =
+        match directory {
+            Some(path)
+                if used == KeysUsed::All || (used == KeysUsed::Given && given.is_empty()) =>
+            {
+                if path.exists() { KeyStore::open(path)? } else { KeyStore::default() }
+            }
+            _ => KeyStore::default(),
+        };
+    if used != KeysUsed::None {
         for location in given {
             keys.add_location(location)?;
         }

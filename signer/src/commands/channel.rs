@@ -1,14 +1,13 @@
 //! Channels for people: what one would offer, before it is signed; what they offer now.
 
 use formats::channel::Channel;
-use formats::release::channel_target_name;
 use formats::tuf::{Role, UnixTime};
 use serde::Serialize;
 
 use super::status::ChannelStatus;
 use super::{Report, time};
 use crate::error::SignerError;
-use crate::plan::{PlanError, Proposal, schedule_lines, time_of};
+use crate::plan::{Proposal, channel_of, schedule_lines, time_of};
 use crate::published;
 use crate::repository::Registry;
 use crate::state::State;
@@ -156,7 +155,7 @@ pub fn channel(
     now: UnixTime,
 ) -> Result<ChannelReport, SignerError> {
     let state = published::load(registry, Some(trust_root))?.state;
-    Ok(ChannelReport::of(&state, find(&state, product, channel)?, now))
+    Ok(ChannelReport::of(&state, channel_of(&state, product, channel)?, now))
 }
 
 /// The first of the roles that every node needs which has expired, and when.
@@ -169,18 +168,4 @@ fn expired(state: &State, now: UnixTime) -> Option<String> {
     ];
     let (role, end) = ends.into_iter().find(|(_, end)| *end <= now)?;
     Some(format!("the {role} ended {}", time(end)))
-}
-
-/// A channel that has to be there.
-pub(super) fn find<'a>(
-    state: &'a State,
-    product: &str,
-    channel: &str,
-) -> Result<&'a Channel, PlanError> {
-    let found = state.channels.get(&channel_target_name(product, channel));
-    found.map(|signed| &signed.data).ok_or_else(|| {
-        let there: Vec<&str> = state.channel_names(product).collect();
-        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-        PlanError::NoChannel { product: product.to_owned(), channel: channel.to_owned(), there }
-    })
 }

@@ -8,7 +8,7 @@ use formats::oci::{Descriptor, RepositoryName, media_type};
 use formats::release::Delta;
 use formats::version::Version;
 
-use super::publish::{ComponentInput, of_sink};
+use super::component::{ComponentInput, of_sink};
 use crate::error::SignerError;
 use crate::image::{ImageError, Options, delta};
 use crate::plan::PlanError;

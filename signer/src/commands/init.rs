@@ -6,21 +6,22 @@ use formats::reference::Reference;
 use formats::tuf::{Envelope, Key, KeyId, REPOSITORY, Role, UnixTime};
 use serde::Serialize;
 
-use super::ceremony::{check_memory, deliver, events, finish_staged, lint, repository_name};
+use super::ceremony::{check_memory, events, lint, repository_name};
 use super::files::write_new;
-use super::stage::stage_report;
+use super::session::Session;
+use super::state_report::warning_lines;
 use super::{
-    Answer, Delivery, Protect, ROOT_FILE, Report, Signing, has_example_key, read_trust_root, time,
+    Answer, Delivery, Protect, ROOT_FILE, Report, Signing, counted, has_example_key,
+    read_trust_root, time,
 };
 use crate::error::SignerError;
 use crate::key::{self, KeyLocation, SECRET_ENDING, SecretKey, URI_ENDING};
-use crate::plan::{
-    Expiry, Finding, Payload, PlanError, Proposal, RepositoryId, RoleKeySet, sign_payloads,
-};
+use crate::plan::{Expiry, Finding, Payload, PlanError, Proposal, RepositoryId, RoleKeySet};
 use crate::published::latest_digest;
 use crate::repository::Registry;
+use crate::signing::sign_payloads;
 use crate::stage::Staged;
-use crate::state::{StateError, self_signed};
+use crate::state::{State, StateError, self_signed};
 
 /// What a first repository is made of.
 #[derive(Debug, Clone, Default)]
@@ -64,22 +65,20 @@ pub struct InitReport {
 impl Report for InitReport {
     fn text(&self) -> String {
         let mut text = format!(
-            "repository {}\ntrust root {} (root: {} of {} keys, expires {}; targets: {} of {})\n\
+            "repository {}\ntrust root {} (root: {} of {}, expires {}; targets: {} of {})\n\
              the timestamp expires {}: renew it with `signer refresh`\n\
              copy {} to every node; keep the *.key files safe, those of root and targets offline",
             self.repository,
             self.trust_root.display(),
             self.root_threshold,
-            self.root_keys.len(),
+            counted(self.root_keys.len() as u64, "key"),
             self.root_expires,
             self.targets_threshold,
             self.targets_keys.len(),
             self.timestamp_expires,
             self.trust_root.display(),
         );
-        for warning in &self.warnings {
-            text.push_str(&format!("\nwarning: {warning}"));
-        }
+        text.push_str(&warning_lines(&self.warnings));
         text
     }
 
@@ -125,13 +124,12 @@ pub fn init(
     }
     let mut warnings = lint(None, &staged.proposal, &signing.policy, now)?;
     if delivery != Delivery::Publish {
-        let path = deliver(registry, &mut staged, delivery)?;
-        let report = stage_report(&path, true, &staged, None, warnings, Vec::new(), now)?;
-        return Ok(Answer::Staged(report));
+        let session = Session { registry, signing, delivery, now };
+        return Ok(Answer::Staged(session.stage(staged, None, warnings)?));
     }
     check_memory(signing, &staged, None)?;
     let by = sign_payloads(None, &staged.proposal, &signing.keys, &mut staged.signatures)?;
-    let events = events(&staged, None, &by, "init", now);
+    let events = events(&staged, None, &by, "init", now)?;
     let root = root_bytes(&staged)?;
     if !there {
         // Nodes may get it from now on; the repository is made for this one and no other.
@@ -139,35 +137,41 @@ pub fn init(
     }
     signing.trust_root = Some(root);
     signing.trust_root_file = None;
-    let (published, found) =
-        finish_staged(registry, signing, &staged, None, None, &events, &expiry, now)?;
+    let mut session = Session { registry, signing, delivery, now };
+    let (published, found) = session.finish(&staged, None, None, &events, &expiry)?;
     warnings.extend(found);
-    let state = published.state;
-    let keys_of = |role: Role| {
-        let keys = state.root.role(&role);
-        let ids = keys.map(|keys| keys.keyids.iter().map(KeyId::to_string).collect());
-        (ids.unwrap_or_default(), keys.map_or(0, |keys| keys.threshold))
-    };
-    let ((root_keys, root_threshold), (targets_keys, targets_threshold)) =
-        (keys_of(Role::Root), keys_of(Role::Targets));
-    Ok(Answer::Done(InitReport {
-        repository: registry.reference().to_string(),
-        repository_id: state
-            .root
-            .unknown
-            .get(REPOSITORY)
-            .and_then(|id| id.as_str())
-            .map(str::to_owned),
-        trust_root: path,
-        root_keys,
-        root_threshold,
-        targets_keys,
-        targets_threshold,
-        root_expires: time(state.root.header.expires),
-        timestamp_expires: time(state.timestamp.data.header.expires),
-        warnings,
-        example_keys: has_example_key(&state.root),
-    }))
+    Ok(Answer::Done(InitReport::of(registry, path, &published.state, warnings)))
+}
+
+impl InitReport {
+    fn of(
+        registry: &dyn Registry,
+        trust_root: PathBuf,
+        state: &State,
+        warnings: Vec<Finding>,
+    ) -> Self {
+        let keys_of = |role: Role| {
+            let keys = state.root.role(&role);
+            let ids = keys.map(|keys| keys.keyids.iter().map(KeyId::to_string).collect());
+            (ids.unwrap_or_default(), keys.map_or(0, |keys| keys.threshold))
+        };
+        let ((root_keys, root_threshold), (targets_keys, targets_threshold)) =
+            (keys_of(Role::Root), keys_of(Role::Targets));
+        let id = state.root.unknown.get(REPOSITORY).and_then(|id| id.as_str());
+        InitReport {
+            repository: registry.reference().to_string(),
+            repository_id: id.map(str::to_owned),
+            trust_root,
+            root_keys,
+            root_threshold,
+            targets_keys,
+            targets_threshold,
+            root_expires: time(state.root.header.expires),
+            timestamp_expires: time(state.timestamp.data.header.expires),
+            warnings,
+            example_keys: has_example_key(&state.root),
+        }
+    }
 }
 
 /// A layout is itself wherever it lies; a registry's repository is named by where it is.
@@ -257,7 +261,8 @@ fn gather_role(
         keys.push(key);
     }
     if threshold == 0 || threshold as usize > keys.len() {
-        let text = format!("{threshold} of {} {role} keys is no threshold", keys.len());
+        let keys = counted(keys.len() as u64, "key");
+        let text = format!("the {role} threshold cannot be {threshold} with {keys}");
         return Err(SignerError::Usage(text));
     }
     Ok(RoleKeySet { role, keys, threshold })

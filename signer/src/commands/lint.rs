@@ -6,7 +6,7 @@ use formats::tuf::UnixTime;
 use serde::Serialize;
 
 use super::ceremony::read_staged;
-use super::{Report, Signing};
+use super::{Report, Signing, counted};
 use crate::error::SignerError;
 use crate::plan::{Finding, Level, lint as lint_state, lint_change};
 use crate::published;
@@ -31,7 +31,7 @@ impl LintReport {
 
 impl Report for LintReport {
     fn text(&self) -> String {
-        let mut text = format!("{}: {} findings", self.what, self.findings.len());
+        let mut text = format!("{}: {}", self.what, counted(self.findings.len() as u64, "finding"));
         for finding in &self.findings {
             let level = if finding.level == Level::Refused { "refused" } else { "warning" };
             text.push_str(&format!("\n  {level} [{}] {finding}", finding.reason));

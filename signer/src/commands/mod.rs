@@ -6,6 +6,7 @@ mod bundle;
 mod ceremony;
 mod change;
 mod channel;
+mod component;
 mod delta;
 mod files;
 mod init;
@@ -14,23 +15,29 @@ mod key;
 mod lint;
 mod package;
 mod publish;
+mod session;
 mod sign;
+mod signing;
 mod stage;
+mod state_report;
 mod status;
 mod verify;
 
 pub use bundle::{BundleReport, BundleRequest, Form, Selection, bundle, form_of};
-pub use ceremony::{Delivery, Signing};
-pub use change::{ChangeReport, Edit, EditOptions, Rotation, edit, refresh, renew};
+pub use change::{ChangeOptions, ChangeReport, change, refresh, renew};
 pub use channel::{ChannelPreview, ChannelReport, ChannelsReport, SEEN, channel, list as channels};
+pub use component::ComponentInput;
 pub use init::{InitReport, InitRequest, init};
 pub use inspect::{InspectReport, inspect};
 pub use key::{KeyReport, KeysReport, Protect, example, import_key, list, new, passphrase, pkcs11};
 pub use lint::{LintReport, lint, lint_staged};
 pub use package::{PackageReport, check_package_root};
-pub use publish::{ComponentInput, PublishReport, PublishRequest, publish};
+pub use publish::{PublishReport, PublishRequest, publish};
+pub use session::Delivery;
 pub use sign::{AbandonReport, CommitReport, LogReport, abandon, commit, log, sign, stage_status};
+pub use signing::Signing;
 pub use stage::{RequirementReport, StageReport};
+pub use state_report::PublishedState;
 pub use status::{StatusReport, status};
 pub use verify::{VerifyReport, verify};
 
@@ -44,6 +51,7 @@ use storage::secret::{self, Readers, Rule};
 
 use crate::error::SignerError;
 use crate::key::KeyError;
+use crate::plan::counted;
 use crate::progress::bytes;
 use crate::state::self_signed;
 
@@ -102,25 +110,10 @@ pub fn read_trust_root(path: &Path) -> Result<Vec<u8>, SignerError> {
 
 /// Whether any role of a root may be signed for with a published key.
 pub fn has_example_key(root: &Root) -> bool {
-    first_example_key(root).is_some()
-}
-
-/// The first published key that a root lists, by key id or by its public half.
-pub(crate) fn first_example_key(root: &Root) -> Option<example_keys::ExampleKey> {
-    root.keys.values().find_map(|key| {
-        let id = key.id().to_string();
-        let public = key.value().get("keyval").and_then(|value| value.get("public"));
-        let public = public.and_then(|public| public.as_str()).unwrap_or_default();
-        example_keys::ALL.into_iter().find(|known| known.keyid == id || known.public == public)
-    })
+    example_keys::first_in(root).is_some()
 }
 
 /// A time as reports write it.
 fn time(time: UnixTime) -> String {
     time.to_string()
-}
-
-/// A number of things: `1 release`, `2 releases`.
-fn counted(count: u64, thing: &str) -> String {
-    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use formats::example_keys;
 use formats::tuf::{Role, UnixTime};
 use serde::Serialize;
 
-use super::{ROOT_FILE, Report, first_example_key, read_trust_root, time};
+use super::{ROOT_FILE, Report, counted, read_trust_root, time};
 use crate::error::SignerError;
 use crate::state::self_signed;
 
@@ -22,11 +23,11 @@ pub struct PackageReport {
 impl Report for PackageReport {
     fn text(&self) -> String {
         format!(
-            "{}: root version {}, {} of {} keys, expires {}",
+            "{}: root version {}, {} of {}, expires {}",
             self.trust_root.display(),
             self.version,
             self.root_threshold,
-            self.root_keys,
+            counted(self.root_keys as u64, "key"),
             self.expires
         )
     }
@@ -38,7 +39,7 @@ pub fn check_package_root(path: &Path, now: UnixTime) -> Result<PackageReport, S
     let bytes = read_trust_root(path)?;
     let root = self_signed(&bytes, ROOT_FILE)
         .map_err(|source| SignerError::TrustRoot { path: path.to_owned(), source })?;
-    if let Some(known) = first_example_key(&root) {
+    if let Some(known) = example_keys::first_in(&root) {
         return Err(SignerError::ExampleKey {
             path: path.to_owned(),
             role: known.role,

@@ -1,47 +1,33 @@
 //! `publish`: build, upload, sign; the tag that makes it visible moves last.
 
-use std::path::PathBuf;
-
-use formats::digest::Sha256;
+use formats::digest::{Digest, Sha256};
 use formats::oci::{Descriptor, RepositoryName, media_type};
 use formats::reason::Reason;
 use formats::release::{
     ComponentManifest, ComponentName, ComponentSummary, ImageConfig, IndexedComponent, Mixture,
-    ReleaseIndex, Summary, channel_target_name, target_name,
+    ReleaseIndex, Summary, target_name,
 };
 use formats::tuf::{Role, UnixTime};
 use formats::version::Version;
 use serde::Serialize;
 
-use super::ceremony::{Base, Outcome, Wanted, apply, timestamp_expires};
+use super::component::{ComponentInput, of_sink};
 use super::delta::{self, Deltas};
-use super::{Answer, Delivery, Report, SEEN, Signing, bytes, has_example_key};
+use super::session::{Outcome, PlannedChange, Session};
+use super::state_report::warning_lines;
+use super::{Answer, Delivery, Report, SEEN, Signing, bytes, counted, has_example_key, time};
 use crate::attachment;
 use crate::error::SignerError;
-use crate::image::{self, ImageError, RawReason, Sinks, Source};
+use crate::image::{self, BuiltImage, RawReason, Sinks, Source};
 use crate::plan::{
     self, Change, Expiry, Finding, Level, NewRelease, PlanError, ReleaseProposal, Rollout,
-    check_fit, check_release, decide, notes,
+    channel_of, check_fit, check_release, decide, notes,
 };
-use crate::progress::Show;
+use crate::progress::{Progress, Show};
 use crate::published::{Published, product_repository};
-use crate::repository::{BlobSink, Registry};
+use crate::repository::Registry;
 use crate::stage::StagedRelease;
-
-/// One image of a release.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ComponentInput {
-    /// Which component.
-    pub name: ComponentName,
-    /// The image: a file or a block device.
-    pub path: PathBuf,
-    /// Hardware ids it is for.
-    pub compatible: Vec<String>,
-    /// Whether a dm-verity tree is appended and its root hash signed.
-    pub verity: bool,
-    /// Why it is published whatever kind of file it is; absent: it must be a raw image.
-    pub raw: Option<RawReason>,
-}
+use crate::state::State;
 
 /// What is published.
 #[derive(Debug, Clone)]
@@ -66,7 +52,7 @@ pub struct PublishRequest {
     /// Published releases from which there are to be deltas.
     pub delta_from: Vec<Version>,
     /// What is attached to it.
-    pub attachments: attachment::Wanted,
+    pub attachments: attachment::AttachmentRequest,
     /// Mixtures that sets over several devices may pass through.
     pub mixed: Vec<Mixture>,
     /// In which order components that start by themselves are switched.
@@ -123,10 +109,10 @@ impl Report for PublishReport {
         let mut text = format!("{verb} {} ({})", self.target, self.index);
         for component in &self.components {
             text.push_str(&format!(
-                "\n  {:10} {} in {} chunks, {} to download, for {}",
+                "\n  {:10} {} in {}, {} to download, for {}",
                 component.name,
                 bytes(component.raw_size),
-                component.chunks,
+                counted(component.chunks.into(), "chunk"),
                 bytes(component.blob_size),
                 component.compatible.join(", "),
             ));
@@ -149,10 +135,7 @@ impl Report for PublishReport {
             "\ntimestamp version {}, expires {}",
             self.timestamp_version, self.timestamp_expires
         ));
-        for warning in &self.warnings {
-            text.push_str(&format!("\nwarning: {warning}"));
-        }
-        text
+        text + &warning_lines(&self.warnings)
     }
 
     fn example_keys(&self) -> bool {
@@ -172,119 +155,184 @@ pub fn publish(
     now: UnixTime,
     show: Show,
 ) -> Result<Answer<PublishReport>, SignerError> {
-    let base = Base::latest(registry, signing, now)?;
-    signing.periods(&request.expiry)?;
-    let (components, security_version) = check_request(&base.published, request)?;
-    rehearse(&base.published, request, security_version, now)?;
-    let repository = product_repository(registry, &request.product)?;
-    registry.may_mount_from(&neighbours(registry, &base.published, &request.product)?);
-    let tag = request.version.tag();
-    let sources = open_images(&request.product, &components)?;
-    let images: Vec<_> =
-        components.iter().map(|one| (one.name.as_str(), one.path.as_path())).collect();
-    let documents =
-        attachment::gather(&request.attachments, &request.product, &request.version, &images)?;
-    // And so should an image that no slot holds, or a key that is at home.
-    let sizes = components.iter().zip(&sources);
-    let sizes: Vec<_> = sizes
-        .map(|(one, source)| (one.name.as_str(), one.compatible.as_slice(), source.len()))
-        .collect();
-    let target = target_name(&request.product, &request.version);
-    check_fit(&signing.policy, &target, &sizes)?;
-    if delivery == Delivery::Publish {
-        let role = request.role.as_ref().unwrap_or(&Role::Targets);
-        signing.can_sign(&base.published.state, role)?;
-    }
-    let deltas = Deltas {
-        registry,
-        repository: &repository,
-        options: &request.options,
-        show,
-        bases: delta::bases(registry, &base.published, &request.product, &request.delta_from)?,
-    };
-    let (mut indexed, mut summaries, mut reports) = (Vec::new(), Vec::new(), Vec::new());
-    let mut warnings = Vec::new();
-    for (component, mut source) in components.iter().zip(sources) {
-        let upload = Upload {
-            registry,
-            repository: &repository,
-            request,
-            show,
-            security_version,
-            deltas: &deltas,
-        };
-        let (listed, summary, report) = upload.component(component, &mut source)?;
-        warnings.extend(nothing_in(component, &source));
-        indexed.push(listed);
-        summaries.push(summary);
-        reports.push(report);
-    }
-    warnings.extend(of_something_else(&documents, &reports));
-    let index = ReleaseIndex { components: indexed }.to_bytes();
-    // As a node reads it: what is refused here is never signed.
-    ReleaseIndex::parse(&index)?;
-    let index_descriptor = Descriptor::of(media_type::INDEX, &index);
-    registry.put_manifest(&repository, &index_descriptor, &index)?;
-    let attachments = attachment::store(registry, &repository, &index_descriptor, &documents)?;
-
+    let session = Session { registry, signing, delivery, now };
+    let before = session.latest()?.published;
+    let prepared = Prepared::of(&session, &before, request)?;
+    let uploaded = prepared.upload(registry, &before, request, show)?;
     // That may have taken hours: what is signed follows what is published now.
-    let now = signing.now(now);
-    let base = Base::latest(registry, signing, now)?;
-    let version = request.version.clone();
-    let summary = Summary {
-        version,
-        security_version,
-        components: summaries,
-        attachments,
-        mixed: request.mixed.clone(),
-        order: request.order.clone(),
-    };
-    let release = NewRelease { product: request.product.clone(), summary, index: index.clone() };
-    let channel = request.channel.clone();
-    let offered = |published: &Published| {
-        let name = channel_target_name(&request.product, request.channel.as_deref()?);
-        published.state.channels.get(&name).map(|found| found.data.clone())
-    };
-    let was = offered(&base.published);
-    let wanted = Wanted {
-        change: Change::Publish {
-            release,
-            channel,
-            rollout: request.rollout.clone(),
-            role: request.role.clone(),
-        },
-        what: format!("publish {target}"),
-        release: Some(StagedRelease { repository, tag, index }),
-        expiry: &request.expiry,
-    };
-    let (published, changed) = match apply(registry, signing, base, wanted, delivery, now)? {
-        Outcome::Staged(mut report) => {
-            report.warnings.extend(warnings);
-            return Ok(Answer::Staged(report));
+    let now = session.signing.now(now);
+    let session = Session { now, ..session };
+    uploaded.make_visible(session, request)
+}
+
+/// Everything that can be refused without building an image has been looked at.
+struct Prepared {
+    repository: RepositoryName,
+    security_version: u64,
+    /// In their published order, each with its image.
+    components: Vec<(ComponentInput, Source)>,
+    documents: Vec<attachment::Document>,
+}
+
+/// A release whose blobs and documents are in the repository, and invisible.
+struct Uploaded {
+    repository: RepositoryName,
+    summary: Summary,
+    index: Vec<u8>,
+    index_digest: Digest,
+    components: Vec<ComponentReport>,
+    warnings: Vec<Finding>,
+}
+
+impl Prepared {
+    fn of(
+        session: &Session<'_>,
+        before: &Published,
+        request: &PublishRequest,
+    ) -> Result<Self, SignerError> {
+        let Session { registry, signing, delivery, now } = session;
+        signing.periods(&request.expiry)?;
+        let (components, security_version) = check_request(before, request)?;
+        rehearse(before, request, security_version, *now)?;
+        let repository = product_repository(*registry, &request.product)?;
+        registry.may_mount_from(&neighbours(*registry, before, &request.product)?);
+        let sources = open_images(&request.product, &components)?;
+        let images: Vec<_> =
+            components.iter().map(|one| (one.name.as_str(), one.path.as_path())).collect();
+        let (product, version) = (&request.product, &request.version);
+        let documents = attachment::gather(&request.attachments, product, version, &images)?;
+        let sizes = components.iter().zip(&sources);
+        let sizes: Vec<_> = sizes
+            .map(|(one, source)| (one.name.as_str(), one.compatible.as_slice(), source.len()))
+            .collect();
+        check_fit(&signing.policy, &target_name(product, version), &sizes)?;
+        if *delivery == Delivery::Publish {
+            let role = request.role.as_ref().unwrap_or(&Role::Targets);
+            signing.can_sign(&before.state, role)?;
         }
-        Outcome::Unchanged(published) => (published, false),
-        Outcome::Published(published, found) => {
-            warnings.extend(found);
-            (published, true)
+        let components = components.into_iter().zip(sources).collect();
+        Ok(Prepared { repository, security_version, components, documents })
+    }
+
+    /// Builds the images straight into the repository, and puts the documents of the release there.
+    fn upload(
+        self,
+        registry: &dyn Registry,
+        before: &Published,
+        request: &PublishRequest,
+        show: Show,
+    ) -> Result<Uploaded, SignerError> {
+        let Prepared { repository, security_version, components, documents } = self;
+        let (options, repository) = (&request.options, &repository);
+        let bases = delta::bases(registry, before, &request.product, &request.delta_from)?;
+        let deltas = Deltas { registry, repository, options, show, bases };
+        let upload = Upload { registry, repository, request, show, security_version, deltas };
+        let (mut indexed, mut summaries, mut reports) = (Vec::new(), Vec::new(), Vec::new());
+        let mut warnings = Vec::new();
+        for (component, mut source) in components {
+            let (listed, summary, report) = upload.component(&component, &mut source)?;
+            warnings.extend(warn_of_zeros(&component, &source));
+            indexed.push(listed);
+            summaries.push(summary);
+            reports.push(report);
         }
-    };
-    let state = &published.state;
-    let offering = offered(&published);
-    Ok(Answer::Done(PublishReport {
-        changed,
-        target,
-        index: index_descriptor.digest.to_string(),
-        state: published.manifest.to_string(),
-        security_version,
-        channel: request.channel.clone(),
-        held: offering.as_ref().is_some_and(|is| is.hold),
-        notes: offering.map_or_else(Vec::new, |is| notes(was.as_ref(), &is, now)),
-        components: reports,
-        timestamp_version: state.timestamp.data.header.version,
-        timestamp_expires: timestamp_expires(state),
-        warnings,
-        example_keys: has_example_key(&state.root),
-    }))
+        warnings.extend(warn_of_unrelated(&documents, &reports));
+        let index = ReleaseIndex { components: indexed }.to_bytes();
+        // As a node reads it: what is refused here is never signed.
+        ReleaseIndex::parse(&index)?;
+        let descriptor = Descriptor::of(media_type::INDEX, &index);
+        registry.put_manifest(repository, &descriptor, &index)?;
+        let summary = Summary {
+            version: request.version.clone(),
+            security_version,
+            components: summaries,
+            attachments: attachment::store(registry, repository, &descriptor, &documents)?,
+            mixed: request.mixed.clone(),
+            order: request.order.clone(),
+        };
+        let (repository, index_digest) = (repository.clone(), descriptor.digest);
+        Ok(Uploaded { repository, summary, index, index_digest, components: reports, warnings })
+    }
+}
+
+impl Uploaded {
+    /// Signs the release and moves the tag, or stages it.
+    fn make_visible(
+        self,
+        session: Session<'_>,
+        request: &PublishRequest,
+    ) -> Result<Answer<PublishReport>, SignerError> {
+        let Uploaded { repository, summary, index, index_digest, components, mut warnings } = self;
+        let (base, now) = (session.latest()?, session.now);
+        let security_version = summary.security_version;
+        let change = request.change(summary, index.clone());
+        let offered = |state: &State| {
+            let (product, channel) = change.channel()?;
+            channel_of(state, product, channel).ok().cloned()
+        };
+        let was = offered(&base.published.state);
+        let release = Some(StagedRelease { repository, tag: request.version.tag(), index });
+        let planned = PlannedChange { change: change.clone(), release, expiry: &request.expiry };
+        let (published, changed) = match session.apply(base, planned)? {
+            Outcome::Staged(mut report) => {
+                report.warnings.extend(warnings);
+                return Ok(Answer::Staged(report));
+            }
+            Outcome::Unchanged(published) => (published, false),
+            Outcome::Published(published, found) => {
+                warnings.extend(found);
+                (published, true)
+            }
+        };
+        let state = &published.state;
+        let is = offered(state);
+        Ok(Answer::Done(PublishReport {
+            changed,
+            target: target_name(&request.product, &request.version),
+            index: index_digest.to_string(),
+            state: published.manifest.to_string(),
+            security_version,
+            channel: request.channel.clone(),
+            held: is.as_ref().is_some_and(|is| is.hold),
+            notes: is.map_or_else(Vec::new, |is| notes(was.as_ref(), &is, now)),
+            components,
+            timestamp_version: state.timestamp.data.header.version,
+            timestamp_expires: time(state.timestamp.data.header.expires),
+            warnings,
+            example_keys: has_example_key(&state.root),
+        }))
+    }
+}
+
+impl PublishRequest {
+    /// A release of these images, signed by the top level and offered by no channel.
+    pub fn new(product: &str, version: Version, components: Vec<ComponentInput>) -> Self {
+        PublishRequest {
+            product: product.to_owned(),
+            version,
+            components,
+            security_version: None,
+            channel: None,
+            rollout: Rollout::default(),
+            role: None,
+            options: image::Options::default(),
+            delta_from: Vec::new(),
+            attachments: attachment::AttachmentRequest::default(),
+            mixed: Vec::new(),
+            order: Vec::new(),
+            expiry: Expiry::default(),
+        }
+    }
+
+    /// The change that publishes a release of this summary and index.
+    fn change(&self, summary: Summary, index: Vec<u8>) -> Change {
+        Change::Publish {
+            release: NewRelease { product: self.product.clone(), summary, index },
+            channel: self.channel.clone(),
+            rollout: self.rollout.clone(),
+            role: self.role.clone(),
+        }
+    }
 }
 
 /// Opens all images before the first is built, and looks at what they are: one that is missing or no
@@ -306,16 +354,17 @@ fn open_images(product: &str, components: &[ComponentInput]) -> Result<Vec<Sourc
     Ok(sources)
 }
 
-/// What is said of an image that was read and has no content. It may be meant, so it is no error.
-fn nothing_in(component: &ComponentInput, source: &Source) -> Option<Finding> {
+/// The warning about an image that was read and has no content. It may be intended, so it is no
+/// error.
+fn warn_of_zeros(component: &ComponentInput, source: &Source) -> Option<Finding> {
     let path = component.path.display();
-    let text = format!("{path} holds nothing but zeros: no system starts from it");
+    let text = format!("{path} contains only zeros: no system can boot from it");
     let (level, reason) = (Level::Warning, Reason::ImageRefused);
     source.only_zeros().then_some(Finding { level, reason, text })
 }
 
-/// What is said of provenances that are about none of the images.
-fn of_something_else(
+/// Warnings about provenances that describe none of the images.
+fn warn_of_unrelated(
     documents: &[attachment::Document],
     reports: &[ComponentReport],
 ) -> Vec<Finding> {
@@ -349,14 +398,10 @@ fn rehearse(
     security_version: u64,
     now: UnixTime,
 ) -> Result<(), SignerError> {
-    let (version, components) = (request.version.clone(), Vec::new());
-    let attachments = Vec::new();
+    let (version, components, attachments) = (request.version.clone(), Vec::new(), Vec::new());
     let (mixed, order) = (request.mixed.clone(), request.order.clone());
     let summary = Summary { version, security_version, components, attachments, mixed, order };
-    let release = NewRelease { product: request.product.clone(), summary, index: Vec::new() };
-    let (channel, role) = (request.channel.clone(), request.role.clone());
-    let rollout = request.rollout.clone();
-    let change = Change::Publish { release, channel, rollout, role };
+    let change = request.change(summary, Vec::new());
     match decide(&before.state, &change, &request.expiry, now) {
         // The same images again are nothing to do; whether they are the same is not known yet.
         Ok(_) | Err(PlanError::SameVersion { .. }) => Ok(()),
@@ -406,21 +451,13 @@ fn check_request(
     Ok((components, security_version))
 }
 
-/// The error of an image whose blob could not be written names the place.
-pub(super) fn of_sink(error: ImageError, sink: &dyn BlobSink) -> SignerError {
-    match error {
-        ImageError::Write(source) => sink.failed(source).into(),
-        error => error.into(),
-    }
-}
-
 struct Upload<'a> {
     registry: &'a dyn Registry,
     repository: &'a RepositoryName,
     request: &'a PublishRequest,
     show: Show,
     security_version: u64,
-    deltas: &'a Deltas<'a>,
+    deltas: Deltas<'a>,
 }
 
 impl Upload<'_> {
@@ -430,24 +467,68 @@ impl Upload<'_> {
         input: &ComponentInput,
         source: &mut Source,
     ) -> Result<(IndexedComponent, ComponentSummary, ComponentReport), SignerError> {
-        let Upload { registry, repository, request, .. } = *self;
+        let (built, images, bar) = self.blobs(input, source)?;
+        let config = self.put_config(input, &built)?;
+        let chunks = Descriptor::of(media_type::CHUNKS, built.chunks.as_bytes());
+        self.registry.put_blob(self.repository, &chunks, built.chunks.as_bytes())?;
+        let deltas = self.deltas.of(input, &built.chunks)?;
+        let delta_sizes = deltas.iter().map(|delta| delta.blob.size).collect();
+        let blob_size = images.iter().map(|image| image.size).min().unwrap_or_default();
+        let documents = ComponentManifest { config, images, chunks, deltas };
+        let manifest = documents.to_bytes(input.name.as_str());
+        ComponentManifest::parse(&manifest)?;
+        let descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
+        // Uploads go on until here.
+        self.registry.put_manifest(self.repository, &descriptor, &manifest)?;
+        bar.done();
+
+        let raw = input.raw.as_ref().map(RawReason::to_string);
+        let report = ComponentReport {
+            name: input.name.to_string(),
+            compatible: input.compatible.clone(),
+            manifest: descriptor.digest.to_string(),
+            raw_size: built.raw_size,
+            blob_size,
+            chunks: built.chunks.chunk_count(),
+            raw: raw.clone(),
+            sha256: Some(built.raw_sha256).filter(|_| !input.verity),
+            deltas: delta_sizes,
+        };
+        let summary = ComponentSummary {
+            name: input.name.clone(),
+            compatible: input.compatible.clone(),
+            manifest: descriptor.digest.clone(),
+            raw_size: built.raw_size,
+            verity: source.verity().cloned(),
+            raw,
+        };
+        let (name, compatible) = (input.name.clone(), input.compatible.clone());
+        Ok((IndexedComponent { name, compatible, manifest: descriptor }, summary, report))
+    }
+
+    /// The blobs of an image, the fine one first, and the progress of their upload, which may go on
+    /// until their manifest is put.
+    fn blobs(
+        &self,
+        input: &ComponentInput,
+        source: &mut Source,
+    ) -> Result<(BuiltImage, Vec<Descriptor>, Progress), SignerError> {
         let len = source.len();
-        let mut fine = registry.begin_blob(repository)?;
-        let mut solid = registry.begin_blob(repository)?;
+        let mut fine = self.registry.begin_blob(self.repository)?;
+        let mut solid = self.registry.begin_blob(self.repository)?;
         let bar = self.show.begin(&format!("building {}", input.name), len);
         let add = |count| bar.add(count);
         let sinks = Sinks { fine: &mut fine, solid: &mut solid };
-        let written = image::build(source, len, sinks, &request.options, &add)
+        let written = image::build(source, len, sinks, &self.request.options, &add)
             .map_err(|error| of_sink(error, fine.as_ref()))?;
         bar.done();
-        // The sinks are dropped then, and leave nothing.
+        // Sinks that are dropped here leave nothing behind.
         source.check_read()?;
         let sizes = [Some(written.fine_size()), written.solid_size()];
         let bar =
             self.show.begin(&format!("uploading {}", input.name), sizes.iter().flatten().sum());
         let mut images = Vec::new();
         for (sink, size) in [fine, solid].into_iter().zip(sizes) {
-            // A sink that is dropped leaves nothing.
             if let Some(size) = size {
                 images.push(Descriptor::new(media_type::IMAGE_BLOB, sink.finish(&bar)?, size));
             }
@@ -456,56 +537,26 @@ impl Upload<'_> {
             images.iter().map(|image| image.digest.as_sha256().expect("sinks hash with SHA-256"));
         let fine_sha256 = hashes.next().expect("the fine blob is always kept");
         let built = written.finish(fine_sha256, hashes.next())?;
+        Ok((built, images, bar))
+    }
 
+    fn put_config(
+        &self,
+        input: &ComponentInput,
+        built: &BuiltImage,
+    ) -> Result<Descriptor, SignerError> {
         let config = ImageConfig {
             component: input.name.clone(),
-            version: request.version.clone(),
+            version: self.request.version.clone(),
             security_version: self.security_version,
             compatible: input.compatible.clone(),
             raw_size: built.raw_size,
             raw_sha256: built.raw_sha256,
-            chunking: request.options.describe(),
+            chunking: self.request.options.describe(),
         }
         .to_bytes();
-        let config_descriptor = Descriptor::of(media_type::IMAGE_CONFIG, &config);
-        registry.put_blob(repository, &config_descriptor, &config)?;
-        let chunks = Descriptor::of(media_type::CHUNKS, built.chunks.as_bytes());
-        registry.put_blob(repository, &chunks, built.chunks.as_bytes())?;
-        let deltas = self.deltas.of(input, &built.chunks)?;
-        let deltas_size: Vec<u64> = deltas.iter().map(|delta| delta.blob.size).collect();
-        let blob_size = images.iter().map(|image| image.size).min().unwrap_or_default();
-        let documents = ComponentManifest { config: config_descriptor, images, chunks, deltas };
-        let manifest = documents.to_bytes(input.name.as_str());
-        ComponentManifest::parse(&manifest)?;
-        let descriptor = Descriptor::of(media_type::MANIFEST, &manifest);
-        // Uploads go on until here.
-        registry.put_manifest(repository, &descriptor, &manifest)?;
-        bar.done();
-
-        let report = ComponentReport {
-            name: input.name.to_string(),
-            compatible: input.compatible.clone(),
-            manifest: descriptor.digest.to_string(),
-            raw_size: built.raw_size,
-            blob_size,
-            chunks: built.chunks.chunk_count(),
-            raw: input.raw.as_ref().map(RawReason::to_string),
-            sha256: Some(built.raw_sha256).filter(|_| !input.verity),
-            deltas: deltas_size,
-        };
-        let summary = ComponentSummary {
-            name: input.name.clone(),
-            compatible: input.compatible.clone(),
-            manifest: descriptor.digest.clone(),
-            raw_size: built.raw_size,
-            verity: source.verity().cloned(),
-            raw: input.raw.as_ref().map(RawReason::to_string),
-        };
-        let listed = IndexedComponent {
-            name: input.name.clone(),
-            compatible: input.compatible.clone(),
-            manifest: descriptor,
-        };
-        Ok((listed, summary, report))
+        let descriptor = Descriptor::of(media_type::IMAGE_CONFIG, &config);
+        self.registry.put_blob(self.repository, &descriptor, &config)?;
+        Ok(descriptor)
     }
 }

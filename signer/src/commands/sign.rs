@@ -5,21 +5,21 @@ use std::path::PathBuf;
 use formats::tuf::{Role, UnixTime};
 use serde::Serialize;
 
-use super::ceremony::{
-    TRIES, check_memory, events, finish_staged, is_moved, lint, payload_ids, read_staged,
-    timestamp_expires,
-};
+use super::ceremony::{check_memory, events, lint, payload_ids, read_staged};
 use super::files::{replace, write_new};
+use super::session::{Session, TRIES, is_moved};
 use super::stage::stage_report;
-use super::{Report, Signing, StageReport, has_example_key};
+use super::state_report::{PublishedState, warning_lines};
+use super::{Delivery, Report, Signing, StageReport, counted};
 use crate::error::SignerError;
-use crate::journal::{Event, Which, payload_digest};
-use crate::plan::{Expiry, Finding, PlanError, missing, sign_payloads};
+use crate::journal::{Event, Roles};
+use crate::plan::{Expiry, Finding, PlanError, missing};
 use crate::published::{self, Published, PublishedError};
 use crate::repository::Registry;
 use crate::shared;
+use crate::signing::sign_payloads;
 use crate::stage::Staged;
-use crate::state::State;
+use crate::state::{State, payload_digest};
 
 /// Shows a staged change and signs it with the keys at hand.
 ///
@@ -36,7 +36,7 @@ pub fn sign(
     now: UnixTime,
     agrees: impl FnOnce(&StageReport) -> bool,
 ) -> Result<StageReport, SignerError> {
-    let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
+    let first = first_of(files)?;
     let mut staged = read_staged(registry, files)?;
     let base = base_of(&staged, signing, first)?;
     let base = base.as_ref();
@@ -44,8 +44,8 @@ pub fn sign(
     crate::plan::check_versions(base, &staged.proposal)?;
     staged.check_carried(base).map_err(in_file)?;
     if let (Some(journal), Some(state)) = (&signing.journal, base) {
-        let which = if staged.recovery { Which::Offline } else { Which::All };
-        journal.check_published(&staged.repository, state, which)?;
+        let roles = if staged.recovery { Roles::Offline } else { Roles::All };
+        journal.check_published(&staged.repository, state, roles)?;
     }
     signing.check_clock(base, Some(&staged.proposal), now)?;
     check_memory(signing, &staged, base)?;
@@ -56,7 +56,7 @@ pub fn sign(
         return Err(SignerError::Declined);
     }
     let by = sign_payloads(base, &staged.proposal, &signing.keys, &mut staged.signatures)?;
-    let mut all = events(&staged, base, &by, "sign", now);
+    let mut all = events(&staged, base, &by, "sign", now)?;
     // Who signed on top of a state is not led back behind it.
     all.extend(base.map(|state| Event::seen(&staged.repository, state, now)));
     signing.record(&all)?;
@@ -68,7 +68,7 @@ pub fn sign(
     stage_report(output.unwrap_or(first), true, &staged, base, warnings, by, now)
 }
 
-/// Keys that count for nothing here are somebody's mistake.
+/// Refuses keys of which none is listed by any role that changes: the wrong ones were named.
 fn refuse_without_keys(
     signing: &Signing,
     staged: &Staged,
@@ -88,7 +88,7 @@ fn refuse_without_keys(
             found: 0,
         }
         .into(),
-        None => SignerError::Usage("everybody who counts has signed; run `signer commit`".into()),
+        None => SignerError::Usage("all signatures are there; run `signer commit`".into()),
     })
 }
 
@@ -113,7 +113,7 @@ pub fn stage_status(
     files: &[PathBuf],
     now: UnixTime,
 ) -> Result<StageReport, SignerError> {
-    let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
+    let first = first_of(files)?;
     let staged = read_staged(registry, files)?;
     let base = staged
         .base(signing.trust_root.as_deref())
@@ -123,42 +123,37 @@ pub fn stage_status(
     stage_report(first, anchored, &staged, base.as_ref(), warnings, Vec::new(), now)
 }
 
-/// What is public now.
+/// What was committed.
 #[derive(Debug, Serialize)]
 pub struct CommitReport {
     what: String,
     repository: String,
-    /// Digest of the manifest of the TUF state that is public now.
-    pub state: String,
-    root_version: u64,
-    targets_version: u64,
-    snapshot_version: u64,
-    timestamp_version: u64,
-    timestamp_expires: String,
-    warnings: Vec<Finding>,
-    example_keys: bool,
+    /// The state that is public now.
+    #[serde(flatten)]
+    pub published: PublishedState,
+}
+
+impl CommitReport {
+    fn of(
+        registry: &dyn Registry,
+        what: String,
+        published: &Published,
+        warnings: Vec<Finding>,
+    ) -> Self {
+        let repository = registry.reference().to_string();
+        CommitReport { what, repository, published: PublishedState::of(published, warnings) }
+    }
 }
 
 impl Report for CommitReport {
     fn text(&self) -> String {
-        let mut text = format!(
-            "{}: {} is public\nroot {}, targets {}, snapshot {}, timestamp {}, expires {}",
-            self.repository,
-            self.what,
-            self.root_version,
-            self.targets_version,
-            self.snapshot_version,
-            self.timestamp_version,
-            self.timestamp_expires
-        );
-        for warning in &self.warnings {
-            text.push_str(&format!("\nwarning: {warning}"));
-        }
-        text
+        let CommitReport { what, repository, published } = self;
+        let warnings = warning_lines(&published.warnings);
+        format!("{repository}: {what} is public\n{}{warnings}", published.versions())
     }
 
     fn example_keys(&self) -> bool {
-        self.example_keys
+        self.published.example_keys
     }
 }
 
@@ -188,74 +183,59 @@ fn commit_once(
     expiry: &Expiry,
     now: UnixTime,
 ) -> Result<CommitReport, SignerError> {
-    let first = files.first().ok_or_else(|| SignerError::Usage("give a staged change".into()))?;
+    let first = first_of(files)?;
     let staged = read_staged(Some(registry), files)?;
     let base = base_of(&staged, signing, first)?;
     let previous = published::latest_digest(registry)?;
-    let current = match (&base, staged.recovery) {
-        (None, _) => {
-            if previous.is_some() {
-                let text = format!("{} holds a repository already", registry.reference());
-                return Err(SignerError::Exists(text));
-            }
-            None
+    let current = match base {
+        None if previous.is_some() => {
+            let text = format!("{} holds a repository already", registry.reference());
+            return Err(SignerError::Exists(text));
         }
-        // Made on the last good state; what is published now is a thief's.
-        (Some(_), true) => {
-            let missing = || SignerError::Usage("the change names no state".to_owned());
-            let digest = staged.state.clone().ok_or_else(missing)?;
-            let found = published::fetch_digest(registry, &digest)?;
-            let state = State::verify(&found.files, Some(signing.root()?));
-            Some(state.map_err(PublishedError::from)?)
-        }
-        (Some(_), false) => {
-            let published = signing.load(registry)?;
-            if is_public(&staged, &published.state)? {
+        None => None,
+        Some(base) => {
+            let current = current(registry, signing, &staged)?;
+            if !staged.recovery && is_public(&staged, &current.state)? {
                 // The answer to an earlier run was lost, or somebody else was faster.
-                let warnings = Vec::new();
-                return Ok(CommitReport::of(registry, staged.what, &published, warnings));
+                return Ok(CommitReport::of(registry, staged.what, &current, Vec::new()));
             }
-            Some(published.state)
+            check_unmoved(&staged, &base, &current.state)?;
+            Some(current.state)
         }
     };
-    if let (Some(base), Some(current)) = (&base, &current) {
-        check_unmoved(&staged, base, current)?;
-    }
     let current = current.as_ref();
     signing.check_clock(current, Some(&staged.proposal), now)?;
     crate::plan::check_versions(current, &staged.proposal)?;
     let mut warnings = lint(current, &staged.proposal, &signing.policy, now)?;
     let expiry = signing.periods(expiry)?;
     if current.is_none() {
-        found_trust_root(signing, &staged)?;
+        place_trust_root(signing, &staged)?;
     }
-    let (published, found) =
-        finish_staged(registry, signing, &staged, current, previous, &[], &expiry, now)?;
+    let mut session = Session { registry, signing, delivery: Delivery::Publish, now };
+    let (published, found) = session.finish(&staged, current, previous, &[], &expiry)?;
     warnings.extend(found);
     Ok(CommitReport::of(registry, staged.what, &published, warnings))
 }
 
-impl CommitReport {
-    fn of(
-        registry: &dyn Registry,
-        what: String,
-        published: &Published,
-        warnings: Vec<Finding>,
-    ) -> Self {
-        let state = &published.state;
-        CommitReport {
-            what,
-            repository: registry.reference().to_string(),
-            state: published.manifest.to_string(),
-            root_version: state.root.header.version,
-            targets_version: state.targets.data.header.version,
-            snapshot_version: state.snapshot.data.header.version,
-            timestamp_version: state.timestamp.data.header.version,
-            timestamp_expires: timestamp_expires(state),
-            warnings,
-            example_keys: has_example_key(&state.root),
-        }
+/// The state that a change is published on top of: what is published now or, after an online key
+/// was stolen, the last good state, because what is published now is the thief's.
+fn current(
+    registry: &dyn Registry,
+    signing: &Signing,
+    staged: &Staged,
+) -> Result<Published, SignerError> {
+    if !staged.recovery {
+        return signing.load(registry);
     }
+    let missing = || SignerError::Usage("the change names no state".to_owned());
+    let manifest = staged.state.clone().ok_or_else(missing)?;
+    let found = published::fetch_digest(registry, &manifest)?;
+    let state = State::verify(&found.files, Some(signing.root()?)).map_err(PublishedError::from)?;
+    Ok(Published { manifest, state })
+}
+
+fn first_of(files: &[PathBuf]) -> Result<&PathBuf, SignerError> {
+    files.first().ok_or_else(|| SignerError::Usage("give a staged change".to_owned()))
 }
 
 /// Whether everything that is signed in it is what the repository serves.
@@ -272,7 +252,7 @@ fn is_public(staged: &Staged, state: &State) -> Result<bool, SignerError> {
 
 /// A first root lies with the keys before anybody can see the repository: run again, `commit`
 /// goes on with the same one.
-fn found_trust_root(signing: &mut Signing, staged: &Staged) -> Result<(), SignerError> {
+fn place_trust_root(signing: &mut Signing, staged: &Staged) -> Result<(), SignerError> {
     let offline = crate::plan::assemble(None, &staged.proposal, &staged.signatures)?;
     let root = offline.newest_root().to_vec();
     if let Some(path) = signing.trust_root_file.clone().filter(|path| !path.exists()) {
@@ -312,16 +292,16 @@ pub fn abandon(
     let trust_root = signing.trust_root.as_deref();
     let path = files.first().cloned().unwrap_or_default();
     let base = staged.base(trust_root).map_err(|source| SignerError::Stage { path, source })?;
-    let anchor = staged.anchor(base.as_ref());
+    let identity = staged.identity(base.as_ref())?;
     let mut events = Vec::new();
     for (role, version, digest) in payload_ids(&staged)? {
-        events.push(Event::abandoned(&anchor, (&role, version, &digest), now));
+        events.push(Event::abandoned(&identity, (&role, version, &digest), now));
     }
     signing.record(&events)?;
     Ok(AbandonReport { what: staged.what, payloads: events.len() })
 }
 
-/// What was given up.
+/// A staged change that will not be published.
 #[derive(Debug, Serialize)]
 pub struct AbandonReport {
     what: String,
@@ -345,7 +325,8 @@ pub struct LogReport {
 
 impl Report for LogReport {
     fn text(&self) -> String {
-        let mut text = format!("{}: {} events, unbroken", self.file.display(), self.events.len());
+        let events = counted(self.events.len() as u64, "event");
+        let mut text = format!("{}: {events}, chain intact", self.file.display());
         for event in &self.events {
             let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
             let time = event["time"].as_i64().unwrap_or_default();

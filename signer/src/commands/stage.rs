@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use formats::tuf::{KeyId, Role, UnixTime};
 use serde::Serialize;
 
+use super::state_report::warning_lines;
 use super::status::ChannelStatus;
-use super::{Report, has_example_key};
+use super::{Report, counted, has_example_key};
 use crate::error::SignerError;
 use crate::plan::{Finding, Missing, missing};
 use crate::stage::Staged;
@@ -61,11 +62,11 @@ impl RequirementReport {
 
     fn line(&self) -> String {
         let mut line = format!(
-            "{} ({}): {} of {} signatures",
+            "{} ({}): {} of {}",
             self.role,
             self.by,
             self.signed.len(),
-            self.threshold
+            counted(self.threshold.into(), "signature")
         );
         if !self.met {
             let short: Vec<&str> =
@@ -85,9 +86,7 @@ impl Report for StageReport {
         for section in &self.sections {
             text.push_str(&format!("\n{}", section.text()));
         }
-        for warning in &self.warnings {
-            text.push_str(&format!("\nwarning: {warning}"));
-        }
+        text.push_str(&warning_lines(&self.warnings));
         for requirement in &self.signatures {
             text.push_str(&format!("\n{}", requirement.line()));
         }

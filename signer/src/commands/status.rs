@@ -5,7 +5,7 @@ use formats::release::Summary;
 use formats::tuf::{Header, Metadata, Role, UnixTime};
 use serde::Serialize;
 
-use super::{Report, has_example_key, time};
+use super::{Report, counted, has_example_key, time};
 use crate::error::SignerError;
 use crate::plan::{period_of, time_of};
 use crate::published::{self, Published};
@@ -99,12 +99,12 @@ impl RoleStatus {
             format!("{} left", time_left(self.seconds_left))
         };
         format!(
-            "{:9} version {:<4} expires {} ({left}), {} of {} keys",
+            "{:9} version {:<4} expires {} ({left}), {} of {}",
             self.role,
             self.version,
             self.expires,
             self.threshold,
-            self.keyids.len()
+            counted(self.keyids.len() as u64, "key")
         )
     }
 }
@@ -114,7 +114,8 @@ fn time_left(seconds: i64) -> String {
     match seconds {
         172_800.. => format!("{} days", seconds / DAY),
         7_200.. => format!("{} h", seconds / 3_600),
-        _ => format!("{} min", seconds.max(0) / 60),
+        60.. => format!("{} min", seconds / 60),
+        _ => "less than 1 min".to_owned(),
     }
 }
 
@@ -201,7 +202,11 @@ pub fn status(
         .collect();
     let late = (!soon.is_empty()).then(|| {
         let days = expires_within.unwrap_or_default();
-        SignerError::Expires(format!("{} expires within {days} days", soon.join(", ")))
+        SignerError::Expires(format!(
+            "{} expires within {}",
+            soon.join(", "),
+            counted(days.unsigned_abs(), "day")
+        ))
     });
     Ok((report, late))
 }
@@ -257,15 +262,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_told_in_the_unit_that_says_something() {
+    fn time_left_is_shown_in_a_unit_that_fits() {
         for (seconds, told) in [
             (365 * DAY, "365 days"),
             (2 * DAY, "2 days"),
             (2 * DAY - 1, "47 h"),
             (DAY - 1, "23 h"),
             (7_199, "119 min"),
-            (59, "0 min"),
-            (-5, "0 min"),
+            (60, "1 min"),
+            (59, "less than 1 min"),
         ] {
             assert_eq!(time_left(seconds), told, "{seconds}");
         }

@@ -40,7 +40,7 @@ impl Report for VerifyReport {
     fn text(&self) -> String {
         let content = &self.content;
         let mut text = format!(
-            "{} is right: root {}, timestamp {}, snapshot {}, targets {}\n\
+            "{} verified: root {}, timestamp {}, snapshot {}, targets {}\n\
              {} with {}, {}; {}, {} of images in {} of blobs\n\
              {} expires first, {}",
             self.repository,

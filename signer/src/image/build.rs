@@ -78,7 +78,7 @@ impl Written {
     }
 
     /// Length of the solid blob in bytes; `None` when it is no smaller than the fine one, and so of
-    /// no use: what was written of it is to be thrown away.
+    /// no use: what was written of it must be deleted.
     pub fn solid_size(&self) -> Option<u64> {
         (self.solid.size < self.fine.size).then_some(self.solid.size)
     }
@@ -109,7 +109,7 @@ pub struct BuiltImage {
 /// Reads `source` to its end, which must be at `len`, and writes its blobs to the sinks.
 ///
 /// `progress` is told the number of raw bytes of each finished chunk. After an error the sinks
-/// hold the beginnings of blobs and must be thrown away.
+/// hold the beginnings of blobs and must be deleted.
 pub fn build(
     source: &mut (dyn Read + Send),
     len: u64,

@@ -77,7 +77,7 @@ pub enum ImageError {
         path: PathBuf,
     },
     /// The system starts no thread that the work needs.
-    #[error("the system starts no more threads")]
+    #[error("cannot start a thread")]
     Threads(#[source] io::Error),
     /// Reading failed in the middle.
     #[error("read image at byte {offset}")]
@@ -88,7 +88,7 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
-    /// The file grew or shrank while it was read: the result would be nobody's image.
+    /// The file grew or shrank while it was read: the result would be an image that never existed.
     #[error(
         "the image changed while it was read: {found} bytes instead of {expected}; run again when nothing writes to it"
     )]
@@ -99,14 +99,14 @@ pub enum ImageError {
         found: u64,
     },
     /// An image a delta is to be from cannot be read.
-    #[error("read the image a delta is from")]
+    #[error("read the base image of a delta")]
     ReadBase {
         /// What happened.
         #[source]
         source: io::Error,
     },
     /// It is not what its chunk list says.
-    #[error("the image a delta is from is not what its chunk list says; copy it again")]
+    #[error("the base image of a delta does not match its chunk list; copy it again")]
     Base,
     /// The image is not any more what it was when it was built.
     #[error(
@@ -123,7 +123,7 @@ pub enum ImageError {
     #[error("write image blob")]
     Write(#[source] io::Error),
     /// A temporary file could not be written or read again.
-    #[error("write a temporary file in {path}; set TMPDIR to a place with room")]
+    #[error("write a temporary file in {path}; set TMPDIR to a place with free space")]
     Temporary {
         /// The directory.
         path: PathBuf,

@@ -87,7 +87,7 @@ impl CommandKey {
         let message = message.to_vec();
         // Both directions at once: a program that answers before it has read everything must not
         // block. Neither thread is waited for: one that is stuck ends with this program.
-        let no_thread = |_| self.failed("cannot be talked to: the system starts no more threads");
+        let no_thread = |_| self.failed("cannot be talked to: cannot start a thread");
         let write = move || stdin.write_all(&message);
         thread::Builder::new().spawn(write).map_err(no_thread)?;
         let pieces = read_apart(stdout).map_err(no_thread)?;
@@ -137,7 +137,7 @@ impl Running {
     fn end(&mut self) {
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         match group {
-            // Fails when nobody is left.
+            // Fails when no process of the group is left.
             Some(group) if self.alone => drop(kill_process_group(group, Signal::KILL)),
             // Fails when it has ended.
             _ => drop(self.child.kill()),
@@ -217,7 +217,7 @@ mod tests {
         path.display().to_string()
     }
 
-    /// The child of a program that has ended keeps its output open: nobody waits for it, and it is
+    /// The child of a program that has ended keeps its output open: it is not waited for, and it is
     /// gone afterwards.
     #[test]
     fn what_a_program_leaves_behind_is_ended() {
@@ -228,7 +228,7 @@ mod tests {
         let signature = key.signature(b"message", true).unwrap();
         assert!(started.elapsed() < Duration::from_secs(900), "it waited for the child");
         assert_eq!(hex(&signature), format!("{:0128}", 7));
-        // Only the child holds this pipe open for reading; a writer finds nobody.
+        // Only the child holds this pipe open for reading; a writer gets EPIPE.
         let alive = dir.path().join("alive");
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
         let gone = || rustix::fs::open(&alive, flags, rustix::fs::Mode::empty()).err();

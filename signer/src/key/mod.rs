@@ -110,11 +110,11 @@ pub enum KeyError {
         #[source]
         source: DocumentError,
     },
-    /// A seed whose public half nobody may trust.
+    /// A seed with a weak public half.
     #[error("the key cannot be used: {0}")]
     Weak(String),
     /// The operating system gives no random numbers.
-    #[error("the system gives no random numbers: {0}")]
+    #[error("the system provides no random numbers: {0}")]
     Random(String),
     /// A file does not name a key.
     #[error("{path}: {why}")]
@@ -136,7 +136,7 @@ pub enum KeyError {
         why: String,
     },
     /// The same key material stands there already.
-    #[error("{path} is the same key as {there}; one key is one vote, whatever it is called")]
+    #[error("{path} is the same key as {there}; a key counts once, whatever its name")]
     Duplicate {
         /// The file to be imported.
         path: PathBuf,

@@ -3,7 +3,6 @@
 //! What comes in is judged here, once: an odd key is refused when it is imported, with the reason,
 //! and not when its signature counts nothing (cases 40, 192).
 
-use formats::digest::hex;
 use formats::json::Value;
 use formats::tuf::{Key, PublicKey, decompress_p256};
 
@@ -94,15 +93,4 @@ pub(super) fn pem(der: &[u8]) -> String {
     }
     pem.push_str("-----END PUBLIC KEY-----\n");
     pem
-}
-
-/// What a key is called in messages: its type and the first digits of its key id.
-pub fn short(key: &Key) -> String {
-    let kind = match key.public() {
-        PublicKey::Ed25519(_) => "ed25519",
-        PublicKey::EcdsaP256(_) => "ecdsa-p256",
-        PublicKey::RsaPss(_) => "rsa-pss",
-        PublicKey::Unknown => "unknown",
-    };
-    format!("{kind} {}", hex(key.id().0.0.get(..4).unwrap_or_default()))
 }

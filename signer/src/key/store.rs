@@ -1,6 +1,7 @@
 //! Keys at hand, and the one function that signs.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use formats::tuf::{Key, KeyId, Signature};
@@ -187,6 +188,11 @@ impl KeyStore {
     /// The key of that id.
     pub fn find(&self, id: &KeyId) -> Option<&dyn SigningKey> {
         self.0.iter().find(|key| key.key().id() == *id).map(Box::as_ref)
+    }
+
+    /// Their key ids.
+    pub fn ids(&self) -> BTreeSet<KeyId> {
+        self.keys().map(Key::id).collect()
     }
 
     /// The public halves.

@@ -74,7 +74,7 @@ pub struct CommandUri {
 
 /// A URI that names no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{uri:?} is no key: {why}")]
+#[error("{uri:?} is not a key: {why}")]
 pub struct UriError {
     /// As it was given, cut.
     pub uri: String,

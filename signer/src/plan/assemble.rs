@@ -1,8 +1,8 @@
 //! From collected signatures to metadata whose thresholds are met.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use formats::tuf::{Envelope, KeyId, Metadata, Role, Root, Signature, Targets};
+use formats::tuf::{Envelope, KeyId, Metadata, Role, Root, Signature, Targets, UnixTime};
 
 use super::PlanError;
 use super::proposal::{Payload, Proposal, Requirement, Signatures, requirements};
@@ -10,7 +10,7 @@ use crate::state::{Signed, State, StateError};
 
 /// The roles that people sign as they will be published: every threshold is met.
 ///
-/// Made by [`assemble`] alone.
+/// Made by [`assemble`] and [`Offline::of`] alone.
 #[derive(Debug, Clone)]
 pub struct Offline {
     pub(super) roots: BTreeMap<u64, Vec<u8>>,
@@ -20,6 +20,23 @@ pub struct Offline {
 }
 
 impl Offline {
+    /// What people signed of a state, to be renewed.
+    ///
+    /// Errors: [`PlanError::RootExpired`], because nodes would refuse all that is below that root.
+    pub fn of(state: &State, now: UnixTime) -> Result<Self, PlanError> {
+        let header = &state.root.header;
+        if now >= header.expires {
+            let (version, expires) = (header.version, header.expires);
+            return Err(PlanError::RootExpired { version, expires });
+        }
+        Ok(Offline {
+            roots: state.roots.clone(),
+            root: state.root.clone(),
+            targets: state.targets.clone(),
+            delegated: state.delegated.clone(),
+        })
+    }
+
     /// The bytes of the newest root.
     pub fn newest_root(&self) -> &[u8] {
         self.roots.values().next_back().map(Vec::as_slice).unwrap_or_default()
@@ -73,6 +90,53 @@ pub fn missing(
         }
     }
     Ok(all)
+}
+
+/// Which of the keys at hand have to sign what: those that count for a payload and have not signed
+/// it yet. In the order of the payloads and of their keys; none twice.
+pub fn to_sign(
+    state: Option<&State>,
+    proposal: &Proposal,
+    signatures: &Signatures,
+    at_hand: &BTreeSet<KeyId>,
+) -> Result<Vec<(Role, KeyId)>, PlanError> {
+    let mut planned: Vec<(Role, KeyId)> = Vec::new();
+    for payload in &proposal.payloads {
+        let role = &payload.role;
+        let signed = |keyid: &KeyId| {
+            of_role(signatures, role).iter().any(|signature| signature.keyid == keyid.to_string())
+        };
+        for needed in requirements(state, proposal, role)? {
+            for keyid in needed.role_keys.keyids {
+                let is_new = at_hand.contains(&keyid) && !signed(&keyid);
+                if is_new && !planned.contains(&(role.clone(), keyid)) {
+                    planned.push((role.clone(), keyid));
+                }
+            }
+        }
+    }
+    Ok(planned)
+}
+
+/// Refuses a role, as it is published, for which the keys at hand are too few.
+pub fn check_at_hand(
+    state: &State,
+    role: &Role,
+    at_hand: &BTreeSet<KeyId>,
+) -> Result<(), PlanError> {
+    let all = requirements(Some(state), &Proposal::default(), role)?;
+    if all.is_empty() {
+        return Err(PlanError::NoRole(role.clone()));
+    }
+    for needed in all {
+        let found = needed.role_keys.keyids.iter().filter(|id| at_hand.contains(id)).count();
+        let threshold = needed.role_keys.threshold;
+        if found < threshold as usize {
+            let (role, by) = (role.clone(), needed.by);
+            return Err(PlanError::KeysMissing { role, by, threshold, found });
+        }
+    }
+    Ok(())
 }
 
 /// Puts signatures and payloads together on top of a state, or says what is missing.

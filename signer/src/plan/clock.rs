@@ -21,7 +21,7 @@ use super::{Finding, Level, Payload, Proposal};
 use crate::policy::Policy;
 use crate::state::State;
 
-/// One hour: the clocks of two people may differ by so much.
+/// One hour: the most that the clocks of two signers may differ.
 pub(super) const CLOCKS: u64 = 3600;
 
 /// 30 days, the longest that a timestamp lasts: a repository in use was signed since.

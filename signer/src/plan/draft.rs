@@ -5,21 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use formats::channel::{Channel, Offer};
 use formats::json::Value;
 use formats::release::{channel_target_name, target_name};
-use formats::tuf::{Envelope, Header, Role, Root, TargetFile, Targets, UnixTime};
+use formats::tuf::{Envelope, Role, Root, TargetFile, Targets, UnixTime};
 
-use super::proposal::{Payload, Proposal, requirements};
+use super::document::next;
+use super::proposal::{Proposal, requirements};
 use super::rollout::restarted;
-use super::sign::Document;
 use super::{ChannelEdit, Expiry, NewRelease, PlanError, check_word};
 use crate::state::{State, lookup};
 
 /// Who is to sign for a channel.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(super) enum ChannelSigner<'a> {
     /// This role.
     In(&'a Role),
     /// Whoever does now; if nobody does, this role if it may.
     Near(&'a Role),
+}
+
+impl<'a> ChannelSigner<'a> {
+    /// A role that was named, or whoever signs for it now; if nobody does, the top level.
+    pub(super) fn of(role: Option<&'a Role>) -> Self {
+        role.map_or(ChannelSigner::Near(&Role::Targets), ChannelSigner::In)
+    }
 }
 
 /// The roles that people sign, while they change.
@@ -71,7 +78,7 @@ impl<'a> Draft<'a> {
     pub(super) fn set_channel(
         &mut self,
         edit: &ChannelEdit,
-        place: Place<'_>,
+        place: ChannelSigner<'_>,
         now: UnixTime,
     ) -> Result<(), PlanError> {
         check_word("product", &edit.product)?;
@@ -104,9 +111,9 @@ impl<'a> Draft<'a> {
         let file = TargetFile::of(&document.to_bytes(), None);
         let there = self.find(&target);
         let role = match (place, &there) {
-            (Place::In(role), _) => role.clone(),
+            (ChannelSigner::In(role), _) => role.clone(),
             (_, Some((role, _))) => role.clone(),
-            (Place::Near(role), None) if self.covers(role, &target) => role.clone(),
+            (ChannelSigner::Near(role), None) if self.covers(role, &target) => role.clone(),
             _ => Role::Targets,
         };
         if there != Some((role.clone(), file.clone())) {
@@ -206,22 +213,4 @@ fn order(role: &Role) -> (u8, &str) {
         Role::Targets => (1, ""),
         other => (2, other.name()),
     }
-}
-
-/// The next version of a document, expiry set.
-pub(super) fn next<T: Document>(
-    role: &Role,
-    mut data: T,
-    expiry: &Expiry,
-    now: UnixTime,
-) -> Payload {
-    let (header, members) = data.header_mut();
-    header.version = header.version.saturating_add(1);
-    header.expires = expiry.apply(role, now, members);
-    Payload { role: role.clone(), signed: data.to_value() }
-}
-
-/// Targets metadata of a role that is not there yet.
-pub(super) fn empty_targets(now: UnixTime) -> Targets {
-    Targets::new(Header::new(0, now), BTreeMap::new())
 }

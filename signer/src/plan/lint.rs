@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use formats::channel::Channel;
+use formats::example_keys;
 use formats::reason::Reason;
 use formats::release::{Summary, target_name};
 use formats::tuf::{
@@ -36,7 +37,7 @@ use update_core::trust::Limits;
 use super::PlanError;
 use super::clock::CLOCKS;
 use super::expiry::limit_of;
-use super::names::{new_channel, new_names};
+use super::names::{counted, new_channel, new_names};
 use super::proposal::Proposal as Proposed;
 use super::release::{Proposal, check_offer, check_release};
 use crate::policy::Policy;
@@ -117,7 +118,8 @@ pub fn lint_change(
         if lookup(target, |role| targets.get(role)).is_some() {
             channels.insert(target.clone(), signed.data.clone());
         } else {
-            let text = format!("{target} would be gone; nodes that follow it get nothing more");
+            let text =
+                format!("{target} would be removed; nodes that follow it get no more updates");
             found.warn(Reason::TargetNotFound, text);
         }
     }
@@ -154,7 +156,8 @@ pub fn lint_change(
     if let Some(before) = before {
         for release in before.releases()? {
             if lookup(&release.target, |role| targets.get(role)).is_none() {
-                let text = format!("{} would be gone; nodes that run it stay", release.target);
+                let text =
+                    format!("{} would be removed; nodes that run it stay on it", release.target);
                 found.warn(Reason::VersionRollback, text);
             }
         }
@@ -222,10 +225,10 @@ impl View<'_> {
             found.refuse(Reason::Expired, text);
         } else if u64::try_from(left).is_ok_and(|left| left > limit.saturating_add(CLOCKS)) {
             let text = format!(
-                "{role} version {} lasts until {}, longer than the {} days it may",
+                "{role} version {} lasts until {}, longer than the {} it may",
                 header.version,
                 header.expires,
-                limit / 86_400
+                counted(limit / 86_400, "day")
             );
             found.refuse(Reason::Expired, text);
         }
@@ -256,8 +259,11 @@ impl View<'_> {
             let text = format!("{count} delegated roles; nodes ask {limit}");
             found.refuse(Reason::DelegationLimit, text);
         }
-        if let Some(known) = crate::commands::first_example_key(self.root) {
-            let text = format!("the example key of {} is trusted; everybody has it", known.role);
+        if let Some(known) = example_keys::first_in(self.root) {
+            let text = format!(
+                "the example key of {} is trusted; its secret half is published",
+                known.role
+            );
             found.warn(Reason::ExampleKey, text);
         }
     }
@@ -444,7 +450,10 @@ fn one_role<'a>(
     let good = keys.keyids.iter().filter(counts).count();
     let threshold = keys.threshold as usize;
     if good < keys.keyids.len() {
-        let text = format!("{role} lists {} keys that verify nothing", keys.keyids.len() - good);
+        let text = {
+            let unusable = counted((keys.keyids.len() - good) as u64, "key");
+            format!("{role} lists {unusable} of no known type")
+        };
         found.refuse(Reason::KeyInvalid, text);
     }
     if good < threshold {
@@ -459,7 +468,8 @@ fn one_role<'a>(
             (_, 1) => "its only key is lost, the root has to replace it",
             _ => "one of them is lost, the role above has to replace it",
         };
-        let text = format!("{role} needs {threshold} of {good} keys: when {lost}");
+        let text =
+            format!("{role} needs {threshold} of {}: if {lost}", counted(good as u64, "key"));
         found.warn(Reason::SigThreshold, text);
     }
 }

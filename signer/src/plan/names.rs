@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use formats::channel::Channel;
+use formats::digest::hex;
 use formats::release::Summary;
+use formats::tuf::{Key, PublicKey};
 
 use crate::state::State;
 
@@ -66,6 +68,22 @@ fn closest<'a>(name: &str, known: &BTreeSet<&'a str>) -> Option<&'a str> {
     let distance = |known: &&&str| strsim::damerau_levenshtein(name, known);
     let is_close = |known: &&&str| distance(known) <= CLOSE.min(name.len().saturating_sub(1));
     known.iter().min_by_key(distance).filter(is_close).copied()
+}
+
+/// What a key is called in messages: its type and the first digits of its key id.
+pub fn key_name(key: &Key) -> String {
+    let kind = match key.public() {
+        PublicKey::Ed25519(_) => "ed25519",
+        PublicKey::EcdsaP256(_) => "ecdsa-p256",
+        PublicKey::RsaPss(_) => "rsa-pss",
+        PublicKey::Unknown => "unknown",
+    };
+    format!("{kind} {}", hex(key.id().0.0.get(..4).unwrap_or_default()))
+}
+
+/// A number of things, in words: `1 release`, `2 releases`.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use formats::tuf::{
 };
 
 use super::PlanError;
-use super::draft::{Draft, empty_targets};
+use super::document::empty_targets;
+use super::draft::Draft;
 use crate::state::{State, delegators};
 
 /// Most paths of one delegation, as somebody writes them down.
@@ -38,8 +39,28 @@ pub struct Delegation {
     pub terminating: bool,
 }
 
-/// The keys of a role as they are now, with some added and some removed.
-pub fn rotation_of(
+/// What changes in the keys of one role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotation {
+    /// Which role.
+    pub role: Role,
+    /// Keys that come.
+    pub add: Vec<Key>,
+    /// Keys that go.
+    pub remove: Vec<KeyId>,
+    /// The threshold from now on; absent: as before.
+    pub threshold: Option<u32>,
+}
+
+impl Rotation {
+    /// The keys of the role as they will be.
+    pub(super) fn applied(&self, state: &State) -> Result<RoleKeySet, PlanError> {
+        let Rotation { role, add, remove, threshold } = self;
+        rotated(state, role, add, remove, *threshold)
+    }
+}
+
+fn rotated(
     state: &State,
     role: &Role,
     add: &[Key],
@@ -166,7 +187,7 @@ impl Draft<'_> {
             delegations.keys.insert(key.id(), key.clone());
         }
         // Nodes fail at a role without metadata, so it has some from the start. Its version goes
-        // on where a role of that name was given up: nodes remember the snapshot that listed it.
+        // on where a role of that name was removed before: nodes remember the snapshot that listed it.
         let mut first = empty_targets(UnixTime::EPOCH);
         first.header.version =
             self.state.snapshot.data.role(role).map_or(0, |listed| listed.version);
@@ -251,7 +272,7 @@ impl Draft<'_> {
                 .cloned()
                 .into_iter()
                 .collect();
-            sets.push(rotation_of(self.state, role, &add, &hit, None)?);
+            sets.push(rotated(self.state, role, &add, &hit, None)?);
         }
         match missing.first() {
             Some(keyid) => Err(PlanError::NoKey { keyid: *keyid }),

@@ -41,7 +41,7 @@ pub enum RolloutError {
         "--wave {0:?}: a wave starts now, +DURATION from now (+90m, +4h, +1h30m, +1d), or at a time like 2026-12-01T08:00:00Z or 2026-12-01T08:00:00+01:00"
     )]
     Start(String),
-    /// A time that nobody means.
+    /// A time that is certainly a mistake.
     #[error("--wave {wave:?} would start {start}, more than a year away from now")]
     Far {
         /// The wave.

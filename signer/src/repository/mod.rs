@@ -66,7 +66,7 @@ pub enum RegistryError {
         digest: Digest,
     },
     /// A document's bytes do not have the digest it was asked for by.
-    #[error("{what} {digest} has other bytes than its digest says; copy it again")]
+    #[error("{what} {digest} does not match its digest; copy it again")]
     Digest {
         /// What kind of document.
         what: &'static str,
@@ -95,7 +95,7 @@ pub enum RegistryError {
         source: io::Error,
     },
     /// A blob could not be collected before it was uploaded.
-    #[error("write a temporary file in {path}; set TMPDIR to a place with room")]
+    #[error("write a temporary file in {path}; set TMPDIR to a place with free space")]
     Spool {
         /// The directory.
         path: PathBuf,
@@ -123,7 +123,9 @@ pub enum RegistryError {
         tag: Tag,
     },
     /// A tag stands for something else, and the registry does not let it be moved.
-    #[error("{repository}:{tag} stands for another manifest, and the registry keeps it: {said}")]
+    #[error(
+        "{repository}:{tag} refers to another manifest, and the registry does not let it be moved: {said}"
+    )]
     TagTaken {
         /// The repository.
         repository: RepositoryName,
@@ -133,7 +135,7 @@ pub enum RegistryError {
         said: String,
     },
     /// A registry that makes no repository when something is pushed to it.
-    #[error("{registry} has no repository {repository}, and makes none by itself: {said}")]
+    #[error("{registry} has no repository {repository} and does not create it: {said}")]
     NoRepository {
         /// `host:port`.
         registry: String,
@@ -396,12 +398,12 @@ pub struct ClientOptions {
     /// How failures that pass are waited for.
     #[cfg(feature = "registry")]
     pub backoff: Backoff,
-    /// When a transfer is given up.
+    /// When a transfer is abandoned.
     #[cfg(feature = "registry")]
     pub patience: Patience,
     /// Blobs of more bytes go up in pieces of so many; absent: whole, until that is refused.
     pub chunk_size: Option<u64>,
-    /// Told what is waited for and tried again, in lines; absent: nobody is.
+    /// Receives a line for every wait and retry; absent: they are silent.
     pub tell: Option<fn(&str)>,
 }
 

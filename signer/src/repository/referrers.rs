@@ -67,7 +67,7 @@ fn list(
     let tag = tag_of(subject)?;
     for _ in 0..ATTEMPTS {
         let before = registry.tagged(repository, &tag)?;
-        // What is no index is nobody's list (§"Referrers Tag Schema": may be overwritten).
+        // What is not an index may be overwritten (§"Referrers Tag Schema").
         let index = before.as_deref().and_then(|bytes| Index::parse_layout(bytes).ok());
         let mut index = index.unwrap_or_else(|| Index::new(None, Vec::new()));
         let mut missing = entries.to_vec();

@@ -9,6 +9,7 @@
 //! is not, because renewing what has expired is what a signer is for; `status` and `verify` look
 //! at it.
 
+mod identity;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use formats::release::{ReleaseError, Summary};
 use formats::tuf::{Role, Root, Snapshot, TargetFile, Targets, Timestamp, TufError};
 use update_core::trust::Limits;
 
+pub use self::identity::{Identity, payload_digest};
 pub use self::verify::{delegators, self_signed, verified};
 
 /// What the name of a small document beside the metadata begins with: `targets/<target name>`.
@@ -57,7 +59,7 @@ pub enum StateError {
     },
     /// The trust root is newer than all the repository has.
     #[error(
-        "the repository ends with root version {found}, the trust root is version {trusted}; it is older than what you trust"
+        "the newest root in the repository is version {found}, older than the trust root, version {trusted}"
     )]
     OlderRoot {
         /// The newest root in the repository.
@@ -110,10 +112,13 @@ pub struct Signed<T> {
 /// All metadata of one repository at one moment, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// Every root in the repository by version, the newest last; contiguous.
+    /// Every root in the repository by version, the newest last; contiguous. Those below the trust
+    /// root are not verified.
     pub roots: BTreeMap<u64, Vec<u8>>,
     /// The newest root.
     pub root: Root,
+    /// Which repository it is, by the roots that were verified.
+    pub identity: Identity,
     /// The timestamp.
     pub timestamp: Signed<Timestamp>,
     /// The snapshot it names.
@@ -179,7 +184,7 @@ impl State {
         files: &BTreeMap<String, Vec<u8>>,
         trust_root: &[u8],
     ) -> Result<Root, StateError> {
-        Ok(verify::roots(files, Some(trust_root))?.1)
+        Ok(verify::roots(files, Some(trust_root))?.root)
     }
 
     /// The metadata of a targets role, if it is there.

@@ -8,13 +8,14 @@ use formats::tuf::{
     Timestamp, TufError,
 };
 
+use super::identity::{Identity, payload_digest};
 use super::{DOCUMENT_PREFIX, Signed, State, StateError, channel_of};
 
 pub(super) fn state(
     files: &BTreeMap<String, Vec<u8>>,
     trust_root: Option<&[u8]>,
 ) -> Result<State, StateError> {
-    let (roots, root) = roots(files, trust_root)?;
+    let Chain { roots, root, identity } = roots(files, trust_root)?;
     let file = Role::Timestamp.file_name(None);
     let bytes = find(files, &file)?;
     let timestamp: Signed<Timestamp> = verified(&root, &Role::Timestamp, &file, bytes)?;
@@ -37,17 +38,27 @@ pub(super) fn state(
     let delegated = verify_delegated(files, &root, &snapshot.data, &targets.data)?;
     let (channels, resting) = Default::default();
     let mut state =
-        State { roots, root, timestamp, snapshot, targets, delegated, channels, resting };
+        State { roots, root, identity, timestamp, snapshot, targets, delegated, channels, resting };
     state.channels = verify_channels(files, &state)?;
     state.resting = resting_documents(files, &state);
     Ok(state)
+}
+
+/// The roots of a repository.
+pub(super) struct Chain {
+    /// All that are served, by version. Those below the trust root are not verified.
+    pub(super) roots: BTreeMap<u64, Vec<u8>>,
+    /// The newest.
+    pub(super) root: Root,
+    /// Which repository it is.
+    pub(super) identity: Identity,
 }
 
 /// The newest root, reached from the trust root by every version in between.
 pub(super) fn roots(
     files: &BTreeMap<String, Vec<u8>>,
     trust_root: Option<&[u8]>,
-) -> Result<(BTreeMap<u64, Vec<u8>>, Root), StateError> {
+) -> Result<Chain, StateError> {
     let mut roots: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     for (name, bytes) in files {
         let version = name.strip_suffix(".root.json").and_then(|version| version.parse().ok());
@@ -62,13 +73,12 @@ pub(super) fn roots(
         _ => return Err(StateError::Missing("1.root.json".to_owned())),
     };
     let name_of = |version: u64| Role::Root.file_name(Some(version));
-    let (mut root, file) = match trust_root {
-        Some(bytes) => (self_signed(bytes, "the trust root")?, "the trust root".to_owned()),
-        None => {
-            let bytes = roots.get(&oldest).map(Vec::as_slice).unwrap_or_default();
-            (self_signed(bytes, &name_of(oldest))?, name_of(oldest))
-        }
+    let (bytes, file) = match trust_root {
+        Some(bytes) => (bytes, "the trust root".to_owned()),
+        None => (roots.get(&oldest).map(Vec::as_slice).unwrap_or_default(), name_of(oldest)),
     };
+    let mut root = self_signed(bytes, &file)?;
+    let mut identity = Identity::new(payload_digest(bytes), &root);
     let trusted = root.header.version;
     if trust_root.is_none() {
         check_version(&file, trusted, oldest)?;
@@ -90,13 +100,15 @@ pub(super) fn roots(
         self_signed(bytes, &file)?;
         check_version(&file, next.data.header.version, version)?;
         root = next.data;
+        identity = identity.with_root(payload_digest(bytes), &root);
     }
     for version in oldest..=newest {
         if !roots.contains_key(&version) {
             return Err(StateError::Missing(name_of(version)));
         }
     }
-    Ok((roots, root))
+    let first = payload_digest(roots.get(&oldest).map(Vec::as_slice).unwrap_or_default());
+    Ok(Chain { roots, root, identity: identity.serving_first(first) })
 }
 
 /// A root that its own keys signed.
@@ -123,7 +135,7 @@ fn verify_delegated(
     let mut by: Vec<Delegations> = targets.delegations.iter().cloned().collect();
     let mut delegated = BTreeMap::new();
     // Each round verifies at least one role or ends, so there are at most as many as roles. What
-    // is left then has no delegator: a role that was given up stays listed, because nodes refuse a
+    // is left then has no delegator: a role that was removed stays listed, because nodes refuse a
     // snapshot that forgets one (TUF §5.5.5), but nobody reads it.
     loop {
         let is_named = |role: &Role| by.iter().any(|by| keys_of(by, role).is_some());

@@ -99,7 +99,7 @@ impl Fixture {
                 threads: NonZeroUsize::new(2).unwrap(),
                 ..image::Options::default()
             },
-            attachments: signer::attachment::Wanted::default(),
+            attachments: signer::attachment::AttachmentRequest::default(),
             mixed: Vec::new(),
             order: Vec::new(),
             expiry: Expiry::default(),

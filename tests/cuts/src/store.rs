@@ -311,7 +311,7 @@ impl Desk {
             role: None,
             options: signer::image::Options { level: 1, threads: NonZeroUsize::MIN },
             delta_from: Vec::new(),
-            attachments: signer::attachment::Wanted::default(),
+            attachments: signer::attachment::AttachmentRequest::default(),
             mixed: Vec::new(),
             order: Vec::new(),
             expiry: Expiry::default(),

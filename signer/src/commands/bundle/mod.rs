@@ -23,7 +23,7 @@ use serde::Serialize;
 use storage::layout::{Archive, Blob, Layout, LayoutDir, LayoutError};
 
 use self::offline::{OfflineReport, Statement};
-use super::{Report, Signing, bytes, has_example_key, time};
+use super::{Report, Signing, bytes, counted, has_example_key, time};
 use crate::error::SignerError;
 use crate::plan::PlanError;
 use crate::progress::{Progress, Show};
@@ -80,11 +80,11 @@ pub struct BundleReport {
 impl Report for BundleReport {
     fn text(&self) -> String {
         let holds = format!(
-            "{} ({}) holds {} in {} blobs, {}",
+            "{} ({}) holds {} in {}, {}",
             self.output.display(),
             self.form,
             self.targets.join(", "),
-            self.blobs,
+            counted(self.blobs as u64, "blob"),
             bytes(self.bytes),
         );
         let online =
@@ -127,7 +127,7 @@ pub fn bundle(
     let nothing = || PublishedError::Nothing(registry.reference().to_string());
     let found = published::fetch(registry)?.ok_or_else(nothing)?;
     let state = State::verify(&found.files, Some(&trust_root)).map_err(PublishedError::from)?;
-    // What nodes would refuse today is no use on a stick either.
+    // Nodes would refuse it from a USB stick, too.
     let trusted = verify_metadata(&found.files, &trust_root, now)?;
     let releases = find_releases(registry, &state, request)?;
     let tuf = tuf_repository(registry)?;
@@ -311,7 +311,7 @@ impl Content {
         let scratch = LayoutDir::create(&folder.path().join("layout")).map_err(layout_error)?;
         self.put_own(&scratch)?;
         match registry.layout() {
-            Some(layout) => write(&Both { layout, own: &scratch }).map(drop),
+            Some(layout) => write(&WithOwnBlobs { layout, own: &scratch }).map(drop),
             None => {
                 self.copy(registry, &scratch, &Progress::default())?;
                 write(&scratch).map(drop)
@@ -365,13 +365,13 @@ impl Content {
     }
 }
 
-/// A repository, and beside it what only the bundle has.
-struct Both<'a> {
+/// The blobs of a repository, and those that only the bundle has.
+struct WithOwnBlobs<'a> {
     layout: &'a dyn Layout,
     own: &'a LayoutDir,
 }
 
-impl Layout for Both<'_> {
+impl Layout for WithOwnBlobs<'_> {
     fn index(&self) -> Result<std::sync::Arc<Index>, LayoutError> {
         self.layout.index()
     }

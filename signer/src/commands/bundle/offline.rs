@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::super::{Signing, time};
 use crate::error::SignerError;
-use crate::journal::{Event, anchor_of};
+use crate::journal::Event;
 use crate::key::sign;
 use crate::plan::PlanError;
 use crate::published::Files;
@@ -77,8 +77,7 @@ pub(super) fn make(
     let (role, role_keys, by) = signers(state, &rule)?;
     let keyids = at_hand(signing, &role, &role_keys, by)?;
     let digest = Sha256::of(&message);
-    let anchor = anchor_of(state);
-    let event = |keyid: &KeyId| Event::offline(&anchor, (&digest, &statement), keyid, now);
+    let event = |keyid: &KeyId| Event::offline(&state.identity, (&digest, &statement), keyid, now);
     signing.record(&keyids.iter().map(event).collect::<Vec<_>>())?;
     let mut signatures = Vec::new();
     for key in keyids.iter().filter_map(|keyid| signing.keys.find(keyid)) {

@@ -16,24 +16,18 @@ use registry_auth::{Challenge, Credential, Origin, Proxies, Secret, credential};
 use tokio::sync::OnceCell;
 
 use super::super::RegistryError;
+use super::answer::{good, read_limited};
+use super::credentials::FoundCredential;
 use super::failure::Failure;
 use super::files::Files;
-use super::http::{good, read_limited};
 
 /// Where a credential is, or may be.
 #[derive(Debug)]
 pub(super) enum Source {
     /// In the file that was named.
-    Given(Found),
+    Given(FoundCredential),
     /// In people's files.
     Files(Files),
-}
-
-/// A credential and the file it is from.
-#[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub(super) credential: Credential,
-    pub(super) file: String,
 }
 
 /// What we are, and the tokens we got for it.
@@ -41,7 +35,7 @@ pub(super) struct Found {
 pub(super) struct Auth {
     source: Source,
     /// What was found when it was asked for.
-    found: OnceCell<Option<Found>>,
+    found: OnceCell<Option<FoundCredential>>,
     registry: Origin,
     token_host: Option<String>,
     proxies: Proxies,
@@ -72,7 +66,9 @@ impl Auth {
         client: &reqwest::Client,
         scope: &str,
     ) -> Result<Option<Secret>, Failure> {
-        if let Source::Given(Found { credential: token @ Credential::Bearer(_), .. }) = &self.source
+        if let Source::Given(FoundCredential {
+            credential: token @ Credential::Bearer(_), ..
+        }) = &self.source
         {
             return Ok(token.header());
         }
@@ -165,10 +161,10 @@ impl Auth {
             (Source::Files(_), found) => found.and_then(Option::as_ref),
         };
         match (found, &self.source) {
-            (Some(Found { credential: Credential::Basic { user, .. }, file }), _) => {
+            (Some(FoundCredential { credential: Credential::Basic { user, .. }, file }), _) => {
                 format!("the registry refuses the password of {user:?} from {file}: log in again")
             }
-            (Some(Found { file, .. }), _) => {
+            (Some(FoundCredential { file, .. }), _) => {
                 format!("the registry refuses the token from {file}: log in again, or renew it")
             }
             (None, Source::Files(files)) => format!(

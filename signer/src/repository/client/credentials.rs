@@ -13,7 +13,13 @@ use storage::secret::{self, Readers, Rule};
 use zeroize::Zeroizing;
 
 use super::super::{ClientOptions, RegistryError};
-use super::auth::Found;
+
+/// A credential and the file it is from.
+#[derive(Debug, Clone)]
+pub(super) struct FoundCredential {
+    pub(super) credential: Credential,
+    pub(super) file: String,
+}
 
 /// 16 KiB: larger than any token we know of; bounds what a wrong path makes us read.
 const TOKEN_LIMIT: u64 = 16 << 10;
@@ -23,7 +29,7 @@ const CERT: &str = "client certificate";
 const KEY: &str = "client key";
 
 /// The token of `--token-file`.
-pub(super) fn read_token(path: &Path) -> Result<Found, RegistryError> {
+pub(super) fn read_token(path: &Path) -> Result<FoundCredential, RegistryError> {
     let what = "token file";
     let rule = Rule::of(Readers::Group).or_pipe();
     let bytes = secret::read(path, TOKEN_LIMIT, rule).map_err(|error| unread(what, path, error))?;
@@ -32,7 +38,7 @@ pub(super) fn read_token(path: &Path) -> Result<Found, RegistryError> {
         return Err(failed(what, path, "holds no token".to_owned()));
     }
     let credential = Credential::Bearer(Secret::new(token));
-    Ok(Found { credential, file: path.display().to_string() })
+    Ok(FoundCredential { credential, file: path.display().to_string() })
 }
 
 /// TLS with a registry: as the options say, else with what lies in its folder of `certs.d`.

@@ -11,7 +11,7 @@ use registry_auth::realm::RealmError;
 
 use super::super::RegistryError;
 
-use super::patience::Taken;
+use super::patience::BodyProgress;
 use crate::progress::bytes;
 
 /// Why a request brought nothing.
@@ -48,7 +48,7 @@ pub(super) enum Failure {
     Location(String),
     /// Nothing moved for so long.
     #[error("{}", stalled(*.taken, *.limit))]
-    Stalled { taken: Taken, limit: Duration },
+    Stalled { taken: BodyProgress, limit: Duration },
     /// Tokens.
     #[error("{0}")]
     Token(String),
@@ -71,14 +71,14 @@ fn said(text: &str) -> String {
 }
 
 /// What did not move, and what would help.
-fn stalled(taken: Taken, limit: Duration) -> String {
+fn stalled(taken: BodyProgress, limit: Duration) -> String {
     let limit = limit.as_secs_f64();
     match taken {
-        Taken { len: 0, .. } => format!("no answer for {limit} s"),
-        Taken { sent, len } if sent < len => format!(
+        BodyProgress { len: 0, .. } => format!("no answer for {limit} s"),
+        BodyProgress { sent, len } if sent < len => format!(
             "nothing was taken for {limit} s; for a line that stops for longer, give --stall-limit"
         ),
-        Taken { len, .. } => format!(
+        BodyProgress { len, .. } => format!(
             "{} were sent, and no answer came for {limit} s; smaller requests are answered sooner: \
              give --chunk-size",
             bytes(len)

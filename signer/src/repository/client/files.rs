@@ -12,11 +12,10 @@ use storage::StoreError;
 use storage::secret::{self, Readers, Rule};
 
 use super::super::RegistryError;
-use super::auth::Found;
-use super::credentials::unread;
+use super::credentials::{FoundCredential, unread};
 use super::helpers;
 
-/// Long enough to unlock a keychain or to type a PIN; a pipeline does not hang for ever.
+/// Long enough to unlock a keychain or to type a PIN; a pipeline must not hang.
 const HELPER_LIMIT: Duration = Duration::from_secs(120);
 
 const WHAT: &str = "credentials file";
@@ -46,7 +45,7 @@ impl Files {
     }
 
     /// What there is for the repository. Blocks for as long as a helper takes.
-    pub(super) fn find(&self) -> Result<Option<Found>, RegistryError> {
+    pub(super) fn find(&self) -> Result<Option<FoundCredential>, RegistryError> {
         for path in &self.paths {
             let Some(file) = read(path, self.named)? else { continue };
             for place in file.places(&self.authority, &self.namespace) {
@@ -65,7 +64,7 @@ impl Files {
                     }
                 };
                 if let Some(credential) = credential {
-                    return Ok(Some(Found { credential, file }));
+                    return Ok(Some(FoundCredential { credential, file }));
                 }
             }
         }

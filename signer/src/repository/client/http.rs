@@ -3,32 +3,26 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use url::Url;
 
 use super::super::RegistryError;
+use super::answer::{good, text};
 use super::auth::Auth;
 use super::backoff::Backoff;
 use super::failure::Failure;
-use super::patience::Patience;
-use super::transfer::next;
-use super::upload::Line;
+use super::upload::Connection;
 use formats::error_chain;
 use formats::reason::Reason;
 use registry_auth::address::is_loopback_authority;
 use registry_auth::explain::Exchange;
-use registry_auth::retry::parse_retry_after;
 use registry_auth::{Origin, Proxies, Scheme, Secret, challenge};
 
 /// Longer than any handshake over a bad line.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// As many as any registry needs to hand a blob over to its storage.
 const REDIRECTS: usize = 5;
-/// What is read of an answer that only says what is wrong.
-const ERROR_LIMIT: usize = 16 << 10;
-
 /// The client of one registry.
 #[derive(Debug)]
 pub(super) struct Http {
@@ -39,7 +33,7 @@ pub(super) struct Http {
     pub(super) proxies: Proxies,
     pub(super) backoff: Backoff,
     /// What is known of the way there.
-    pub(super) line: Line,
+    pub(super) line: Connection,
     /// Whether it ever answered: one that never did is a wrong address, mostly.
     pub(super) answered: AtomicBool,
 }
@@ -48,7 +42,7 @@ pub(super) struct Http {
 const FIRST_CONTACT: u32 = 2;
 
 /// A client that speaks TLS as configured, through these proxies and no others. It has no limit on how long an
-/// answer takes ([`Patience`] has); a peer that acknowledges nothing for `stall` is gone.
+/// answer takes ([`Patience`](super::patience::Patience) has); a peer that acknowledges nothing for `stall` is gone.
 pub(super) fn client(
     tls: rustls::ClientConfig,
     proxies: &Proxies,
@@ -119,40 +113,6 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
 fn shown(url: &Url) -> String {
     let text = url.as_str().split(['?', '#']).next().unwrap_or_default();
     text.chars().take(120).collect()
-}
-
-/// At most that many bytes of an answer.
-pub(super) async fn read_limited(mut answer: Response, limit: usize) -> Result<BytesMut, Failure> {
-    let mut body = BytesMut::new();
-    while let Some(part) = next(&mut answer, &Patience::default()).await? {
-        if body.len() + part.len() > limit {
-            return Err(Failure::Answer("is too long"));
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok(body)
-}
-
-/// The answer if it is a good one.
-pub(super) async fn good(at: Exchange, mut answer: Response) -> Result<Response, Failure> {
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let asked = text(answer.headers(), RETRY_AFTER.as_str()).and_then(parse_retry_after);
-    let mut body = Vec::new();
-    // As much as comes of it: an answer that breaks off has said enough.
-    while let Ok(Some(part)) = answer.chunk().await {
-        body.extend_from_slice(&part);
-        if body.len() > ERROR_LIMIT {
-            break;
-        }
-    }
-    Err(Failure::status(at, status.as_u16(), &body, asked))
-}
-
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 impl Http {

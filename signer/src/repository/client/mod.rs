@@ -3,27 +3,28 @@
 //!
 //! | module | does | I/O |
 //! |---|---|---|
+//! | `answer` | bodies within bounds, errors and headers of an answer | reads it |
 //! | `auth` | challenges, tokens, what goes to whom | asks for tokens |
 //! | `backoff` | how long to wait before another try (pure) | no |
-//! | `course` | in how many requests a blob goes up, and what is tried after a failure (pure) | no |
+//! | `concurrency` | uploads in parallel, or one after another | no |
 //! | `credentials`, `files`, `helpers` | tokens, certificates, docker's and podman's files, helpers | yes |
-//! | `crowd` | uploads side by side, or one after another | no |
 //! | `failure` | what an error means (pure) | no |
 //! | `http` | one request, repeated where that may help | yes |
 //! | `patience` | when a transfer has stalled | no |
 //! | `transfer` | files and downloads as streams | yes |
-//! | `upload` | blobs: mounts, whole uploads, and going on after a cut | yes |
+//! | `upload` | blobs: mounts, whole uploads, and resuming after a cut | yes |
+//! | `upload_plan` | in how many requests a blob goes up, and what is tried after a failure (pure) | no |
 //!
 //! Manifests travel as the bytes that were signed, never parsed and written again. Blobs go up from
 //! a temporary file: the digest has to be known before the upload ends, and a whole image does not
 //! fit into memory. They go up several at once while the next one is made; whatever refers to them
 //! waits until they are there.
 
+mod answer;
 mod auth;
 mod backoff;
-mod course;
+mod concurrency;
 mod credentials;
-mod crowd;
 mod failure;
 mod files;
 mod helpers;
@@ -31,6 +32,7 @@ mod http;
 mod patience;
 mod transfer;
 mod upload;
+mod upload_plan;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -53,14 +55,14 @@ use tokio::task::JoinHandle;
 
 use self::auth::{Auth, Source};
 pub use self::backoff::Backoff;
+use self::concurrency::Concurrency;
 use self::credentials::{read_token, tls_config};
-use self::crowd::Crowd;
 use self::failure::Failure;
 use self::files::Files;
 use self::http::Http;
 pub use self::patience::Patience;
 use self::transfer::{BlobReader, Content};
-use self::upload::{Line, push_scope};
+use self::upload::{Connection, push_scope};
 use super::{BlobSink, ClientOptions, Expect, Registry, RegistryError, Stored};
 use crate::progress::Progress;
 
@@ -80,7 +82,7 @@ pub struct RegistryClient {
     http: Arc<Http>,
     /// Blobs that may lie in temporary files.
     uploads: Arc<Semaphore>,
-    crowd: Arc<Crowd>,
+    crowd: Arc<Concurrency>,
     pending: Mutex<Vec<Pending>>,
     /// Repositories of this registry that may have what is to be uploaded.
     sources: Mutex<Vec<RepositoryName>>,
@@ -131,7 +133,7 @@ impl RegistryClient {
             &authority,
             options.patience.stall,
         )?;
-        let line = Line::new(options.patience, options.chunk_size, options.tell);
+        let line = Connection::new(options.patience, options.chunk_size, options.tell);
         let auth = Auth::new(source, home, options.token_host.clone(), proxies.clone());
         let (backoff, answered) = (options.backoff, AtomicBool::new(false));
         let http = Arc::new(Http { client, base, auth, proxies, backoff, line, answered });
@@ -217,7 +219,7 @@ impl RegistryClient {
                 Err(failure) => return Err(failure),
             };
             let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
-            http::read_limited(answer, limit).await.map(Some)
+            answer::read_limited(answer, limit).await.map(Some)
         })?;
         Ok(pulled.map(|bytes| bytes.to_vec()))
     }
@@ -424,9 +426,9 @@ impl Registry for RegistryClient {
                 let url = self.http.url(&rest)?;
                 match self.http.send(&scope, Method::GET, url, &|request| request).await {
                     Ok(answer) => {
-                        let link = http::text(answer.headers(), "link").and_then(next_page);
+                        let link = answer::text(answer.headers(), "link").and_then(next_page);
                         let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
-                        let body = http::read_limited(answer, limit).await?;
+                        let body = answer::read_limited(answer, limit).await?;
                         Ok(Some((body, link)))
                     }
                     // distribution-spec §"Unavailable Referrers API".

@@ -42,9 +42,9 @@ impl Default for Patience {
     }
 }
 
-/// What of a body was taken.
+/// How much of a request's body the connection took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Taken {
+pub(super) struct BodyProgress {
     /// Bytes that the connection took.
     pub(super) sent: u64,
     /// Bytes there are.
@@ -53,11 +53,11 @@ pub(super) struct Taken {
 
 impl Patience {
     /// How long it may take after that until something moves.
-    pub(super) fn after(&self, taken: Taken) -> Duration {
+    pub(super) fn after(&self, taken: BodyProgress) -> Duration {
         match taken {
-            Taken { len: 0, .. } => self.stall,
-            Taken { sent, len } if sent < len => self.stall + HELD,
-            Taken { len, .. } => self.commit + Duration::from_secs(len / SENT_ON),
+            BodyProgress { len: 0, .. } => self.stall,
+            BodyProgress { sent, len } if sent < len => self.stall + HELD,
+            BodyProgress { len, .. } => self.commit + Duration::from_secs(len / SENT_ON),
         }
     }
 
@@ -68,7 +68,7 @@ impl Patience {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let pulse = Pulse::default();
-        pulse.beats(Taken { sent: len, len });
+        pulse.beats(BodyProgress { sent: len, len });
         self.watch(&pulse, work).await
     }
 
@@ -93,22 +93,22 @@ impl Patience {
 
 /// When a body moved last, and how far it is.
 #[derive(Debug)]
-pub(super) struct Pulse(Mutex<(Instant, Taken)>);
+pub(super) struct Pulse(Mutex<(Instant, BodyProgress)>);
 
 impl Default for Pulse {
     fn default() -> Self {
-        Pulse(Mutex::new((Instant::now(), Taken::default())))
+        Pulse(Mutex::new((Instant::now(), BodyProgress::default())))
     }
 }
 
 impl Pulse {
     /// It moved, now.
-    pub(super) fn beats(&self, taken: Taken) {
+    pub(super) fn beats(&self, taken: BodyProgress) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), taken);
     }
 
     /// When it moved last, and how far it was.
-    pub(super) fn last(&self) -> (Instant, Taken) {
+    pub(super) fn last(&self) -> (Instant, BodyProgress) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,7 +130,7 @@ mod tests {
             // A gigabyte behind a proxy that keeps all of it before it sends it on.
             (1024 * MIB, 1024 * MIB, 600 + 16_384),
         ] {
-            let taken = Taken { sent, len };
+            let taken = BodyProgress { sent, len };
             assert_eq!(patience.after(taken).as_secs(), seconds, "{taken:?}");
         }
     }

@@ -16,9 +16,10 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
+use super::answer::{next, text};
 use super::failure::Failure;
-use super::http::{Http, text};
-use super::patience::{Patience, Pulse, Taken};
+use super::http::Http;
+use super::patience::{BodyProgress, Pulse};
 use crate::progress::Progress;
 
 /// 256 KiB, at first: seconds on the slowest line that images are sent over.
@@ -44,7 +45,7 @@ impl Content {
 
     /// The bytes from `from` to `to`, as a body that tells its pulse.
     pub(super) fn body(&self, from: u64, to: u64, pulse: &Arc<Pulse>) -> reqwest::Body {
-        pulse.beats(Taken { sent: 0, len: to.saturating_sub(from) });
+        pulse.beats(BodyProgress { sent: 0, len: to.saturating_sub(from) });
         reqwest::Body::wrap_stream(FileStream {
             content: self.clone(),
             pulse: Arc::clone(pulse),
@@ -98,7 +99,7 @@ impl Stream for FileStream {
             // Nobody has to ask for what comes after the last part.
             self.content.sent(end);
         }
-        self.pulse.beats(Taken { sent: self.at - from, len: end - from });
+        self.pulse.beats(BodyProgress { sent: self.at - from, len: end - from });
         Poll::Ready(Some(Ok(part.into())))
     }
 }
@@ -111,15 +112,6 @@ fn next_part(part: u64, took: Duration) -> u64 {
         200..2000 => part,
         _ => (part / 2).max(LEAST_PART),
     }
-}
-
-/// The next part of an answer, if it comes in time.
-pub(super) async fn next(
-    answer: &mut Response,
-    patience: &Patience,
-) -> Result<Option<Bytes>, Failure> {
-    let part = async { answer.chunk().await.map_err(Failure::Transport) };
-    patience.answer(0, part).await
 }
 
 /// A download as a blocking reader. One that breaks off goes on where it was; a registry that gives no

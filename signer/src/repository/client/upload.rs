@@ -19,11 +19,12 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
-use super::course::{Course, Next, Trouble, Way};
+use super::answer::text;
 use super::failure::Failure;
-use super::http::{Http, text};
-use super::patience::{Patience, Pulse, Taken};
+use super::http::Http;
+use super::patience::{BodyProgress, Patience, Pulse};
 use super::transfer::Content;
+use super::upload_plan::{Next, Trouble, UploadPlan, Way};
 use crate::progress::bytes;
 
 /// An upload that a registry keeps for us.
@@ -35,23 +36,23 @@ struct Session {
     least: u64,
 }
 
-/// What is known of the way to a registry, for all uploads of a run.
+/// What was learned about the connection to a registry, for all uploads of a run.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Connection {
     pub(super) patience: Patience,
     /// Requests of more bytes are refused somewhere.
     most: AtomicU64,
-    /// Whether the registry answers who looks for a blob.
+    /// Whether the registry answers requests that look for a blob.
     looks: AtomicBool,
     /// Told what is waited for.
     tell: Option<fn(&str)>,
 }
 
-impl Line {
+impl Connection {
     /// With requests of at most `most` bytes, if that is known.
     pub(super) fn new(patience: Patience, most: Option<u64>, tell: Option<fn(&str)>) -> Self {
         let (most, looks) = (AtomicU64::new(most.unwrap_or(u64::MAX)), AtomicBool::new(true));
-        Line { patience, most, looks, tell }
+        Connection { patience, most, looks, tell }
     }
 
     pub(super) fn say(&self, text: &str) {
@@ -158,17 +159,17 @@ impl Http {
             None => self.begin(&scope, repository).await?,
         };
         let what = format!("push blob {digest} to {repository}");
-        let mut course = Course::of(content.len);
+        let mut plan = UploadPlan::of(content.len);
         loop {
-            course.within(session.least, self.line.most.load(Ordering::Relaxed));
-            let done = match course.way {
+            plan.within(session.least, self.line.most.load(Ordering::Relaxed));
+            let done = match plan.way {
                 Way::Whole => self.finish(&scope, &session, digest, content).await,
                 Way::Pieces(size) => {
-                    self.go_on(&scope, &mut session, digest, content, size, &mut course).await
+                    self.go_on(&scope, &mut session, digest, content, size, &mut plan).await
                 }
             };
             let Err(failure) = done else { return Ok(()) };
-            match course.failed(trouble(&failure)) {
+            match plan.failed(trouble(&failure)) {
                 Next::GiveUp => return Err(failure),
                 Next::Smaller(size) => {
                     self.line.most.fetch_min(size, Ordering::Relaxed);
@@ -187,8 +188,8 @@ impl Http {
                     }
                 }
             }
-            session = match course.goes_on() {
-                true => self.resume(&scope, repository, &session, content, &mut course).await?,
+            session = match plan.goes_on() {
+                true => self.resume(&scope, repository, &session, content, &mut plan).await?,
                 false => self.begin(&scope, repository).await?,
             };
         }
@@ -201,11 +202,11 @@ impl Http {
         repository: &RepositoryName,
         session: &Session,
         content: &Content,
-        course: &mut Course,
+        plan: &mut UploadPlan,
     ) -> Result<Session, Failure> {
         match self.status(scope, session).await {
             Ok(found) if found.at <= content.len => {
-                course.found(found.at > session.at);
+                plan.found(found.at > session.at);
                 Ok(found)
             }
             _ => self.begin(scope, repository).await,
@@ -272,7 +273,7 @@ impl Http {
         digest: &Digest,
         content: &Content,
         size: u64,
-        course: &mut Course,
+        plan: &mut UploadPlan,
     ) -> Result<(), Failure> {
         while session.at < content.len {
             let (from, to) = (session.at, content.len.min(session.at.saturating_add(size)));
@@ -280,7 +281,7 @@ impl Http {
             let answer = self.carry(scope, Method::PATCH, &url, content, (from, to)).await?;
             session.location = self.location(&answer)?;
             session.at = to;
-            course.took();
+            plan.took();
         }
         self.finish(scope, session, digest, content).await
     }
@@ -310,7 +311,7 @@ impl Http {
             match failure {
                 // By the kernel: nothing was acknowledged.
                 Failure::Transport(error) if error.is_timeout() && !error.is_connect() => {
-                    let taken = Taken { sent: 0, ..pulse.last().1 };
+                    let taken = BodyProgress { sent: 0, ..pulse.last().1 };
                     Failure::Stalled { taken, limit: patience.stall }
                 }
                 failure => failure,

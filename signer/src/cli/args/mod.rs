@@ -1,5 +1,7 @@
 //! The arguments.
 
+mod change;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +18,10 @@ use crate::key::TokenKeyKind;
 use crate::plan::{Rollout, RolloutError, parse_duration, parse_waves, parse_window};
 use crate::progress;
 use crate::repository::{ClientOptions, Patience};
+
+pub(super) use self::change::{
+    ChangeCommand, DelegateArgs, InitArgs, PublishArgs, RenewArgs, RevokeArgs, RotateArgs,
+};
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
      A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading, \
@@ -226,142 +232,6 @@ pub(super) enum StageCommand {
     Channel {
         #[command(subcommand)]
         command: ChannelChange,
-    },
-}
-
-/// What can be done at once or staged, beside the changes of channels.
-#[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once, of the command line")]
-pub(super) enum ChangeCommand {
-    /// Make keys, a trust root and a first repository
-    Init {
-        #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
-        /// How many root keys must sign
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        root_threshold: u32,
-        /// Public keys of the root role; secret halves that lie beside them sign
-        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
-        root_keys: Vec<PathBuf>,
-        /// How many targets keys must sign
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        targets_threshold: u32,
-        /// Public keys of the targets role
-        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
-        targets_keys: Vec<PathBuf>,
-        /// What the repository calls itself in all that is signed for it; otherwise derived from
-        /// REF, the keys and the time
-        #[arg(long, value_name = "WORD")]
-        id: Option<String>,
-        #[arg(long, help = PASSPHRASE)]
-        passphrase: bool,
-        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
-        expires: Vec<String>,
-    },
-    /// Build, upload and sign a release; it becomes visible as a whole or not at all
-    Publish {
-        #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
-        #[command(flatten)]
-        release: ReleaseArgs,
-        /// Let this channel offer it
-        #[arg(long, value_name = "CHANNEL")]
-        channel: Option<String>,
-        #[command(flatten)]
-        rollout: RolloutArgs,
-        /// The delegated role that signs for it
-        #[arg(long, value_name = "ROLE")]
-        role: Option<String>,
-        /// zstd level
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
-        level: i32,
-        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
-        expires: Vec<String>,
-    },
-    /// Let another role sign for some names, for others, or for none any more
-    Delegate {
-        #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
-        /// Its name
-        #[arg(long, value_name = "ROLE")]
-        role: String,
-        /// Names it may sign for, like demo/*; * does not cross a /
-        #[arg(long, value_name = "PATTERN", required_unless_present = "remove")]
-        path: Vec<String>,
-        /// Its public keys; without them, other paths for a role that is there
-        #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
-        role_keys: Vec<PathBuf>,
-        /// How many of them must sign
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        threshold: u32,
-        /// It signs for nothing any more; what it listed is gone
-        #[arg(long, conflicts_with_all = ["path", "role_keys", "terminating", "period"])]
-        remove: bool,
-        /// Nobody after it is asked for these names
-        #[arg(long)]
-        terminating: bool,
-        /// Who delegates
-        #[arg(long, value_name = "ROLE", default_value = "targets")]
-        by: String,
-        /// How long its signatures last
-        #[arg(long, value_name = "DURATION")]
-        period: Option<String>,
-    },
-    /// Change keys and thresholds; without --role, to what signer.toml says
-    Rotate {
-        #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
-        /// Whose keys
-        #[arg(long, value_name = "ROLE")]
-        role: Vec<String>,
-        /// A public key that comes
-        #[arg(long, value_name = "A.pub", requires = "role")]
-        add: Vec<PathBuf>,
-        /// A key that goes
-        #[arg(long, value_name = "A.pub|KEYID", requires = "role")]
-        remove: Vec<String>,
-        /// How many must sign from now on
-        #[arg(long, value_name = "N", requires = "role")]
-        threshold: Option<u32>,
-        #[command(flatten)]
-        recovery: RecoveryArgs,
-        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
-        expires: Vec<String>,
-    },
-    /// Take keys away from every role that has them
-    Revoke {
-        /// The keys
-        #[arg(value_name = "A.pub|KEYID", required = true)]
-        revoked: Vec<String>,
-        #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
-        /// Who signs instead
-        #[arg(long, value_name = "A.pub")]
-        replace: Option<PathBuf>,
-        #[command(flatten)]
-        recovery: RecoveryArgs,
-    },
-    /// Sign root, targets or delegated roles again, for a new expiry
-    Renew {
-        /// Which roles
-        #[arg(value_name = "ROLE", required = true)]
-        roles: Vec<String>,
-        #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
-        #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
-        expires: Vec<String>,
     },
 }
 

@@ -51,9 +51,9 @@ pub(super) enum Next {
     GiveUp,
 }
 
-/// The course of one upload.
+/// How one upload proceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Course {
+pub(super) struct UploadPlan {
     pub(super) way: Way,
     len: u64,
     /// Pieces must not be smaller (`OCI-Chunk-Min-Length`).
@@ -69,12 +69,12 @@ pub(super) struct Course {
     no_pieces: bool,
 }
 
-impl Course {
+impl UploadPlan {
     /// Of a blob of `len` bytes.
     pub(super) fn of(len: u64) -> Self {
         let (way, trouble) = (Way::Whole, None);
         let (took_one, too_large, no_pieces) = (false, false, false);
-        Course { way, len, least: 0, failures: 0, trouble, took_one, too_large, no_pieces }
+        UploadPlan { way, len, least: 0, failures: 0, trouble, took_one, too_large, no_pieces }
     }
 
     /// Pieces have at least so many bytes, as the registry says with each answer; requests at most
@@ -164,16 +164,16 @@ mod tests {
 
     /// The ways an upload takes until it is given up or the troubles end.
     fn ways(len: u64, most: u64, least: u64, troubles: &[Trouble]) -> Vec<String> {
-        let mut course = Course::of(len);
-        course.within(least, most);
-        let mut ways = vec![format!("{:?}", course.way)];
+        let mut plan = UploadPlan::of(len);
+        plan.within(least, most);
+        let mut ways = vec![format!("{:?}", plan.way)];
         for trouble in troubles {
-            match course.failed(*trouble) {
+            match plan.failed(*trouble) {
                 Next::GiveUp => {
                     ways.push("give up".to_owned());
                     break;
                 }
-                Next::After(_) | Next::Smaller(_) => ways.push(format!("{:?}", course.way)),
+                Next::After(_) | Next::Smaller(_) => ways.push(format!("{:?}", plan.way)),
             }
         }
         let short = |text: String| text.replace("Pieces", "").replace("Whole", "whole");
@@ -268,29 +268,29 @@ mod tests {
 
     #[test]
     fn patience_is_for_failures_in_a_row() {
-        let mut course = Course::of(50 * MIB);
-        assert_eq!(course.failed(Trouble::Passing), Next::After(0));
-        assert_eq!(course.failed(Trouble::Passing), Next::After(1));
-        course.took();
-        assert_eq!(course.failed(Trouble::Passing), Next::After(0));
+        let mut plan = UploadPlan::of(50 * MIB);
+        assert_eq!(plan.failed(Trouble::Passing), Next::After(0));
+        assert_eq!(plan.failed(Trouble::Passing), Next::After(1));
+        plan.took();
+        assert_eq!(plan.failed(Trouble::Passing), Next::After(0));
         // A smaller request is no failure of the line.
-        assert_eq!(course.failed(Trouble::TooLarge), Next::Smaller(4 * MIB));
-        assert_eq!(course.failed(Trouble::Passing), Next::After(1));
-        course.found(true);
-        assert_eq!(course.failed(Trouble::Passing), Next::After(0));
+        assert_eq!(plan.failed(Trouble::TooLarge), Next::Smaller(4 * MIB));
+        assert_eq!(plan.failed(Trouble::Passing), Next::After(1));
+        plan.found(true);
+        assert_eq!(plan.failed(Trouble::Passing), Next::After(0));
     }
 
     /// A request that was given up may still write for a while: its bytes are no gain, and after a
     /// second try the upload begins anew.
     #[test]
     fn an_upload_that_is_written_to_by_another_is_left() {
-        let mut course = Course::of(50 * MIB);
-        assert_eq!(course.failed(Trouble::Passing), Next::After(0));
-        course.took();
+        let mut plan = UploadPlan::of(50 * MIB);
+        assert_eq!(plan.failed(Trouble::Passing), Next::After(0));
+        plan.took();
         for (nth, goes_on) in [(0, true), (1, false), (2, false)] {
-            course.found(true);
-            let next = course.failed(Trouble::OutOfStep);
-            assert_eq!((next, course.goes_on()), (Next::After(nth), goes_on));
+            plan.found(true);
+            let next = plan.failed(Trouble::OutOfStep);
+            assert_eq!((next, plan.goes_on()), (Next::After(nth), goes_on));
         }
     }
 }

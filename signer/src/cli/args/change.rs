@@ -1,0 +1,162 @@
+//! The arguments of changes: what `signer NAME` does at once, and `signer stage NAME` for others to
+//! sign.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{EXPIRES, PASSPHRASE, RecoveryArgs, ReleaseArgs, RepoArgs, RolloutArgs, SigningArgs};
+
+/// What can be done at once or staged, beside the changes of channels.
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once, of the command line")]
+pub(in crate::cli) enum ChangeCommand {
+    /// Make keys, a trust root and a first repository
+    Init(InitArgs),
+    /// Build, upload and sign a release; it becomes visible as a whole or not at all
+    Publish(PublishArgs),
+    /// Let another role sign for some names, for others, or for none any more
+    Delegate(DelegateArgs),
+    /// Change keys and thresholds; without --role, to what signer.toml says
+    Rotate(RotateArgs),
+    /// Take keys away from every role that has them
+    Revoke(RevokeArgs),
+    /// Sign root, targets or delegated roles again, for a new expiry
+    Renew(RenewArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InitArgs {
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    #[command(flatten)]
+    pub(in crate::cli) signing: SigningArgs,
+    /// How many root keys must sign
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(in crate::cli) root_threshold: u32,
+    /// Public keys of the root role; secret halves that lie beside them sign
+    #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
+    pub(in crate::cli) root_keys: Vec<PathBuf>,
+    /// How many targets keys must sign
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(in crate::cli) targets_threshold: u32,
+    /// Public keys of the targets role
+    #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
+    pub(in crate::cli) targets_keys: Vec<PathBuf>,
+    /// What the repository calls itself in all that is signed for it; otherwise derived from
+    /// REF, the keys and the time
+    #[arg(long, value_name = "WORD")]
+    pub(in crate::cli) id: Option<String>,
+    #[arg(long, help = PASSPHRASE)]
+    pub(in crate::cli) passphrase: bool,
+    #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+    pub(in crate::cli) expires: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PublishArgs {
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    #[command(flatten)]
+    pub(in crate::cli) signing: SigningArgs,
+    #[command(flatten)]
+    pub(in crate::cli) release: ReleaseArgs,
+    /// Let this channel offer it
+    #[arg(long, value_name = "CHANNEL")]
+    pub(in crate::cli) channel: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) rollout: RolloutArgs,
+    /// The delegated role that signs for it
+    #[arg(long, value_name = "ROLE")]
+    pub(in crate::cli) role: Option<String>,
+    /// zstd level
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(in crate::cli) level: i32,
+    #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+    pub(in crate::cli) expires: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DelegateArgs {
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    #[command(flatten)]
+    pub(in crate::cli) signing: SigningArgs,
+    /// Its name
+    #[arg(long, value_name = "ROLE")]
+    pub(in crate::cli) role: String,
+    /// Names it may sign for, like demo/*; * does not cross a /
+    #[arg(long, value_name = "PATTERN", required_unless_present = "remove")]
+    pub(in crate::cli) path: Vec<String>,
+    /// Its public keys; without them, other paths for a role that is there
+    #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
+    pub(in crate::cli) role_keys: Vec<PathBuf>,
+    /// How many of them must sign
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(in crate::cli) threshold: u32,
+    /// It signs for nothing any more; what it listed is gone
+    #[arg(long, conflicts_with_all = ["path", "role_keys", "terminating", "period"])]
+    pub(in crate::cli) remove: bool,
+    /// Nobody after it is asked for these names
+    #[arg(long)]
+    pub(in crate::cli) terminating: bool,
+    /// Who delegates
+    #[arg(long, value_name = "ROLE", default_value = "targets")]
+    pub(in crate::cli) by: String,
+    /// How long its signatures last
+    #[arg(long, value_name = "DURATION")]
+    pub(in crate::cli) period: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RotateArgs {
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    #[command(flatten)]
+    pub(in crate::cli) signing: SigningArgs,
+    /// Whose keys
+    #[arg(long, value_name = "ROLE")]
+    pub(in crate::cli) role: Vec<String>,
+    /// A public key that comes
+    #[arg(long, value_name = "A.pub", requires = "role")]
+    pub(in crate::cli) add: Vec<PathBuf>,
+    /// A key that goes
+    #[arg(long, value_name = "A.pub|KEYID", requires = "role")]
+    pub(in crate::cli) remove: Vec<String>,
+    /// How many must sign from now on
+    #[arg(long, value_name = "N", requires = "role")]
+    pub(in crate::cli) threshold: Option<u32>,
+    #[command(flatten)]
+    pub(in crate::cli) recovery: RecoveryArgs,
+    #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+    pub(in crate::cli) expires: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RevokeArgs {
+    /// The keys
+    #[arg(value_name = "A.pub|KEYID", required = true)]
+    pub(in crate::cli) revoked: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    #[command(flatten)]
+    pub(in crate::cli) signing: SigningArgs,
+    /// Who signs instead
+    #[arg(long, value_name = "A.pub")]
+    pub(in crate::cli) replace: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) recovery: RecoveryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RenewArgs {
+    /// Which roles
+    #[arg(value_name = "ROLE", required = true)]
+    pub(in crate::cli) roles: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    #[command(flatten)]
+    pub(in crate::cli) signing: SigningArgs,
+    #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+    pub(in crate::cli) expires: Vec<String>,
+}
