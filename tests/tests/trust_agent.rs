@@ -27,7 +27,7 @@ use update_agent::config::Config;
 use update_agent::error::AgentError;
 use update_agent::http::{Limits, RetryPolicy};
 use update_agent::source::{Source, SourceConfig, open};
-use update_agent::state::{Held, State};
+use update_agent::state::{State, StateGuard};
 use update_agent::{release, trust};
 use update_core::trust::Clock;
 
@@ -65,7 +65,7 @@ struct Scene {
     root: Vec<u8>,
     directory: tempfile::TempDir,
     state: State,
-    held: Held,
+    held: StateGuard,
 }
 
 impl Scene {

@@ -14,7 +14,6 @@ use storage::block::{Access, BlockDevice};
 use storage::host::Host;
 use update_core::chooser::ChooserFloor;
 
-pub use crate::boot::BootControl;
 use crate::config::{BootConfig, Config, SingleBank};
 use crate::error::{AgentError, Because as _};
 use crate::occupied::Owner;

@@ -1,7 +1,7 @@
 //! What an agent meets that is not durable: repositories, health checks, the way to restart.
 //!
 //! [`RealWorld`] is what programs use. The power-cut sweeps of the tests put a simulated machine
-//! under [`Agent::open_on`](crate::agent::Agent::open_on), and beside it a world without sockets.
+//! under [`Agent::open_on`](crate::agent::Agent::open_on), and next to it an environment without sockets.
 
 use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ use crate::source::{self, Source, SourceConfig};
 use crate::stage::Pace;
 
 /// The agent's surroundings.
-pub trait Outside: Send + Sync {
+pub trait Environment: Send + Sync {
     /// The sources to use: one that was named, or the configured ones.
     fn sources(
         &self,
@@ -48,7 +48,7 @@ pub trait Outside: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealWorld;
 
-impl Outside for RealWorld {
+impl Environment for RealWorld {
     fn sources(
         &self,
         config: &Config,

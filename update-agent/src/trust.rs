@@ -18,7 +18,7 @@ use update_core::trust::{
 
 use crate::error::AgentError;
 use crate::source::{FetchError, Source, TufState};
-use crate::state::{Held, KnownState, MetadataVersions, Report, State};
+use crate::state::{KnownState, MetadataVersions, Report, State, StateGuard};
 
 /// The clock as the core wants it: `now` in Unix seconds.
 pub fn clock(now: u64) -> Clock {
@@ -92,7 +92,7 @@ pub fn check_root(root: &[u8], now: u64) -> Result<(), AgentError> {
 fn drive<W: Workflow>(
     workflow: &mut W,
     state: &State,
-    held: &Held,
+    held: &StateGuard,
     mut fetch: impl FnMut(&Fetch) -> Result<Reply, FetchError>,
 ) -> Result<W::Output, AgentError> {
     loop {
@@ -112,7 +112,7 @@ fn drive<W: Workflow>(
 /// ([`update_core::asking`]); the error of the first one is reported when none is good.
 pub fn refresh<'a>(
     state: &'a State,
-    held: &Held,
+    held: &StateGuard,
     shipped_root: &[u8],
     sources: &'a [Box<dyn Source>],
 ) -> Result<(Trusted<'a>, &'a dyn Source), AgentError> {
@@ -167,7 +167,7 @@ pub fn refresh<'a>(
 
 fn refresh_from<'a>(
     state: &'a State,
-    held: &Held,
+    held: &StateGuard,
     shipped_root: &[u8],
     source: &'a dyn Source,
 ) -> Result<Trusted<'a>, AgentError> {
@@ -224,7 +224,7 @@ fn sum(stored: &Stored) -> Sha256 {
 }
 
 /// A poll that brought nothing new is not worth a write of flash every time.
-fn save_report_if_news(state: &State, held: &Held, report: Report) -> Result<(), AgentError> {
+fn save_report_if_news(state: &State, held: &StateGuard, report: Report) -> Result<(), AgentError> {
     const WORTH_A_WRITE: u64 = 3600;
     let known = state.report();
     let recent = known
@@ -238,7 +238,7 @@ fn save_report_if_news(state: &State, held: &Held, report: Report) -> Result<(),
 /// What is trusted already, without asking anybody: for `explain`.
 pub fn offline<'a>(
     state: &'a State,
-    held: &Held,
+    held: &StateGuard,
     shipped_root: &[u8],
 ) -> Result<Trusted<'a>, AgentError> {
     let stored: Stored = state.trust()?;
@@ -269,7 +269,7 @@ impl Trusted<'_> {
         &self.set
     }
 
-    fn find(&mut self, held: &Held, name: &str) -> Result<SignedTarget, AgentError> {
+    fn find(&mut self, held: &StateGuard, name: &str) -> Result<SignedTarget, AgentError> {
         let files = &mut self.files;
         let mut search = self.set.find_target(name)?;
         drive(&mut search, self.state, held, |wanted| {
@@ -280,7 +280,7 @@ impl Trusted<'_> {
     /// The signed target of a release.
     pub fn release(
         &mut self,
-        held: &Held,
+        held: &StateGuard,
         product: &str,
         version: &Version,
     ) -> Result<SignedRelease, AgentError> {
@@ -346,7 +346,7 @@ impl Trusted<'_> {
     /// The channel's document.
     pub fn channel(
         &mut self,
-        held: &Held,
+        held: &StateGuard,
         product: &str,
         channel: &str,
     ) -> Result<Channel, AgentError> {

@@ -25,7 +25,7 @@ use update_agent::commands::{
 use update_agent::config::Config;
 use update_agent::error::AgentError;
 use update_agent::output::Output;
-use update_agent::outside::Outside;
+use update_agent::environment::Environment;
 use update_agent::progress::{Progress, Silent};
 use update_agent::source::Source;
 use update_agent::stage::Pace;
@@ -306,7 +306,7 @@ pub struct Surroundings {
     in_step: Option<Machine>,
 }
 
-impl Outside for Surroundings {
+impl Environment for Surroundings {
     fn sources(&self, _: &Config, _: Option<&str>) -> Result<Vec<Box<dyn Source>>, AgentError> {
         Ok(vec![Box::new(self.repository.clone())])
     }
@@ -433,8 +433,8 @@ impl<'a> Node<'a> {
     /// A fresh process of the agent.
     pub fn agent(&self) -> Result<Agent, AgentError> {
         let host = Arc::new(self.machine.clone());
-        let outside = Arc::clone(&self.surroundings);
-        Agent::open_on(host, outside, self.kit.config.clone())
+        let environment = Arc::clone(&self.surroundings);
+        Agent::open_on(host, environment, self.kit.config.clone())
     }
 
     /// Performs one command of the agent.

@@ -19,9 +19,9 @@ use update_core::floor::{
 
 use crate::agent::Agent;
 use crate::boot::BootControl as _;
-use crate::error::{AgentError, Because as _, chain_of};
-use crate::state::Held;
-use crate::tpm::{Counter, CounterError, Found, Keys};
+use crate::error::{AgentError, Because as _};
+use crate::state::StateGuard;
+use crate::tpm::{Counter, CounterError, Found, Keys, observe};
 
 /// A password is short.
 const OWNER_LIMIT: u64 = 1 << 10;
@@ -63,7 +63,7 @@ impl Agent {
 
     /// Makes the floor durable at no less than `to`, in the file first. A TPM that is lost keeps
     /// nobody from confirming: the file is raised, and updates are refused later.
-    pub fn raise_floor(&self, held: &Held, to: u64) -> Result<(), AgentError> {
+    pub fn raise_floor(&self, held: &StateGuard, to: u64) -> Result<(), AgentError> {
         self.state.raise_floor(held, to)?;
         if let Err(error) = self.follow(held) {
             tracing::error!(code = error.reason().code(), "floor: {}", error.chain());
@@ -72,7 +72,7 @@ impl Agent {
     }
 
     /// Brings file and counter together after whatever happened between them.
-    pub fn settle_floor(&self, held: &Held) -> Result<(), AgentError> {
+    pub fn settle_floor(&self, held: &StateGuard) -> Result<(), AgentError> {
         if self.config.floor.tpm.is_none() {
             return Ok(());
         }
@@ -99,7 +99,7 @@ impl Agent {
 
     /// After the boot has settled nothing is left to raise: nobody shall count before the next one.
     /// That it cannot be locked costs nothing now, and is said.
-    pub fn lock_floor(&self, _: &Held) {
+    pub fn lock_floor(&self, _: &StateGuard) {
         let locked = || -> Result<(), AgentError> {
             let Some(mut counter) = self.open_tpm()? else { return Ok(()) };
             let file = self.state.floor_record()?;
@@ -121,7 +121,7 @@ impl Agent {
     /// Begins anew with a counter of our own that stands for [`renewed`]; only on an operator's word.
     ///
     /// A crash leaves the old floor, or the new one without its counter, which the next work makes.
-    pub fn renew_floor(&self, held: &Held) -> Result<Judged, AgentError> {
+    pub fn renew_floor(&self, held: &StateGuard) -> Result<Judged, AgentError> {
         let file = self.state.floor_record()?;
         let security_version = renewed(&file, &self.ask_tpm(), self.runs());
         let file = Floor { security_version, tpm: None, older_since: None };
@@ -137,10 +137,10 @@ impl Agent {
     }
 
     /// Raises the counter to the file's floor, making it first when there is none yet.
-    fn follow(&self, held: &Held) -> Result<(), AgentError> {
+    fn follow(&self, held: &StateGuard) -> Result<(), AgentError> {
         let Some(mut counter) = self.open_tpm()? else { return Ok(()) };
         let file = self.state.floor_record()?;
-        let tpm = look(&mut counter);
+        let tpm = observe(&mut counter);
         let judged = judge(&file, &tpm, self.runs());
         match (judged.guarantee, tpm) {
             (Guarantee::Lost(why), _) => {
@@ -184,13 +184,18 @@ impl Agent {
         }
     }
 
-    fn draw_secret(&self, held: &Held) -> Result<(), AgentError> {
+    fn draw_secret(&self, held: &StateGuard) -> Result<(), AgentError> {
         let mut secret = [0; SECRET_LEN];
         getrandom::fill(&mut secret).because(Reason::StoreIo, "draw the TPM counter's secret")?;
         self.state.save_tpm_secret(held, &secret)
     }
 
-    fn make(&self, held: &Held, counter: &mut Counter, file: Floor) -> Result<(), AgentError> {
+    fn make(
+        &self,
+        held: &StateGuard,
+        counter: &mut Counter,
+        file: Floor,
+    ) -> Result<(), AgentError> {
         let (mark, value) = counter.make(file.security_version)?;
         let tpm = Some(seen(self.config.floor.tpm_index, mark, value));
         self.state.save_floor(held, &Floor { tpm, ..file })
@@ -220,27 +225,11 @@ impl Agent {
     fn ask_tpm(&self) -> Tpm {
         match self.open_tpm() {
             Ok(None) => Tpm::NotConfigured,
-            Ok(Some(mut counter)) => look(&mut counter),
+            Ok(Some(mut counter)) => observe(&mut counter),
             Err(error) => Tpm::Unusable(error.chain()),
         }
     }
 }
 
-/// What lies under a counter's index.
-pub(crate) fn look(counter: &mut Counter) -> Tpm {
-    match counter.look() {
-        Ok(Found::Nothing) => Tpm::NoCounter,
-        Ok(Found::Counter { mark, value, hold, .. }) => Tpm::Counter { mark, value, hold },
-        Err(error) => Tpm::Unusable(chain_of(&error)),
-    }
-}
-
 const LOST_HINT: &str = "nodes go on running and reverting; when you know why the TPM changed, run \
                          `update-agent floor --renew`";
-
-impl CounterError {
-    /// The stable reason.
-    pub fn reason(&self) -> Reason {
-        Reason::FloorLost
-    }
-}

@@ -1,5 +1,9 @@
 //! The driver: performs the effects the update machine asks for, and decides nothing.
 
+mod floor;
+mod reuse;
+mod single_bank;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,17 +21,18 @@ use update_core::chooser::Proof;
 use update_core::image::StagedSlot;
 use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 
+use crate::boot::BootControl as _;
 use crate::chooser;
 use crate::config::{Backend, Config};
-use crate::disk::{BootControl, Disk};
+use crate::disk::Disk;
+use crate::environment::{Environment, RealWorld};
 use crate::error::{AgentError, Because as _};
 use crate::health::watch::Watch;
-use crate::outside::{Outside, RealWorld};
 use crate::progress::Progress;
 use crate::release::Resolved;
 use crate::source::Source;
 use crate::stage::{self, Image, JournalPoint, Resume, StageError, Written};
-use crate::state::{Began, Held, State};
+use crate::state::{Began, State, StateGuard};
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
 pub(crate) const ROOT_LIMIT: u64 = 1 << 20;
@@ -47,13 +52,13 @@ pub struct Agent {
     /// The machine both are part of.
     pub host: Arc<dyn Host>,
     /// What is around it.
-    pub outside: Arc<dyn Outside>,
+    pub environment: Arc<dyn Environment>,
     /// The watchdog over a trial whose checks have passed.
     watch: Mutex<Option<Watch>>,
 }
 
 /// What an apply needs beside the state.
-pub struct Supply<'a> {
+pub struct ApplyInputs<'a> {
     /// What to install.
     pub resolved: &'a Resolved,
     /// Where its bytes may come from, in order of preference.
@@ -100,16 +105,21 @@ impl Agent {
     /// Opens the state of a configuration on a machine in its surroundings.
     pub fn open_on(
         host: Arc<dyn Host>,
-        outside: Arc<dyn Outside>,
+        environment: Arc<dyn Environment>,
         config: Config,
     ) -> Result<Self, AgentError> {
         let state = State::open(&config.state_dir, Arc::clone(&host))?;
-        Ok(Self::with(host, outside, config, state))
+        Ok(Self::with(host, environment, config, state))
     }
 
-    fn with(host: Arc<dyn Host>, outside: Arc<dyn Outside>, config: Config, state: State) -> Self {
+    fn with(
+        host: Arc<dyn Host>,
+        environment: Arc<dyn Environment>,
+        config: Config,
+        state: State,
+    ) -> Self {
         let disk = Disk::new(&config, Arc::clone(&host));
-        Agent { config, state, disk, host, outside, watch: Mutex::default() }
+        Agent { config, state, disk, host, environment, watch: Mutex::default() }
     }
 
     /// The root metadata this node was given: by the last `reset --root`, otherwise by its image.
@@ -166,7 +176,7 @@ impl Agent {
 
     /// Brings the record up to date with what happened since: a trial that was lost, a confirm or
     /// a revert that was cut. Every command that changes something begins with it.
-    pub fn settle(&self, held: &Held) -> Result<Outcome, AgentError> {
+    pub fn settle(&self, held: &StateGuard) -> Result<Outcome, AgentError> {
         self.settle_floor(held)?;
         let ended = self.run(held, Task::Settle, None)?;
         Ok(ended.outcome)
@@ -175,9 +185,9 @@ impl Agent {
     /// Runs a task to its end.
     pub fn run(
         &self,
-        held: &Held,
+        held: &StateGuard,
         task: Task,
-        supply: Option<&Supply<'_>>,
+        supply: Option<&ApplyInputs<'_>>,
     ) -> Result<Ended, AgentError> {
         let node = self.node()?;
         let booted = node.booted;
@@ -241,10 +251,10 @@ impl Agent {
 
     fn perform(
         &self,
-        held: &Held,
+        held: &StateGuard,
         effect: &Effect,
         here: &Here,
-        supply: Option<&Supply<'_>>,
+        supply: Option<&ApplyInputs<'_>>,
         written: &mut Written,
     ) -> Result<Event, AgentError> {
         let needs_supply = || AgentError::new(Reason::Usage, "there is nothing to write");
@@ -276,19 +286,19 @@ impl Agent {
 
     /// Runs the checks of a trial under the watchdog. Their deadline began with the first agent of
     /// this boot.
-    fn check_health(&self, held: &Held) -> Result<Result<(), String>, AgentError> {
+    fn check_health(&self, held: &StateGuard) -> Result<Result<(), String>, AgentError> {
         let already = self.probation_age(held)?;
         let health = &self.config.health;
         let mut watch = Watch::arm(health);
         let left = health.deadline.saturating_sub(already);
-        let ended = watch.over(left, || self.outside.check_health(&self.config, already))?;
+        let ended = watch.over(left, || self.environment.check_health(&self.config, already))?;
         // Whatever comes next, it stays armed until the trial is confirmed durably.
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
         Ok(ended)
     }
 
     /// How long ago the checks of this boot began; they begin now when they have not.
-    fn probation_age(&self, held: &Held) -> Result<Duration, AgentError> {
+    fn probation_age(&self, held: &StateGuard) -> Result<Duration, AgentError> {
         let boot_id = self.disk.boot_id()?;
         // Without a clock of the boot the deadline is that of this process.
         let uptime = self.host.read_kernel(Path::new(UPTIME)).ok();
@@ -317,11 +327,11 @@ impl Agent {
 
     fn write_slot(
         &self,
-        held: &Held,
+        held: &StateGuard,
         slot: Slot,
         release: &ReleaseId,
         here: &Here,
-        supply: &Supply<'_>,
+        supply: &ApplyInputs<'_>,
     ) -> Result<Written, AgentError> {
         let record = self.state.boot_record()?;
         // What an interrupted run left is looked at first; it is hashed, never believed.
@@ -382,11 +392,11 @@ impl Agent {
                 if let Some(own) = journal.components.get_mut(number) {
                     own.next_chunk = point.next_chunk.max(1);
                 }
-                self.state.save_journal(held, Some(&journal)).map_err(StageError::journal)
+                self.state.save_journal(held, Some(&journal)).map_err(StageError::Journal)
             };
             let resume = Resume { known: known > 0, next_chunk: known };
             let done = stage::write_image_at(
-                &self.outside.pace(),
+                &self.environment.pace(),
                 &image,
                 supply.sources,
                 &seeds,
@@ -405,7 +415,7 @@ impl Agent {
         &self,
         slot: Slot,
         booted: Slot,
-        supply: &Supply<'_>,
+        supply: &ApplyInputs<'_>,
     ) -> Result<StagedSlot, AgentError> {
         let mut proofs = Vec::new();
         for component in &supply.resolved.components {
@@ -422,7 +432,12 @@ impl Agent {
     }
 
     /// Puts the proof behind the image: without it a verifying chooser would refuse the slot.
-    fn keep_proof(&self, slot: Slot, booted: Slot, supply: &Supply<'_>) -> Result<(), AgentError> {
+    fn keep_proof(
+        &self,
+        slot: Slot,
+        booted: Slot,
+        supply: &ApplyInputs<'_>,
+    ) -> Result<(), AgentError> {
         let Some(proof) = &supply.proof else { return Ok(()) };
         let name = &self.config.boot.component;
         let own = supply.resolved.components.iter().find(|one| one.identity.name == *name);
@@ -433,11 +448,16 @@ impl Agent {
 
     /// Restarts the machine.
     pub fn reboot(&self) -> Result<(), AgentError> {
-        self.outside.restart(&self.config)
+        self.environment.restart(&self.config)
     }
 
     /// Writes the history and clears away what nobody needs any more.
-    fn after(&self, held: &Held, before: &BootRecord, outcome: &Outcome) -> Result<(), AgentError> {
+    fn after(
+        &self,
+        held: &StateGuard,
+        before: &BootRecord,
+        outcome: &Outcome,
+    ) -> Result<(), AgentError> {
         let record = self.state.boot_record()?;
         let release_of = |record: &BootRecord, slot: Slot| {
             let pending = record.update.as_ref().filter(|update| update.slot == slot);

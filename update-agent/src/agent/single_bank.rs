@@ -37,7 +37,7 @@ use crate::agent::Agent;
 use crate::config::SingleBank;
 use crate::error::AgentError;
 use crate::occupied::Owner;
-use crate::state::{Held, Taken};
+use crate::state::{BankBackup, StateGuard};
 
 /// 256 KiB: a block of most flashes.
 const PIECE: usize = 256 << 10;
@@ -47,14 +47,14 @@ enum Content {
     /// Chunks of a release.
     Release(ChunkList),
     /// What was found in the bank.
-    Taken(Taken),
+    Backup(BankBackup),
 }
 
 impl Content {
     fn len(&self) -> u64 {
         match self {
             Content::Release(list) => list.raw_size(),
-            Content::Taken(taken) => taken.len,
+            Content::Backup(taken) => taken.len,
         }
     }
 
@@ -62,7 +62,7 @@ impl Content {
         match content {
             None => Known::Nothing,
             Some(Content::Release(_)) => Known::Release,
-            Some(Content::Taken(taken)) => Known::Taken { erased_since: taken.erased_since },
+            Some(Content::Backup(taken)) => Known::Taken { erased_since: taken.erased_since },
         }
     }
 
@@ -73,7 +73,7 @@ impl Content {
         }
         device.forget_cached(0, self.len());
         match self {
-            Content::Taken(taken) => {
+            Content::Backup(taken) => {
                 digest(device, taken.len).is_ok_and(|found| found == taken.digest)
             }
             Content::Release(list) => {
@@ -125,7 +125,7 @@ impl Agent {
     ) -> Result<Option<Content>, AgentError> {
         let Some(content) = record.slots.of(slot) else {
             let taken = self.state.taken(name)?.filter(|taken| taken.slot == slot);
-            return Ok(taken.map(Content::Taken));
+            return Ok(taken.map(Content::Backup));
         };
         let Some(own) = content.components.iter().find(|own| own.name == *name) else {
             return Ok(None);
@@ -138,7 +138,7 @@ impl Agent {
     }
 
     /// Makes sure that the copy of the booted slot can be put back: before anything is staged.
-    pub fn prepare_single_banks(&self, held: &Held) -> Result<(), AgentError> {
+    pub fn prepare_single_banks(&self, held: &StateGuard) -> Result<(), AgentError> {
         let booted = self.disk.booted()?;
         let record = self.state.boot_record()?;
         for name in self.disk.singles() {
@@ -175,7 +175,7 @@ impl Agent {
     /// Copies the bank into the slot, reads the copy back, and remembers what it is.
     fn take(
         &self,
-        held: &Held,
+        held: &StateGuard,
         slot: Slot,
         name: &ComponentName,
         single: &SingleBank,
@@ -208,14 +208,14 @@ impl Agent {
             return Ok(());
         }
         let erased_since = Content::known(content) == Known::Taken { erased_since: true };
-        let taken = Taken { slot, len, digest: digest_of_bank, erased_since };
+        let taken = BankBackup { slot, len, digest: digest_of_bank, erased_since };
         self.state.save_taken(held, name, &taken)
     }
 
     /// Makes the components that start by themselves start from a slot.
     pub(crate) fn switch(
         &self,
-        held: &Held,
+        held: &StateGuard,
         slot: Slot,
         booted: Slot,
         order: &Order,
@@ -232,7 +232,7 @@ impl Agent {
     /// Makes the bank hold a slot's copy. Nothing is erased when it does already.
     fn fill_bank(
         &self,
-        held: &Held,
+        held: &StateGuard,
         slot: Slot,
         booted: Slot,
         name: &ComponentName,
@@ -268,7 +268,7 @@ impl Agent {
             },
         };
         if let Some(taken) = self.state.taken(name)?.filter(|taken| !taken.erased_since) {
-            self.state.save_taken(held, name, &Taken { erased_since: true, ..taken })?;
+            self.state.save_taken(held, name, &BankBackup { erased_since: true, ..taken })?;
         }
         let written = self.write_bank(single, copy.as_ref(), &content);
         let Err(error) = written else { return Ok(()) };

@@ -11,14 +11,14 @@ use update_core::update::{Outcome, Task, begin};
 
 use super::ApplyArgs;
 use super::offer::{Offer, Wish, capacities, offer, rules, sources, word};
-use crate::agent::{Agent, Ended, Supply};
+use crate::agent::{Agent, ApplyInputs, Ended};
 use crate::chooser::machine;
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
 use crate::progress::{Progress, Recorded};
 use crate::release::{Resolved, identity, resolve};
 use crate::source::Source;
-use crate::state::Held;
+use crate::state::StateGuard;
 use crate::trust::{self, Trusted};
 
 /// What is to be installed, and from where.
@@ -33,7 +33,7 @@ struct Wanted<'a> {
 /// against it ends here, before a byte of an image is fetched or a slot is touched.
 fn wanted<'a>(
     agent: &'a Agent,
-    held: &Held,
+    held: &StateGuard,
     args: &ApplyArgs,
     all: &'a [Box<dyn Source>],
 ) -> Result<Wanted<'a>, AgentError> {
@@ -147,7 +147,7 @@ pub(super) fn plan(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<Ex
     begin(agent.node()?, task)?;
     let mut components = Vec::new();
     let mut text = format!("{} to slot {slot}:\n", wanted.offer.signed.summary.version);
-    let progress = agent.outside.progress(output.json);
+    let progress = agent.environment.progress(output.json);
     let seeds = agent.operator_seeds(&args.seeds, progress.as_ref());
     for component in &wanted.resolved.components {
         let name = component.identity.name.to_string();
@@ -206,15 +206,15 @@ pub(super) fn apply(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<E
 /// The work of `apply`, for a caller that holds the lock; with what the rules noted.
 pub(super) fn apply_held(
     agent: &Agent,
-    held: &Held,
+    held: &StateGuard,
     args: &ApplyArgs,
     output: Output,
 ) -> Result<(Ended, Vec<String>), AgentError> {
     let all = sources(agent, args.from.as_deref())?;
     let wanted = wanted(agent, held, args, &all)?;
-    let progress = agent.outside.progress(output.json);
+    let progress = agent.environment.progress(output.json);
     let progress: Box<dyn Progress> = Box::new(Recorded::new(progress, &agent.config.state_dir));
-    let supply = Supply {
+    let supply = ApplyInputs {
         resolved: &wanted.resolved,
         sources: &wanted.sources,
         seeds: &args.seeds,

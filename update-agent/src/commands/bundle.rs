@@ -10,7 +10,7 @@ use update_core::policy::fits;
 use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::source::NamedRelease;
-use crate::state::Held;
+use crate::state::StateGuard;
 use crate::trust::{SignedRelease, Trusted};
 
 /// Releases that a message names: what fits on a screen.
@@ -23,7 +23,7 @@ const SHOWN: usize = 8;
 /// it holds was not signed.
 pub(super) fn meant(
     agent: &Agent,
-    held: &Held,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],
 ) -> Result<SignedRelease, AgentError> {
@@ -63,7 +63,7 @@ pub(super) fn meant(
 /// The release of that version, if it is on the bundle.
 pub(super) fn named(
     agent: &Agent,
-    held: &Held,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],
     version: &Version,
@@ -85,7 +85,7 @@ pub(super) fn named(
 
 /// The signed release behind a name; `None` if nobody signed it, or signed another content.
 fn signed(
-    held: &Held,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     named: &NamedRelease,
 ) -> Result<Option<SignedRelease>, AgentError> {
@@ -100,7 +100,7 @@ fn signed(
 /// What the channel offers, by its content; nothing when there is no such channel.
 fn offered_by_channel(
     agent: &Agent,
-    held: &Held,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
 ) -> Option<formats::digest::Sha256> {
     let node = &agent.config.node;
@@ -116,7 +116,7 @@ fn fits_node(agent: &Agent, summary: &Summary) -> Result<bool, AgentError> {
 /// Nothing on the bundle is for this node: what it holds, and what this node takes.
 fn foreign(
     agent: &Agent,
-    held: &Held,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],
     reason: Reason,
@@ -137,7 +137,7 @@ fn foreign(
 }
 
 /// `demo/1.1.0 (for board-a, board-b), other/9.0.0 (not signed)`.
-fn contents(held: &Held, trusted: &mut Trusted<'_>, bundle: &[NamedRelease]) -> String {
+fn contents(held: &StateGuard, trusted: &mut Trusted<'_>, bundle: &[NamedRelease]) -> String {
     let mut words = Vec::new();
     for named in bundle.iter().take(SHOWN) {
         let kind = match signed(held, trusted, named) {

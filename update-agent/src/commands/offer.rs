@@ -15,7 +15,7 @@ use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::output::{Output, time};
 use crate::source::{NamedRelease, Source};
-use crate::state::{Held, OfferReport};
+use crate::state::{OfferReport, StateGuard};
 use crate::trust::{self, SignedRelease, Trusted};
 
 /// An offer and what was decided about it.
@@ -31,7 +31,7 @@ pub(super) fn sources(
     agent: &Agent,
     named: Option<&str>,
 ) -> Result<Vec<Box<dyn Source>>, AgentError> {
-    agent.outside.sources(&agent.config, named)
+    agent.environment.sources(&agent.config, named)
 }
 
 /// What an operator asked for. By default: what the channel offers.
@@ -51,7 +51,7 @@ pub(super) struct Wish<'a> {
 /// `Ok(None)`: the channel offers nothing.
 pub(super) fn offer(
     agent: &Agent,
-    held: &Held,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     wish: Wish<'_>,
 ) -> Result<Option<Offer>, AgentError> {

@@ -20,7 +20,7 @@ use super::ResetArgs;
 use crate::agent::{Agent, ROOT_LIMIT};
 use crate::error::AgentError;
 use crate::output::Output;
-use crate::state::Held;
+use crate::state::StateGuard;
 use crate::trust;
 
 /// `reset`
@@ -87,7 +87,7 @@ fn refuse_trial(agent: &Agent) -> Result<(), AgentError> {
 }
 
 /// What waits for the next boot comes from the repository that is forgotten.
-fn give_up_next(agent: &Agent, held: &Held) -> Result<(), AgentError> {
+fn give_up_next(agent: &Agent, held: &StateGuard) -> Result<(), AgentError> {
     if agent.state.boot_record()?.update.is_none() {
         return Ok(());
     }

@@ -17,7 +17,7 @@ use crate::agent::Agent;
 use crate::config::Mode;
 use crate::error::AgentError;
 use crate::output::Output;
-use crate::state::Held;
+use crate::state::StateGuard;
 use crate::{notify, trust};
 
 /// What a round ended with.
@@ -95,7 +95,7 @@ fn once(agent: &Agent) -> Result<Round, AgentError> {
 }
 
 /// What the last boot left to do. `None`: nothing, go on.
-fn after_boot(agent: &Agent, held: &Held) -> Result<Option<Round>, AgentError> {
+fn after_boot(agent: &Agent, held: &StateGuard) -> Result<Option<Round>, AgentError> {
     match agent.settle(held)? {
         Outcome::Reverted { slot, reboot, reason, detail } => {
             let text = format!("slot {slot} was given up: {detail} ({reason})");
@@ -146,7 +146,7 @@ fn unexpected(outcome: &Outcome) -> AgentError {
     AgentError::new(Reason::BootRecord, format!("the trial ended unexpectedly: {outcome:?}"))
 }
 
-fn poll(agent: &Agent, held: Held) -> Result<Round, AgentError> {
+fn poll(agent: &Agent, held: StateGuard) -> Result<Round, AgentError> {
     let decided = {
         let sources = sources(agent, None)?;
         let root = agent.shipped_root()?;

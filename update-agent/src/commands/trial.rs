@@ -8,7 +8,7 @@ use super::{ConfirmArgs, MarkBadArgs, RevertArgs};
 use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::output::Output;
-use crate::state::Held;
+use crate::state::StateGuard;
 
 /// `confirm`
 pub(super) fn confirm(
@@ -73,7 +73,7 @@ pub(super) fn mark_bad(
 
 fn given_up(
     agent: &Agent,
-    held: Held,
+    held: StateGuard,
     outcome: Outcome,
     reboot_now: bool,
     output: Output,
