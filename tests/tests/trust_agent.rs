@@ -94,7 +94,8 @@ impl Scene {
 
     /// The versions of timestamp and targets after an update.
     fn refresh(&self, sources: &[Box<dyn Source>]) -> Result<(u64, u64), AgentError> {
-        let (trusted, _) = trust::refresh(&self.state, &self.held, &self.root, sources)?;
+        let (trusted, _) =
+            trust::refresh(&self.state, &self.held, &self.root, sources, self.state.now())?;
         let set = trusted.set();
         Ok((set.timestamp().header.version, set.targets().header.version))
     }
@@ -388,7 +389,8 @@ fn case_06_extraneous_dependencies() {
     let version = "1.1.0".parse().unwrap();
     let find = |scene: &Scene| {
         let (mut trusted, _) =
-            trust::refresh(&scene.state, &scene.held, &scene.root, &sources).unwrap();
+            trust::refresh(&scene.state, &scene.held, &scene.root, &sources, scene.state.now())
+                .unwrap();
         let other = trusted.release(&scene.held, "other", &"9.9.9".parse().unwrap()).unwrap_err();
         assert_eq!(other.reason(), Reason::TargetNotFound, "{}", other.chain());
         trusted.release(&scene.held, "demo", &version).unwrap()
@@ -406,7 +408,8 @@ fn case_06_extraneous_dependencies() {
     let registry = Registry::honest(content);
     let sources = [source(&registry)];
     let (mut trusted, source) =
-        trust::refresh(&scene.state, &scene.held, &scene.root, &sources).unwrap();
+        trust::refresh(&scene.state, &scene.held, &scene.root, &sources, scene.state.now())
+            .unwrap();
     let signed = trusted.release(&scene.held, "demo", &version).unwrap();
     let components = &signed.summary.components;
     let error =

@@ -13,7 +13,6 @@ use crate::config::Config;
 use crate::error::{AgentError, not_started};
 use crate::health;
 use crate::http::Limits;
-use crate::progress::{self, Progress};
 use crate::source::{self, Source, SourceConfig};
 use crate::stage::Pace;
 
@@ -36,9 +35,6 @@ pub trait Environment: Send + Sync {
 
     /// Restarts the machine.
     fn restart(&self, config: &Config) -> Result<(), AgentError>;
-
-    /// Whom to tell how far long work is.
-    fn progress(&self, json: bool) -> Box<dyn Progress>;
 
     /// How fast and how carefully slots are written.
     fn pace(&self) -> Pace;
@@ -103,10 +99,6 @@ impl Environment for RealWorld {
 
     fn restart(&self, config: &Config) -> Result<(), AgentError> {
         restart_by(&config.boot.reboot_command)
-    }
-
-    fn progress(&self, json: bool) -> Box<dyn Progress> {
-        progress::start(json)
     }
 
     fn pace(&self) -> Pace {

@@ -17,23 +17,16 @@ pub use storage::log::printable;
 pub struct Output {
     /// One JSON object instead of text.
     pub json: bool,
-    /// Nothing at all: for callers inside a program.
-    pub quiet: bool,
 }
 
 impl Output {
     /// For people.
-    pub const TEXT: Output = Output { json: false, quiet: false };
+    pub const TEXT: Output = Output { json: false };
     /// For programs.
-    pub const JSON: Output = Output { json: true, quiet: false };
-    /// For nobody.
-    pub const QUIET: Output = Output { json: false, quiet: true };
+    pub const JSON: Output = Output { json: true };
 
     /// Prints a result. `value` must be an object; `"ok":true` is added.
     pub fn result(self, mut value: Value, text: &str) {
-        if self.quiet {
-            return;
-        }
         if self.json {
             if let Some(object) = value.as_object_mut() {
                 object.insert("ok".to_owned(), json!(true));
@@ -42,6 +35,12 @@ impl Output {
         } else if !text.is_empty() {
             report::line(text.trim_end_matches('\n'));
         }
+    }
+
+    /// Prints a report of the library: an object.
+    pub(crate) fn report(self, report: &impl serde::Serialize, text: &str) {
+        let value = serde_json::to_value(report).expect("reports have string keys and no maps");
+        self.result(value, text);
     }
 
     /// How a command ends: a report that did not arrive is no success, whatever was done.

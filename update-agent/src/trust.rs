@@ -107,7 +107,8 @@ fn drive<W: Workflow>(
     }
 }
 
-/// Refreshes from the first source that has a verified, unexpired repository. A source that fails
+/// Refreshes from the first source that has a verified, unexpired repository at `started`, the Unix
+/// time of the attempt. A source that fails
 /// or lies costs its own time, no more, and one that ended this program is asked last
 /// ([`update_core::asking`]); the error of the first one is reported when none is good.
 pub fn refresh<'a>(
@@ -115,19 +116,20 @@ pub fn refresh<'a>(
     held: &StateGuard,
     shipped_root: &[u8],
     sources: &'a [Box<dyn Source>],
+    started: u64,
 ) -> Result<(Trusted<'a>, &'a dyn Source), AgentError> {
     // With one source there is no other order, and a poll writes nothing.
     let several = sources.len() > 1;
     let places: Vec<String> = sources.iter().map(|source| source.describe()).collect();
     let mut asking =
-        if several { state.asking().resumed(&places, state.now()) } else { Asking::default() };
+        if several { state.asking().resumed(&places, started) } else { Asking::default() };
     let order = asking.order(&places);
     let mut asked = |source: &'a dyn Source| -> Result<Trusted<'a>, AgentError> {
         if several {
             asking.ask(&source.describe());
             state.save_asking(held, &asking)?;
         }
-        let answer = refresh_from(state, held, shipped_root, source);
+        let answer = refresh_from(state, held, shipped_root, source, started);
         if several {
             asking.came_back();
             state.save_asking(held, &asking)?;
@@ -170,6 +172,7 @@ fn refresh_from<'a>(
     held: &StateGuard,
     shipped_root: &[u8],
     source: &'a dyn Source,
+    started: u64,
 ) -> Result<Trusted<'a>, AgentError> {
     let stored = state.trust()?;
     let mut report = state.report();
@@ -179,7 +182,7 @@ fn refresh_from<'a>(
     let known = report.etag.filter(|known| known.source == place && known.trusted == sum(&stored));
     let known = known.map(|known| known.etag);
     let unchanged = stored.clone();
-    let mut refresh = Refresh::begin(stored, shipped_root, clock(state.now()), Limits::default())?;
+    let mut refresh = Refresh::begin(stored, shipped_root, clock(started), Limits::default())?;
     let statement = statement_of(source);
     if let Some(statement) = &statement {
         refresh = refresh.with_offline(statement.clone());
@@ -198,7 +201,7 @@ fn refresh_from<'a>(
     };
     let trusted = sum(&state.trust()?);
     report.etag = etag.map(|etag| KnownState { source: place, etag, trusted });
-    report.last_success = Some(state.now());
+    report.last_success = Some(started);
     report.metadata = Some(versions(&set));
     save_report_if_news(state, held, report)?;
     if set.offline_until().is_some() {
@@ -235,15 +238,16 @@ fn save_report_if_news(state: &State, held: &StateGuard, report: Report) -> Resu
     if same && recent { Ok(()) } else { state.save_report(held, &report) }
 }
 
-/// What is trusted already, without asking anybody: for `explain`.
+/// What is trusted already, judged at the Unix time `started`; no source is asked.
 pub fn offline<'a>(
     state: &'a State,
     held: &StateGuard,
     shipped_root: &[u8],
+    started: u64,
 ) -> Result<Trusted<'a>, AgentError> {
     let stored: Stored = state.trust()?;
     let unchanged = stored.clone();
-    let mut refresh = Refresh::begin(stored, shipped_root, clock(state.now()), Limits::default())?;
+    let mut refresh = Refresh::begin(stored, shipped_root, clock(started), Limits::default())?;
     if let Some(statement) = state.offline_statement() {
         refresh = refresh.with_offline(statement);
     }

@@ -11,21 +11,17 @@ use formats::boot_vars;
 use formats::gpt::{Geometry, Guid, NewPartition, Table};
 use formats::gpt_attrs::SlotAttrs;
 use formats::grub_env::GrubEnv;
-use formats::reason::Exit;
 use formats::uboot_env::{Env, EnvCopy, Layout};
 use storage::block::Access;
 use storage::files::Files as _;
 use storage::host::Host as _;
 use storage::partition_table;
 use storage::sim::{Machine, Media};
-use update_agent::agent::Agent;
-use update_agent::commands::{
-    self, ApplyArgs, BootSelectArgs, Command, ConfirmArgs, ResetArgs, RevertArgs, RunArgs,
-};
+use update_agent::agent::{Agent, ApplyOptions, RevertOptions, Wish};
+use update_agent::commands;
 use update_agent::config::Config;
-use update_agent::error::AgentError;
-use update_agent::output::Output;
 use update_agent::environment::Environment;
+use update_agent::error::AgentError;
 use update_agent::progress::{Progress, Silent};
 use update_agent::source::Source;
 use update_agent::stage::Pace;
@@ -324,17 +320,19 @@ impl Environment for Surroundings {
         Ok(())
     }
 
-    fn progress(&self, _: bool) -> Box<dyn Progress> {
-        match &self.in_step {
-            Some(machine) => Box::new(InStep { machine: machine.clone(), state: Mutex::default() }),
-            None => Box::new(Silent),
-        }
-    }
-
     fn pace(&self) -> Pace {
         // Eight chunks between two flushes: a journal point in the middle of a small image, and few
         // enough writes in flight for every subset of them.
         Pace { threads: NonZeroUsize::MIN, sync_every: SYNC_EVERY }
+    }
+}
+
+impl Surroundings {
+    fn progress(&self) -> Box<dyn Progress> {
+        match &self.in_step {
+            Some(machine) => Box::new(InStep { machine: machine.clone(), state: Mutex::default() }),
+            None => Box::new(Silent),
+        }
     }
 }
 
@@ -437,18 +435,48 @@ impl<'a> Node<'a> {
         Agent::open_on(host, environment, self.kit.config.clone())
     }
 
-    /// Performs one command of the agent.
-    pub fn perform(&self, command: &Command) -> Result<Exit, AgentError> {
-        commands::perform(&self.agent()?, command, Output::QUIET)
+    fn perform<T>(
+        &self,
+        operation: impl FnOnce(&Agent, &dyn Progress) -> Result<T, AgentError>,
+    ) -> Result<T, AgentError> {
+        operation(&self.agent()?, self.surroundings.progress().as_ref())
+    }
+
+    /// `apply` of what the channel offers.
+    pub fn apply(&self) -> Result<(), AgentError> {
+        let (wish, options) = (Wish::default(), ApplyOptions::default());
+        self.perform(|agent, progress| agent.apply(&wish, &options, progress)).map(drop)
+    }
+
+    /// One round of the daemon.
+    pub fn run_once(&self) -> Result<(), AgentError> {
+        self.perform(commands::run_once)
+    }
+
+    /// `reset`, with another trust root if one is given.
+    pub fn reset(&self, root: Option<&str>) -> Result<(), AgentError> {
+        self.perform(|agent, _| agent.reset(root.map(Path::new), || Ok(()))).map(drop)
+    }
+
+    /// `confirm --adopt`.
+    pub fn adopt(&self) -> Result<(), AgentError> {
+        self.perform(|agent, _| agent.adopt()).map(drop)
+    }
+
+    /// `revert --reboot`.
+    pub fn revert(&self) -> Result<(), AgentError> {
+        let options = RevertOptions { reason: "by the test".to_owned() };
+        self.perform(|agent, _| {
+            let report = agent.revert(&options)?;
+            if report.reboot { agent.reboot() } else { Ok(()) }
+        })
     }
 
     /// What the boot loader does, by the project's own chooser, and a kernel with a new boot id.
     pub fn boot(&mut self) -> Result<Slot, AgentError> {
         self.surroundings.restarted.store(false, Ordering::SeqCst);
         self.boots += 1;
-        let agent = self.agent()?;
-        let arguments = BootSelectArgs { simulate: true };
-        commands::perform(&agent, &Command::BootSelect(arguments), Output::QUIET)?;
+        self.perform(|agent, _| agent.simulate_boot())?;
         // The only randomness of a boot; it would make equal runs different.
         let id = format!("boot-{}", self.boots);
         self.machine.write_kernel(Path::new(BOOT_ID), &id).expect("memory");
@@ -478,31 +506,6 @@ impl<'a> Node<'a> {
     pub fn boots(&self) -> u32 {
         self.boots
     }
-}
-
-/// `apply`.
-pub fn apply() -> Command {
-    Command::Apply(ApplyArgs::default())
-}
-
-/// `run --once`.
-pub fn run_once() -> Command {
-    Command::Run(RunArgs { once: true })
-}
-
-/// `reset --yes [--root FILE]`.
-pub fn reset(root: Option<&str>) -> Command {
-    Command::Reset(ResetArgs { root: root.map(Into::into), yes: true })
-}
-
-/// `confirm --adopt`.
-pub fn adopt() -> Command {
-    Command::Confirm(ConfirmArgs { adopt: true })
-}
-
-/// `revert --reboot`.
-pub fn revert() -> Command {
-    Command::Revert(RevertArgs { reboot: true, reason: "by the test".to_owned() })
 }
 
 /// Whether a path is that of a device, which is read back, and not of a file in a folder.

@@ -1,92 +1,88 @@
-//! The driver: performs the effects the update machine asks for, and decides nothing.
+//! The agent of one node, as a library: what can be asked of it, and what it reports.
+//!
+//! | operation | does | changes |
+//! |---|---|---|
+//! | [`Agent::check`] | refreshes trust, decides | trusted metadata |
+//! | [`Agent::plan`] | and fetches the release's documents | trusted metadata |
+//! | [`Agent::apply`] | and writes the inactive slot, makes it next | the slot, the boot flags |
+//! | [`Agent::confirm`], [`Agent::revert`], [`Agent::mark_bad`] | end a trial | the boot flags, the floor |
+//! | [`Agent::health`] | runs the health checks | nothing |
+//!
+//! The stations of an update are in `update.rs`; `driver.rs` performs what the update machine
+//! ([`update_core::update`]) asks for. Every operation that changes something takes the lock of the
+//! state, first brings the record up to date with the last boot, and keeps its error for `status`. A
+//! crash in any of them leaves a node that boots and that the next operation continues from.
 
+mod apply;
+mod bundle;
+mod driver;
 mod floor;
+mod history;
+mod operator;
+mod report;
+mod reset;
 mod reuse;
+mod simulate;
 mod single_bank;
+mod trial;
+mod update;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use formats::boot_record::{
-    BootRecord, HistoryEvent, Journal, JournalComponent, Phase, ReleaseId, Slot,
-};
-use formats::digest::Digest;
 use formats::reason::Reason;
-use formats::release::ComponentName;
 use formats::tuf::{Metadata as _, Root};
 use storage::host::{Host, System};
 use update_core::boot::BootFlags;
-use update_core::chooser::Proof;
-use update_core::image::StagedSlot;
-use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
+use update_core::floor::Judged;
+use update_core::update::{Node, Outcome, Task};
+
+pub use self::operator::{MarkBadOptions, RevertOptions};
+pub use self::report::{
+    ApplyOptions, ApplyReport, Attempt, Available, CheckReport, ComponentPlan, ConfirmReport,
+    DecisionReport, HealthReport, PlanReport, RevertReport, RuleReport, UpToDate, Verdict, Wish,
+};
+pub use self::reset::ResetReport;
+pub use self::simulate::BootReport;
+
+pub(crate) use self::driver::{Driver, Ended};
+pub(crate) use self::floor::FloorKeeper;
+pub(crate) use self::single_bank::SingleBanks;
+pub(crate) use self::update::{
+    NodeInputs, Offer, Plan, Probed, Sources, Trial, version_of_os_release,
+};
 
 use crate::boot::BootControl as _;
-use crate::chooser;
-use crate::config::{Backend, Config};
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::{Environment, RealWorld};
-use crate::error::{AgentError, Because as _};
+use crate::error::AgentError;
 use crate::health::watch::Watch;
 use crate::progress::Progress;
-use crate::release::Resolved;
-use crate::source::Source;
-use crate::stage::{self, Image, JournalPoint, Resume, StageError, Written};
-use crate::state::{Began, State, StateGuard};
+use crate::state::{LastError, Report, State, StateGuard};
+use crate::trust;
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
 pub(crate) const ROOT_LIMIT: u64 = 1 << 20;
 /// The name that systemd gives a machine (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
-/// Seconds since the machine started, time in sleep included: no clock can be set there.
-const UPTIME: &str = "/proc/uptime";
 
-/// Everything a command works with.
+/// The agent of one node.
 pub struct Agent {
     /// The configuration.
     pub config: Config,
     /// The durable state.
+    #[doc(hidden)]
     pub state: State,
     /// The disk.
+    #[doc(hidden)]
     pub disk: Disk,
     /// The machine both are part of.
-    pub host: Arc<dyn Host>,
+    pub(crate) host: Arc<dyn Host>,
     /// What is around it.
-    pub environment: Arc<dyn Environment>,
+    pub(crate) environment: Arc<dyn Environment>,
     /// The watchdog over a trial whose checks have passed.
     watch: Mutex<Option<Watch>>,
-}
-
-/// What an apply needs beside the state.
-pub struct ApplyInputs<'a> {
-    /// What to install.
-    pub resolved: &'a Resolved,
-    /// Where its bytes may come from, in order of preference.
-    pub sources: &'a [&'a dyn Source],
-    /// Files and devices that may hold some of them.
-    pub seeds: &'a [PathBuf],
-    /// Whom to tell about progress.
-    pub progress: &'a dyn Progress,
-    /// In which order components that start by themselves are switched.
-    pub order: &'a [ComponentName],
-    /// What is kept behind the boot component, for a verifying chooser.
-    pub proof: Option<Proof>,
-}
-
-/// The node as a task found it.
-struct Here {
-    booted: Slot,
-    /// Whether the inactive slot held something this agent wrote: parts of it may be wanted again.
-    used: bool,
-}
-
-/// How a task ended, and what it moved.
-#[derive(Debug)]
-pub struct Ended {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What was written, if anything was.
-    pub written: Written,
 }
 
 impl Agent {
@@ -102,7 +98,7 @@ impl Agent {
         Ok(Self::with(host, Arc::new(RealWorld), config, state))
     }
 
-    /// Opens the state of a configuration on a machine in its surroundings.
+    /// Opens the state of a configuration on a machine in an environment, which may be simulated.
     pub fn open_on(
         host: Arc<dyn Host>,
         environment: Arc<dyn Environment>,
@@ -122,6 +118,162 @@ impl Agent {
         Agent { config, state, disk, host, environment, watch: Mutex::default() }
     }
 
+    /// Refreshes trust, and decides about what the channel offers.
+    pub fn check(&self) -> Result<CheckReport, AgentError> {
+        self.noting(|| {
+            let held = self.begin()?;
+            let sources = self.sources(&Wish::default())?;
+            let refreshed = sources.refresh(&self.state, &held, &self.shipped_root()?)?;
+            let (node, source) = (self.inputs(), refreshed.source());
+            let offer = refreshed.decide(&node, &held, &Wish::default())?;
+            Ok(CheckReport::new(source, node.id, offer.as_ref().map(Offer::judged)))
+        })
+    }
+
+    /// Decides about what the channel offered at the last check; no source is asked. `None`: nothing
+    /// is known yet.
+    pub fn explain(&self) -> Result<Option<CheckReport>, AgentError> {
+        self.noting(|| {
+            let held = self.state.hold()?;
+            let root = self.shipped_root()?;
+            if self.state.trust()?.timestamp.is_none() {
+                return Ok(None);
+            }
+            let unknown = |error: AgentError| error.hint("run `update-agent check` first");
+            let (node, now) = (self.inputs(), self.state.now());
+            let mut trusted = trust::offline(&self.state, &held, &root, now).map_err(unknown)?;
+            let wish = Wish::default();
+            let judged = update::judge(&node, &held, &mut trusted, &wish, None, now);
+            let judged = judged.map_err(unknown)?;
+            let source = "what is trusted already".to_owned();
+            Ok(Some(CheckReport::new(source, node.id, judged.as_ref())))
+        })
+    }
+
+    /// What [`Agent::apply`] would fetch and write. Writes no slot.
+    pub fn plan(
+        &self,
+        wish: &Wish,
+        options: &ApplyOptions,
+        progress: &dyn Progress,
+    ) -> Result<Attempt<PlanReport>, AgentError> {
+        self.noting(|| {
+            let held = self.begin()?;
+            let sources = self.sources(wish)?;
+            let plan = match attempt(self.planned(&held, &sources, wish))? {
+                Attempt::Made(plan) => plan,
+                Attempt::UpToDate(why) => return Ok(Attempt::UpToDate(why)),
+            };
+            let ApplyOptions { stage_only, seeds } = options;
+            let report = plan.preview(&self.inputs(), self.node()?, seeds, *stage_only, progress);
+            report.map(Attempt::Made)
+        })
+    }
+
+    /// Refreshes trust, writes the inactive slot, reads it back, and makes it next unless the options
+    /// say otherwise. The caller restarts the machine, with [`Agent::reboot`] or by its own means.
+    pub fn apply(
+        &self,
+        wish: &Wish,
+        options: &ApplyOptions,
+        progress: &dyn Progress,
+    ) -> Result<Attempt<ApplyReport>, AgentError> {
+        self.noting(|| {
+            let held = self.begin()?;
+            if !options.stage_only {
+                // A release that could never be confirmed would only come back.
+                self.config.health.usable()?;
+            }
+            let sources = self.sources(wish)?;
+            attempt(self.planned(&held, &sources, wish).and_then(|plan| {
+                let ApplyOptions { stage_only, seeds } = options;
+                let installed = plan.install(&self.driver(&held), seeds, *stage_only, progress)?;
+                Ok(installed.report())
+            }))
+        })
+    }
+
+    /// Runs the health checks of a trial once to their end. Changes nothing; `Ok` also when they fail.
+    pub fn health(&self) -> Result<HealthReport, AgentError> {
+        let ended = self.environment.check_health(&self.config, std::time::Duration::ZERO)?;
+        Ok(HealthReport { passed: ended.is_ok(), why: ended.err().unwrap_or_default() })
+    }
+
+    /// Restarts the machine.
+    pub fn reboot(&self) -> Result<(), AgentError> {
+        self.environment.restart(&self.config)
+    }
+
+    /// The stations up to the plan.
+    fn planned<'a>(
+        &'a self,
+        held: &StateGuard,
+        sources: &'a Sources,
+        wish: &Wish,
+    ) -> Result<Plan<'a>, AgentError> {
+        let refreshed = sources.refresh(&self.state, held, &self.shipped_root()?)?;
+        let node = self.inputs();
+        match refreshed.decide(&node, held, wish)? {
+            Some(offer) => offer.resolve(&node),
+            None => Err(AgentError::new(Reason::UpToDate, "the channel offers nothing yet")),
+        }
+    }
+
+    /// Takes the lock, and brings the record up to date with the last boot.
+    fn begin(&self) -> Result<StateGuard, AgentError> {
+        let held = self.state.hold()?;
+        self.settle(&held)?;
+        Ok(held)
+    }
+
+    pub(crate) fn sources(&self, wish: &Wish) -> Result<Sources, AgentError> {
+        let named = wish.from.as_deref();
+        Sources::open(self.environment.as_ref(), &self.config, named, self.state.now())
+    }
+
+    pub(crate) fn inputs(&self) -> NodeInputs<'_> {
+        let (config, state, disk) = (&self.config, &self.state, &self.disk);
+        NodeInputs { config, state, disk, host: self.host.as_ref(), id: self.node_id() }
+    }
+
+    pub(crate) fn driver<'a>(&'a self, held: &'a StateGuard) -> Driver<'a> {
+        Driver {
+            config: &self.config,
+            state: &self.state,
+            disk: &self.disk,
+            host: self.host.as_ref(),
+            environment: self.environment.as_ref(),
+            watch: &self.watch,
+            held,
+        }
+    }
+
+    /// Brings the record up to date with what happened since: a trial that was lost, a confirm or
+    /// a revert that was cut. Every operation that changes something begins with it.
+    pub(crate) fn settle(&self, held: &StateGuard) -> Result<Outcome, AgentError> {
+        self.floor_keeper().settle(held)?;
+        Ok(self.run(held, Task::Settle)?.outcome)
+    }
+
+    /// Runs a task that writes no slot to its end.
+    pub(crate) fn run(&self, held: &StateGuard, task: Task) -> Result<Ended, AgentError> {
+        self.driver(held).run(task, None)
+    }
+
+    pub(crate) fn floor_keeper(&self) -> FloorKeeper<'_> {
+        let (state, disk) = (&self.state, &self.disk);
+        FloorKeeper { config: &self.config.floor, state, disk, host: self.host.as_ref() }
+    }
+
+    pub(crate) fn single_banks(&self) -> SingleBanks<'_> {
+        SingleBanks { state: &self.state, disk: &self.disk }
+    }
+
+    /// The security-version floor, and how far it can be believed.
+    pub(crate) fn floor(&self) -> Result<Judged, AgentError> {
+        self.floor_keeper().judged()
+    }
+
     /// The root metadata this node was given: by the last `reset --root`, otherwise by its image.
     pub fn shipped_root(&self) -> Result<Vec<u8>, AgentError> {
         if let Some(enrolled) = self.state.enrolled_root()? {
@@ -136,20 +288,8 @@ impl Agent {
         })
     }
 
-    /// The root that the chooser in the firmware has, where the configuration says it.
-    pub fn chooser_root(&self) -> Result<Option<Vec<u8>>, AgentError> {
-        let Some(path) = &self.config.chooser.root else { return Ok(None) };
-        let root = self.host.read_trusted(path, ROOT_LIMIT).map_err(|error| {
-            AgentError::from(error)
-                .or_config()
-                .context("chooser.root")
-                .or_hint("copy the root.json that is in the firmware to this path")
-        })?;
-        Ok(Some(root))
-    }
-
     /// Whether the given root trusts a published example key; said wherever it can be seen.
-    pub fn trusts_example_keys(&self) -> bool {
+    pub(crate) fn trusts_example_keys(&self) -> bool {
         let Ok(bytes) = self.shipped_root() else { return false };
         let Ok(envelope) = formats::tuf::Envelope::parse(&bytes) else { return false };
         let Ok(root) = Root::parse(envelope.signed()) else { return false };
@@ -158,7 +298,7 @@ impl Agent {
 
     /// The name by which this node is put into waves: `node.id`, or the machine's. Whether it tells
     /// this node from others is [`shared_id`](update_core::policy::shared_id)'s to say.
-    pub fn node_id(&self) -> String {
+    pub(crate) fn node_id(&self) -> String {
         let machine = || self.host.read_kernel(Path::new(MACHINE_ID)).unwrap_or_default();
         self.config.node.id.clone().unwrap_or_else(machine).trim().to_owned()
     }
@@ -174,335 +314,70 @@ impl Agent {
         })
     }
 
-    /// Brings the record up to date with what happened since: a trial that was lost, a confirm or
-    /// a revert that was cut. Every command that changes something begins with it.
-    pub fn settle(&self, held: &StateGuard) -> Result<Outcome, AgentError> {
-        self.settle_floor(held)?;
-        let ended = self.run(held, Task::Settle, None)?;
-        Ok(ended.outcome)
-    }
-
-    /// Runs a task to its end.
-    pub fn run(
-        &self,
-        held: &StateGuard,
-        task: Task,
-        supply: Option<&ApplyInputs<'_>>,
-    ) -> Result<Ended, AgentError> {
-        let node = self.node()?;
-        let booted = node.booted;
-        // A booted slot with a chooser that told so is counted again, whatever was seen before.
-        let mut node = Node { record: self.believe_chooser(node.record), ..node };
-        if task == Task::Adopt && !self.disk.chooser_booted() {
-            // An operator's word: this is how the node boots from now on.
-            (node.record.chooser, node.record.counting) = (false, None);
-        }
-        let before = node.record.clone();
-        let here = Here { booted, used: before.slots.of(booted.other()).is_some() };
-        let (mut state, mut effect) = begin(node, task)?;
-        let mut written = Written::default();
-        loop {
-            if let Effect::Finish(outcome) = effect {
-                if matches!(outcome, Outcome::Confirmed(_)) {
-                    self.disarm();
-                }
-                self.after(held, &before, &outcome)?;
-                return Ok(Ended { outcome, written });
-            }
-            let event = match self.perform(held, &effect, &here, supply, &mut written) {
-                Ok(event) => event,
-                Err(error) => {
-                    // The machine learns of it, the caller gets the whole error.
-                    let _ = step(
-                        state,
-                        Event::Failed { reason: error.reason(), detail: error.chain() },
-                        self.state.now(),
-                    );
-                    return Err(error);
-                }
-            };
-            (state, effect) = step(state, event, self.state.now());
-        }
-    }
-
-    fn believe_chooser(&self, mut record: BootRecord) -> BootRecord {
-        // Its entries cannot tell the kernel: there a trial shows whether tries are spent.
-        let tells = self.config.boot.backend != Backend::SystemdBoot;
-        match (self.disk.chooser_booted(), record.chooser && tells) {
-            (true, _) => {
-                record.chooser = true;
-                if record.counting == Some(false) {
-                    record.counting = None;
-                }
-            }
-            // It counted every boot so far, and did not start this one: another boot loader did.
-            (false, true) => record.counting = Some(false),
-            (false, false) => {}
-        }
-        // Nobody else can know why a slot did not even start.
-        if let Some(update) = &mut record.update
-            && let Some(code) = self.disk.refused_by_chooser(update.slot)
-            && let Phase::Trial { failed: failed @ None, .. } = &mut update.phase
-        {
-            *failed = Some(format!("the chooser refused slot {}: {code}", update.slot));
-        }
-        record
-    }
-
-    fn perform(
-        &self,
-        held: &StateGuard,
-        effect: &Effect,
-        here: &Here,
-        supply: Option<&ApplyInputs<'_>>,
-        written: &mut Written,
-    ) -> Result<Event, AgentError> {
-        let needs_supply = || AgentError::new(Reason::Usage, "there is nothing to write");
-        match effect {
-            Effect::Persist(record) => self.state.save_boot_record(held, record)?,
-            Effect::EditFlags(edit) => {
-                self.disk.edit(*edit)?;
-            }
-            Effect::Switch { slot, order } => self.switch(held, *slot, here.booted, order)?,
-            Effect::WriteSlot { slot, release } => {
-                let supply = supply.ok_or_else(needs_supply)?;
-                *written = self.write_slot(held, *slot, release, here, supply)?;
-            }
-            Effect::SyncAndReadBack { slot } => {
-                let supply = supply.ok_or_else(needs_supply)?;
-                let staged = self.read_back(*slot, here.booted, supply)?;
-                self.keep_proof(*slot, here.booted, supply)?;
-                return Ok(Event::ReadBack(staged));
-            }
-            Effect::CheckHealth => {
-                return Ok(Event::Health(self.check_health(held)?));
-            }
-            Effect::RaiseFloor(floor) => self.raise_floor(held, *floor)?,
-            Effect::Reboot => self.reboot()?,
-            Effect::Finish(_) => {}
-        }
-        Ok(Event::Done)
-    }
-
-    /// Runs the checks of a trial under the watchdog. Their deadline began with the first agent of
-    /// this boot.
-    fn check_health(&self, held: &StateGuard) -> Result<Result<(), String>, AgentError> {
-        let already = self.probation_age(held)?;
-        let health = &self.config.health;
-        let mut watch = Watch::arm(health);
-        let left = health.deadline.saturating_sub(already);
-        let ended = watch.over(left, || self.environment.check_health(&self.config, already))?;
-        // Whatever comes next, it stays armed until the trial is confirmed durably.
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
-        Ok(ended)
-    }
-
-    /// How long ago the checks of this boot began; they begin now when they have not.
-    fn probation_age(&self, held: &StateGuard) -> Result<Duration, AgentError> {
-        let boot_id = self.disk.boot_id()?;
-        // Without a clock of the boot the deadline is that of this process.
-        let uptime = self.host.read_kernel(Path::new(UPTIME)).ok();
-        let uptime = uptime.as_deref().and_then(|text| text.split_ascii_whitespace().next());
-        let Some(now) = uptime.and_then(|text| text.parse::<f64>().ok()) else {
-            return Ok(Duration::ZERO);
-        };
-        let now = Duration::try_from_secs_f64(now).unwrap_or_default();
-        match self.state.probation() {
-            Some(began) if began.boot_id == boot_id => {
-                Ok(now.saturating_sub(Duration::from_millis(began.uptime_ms)))
-            }
-            _ => {
-                let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(0);
-                self.state.save_probation(held, &Began { boot_id, uptime_ms })?;
-                Ok(Duration::ZERO)
-            }
-        }
-    }
-
-    /// Takes the watchdog off a trial that is confirmed.
-    fn disarm(&self) {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-        watch.unwrap_or_default().disarm();
-    }
-
-    fn write_slot(
-        &self,
-        held: &StateGuard,
-        slot: Slot,
-        release: &ReleaseId,
-        here: &Here,
-        supply: &ApplyInputs<'_>,
-    ) -> Result<Written, AgentError> {
-        let record = self.state.boot_record()?;
-        // What an interrupted run left is looked at first; it is hashed, never believed.
-        let journal = self.state.journal().filter(|journal| journal.slot == slot);
-        let mut journal = match journal {
-            Some(journal) if journal.release == *release => journal,
-            other => Journal {
-                release: release.clone(),
-                slot,
-                fetched: 0,
-                components: supply
-                    .resolved
-                    .components
-                    .iter()
-                    .map(|component| JournalComponent {
-                        name: component.identity.name.clone(),
-                        // An earlier release or attempt: any chunk may be there already.
-                        next_chunk: u32::from(other.is_some() || here.used),
-                    })
-                    .collect(),
-            },
-        };
-        let resumed_from = journal.fetched;
-        let operator_seeds = self.operator_seeds(supply.seeds, supply.progress);
-        let mut total = Written::default();
-        for (number, component) in supply.resolved.components.iter().enumerate() {
-            let name = &component.identity.name;
-            let target = self.disk.open_to_write(slot, name, here.booted)?;
-            // Kept first: what is cut in the middle goes on without fetching it again.
-            self.state.keep_chunk_list(held, &component.list)?;
-            let reuse = self.reuse(
-                &record,
-                here.booted,
-                component,
-                &operator_seeds,
-                supply.sources,
-                supply.progress,
-            );
-            let (seeds, deltas) = (reuse.seeds(), reuse.deltas());
-            let known = journal.components.get(number).map_or(0, |known| known.next_chunk);
-            let image = Image {
-                component: name,
-                product: &self.config.node.product,
-                list: &component.list,
-                blobs: &component.images,
-                deltas: &deltas,
-                target: target.as_ref(),
-            };
-            // From here on the slot may hold parts of this image, whatever happens: the next run
-            // looks, even when this one is cut before its first flush.
-            if let Some(own) = journal.components.get_mut(number) {
-                own.next_chunk = own.next_chunk.max(1);
-            }
-            self.state.save_journal(held, Some(&journal))?;
-            let so_far = total.fetched;
-            let mut note = |point: JournalPoint| {
-                journal.fetched = resumed_from + so_far + point.fetched;
-                if let Some(own) = journal.components.get_mut(number) {
-                    own.next_chunk = point.next_chunk.max(1);
-                }
-                self.state.save_journal(held, Some(&journal)).map_err(StageError::Journal)
-            };
-            let resume = Resume { known: known > 0, next_chunk: known };
-            let done = stage::write_image_at(
-                &self.environment.pace(),
-                &image,
-                supply.sources,
-                &seeds,
-                resume,
-                supply.progress,
-                &mut note,
-            )?;
-            // The header of a flash bank, now that the rest is there.
-            target.complete()?;
-            total += done;
-        }
-        Ok(total)
-    }
-
-    fn read_back(
-        &self,
-        slot: Slot,
-        booted: Slot,
-        supply: &ApplyInputs<'_>,
-    ) -> Result<StagedSlot, AgentError> {
-        let mut proofs = Vec::new();
-        for component in &supply.resolved.components {
-            let name = &component.identity.name;
-            let target = self.disk.open_to_write(slot, name, booted)?;
-            target.sync()?;
-            proofs.push(stage::read_back(name, target.as_ref(), &component.list, supply.progress)?);
-        }
-        let components =
-            supply.resolved.components.iter().map(|component| component.identity.clone()).collect();
-        StagedSlot::new(slot, supply.resolved.release.clone(), components, proofs)
-            .map(|staged| staged.ordered(supply.order.to_vec()))
-            .because(Reason::Readback, format!("slot {slot}"))
-    }
-
-    /// Puts the proof behind the image: without it a verifying chooser would refuse the slot.
-    fn keep_proof(
-        &self,
-        slot: Slot,
-        booted: Slot,
-        supply: &ApplyInputs<'_>,
-    ) -> Result<(), AgentError> {
-        let Some(proof) = &supply.proof else { return Ok(()) };
-        let name = &self.config.boot.component;
-        let own = supply.resolved.components.iter().find(|one| one.identity.name == *name);
-        let used = own.map_or(0, |own| own.identity.raw_size);
-        let target = self.disk.open_to_write(slot, name, booted)?;
-        chooser::write_proof(target.as_ref(), proof, used)
-    }
-
-    /// Restarts the machine.
-    pub fn reboot(&self) -> Result<(), AgentError> {
-        self.environment.restart(&self.config)
-    }
-
-    /// Writes the history and clears away what nobody needs any more.
-    fn after(
-        &self,
-        held: &StateGuard,
-        before: &BootRecord,
-        outcome: &Outcome,
-    ) -> Result<(), AgentError> {
-        let record = self.state.boot_record()?;
-        let release_of = |record: &BootRecord, slot: Slot| {
-            let pending = record.update.as_ref().filter(|update| update.slot == slot);
-            let content = record.slots.of(slot).as_ref();
-            pending
-                .map(|update| update.release.clone())
-                .or(content.map(|content| content.release.clone()))
-        };
-        let (event, slot, reason, detail) = match outcome {
-            Outcome::Settled => return Ok(()),
-            Outcome::Staged(slot) => ("staged", *slot, None, String::new()),
-            Outcome::Activated(slot) => ("activated", *slot, None, String::new()),
-            Outcome::Confirmed(slot) => ("confirmed", *slot, None, String::new()),
-            Outcome::Reverted { slot, reason, detail, .. } => {
-                ("reverted", *slot, Some(*reason), detail.clone())
-            }
-            Outcome::TrialFailed(detail) => {
-                ("trial failed", self.disk.booted()?, Some(Reason::Unhealthy), detail.clone())
-            }
-            Outcome::Failed { reason, detail } => {
-                ("failed", self.disk.booted()?.other(), Some(*reason), detail.clone())
-            }
-        };
-        let release = release_of(before, slot).or_else(|| release_of(&record, slot));
-        let release = match outcome {
-            Outcome::Staged(_) | Outcome::Activated(_) => release_of(&record, slot),
-            _ => release,
-        };
-        if matches!(outcome, Outcome::Staged(_) | Outcome::Activated(_) | Outcome::Confirmed(_)) {
-            let contents = [&record.slots.a, &record.slots.b].into_iter().flatten();
-            let needed: Vec<Digest> = contents
-                .flat_map(|content| content.components.iter().map(|own| own.chunks.clone()))
-                .collect();
-            self.state.forget_chunk_lists(held, &needed)?;
-        }
-        let at = self.state.now();
-        let slot = Some(slot);
-        self.state.remember(
-            held,
-            HistoryEvent { at, event: event.to_owned(), release, slot, reason, detail },
-        )
-    }
-
-    /// The flags of both slots.
+    /// The boot flags of both slots, as the boot loader would read them now.
     pub fn flags(&self) -> Result<BootFlags, AgentError> {
         self.disk.flags()
+    }
+
+    /// Keeps how an operation ended for `status`.
+    pub(crate) fn noting<T>(
+        &self,
+        operation: impl FnOnce() -> Result<T, AgentError>,
+    ) -> Result<T, AgentError> {
+        let result = operation();
+        match &result {
+            Ok(_) => self.forget_error(),
+            Err(error) => self.note_error(error),
+        }
+        result
+    }
+
+    /// Keeps the error for `status`, unless another agent is at work.
+    pub(crate) fn note_error(&self, error: &AgentError) {
+        // What an operator mistyped, or what is no fault, is not the node's last error.
+        let passing = [
+            Reason::Busy,
+            Reason::Deferred,
+            Reason::Declined,
+            Reason::UpToDate,
+            Reason::NotPending,
+        ];
+        if passing.contains(&error.reason()) {
+            return;
+        }
+        let Ok(held) = self.state.hold() else { return };
+        let mut report = self.state.report();
+        report.last_error = Some(LastError {
+            code: error.reason(),
+            message: crate::output::printable(&error.chain()),
+            at: self.state.now(),
+        });
+        if let Err(lost) = self.state.save_report(&held, &report) {
+            tracing::warn!("the error could not be kept for `status`: {lost}");
+        }
+    }
+
+    /// An earlier error leaves `status` once the node's work succeeds again.
+    fn forget_error(&self) {
+        if self.state.report().last_error.is_none() {
+            return;
+        }
+        let Ok(held) = self.state.hold() else { return };
+        let report = Report { last_error: None, ..self.state.report() };
+        if let Err(lost) = self.state.save_report(&held, &report) {
+            tracing::warn!("`status` keeps an error that is over: {lost}");
+        }
+    }
+}
+
+/// Nothing to do is no error for who asked.
+fn attempt<T>(result: Result<T, AgentError>) -> Result<Attempt<T>, AgentError> {
+    match result {
+        Ok(made) => Ok(Attempt::Made(made)),
+        Err(error) if error.reason() == Reason::UpToDate => {
+            let (code, message) = (Reason::UpToDate, error.chain());
+            Ok(Attempt::UpToDate(UpToDate { code, message }))
+        }
+        Err(error) => Err(error),
     }
 }

@@ -33,11 +33,11 @@ use update_core::image::chunk_matches;
 use update_core::single::{Known, Recovery, recovery};
 use update_core::update::Order;
 
-use crate::agent::Agent;
 use crate::config::SingleBank;
+use crate::disk::Disk;
 use crate::error::AgentError;
 use crate::occupied::Owner;
-use crate::state::{BankBackup, StateGuard};
+use crate::state::{BankBackup, State, StateGuard};
 
 /// 256 KiB: a block of most flashes.
 const PIECE: usize = 256 << 10;
@@ -88,13 +88,20 @@ impl Content {
     }
 }
 
-impl Agent {
-    /// Refuses an update of a node whose single banks nobody accepted.
-    pub fn single_banks_accepted(&self) -> Result<(), AgentError> {
-        self.disk.singles().try_for_each(|name| self.accepted(name).map(drop))
+/// The components of one node that have a single bank.
+#[derive(Clone, Copy)]
+pub(crate) struct SingleBanks<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) disk: &'a Disk,
+}
+
+impl<'a> SingleBanks<'a> {
+    /// Refuses an update of a node whose single banks the operator has not accepted.
+    pub(crate) fn accepted(&self) -> Result<(), AgentError> {
+        self.disk.singles().try_for_each(|name| self.accepted_bank(name).map(drop))
     }
 
-    fn accepted(&self, name: &ComponentName) -> Result<&SingleBank, AgentError> {
+    fn accepted_bank(&self, name: &ComponentName) -> Result<&'a SingleBank, AgentError> {
         let refuse = |text: String| Err(AgentError::new(Reason::SingleBank, text));
         match self.disk.single(name) {
             Some(single) if !single.accept_no_fallback => refuse(format!(
@@ -138,11 +145,11 @@ impl Agent {
     }
 
     /// Makes sure that the copy of the booted slot can be put back: before anything is staged.
-    pub fn prepare_single_banks(&self, held: &StateGuard) -> Result<(), AgentError> {
+    pub(crate) fn prepare(&self, held: &StateGuard) -> Result<(), AgentError> {
         let booted = self.disk.booted()?;
         let record = self.state.boot_record()?;
         for name in self.disk.singles() {
-            let single = self.accepted(name)?;
+            let single = self.accepted_bank(name)?;
             let content = self.content(&record, booted, name)?;
             let in_bank = |content: &Content| -> Result<bool, AgentError> {
                 Ok(content.is_in(single.bank.open(self.disk.host(), Access::Read)?.as_ref()))
@@ -213,7 +220,7 @@ impl Agent {
     }
 
     /// Makes the components that start by themselves start from a slot.
-    pub(crate) fn switch(
+    pub(crate) fn activate(
         &self,
         held: &StateGuard,
         slot: Slot,
@@ -246,7 +253,7 @@ impl Agent {
             return Ok(());
         }
         drop(bank);
-        self.accepted(name)?;
+        self.accepted_bank(name)?;
         let whole = |slot: Slot, content: &Content| -> Result<Box<dyn BlockDevice>, AgentError> {
             let copy = self.disk.open_copy(slot, name, Access::Read)?;
             if content.is_in(copy.as_ref()) {
@@ -306,8 +313,8 @@ impl Agent {
     }
 
     /// For `doctor`: what stands between a component with one bank and nothing.
-    pub(crate) fn judge_single_bank(&self, name: &ComponentName) -> Result<String, AgentError> {
-        let single = self.accepted(name)?;
+    pub(crate) fn judge(&self, name: &ComponentName) -> Result<String, AgentError> {
+        let single = self.accepted_bank(name)?;
         let booted = self.disk.booted()?;
         let record = self.state.boot_record()?;
         let bank = single.bank.open(self.disk.host(), Access::Read)?;

@@ -13,7 +13,7 @@ use crate::output::Output;
 pub(super) fn floor(agent: &Agent, args: FloorArgs, output: Output) -> Result<Exit, AgentError> {
     let judged = if args.renew {
         let held = agent.state.hold()?;
-        agent.renew_floor(&held)?
+        agent.floor_keeper().renew(&held)?
     } else {
         agent.floor()?
     };

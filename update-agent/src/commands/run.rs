@@ -8,17 +8,16 @@ use std::time::Duration;
 
 use formats::reason::{Exit, Reason};
 use serde_json::{Value, json};
-use update_core::policy::Decision;
-use update_core::update::{Outcome, Standing, Task, stand};
+use update_core::update::{Outcome, Standing, stand};
 
-use super::offer::{Wish, offer, sources, word};
-use super::{ApplyArgs, RunArgs};
-use crate::agent::Agent;
+use super::RunArgs;
+use crate::agent::{Agent, Probed, Trial, Verdict, Wish};
 use crate::config::Mode;
 use crate::error::AgentError;
+use crate::notify;
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::state::StateGuard;
-use crate::{notify, trust};
 
 /// What a round ended with.
 enum Round {
@@ -31,12 +30,8 @@ enum Round {
 /// `run`
 pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, AgentError> {
     if args.once {
-        let round = once(agent);
-        // A confirm has let go of it already.
-        if !round.as_ref().is_ok_and(confirmed_now) {
-            rest_watchdog(agent, false);
-        }
-        return match round? {
+        let progress = crate::progress::start(false);
+        return match single_round(agent, progress.as_ref())? {
             Round::Idle(value, text) | Round::Restarting(value, text) => {
                 output.result(value, &text);
                 Ok(Exit::Done)
@@ -44,9 +39,10 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
         };
     }
     notify::ready();
+    let progress = crate::progress::start(false);
     let mut jitter = Jitter::new()?;
     loop {
-        match once(agent) {
+        match once(agent, progress.as_ref()) {
             Ok(Round::Idle(_, text)) => {
                 tracing::info!("{text}");
                 rest_watchdog(agent, true);
@@ -58,7 +54,7 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
             // A configuration does not heal by itself; everything else may.
             Err(error) if error.reason() == Reason::Config => return Err(error),
             Err(error) => {
-                super::note_error(agent, &error);
+                agent.note_error(&error);
                 tracing::error!(code = error.reason().code(), "{}", error.chain());
             }
         }
@@ -66,6 +62,20 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
         notify::status(&format!("next poll in {} s", wait.as_secs()));
         notify::wait(wait);
     }
+}
+
+/// `run --once`, but for its output.
+pub fn run_once(agent: &Agent, progress: &dyn Progress) -> Result<(), AgentError> {
+    agent.noting(|| single_round(agent, progress).map(drop))
+}
+
+fn single_round(agent: &Agent, progress: &dyn Progress) -> Result<Round, AgentError> {
+    let round = once(agent, progress);
+    // A confirm has let go of it already.
+    if !round.as_ref().is_ok_and(confirmed_now) {
+        rest_watchdog(agent, false);
+    }
+    round
 }
 
 /// A chooser arms the watchdog at every boot; a system that is not on trial has nothing to prove.
@@ -78,20 +88,20 @@ fn rest_watchdog(agent: &Agent, daemon: bool) {
 }
 
 /// One round: after a boot, finish; then poll and act.
-fn once(agent: &Agent) -> Result<Round, AgentError> {
+fn once(agent: &Agent, progress: &dyn Progress) -> Result<Round, AgentError> {
     let held = agent.state.hold()?;
     if let Some(round) = after_boot(agent, &held)? {
         if confirmed_now(&round) {
-            agent.lock_floor(&held);
+            agent.floor_keeper().lock(&held);
         }
         return Ok(round);
     }
-    agent.lock_floor(&held);
+    agent.floor_keeper().lock(&held);
     if agent.config.sources.is_empty() {
         let text = "no source is configured; bundles are applied by hand".to_owned();
         return Ok(Round::Idle(json!({ "did": "nothing" }), text));
     }
-    poll(agent, held)
+    poll(agent, held, progress)
 }
 
 /// What the last boot left to do. `None`: nothing, go on.
@@ -109,22 +119,17 @@ fn after_boot(agent: &Agent, held: &StateGuard) -> Result<Option<Round>, AgentEr
         Outcome::Confirmed(slot) => return Ok(Some(confirmed(slot))),
         _ => {}
     }
-    match stand(&agent.node()?) {
-        Standing::OnTrial { tries_left, counted } => {
-            if !counted {
-                tracing::warn!("no try was spent for this boot: a hang would not revert");
+    let node = agent.node()?;
+    if let Some(trial) = Trial::under_way(&node) {
+        return Ok(Some(match trial.probe(&agent.driver(held))? {
+            Probed::Confirmed(slot) => confirmed(slot),
+            Probed::Failed(why) => {
+                let text = format!("the trial failed ({why}); restarting");
+                Round::Restarting(json!({ "did": "trial_failed", "why": why }), text)
             }
-            tracing::info!(tries_left, "on trial: checking health");
-            let ended = agent.run(held, Task::Probe, None)?;
-            Ok(Some(match ended.outcome {
-                Outcome::Confirmed(slot) => confirmed(slot),
-                Outcome::TrialFailed(why) => {
-                    let text = format!("the trial failed ({why}); restarting");
-                    Round::Restarting(json!({ "did": "trial_failed", "why": why }), text)
-                }
-                other => return Err(unexpected(&other)),
-            }))
-        }
+        }));
+    }
+    match stand(&node) {
         Standing::Leaving => {
             agent.reboot()?;
             let text = "this slot was given up; restarting".to_owned();
@@ -142,29 +147,23 @@ fn confirmed(slot: formats::boot_record::Slot) -> Round {
     Round::Idle(json!({ "did": "confirmed", "slot": slot }), format!("slot {slot} is confirmed"))
 }
 
-fn unexpected(outcome: &Outcome) -> AgentError {
-    AgentError::new(Reason::BootRecord, format!("the trial ended unexpectedly: {outcome:?}"))
-}
-
-fn poll(agent: &Agent, held: StateGuard) -> Result<Round, AgentError> {
-    let decided = {
-        let sources = sources(agent, None)?;
-        let root = agent.shipped_root()?;
-        let (mut trusted, _) = trust::refresh(&agent.state, &held, &root, &sources)?;
-        offer(agent, &held, &mut trusted, Wish::default())?
-    };
-    let Some(offer) = decided else {
+fn poll(agent: &Agent, held: StateGuard, progress: &dyn Progress) -> Result<Round, AgentError> {
+    let sources = agent.sources(&Wish::default())?;
+    let refreshed = sources.refresh(&agent.state, &held, &agent.shipped_root()?)?;
+    let inputs = agent.inputs();
+    let Some(offer) = refreshed.decide(&inputs, &held, &Wish::default())? else {
         let text = "the channel offers nothing yet".to_owned();
         return Ok(Round::Idle(json!({ "did": "nothing" }), text));
     };
-    let version = offer.signed.summary.version.to_string();
-    let why = offer.decided.why().to_owned();
-    let said = json!({ "did": "notified", "version": version, "decision": word(&offer.decided.decision), "why": why });
-    if !matches!(offer.decided.decision, Decision::Install(_)) {
+    let judged = offer.judged();
+    let (version, why) = (judged.version().to_string(), judged.decided.why().to_owned());
+    let decision = Verdict::from(&judged.decided.decision);
+    let said = json!({ "did": "notified", "version": version, "decision": decision, "why": why });
+    if decision != Verdict::Install {
         return Ok(Round::Idle(said, format!("{version}: {why}")));
     }
     let node = agent.node()?;
-    let same = node.record.update.as_ref().is_some_and(|u| u.release.index == offer.signed.index);
+    let same = node.record.update.as_ref().is_some_and(|u| u.release.index == judged.signed.index);
     let mode = agent.config.policy.mode;
     match (mode, stand(&node)) {
         (Mode::Notify, _) => {
@@ -183,9 +182,8 @@ fn poll(agent: &Agent, held: StateGuard) -> Result<Round, AgentError> {
         _ => {
             agent.config.health.usable()?;
             let stage_only = mode == Mode::Stage;
-            let args = ApplyArgs { stage_only, ..ApplyArgs::default() };
-            let quiet = Output::TEXT;
-            super::apply::apply_held(agent, &held, &args, quiet)?;
+            let plan = offer.resolve(&inputs)?;
+            plan.install(&agent.driver(&held), &[], stage_only, progress)?;
             if stage_only {
                 let value = json!({ "did": "staged", "version": version });
                 return Ok(Round::Idle(value, format!("{version} is staged")));

@@ -9,8 +9,7 @@ use update_core::chooser::ChooserFloor;
 use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::VerifyArgs;
-use super::offer::version_by_own_word;
-use crate::agent::Agent;
+use crate::agent::{Agent, version_of_os_release};
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
 use crate::stage;
@@ -111,7 +110,9 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     let installed = node.record.slots.of(node.booted).as_ref();
     let runs = match installed {
         Some(content) => Some(content.release.version.to_string()),
-        None => version_by_own_word(agent).map(|version| version.to_string()),
+        None => {
+            version_of_os_release(&agent.config.node.os_release).map(|version| version.to_string())
+        }
     };
     let headline = Headline {
         product: &agent.config.node.product,

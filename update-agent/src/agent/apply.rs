@@ -1,0 +1,138 @@
+//! Writing the inactive slot: every component, its read-back, and the proof behind the image.
+
+use formats::boot_record::{Journal, JournalComponent, ReleaseId, Slot};
+use formats::reason::Reason;
+use update_core::image::StagedSlot;
+
+use super::driver::{ApplyInputs, Driver, Here};
+use super::reuse::{ReuseFinder, operator_seeds};
+use crate::chooser;
+use crate::error::{AgentError, Because as _};
+use crate::stage::{self, Image, JournalPoint, Resume, StageError, Written};
+
+impl Driver<'_> {
+    fn reuse_finder(&self) -> ReuseFinder<'_> {
+        let product = &self.config.node.product;
+        ReuseFinder { product, state: self.state, disk: self.disk }
+    }
+
+    pub(super) fn write_slot(
+        &self,
+        slot: Slot,
+        release: &ReleaseId,
+        here: &Here,
+        inputs: &ApplyInputs<'_>,
+    ) -> Result<Written, AgentError> {
+        let record = self.state.boot_record()?;
+        // What an interrupted run left is looked at first; it is hashed, never believed.
+        let journal = self.state.journal().filter(|journal| journal.slot == slot);
+        let mut journal = match journal {
+            Some(journal) if journal.release == *release => journal,
+            other => Journal {
+                release: release.clone(),
+                slot,
+                fetched: 0,
+                components: inputs
+                    .resolved
+                    .components
+                    .iter()
+                    .map(|component| JournalComponent {
+                        name: component.identity.name.clone(),
+                        // An earlier release or attempt: any chunk may be there already.
+                        next_chunk: u32::from(other.is_some() || here.used),
+                    })
+                    .collect(),
+            },
+        };
+        let operator_seeds = operator_seeds(self.host, inputs.seeds, inputs.progress);
+        let (finder, resumed_from) = (self.reuse_finder(), journal.fetched);
+        let mut total = Written::default();
+        for (number, component) in inputs.resolved.components.iter().enumerate() {
+            let name = &component.identity.name;
+            let target = self.disk.open_to_write(slot, name, here.booted)?;
+            // Kept first: what is cut in the middle goes on without fetching it again.
+            self.state.keep_chunk_list(self.held, &component.list)?;
+            let reuse = finder.reuse(
+                &record,
+                here.booted,
+                component,
+                &operator_seeds,
+                inputs.sources,
+                inputs.progress,
+            );
+            let (seeds, deltas) = (reuse.seeds(), reuse.deltas());
+            let known = journal.components.get(number).map_or(0, |known| known.next_chunk);
+            let image = Image {
+                component: name,
+                product: &self.config.node.product,
+                list: &component.list,
+                blobs: &component.images,
+                deltas: &deltas,
+                target: target.as_ref(),
+            };
+            // From here on the slot may hold parts of this image, whatever happens: the next run
+            // looks, even when this one is cut before its first flush.
+            if let Some(own) = journal.components.get_mut(number) {
+                own.next_chunk = own.next_chunk.max(1);
+            }
+            self.state.save_journal(self.held, Some(&journal))?;
+            let so_far = total.fetched;
+            let mut note = |point: JournalPoint| {
+                journal.fetched = resumed_from + so_far + point.fetched;
+                if let Some(own) = journal.components.get_mut(number) {
+                    own.next_chunk = point.next_chunk.max(1);
+                }
+                self.state.save_journal(self.held, Some(&journal)).map_err(StageError::Journal)
+            };
+            let resume = Resume { known: known > 0, next_chunk: known };
+            let done = stage::write_image_at(
+                &self.environment.pace(),
+                &image,
+                inputs.sources,
+                &seeds,
+                resume,
+                inputs.progress,
+                &mut note,
+            )?;
+            // The header of a flash bank, now that the rest is there.
+            target.complete()?;
+            total += done;
+        }
+        Ok(total)
+    }
+
+    pub(super) fn read_back(
+        &self,
+        slot: Slot,
+        booted: Slot,
+        inputs: &ApplyInputs<'_>,
+    ) -> Result<StagedSlot, AgentError> {
+        let mut proofs = Vec::new();
+        for component in &inputs.resolved.components {
+            let name = &component.identity.name;
+            let target = self.disk.open_to_write(slot, name, booted)?;
+            target.sync()?;
+            proofs.push(stage::read_back(name, target.as_ref(), &component.list, inputs.progress)?);
+        }
+        let components =
+            inputs.resolved.components.iter().map(|component| component.identity.clone()).collect();
+        StagedSlot::new(slot, inputs.resolved.release.clone(), components, proofs)
+            .map(|staged| staged.ordered(inputs.order.to_vec()))
+            .because(Reason::Readback, format!("slot {slot}"))
+    }
+
+    /// Puts the proof behind the image: without it a verifying chooser would refuse the slot.
+    pub(super) fn keep_proof(
+        &self,
+        slot: Slot,
+        booted: Slot,
+        inputs: &ApplyInputs<'_>,
+    ) -> Result<(), AgentError> {
+        let Some(proof) = inputs.proof else { return Ok(()) };
+        let name = &self.config.boot.component;
+        let own = inputs.resolved.components.iter().find(|one| one.identity.name == *name);
+        let used = own.map_or(0, |own| own.identity.raw_size);
+        let target = self.disk.open_to_write(slot, name, booted)?;
+        chooser::write_proof(target.as_ref(), proof, used)
+    }
+}

@@ -1,0 +1,194 @@
+//! The driver of the update machine: performs the effects that it asks for.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use formats::boot_record::{BootRecord, Phase, Slot};
+use formats::reason::Reason;
+use formats::release::ComponentName;
+use storage::host::Host;
+use update_core::chooser::Proof;
+use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
+
+use super::floor::FloorKeeper;
+use super::single_bank::SingleBanks;
+use crate::boot::BootControl as _;
+use crate::config::{Backend, Config};
+use crate::disk::Disk;
+use crate::environment::Environment;
+use crate::error::AgentError;
+use crate::health::watch::Watch;
+use crate::progress::Progress;
+use crate::release::Resolved;
+use crate::source::Source;
+use crate::stage::Written;
+use crate::state::{State, StateGuard};
+
+/// What performs effects: this node, and the right to change its state.
+#[derive(Clone, Copy)]
+pub(crate) struct Driver<'a> {
+    pub(super) config: &'a Config,
+    pub(super) state: &'a State,
+    pub(super) disk: &'a Disk,
+    pub(super) host: &'a dyn Host,
+    pub(super) environment: &'a dyn Environment,
+    /// The watchdog over a trial whose checks have passed.
+    pub(super) watch: &'a Mutex<Option<Watch>>,
+    pub(super) held: &'a StateGuard,
+}
+
+/// What an apply needs beside the state.
+pub(crate) struct ApplyInputs<'a> {
+    /// What to install.
+    pub(crate) resolved: &'a Resolved,
+    /// Where its bytes may come from, in order of preference.
+    pub(crate) sources: &'a [&'a dyn Source],
+    /// Files and devices that may hold some of them.
+    pub(crate) seeds: &'a [&'a Path],
+    /// Progress sink.
+    pub(crate) progress: &'a dyn Progress,
+    /// In which order components that start by themselves are switched.
+    pub(crate) order: &'a [ComponentName],
+    /// What is kept behind the boot component, for a verifying chooser.
+    pub(crate) proof: Option<&'a Proof>,
+}
+
+/// The node as a task found it.
+pub(super) struct Here {
+    pub(super) booted: Slot,
+    /// Whether the inactive slot held something this agent wrote: parts of it may be wanted again.
+    pub(super) used: bool,
+}
+
+/// How a task ended, and what it moved.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// How it ended.
+    pub(crate) outcome: Outcome,
+    /// What was written, if anything was.
+    pub(crate) written: Written,
+}
+
+impl Driver<'_> {
+    /// The node as it is now.
+    pub(crate) fn node(&self) -> Result<Node, AgentError> {
+        Ok(Node {
+            record: self.state.boot_record()?,
+            flags: self.disk.flags()?,
+            booted: self.disk.booted()?,
+            boot_id: self.disk.boot_id()?,
+            floor: self.floor().judged()?.floor,
+        })
+    }
+
+    /// Runs a task to its end.
+    pub(crate) fn run(
+        &self,
+        task: Task,
+        inputs: Option<&ApplyInputs<'_>>,
+    ) -> Result<Ended, AgentError> {
+        let node = self.node()?;
+        let booted = node.booted;
+        // A booted slot with a chooser that told so is counted again, whatever was seen before.
+        let mut node = Node { record: self.believe_chooser(node.record), ..node };
+        if task == Task::Adopt && !self.disk.chooser_booted() {
+            // An operator's word: this is how the node boots from now on.
+            (node.record.chooser, node.record.counting) = (false, None);
+        }
+        let before = node.record.clone();
+        let here = Here { booted, used: before.slots.of(booted.other()).is_some() };
+        let (mut state, mut effect) = begin(node, task)?;
+        let mut written = Written::default();
+        loop {
+            if let Effect::Finish(outcome) = effect {
+                if matches!(outcome, Outcome::Confirmed(_)) {
+                    self.disarm();
+                }
+                self.remember(&before, &outcome)?;
+                return Ok(Ended { outcome, written });
+            }
+            let event = match self.perform(&effect, &here, inputs, &mut written) {
+                Ok(event) => event,
+                Err(error) => {
+                    // The machine learns of it, the caller gets the whole error.
+                    let _ = step(
+                        state,
+                        Event::Failed { reason: error.reason(), detail: error.chain() },
+                        self.state.now(),
+                    );
+                    return Err(error);
+                }
+            };
+            (state, effect) = step(state, event, self.state.now());
+        }
+    }
+
+    fn believe_chooser(&self, mut record: BootRecord) -> BootRecord {
+        // Its entries cannot tell the kernel: there a trial shows whether tries are spent.
+        let tells = self.config.boot.backend != Backend::SystemdBoot;
+        match (self.disk.chooser_booted(), record.chooser && tells) {
+            (true, _) => {
+                record.chooser = true;
+                if record.counting == Some(false) {
+                    record.counting = None;
+                }
+            }
+            // It counted every boot so far, and did not start this one: another boot loader did.
+            (false, true) => record.counting = Some(false),
+            (false, false) => {}
+        }
+        // Nobody else can know why a slot did not even start.
+        if let Some(update) = &mut record.update
+            && let Some(code) = self.disk.refused_by_chooser(update.slot)
+            && let Phase::Trial { failed: failed @ None, .. } = &mut update.phase
+        {
+            *failed = Some(format!("the chooser refused slot {}: {code}", update.slot));
+        }
+        record
+    }
+
+    fn perform(
+        &self,
+        effect: &Effect,
+        here: &Here,
+        inputs: Option<&ApplyInputs<'_>>,
+        written: &mut Written,
+    ) -> Result<Event, AgentError> {
+        let no_inputs = || AgentError::new(Reason::Usage, "there is nothing to write");
+        match effect {
+            Effect::Persist(record) => self.state.save_boot_record(self.held, record)?,
+            Effect::EditFlags(edit) => {
+                self.disk.edit(*edit)?;
+            }
+            Effect::Switch { slot, order } => {
+                self.single_banks().activate(self.held, *slot, here.booted, order)?
+            }
+            Effect::WriteSlot { slot, release } => {
+                let inputs = inputs.ok_or_else(no_inputs)?;
+                *written = self.write_slot(*slot, release, here, inputs)?;
+            }
+            Effect::SyncAndReadBack { slot } => {
+                let inputs = inputs.ok_or_else(no_inputs)?;
+                let staged = self.read_back(*slot, here.booted, inputs)?;
+                self.keep_proof(*slot, here.booted, inputs)?;
+                return Ok(Event::ReadBack(staged));
+            }
+            Effect::CheckHealth => {
+                return Ok(Event::Health(self.check_health()?));
+            }
+            Effect::RaiseFloor(floor) => self.floor().raise(self.held, *floor)?,
+            Effect::Reboot => self.environment.restart(self.config)?,
+            Effect::Finish(_) => {}
+        }
+        Ok(Event::Done)
+    }
+
+    pub(super) fn floor(&self) -> FloorKeeper<'_> {
+        let (state, disk, host) = (self.state, self.disk, self.host);
+        FloorKeeper { config: &self.config.floor, state, disk, host }
+    }
+
+    pub(super) fn single_banks(&self) -> SingleBanks<'_> {
+        SingleBanks { state: self.state, disk: self.disk }
+    }
+}
