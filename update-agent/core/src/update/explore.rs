@@ -13,10 +13,11 @@
 use stateright::{Checker, Model, Path, Property};
 
 use super::*;
-use crate::boot::{FlagEdit, Flags, Selection};
+use crate::boot::{BootFlags, FlagEdit, Flags, Selection, select};
 use crate::image::tests::staged;
-use formats::boot_record::PerSlot;
+use formats::boot_record::{BootRecord, PerSlot, Phase, ReleaseId, Slot, SlotContent, Update};
 use formats::digest::Sha256;
+use formats::reason::Reason;
 use formats::version::Version;
 
 /// What a slot really holds.
