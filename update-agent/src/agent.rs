@@ -1,12 +1,11 @@
-//! The driver: performs the effects the update machine asks for, and decides nothing.
+//! The driver: performs the effects the update machine asks for. What is decided is decided in
+//! [`update_core`].
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use formats::boot_record::{
-    BootRecord, HistoryEvent, Journal, JournalComponent, Phase, ReleaseId, Slot,
-};
+use formats::boot_record::{BootRecord, HistoryEvent, Slot};
 use formats::digest::Digest;
 use formats::reason::Reason;
 use formats::release::ComponentName;
@@ -15,10 +14,11 @@ use storage::host::{Host, System};
 use update_core::boot::BootFlags;
 use update_core::chooser::Proof;
 use update_core::image::StagedSlot;
+use update_core::resume::SlotJournal;
 use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 
 use crate::chooser;
-use crate::config::{Backend, Config};
+use crate::config::Config;
 use crate::disk::{BootControl, Disk};
 use crate::error::{AgentError, Because as _};
 use crate::health::watch::Watch;
@@ -26,7 +26,7 @@ use crate::outside::{Outside, RealWorld};
 use crate::progress::Progress;
 use crate::release::Resolved;
 use crate::source::Source;
-use crate::stage::{self, Image, JournalPoint, Resume, StageError, Written};
+use crate::stage::{self, Image, JournalPoint, StageError, Written};
 use crate::state::{Began, Held, State};
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
@@ -66,13 +66,6 @@ pub struct Supply<'a> {
     pub order: &'a [ComponentName],
     /// What is kept behind the boot component, for a verifying chooser.
     pub proof: Option<Proof>,
-}
-
-/// The node as a task found it.
-struct Here {
-    booted: Slot,
-    /// Whether the inactive slot held something this agent wrote: parts of it may be wanted again.
-    used: bool,
 }
 
 /// How a task ended, and what it moved.
@@ -161,6 +154,7 @@ impl Agent {
             booted: self.disk.booted()?,
             boot_id: self.disk.boot_id()?,
             floor: self.floor()?.floor,
+            evidence: self.disk.evidence(),
         })
     }
 
@@ -181,14 +175,7 @@ impl Agent {
     ) -> Result<Ended, AgentError> {
         let node = self.node()?;
         let booted = node.booted;
-        // A booted slot with a chooser that told so is counted again, whatever was seen before.
-        let mut node = Node { record: self.believe_chooser(node.record), ..node };
-        if task == Task::Adopt && !self.disk.chooser_booted() {
-            // An operator's word: this is how the node boots from now on.
-            (node.record.chooser, node.record.counting) = (false, None);
-        }
         let before = node.record.clone();
-        let here = Here { booted, used: before.slots.of(booted.other()).is_some() };
         let (mut state, mut effect) = begin(node, task)?;
         let mut written = Written::default();
         loop {
@@ -199,7 +186,7 @@ impl Agent {
                 self.after(held, &before, &outcome)?;
                 return Ok(Ended { outcome, written });
             }
-            let event = match self.perform(held, &effect, &here, supply, &mut written) {
+            let event = match self.perform(held, &effect, booted, supply, &mut written) {
                 Ok(event) => event,
                 Err(error) => {
                     // The machine learns of it, the caller gets the whole error.
@@ -215,35 +202,11 @@ impl Agent {
         }
     }
 
-    fn believe_chooser(&self, mut record: BootRecord) -> BootRecord {
-        // Its entries cannot tell the kernel: there a trial shows whether tries are spent.
-        let tells = self.config.boot.backend != Backend::SystemdBoot;
-        match (self.disk.chooser_booted(), record.chooser && tells) {
-            (true, _) => {
-                record.chooser = true;
-                if record.counting == Some(false) {
-                    record.counting = None;
-                }
-            }
-            // It counted every boot so far, and did not start this one: another boot loader did.
-            (false, true) => record.counting = Some(false),
-            (false, false) => {}
-        }
-        // Nobody else can know why a slot did not even start.
-        if let Some(update) = &mut record.update
-            && let Some(code) = self.disk.refused_by_chooser(update.slot)
-            && let Phase::Trial { failed: failed @ None, .. } = &mut update.phase
-        {
-            *failed = Some(format!("the chooser refused slot {}: {code}", update.slot));
-        }
-        record
-    }
-
     fn perform(
         &self,
         held: &Held,
         effect: &Effect,
-        here: &Here,
+        booted: Slot,
         supply: Option<&Supply<'_>>,
         written: &mut Written,
     ) -> Result<Event, AgentError> {
@@ -253,15 +216,19 @@ impl Agent {
             Effect::EditFlags(edit) => {
                 self.disk.edit(*edit)?;
             }
-            Effect::Switch { slot, order } => self.switch(held, *slot, here.booted, order)?,
-            Effect::WriteSlot { slot, release } => {
+            Effect::Switch { slot, order } => self.switch(held, *slot, booted, order)?,
+            Effect::WriteSlot { slot, release, used } => {
                 let supply = supply.ok_or_else(needs_supply)?;
-                *written = self.write_slot(held, *slot, release, here, supply)?;
+                let components = &supply.resolved.components;
+                let names = components.iter().map(|component| &component.identity.name);
+                let found = self.state.journal();
+                let journal = SlotJournal::new(found, *slot, release, *used, names);
+                *written = self.write_slot(held, *slot, journal, booted, supply)?;
             }
             Effect::SyncAndReadBack { slot } => {
                 let supply = supply.ok_or_else(needs_supply)?;
-                let staged = self.read_back(*slot, here.booted, supply)?;
-                self.keep_proof(*slot, here.booted, supply)?;
+                let staged = self.read_back(*slot, booted, supply)?;
+                self.keep_proof(*slot, booted, supply)?;
                 return Ok(Event::ReadBack(staged));
             }
             Effect::CheckHealth => {
@@ -319,49 +286,27 @@ impl Agent {
         &self,
         held: &Held,
         slot: Slot,
-        release: &ReleaseId,
-        here: &Here,
+        mut journal: SlotJournal,
+        booted: Slot,
         supply: &Supply<'_>,
     ) -> Result<Written, AgentError> {
         let record = self.state.boot_record()?;
-        // What an interrupted run left is looked at first; it is hashed, never believed.
-        let journal = self.state.journal().filter(|journal| journal.slot == slot);
-        let mut journal = match journal {
-            Some(journal) if journal.release == *release => journal,
-            other => Journal {
-                release: release.clone(),
-                slot,
-                fetched: 0,
-                components: supply
-                    .resolved
-                    .components
-                    .iter()
-                    .map(|component| JournalComponent {
-                        name: component.identity.name.clone(),
-                        // An earlier release or attempt: any chunk may be there already.
-                        next_chunk: u32::from(other.is_some() || here.used),
-                    })
-                    .collect(),
-            },
-        };
-        let resumed_from = journal.fetched;
         let operator_seeds = self.operator_seeds(supply.seeds, supply.progress);
         let mut total = Written::default();
         for (number, component) in supply.resolved.components.iter().enumerate() {
             let name = &component.identity.name;
-            let target = self.disk.open_to_write(slot, name, here.booted)?;
+            let target = self.disk.open_to_write(slot, name, booted)?;
             // Kept first: what is cut in the middle goes on without fetching it again.
             self.state.keep_chunk_list(held, &component.list)?;
             let reuse = self.reuse(
                 &record,
-                here.booted,
+                booted,
                 component,
                 &operator_seeds,
                 supply.sources,
                 supply.progress,
             );
             let (seeds, deltas) = (reuse.seeds(), reuse.deltas());
-            let known = journal.components.get(number).map_or(0, |known| known.next_chunk);
             let image = Image {
                 component: name,
                 product: &self.config.node.product,
@@ -372,19 +317,13 @@ impl Agent {
             };
             // From here on the slot may hold parts of this image, whatever happens: the next run
             // looks, even when this one is cut before its first flush.
-            if let Some(own) = journal.components.get_mut(number) {
-                own.next_chunk = own.next_chunk.max(1);
-            }
-            self.state.save_journal(held, Some(&journal))?;
+            let resume = journal.begin(number);
+            self.state.save_journal(held, Some(journal.journal()))?;
             let so_far = total.fetched;
             let mut note = |point: JournalPoint| {
-                journal.fetched = resumed_from + so_far + point.fetched;
-                if let Some(own) = journal.components.get_mut(number) {
-                    own.next_chunk = point.next_chunk.max(1);
-                }
-                self.state.save_journal(held, Some(&journal)).map_err(StageError::journal)
+                journal.flushed(number, point.next_chunk, so_far + point.fetched);
+                self.state.save_journal(held, Some(journal.journal())).map_err(StageError::journal)
             };
-            let resume = Resume { known: known > 0, next_chunk: known };
             let done = stage::write_image_at(
                 &self.outside.pace(),
                 &image,

@@ -21,6 +21,8 @@ pub enum Effect {
         slot: Slot,
         /// The release.
         release: ReleaseId,
+        /// Whether the slot may hold parts of an image, by the boot record.
+        used: bool,
     },
     /// Make the components that start by themselves start from this slot. Nothing to do on a node
     /// without such components.

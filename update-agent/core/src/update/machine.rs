@@ -5,6 +5,7 @@ use formats::reason::Reason;
 use formats::release::ComponentName;
 
 use super::effect::{Effect, Event, Order};
+use super::evidence::{adopt, observe};
 use super::standing::{Node, Standing, stand};
 use super::task::{Outcome, Refusal, Task};
 use crate::boot::FlagEdit;
@@ -47,14 +48,18 @@ pub struct State {
     activate: bool,
     /// The release to be staged, until the record says so.
     applying: Option<ReleaseId>,
+    /// Whether the inactive slot held something this agent wrote: parts of it may be wanted again.
+    used: bool,
     /// Whether the boot loader spent a try for this boot; unknown when it is no trial.
     counted: Option<bool>,
     /// Kept for the outcome of a revert.
     reverting: Option<(Slot, Reason, String)>,
 }
 
-/// Begins a task: the state to continue from, and the first effect.
-pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
+/// Begins a task: the state to continue from, and the first effect. The record is brought up to what
+/// this boot shows of its boot loader first.
+pub fn begin(mut node: Node, task: Task) -> Result<(State, Effect), Refusal> {
+    node.record = observe(node.record, &node.evidence);
     let standing = stand(&node);
     let counted = match standing {
         Standing::OnTrial { counted, .. } => Some(counted),
@@ -66,6 +71,7 @@ pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
         tries: 0,
         activate: false,
         applying: None,
+        used: false,
         counted,
         reverting: None,
     };
@@ -76,6 +82,7 @@ pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
             state.activate = activate;
             let slot = state.node.booted.other();
             state.applying = Some(release);
+            state.used = state.node.record.slots.of(slot).is_some();
             Ok(state.edit(At::Clearing, FlagEdit::Clear(slot)))
         }
         Task::Probe => match standing {
@@ -89,7 +96,10 @@ pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
         Task::Adopt => match standing {
             Standing::OnTrial { .. } => Err(Refusal::TrialActive(state.node.booted)),
             Standing::Leaving => Err(Refusal::Leaving(state.node.booted)),
-            _ => Ok(state.confirm()),
+            _ => {
+                state.node.record = adopt(state.node.record, &state.node.evidence);
+                Ok(state.confirm())
+            }
         },
         Task::Revert { detail } => state.begin_revert(&standing, detail, None),
         Task::MarkBad { slot, detail } => state.begin_revert(&standing, detail, Some(slot)),
@@ -119,7 +129,10 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
             state.persist(At::Marking)
         }
         (At::Marking, Event::Done) => match state.release() {
-            Some(release) => state.go(At::Writing, Effect::WriteSlot { slot, release }),
+            Some(release) => {
+                let used = state.used;
+                state.go(At::Writing, Effect::WriteSlot { slot, release, used })
+            }
             None => state.contradiction(),
         },
         (At::Writing, Event::Done) => state.go(At::ReadingBack, Effect::SyncAndReadBack { slot }),

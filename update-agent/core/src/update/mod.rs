@@ -11,12 +11,15 @@
 //! *Switch* is for the components that start by themselves, from a bank of their own: a BMC beside
 //! the system. The flags move every other component; the record is the commit of both.
 //!
+//! What a boot shows of its boot loader is [`Evidence`]; [`begin`] takes it into the record first.
+//!
 //! [`stand`] says where a node stands after any interruption; [`begin`] starts a piece of work and
 //! [`step`] continues it. One effect is under way at a time, and an effect that relies on another
 //! is only asked for after that one was reported durable. Cut the power before or after any
 //! effect: `explore.rs` walks every state that this can lead to.
 
 mod effect;
+mod evidence;
 #[cfg(test)]
 mod explore;
 mod leave;
@@ -27,6 +30,7 @@ mod task;
 mod tests;
 
 pub use effect::{Effect, Event, Order};
+pub use evidence::{BootLoader, Evidence, observe};
 pub use leave::{Known, Leave, leave_failed_trial};
 pub use machine::{State, begin, step};
 pub use standing::{Node, Standing, next_slot, stand};

@@ -3,6 +3,7 @@
 use formats::boot_record::{BootRecord, Phase, Slot};
 use formats::reason::Reason;
 
+use super::evidence::Evidence;
 use crate::boot::{BootFlags, select};
 
 /// Everything the machine needs to know of a node.
@@ -18,6 +19,8 @@ pub struct Node {
     pub boot_id: String,
     /// The durable security-version floor.
     pub floor: u64,
+    /// What this boot shows of its boot loader.
+    pub evidence: Evidence,
 }
 
 /// Where a node stands.

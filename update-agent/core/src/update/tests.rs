@@ -22,6 +22,7 @@ fn node() -> Node {
         booted: Slot::A,
         boot_id: "1".to_owned(),
         floor: 0,
+        evidence: Evidence::default(),
     }
 }
 
