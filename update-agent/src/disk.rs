@@ -13,8 +13,9 @@ use formats::release::ComponentName;
 use storage::block::{Access, BlockDevice};
 use storage::host::Host;
 use update_core::chooser::ChooserFloor;
+use update_core::update::{BootLoader, Evidence};
 
-use crate::config::{BootConfig, Config, SingleBank};
+use crate::config::{Backend, BootConfig, Config, SingleBank};
 use crate::error::{AgentError, Because as _};
 use crate::occupied::Owner;
 use crate::place::Place;
@@ -247,20 +248,22 @@ impl Disk {
         }
     }
 
-    /// Whether a chooser that reads the flags told the kernel what they say. A slot alone, which may
-    /// stand in a fixed command line, is no proof.
+    /// What the kernel was told by the boot loader of this boot. Of a command line that cannot be read:
+    /// nothing.
+    pub fn evidence(&self) -> Evidence {
+        let text = self.host.read_kernel(&self.boot.cmdline).unwrap_or_default();
+        // The entries of systemd-boot are fixed texts.
+        Evidence::of_command_line(&text, self.boot.backend != Backend::SystemdBoot)
+    }
+
+    /// Whether a chooser that reads the flags told the kernel what they say.
     pub fn chooser_booted(&self) -> bool {
-        self.host
-            .read_kernel(&self.boot.cmdline)
-            .is_ok_and(|text| text.split_whitespace().any(|word| word.starts_with("racklet.boot=")))
+        self.evidence().loader == BootLoader::Told
     }
 
     /// Why the chooser did not boot a slot in this boot, if it told the kernel so.
     pub fn refused_by_chooser(&self, slot: Slot) -> Option<String> {
-        let text = self.host.read_kernel(&self.boot.cmdline).ok()?;
-        let word = format!("racklet.refused={slot}:");
-        let code = text.split_whitespace().find_map(|found| found.strip_prefix(&word))?;
-        Some(code.chars().take(40).collect())
+        self.evidence().refused.of(slot).clone()
     }
 
     /// What the chooser of this boot made of the TPM's floor, if it said so.

@@ -13,7 +13,7 @@ use update_agent::stage::{
     Delta, Image, JournalPoint, Resume, Seed, StageError, Written, plan, write_image_at,
 };
 
-const LOOK: Resume = Resume { known: true, next_chunk: 0 };
+const LOOK: Resume = Resume::Whole;
 
 /// A later version of [`sample`]: some chunks a little different, one new, one gone, one moved.
 fn successor() -> Vec<Vec<u8>> {

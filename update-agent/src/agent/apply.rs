@@ -1,14 +1,15 @@
 //! Writing the inactive slot: every component, its read-back, and the proof behind the image.
 
-use formats::boot_record::{Journal, JournalComponent, ReleaseId, Slot};
+use formats::boot_record::Slot;
 use formats::reason::Reason;
 use update_core::image::StagedSlot;
+use update_core::resume::SlotJournal;
 
-use super::driver::{ApplyInputs, Driver, Here};
+use super::driver::{ApplyInputs, Driver};
 use super::reuse::{ReuseFinder, operator_seeds};
 use crate::chooser;
 use crate::error::{AgentError, Because as _};
-use crate::stage::{self, Image, JournalPoint, Resume, StageError, Written};
+use crate::stage::{self, Image, JournalPoint, StageError, Written};
 
 impl Driver<'_> {
     fn reuse_finder(&self) -> ReuseFinder<'_> {
@@ -19,49 +20,28 @@ impl Driver<'_> {
     pub(super) fn write_slot(
         &self,
         slot: Slot,
-        release: &ReleaseId,
-        here: &Here,
+        mut journal: SlotJournal,
+        booted: Slot,
         inputs: &ApplyInputs<'_>,
     ) -> Result<Written, AgentError> {
         let record = self.state.boot_record()?;
-        // What an interrupted run left is looked at first; it is hashed, never believed.
-        let journal = self.state.journal().filter(|journal| journal.slot == slot);
-        let mut journal = match journal {
-            Some(journal) if journal.release == *release => journal,
-            other => Journal {
-                release: release.clone(),
-                slot,
-                fetched: 0,
-                components: inputs
-                    .resolved
-                    .components
-                    .iter()
-                    .map(|component| JournalComponent {
-                        name: component.identity.name.clone(),
-                        // An earlier release or attempt: any chunk may be there already.
-                        next_chunk: u32::from(other.is_some() || here.used),
-                    })
-                    .collect(),
-            },
-        };
         let operator_seeds = operator_seeds(self.host, inputs.seeds, inputs.progress);
-        let (finder, resumed_from) = (self.reuse_finder(), journal.fetched);
+        let finder = self.reuse_finder();
         let mut total = Written::default();
         for (number, component) in inputs.resolved.components.iter().enumerate() {
             let name = &component.identity.name;
-            let target = self.disk.open_to_write(slot, name, here.booted)?;
+            let target = self.disk.open_to_write(slot, name, booted)?;
             // Kept first: what is cut in the middle goes on without fetching it again.
             self.state.keep_chunk_list(self.held, &component.list)?;
             let reuse = finder.reuse(
                 &record,
-                here.booted,
+                booted,
                 component,
                 &operator_seeds,
                 inputs.sources,
                 inputs.progress,
             );
             let (seeds, deltas) = (reuse.seeds(), reuse.deltas());
-            let known = journal.components.get(number).map_or(0, |known| known.next_chunk);
             let image = Image {
                 component: name,
                 product: &self.config.node.product,
@@ -72,19 +52,15 @@ impl Driver<'_> {
             };
             // From here on the slot may hold parts of this image, whatever happens: the next run
             // looks, even when this one is cut before its first flush.
-            if let Some(own) = journal.components.get_mut(number) {
-                own.next_chunk = own.next_chunk.max(1);
-            }
-            self.state.save_journal(self.held, Some(&journal))?;
+            let resume = journal.begin(number);
+            self.state.save_journal(self.held, Some(journal.journal()))?;
             let so_far = total.fetched;
             let mut note = |point: JournalPoint| {
-                journal.fetched = resumed_from + so_far + point.fetched;
-                if let Some(own) = journal.components.get_mut(number) {
-                    own.next_chunk = point.next_chunk.max(1);
-                }
-                self.state.save_journal(self.held, Some(&journal)).map_err(StageError::Journal)
+                journal.flushed(number, point.next_chunk, so_far + point.fetched);
+                self.state
+                    .save_journal(self.held, Some(journal.journal()))
+                    .map_err(StageError::Journal)
             };
-            let resume = Resume { known: known > 0, next_chunk: known };
             let done = stage::write_image_at(
                 &self.environment.pace(),
                 &image,

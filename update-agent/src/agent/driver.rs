@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use formats::boot_record::{BootRecord, Phase, Slot};
+use formats::boot_record::Slot;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::host::Host;
 use update_core::chooser::Proof;
+use update_core::resume::SlotJournal;
 use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 
 use super::floor::FloorKeeper;
 use super::single_bank::SingleBanks;
 use crate::boot::BootControl as _;
-use crate::config::{Backend, Config};
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
@@ -53,13 +54,6 @@ pub(crate) struct ApplyInputs<'a> {
     pub(crate) proof: Option<&'a Proof>,
 }
 
-/// The node as a task found it.
-pub(super) struct Here {
-    pub(super) booted: Slot,
-    /// Whether the inactive slot held something this agent wrote: parts of it may be wanted again.
-    pub(super) used: bool,
-}
-
 /// How a task ended, and what it moved.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -78,6 +72,7 @@ impl Driver<'_> {
             booted: self.disk.booted()?,
             boot_id: self.disk.boot_id()?,
             floor: self.floor().judged()?.floor,
+            evidence: self.disk.evidence(),
         })
     }
 
@@ -89,14 +84,7 @@ impl Driver<'_> {
     ) -> Result<Ended, AgentError> {
         let node = self.node()?;
         let booted = node.booted;
-        // A booted slot with a chooser that told so is counted again, whatever was seen before.
-        let mut node = Node { record: self.believe_chooser(node.record), ..node };
-        if task == Task::Adopt && !self.disk.chooser_booted() {
-            // An operator's word: this is how the node boots from now on.
-            (node.record.chooser, node.record.counting) = (false, None);
-        }
         let before = node.record.clone();
-        let here = Here { booted, used: before.slots.of(booted.other()).is_some() };
         let (mut state, mut effect) = begin(node, task)?;
         let mut written = Written::default();
         loop {
@@ -107,7 +95,7 @@ impl Driver<'_> {
                 self.remember(&before, &outcome)?;
                 return Ok(Ended { outcome, written });
             }
-            let event = match self.perform(&effect, &here, inputs, &mut written) {
+            let event = match self.perform(&effect, booted, inputs, &mut written) {
                 Ok(event) => event,
                 Err(error) => {
                     // The machine learns of it, the caller gets the whole error.
@@ -123,34 +111,10 @@ impl Driver<'_> {
         }
     }
 
-    fn believe_chooser(&self, mut record: BootRecord) -> BootRecord {
-        // Its entries cannot tell the kernel: there a trial shows whether tries are spent.
-        let tells = self.config.boot.backend != Backend::SystemdBoot;
-        match (self.disk.chooser_booted(), record.chooser && tells) {
-            (true, _) => {
-                record.chooser = true;
-                if record.counting == Some(false) {
-                    record.counting = None;
-                }
-            }
-            // It counted every boot so far, and did not start this one: another boot loader did.
-            (false, true) => record.counting = Some(false),
-            (false, false) => {}
-        }
-        // Nobody else can know why a slot did not even start.
-        if let Some(update) = &mut record.update
-            && let Some(code) = self.disk.refused_by_chooser(update.slot)
-            && let Phase::Trial { failed: failed @ None, .. } = &mut update.phase
-        {
-            *failed = Some(format!("the chooser refused slot {}: {code}", update.slot));
-        }
-        record
-    }
-
     fn perform(
         &self,
         effect: &Effect,
-        here: &Here,
+        booted: Slot,
         inputs: Option<&ApplyInputs<'_>>,
         written: &mut Written,
     ) -> Result<Event, AgentError> {
@@ -161,16 +125,20 @@ impl Driver<'_> {
                 self.disk.edit(*edit)?;
             }
             Effect::Switch { slot, order } => {
-                self.single_banks().activate(self.held, *slot, here.booted, order)?
+                self.single_banks().activate(self.held, *slot, booted, order)?
             }
-            Effect::WriteSlot { slot, release } => {
+            Effect::WriteSlot { slot, release, used } => {
                 let inputs = inputs.ok_or_else(no_inputs)?;
-                *written = self.write_slot(*slot, release, here, inputs)?;
+                let components = &inputs.resolved.components;
+                let names = components.iter().map(|component| &component.identity.name);
+                let found = self.state.journal();
+                let journal = SlotJournal::new(found, *slot, release, *used, names);
+                *written = self.write_slot(*slot, journal, booted, inputs)?;
             }
             Effect::SyncAndReadBack { slot } => {
                 let inputs = inputs.ok_or_else(no_inputs)?;
-                let staged = self.read_back(*slot, here.booted, inputs)?;
-                self.keep_proof(*slot, here.booted, inputs)?;
+                let staged = self.read_back(*slot, booted, inputs)?;
+                self.keep_proof(*slot, booted, inputs)?;
                 return Ok(Event::ReadBack(staged));
             }
             Effect::CheckHealth => {

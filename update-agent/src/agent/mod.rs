@@ -311,6 +311,7 @@ impl Agent {
             booted: self.disk.booted()?,
             boot_id: self.disk.boot_id()?,
             floor: self.floor()?.floor,
+            evidence: self.disk.evidence(),
         })
     }
 

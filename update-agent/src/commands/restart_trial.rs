@@ -9,7 +9,7 @@ use formats::boot_record::{BootRecord, Slot};
 use formats::reason::Exit;
 use serde_json::json;
 use storage::host::System;
-use update_core::update::{Known, Node, leave_failed_trial};
+use update_core::update::{Evidence, Known, Node, leave_failed_trial};
 
 use crate::agent::Agent;
 use crate::boot::BootControl as _;
@@ -73,7 +73,8 @@ fn known(config: &Config) -> (Option<BootRecord>, Option<Node>) {
         (noted(agent.disk.flags()), noted(agent.disk.booted()), noted(agent.disk.boot_id()));
     let node = match (flags, booted, boot_id) {
         (Some(flags), Some(booted), Some(boot_id)) => {
-            Some(Node { record: record.clone(), flags, booted, boot_id, floor: 0 })
+            let evidence = Evidence::default();
+            Some(Node { record: record.clone(), flags, booted, boot_id, floor: 0, evidence })
         }
         _ => None,
     };
