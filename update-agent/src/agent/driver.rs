@@ -27,7 +27,7 @@ use crate::state::{State, StateGuard};
 
 /// What performs effects: this node, and the right to change its state.
 #[derive(Clone, Copy)]
-pub(crate) struct Driver<'a> {
+pub(super) struct Driver<'a> {
     pub(super) config: &'a Config,
     pub(super) state: &'a State,
     pub(super) disk: &'a Disk,
@@ -39,33 +39,33 @@ pub(crate) struct Driver<'a> {
 }
 
 /// What an apply needs beside the state.
-pub(crate) struct ApplyInputs<'a> {
+pub(super) struct ApplyInputs<'a> {
     /// What to install.
-    pub(crate) resolved: &'a Resolved,
+    pub(super) resolved: &'a Resolved,
     /// Where its bytes may come from, in order of preference.
-    pub(crate) sources: &'a [&'a dyn Source],
+    pub(super) sources: &'a [&'a dyn Source],
     /// Files and devices that may hold some of them.
-    pub(crate) seeds: &'a [&'a Path],
+    pub(super) seeds: &'a [&'a Path],
     /// Progress sink.
-    pub(crate) progress: &'a dyn Progress,
+    pub(super) progress: &'a dyn Progress,
     /// In which order components that start by themselves are switched.
-    pub(crate) order: &'a [ComponentName],
+    pub(super) order: &'a [ComponentName],
     /// What is kept behind the boot component, for a verifying chooser.
-    pub(crate) proof: Option<&'a Proof>,
+    pub(super) proof: Option<&'a Proof>,
 }
 
 /// How a task ended, and what it moved.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(super) struct Ended {
     /// How it ended.
-    pub(crate) outcome: Outcome,
+    pub(super) outcome: Outcome,
     /// What was written, if anything was.
-    pub(crate) written: Written,
+    pub(super) written: Written,
 }
 
 impl Driver<'_> {
     /// The node as it is now.
-    pub(crate) fn node(&self) -> Result<Node, AgentError> {
+    pub(super) fn node(&self) -> Result<Node, AgentError> {
         Ok(Node {
             record: self.state.boot_record()?,
             flags: self.disk.flags()?,
@@ -77,7 +77,7 @@ impl Driver<'_> {
     }
 
     /// Runs a task to its end.
-    pub(crate) fn run(
+    pub(super) fn run(
         &self,
         task: Task,
         inputs: Option<&ApplyInputs<'_>>,

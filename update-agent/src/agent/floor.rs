@@ -30,16 +30,16 @@ const OWNER_LIMIT: u64 = 1 << 10;
 
 /// Reads and raises the floor of one node.
 #[derive(Clone, Copy)]
-pub(crate) struct FloorKeeper<'a> {
-    pub(crate) config: &'a FloorConfig,
-    pub(crate) state: &'a State,
-    pub(crate) disk: &'a Disk,
-    pub(crate) host: &'a dyn Host,
+pub(super) struct FloorKeeper<'a> {
+    pub(super) config: &'a FloorConfig,
+    pub(super) state: &'a State,
+    pub(super) disk: &'a Disk,
+    pub(super) host: &'a dyn Host,
 }
 
 impl FloorKeeper<'_> {
     /// The floor, and how far it can be believed. Changes nothing.
-    pub(crate) fn judged(&self) -> Result<Judged, AgentError> {
+    pub(super) fn judged(&self) -> Result<Judged, AgentError> {
         let (file, tpm) = (self.state.floor_record()?, self.ask_tpm());
         // Only a counter is compared with what runs.
         let counts = matches!(tpm, Tpm::Counter { .. });
@@ -55,7 +55,7 @@ impl FloorKeeper<'_> {
     }
 
     /// Refuses a release that the floor's keeper could not follow, or any while it is lost.
-    pub(crate) fn check(&self, security_version: u64) -> Result<(), AgentError> {
+    pub(super) fn check(&self, security_version: u64) -> Result<(), AgentError> {
         let judged = self.judged()?;
         if let Guarantee::Lost(why) = &judged.guarantee {
             return Err(AgentError::new(Reason::FloorLost, why.clone()).hint(LOST_HINT));
@@ -74,7 +74,7 @@ impl FloorKeeper<'_> {
 
     /// Makes the floor durable at no less than `to`, in the file first. A lost TPM does not prevent
     /// confirming: the file is raised, and later updates are refused.
-    pub(crate) fn raise(&self, held: &StateGuard, to: u64) -> Result<(), AgentError> {
+    pub(super) fn raise(&self, held: &StateGuard, to: u64) -> Result<(), AgentError> {
         self.state.raise_floor(held, to)?;
         if let Err(error) = self.follow(held) {
             tracing::error!(code = error.reason().code(), "floor: {}", error.chain());
@@ -83,7 +83,7 @@ impl FloorKeeper<'_> {
     }
 
     /// Brings file and counter together after whatever happened between them.
-    pub(crate) fn settle(&self, held: &StateGuard) -> Result<(), AgentError> {
+    pub(super) fn settle(&self, held: &StateGuard) -> Result<(), AgentError> {
         if self.config.tpm.is_none() {
             return Ok(());
         }
@@ -95,7 +95,7 @@ impl FloorKeeper<'_> {
             after.security_version = kept(&file, &judged, runs);
             if after.older_since.is_none() || after.security_version > file.security_version {
                 tracing::warn!(
-                    "this node's state is older than its TPM: an old disk was put back, or the \
+                    "the state of this node is older than its TPM: an old disk was put back, or the \
                      state was lost; the floor stays {}",
                     judged.floor
                 );
@@ -110,7 +110,7 @@ impl FloorKeeper<'_> {
 
     /// Locks the counter until the next boot. Call it when the boot is settled: nothing is left to
     /// raise then. A counter that cannot be locked is logged, and updates go on.
-    pub(crate) fn lock(&self, _: &StateGuard) {
+    pub(super) fn lock(&self, _: &StateGuard) {
         let locked = || -> Result<(), AgentError> {
             let Some(mut counter) = self.open_tpm()? else { return Ok(()) };
             let file = self.state.floor_record()?;
@@ -132,7 +132,7 @@ impl FloorKeeper<'_> {
     /// Begins anew with a counter of our own that stands for [`renewed`]; only on an operator's word.
     ///
     /// A crash leaves the old floor, or the new one without its counter, which the next work makes.
-    pub(crate) fn renew(&self, held: &StateGuard) -> Result<Judged, AgentError> {
+    pub(super) fn renew(&self, held: &StateGuard) -> Result<Judged, AgentError> {
         let file = self.state.floor_record()?;
         let security_version = renewed(&file, &self.ask_tpm(), self.runs());
         let file = Floor { security_version, tpm: None, older_since: None };

@@ -6,6 +6,7 @@
 //! | [`Agent::plan`] | and fetches the release's documents | trusted metadata |
 //! | [`Agent::apply`] | and writes the inactive slot, makes it next | the slot, the boot flags |
 //! | [`Agent::confirm`], [`Agent::revert`], [`Agent::mark_bad`] | end a trial | the boot flags, the floor |
+//! | [`Agent::round`] | what the daemon does after a boot and at each poll | as the mode allows |
 //! | [`Agent::health`] | runs the health checks | nothing |
 //!
 //! The stations of an update are in `update.rs`; `driver.rs` performs what the update machine
@@ -22,6 +23,7 @@ mod operator;
 mod report;
 mod reset;
 mod reuse;
+mod round;
 mod simulate;
 mod single_bank;
 mod trial;
@@ -43,14 +45,15 @@ pub use self::report::{
     DecisionReport, HealthReport, PlanReport, RevertReport, RuleReport, UpToDate, Verdict, Wish,
 };
 pub use self::reset::ResetReport;
+pub use self::round::{Offered, RoundReport};
 pub use self::simulate::BootReport;
 
-pub(crate) use self::driver::{Driver, Ended};
-pub(crate) use self::floor::FloorKeeper;
-pub(crate) use self::single_bank::SingleBanks;
-pub(crate) use self::update::{
-    NodeInputs, Offer, Plan, Probed, Sources, Trial, version_of_os_release,
-};
+pub(crate) use self::update::version_of_os_release;
+
+use self::driver::{Driver, Ended};
+use self::floor::FloorKeeper;
+use self::single_bank::SingleBanks;
+use self::update::{NodeInputs, Offer, Plan, Sources};
 
 use crate::boot::BootControl as _;
 use crate::config::Config;
@@ -75,8 +78,7 @@ pub struct Agent {
     #[doc(hidden)]
     pub state: State,
     /// The disk.
-    #[doc(hidden)]
-    pub disk: Disk,
+    pub(crate) disk: Disk,
     /// The machine both are part of.
     pub(crate) host: Arc<dyn Host>,
     /// What is around it.
@@ -226,17 +228,17 @@ impl Agent {
         Ok(held)
     }
 
-    pub(crate) fn sources(&self, wish: &Wish) -> Result<Sources, AgentError> {
+    fn sources(&self, wish: &Wish) -> Result<Sources, AgentError> {
         let named = wish.from.as_deref();
         Sources::open(self.environment.as_ref(), &self.config, named, self.state.now())
     }
 
-    pub(crate) fn inputs(&self) -> NodeInputs<'_> {
+    fn inputs(&self) -> NodeInputs<'_> {
         let (config, state, disk) = (&self.config, &self.state, &self.disk);
         NodeInputs { config, state, disk, host: self.host.as_ref(), id: self.node_id() }
     }
 
-    pub(crate) fn driver<'a>(&'a self, held: &'a StateGuard) -> Driver<'a> {
+    fn driver<'a>(&'a self, held: &'a StateGuard) -> Driver<'a> {
         Driver {
             config: &self.config,
             state: &self.state,
@@ -250,17 +252,17 @@ impl Agent {
 
     /// Brings the record up to date with what happened since: a trial that was lost, a confirm or
     /// a revert that was cut. Every operation that changes something begins with it.
-    pub(crate) fn settle(&self, held: &StateGuard) -> Result<Outcome, AgentError> {
+    fn settle(&self, held: &StateGuard) -> Result<Outcome, AgentError> {
         self.floor_keeper().settle(held)?;
         Ok(self.run(held, Task::Settle)?.outcome)
     }
 
     /// Runs a task that writes no slot to its end.
-    pub(crate) fn run(&self, held: &StateGuard, task: Task) -> Result<Ended, AgentError> {
+    fn run(&self, held: &StateGuard, task: Task) -> Result<Ended, AgentError> {
         self.driver(held).run(task, None)
     }
 
-    pub(crate) fn floor_keeper(&self) -> FloorKeeper<'_> {
+    fn floor_keeper(&self) -> FloorKeeper<'_> {
         let (state, disk) = (&self.state, &self.disk);
         FloorKeeper { config: &self.config.floor, state, disk, host: self.host.as_ref() }
     }
@@ -272,6 +274,12 @@ impl Agent {
     /// The security-version floor, and how far it can be believed.
     pub(crate) fn floor(&self) -> Result<Judged, AgentError> {
         self.floor_keeper().judged()
+    }
+
+    /// Begins anew with the TPM that is there now; only on an operator's word.
+    pub(crate) fn renew_floor(&self) -> Result<Judged, AgentError> {
+        let held = self.state.hold()?;
+        self.floor_keeper().renew(&held)
     }
 
     /// The root metadata this node was given: by the last `reset --root`, otherwise by its image.

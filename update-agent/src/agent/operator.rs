@@ -94,7 +94,7 @@ impl Agent {
 
 fn reverted(outcome: Outcome) -> Result<RevertReport, AgentError> {
     let Outcome::Reverted { slot, reboot, detail, .. } = outcome else {
-        return Err(AgentError::new(Reason::BootRecord, "the slot was not given up"));
+        return Err(AgentError::new(Reason::BootRecord, "the slot was not reverted"));
     };
     Ok(RevertReport { slot, next: slot.other(), reboot, why: detail })
 }

@@ -83,7 +83,7 @@ impl Agent {
         let flags = self.flags()?;
         let on_trial = self.state.boot_record()?.update.is_some_and(|update| update.slot == booted);
         if on_trial || !flags.of(booted).confirmed() {
-            let why = format!("slot {booted} is on trial: nobody knows yet whether it works");
+            let why = format!("slot {booted} is on trial and not confirmed");
             return Err(AgentError::new(Reason::TrialActive, why).hint(
                 "wait for its checks, or run `update-agent confirm` (a first installation: \
                  `confirm --adopt`) or `update-agent revert`",

@@ -44,13 +44,13 @@ const SAMPLES: u64 = 32;
 const SAMPLE: u64 = 1 << 20;
 
 /// A device whose chunks are known.
-pub(crate) struct Holding {
+pub(super) struct Holding {
     list: ChunkList,
     device: Box<dyn BlockDevice>,
 }
 
 /// What the node has of one component's image.
-pub(crate) struct Reuse<'a> {
+pub(super) struct Reuse<'a> {
     booted: Option<Holding>,
     seeds: &'a [Holding],
     deltas: Vec<(DeltaList, Descriptor)>,
@@ -180,7 +180,7 @@ impl Found {
 }
 
 /// The files and devices an operator named. One that cannot be read is left out, with a note.
-pub(crate) fn operator_seeds(
+pub(super) fn operator_seeds(
     host: &dyn Host,
     paths: &[&Path],
     progress: &dyn Progress,
@@ -207,15 +207,15 @@ pub(crate) fn operator_seeds(
 
 /// Finds what one node has of an image.
 #[derive(Clone, Copy)]
-pub(crate) struct ReuseFinder<'a> {
-    pub(crate) product: &'a str,
-    pub(crate) state: &'a State,
-    pub(crate) disk: &'a Disk,
+pub(super) struct ReuseFinder<'a> {
+    pub(super) product: &'a str,
+    pub(super) state: &'a State,
+    pub(super) disk: &'a Disk,
 }
 
 impl ReuseFinder<'_> {
     /// What the node has of a component's image. The lists of the deltas that fit are fetched.
-    pub(crate) fn reuse<'a>(
+    pub(super) fn reuse<'a>(
         &self,
         record: &BootRecord,
         booted: Slot,
@@ -277,7 +277,7 @@ impl ReuseFinder<'_> {
     }
 
     /// Where a component's bytes would come from, before anything is fetched.
-    pub(crate) fn planned(
+    pub(super) fn planned(
         &self,
         component: &ResolvedComponent,
         seeds: &[Holding],
@@ -312,12 +312,12 @@ impl Reuse<'_> {
     }
 
     /// What chunks are copied from, in order.
-    pub(crate) fn seeds(&self) -> Vec<Seed<'_>> {
+    pub(super) fn seeds(&self) -> Vec<Seed<'_>> {
         self.holdings().map(|own| Seed { list: &own.list, device: own.device.as_ref() }).collect()
     }
 
     /// Deltas from any of them.
-    pub(crate) fn deltas(&self) -> Vec<Delta<'_>> {
+    pub(super) fn deltas(&self) -> Vec<Delta<'_>> {
         self.deltas
             .iter()
             .filter_map(|(list, blob)| {

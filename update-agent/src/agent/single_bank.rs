@@ -91,13 +91,13 @@ impl Content {
 /// The components of one node that have a single bank.
 #[derive(Clone, Copy)]
 pub(crate) struct SingleBanks<'a> {
-    pub(crate) state: &'a State,
-    pub(crate) disk: &'a Disk,
+    pub(super) state: &'a State,
+    pub(super) disk: &'a Disk,
 }
 
 impl<'a> SingleBanks<'a> {
     /// Refuses an update of a node whose single banks the operator has not accepted.
-    pub(crate) fn accepted(&self) -> Result<(), AgentError> {
+    pub(super) fn accepted(&self) -> Result<(), AgentError> {
         self.disk.singles().try_for_each(|name| self.accepted_bank(name).map(drop))
     }
 
@@ -114,10 +114,10 @@ impl<'a> SingleBanks<'a> {
                      single.{name}.recovered_by, then set single.{name}.accept_no_fallback = true"
                 ))
             }),
-            Some(single) if single.recovered_by.trim().is_empty() => {
-                refuse(format!("nobody said what puts {name} back when the agent cannot"))
-                    .map_err(|error| error.hint(format!("say it in single.{name}.recovered_by")))
-            }
+            Some(single) if single.recovered_by.trim().is_empty() => refuse(format!(
+                "single.{name}.recovered_by is empty: it must say what restores {name}"
+            ))
+            .map_err(|error| error.hint(format!("set single.{name}.recovered_by"))),
             Some(single) => Ok(single),
             None => refuse(format!("{name} has no single bank")),
         }
@@ -145,7 +145,7 @@ impl<'a> SingleBanks<'a> {
     }
 
     /// Makes sure that the copy of the booted slot can be put back: before anything is staged.
-    pub(crate) fn prepare(&self, held: &StateGuard) -> Result<(), AgentError> {
+    pub(super) fn prepare(&self, held: &StateGuard) -> Result<(), AgentError> {
         let booted = self.disk.booted()?;
         let record = self.state.boot_record()?;
         for name in self.disk.singles() {
@@ -167,7 +167,7 @@ impl<'a> SingleBanks<'a> {
                 Recovery::Nothing => {
                     let text = format!(
                         "the recovery image of {name} in slot {booted} is damaged, and its bank \
-                         holds something else: nothing could be put back"
+                         holds something else: there is nothing to restore"
                     );
                     return Err(AgentError::new(Reason::SingleBank, text).hint(format!(
                         "flash {name} by other means ({}), then remove the agent's state",
@@ -220,7 +220,7 @@ impl<'a> SingleBanks<'a> {
     }
 
     /// Makes the components that start by themselves start from a slot.
-    pub(crate) fn activate(
+    pub(super) fn activate(
         &self,
         held: &StateGuard,
         slot: Slot,

@@ -52,7 +52,7 @@ use crate::state::{OfferReport, State, StateGuard};
 use crate::trust::{self, SignedRelease, Trusted};
 
 /// What the stations read of this node.
-pub(crate) struct NodeInputs<'a> {
+pub(super) struct NodeInputs<'a> {
     pub(super) config: &'a Config,
     pub(super) state: &'a State,
     pub(super) disk: &'a Disk,
@@ -62,37 +62,37 @@ pub(crate) struct NodeInputs<'a> {
 }
 
 /// The sources of one attempt, and when it began.
-pub(crate) struct Sources {
+pub(super) struct Sources {
     all: Vec<Box<dyn Source>>,
     /// Unix seconds.
     started: u64,
 }
 
 /// Verified, unexpired metadata, and the source that served it.
-pub(crate) struct Refreshed<'a> {
+pub(super) struct Refreshed<'a> {
     trusted: Trusted<'a>,
     best: &'a dyn Source,
     sources: &'a Sources,
 }
 
 /// A signed release, and what the rules say to it.
-pub(crate) struct JudgedRelease {
+pub(super) struct JudgedRelease {
     /// The release.
-    pub(crate) signed: SignedRelease,
+    pub(super) signed: SignedRelease,
     /// The decision.
-    pub(crate) decided: Decided,
+    pub(super) decided: Decided,
     /// The share of all nodes, in per cent, at which this one's wave begins.
     pub(super) wave: u8,
 }
 
 /// What is offered to this node.
-pub(crate) struct Offer<'a> {
+pub(super) struct Offer<'a> {
     refreshed: Refreshed<'a>,
     judged: JudgedRelease,
 }
 
 /// A release that may be installed, with every document of it and the proof for the chooser.
-pub(crate) struct Plan<'a> {
+pub(super) struct Plan<'a> {
     judged: JudgedRelease,
     resolved: Resolved,
     sources: Vec<&'a dyn Source>,
@@ -100,7 +100,7 @@ pub(crate) struct Plan<'a> {
 }
 
 /// A release in the inactive slot, read back.
-pub(crate) struct Installed {
+pub(super) struct Installed {
     slot: Slot,
     activated: bool,
     written: Written,
@@ -108,13 +108,13 @@ pub(crate) struct Installed {
 }
 
 /// The booted slot is on trial.
-pub(crate) struct Trial {
+pub(super) struct Trial {
     tries_left: u8,
     counted: bool,
 }
 
 /// How a trial ended.
-pub(crate) enum Probed {
+pub(super) enum Probed {
     /// The slot is confirmed, durably.
     Confirmed(Slot),
     /// A check failed, for that reason; the machine is restarting.
@@ -123,7 +123,7 @@ pub(crate) enum Probed {
 
 impl Sources {
     /// Opens the source that was named, or the configured ones. A registry is not contacted yet.
-    pub(crate) fn open(
+    pub(super) fn open(
         environment: &dyn Environment,
         config: &Config,
         named: Option<&str>,
@@ -133,7 +133,7 @@ impl Sources {
     }
 
     /// Refreshes the trusted metadata from the first source that has a verified repository.
-    pub(crate) fn refresh<'a>(
+    pub(super) fn refresh<'a>(
         &'a self,
         state: &'a State,
         held: &StateGuard,
@@ -146,12 +146,12 @@ impl Sources {
 
 impl<'a> Refreshed<'a> {
     /// The source that served the metadata, without credentials.
-    pub(crate) fn source(&self) -> String {
+    pub(super) fn source(&self) -> String {
         self.best.describe()
     }
 
     /// Finds the release that is wished for, and asks the rules. `None`: the channel offers nothing.
-    pub(crate) fn decide(
+    pub(super) fn decide(
         mut self,
         node: &NodeInputs<'_>,
         held: &StateGuard,
@@ -264,7 +264,7 @@ pub(crate) fn version_of_os_release(path: &Path) -> Option<Version> {
 
 impl<'a> Offer<'a> {
     /// The release, and what was decided.
-    pub(crate) fn judged(&self) -> &JudgedRelease {
+    pub(super) fn judged(&self) -> &JudgedRelease {
         &self.judged
     }
 
@@ -273,7 +273,7 @@ impl<'a> Offer<'a> {
     /// Errors: the decision where it is not to install; a floor that could not follow; a single bank
     /// that was not accepted; a document that no source has as signed; a proof that the chooser would
     /// refuse.
-    pub(crate) fn resolve(self, node: &NodeInputs<'_>) -> Result<Plan<'a>, AgentError> {
+    pub(super) fn resolve(self, node: &NodeInputs<'_>) -> Result<Plan<'a>, AgentError> {
         let Offer { mut refreshed, judged } = self;
         let chosen = match &judged.decided.decision {
             Decision::Install(chosen) => chosen,
@@ -381,7 +381,7 @@ impl Plan<'_> {
     }
 
     /// What [`Plan::install`] would fetch and write on a node that stands like `now`.
-    pub(crate) fn preview(
+    pub(super) fn preview(
         &self,
         node: &NodeInputs<'_>,
         now: Node,
@@ -422,7 +422,7 @@ impl Plan<'_> {
     /// Writes the inactive slot, reads it back and, unless it shall only be staged, makes it next.
     ///
     /// A crash leaves a slot that is not next, which the next attempt completes, or one that is.
-    pub(crate) fn install(
+    pub(super) fn install(
         self,
         driver: &Driver<'_>,
         seeds: &[PathBuf],
@@ -459,7 +459,7 @@ fn seed_paths<'a>(config: &'a Config, named: &'a [PathBuf]) -> Vec<&'a Path> {
 
 impl Installed {
     /// What was done.
-    pub(crate) fn report(self) -> ApplyReport {
+    pub(super) fn report(self) -> ApplyReport {
         let written = self.written;
         ApplyReport {
             slot: self.slot,
@@ -476,14 +476,14 @@ impl Installed {
 
 impl JudgedRelease {
     /// The version of the release.
-    pub(crate) fn version(&self) -> &Version {
+    pub(super) fn version(&self) -> &Version {
         &self.signed.summary.version
     }
 }
 
 impl Trial {
     /// The trial that is under way, if one is.
-    pub(crate) fn under_way(node: &Node) -> Option<Self> {
+    pub(super) fn under_way(node: &Node) -> Option<Self> {
         match stand(node) {
             Standing::OnTrial { tries_left, counted } => Some(Trial { tries_left, counted }),
             _ => None,
@@ -491,7 +491,7 @@ impl Trial {
     }
 
     /// Checks health, and confirms the slot or restarts the machine.
-    pub(crate) fn probe(self, driver: &Driver<'_>) -> Result<Probed, AgentError> {
+    pub(super) fn probe(self, driver: &Driver<'_>) -> Result<Probed, AgentError> {
         if !self.counted {
             tracing::warn!("no try was spent for this boot: a hang would not revert");
         }

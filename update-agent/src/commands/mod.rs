@@ -14,8 +14,6 @@ mod sandbox;
 mod status;
 mod trial;
 
-pub use self::run::run_once;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,9 +55,9 @@ pub enum Command {
     Apply(ApplyArgs),
     /// End the trial of the booted slot as passed.
     Confirm(ConfirmArgs),
-    /// Give up what is next or on trial, or go back to the other slot.
+    /// Cancel what is next or on trial, or go back to the other slot.
     Revert(RevertArgs),
-    /// Give up a slot for good: its release is not tried again, and it is no fallback.
+    /// Mark a slot bad permanently: its release is not tried again, and it is no fallback.
     MarkBad(MarkBadArgs),
     /// The security-version floor and what keeps it (exit 12: its TPM is lost).
     Floor(FloorArgs),
@@ -299,7 +297,7 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::History => keep_error(agent, status::history(agent, output)),
         Command::Doctor => doctor::doctor(agent, output),
         Command::Verify(args) => agent.noting(|| status::verify(agent, *args, output)),
-        Command::Run(args) => agent.noting(|| run::run(agent, *args, output)),
+        Command::Run(args) => run::run(agent, *args, output),
         Command::BootSelect(_) => keep_error(agent, boot_select::simulate(agent, output)),
         Command::Completions { .. } | Command::MapRoot(_) | Command::RestartTrial => Ok(Exit::Done),
     }

@@ -317,8 +317,8 @@ fn sentence(node: &Node, standing: &Standing) -> String {
         }
         Standing::ConfirmUnfinished => format!("{what}: confirmed; the record follows"),
         Standing::Lost { detail, .. } => format!("{what}: reverted ({detail})"),
-        Standing::RevertUnfinished => format!("{what}: being given up"),
-        Standing::Leaving => format!("slot {} was given up; reboot to leave it", node.booted),
+        Standing::RevertUnfinished => format!("{what}: being reverted"),
+        Standing::Leaving => format!("slot {} was marked bad; reboot to leave it", node.booted),
     }
 }
 
@@ -334,8 +334,8 @@ fn under_way(node: &Node, standing: &Standing) -> Option<String> {
         Standing::OnTrial { tries_left, .. } => format!("{tries_left} tries left"),
         Standing::ConfirmUnfinished => format!("{version} is being confirmed"),
         Standing::Lost { .. } => format!("{version} was reverted"),
-        Standing::RevertUnfinished => format!("{version} is being given up"),
-        Standing::Leaving => "given up, until a reboot".to_owned(),
+        Standing::RevertUnfinished => format!("{version} is being reverted"),
+        Standing::Leaving => "marked bad; reboot to leave it".to_owned(),
     })
 }
 

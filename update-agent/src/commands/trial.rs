@@ -50,9 +50,9 @@ fn reverted(
     let then = if report.reboot {
         format!("reboot to leave it for slot {next}")
     } else {
-        format!("slot {next} goes on")
+        format!("slot {next} stays in use")
     };
-    output.report(report, &format!("slot {slot} is given up ({why}); {then}"));
+    output.report(report, &format!("slot {slot} is marked bad ({why}); {then}"));
     if report.reboot && reboot_now {
         agent.noting(|| agent.reboot())?;
     }

@@ -157,7 +157,7 @@ impl Pipeline<'_> {
         if lock(&self.useless).insert(offer) {
             let name = self.offers.all.get(offer).map_or("image", Offer::name);
             let component = self.image.component;
-            self.progress.note(&format!("{component}: the {name} is of no use here: {why}"));
+            self.progress.note(&format!("{component}: the {name} cannot be used: {why}"));
         }
     }
 }
