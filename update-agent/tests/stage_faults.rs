@@ -180,9 +180,9 @@ fn case_132_a_lost_or_flipped_write_is_found_on_reading_back() {
             found += 1;
 
             // The next run sees it and writes it again.
-            let all = Resume { known: true, next_chunk: repository.list.chunk_count() };
-            let repaired =
-                repository.write_with(&disk, &[&source], &[], all, &mut |_| Ok(())).unwrap();
+            let repaired = repository
+                .write_with(&disk, &[&source], &[], Resume::Whole, &mut |_| Ok(()))
+                .unwrap();
             assert!(repaired.written + repaired.zeroed < repository.raw.len() as u64);
             repository.read_back(&disk).unwrap();
         }

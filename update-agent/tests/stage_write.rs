@@ -6,14 +6,13 @@ use std::sync::Mutex;
 
 use formats::chunks::Content;
 use formats::reason::Reason;
-use stage_image::{Act, Notes, Repository, Scripted, code, noise, pace, sample};
+use stage_image::{Act, Notes, Repository, Scripted, code, journal_lost, noise, pace, sample};
 use storage::block::{Access, BlockDevice, FileDevice, Window};
 use storage::sim::{Disk, Loss, Operation};
-use update_agent::error::AgentError;
 use update_agent::source::Source;
-use update_agent::stage::{JournalPoint, Resume, Seed, StageError, Written, write_image_at};
+use update_agent::stage::{JournalPoint, Resume, Seed, Written, write_image_at};
 
-const LOOK: Resume = Resume { known: true, next_chunk: 0 };
+const LOOK: Resume = Resume::Whole;
 
 #[test]
 fn an_image_is_written_whole_and_read_back() {
@@ -139,10 +138,9 @@ fn after_a_power_cut_only_what_is_missing_is_fetched() {
             assert!(promised.into_iter().all(|chunk| there(&chunk)), "durable below {next_chunk}");
 
             // Looking at everything finds everything that survived.
-            let resume = Resume { known: true, next_chunk };
             let again = cut.after_power_loss(Loss::Nothing);
             let done =
-                repository.write_with(&again, &[&source], &[], resume, &mut |_| Ok(())).unwrap();
+                repository.write_with(&again, &[&source], &[], LOOK, &mut |_| Ok(())).unwrap();
             assert!(again.content()[..old.len() - 1000] == repository.raw);
             assert_eq!(done.fetched, repository.frame_bytes(|chunk| !there(chunk)));
             let kept = repository.list.chunks().filter(there).map(|chunk| u64::from(chunk.len));
@@ -151,14 +149,6 @@ fn after_a_power_cut_only_what_is_missing_is_fetched() {
                 done.reused_target + done.zeroed + done.written,
                 repository.raw.len() as u64
             );
-
-            // Looking only where the journal points finds what it promised.
-            let resume = Resume { known: false, next_chunk };
-            let again = cut.after_power_loss(Loss::Nothing);
-            let done =
-                repository.write_with(&again, &[&source], &[], resume, &mut |_| Ok(())).unwrap();
-            assert!(again.content()[..old.len() - 1000] == repository.raw);
-            assert_eq!(done.fetched, repository.frame_bytes(|chunk| chunk.index >= next_chunk));
         }
     }
 }
@@ -171,15 +161,14 @@ fn case_162_what_is_in_the_slot_is_hashed_not_believed() {
     content[50_000] ^= 1; // in the first zero chunk
     content[120_000] ^= 1; // in data chunk 4
     let disk = Disk::with_content(content, 512);
-    let all = Resume { known: true, next_chunk: repository.list.chunk_count() };
-    let done = repository.write_with(&disk, &[&source], &[], all, &mut |_| Ok(())).unwrap();
+    let done = repository.write_with(&disk, &[&source], &[], LOOK, &mut |_| Ok(())).unwrap();
     assert!(disk.content() == repository.raw);
     assert_eq!((done.zeroed, done.written), (70_001, 100_000));
     assert_eq!(*source.asked.lock().unwrap(), [[repository.frame(4)]]);
 
     let (progress, len) = (Notes::default(), repository.raw.len() as u64);
     let image = repository.image(&disk);
-    let done = write_image_at(&pace(), &image, &[], &[], all, &progress, &mut |_| Ok(())).unwrap();
+    let done = write_image_at(&pace(), &image, &[], &[], LOOK, &progress, &mut |_| Ok(())).unwrap();
     assert_eq!(done.reused_target, len, "complete: no source is needed");
     let work = progress.work.into_inner().unwrap();
     assert_eq!(work, [("scan os".to_owned(), len, len), ("write os".to_owned(), 0, 0)]);
@@ -329,7 +318,7 @@ fn a_journal_that_cannot_be_written_ends_the_run() {
             repository.write_with(&disk, &[&source], &[], Resume::default(), &mut |_point| {
                 calls += 1;
                 if calls > fail_at {
-                    return Err(StageError::journal(AgentError::new(Reason::StoreIo, "full")));
+                    return Err(journal_lost());
                 }
                 Ok(())
             });
@@ -396,8 +385,7 @@ fn any_mixture_ends_with_the_signed_image() {
         let seeds = [Seed { list: &repository.list, device: &seed_disk }];
         let bad = repository.altered(|blob| flip_some(blob, 1 + below(8, 3), 30));
         let (bad, good) = (bad.source(), repository.source());
-        let known = below(9, 2) == 0;
-        let resume = Resume { known, next_chunk: below(40, chunks.len()) as u32 };
+        let resume = if below(9, 2) == 0 { Resume::Whole } else { Resume::Nothing };
         let done = repository.write_with(
             &disk,
             &[&bad, &good],

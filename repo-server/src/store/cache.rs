@@ -7,6 +7,8 @@ use bytes::Bytes;
 use formats::digest::Digest;
 use storage::dir::FileStamp;
 
+use crate::lock::LockMutex as _;
+
 /// Tells one state of a stored blob from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobStamp {
@@ -86,7 +88,6 @@ impl DocumentCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lock::LockMutex as _;
 
     #[test]
     fn the_cache_stays_within_its_bound() {

@@ -196,7 +196,7 @@ impl Running {
 
     /// Waits for its end, for so long.
     #[track_caller]
-    pub(crate) fn finish_within(mut self, deadline: Duration) -> Done {
+    pub fn finish_within(mut self, deadline: Duration) -> Done {
         let Ok(stdout) = self.out.recv_timeout(deadline) else {
             panic!("`{}` has hung:\n{}", self.shown, self.log());
         };

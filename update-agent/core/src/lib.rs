@@ -29,6 +29,7 @@ pub mod floor;
 pub mod image;
 pub mod policy;
 pub mod probation;
+pub mod resume;
 pub mod single;
 pub mod trust;
 pub mod update;

@@ -9,14 +9,14 @@ use formats::boot_record::{BootRecord, Slot};
 use formats::reason::Exit;
 use serde_json::json;
 use storage::host::System;
-use update_core::update::{Known, Node, leave_failed_trial};
+use update_core::update::{Evidence, Known, Node, leave_failed_trial};
 
 use crate::agent::Agent;
+use crate::boot::BootControl as _;
 use crate::config::{BootConfig, Config};
-use crate::disk::BootControl as _;
+use crate::environment;
 use crate::error::AgentError;
 use crate::output::Output;
-use crate::outside;
 use crate::state::State;
 
 /// Where the units keep the state.
@@ -54,7 +54,7 @@ pub(super) fn restart_trial(path: &Path, output: Output) -> Result<Exit, AgentEr
     };
     if restarts {
         let command = config.map_or_else(BootConfig::default_restart, |c| c.boot.reboot_command);
-        outside::restart_by(&command)?;
+        environment::restart_by(&command)?;
     }
     let end = if restarts { "restarting" } else { "nothing is done" };
     output.result(json!({ "restarting": restarts, "why": why }), &format!("{why}: {end}"));
@@ -73,7 +73,8 @@ fn known(config: &Config) -> (Option<BootRecord>, Option<Node>) {
         (noted(agent.disk.flags()), noted(agent.disk.booted()), noted(agent.disk.boot_id()));
     let node = match (flags, booted, boot_id) {
         (Some(flags), Some(booted), Some(boot_id)) => {
-            Some(Node { record: record.clone(), flags, booted, boot_id, floor: 0 })
+            let evidence = Evidence::default();
+            Some(Node { record: record.clone(), flags, booted, boot_id, floor: 0, evidence })
         }
         _ => None,
     };

@@ -36,6 +36,7 @@ use formats::oci::Descriptor;
 use formats::release::ComponentName;
 use storage::block::{BlockDevice, DeviceError};
 use update_core::image::{chunk_matches, is_zero};
+pub use update_core::resume::Resume;
 
 pub use self::error::StageError;
 pub use self::frame::{FrameError, Unpacker, Unpacking};
@@ -64,15 +65,6 @@ pub struct Image<'a> {
     pub deltas: &'a [Delta<'a>],
     /// The slot's partition: at least as long as the image.
     pub target: &'a dyn BlockDevice,
-}
-
-/// What may be in the slot already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Resume {
-    /// It may hold chunks of this or another image anywhere: look at all of it before fetching.
-    pub known: bool,
-    /// It may hold the chunks below this one, if nothing else: a journal says so.
-    pub next_chunk: u32,
 }
 
 /// How far an image is written.
@@ -236,38 +228,41 @@ struct Staging<'a> {
 impl Staging<'_> {
     /// Finds out which chunks the slot already holds. What cannot be read is not there.
     fn look(&self, resume: Resume) {
-        let count = if resume.known { u32::MAX } else { resume.next_chunk };
-        let chunks = || self.image.list.chunks().take_while(|chunk| chunk.index < count);
-        let len = chunks().last().map_or(0, |last| last.offset + u64::from(last.len));
-        if len == 0 {
+        if resume == Resume::Nothing {
             return;
         }
+        let len = self.image.list.raw_size();
         // From the medium: after a failed flush, memory may have what the medium has not (case 133).
         self.image.target.forget_cached(0, len);
         self.progress.begin(&format!("scan {}", self.image.component), len);
-        let _ = in_parallel(self.pace.threads, spans(chunks()), |buffer, span: Span| {
-            let mut all_zero = true;
-            let looked: Result<(), DeviceError> = span.read(self.image.target, buffer, |part| {
-                match part {
-                    Part::Whole(chunk, bytes) if chunk_matches(chunk, bytes) => {
-                        self.ledger.mark(chunk, Origin::Target);
-                    }
-                    Part::Whole(..) => {}
-                    Part::Piece(chunk, bytes, last) => {
-                        all_zero = all_zero && is_zero(bytes);
-                        if last && all_zero {
-                            self.ledger.mark(chunk, Origin::Target);
+        let _ = in_parallel(
+            self.pace.threads,
+            spans(self.image.list.chunks()),
+            |buffer, span: Span| {
+                let mut all_zero = true;
+                let looked: Result<(), DeviceError> =
+                    span.read(self.image.target, buffer, |part| {
+                        match part {
+                            Part::Whole(chunk, bytes) if chunk_matches(chunk, bytes) => {
+                                self.ledger.mark(chunk, Origin::Target);
+                            }
+                            Part::Whole(..) => {}
+                            Part::Piece(chunk, bytes, last) => {
+                                all_zero = all_zero && is_zero(bytes);
+                                if last && all_zero {
+                                    self.ledger.mark(chunk, Origin::Target);
+                                }
+                            }
                         }
-                    }
+                        Ok(())
+                    });
+                if let Err(error) = looked {
+                    tracing::debug!(%error, "not reused");
                 }
-                Ok(())
-            });
-            if let Err(error) = looked {
-                tracing::debug!(%error, "not reused");
-            }
-            self.progress.advance(span.len());
-            Ok::<(), ()>(())
-        });
+                self.progress.advance(span.len());
+                Ok::<(), ()>(())
+            },
+        );
         self.progress.end();
     }
 

@@ -13,10 +13,11 @@
 use stateright::{Checker, Model, Path, Property};
 
 use super::*;
-use crate::boot::{FlagEdit, Selection, SlotFlags};
+use crate::boot::{BootFlags, FlagEdit, Selection, SlotFlags, select};
 use crate::image::tests::staged;
-use formats::boot_record::PerSlot;
+use formats::boot_record::{BootRecord, PerSlot, Phase, ReleaseId, Slot, SlotContent, Update};
 use formats::digest::Sha256;
+use formats::reason::Reason;
 use formats::version::Version;
 
 /// What a slot really holds.
@@ -129,6 +130,7 @@ impl World {
             booted: self.booted,
             boot_id: self.boot.to_string(),
             floor: self.floor,
+            evidence: Evidence::default(),
         }
     }
 
@@ -215,7 +217,7 @@ impl World {
                 let detail = "the bank runs".to_owned();
                 event = Event::Failed { reason: Reason::SlotActive, detail };
             }
-            Effect::WriteSlot { slot, release } => {
+            Effect::WriteSlot { slot, release, .. } => {
                 let slot = if fault == Fault::WriteBooted { slot.other() } else { *slot };
                 *after.content.of_mut(slot) = Content::Torn;
                 match fault {
@@ -291,7 +293,7 @@ fn short(effect: &Effect) -> String {
             Some(Phase::Trial { .. }) => "persist Trial".to_owned(),
             Some(Phase::Reverting { .. }) => "persist Reverting".to_owned(),
         },
-        Effect::WriteSlot { slot, release } => format!("write {} to {slot}", release.version),
+        Effect::WriteSlot { slot, release, .. } => format!("write {} to {slot}", release.version),
         other => format!("{other:?}"),
     }
 }

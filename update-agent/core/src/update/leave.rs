@@ -64,6 +64,7 @@ mod tests {
 
     use super::*;
     use crate::boot::SlotFlags;
+    use crate::update::Evidence;
 
     const GOOD: SlotFlags = SlotFlags { priority: 1, tries: 0, successful: true };
     const TRIAL: SlotFlags = SlotFlags { priority: 2, tries: 1, successful: false };
@@ -107,6 +108,7 @@ mod tests {
                 booted,
                 boot_id: "now".to_owned(),
                 floor: 0,
+                evidence: Evidence::default(),
             };
             assert_eq!(leave_failed_trial(Known::Node(&node)).is_ok(), leaves, "{name}");
         }

@@ -4,8 +4,10 @@
 
 use super::*;
 use crate::boot::SlotFlags;
-use formats::boot_record::PerSlot;
+use formats::boot_record::{BootRecord, PerSlot, Phase, ReleaseId, Slot, Update};
 use formats::digest::Sha256;
+use formats::reason::Reason;
+use formats::release::ComponentName;
 use formats::version::Version;
 
 fn release(version: &str) -> ReleaseId {
@@ -23,6 +25,7 @@ fn node() -> Node {
         booted: Slot::A,
         boot_id: "1".to_owned(),
         floor: 0,
+        evidence: Evidence::default(),
     }
 }
 

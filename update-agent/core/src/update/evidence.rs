@@ -1,0 +1,180 @@
+//! What a boot shows beside its flags: which boot loader started it, and which slots that refused.
+//!
+//! A boot loader that reads the flags tells the kernel what they say. A node on which one did so once
+//! is counted at every boot since; a boot that says nothing was started by another boot loader, and an
+//! update that it would have to revert must not begin.
+//!
+//! | this boot | the record says `chooser` | the record afterwards |
+//! |---|---|---|
+//! | [`Told`](BootLoader::Told) | yes or no | `chooser`; that a try was not spent is forgotten |
+//! | [`Silent`](BootLoader::Silent) | yes | `counting` is false: updates are refused |
+//! | [`Silent`](BootLoader::Silent) | no | unchanged: the next trial shows whether tries are spent |
+//! | [`CannotTell`](BootLoader::CannotTell) | yes or no | unchanged, likewise |
+//!
+//! The slot on trial that was refused gets the reason as that of its failure, unless a failed health
+//! check gave one: the slot itself never ran to say it.
+
+use formats::boot_record::{BootRecord, PerSlot, Phase, Slot};
+
+/// The boot loader of this boot, as far as it made itself known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum BootLoader {
+    /// It reads the flags: it told the kernel what they say.
+    Told,
+    /// It said nothing, although the boot loader of this node would have.
+    Silent,
+    /// Nothing can be concluded: the boot loader of this node has no way to tell the kernel.
+    #[default]
+    CannotTell,
+}
+
+/// What a boot shows beside its flags. By default: nothing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Evidence {
+    /// The boot loader that started this boot.
+    pub loader: BootLoader,
+    /// Why the boot loader refused a slot in this boot: a reason code, at most 40 characters.
+    pub refused: PerSlot<Option<String>>,
+}
+
+impl Evidence {
+    /// Reads the kernel's command line. `tells` says whether the boot loader of this node can add words
+    /// to it.
+    ///
+    /// `racklet.slot=…` alone, which may stand in a fixed command line, is no evidence.
+    pub fn of_command_line(text: &str, tells: bool) -> Self {
+        let loader = match text.split_whitespace().any(|word| word.starts_with("racklet.boot=")) {
+            true => BootLoader::Told,
+            false if tells => BootLoader::Silent,
+            false => BootLoader::CannotTell,
+        };
+        let refused = |slot: Slot| {
+            let prefix = format!("racklet.refused={slot}:");
+            let code = text.split_whitespace().find_map(|word| word.strip_prefix(&prefix))?;
+            Some(code.chars().take(40).collect())
+        };
+        Evidence { loader, refused: PerSlot { a: refused(Slot::A), b: refused(Slot::B) } }
+    }
+}
+
+/// The record with what this boot shows.
+pub fn observe(mut record: BootRecord, evidence: &Evidence) -> BootRecord {
+    match evidence.loader {
+        BootLoader::Told => {
+            record.chooser = true;
+            record.counting = record.counting.filter(|counted| *counted);
+        }
+        BootLoader::Silent if record.chooser => record.counting = Some(false),
+        BootLoader::Silent | BootLoader::CannotTell => {}
+    }
+    if let Some(update) = &mut record.update
+        && let Some(code) = evidence.refused.of(update.slot)
+        && let Phase::Trial { failed: failed @ None, .. } = &mut update.phase
+    {
+        *failed = Some(format!("the chooser refused slot {}: {code}", update.slot));
+    }
+    record
+}
+
+/// The record of a node that an operator adopts: this is how it boots from now on.
+pub(super) fn adopt(mut record: BootRecord, evidence: &Evidence) -> BootRecord {
+    if evidence.loader != BootLoader::Told {
+        (record.chooser, record.counting) = (false, None);
+    }
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::boot_record::{ReleaseId, Update};
+    use formats::digest::Sha256;
+    use formats::version::Version;
+
+    use super::*;
+    use BootLoader::{CannotTell, Silent, Told};
+
+    #[test]
+    fn what_a_command_line_shows() {
+        let rows = [
+            ("ro racklet.slot=a racklet.boot=confirmed racklet.tries=0", true, Told, None),
+            ("racklet.boot=trial", false, Told, None),
+            ("ro racklet.slot=a", true, Silent, None),
+            ("ro racklet.slot=a", false, CannotTell, None),
+            ("", true, Silent, None),
+            ("racklet.boot=confirmed racklet.refused=b:slot_io", true, Told, Some("slot_io")),
+            ("racklet.refused=b:", true, Silent, Some("")),
+            ("xracklet.boot=confirmed xracklet.refused=b:slot_io", true, Silent, None),
+        ];
+        for (text, tells, loader, refused) in rows {
+            let found = Evidence::of_command_line(text, tells);
+            let expected = PerSlot { a: None, b: refused.map(str::to_owned) };
+            assert_eq!(found, Evidence { loader, refused: expected }, "{text}");
+        }
+        let long = format!("racklet.refused=a:{}", "é".repeat(100));
+        let found = Evidence::of_command_line(&long, true).refused.a;
+        assert_eq!(found.map(|code| code.chars().count()), Some(40));
+    }
+
+    /// Every row of the table of the module, and adopting after it.
+    #[test]
+    fn what_a_boot_loader_shows() {
+        // (chooser, counting) of the record before, observed, and adopted then.
+        type Seen = (bool, Option<bool>);
+        let rows: [(BootLoader, Seen, Seen, Seen); 18] = [
+            (Told, (false, None), (true, None), (true, None)),
+            (Told, (false, Some(true)), (true, Some(true)), (true, Some(true))),
+            (Told, (false, Some(false)), (true, None), (true, None)),
+            (Told, (true, None), (true, None), (true, None)),
+            (Told, (true, Some(true)), (true, Some(true)), (true, Some(true))),
+            (Told, (true, Some(false)), (true, None), (true, None)),
+            (Silent, (false, None), (false, None), (false, None)),
+            (Silent, (false, Some(true)), (false, Some(true)), (false, None)),
+            (Silent, (false, Some(false)), (false, Some(false)), (false, None)),
+            (Silent, (true, None), (true, Some(false)), (false, None)),
+            (Silent, (true, Some(true)), (true, Some(false)), (false, None)),
+            (Silent, (true, Some(false)), (true, Some(false)), (false, None)),
+            (CannotTell, (false, None), (false, None), (false, None)),
+            (CannotTell, (false, Some(true)), (false, Some(true)), (false, None)),
+            (CannotTell, (false, Some(false)), (false, Some(false)), (false, None)),
+            (CannotTell, (true, None), (true, None), (false, None)),
+            (CannotTell, (true, Some(true)), (true, Some(true)), (false, None)),
+            (CannotTell, (true, Some(false)), (true, Some(false)), (false, None)),
+        ];
+        for (loader, (chooser, counting), observed, adopted) in rows {
+            let before = BootRecord { chooser, counting, ..BootRecord::default() };
+            let evidence = Evidence { loader, ..Evidence::default() };
+            let after = observe(before.clone(), &evidence);
+            assert_eq!((after.chooser, after.counting), observed, "{loader:?} {before:?}");
+            let after = adopt(after, &evidence);
+            assert_eq!((after.chooser, after.counting), adopted, "adopted, {loader:?} {before:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_the_reason_of_a_trial_that_has_none() {
+        let version: Version = "2".parse().unwrap();
+        let index = Sha256::of(b"2");
+        let release = ReleaseId { index, version: version.into(), security_version: 1 };
+        let trial = |failed: Option<&str>| Phase::Trial {
+            boot_id: "1".to_owned(),
+            since: 0,
+            tries: 3,
+            failed: failed.map(str::to_owned),
+        };
+        let told = "the chooser refused slot b: slot_io";
+        let rows = [
+            ("the slot on trial", Slot::B, trial(None), trial(Some(told))),
+            ("it said itself why", Slot::B, trial(Some("web")), trial(Some("web"))),
+            ("the other slot", Slot::A, trial(None), trial(None)),
+            ("no trial", Slot::B, Phase::Staged, Phase::Staged),
+        ];
+        for (name, slot, before, after) in rows {
+            let mut evidence = Evidence::default();
+            *evidence.refused.of_mut(slot) = Some("slot_io".to_owned());
+            let update = Update { slot: Slot::B, release: release.clone(), phase: before };
+            let record = BootRecord { update: Some(update), ..BootRecord::default() };
+            let phase = observe(record, &evidence).update.map(|update| update.phase);
+            assert_eq!(phase, Some(after), "{name}");
+        }
+    }
+}

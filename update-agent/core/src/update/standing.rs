@@ -1,0 +1,104 @@
+//! Where a node stands after any interruption: from its record, its flags and the slot that runs.
+
+use formats::boot_record::{BootRecord, Phase, Slot};
+use formats::reason::Reason;
+
+use super::evidence::Evidence;
+use crate::boot::{BootFlags, select};
+
+/// Everything the machine needs to know of a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Node {
+    /// The durable boot record.
+    pub record: BootRecord,
+    /// The boot flags, as just read.
+    pub flags: BootFlags,
+    /// The slot that runs.
+    pub booted: Slot,
+    /// Identifies this boot.
+    pub boot_id: String,
+    /// The durable security-version floor.
+    pub floor: u64,
+    /// What this boot shows of its boot loader.
+    pub evidence: Evidence,
+}
+
+/// Where a node stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// No update is under way.
+    Idle,
+    /// Staging was interrupted; the slot is not bootable.
+    Interrupted,
+    /// The slot holds the release and is not bootable yet.
+    Staged,
+    /// The slot is next; this boot is the one that activated it.
+    AwaitingReboot,
+    /// This boot is a trial.
+    OnTrial {
+        /// Boots that are left after this one.
+        tries_left: u8,
+        /// Whether the boot loader spent a try for this boot.
+        counted: bool,
+    },
+    /// The slot was confirmed, the record does not say so yet.
+    ConfirmUnfinished,
+    /// The trial is over and lost, the record does not say so yet.
+    Lost {
+        /// Why.
+        reason: Reason,
+        /// In words.
+        detail: String,
+    },
+    /// A revert was begun and is not finished.
+    RevertUnfinished,
+    /// The booted slot was given up; a reboot leaves it.
+    Leaving,
+}
+
+/// Where the node stands, from its record, its flags and which slot runs.
+pub fn stand(node: &Node) -> Standing {
+    let given_up =
+        node.flags.of(node.booted).priority == 0 && node.flags.of(node.booted.other()).confirmed();
+    let Some(update) = &node.record.update else {
+        return if given_up { Standing::Leaving } else { Standing::Idle };
+    };
+    let flags = *node.flags.of(update.slot);
+    let runs = node.booted == update.slot;
+    match &update.phase {
+        Phase::Staging => Standing::Interrupted,
+        Phase::Staged => Standing::Staged,
+        Phase::Reverting { .. } => Standing::RevertUnfinished,
+        Phase::Trial { .. } if flags.confirmed() => Standing::ConfirmUnfinished,
+        Phase::Trial { tries, .. } if runs => {
+            Standing::OnTrial { tries_left: flags.tries, counted: flags.tries < *tries }
+        }
+        // The record was written, the flags were not: the slot was never made next.
+        Phase::Trial { .. } if flags.priority == 0 => Standing::Staged,
+        Phase::Trial { boot_id, .. } if flags.bootable() && *boot_id == node.boot_id => {
+            Standing::AwaitingReboot
+        }
+        Phase::Trial { .. } if flags.bootable() => Standing::Lost {
+            reason: Reason::CountingInactive,
+            detail: format!(
+                "slot {} was next, but slot {} booted and no try was spent: the boot loader does \
+                 not read these flags",
+                update.slot, node.booted
+            ),
+        },
+        Phase::Trial { failed, tries, .. } => Standing::Lost {
+            reason: Reason::Unhealthy,
+            detail: failed.clone().unwrap_or_else(|| {
+                format!(
+                    "{tries} trial boots ended before the agent could say why (crash, hang or \
+                     power cut)"
+                )
+            }),
+        },
+    }
+}
+
+/// The slot the boot loader will pick next, for reports.
+pub fn next_slot(flags: BootFlags) -> Option<Slot> {
+    select(flags).map(|selection| selection.slot)
+}
