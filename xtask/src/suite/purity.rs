@@ -81,7 +81,8 @@ pub(super) fn check() -> Result<Vec<String>> {
             }
         }
     }
-    let crates = PURE.map(|(folder, _)| (format!("{folder}/src/"), &[][..]));
+    let nothing_more: &[&str] = &[];
+    let crates = PURE.map(|(folder, _)| (format!("{folder}/src/"), nothing_more));
     let folders = PURE_SOURCES.map(|(folder, more)| (format!("{folder}/"), more));
     for (sources, more) in crates.into_iter().chain(folders) {
         for file in
