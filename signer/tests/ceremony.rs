@@ -622,7 +622,8 @@ fn delegations_change_and_end() {
     let _ = std::fs::remove_file(signer.path("change.json"));
     let staged = team.stage("change.json", &["delegate", "--role", "beta", "--remove"]);
     let text = staged.to_string();
-    for said in ["no longer signs for", "demo/1.0.0 would be gone", "beta.json would be gone"] {
+    for said in ["no longer signs for", "demo/1.0.0 would be removed", "beta.json would be removed"]
+    {
         assert!(text.contains(said), "{said}: {text}");
     }
     team.sign("change.json", "t0", 0);

@@ -191,7 +191,7 @@ fn a_registry_whose_tags_stand_is_never_blocked() {
                 Err(error) => panic!("{case}: {error}"),
             };
             let said = serde_json::to_string(&done).unwrap();
-            beside += usize::from(said.contains("this has the tag 1.1.0-sha256-"));
+            beside += usize::from(said.contains("tagged 1.1.0-sha256-"));
             assert_eq!(verified(&fixture, registry.as_ref(), &case), done.state, "{case}");
             // And on: nothing that was left stands in the way of later ones either.
             let third = release(&fixture, "demo", "1.2.0", 3, 3000);
@@ -247,7 +247,7 @@ fn a_repository_that_has_to_be_made_first() {
     let registry = connect(middle.address, "r");
     let error = fixture.publish_to(registry.as_ref(), &request, NOW).unwrap_err();
     assert!(error.to_string().contains("has no repository r/demo"), "{error}");
-    assert!(error.hint().contains("make it there"), "{}", error.hint());
+    assert!(error.hint().contains("create it there"), "{}", error.hint());
 }
 
 /// A full disk is named, and what would help.

@@ -18,7 +18,8 @@ use formats::reference::{Reference, ReferenceError};
 use formats::tuf::UnixTime;
 
 use self::args::{
-    Command, KeyCommand, LogCommand, RegistryArgs, SigningArgs, StageCommand, TrustArgs,
+    BundleArgs, Command, KeyCommand, LintArgs, LogCommand, RegistryArgs, SignArgs, SigningArgs,
+    StageCommand, StatusArgs, TrustArgs,
 };
 use self::change::Run;
 use self::signing::KeysUsed;
@@ -74,46 +75,21 @@ pub fn explain_usage(error: &clap::Error) -> ExitCode {
 
 fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerError> {
     let now = now();
-    let at = |delivery| Run { delivery, now, show, json };
+    let run = Run { delivery: Delivery::Publish, now, show, json };
     match command {
-        Command::Change(command) => change::run(command, at(Delivery::Publish))?,
-        Command::Channel { command } => channel::run(command, at(Delivery::Publish))?,
+        Command::Change(command) => change::run(command, run)?,
+        Command::Channel { command } => channel::run(command, run)?,
         Command::Stage { share: true, change, .. } => {
-            stage(change, at(Delivery::Share))?;
+            stage(change, Run { delivery: Delivery::Share, ..run })?;
         }
         Command::Stage { out, change, .. } => {
-            let missing = || {
-                SignerError::Usage("give the file to be made: --out FILE, or --share".to_owned())
-            };
-            let out = out.ok_or_else(missing)?;
-            if out.exists() {
-                let text = format!("{} exists; it may hold signatures", out.display());
-                return Err(SignerError::Exists(text));
-            }
-            let delivery = Delivery::Stage(&out);
-            stage(change, Run { delivery, now, show, json })?;
+            let out = new_file(out)?;
+            stage(change, Run { delivery: Delivery::Stage(&out), ..run })?;
         }
-        Command::Sign { files, repo, registry, signing, yes, output } => {
-            let asks = !yes && !json;
-            if asks && !output::somebody_is_there() {
-                let text = "sign asks for confirmation, and there is no terminal to ask on: sign at a \
-                            terminal, or read `signer status FILE` and give --yes";
-                return Err(SignerError::Usage(text.to_owned()));
-            }
-            let mut signing = signing::signing(&signing, KeysUsed::Given, None)?;
-            signing.check_clock(None, None, now)?;
-            let agrees = |shown: &StageReport| !asks || output::agrees(shown);
-            let access = if output.is_none() { Access::Update } else { Access::Read };
-            let from = repo.map(|repo| opened(&repo, &registry, access)).transpose()?;
-            let (from, output) = (from.as_deref(), output.as_ref());
-            let report = commands::sign(from, &mut signing, &files, output, now, agrees)?;
-            output::success(&report, json);
-        }
+        Command::Sign(arguments) => sign(arguments, run)?,
         Command::Commit { files, repo, signing, expires } => {
             let expiry = Expiry::parse(&expires)?;
-            let mut signing = signing::signing(&signing, KeysUsed::All, Some(&repo.repo))?;
-            signing.check_clock(None, None, now)?;
-            let registry = opened(&repo.repo, &repo.registry, Access::Write)?;
+            let (mut signing, registry) = run.open(&signing, &repo, Access::Write)?;
             let registry = registry.as_ref();
             let report = commands::commit(registry, &mut signing, &files, &expiry, now)?;
             output::success(&report, json);
@@ -121,43 +97,11 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Key { command } => key_command(command, json)?,
         Command::Refresh { repo, signing, expires } => {
             let expiry = Expiry::parse(&expires)?;
-            let mut signing = signing::signing(&signing, KeysUsed::All, Some(&repo.repo))?;
-            signing.check_clock(None, None, now)?;
-            let registry = opened(&repo.repo, &repo.registry, Access::Update)?;
+            let (mut signing, registry) = run.open(&signing, &repo, Access::Update)?;
             let report = commands::refresh(registry.as_ref(), &mut signing, &expiry, now)?;
             output::success(&report, json);
         }
-        Command::Bundle {
-            repo,
-            signing,
-            product,
-            version,
-            channel,
-            output: to,
-            form,
-            valid_for,
-        } => {
-            let selection = match channel {
-                None if !version.is_empty() => commands::Selection::Versions(version),
-                Some(channel) => commands::Selection::Channel(channel),
-                None => {
-                    return Err(SignerError::Usage("give --version or --channel".to_owned()));
-                }
-            };
-            let valid_for = valid_for.as_deref().map(parse_duration).transpose()?;
-            let mut signing = bundling(&signing, valid_for.is_some(), &repo.repo)?;
-            let registry = opened(&repo.repo, &repo.registry, Access::Read)?;
-            let form = form.map(Into::into);
-            let request =
-                commands::BundleRequest { product, selection, output: to, form, valid_for };
-            let report = commands::bundle(registry.as_ref(), &mut signing, &request, now, show)?;
-            // Standard output is the tar.
-            if request.output.as_os_str() == "-" {
-                output::success_beside(&report, json);
-            } else {
-                output::success(&report, json);
-            }
-        }
+        Command::Bundle(arguments) => bundle(arguments, run)?,
         Command::Inspect { reference, registry, trust } => {
             let registry = opened(&reference, &registry, Access::Read)?;
             let root = trust_root(&trust)?;
@@ -169,50 +113,115 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             let report = commands::verify(registry.as_ref(), root.as_deref(), now, show)?;
             output::success(&report, json);
         }
-        Command::Lint { reference, registry, trust, config } => {
-            let keys = trust.keys.as_deref();
-            let policy = signing::policy(config.as_deref(), keys, Some(&reference))?;
-            let trust_root = trust_root(&trust)?;
-            let signing = Signing { trust_root, policy, ..Signing::default() };
-            let (report, refused) = match staged_file(&reference) {
-                Some(file) => commands::lint_staged(&signing, &[file], now)?,
-                None => {
-                    let registry = opened(&reference, &registry, Access::Read)?;
-                    commands::lint(registry.as_ref(), &signing, now)?
-                }
-            };
-            return Ok(output::success_or(&report, refused.as_ref(), json));
-        }
-        Command::Status { reference, repo, registry, trust, expires_within } => {
-            let root = trust_root(&trust)?;
-            let from = repo.map(|repo| opened(&repo, &registry, Access::Read)).transpose()?;
-            let named = from.is_some().then(|| PathBuf::from(&reference));
-            if let Some(file) = named.or_else(|| staged_file(&reference)) {
-                let signing = Signing { trust_root: root, ..Signing::default() };
-                let report = commands::stage_status(from.as_deref(), &signing, &[file], now)?;
-                output::success(&report, json);
-                return Ok(Exit::Done);
-            }
-            let registry = opened(&reference, &registry, Access::Read)?;
-            let days = expires_within.map(i64::from);
-            let (report, late) = commands::status(registry.as_ref(), root.as_deref(), days, now)?;
-            return Ok(output::success_or(&report, late.as_ref(), json));
-        }
-        Command::Log { signing, command } => {
-            let mut signing = signing::signing(&signing, KeysUsed::None, None)?;
-            match command {
-                None => output::success(&commands::log(&signing)?, json),
-                Some(LogCommand::Abandon { files }) => {
-                    output::success(&commands::abandon(&mut signing, &files, now)?, json);
-                }
-            }
-        }
+        Command::Lint(arguments) => return lint(arguments, run),
+        Command::Status(arguments) => return status(arguments, run),
+        Command::Log { signing, command } => log(&signing, command, run)?,
         Command::PackageRoot { check } => {
             output::success(&commands::check_package_root(&check, now)?, json);
         }
         Command::Completions { .. } => {}
     }
     Ok(Exit::Done)
+}
+
+/// A file that a staged change is written to; one that exists is never replaced.
+fn new_file(out: Option<PathBuf>) -> Result<PathBuf, SignerError> {
+    let missing = || SignerError::Usage("give the file to be made: --out FILE, or --share".into());
+    let out = out.ok_or_else(missing)?;
+    if out.exists() {
+        let text = format!("{} exists; it may hold signatures", out.display());
+        return Err(SignerError::Exists(text));
+    }
+    Ok(out)
+}
+
+fn sign(arguments: SignArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let SignArgs { files, repo, registry, signing, yes, output } = arguments;
+    let asks = !yes && !run.json;
+    if asks && !output::somebody_is_there() {
+        let text = "sign asks for confirmation, and there is no terminal to ask on: sign at a \
+                    terminal, or read `signer status FILE` and give --yes";
+        return Err(SignerError::Usage(text.to_owned()));
+    }
+    let mut signing = signing::signing(&signing, KeysUsed::Given, None)?;
+    signing.check_clock(None, None, run.now)?;
+    let agrees = |shown: &StageReport| !asks || output::agrees(shown);
+    let access = if output.is_none() { Access::Update } else { Access::Read };
+    let from = repo.map(|repo| opened(&repo, &registry, access)).transpose()?;
+    let (from, output) = (from.as_deref(), output.as_ref());
+    let report = commands::sign(from, &mut signing, &files, output, run.now, agrees)?;
+    output::success(&report, run.json);
+    Ok(())
+}
+
+fn bundle(arguments: BundleArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let BundleArgs { repo, signing, product, version, channel, output, form, valid_for } =
+        arguments;
+    let selection = match channel {
+        None if !version.is_empty() => commands::Selection::Versions(version),
+        Some(channel) => commands::Selection::Channel(channel),
+        None => return Err(SignerError::Usage("give --version or --channel".to_owned())),
+    };
+    let valid_for = valid_for.as_deref().map(parse_duration).transpose()?;
+    let mut signing = bundling(&signing, valid_for.is_some(), &repo.repo)?;
+    let registry = opened(&repo.repo, &repo.registry, Access::Read)?;
+    let form = form.map(Into::into);
+    let request = commands::BundleRequest { product, selection, output, form, valid_for };
+    let report = commands::bundle(registry.as_ref(), &mut signing, &request, run.now, run.show)?;
+    // Standard output is the tar.
+    if request.output.as_os_str() == "-" {
+        output::success_beside(&report, run.json);
+    } else {
+        output::success(&report, run.json);
+    }
+    Ok(())
+}
+
+fn lint(arguments: LintArgs, run: Run<'_>) -> Result<Exit, SignerError> {
+    let LintArgs { reference, registry, trust, config } = arguments;
+    let policy = signing::policy(config.as_deref(), trust.keys.as_deref(), Some(&reference))?;
+    let trust_root = trust_root(&trust)?;
+    let signing = Signing { trust_root, policy, ..Signing::default() };
+    let (report, refused) = match staged_file(&reference) {
+        Some(file) => commands::lint_staged(&signing, &[file], run.now)?,
+        None => {
+            let registry = opened(&reference, &registry, Access::Read)?;
+            commands::lint(registry.as_ref(), &signing, run.now)?
+        }
+    };
+    Ok(output::success_or(&report, refused.as_ref(), run.json))
+}
+
+fn status(arguments: StatusArgs, run: Run<'_>) -> Result<Exit, SignerError> {
+    let StatusArgs { reference, repo, registry, trust, expires_within } = arguments;
+    let root = trust_root(&trust)?;
+    let from = repo.map(|repo| opened(&repo, &registry, Access::Read)).transpose()?;
+    let named = from.is_some().then(|| PathBuf::from(&reference));
+    if let Some(file) = named.or_else(|| staged_file(&reference)) {
+        let signing = Signing { trust_root: root, ..Signing::default() };
+        let report = commands::stage_status(from.as_deref(), &signing, &[file], run.now)?;
+        output::success(&report, run.json);
+        return Ok(Exit::Done);
+    }
+    let registry = opened(&reference, &registry, Access::Read)?;
+    let days = expires_within.map(i64::from);
+    let (report, late) = commands::status(registry.as_ref(), root.as_deref(), days, run.now)?;
+    Ok(output::success_or(&report, late.as_ref(), run.json))
+}
+
+fn log(
+    arguments: &SigningArgs,
+    command: Option<LogCommand>,
+    run: Run<'_>,
+) -> Result<(), SignerError> {
+    let mut signing = signing::signing(arguments, KeysUsed::None, None)?;
+    match command {
+        None => output::success(&commands::log(&signing)?, run.json),
+        Some(LogCommand::Abandon { files }) => {
+            output::success(&commands::abandon(&mut signing, &files, run.now)?, run.json);
+        }
+    }
+    Ok(())
 }
 
 fn stage(command: StageCommand, run: Run<'_>) -> Result<(), SignerError> {

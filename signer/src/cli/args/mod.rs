@@ -64,24 +64,7 @@ pub(super) enum Command {
         change: StageCommand,
     },
     /// Show what a staged change would publish, and sign it
-    Sign {
-        /// The staged change; several copies are put together
-        #[arg(value_name = "FILE|staged-…", required = true)]
-        files: Vec<PathBuf>,
-        /// The repository that a change was put into by its name
-        #[arg(long, value_name = "REF")]
-        repo: Option<String>,
-        #[command(flatten)]
-        registry: RegistryArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
-        /// Sign without asking; --json asks nobody either
-        #[arg(long)]
-        yes: bool,
-        /// Write here, and leave the first FILE as it is
-        #[arg(long, short, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
+    Sign(SignArgs),
     /// Publish a staged change that has enough signatures
     Commit {
         /// The staged change; several copies are put together
@@ -109,31 +92,7 @@ pub(super) enum Command {
         expires: Vec<String>,
     },
     /// Write releases with all their metadata to a tar or directory, for nodes without a network
-    Bundle {
-        #[command(flatten)]
-        repo: RepoArgs,
-        #[command(flatten)]
-        signing: SigningArgs,
-        /// The product
-        #[arg(long)]
-        product: String,
-        /// The release; several may be given
-        #[arg(long, conflicts_with = "channel")]
-        version: Vec<Version>,
-        /// The release this channel offers
-        #[arg(long)]
-        channel: Option<String>,
-        /// FILE.tar, a directory, or - for a tar on standard output
-        #[arg(long, short, value_name = "FILE.tar|DIR|-")]
-        output: PathBuf,
-        /// What to write, whatever the name of the output ends in
-        #[arg(long, value_name = "FORM")]
-        form: Option<FormArg>,
-        /// Let nodes without a network use it for so long (30d), whatever its timestamp says: signed
-        /// with the targets keys, up to what targets allow (`--expires offline=DURATION`)
-        #[arg(long, value_name = "DURATION")]
-        valid_for: Option<String>,
-    },
+    Bundle(BundleArgs),
     /// Show what is in a repository or bundle
     Inspect {
         /// The repository
@@ -155,35 +114,9 @@ pub(super) enum Command {
         trust: TrustArgs,
     },
     /// Say what nodes would refuse of a repository or staged change
-    Lint {
-        /// The repository, or a staged change
-        #[arg(value_name = "REF|FILE")]
-        reference: String,
-        #[command(flatten)]
-        registry: RegistryArgs,
-        #[command(flatten)]
-        trust: TrustArgs,
-        /// signer.toml
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
+    Lint(LintArgs),
     /// Show what expires when, releases and channels; of a staged change, who has not signed
-    Status {
-        /// The repository, or a staged change
-        #[arg(value_name = "REF|FILE|staged-…")]
-        reference: String,
-        /// The repository that a change was put into by its name
-        #[arg(long, value_name = "REF")]
-        repo: Option<String>,
-        #[command(flatten)]
-        registry: RegistryArgs,
-        #[command(flatten)]
-        trust: TrustArgs,
-        /// Fail with `expired` (exit 11) if a role ends within that many days; one that lasts no longer
-        /// than three times that, in the last third of its period
-        #[arg(long, value_name = "DAYS")]
-        expires_within: Option<u32>,
-    },
+    Status(StatusArgs),
     /// Show the log of what was signed and published from here, and verify its chain
     Log {
         #[command(flatten)]
@@ -233,6 +166,85 @@ pub(super) enum StageCommand {
         #[command(subcommand)]
         command: ChannelChange,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SignArgs {
+    /// The staged change; several copies are put together
+    #[arg(value_name = "FILE|staged-…", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    /// The repository that a change was put into by its name
+    #[arg(long, value_name = "REF")]
+    pub(super) repo: Option<String>,
+    #[command(flatten)]
+    pub(super) registry: RegistryArgs,
+    #[command(flatten)]
+    pub(super) signing: SigningArgs,
+    /// Sign without asking; --json asks nobody either
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Write here, and leave the first FILE as it is
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BundleArgs {
+    #[command(flatten)]
+    pub(super) repo: RepoArgs,
+    #[command(flatten)]
+    pub(super) signing: SigningArgs,
+    /// The product
+    #[arg(long)]
+    pub(super) product: String,
+    /// The release; several may be given
+    #[arg(long, conflicts_with = "channel")]
+    pub(super) version: Vec<Version>,
+    /// The release this channel offers
+    #[arg(long)]
+    pub(super) channel: Option<String>,
+    /// FILE.tar, a directory, or - for a tar on standard output
+    #[arg(long, short, value_name = "FILE.tar|DIR|-")]
+    pub(super) output: PathBuf,
+    /// What to write, whatever the name of the output ends in
+    #[arg(long, value_name = "FORM")]
+    pub(super) form: Option<FormArg>,
+    /// Let nodes without a network use it for so long (30d), whatever its timestamp says: signed
+    /// with the targets keys, up to what targets allow (`--expires offline=DURATION`)
+    #[arg(long, value_name = "DURATION")]
+    pub(super) valid_for: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LintArgs {
+    /// The repository, or a staged change
+    #[arg(value_name = "REF|FILE")]
+    pub(super) reference: String,
+    #[command(flatten)]
+    pub(super) registry: RegistryArgs,
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
+    /// signer.toml
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// The repository, or a staged change
+    #[arg(value_name = "REF|FILE|staged-…")]
+    pub(super) reference: String,
+    /// The repository that a change was put into by its name
+    #[arg(long, value_name = "REF")]
+    pub(super) repo: Option<String>,
+    #[command(flatten)]
+    pub(super) registry: RegistryArgs,
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
+    /// Fail with `expired` (exit 11) if a role ends within that many days; one that lasts no longer
+    /// than three times that, in the last third of its period
+    #[arg(long, value_name = "DAYS")]
+    pub(super) expires_within: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
