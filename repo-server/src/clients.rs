@@ -15,12 +15,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::config::Limits;
+use crate::lock::LockMutex as _;
 use crate::progress::{Idleness, Progress};
 
 /// A connection on which nothing moves makes room after so many times [`Limits::spare`]; an idle
@@ -99,7 +100,7 @@ impl Clients {
     }
 
     fn table(&self) -> MutexGuard<'_, ClientTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.locked()
     }
 
     /// A place for one more connection; `None` when the client or its network has too many, and

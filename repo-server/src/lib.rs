@@ -47,6 +47,7 @@ mod clients;
 pub mod config;
 pub mod error;
 mod handle;
+mod lock;
 mod memory;
 mod metrics;
 mod progress;

@@ -11,7 +11,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::budget::ConnectionBudget;
 use crate::config::Limits;
+use crate::lock::LockMutex as _;
 use crate::metrics::Metrics;
 
 /// What moves on one connection.
@@ -162,7 +163,7 @@ impl Progress {
     pub(crate) fn verdict(&self, limits: &Limits) -> Verdict {
         let age = self.started.elapsed();
         if self.open.load(Ordering::Relaxed) == 0 {
-            *self.window.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.window.locked() = None;
             if self.requests.load(Ordering::Relaxed) == 0 {
                 return if age > limits.head {
                     Verdict::Close("no request")
@@ -179,7 +180,7 @@ impl Progress {
             }
         } else if self.bodies.load(Ordering::Relaxed) == 0 {
             // We are working, the client waits.
-            *self.window.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.window.locked() = None;
         } else {
             if self.since(&self.last_body) > limits.stall {
                 return Verdict::Close("stalled");
@@ -193,7 +194,7 @@ impl Progress {
 
     fn too_slow(&self, limits: &Limits) -> bool {
         let wire = self.wire.load(Ordering::Relaxed);
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window.locked();
         let begun = *window.get_or_insert(Window { since: Instant::now(), wire });
         let lasted = begun.since.elapsed();
         if lasted < limits.rate_window {

@@ -17,7 +17,7 @@
 //! | long periods | they come from `--refresh-expires`, from metadata that one of these keys signed, or are the defaults |
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use formats::error_chain;
 use formats::oci::RepositoryName;
@@ -37,6 +37,7 @@ use storage::files::StoreError;
 use crate::anchor::{Anchor, Refused};
 use crate::config::Config;
 use crate::error::ServerError;
+use crate::lock::LockMutex as _;
 use crate::store::Store;
 
 /// 256 MiB: what the signing log may have, see [`signer::journal`].
@@ -147,7 +148,7 @@ impl Refresher {
         signs: &mut RefreshStatus,
     ) -> Result<(), Refused> {
         let found = self.anchor.load(store, &self.name)?;
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut journal = self.journal.locked();
         let restart = self.remembers(&journal, &found.state)?;
         signs.timestamp = found.state.timestamp.data.header.version;
         if let Some((role, keyid)) = offline(&found.state).find(|(_, id)| self.keyids.contains(id))

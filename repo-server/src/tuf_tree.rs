@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use formats::digest::{Digest, Sha256};
 use formats::error_chain;
@@ -18,6 +18,7 @@ use formats::oci::{Manifest, RepositoryName, Tag, annotation, media_type};
 use formats::reference::Namespace;
 
 use crate::error::ServerError;
+use crate::lock::LockMutex as _;
 use crate::route::Reference;
 use crate::store::{Store, StoreError};
 
@@ -113,7 +114,7 @@ impl TufTree {
         if let Some(configured) = &self.configured {
             return Ok(Some(configured.clone()));
         }
-        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chosen = self.chosen.locked();
         let is_there = |name: &RepositoryName| store.with(name, |it| !it.tags.is_empty());
         if let Some(name) = chosen.as_ref().filter(|name| is_there(name) == Some(true)) {
             return Ok(Some(name.clone()));
@@ -143,9 +144,7 @@ impl TufTree {
         state: &Reference,
     ) -> Result<Files, StoreError> {
         let Some((digest, _)) = store.resolve(tuf, state)? else { return Ok(Files::default()) };
-        let known = |states: &Mutex<HashMap<Digest, Files>>| {
-            states.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
-        };
+        let known = |states: &Mutex<HashMap<Digest, Files>>| states.locked().get(&digest).cloned();
         if let Some(files) = known(&self.states) {
             return Ok(files);
         }
@@ -160,7 +159,7 @@ impl TufTree {
                 })
                 .collect(),
         );
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.states.locked();
         if states.len() > 4 * OLDER_STATES {
             states.clear();
         }

@@ -17,7 +17,7 @@ mod tuf;
 pub(crate) mod uploads;
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use formats::error_chain;
@@ -35,6 +35,7 @@ use crate::body::Body;
 use crate::budget::{Budget, ConnectionBudget};
 use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
+use crate::lock::LockRw as _;
 use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
 use crate::refresh::{RefreshStatus, Refresher};
@@ -83,15 +84,15 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn access(&self) -> Arc<Access> {
-        Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.access.read_locked())
     }
 
     pub(crate) fn signs(&self) -> Arc<Vec<RefreshStatus>> {
-        Arc::clone(&self.signs.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.signs.read_locked())
     }
 
     pub(crate) fn fresh(&self) -> Arc<Vec<Freshness>> {
-        Arc::clone(&self.fresh.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.fresh.read_locked())
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use super::{App, RequestHead, blocking, reply};
 use crate::body::Body;
 use crate::error::{ApiError, Code};
+use crate::lock::LockMutex as _;
 use crate::progress::RequestOpen;
 use crate::route::SessionId;
 use crate::store::backend::{Upload, UploadKey};
@@ -86,7 +87,7 @@ impl Session {
     }
 
     fn touch(&self) {
-        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.touched.locked() = Instant::now();
     }
 
     fn stored(&self) -> u64 {
@@ -167,18 +168,18 @@ impl Uploads {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.sessions.locked().len()
     }
 
     fn find(&self, name: &RepositoryName, id: &SessionId) -> Option<Arc<Session>> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.sessions.locked();
         let session = sessions.get(id).filter(|session| session.key.name == *name)?;
         session.touch();
         Some(Arc::clone(session))
     }
 
     fn insert(&self, session: &Arc<Session>) -> Result<(), ApiError> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.sessions.locked();
         if sessions.len() >= self.most {
             return Err(too_many("too many uploads are open"));
         }
@@ -187,20 +188,20 @@ impl Uploads {
     }
 
     fn has_room(&self) -> Result<(), ApiError> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.sessions.locked();
         if sessions.len() < self.most { Ok(()) } else { Err(too_many("too many uploads are open")) }
     }
 
     fn remove(&self, id: &SessionId) {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.sessions.locked().remove(id);
     }
 
     /// Deletes sessions that have been idle for `expiry`; how many. Blocks.
     pub(crate) fn expire(&self, store: &Store, expiry: Duration) -> usize {
         let old: Vec<_> = {
-            let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sessions = self.sessions.locked();
             let stale = |session: &Session| {
-                let touched = *session.touched.lock().unwrap_or_else(PoisonError::into_inner);
+                let touched = *session.touched.locked();
                 touched.elapsed() > expiry && session.content.try_lock().is_ok()
             };
             sessions.extract_if(|_, session| stale(session)).map(|(_, session)| session).collect()
@@ -224,12 +225,12 @@ impl Uploads {
     /// on. Blocks.
     pub(crate) fn rest(&self, store: &Store, rest: Duration) -> usize {
         let sessions: Vec<_> = {
-            let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            let sessions = self.sessions.locked();
             sessions.values().cloned().collect()
         };
         let mut closed = 0;
         for session in sessions {
-            let touched = *session.touched.lock().unwrap_or_else(PoisonError::into_inner);
+            let touched = *session.touched.locked();
             if touched.elapsed() <= rest {
                 continue;
             }
@@ -255,7 +256,7 @@ impl Uploads {
         let now = SystemTime::now();
         for (key, _, grown) in store.uploads()? {
             let here = {
-                let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                let sessions = self.sessions.locked();
                 sessions.contains_key(&key.id)
             };
             if !here

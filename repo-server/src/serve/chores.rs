@@ -1,7 +1,7 @@
 //! What a server does in the background, next to answering requests.
 
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use formats::error_chain;
@@ -19,6 +19,7 @@ use crate::alarm;
 use crate::body::Body;
 use crate::config::Limits;
 use crate::handle::{App, lists};
+use crate::lock::LockRw as _;
 use crate::refresh;
 use crate::store::RELIST;
 use crate::store::gc::Collected;
@@ -121,7 +122,7 @@ async fn renew_timestamps(app: Arc<App>) {
                 let signs = vec![signs];
                 refresh::log_changes(&app.signs(), &signs);
                 app.metrics.signs(&signs);
-                *app.signs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signs);
+                *app.signs.write_locked() = Arc::new(signs);
             }
             Err(panic) => tracing::error!(%panic, "renewing timestamps failed"),
         }
@@ -143,7 +144,7 @@ async fn watch_timestamps(app: Arc<App>) {
             Ok(Ok(found)) => {
                 alarm::log_changes(&app.fresh(), &found);
                 app.metrics.fresh(&found);
-                *app.fresh.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
+                *app.fresh.write_locked() = Arc::new(found);
             }
             Ok(Err(error)) => {
                 tracing::error!(error = error_chain(&error), "reading timestamps failed")

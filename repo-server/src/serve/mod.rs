@@ -18,7 +18,7 @@ mod running;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use formats::error_chain;
@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::error::ServerError;
 use crate::handle::App;
 use crate::handle::uploads::Uploads;
+use crate::lock::LockRw as _;
 use crate::memory::{self, CrowdWatch};
 use crate::metrics::Metrics;
 use crate::refresh::Refresher;
@@ -79,13 +80,13 @@ impl Reloader {
         let read = read();
         self.app.metrics.reloaded(read.is_ok());
         let (access, tls) = read?;
-        *self.app.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
-        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+        *self.app.access.write_locked() = Arc::new(access);
+        *self.tls.write_locked() = tls;
         Ok(())
     }
 
     fn tls(&self) -> Option<TlsAcceptor> {
-        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tls.read_locked().clone()
     }
 }
 

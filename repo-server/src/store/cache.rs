@@ -1,11 +1,13 @@
 //! What is remembered of blobs: which files were hashed and matched, and small ones' bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use formats::digest::Digest;
 use storage::tree::FileStamp;
+
+use crate::lock::LockMutex as _;
 
 /// Tells one state of a stored blob from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,17 +28,17 @@ pub struct VerifiedBlobs(Mutex<HashMap<Digest, BlobStamp>>);
 impl VerifiedBlobs {
     /// Whether this very state of the file was verified.
     pub fn holds(&self, digest: &Digest, stamp: &BlobStamp) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) == Some(stamp)
+        self.0.locked().get(digest) == Some(stamp)
     }
 
     /// Forgets a blob that is gone.
     pub fn remove(&self, digest: &Digest) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        self.0.locked().remove(digest);
     }
 
     /// Remembers a verified file.
     pub fn insert(&self, digest: Digest, stamp: BlobStamp) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, stamp);
+        self.0.locked().insert(digest, stamp);
     }
 }
 
@@ -61,7 +63,7 @@ struct Kept {
 impl DocumentCache {
     /// The bytes, when they are kept.
     pub fn find(&self, digest: &Digest) -> Option<Bytes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.get(digest).cloned()
+        self.0.locked().bytes.get(digest).cloned()
     }
 
     /// Keeps verified bytes; larger ones than [`SMALL`] are not kept.
@@ -69,7 +71,7 @@ impl DocumentCache {
         if bytes.len() as u64 > SMALL {
             return;
         }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.locked();
         if kept.bytes.insert(digest.clone(), bytes.clone()).is_none() {
             kept.order.push_back(digest);
             kept.total += bytes.len();

@@ -32,7 +32,7 @@ pub mod write;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use formats::digest::Digest;
@@ -51,6 +51,7 @@ use self::local::Local;
 use self::quota::{Quota, Usage};
 pub(crate) use self::shared::RELIST;
 use crate::error::ServerError;
+use crate::lock::{LockMutex as _, LockRw as _};
 use crate::route::Reference;
 
 /// Why the storage did not do what was asked.
@@ -248,19 +249,19 @@ impl Store {
 
     /// Looks into memory only: the repository as last known.
     pub fn with<T>(&self, name: &RepositoryName, look: impl FnOnce(&Repository) -> T) -> Option<T> {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.catalog.read_locked();
         catalog.repositories.get(name).map(look)
     }
 
     /// Looks into memory only: whether any repository shows this blob.
     pub fn anywhere(&self, digest: &Digest) -> bool {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.catalog.read_locked();
         catalog.repositories.values().any(|repository| repository.blobs.contains(digest))
     }
 
     /// Looks into memory only: the names of all repositories and how many tags each has.
     pub fn repositories(&self) -> Vec<(RepositoryName, usize)> {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.catalog.read_locked();
         catalog.repositories.iter().map(|(name, it)| (name.clone(), it.tags.len())).collect()
     }
 
@@ -268,7 +269,7 @@ impl Store {
     pub fn refresh(&self) -> Result<(), StoreError> {
         let index = self.backend.index()?;
         let current = |catalog: &Catalog| Arc::ptr_eq(&catalog.index, &index);
-        if !current(&self.catalog.read().unwrap_or_else(PoisonError::into_inner)) {
+        if !current(&self.catalog.read_locked()) {
             self.rebuild(&mut self.state())?;
         }
         Ok(())
@@ -404,7 +405,7 @@ impl Store {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, WriterState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     fn writable(&self) -> Result<&dyn Backend, StoreError> {
@@ -432,8 +433,7 @@ impl Store {
             let used = repositories.iter().map(|(name, it)| (name.clone(), used(it)));
             self.usage.set_repositories(used.collect());
         }
-        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) =
-            Catalog { index, repositories };
+        *self.catalog.write_locked() = Catalog { index, repositories };
         Ok(())
     }
 

@@ -4,12 +4,13 @@
 //! way count from the moment they arrive, so that no number of clients at once gets past a quota.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use formats::digest::Digest;
 use formats::oci::RepositoryName;
 
 use super::StoreError;
+use crate::lock::LockMutex as _;
 
 /// What may be used, in bytes; no bound without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Usage {
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used.locked()
     }
 
     /// Whether anything is counted.

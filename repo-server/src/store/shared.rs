@@ -19,6 +19,7 @@ use formats::oci::RepositoryName;
 use super::backend::{Link, LinkKind, SharedBackend};
 use super::facts::Facts;
 use super::{Store, StoreError, WriterState};
+use crate::lock::{LockMutex as _, LockRw as _};
 use crate::route::Reference;
 
 /// How often everything is listed anew.
@@ -72,10 +73,10 @@ impl Store {
         std::thread::scope(|scope| {
             let work = || {
                 loop {
-                    let next = todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let next = todo.locked().pop();
                     let Some(digest) = next else { return };
                     if let Some(facts) = self.facts(&digest) {
-                        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut read = read.locked();
                         read.push((digest, Arc::new(facts)));
                     }
                 }
@@ -138,7 +139,7 @@ impl Store {
             return Ok(false);
         }
         state.link(name, LinkKind::Blob, digest, "");
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog.write_locked();
         catalog.repositories.entry(name.clone()).or_default().blobs.insert(digest.clone());
         Ok(true)
     }

@@ -1,7 +1,7 @@
 //! Changes of the storage: each is durable when its method comes back, and leaves what was before or
 //! what is after when it is cut off.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::catalog::Repository;
 use super::facts::{Facts, KNOWN};
 use super::{Store, StoreError};
 use crate::auth::Tagging;
+use crate::lock::LockRw as _;
 use crate::route::Reference;
 
 /// Where a manifest goes.
@@ -116,7 +117,7 @@ impl Store {
         // Also when it is linked already: the link becomes young, and a collection spares it.
         self.writable()?.add_link(name, LinkKind::Blob, digest, "")?;
         state.link(name, LinkKind::Blob, digest, "");
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog.write_locked();
         let repository = catalog.repositories.entry(name.clone()).or_default();
         if repository.blobs.insert(digest.clone()) && self.usage.is_on() {
             self.usage.shows(name, self.size(digest));

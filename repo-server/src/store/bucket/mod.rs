@@ -25,7 +25,7 @@ mod upload;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -48,6 +48,7 @@ use super::StoreError;
 use super::backend::{
     Backend, Blob, Link, LinkKind, Refs, SharedBackend, StoredBlob, Upload, UploadKey,
 };
+use crate::lock::LockMutex as _;
 
 /// How long `index.json` is believed without asking again. Tags that other servers move are seen
 /// this much later; a tag that is not there is always asked for.
@@ -287,7 +288,7 @@ fn refs_of(index: &Index) -> Result<Refs, StoreError> {
 
 impl Backend for Bucket {
     fn index(&self) -> Result<Arc<Index>, StoreError> {
-        let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.index.locked();
         if let Some(held) = &*held
             && held.asked.elapsed() < FRESH
         {
@@ -305,7 +306,7 @@ impl Backend for Bucket {
         let path = client.keys.index();
         for attempt in 0..ATTEMPTS {
             // Writers of this server wait for each other here, those of others below.
-            let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = self.index.locked();
             let before = self.read_index(&mut held)?;
             let kept = refs_of(&before.index)?;
             let mut refs = kept.clone();

@@ -1,6 +1,5 @@
 //! What several servers on one bucket ask it about each other.
 
-use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use object_store::{Error, ObjectStoreExt as _};
 
 use super::keys::ParsedKey;
 use super::{Bucket, FRESH, failed, missing_is_none};
+use crate::lock::LockMutex as _;
 use crate::store::StoreError;
 use crate::store::backend::{Link, LinkKind, SharedBackend};
 
@@ -20,7 +20,7 @@ const AT_ONCE: usize = 16;
 
 impl SharedBackend for Bucket {
     fn forget_index(&self) {
-        let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.index.locked();
         if let Some(held) = &mut *held
             && let Some(long_ago) = held.asked.checked_sub(FRESH)
         {

@@ -30,7 +30,7 @@ mod plan_tests;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use formats::digest::Digest;
@@ -40,6 +40,7 @@ use self::plan::{Age, Inventory, Keep, Mark, Plan, Question};
 use super::backend::{Link, LinkKind, Refs, StoredBlob};
 use super::facts::Facts;
 use super::{ReadOutcome, Store, StoreError, WriterState};
+use crate::lock::LockRw as _;
 
 /// 5 MiB: what nodes take for targets metadata; other clients take less.
 const METADATA_LIMIT: u64 = 5 << 20;
@@ -323,7 +324,7 @@ impl Store {
     }
 
     fn shown_anywhere(&self, digest: &Digest) -> bool {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.catalog.read_locked();
         let mut repositories = catalog.repositories.values();
         repositories.any(|it| it.blobs.contains(digest) || it.manifests.contains_key(digest))
     }
