@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use formats::digest::Sha256;
-use racklet_testkit::random::Random;
 
 use super::must;
 
@@ -72,9 +71,22 @@ pub fn firmware(release: u64) -> Vec<u8> {
     blob
 }
 
-/// Bytes that do not compress.
+/// Bytes that do not compress (xorshift64*, and not the generator of other tests: snapshots hold how these bytes
+/// are cut into chunks).
 fn noise(seed: u64, len: usize) -> Vec<u8> {
-    Random::seeded(seed).bytes(len)
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut word = move || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        bytes.extend(word());
+    }
+    bytes.truncate(len);
+    bytes
 }
 
 /// Bytes that compress well, as logs and scripts do.

@@ -11,13 +11,14 @@
 //! until the process that asked for it ends. A new entry removes what was not used for longest when all of them
 //! together are larger than [`LIMIT`]; what is in use stays.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 use crate::{paths, show};
@@ -29,8 +30,8 @@ const UNUSED: Duration = Duration::from_secs(30 * 86_400);
 /// Written last.
 const COMPLETE: &str = "complete";
 
-/// The locks of the entries that this process uses.
-static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+/// The locks of the entries that this process uses, by the entries' folders.
+static HELD: Mutex<BTreeMap<PathBuf, File>> = Mutex::new(BTreeMap::new());
 
 /// Options of `cargo xtask clean`.
 #[derive(clap::Args)]
@@ -107,7 +108,7 @@ impl Cache {
     fn find(&self, name: &str) -> Option<PathBuf> {
         let lock = self.lock(name).ok()?;
         lock.lock_shared().ok()?;
-        self.complete(name).inspect(|_| hold(lock))
+        self.complete(name).inspect(|dir| hold(dir, lock))
     }
 
     fn entry(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
@@ -120,14 +121,16 @@ impl Cache {
         let mut make = Some(make);
         loop {
             if let Some(dir) = self.complete(name) {
-                hold(lock);
+                hold(&dir, lock);
                 return Ok(dir);
             }
             // No lock turns from shared to exclusive at one stroke: whoever comes between may have made it.
             lock.unlock().with_context(failed)?;
             lock.lock().with_context(failed)?;
-            if let (None, Some(make)) = (self.complete(name), make.take()) {
-                self.fill(name, make)?;
+            match (self.complete(name), make.take()) {
+                (None, Some(make)) => self.fill(name, make)?,
+                (None, None) => bail!("{name} was removed from the cache as soon as it was made"),
+                (Some(_), again) => make = again,
             }
             lock.unlock().with_context(failed)?;
             lock.lock_shared().with_context(failed)?;
@@ -210,8 +213,10 @@ impl Cache {
     }
 }
 
-fn hold(lock: File) {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+/// Until the process ends; one lock for each entry is enough.
+fn hold(dir: &Path, lock: File) {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.entry(dir.to_owned()).or_insert(lock);
 }
 
 /// Without its mark first, so that what is left after a kill is not taken for whole.
@@ -233,8 +238,6 @@ fn size(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::bail;
-
     use super::*;
 
     fn cache() -> (tempfile::TempDir, Cache) {
@@ -245,12 +248,7 @@ mod tests {
 
     /// What a process does that ends.
     fn release(cache: &Cache) {
-        let mine = |lock: &File| {
-            let inode = lock.metadata().expect("it is open").ino();
-            let locks = fs::read_dir(cache.folder.join("locks")).expect("the locks");
-            locks.flatten().any(|file| file.metadata().is_ok_and(|meta| meta.ino() == inode))
-        };
-        HELD.lock().expect("no panic").retain(|lock| !mine(lock));
+        HELD.lock().expect("no panic").retain(|dir, _| !dir.starts_with(&cache.folder));
     }
 
     #[test]
