@@ -9,8 +9,6 @@ use storage::dir::FileStamp;
 
 use crate::lock::LockMutex as _;
 
-use crate::lock::LockMutex as _;
-
 /// Tells one state of a stored blob from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlobStamp {

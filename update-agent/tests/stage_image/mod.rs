@@ -379,7 +379,7 @@ pub fn journal_lost() -> StageError {
     let (action, path) = ("write", "journal".into());
     let source = std::io::Error::other("the disk is gone");
     let refused = storage::FileError::Io { action, path, source };
-    StageError::Journal(storage::files::StoreError::Write(refused))
+    StageError::Journal(storage::StoreError::Write(refused))
 }
 
 pub fn code<T>(result: Result<T, StageError>) -> &'static str {
