@@ -5,7 +5,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{OciError, annotation, check_version, from_json, size};
+use super::descriptor::size;
+use super::document::{check_version, from_json};
+use super::{OciError, annotation};
 use crate::digest::Digest;
 
 /// A manifest that `index.json` of an image layout has a name for. Everything else that stands there
