@@ -169,7 +169,7 @@ impl Server {
     }
 
     /// Serves until `stop` resolves, then lets requests under way finish, for at most
-    /// [`Limits::drain`].
+    /// [`Limits::drain`](crate::Limits::drain).
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Server { listener, metrics, reloader, app, .. } = self;
         let (stopping, stopped) = watch::channel(false);
