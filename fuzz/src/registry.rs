@@ -83,8 +83,8 @@ pub fn url(data: &[u8]) -> bool {
 /// `Range` of a request to a file of 1000 bytes.
 pub fn byte_range(data: &[u8]) -> bool {
     let Ok(value) = str::from_utf8(data) else { return false };
-    match repo_server::range::part(value, 1000) {
-        repo_server::range::Part::Slice(range) => {
+    match repo_server::internal::part(value, 1000) {
+        repo_server::internal::Part::Slice(range) => {
             assert!(range.start < range.end && range.end <= 1000, "{range:?}");
             true
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use formats::reference::Reference;
 use formats::version::Version;
-use repo_server::route::route;
+use repo_server::internal::route;
 use signer::key::{KeyDocument, KeyLocation};
 use signer::stage::Staged;
 use update_agent::config::Config;

@@ -19,7 +19,7 @@ use crate::tuf_tree::TufTree;
 
 /// How fresh one TUF repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Freshness {
+pub(crate) struct Freshness {
     /// Its name.
     pub repository: String,
     /// The timestamp's version; 0 when it cannot be read or is not believed.
@@ -36,7 +36,7 @@ pub struct Freshness {
 
 /// What a timestamp is at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimestampState {
+pub(crate) enum TimestampState {
     /// It expires later than the alarm.
     Fresh,
     /// It expires soon.
@@ -47,7 +47,7 @@ pub enum TimestampState {
 
 impl Freshness {
     /// Whether somebody should look after the signer.
-    pub fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.state != TimestampState::Fresh
     }
 }

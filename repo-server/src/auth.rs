@@ -37,7 +37,7 @@ const FILE_LIMIT: u64 = 1 << 20;
 
 /// The hashes of accepted tokens, and what each is for.
 #[derive(Clone)]
-pub struct Tokens(Vec<Token>);
+pub(crate) struct Tokens(Vec<Token>);
 
 #[derive(Clone)]
 struct Token {
@@ -103,7 +103,7 @@ pub enum Tagging {
 
 /// What a caller was allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
+pub(crate) struct Grant {
     /// What may be done with tags.
     pub tagging: Tagging,
     reads: Scope,
@@ -111,7 +111,7 @@ pub struct Grant {
 
 impl Grant {
     /// Whether the bytes of that repository, or of any when it is not named, may reach the caller.
-    pub fn reads(&self, name: Option<&RepositoryName>) -> bool {
+    pub(crate) fn reads(&self, name: Option<&RepositoryName>) -> bool {
         name.map_or(self.reads.covers_all(), |name| self.reads.covers(name))
     }
 }
@@ -124,7 +124,7 @@ impl std::fmt::Debug for Tokens {
 
 impl Tokens {
     /// Reads a token file, which only its owner (and group, read-only) may access.
-    pub fn read(path: &Path) -> Result<Self, ServerError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, ServerError> {
         let bytes = secret::read(path, FILE_LIMIT, Rule::of(Readers::Group).or_pipe())
             .map_err(|error| ServerError::unread("token file", path, error))?;
         let text = std::str::from_utf8(&bytes)
@@ -133,7 +133,7 @@ impl Tokens {
     }
 
     /// Parses the lines of a token file.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens: Vec<Token> = Vec::new();
         for (number, line) in text.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') {
@@ -193,7 +193,7 @@ impl Token {
 
 /// What the server lets whom do.
 #[derive(Debug, Clone)]
-pub struct Access {
+pub(crate) struct Access {
     push: Option<Tokens>,
     pull: Option<Tokens>,
     read_only: bool,
@@ -209,7 +209,7 @@ enum Caller<'a> {
 
 impl Access {
     /// Reads the token files.
-    pub fn new(config: &Config) -> Result<Self, ServerError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, ServerError> {
         let read = |path: &Option<_>| path.as_deref().map(Tokens::read).transpose();
         Ok(Access {
             push: read(&config.push_tokens)?,
@@ -219,13 +219,12 @@ impl Access {
         })
     }
 
-    /// Allows or answers 401 (unknown client), 403 (not this client) or 405 (no client). `about` is the repository
-    /// that is asked for; without one, all are.
+    /// Allows or answers 401 (unknown client), 403 (not this client) or 405 (no client). `about` is
+    /// the repository that is asked for; without one, all are.
     ///
-    /// A credential that is not known is refused everywhere: a client that believes to be logged
-    /// in should hear that it is not. `Basic` with an empty password is what some clients send for
-    /// 405.
-    pub fn check(
+    /// An unknown credential is refused everywhere: a client that believes it is logged in learns
+    /// that it is not. `Basic` with an empty password is what some clients send for "no credential".
+    pub(crate) fn check(
         &self,
         right: Right,
         about: Option<&RepositoryName>,

@@ -90,7 +90,7 @@ pub struct Refresh {
     pub expires: Vec<String>,
 }
 
-/// How a running server collects garbage, see [`crate::store::gc`].
+/// How a running server collects garbage: what no tag, TUF state or referrer needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Collect {
     /// From the end of one collection to the next.

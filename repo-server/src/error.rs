@@ -13,7 +13,6 @@ use storage::StoreError as FilesError;
 
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the specification's")]
 pub enum Code {
     BlobUnknown,
     BlobUploadInvalid,

@@ -15,17 +15,22 @@
 //!
 //! | module | does | I/O |
 //! |---|---|---|
-//! | [`route`] | method, path, query → [`route::Route`] | no |
-//! | [`auth`] | token, right, repository → allowed, 401, 403, 405 | reads token files once |
-//! | [`range`] | `Range` → bytes | no |
-//! | [`store`] | image layout, links, what is visible where | yes |
-//! | [`tuf_tree`] | TUF file names → digests | through [`store`] |
-//! | [`alarm`] | is the TUF timestamp renewed in time | through [`store`] |
-//! | `anchor` | the state below the operator's trust root | through [`store`] |
+//! | `route` | method, path, query → `Route` | no |
+//! | `auth` | token, right, repository → allowed, 401, 403, 405 | reads token files once |
+//! | `range` | `Range` → bytes | no |
+//! | `handle` | a request to its answer | through `store` |
+//! | `store` | image layout, links, what is visible where, garbage collection | yes |
+//! | `tuf_tree` | TUF file names → digests | through `store` |
+//! | `alarm` | is the TUF timestamp renewed in time | through `store` |
+//! | `anchor` | the state below the operator's trust root | through `store` |
 //! | `refresh` | with `--refresh-key` only: renews snapshot and timestamp | through `signer` |
 //! | `budget` | how many bytes of answers are in memory, as a sum | no |
-//! | `clients` | what one client may use up, and who makes room for a newcomer | no |
-//! | [`serve`] | sockets, TLS, timeouts, limits, shutdown | yes |
+//! | `clients` | what one client may use, and which connection is closed for a newcomer | no |
+//! | `serve` | sockets, TLS, timeouts, limits, background chores, shutdown | yes |
+//!
+//! Programs that embed it make a [`Config`] and [`start`] it, or [`Server::bind`] it on a runtime of
+//! their own (see [`threads`]); `examples/serve.rs` is one. [`Store`] is for what is done to a
+//! storage without a server: collecting garbage and reading every blob.
 //!
 //! ```
 //! let dir = tempfile::tempdir()?;
@@ -38,27 +43,44 @@
 // They panic when the reader is gone, or the disk under a log is full.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod alarm;
+mod alarm;
 mod anchor;
-pub mod auth;
+mod auth;
 mod body;
 mod budget;
 mod clients;
-pub mod config;
-pub mod error;
+mod config;
+mod error;
 mod handle;
 mod lock;
 mod memory;
 mod metrics;
 mod progress;
-pub mod range;
+mod range;
 mod refresh;
-pub mod route;
-pub mod serve;
-pub mod store;
+mod route;
+mod serve;
+mod store;
 mod tls;
-pub mod tuf_tree;
+mod tuf_tree;
 
-pub use config::{Collect, Config, Limits, Refresh, TlsFiles};
+// The public interface is:
+pub use config::{ALARM_BEFORE, Collect, Config, Limits, Refresh, TlsFiles};
 pub use error::ServerError;
-pub use serve::{Reloader, Running, Server, start};
+pub use serve::{Reloader, Running, Server, start, threads};
+pub use store::bucket::s3::S3;
+pub use store::gc::Collected;
+pub use store::gc::plan::Plan as CollectionPlan;
+pub use store::quota::Quota;
+pub use store::{Store, StoreError};
+
+/// What the power-cut proof and the fuzz targets of this workspace run. Not part of the interface: it
+/// changes with the code.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::auth::Tagging;
+    pub use crate::range::{Part, part};
+    pub use crate::route::{Reference, SessionId, route};
+    pub use crate::store::backend::UploadKey;
+    pub use crate::store::write::ManifestDestination;
+}

@@ -12,12 +12,10 @@ use std::time::{Duration, SystemTime};
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use formats::error_chain;
 use formats::reason::Exit;
-use repo_server::config::ALARM_BEFORE;
-use repo_server::store::bucket::s3::S3;
-use repo_server::store::gc::plan::Plan;
-use repo_server::store::quota::Quota;
-use repo_server::store::{Store, StoreError};
-use repo_server::{Collect, Config, Limits, Refresh, Reloader, Server, ServerError, TlsFiles};
+use repo_server::{
+    ALARM_BEFORE, Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server,
+    ServerError, Store, StoreError, TlsFiles,
+};
 use storage::log::printable;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
@@ -182,7 +180,8 @@ struct Serve {
     #[arg(long, value_name = "SECONDS", default_value_t = ALARM_BEFORE.as_secs())]
     alarm_before: u64,
     /// Renew snapshot and timestamp of --namespace with this key (may be given twice). The server then
-    /// holds an online key, and logs it; offline keys are refused. `signer refresh` on another machine is safer.
+    /// holds an online key, and logs it; offline keys are refused. `signer refresh` on another machine
+    /// is safer.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["read_only", "s3"],
           requires_all = ["refresh_root", "namespace"])]
     refresh_key: Vec<PathBuf>,
@@ -320,7 +319,7 @@ fn main() -> ExitCode {
 fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
     start_log(args)?;
     let failed = |source| ServerError::Listen { address: args.listen.to_string(), source };
-    let runtime = repo_server::serve::threads().build();
+    let runtime = repo_server::threads().build();
     let runtime = runtime.map_err(|source| ServerError::Io {
         doing: "start the threads of",
         path: PathBuf::from("this process"),
@@ -493,7 +492,7 @@ fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<E
 }
 
 /// What a collection would remove, one line each.
-fn show(plan: &Plan) -> Result<(), ServerError> {
+fn show(plan: &CollectionPlan) -> Result<(), ServerError> {
     for (repository, digest) in plan.links() {
         tell(&format!("link {repository}@{digest}"))?;
     }

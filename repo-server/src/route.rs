@@ -26,7 +26,7 @@ use http::{Method, StatusCode};
 use crate::error::{ApiError, Code};
 
 /// Tags one answer lists at most; a `Link` leads to the next page. Bounds memory whatever `n` says.
-pub const TAGS_PAGE: usize = 10_000;
+pub(crate) const TAGS_PAGE: usize = 10_000;
 
 /// Keys of queries with one value; `tag` may come many times.
 const ONCE: [&str; 7] =

@@ -29,13 +29,13 @@ const OLDER_STATES: usize = 32;
 /// More than one repository could be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("several namespaces have a TUF repository ({0}); start the server with --namespace")]
-pub struct Ambiguous(String);
+pub(crate) struct Ambiguous(String);
 
 type Files = Arc<BTreeMap<String, Digest>>;
 
 /// The TUF tree of one server.
 #[derive(Debug)]
-pub struct TufTree {
+pub(crate) struct TufTree {
     /// As configured.
     configured: Option<RepositoryName>,
     /// Where none is configured: the one that was the only one when somebody looked. It stays, so
@@ -49,7 +49,7 @@ pub struct TufTree {
 
 impl TufTree {
     /// The tree of `[namespace/]tuf`, or of the only `tuf` repository there is.
-    pub fn new(namespace: Option<&str>) -> Result<Self, ServerError> {
+    pub(crate) fn new(namespace: Option<&str>) -> Result<Self, ServerError> {
         let name = |text: &str| text.parse::<Namespace>()?.repository("tuf");
         let configured = namespace.map(name).transpose();
         let configured = configured.map_err(|error| {
@@ -60,7 +60,7 @@ impl TufTree {
     }
 
     /// The metadata file of that name. Blocks.
-    pub fn metadata(
+    pub(crate) fn metadata(
         &self,
         store: &Store,
         file: &str,
@@ -85,7 +85,7 @@ impl TufTree {
     }
 
     /// The target with that hash. Blocks.
-    pub fn target(
+    pub(crate) fn target(
         &self,
         store: &Store,
         dir: &str,
@@ -110,7 +110,7 @@ impl TufTree {
     }
 
     /// The TUF repository that is shown and watched. Looks into memory only.
-    pub fn repository(&self, store: &Store) -> Result<Option<RepositoryName>, Ambiguous> {
+    pub(crate) fn repository(&self, store: &Store) -> Result<Option<RepositoryName>, Ambiguous> {
         if let Some(configured) = &self.configured {
             return Ok(Some(configured.clone()));
         }

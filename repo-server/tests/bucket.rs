@@ -17,9 +17,9 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, EMPTY_CONFIG, Index, Manifest, media_type};
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path as Key;
+use repo_server::Quota;
 use repo_server::Running;
-use repo_server::store::Store;
-use repo_server::store::quota::Quota;
+use repo_server::Store;
 
 /// Above one part of a multipart upload, below two.
 const LARGE: usize = 7 << 20;

@@ -284,7 +284,7 @@ impl From<&StoreError> for ApiError {
             | StoreError::Blob(source)
                 if source.kind() == io::ErrorKind::FileTooLarge =>
             {
-                tracing::error!(error = %error_chain(error), "file larger than the file size limit of this process");
+                tracing::error!(error = %error_chain(error), "file size limit of this process");
                 let text = "the blob exceeds the file size limit of the server process";
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, Code::Denied, text)
             }

@@ -210,7 +210,7 @@ impl Uploads {
             // A request that got hold of it meanwhile finds it gone, or keeps it until that request ends.
             let Ok(mut content) = session.content.try_lock() else { continue };
             if let Err(error) = abandon(store, session, &mut content) {
-                tracing::warn!(error = %error_chain(&error), "expired upload could not be deleted; it stays until the next start");
+                tracing::warn!(error = %error_chain(&error), "expired upload not deleted; retried at the next start");
             }
         }
         if store.is_shared() {

@@ -29,7 +29,7 @@ use crate::progress::{CountedStream, Progress, Verdict};
 use crate::tls;
 
 /// 32 KiB: what a connection holds of what it reads, and what it has to have sent before it takes
-/// another piece. A head is smaller, see [`Limits::head_bytes`].
+/// another piece. A head is smaller, see [`Limits::head_bytes`](crate::config::Limits::head_bytes).
 const BUFFER: usize = 32 << 10;
 
 /// 16 KiB: the largest TLS record, which is what a session holds of what it has encrypted.

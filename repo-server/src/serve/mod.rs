@@ -100,38 +100,18 @@ impl Server {
     /// Opens the storage, reads tokens and certificates, and binds. Connections wait in the
     /// kernel's queue until [`Server::run`].
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
-        let plain = config.listen;
-        let plain = [config.tls.is_none().then_some(plain), config.metrics_listen];
-        let open = |address: &SocketAddr| !address.ip().is_loopback() && !config.insecure_http;
-        if let Some(address) = plain.into_iter().flatten().find(open) {
-            return Err(ServerError::PlainHttp(address));
-        }
+        refuse_open_plain_http(&config)?;
         let access = Access::new(&config)?;
         let anchor = config.refresh.root.as_deref().map(Anchor::read).transpose()?;
         let refresher = Refresher::new(&config, anchor.as_ref())?;
         let tuf = TufTree::new(config.namespace.as_deref())?;
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
-        let (dir, bucket) = (config.dir.clone(), config.bucket.clone());
-        let (read_only, quota) = (config.read_only, config.quota);
-        if bucket.is_some() && refresher.is_some() {
-            let text = "--refresh-key works on a directory; run `signer refresh` beside a bucket";
+        if config.bucket.is_some() && refresher.is_some() {
+            let text =
+                "--refresh-key works on a directory; run `signer refresh` for a bucket instead";
             return Err(ServerError::Config(text.to_owned()));
         }
-        let sessions = config.limits.sessions;
-        let open = move || {
-            let store = match &bucket {
-                Some(place) => Store::open_bucket(place, read_only, quota)?,
-                None => Store::open_with(&dir, read_only, quota)?,
-            };
-            let uploads = Uploads::new(&store, sessions)
-                .map_err(|error| ServerError::Store { path: dir, why: error_chain(&error) })?;
-            Ok((store, uploads))
-        };
-        // Work for a thread that cannot be started would never be done.
-        let spawned = std::thread::Builder::new().spawn(|| {});
-        spawned.map(drop).map_err(ServerError::io("start a thread of", "this process"))?;
-        let opened = tokio::task::spawn_blocking(open).await;
-        let (store, uploads) = opened.map_err(|panic| ServerError::Config(panic.to_string()))??;
+        let (store, uploads) = open_storage(&config).await?;
         let (listener, address) = listen(config.listen)?;
         let metrics = match config.metrics_listen {
             Some(address) => Some(listen(address)?),
@@ -145,7 +125,7 @@ impl Server {
             access: RwLock::new(Arc::new(access)),
             uploads,
             tuf,
-            read_only,
+            read_only: config.read_only,
             private,
             metrics: Arc::new(Metrics::new()),
             metrics_elsewhere: metrics.is_some(),
@@ -189,7 +169,7 @@ impl Server {
     }
 
     /// Serves until `stop` resolves, then lets requests under way finish, for at most
-    /// [`Limits::drain`].
+    /// [`Limits::drain`](crate::Limits::drain).
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Server { listener, metrics, reloader, app, .. } = self;
         let (stopping, stopped) = watch::channel(false);
@@ -250,4 +230,34 @@ impl Server {
             tracing::warn!("stopped with requests under way");
         }
     }
+}
+
+/// Tokens and updates cross a network under TLS, unless the operator says that a proxy speaks it.
+fn refuse_open_plain_http(config: &Config) -> Result<(), ServerError> {
+    let plain = [config.tls.is_none().then_some(config.listen), config.metrics_listen];
+    let is_open = |address: &SocketAddr| !address.ip().is_loopback() && !config.insecure_http;
+    match plain.into_iter().flatten().find(is_open) {
+        Some(address) => Err(ServerError::PlainHttp(address)),
+        None => Ok(()),
+    }
+}
+
+/// The storage, and the uploads that earlier servers left there.
+async fn open_storage(config: &Config) -> Result<(Store, Uploads), ServerError> {
+    let (dir, bucket) = (config.dir.clone(), config.bucket.clone());
+    let (read_only, quota, sessions) = (config.read_only, config.quota, config.limits.sessions);
+    let open = move || {
+        let store = match &bucket {
+            Some(place) => Store::open_bucket(place, read_only, quota)?,
+            None => Store::open_with(&dir, read_only, quota)?,
+        };
+        let uploads = Uploads::new(&store, sessions)
+            .map_err(|error| ServerError::Store { path: dir, why: error_chain(&error) })?;
+        Ok((store, uploads))
+    };
+    // Work for a thread that cannot be started would never be done.
+    let spawned = std::thread::Builder::new().spawn(|| {});
+    spawned.map(drop).map_err(ServerError::io("start a thread of", "this process"))?;
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map_err(|panic| ServerError::Config(panic.to_string()))?
 }

@@ -25,10 +25,10 @@ use super::cache::BlobStamp;
 use crate::route::SessionId;
 
 /// References of `index.json` and what they stand for.
-pub type Refs = BTreeMap<String, Descriptor>;
+pub(crate) type Refs = BTreeMap<String, Descriptor>;
 
 /// A place where a repository is kept. Shared by all requests.
-pub trait Backend: fmt::Debug + Send + Sync {
+pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// `index.json` as it stands now; the same `Arc` for as long as it has not changed.
     fn index(&self) -> Result<Arc<Index>, StoreError>;
 
@@ -89,7 +89,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
 /// A storage that several servers write at once: what is in memory may be behind, and what is here
 /// answers for the other servers.
-pub trait SharedBackend: Backend {
+pub(crate) trait SharedBackend: Backend {
     /// The next [`Backend::index`] asks the storage, however recently it was asked.
     fn forget_index(&self);
 
@@ -175,7 +175,7 @@ pub struct UploadKey {
 
 /// The kind of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LinkKind {
+pub(crate) enum LinkKind {
     /// A repository shows a blob.
     Blob,
     /// A repository shows a manifest.
@@ -184,7 +184,7 @@ pub enum LinkKind {
 
 /// One link.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub(crate) struct Link {
     /// The repository.
     pub name: RepositoryName,
     /// What it shows.
@@ -199,7 +199,7 @@ pub struct Link {
 
 /// One blob of the storage.
 #[derive(Debug, Clone)]
-pub struct StoredBlob {
+pub(crate) struct StoredBlob {
     /// Its name.
     pub digest: Digest,
     /// Bytes.

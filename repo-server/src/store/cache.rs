@@ -23,27 +23,27 @@ pub enum BlobStamp {
 /// Nothing is believed across a restart: a file is hashed before it is first served, and again
 /// when it is another file than the one hashed.
 #[derive(Debug, Default)]
-pub struct VerifiedBlobs(Mutex<HashMap<Digest, BlobStamp>>);
+pub(crate) struct VerifiedBlobs(Mutex<HashMap<Digest, BlobStamp>>);
 
 impl VerifiedBlobs {
     /// Whether this very state of the file was verified.
-    pub fn holds(&self, digest: &Digest, stamp: &BlobStamp) -> bool {
+    pub(crate) fn holds(&self, digest: &Digest, stamp: &BlobStamp) -> bool {
         self.0.locked().get(digest) == Some(stamp)
     }
 
     /// Forgets a blob that is gone.
-    pub fn remove(&self, digest: &Digest) {
+    pub(crate) fn remove(&self, digest: &Digest) {
         self.0.locked().remove(digest);
     }
 
     /// Remembers a verified file.
-    pub fn insert(&self, digest: Digest, stamp: BlobStamp) {
+    pub(crate) fn insert(&self, digest: Digest, stamp: BlobStamp) {
         self.0.locked().insert(digest, stamp);
     }
 }
 
 /// 64 KiB: TUF metadata, manifests and channel documents, what every poll asks for.
-pub const SMALL: u64 = 64 << 10;
+pub(crate) const SMALL: u64 = 64 << 10;
 
 /// 8 MiB: some thousand small documents; bounds memory.
 const CACHED: usize = 8 << 20;
@@ -51,7 +51,7 @@ const CACHED: usize = 8 << 20;
 /// Verified bytes of small blobs, first in, first out. A digest always names the same bytes, so
 /// nothing here can be out of date; whether a repository still shows them is asked elsewhere.
 #[derive(Debug, Default)]
-pub struct DocumentCache(Mutex<Kept>);
+pub(crate) struct DocumentCache(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -62,12 +62,12 @@ struct Kept {
 
 impl DocumentCache {
     /// The bytes, when they are kept.
-    pub fn find(&self, digest: &Digest) -> Option<Bytes> {
+    pub(crate) fn find(&self, digest: &Digest) -> Option<Bytes> {
         self.0.locked().bytes.get(digest).cloned()
     }
 
     /// Keeps verified bytes; larger ones than [`SMALL`] are not kept.
-    pub fn keep(&self, digest: Digest, bytes: &Bytes) {
+    pub(crate) fn keep(&self, digest: Digest, bytes: &Bytes) {
         if bytes.len() as u64 > SMALL {
             return;
         }

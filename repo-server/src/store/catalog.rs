@@ -15,7 +15,7 @@ use super::facts::Facts;
 
 /// What was pushed to one repository, whether a tag reaches it or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RepositoryLinks {
+pub(crate) struct RepositoryLinks {
     /// Manifests and the media type each was pushed as.
     pub manifests: BTreeMap<Digest, String>,
     /// Blobs.
@@ -75,7 +75,7 @@ impl Repository {
 
 /// The repositories that `index` and `links` make. `facts` reads a manifest: `None` when it is not
 /// there, does not have its digest or is not a manifest; then nothing below it is visible.
-pub fn repositories(
+pub(crate) fn repositories(
     index: &Index,
     links: &BTreeMap<RepositoryName, RepositoryLinks>,
     mut facts: impl FnMut(&Digest) -> Option<Arc<Facts>>,

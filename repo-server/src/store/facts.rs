@@ -15,7 +15,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// 64 MiB: what is known of all manifests together. Some 50,000 releases, more than `index.json` has
 /// room for.
-pub const KNOWN: usize = 64 << 20;
+pub(crate) const KNOWN: usize = 64 << 20;
 
 /// Why bytes cannot be a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -167,7 +167,7 @@ impl<'de> Deserialize<'de> for Passed<Map> {
 
 /// The annotations of a manifest; `None` when they would take up more than `most` bytes of memory, or
 /// the bytes are no manifest.
-pub fn annotations(bytes: &[u8], most: usize) -> Option<BTreeMap<String, String>> {
+pub(crate) fn annotations(bytes: &[u8], most: usize) -> Option<BTreeMap<String, String>> {
     #[derive(Deserialize)]
     struct Measured {
         annotations: Option<Passed<Map>>,
@@ -252,7 +252,7 @@ impl Facts {
 /// Whether a manifest may be served under this media type: `application/json` and
 /// `application/<anything>+json`, at most 255 bytes of the grammar of RFC 6838 §4.2. All of OCI and
 /// Docker are of this form, and nothing that a browser runs.
-pub fn is_manifest_type(text: &str) -> bool {
+pub(crate) fn is_manifest_type(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
     text.len() <= 255
         && text.strip_prefix("application/").is_some_and(|kind| {

@@ -27,7 +27,7 @@ use crate::error::ServerError;
 
 /// A directory.
 #[derive(Debug)]
-pub struct Local {
+pub(crate) struct Local {
     layout: LayoutDir,
     /// The same directory.
     root: Arc<dyn Dir>,
@@ -40,12 +40,11 @@ pub struct Local {
 impl Local {
     /// Opens the storage in `dir`; unless `read_only`, makes what is missing there, removes what
     /// killed writers left, and refuses a directory that another server writes.
-    pub fn open(dir: &Path, read_only: bool) -> Result<Self, ServerError> {
-        Self::open_on(&System, dir, read_only)
-    }
-
-    /// The same on another kind of machine.
-    pub fn open_on(host: &dyn Host, dir: &Path, read_only: bool) -> Result<Self, ServerError> {
+    pub(crate) fn open_on(
+        host: &dyn Host,
+        dir: &Path,
+        read_only: bool,
+    ) -> Result<Self, ServerError> {
         let link_failed = |error: FileError| damaged(dir, LayoutError::Read(error));
         let layout = match read_only {
             true => LayoutDir::open_on(host, dir),

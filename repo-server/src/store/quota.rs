@@ -30,7 +30,7 @@ impl Quota {
 
 /// What is used.
 #[derive(Debug, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     quota: Quota,
     used: Mutex<Used>,
 }
@@ -46,7 +46,7 @@ struct Used {
 
 impl Usage {
     /// Nothing is used yet.
-    pub fn new(quota: Quota) -> Self {
+    pub(crate) fn new(quota: Quota) -> Self {
         Usage { quota, used: Mutex::default() }
     }
 
@@ -55,54 +55,54 @@ impl Usage {
     }
 
     /// Whether anything is counted.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.quota.is_set()
     }
 
     /// Bytes of blobs and of uploads under way; `None` when they are not counted.
-    pub fn total(&self) -> Option<u64> {
+    pub(crate) fn total(&self) -> Option<u64> {
         let used = self.used();
         self.is_on().then(|| used.total.saturating_add(used.uploading_total))
     }
 
     /// These blobs are all there are.
-    pub fn set_blobs(&self, blobs: impl IntoIterator<Item = (Digest, u64)>) {
+    pub(crate) fn set_blobs(&self, blobs: impl IntoIterator<Item = (Digest, u64)>) {
         let mut used = self.used();
         used.sizes = blobs.into_iter().collect();
         used.total = used.sizes.values().sum();
     }
 
     /// A blob is there, or still there.
-    pub fn add(&self, digest: &Digest, len: u64) {
+    pub(crate) fn add(&self, digest: &Digest, len: u64) {
         let mut used = self.used();
         let before = used.sizes.insert(digest.clone(), len).unwrap_or(0);
         used.total = used.total.saturating_sub(before).saturating_add(len);
     }
 
     /// A blob is gone.
-    pub fn remove(&self, digest: &Digest) {
+    pub(crate) fn remove(&self, digest: &Digest) {
         let mut used = self.used();
         let before = used.sizes.remove(digest).unwrap_or(0);
         used.total = used.total.saturating_sub(before);
     }
 
     /// Its length, if it is known.
-    pub fn size(&self, digest: &Digest) -> Option<u64> {
+    pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
         self.used().sizes.get(digest).copied()
     }
 
     /// What each repository shows, in bytes.
-    pub fn set_repositories(&self, repositories: HashMap<RepositoryName, u64>) {
+    pub(crate) fn set_repositories(&self, repositories: HashMap<RepositoryName, u64>) {
         self.used().repositories = repositories;
     }
 
     /// A repository shows that much more.
-    pub fn shows(&self, name: &RepositoryName, more: u64) {
+    pub(crate) fn shows(&self, name: &RepositoryName, more: u64) {
         *self.used().repositories.entry(name.clone()).or_default() += more;
     }
 
     /// Refuses `more` bytes for which there is no room.
-    pub fn expect_room(&self, name: &RepositoryName, more: u64) -> Result<(), StoreError> {
+    pub(crate) fn expect_room(&self, name: &RepositoryName, more: u64) -> Result<(), StoreError> {
         self.check(&self.used(), name, more)
     }
 
@@ -120,7 +120,7 @@ impl Usage {
     }
 
     /// Counts an upload that has `stored` bytes already.
-    pub fn charge(self: &Arc<Self>, name: &RepositoryName, stored: u64) -> Charge {
+    pub(crate) fn charge(self: &Arc<Self>, name: &RepositoryName, stored: u64) -> Charge {
         let charge = Charge { usage: Arc::clone(self), name: name.clone(), bytes: 0 };
         charge.count(&mut self.used(), stored)
     }
@@ -128,7 +128,7 @@ impl Usage {
 
 /// The bytes of one upload, counted until it is dropped.
 #[derive(Debug)]
-pub struct Charge {
+pub(crate) struct Charge {
     usage: Arc<Usage>,
     name: RepositoryName,
     bytes: u64,
@@ -136,7 +136,7 @@ pub struct Charge {
 
 impl Charge {
     /// Counts further bytes, or refuses them.
-    pub fn grow(&mut self, more: u64) -> Result<(), StoreError> {
+    pub(crate) fn grow(&mut self, more: u64) -> Result<(), StoreError> {
         let usage = Arc::clone(&self.usage);
         let mut used = usage.used();
         usage.check(&used, &self.name, more)?;

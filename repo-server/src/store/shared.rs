@@ -33,12 +33,12 @@ const READERS: usize = 16;
 
 impl Store {
     /// Whether other servers write here, too.
-    pub fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.backend.shared().is_some()
     }
 
     /// Takes links, and sizes where they count, as they are now.
-    pub fn relist(&self) -> Result<(), StoreError> {
+    pub(crate) fn relist(&self) -> Result<(), StoreError> {
         let Some(shared) = self.backend.shared() else { return Ok(()) };
         // What is pushed while this is under way must not be forgotten: one after the other.
         let mut state = self.state();
@@ -145,7 +145,7 @@ impl Store {
     }
 
     /// All manifests of a repository as they are now: referrers may have been attached elsewhere.
-    pub fn relist_manifests(&self, name: &RepositoryName) -> Result<(), StoreError> {
+    pub(crate) fn relist_manifests(&self, name: &RepositoryName) -> Result<(), StoreError> {
         let Some(shared) = self.backend.shared() else { return Ok(()) };
         let links = shared.manifest_links(name)?;
         self.learn(&mut self.state(), &links).map(drop)

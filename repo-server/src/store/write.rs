@@ -12,7 +12,7 @@ use storage::layout::LayoutError;
 use super::backend::{LinkKind, Upload, UploadKey};
 use super::catalog::Repository;
 use super::facts::{Facts, KNOWN};
-use super::{Store, StoreError};
+use super::{Store, StoreError, WriterState};
 use crate::auth::Tagging;
 use crate::lock::LockRw as _;
 use crate::route::Reference;
@@ -32,21 +32,24 @@ pub struct ManifestDestination {
 
 impl Store {
     /// Starts an upload; no client sees it until [`Store::commit_blob`].
+    #[doc(hidden)]
     pub fn new_upload(&self, key: &UploadKey) -> Result<Box<dyn Upload>, StoreError> {
         self.writable()?.new_upload(key)
     }
 
     /// Goes on with an upload that another server began; `None` when it is gone.
+    #[doc(hidden)]
     pub fn resume_upload(&self, key: &UploadKey) -> Result<Option<Box<dyn Upload>>, StoreError> {
         self.writable()?.resume_upload(key)
     }
 
     /// All uploads there are, with their lengths and when they last grew.
-    pub fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError> {
+    pub(crate) fn uploads(&self) -> Result<Vec<(UploadKey, u64, SystemTime)>, StoreError> {
         self.backend.uploads()
     }
 
     /// Makes a blob durable and visible in a repository, if it has that digest.
+    #[doc(hidden)]
     pub fn commit_blob(
         &self,
         name: &RepositoryName,
@@ -82,7 +85,7 @@ impl Store {
 
     /// Makes a blob that another repository shows (`from`, or any) visible in `to`; `false` when
     /// it is not there (end-11).
-    pub fn mount_blob(
+    pub(crate) fn mount_blob(
         &self,
         to: &RepositoryName,
         from: Option<&RepositoryName>,
@@ -110,7 +113,7 @@ impl Store {
 
     fn show_blob(
         &self,
-        state: &mut super::WriterState,
+        state: &mut WriterState,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StoreError> {
@@ -129,6 +132,7 @@ impl Store {
     ///
     /// Bytes first, then the link, then the tags in one rename: a crash leaves the old tags or the
     /// new ones, and nothing that is named but missing.
+    #[doc(hidden)]
     pub fn put_manifest(
         &self,
         to: &ManifestDestination,
@@ -139,38 +143,11 @@ impl Store {
         let backend = self.writable()?;
         let facts = Arc::new(Facts::parse(bytes)?);
         let media_type = facts.media_type(content_type)?;
-        let digest = match reference {
-            Reference::Digest(named) => {
-                let mut hasher = named.algorithm().hasher();
-                hasher.update(bytes);
-                let found = hasher.finish();
-                if found != *named {
-                    return Err(StoreError::Digest { named: named.clone(), found });
-                }
-                found
-            }
-            Reference::Tag(_) => Digest::sha256_of(bytes),
-        };
+        let digest = digest_of(reference, bytes)?;
         self.refresh()?;
         let mut state = self.state();
-        let missing = match backend.shared() {
-            Some(shared) => self.missing_now(shared, &mut state, name, &facts)?,
-            None => self
-                .with(name, |it| missing(it, &facts))
-                .unwrap_or_else(|| missing(&Repository::default(), &facts)),
-        };
-        if let Some(missing) = missing {
-            return Err(StoreError::Incomplete(missing));
-        }
-        if self.with(name, |it| it.manifests.contains_key(&digest)) != Some(true) {
-            self.usage.expect_room(name, facts.len)?;
-        }
-        if !state.facts.contains_key(&digest) {
-            let known: usize = state.facts.values().map(|it| it.weight()).sum();
-            if known.saturating_add(facts.weight()) > KNOWN {
-                return Err(StoreError::TooManyManifests);
-            }
-        }
+        self.expect_complete(&mut state, name, &facts)?;
+        self.expect_room(&state, name, &digest, &facts)?;
         let named = match reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
@@ -198,6 +175,42 @@ impl Store {
         // Also after an error: what was taken back must not be shown.
         self.rebuild(&mut state)?;
         tagged.and(restored).map(|()| (digest, facts))
+    }
+
+    /// Refuses a manifest that refers to something that its repository does not have.
+    fn expect_complete(
+        &self,
+        state: &mut WriterState,
+        name: &RepositoryName,
+        facts: &Facts,
+    ) -> Result<(), StoreError> {
+        let missing = match self.backend.shared() {
+            Some(shared) => self.missing_now(shared, state, name, facts)?,
+            None => self
+                .with(name, |it| missing(it, facts))
+                .unwrap_or_else(|| missing(&Repository::default(), facts)),
+        };
+        missing.map_or(Ok(()), |missing| Err(StoreError::Incomplete(missing)))
+    }
+
+    /// Refuses a manifest for which there is no room, in the quotas or in memory.
+    fn expect_room(
+        &self,
+        state: &WriterState,
+        name: &RepositoryName,
+        digest: &Digest,
+        facts: &Facts,
+    ) -> Result<(), StoreError> {
+        if self.with(name, |it| it.manifests.contains_key(digest)) != Some(true) {
+            self.usage.expect_room(name, facts.len)?;
+        }
+        if !state.facts.contains_key(digest) {
+            let known: usize = state.facts.values().map(|it| it.weight()).sum();
+            if known.saturating_add(facts.weight()) > KNOWN {
+                return Err(StoreError::TooManyManifests);
+            }
+        }
+        Ok(())
     }
 
     /// Refuses tags that stand for something else, as far as this server knows.
@@ -245,7 +258,7 @@ impl Store {
     }
 
     /// Removes a tag; `false` when there is none (end-9).
-    pub fn delete_tag(&self, name: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
+    pub(crate) fn delete_tag(&self, name: &RepositoryName, tag: &Tag) -> Result<bool, StoreError> {
         let backend = self.writable()?;
         let mut state = self.state();
         let mut was_there = false;
@@ -260,7 +273,7 @@ impl Store {
     /// Removes a manifest and all tags that stand for it; `false` when it is not there (end-9).
     ///
     /// Its bytes stay until they are collected. A manifest that another one of the repository lists is not removed.
-    pub fn delete_manifest(
+    pub(crate) fn delete_manifest(
         &self,
         name: &RepositoryName,
         digest: &Digest,
@@ -292,7 +305,11 @@ impl Store {
     /// Makes a blob invisible in a repository; `false` when it is not there (end-10).
     ///
     /// Its bytes stay until they are collected. A blob that a manifest of the repository names is not removed.
-    pub fn delete_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<bool, StoreError> {
+    pub(crate) fn delete_blob(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
         let backend = self.writable()?;
         self.refresh()?;
         let mut state = self.state();
@@ -317,7 +334,7 @@ struct Before {
 impl Before {
     fn of(
         store: &Store,
-        state: &super::WriterState,
+        state: &WriterState,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Self, StoreError> {
@@ -330,7 +347,7 @@ impl Before {
     fn restore(
         &self,
         store: &Store,
-        state: &mut super::WriterState,
+        state: &mut WriterState,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StoreError> {
@@ -344,6 +361,18 @@ impl Before {
             store.usage.remove(digest);
         }
         Ok(())
+    }
+}
+
+/// The digest of a manifest, which must be the one that the client named, if it did.
+fn digest_of(reference: &Reference, bytes: &Bytes) -> Result<Digest, StoreError> {
+    let Reference::Digest(named) = reference else { return Ok(Digest::sha256_of(bytes)) };
+    let mut hasher = named.algorithm().hasher();
+    hasher.update(bytes);
+    let found = hasher.finish();
+    match found == *named {
+        true => Ok(found),
+        false => Err(StoreError::Digest { named: named.clone(), found }),
     }
 }
 

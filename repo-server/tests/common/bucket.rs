@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock};
 use futures_util::StreamExt as _;
 use object_store::aws::AmazonS3Builder;
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
-use repo_server::store::bucket::s3::S3;
+use repo_server::S3;
 
 pub const BUCKET: &str = "fleet";
 

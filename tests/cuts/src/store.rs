@@ -21,12 +21,8 @@ use formats::error_chain;
 use formats::oci::{
     Descriptor, EMPTY_CONFIG, Index, Manifest, RepositoryName, annotation, media_type,
 };
-use repo_server::auth::Tagging;
-use repo_server::route::{Reference, SessionId};
-use repo_server::store::Store;
-use repo_server::store::backend::UploadKey;
-use repo_server::store::quota::Quota;
-use repo_server::store::write::ManifestDestination;
+use repo_server::internal::{ManifestDestination, Reference, SessionId, Tagging, UploadKey};
+use repo_server::{Quota, Store};
 use signer::commands::{Answer, ComponentInput, Delivery, InitRequest, PublishRequest, Signing};
 use signer::key::{KeyStore, example};
 use signer::plan::{Expiry, Rollout};
@@ -394,7 +390,7 @@ fn open_store(machine: &Machine) -> Result<Store, String> {
 /// A client that pushes a blob in two requests, and goes on with what the server has of it.
 fn push_blob(store: &Store, to: &str, bytes: &[u8], nth: u8) -> Result<Digest, String> {
     let digest = Digest::sha256_of(bytes);
-    let failed = |error: repo_server::store::StoreError| error_chain(&error);
+    let failed = |error: repo_server::StoreError| error_chain(&error);
     let mut why = String::new();
     for attempt in 0..4 {
         let id = SessionId::from_random([nth + 16 * attempt; 16]);

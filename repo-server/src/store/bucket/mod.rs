@@ -20,7 +20,7 @@
 mod blob;
 mod keys;
 mod peers;
-pub mod s3;
+pub(crate) mod s3;
 mod upload;
 
 use std::fmt;

@@ -21,7 +21,7 @@
 //! or is larger than any client reads as such, names nothing: otherwise anyone who may push a blob could
 //! stop collections permanently.
 
-pub mod plan;
+pub(crate) mod plan;
 mod targets;
 
 #[cfg(test)]
@@ -118,9 +118,8 @@ impl Clock {
     }
 
     fn aged<T>(self, all: Vec<T>, modified: impl Fn(&T) -> SystemTime) -> Vec<(T, Age)> {
-        let age = |it: &T| self.age(modified(it));
         let with_age = |it| {
-            let age = age(&it);
+            let age = self.age(modified(&it));
             (it, age)
         };
         all.into_iter().map(with_age).collect()

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use formats::oci::{Descriptor, Index, Manifest, RepositoryName, annotation, media_type};
 use formats::oci::{EMPTY_CONFIG, Tag};
+use storage::host::System;
 
 use super::super::backend::{Backend, Blob, Upload, UploadKey};
 use super::super::local::Local;
@@ -356,7 +357,7 @@ fn a_cut_at_every_step() {
     loop {
         let dir = tempfile::tempdir().unwrap();
         copy(before.path(), dir.path());
-        let inner = Local::open(dir.path(), false).unwrap();
+        let inner = Local::open_on(&System, dir.path(), false).unwrap();
         let cut = Cut { inner, left: AtomicUsize::new(steps) };
         let store = Store::over(Box::new(cut), false, Quota::default()).unwrap();
         let finished = store.collect(HOUR, later()).is_ok();
