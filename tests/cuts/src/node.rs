@@ -606,11 +606,11 @@ mod tests {
 
     #[test]
     fn an_apply_asks_its_source_for_everything_once() {
-        asks_once(Node::apply);
+        asks_once(|node| node.apply());
     }
 
     #[test]
     fn an_install_by_the_daemon_asks_its_source_for_everything_once() {
-        asks_once(Node::run_once);
+        asks_once(|node| node.run_once());
     }
 }
