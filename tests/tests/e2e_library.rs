@@ -1,7 +1,7 @@
 //! The agent as a library: the example program that embeds it, run as a user would run it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
 
 use racklet_tests::rig::{Node, Run, TRIES, World, confirmed, trial};
 
@@ -13,16 +13,18 @@ fn embed() -> Run {
     let profile = test.ancestors().nth(2).expect("a test lies two folders below target");
     let target = profile.parent().expect("the profile's folder lies in the target folder");
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-    let mut cargo = Run::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
         .args(["build", "--locked", "--workspace", "--example", "embed", "--target-dir"])
         .arg(target)
         .arg("--manifest-path")
         .arg(manifest);
     if profile.file_name().is_some_and(|name| name == "release") {
-        cargo = cargo.arg("--release");
+        cargo.arg("--release");
     }
-    let built = cargo.start().finish_within(Duration::from_secs(900));
-    assert_eq!(built.code, 0, "build the example:\n{}", built.output());
+    let built = cargo.output().expect("cargo is there");
+    let log = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "build the example:\n{log}");
     Run::new(profile.join("examples/embed"))
 }
 

@@ -17,7 +17,7 @@ use formats::error_chain;
 use formats::oci::{Index, RepositoryName};
 use storage::FileError;
 use storage::dir::{Dir, DirFile, Lock, Policy};
-use storage::host::{Host, System};
+use storage::host::Host;
 use storage::layout::{Blob as LayoutBlob, Layout as _, LayoutDir, LayoutError};
 
 use super::backend::{Backend, Blob, Link, LinkKind, Pieces, Refs, StoredBlob, Upload, UploadKey};
