@@ -27,7 +27,7 @@ use update_agent::config::Config;
 use update_agent::error::AgentError;
 use update_agent::http::{Limits, RetryPolicy};
 use update_agent::source::{Source, SourceConfig, open};
-use update_agent::state::{Held, State};
+use update_agent::state::{State, StateGuard};
 use update_agent::{release, trust};
 use update_core::trust::Clock;
 
@@ -65,7 +65,7 @@ struct Scene {
     root: Vec<u8>,
     directory: tempfile::TempDir,
     state: State,
-    held: Held,
+    held: StateGuard,
 }
 
 impl Scene {
@@ -94,7 +94,8 @@ impl Scene {
 
     /// The versions of timestamp and targets after an update.
     fn refresh(&self, sources: &[Box<dyn Source>]) -> Result<(u64, u64), AgentError> {
-        let (trusted, _) = trust::refresh(&self.state, &self.held, &self.root, sources)?;
+        let (trusted, _) =
+            trust::refresh(&self.state, &self.held, &self.root, sources, self.state.now())?;
         let set = trusted.set();
         Ok((set.timestamp().header.version, set.targets().header.version))
     }
@@ -388,7 +389,8 @@ fn case_06_extraneous_dependencies() {
     let version = "1.1.0".parse().unwrap();
     let find = |scene: &Scene| {
         let (mut trusted, _) =
-            trust::refresh(&scene.state, &scene.held, &scene.root, &sources).unwrap();
+            trust::refresh(&scene.state, &scene.held, &scene.root, &sources, scene.state.now())
+                .unwrap();
         let other = trusted.release(&scene.held, "other", &"9.9.9".parse().unwrap()).unwrap_err();
         assert_eq!(other.reason(), Reason::TargetNotFound, "{}", other.chain());
         trusted.release(&scene.held, "demo", &version).unwrap()
@@ -406,7 +408,8 @@ fn case_06_extraneous_dependencies() {
     let registry = Registry::honest(content);
     let sources = [source(&registry)];
     let (mut trusted, source) =
-        trust::refresh(&scene.state, &scene.held, &scene.root, &sources).unwrap();
+        trust::refresh(&scene.state, &scene.held, &scene.root, &sources, scene.state.now())
+            .unwrap();
     let signed = trusted.release(&scene.held, "demo", &version).unwrap();
     let components = &signed.summary.components;
     let error =

@@ -15,7 +15,6 @@ use storage::host::Host;
 use update_core::chooser::ChooserFloor;
 use update_core::update::{BootLoader, Evidence};
 
-pub use crate::boot::BootControl;
 use crate::config::{Backend, BootConfig, Config, SingleBank};
 use crate::error::{AgentError, Because as _};
 use crate::occupied::Owner;
@@ -23,7 +22,7 @@ use crate::place::Place;
 
 /// A disk with a partition table.
 #[derive(Debug)]
-pub struct Disk {
+pub(crate) struct Disk {
     host: Arc<dyn Host>,
     path: PathBuf,
     boot: BootConfig,
@@ -33,7 +32,7 @@ pub struct Disk {
 
 impl Disk {
     /// The disk of a configuration. Opens nothing yet.
-    pub fn new(config: &Config, host: Arc<dyn Host>) -> Self {
+    pub(crate) fn new(config: &Config, host: Arc<dyn Host>) -> Self {
         Disk {
             host,
             path: config.boot.disk.clone(),
@@ -44,7 +43,7 @@ impl Disk {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -59,12 +58,12 @@ impl Disk {
     }
 
     /// The table the boot loader would use, without repairing anything.
-    pub fn table(&self) -> Result<Table, AgentError> {
+    pub(crate) fn table(&self) -> Result<Table, AgentError> {
         Ok(self.choice()?.table)
     }
 
     /// Which copy of the table is invalid or differs, if one does.
-    pub fn damaged_copy(&self) -> Result<Option<formats::gpt::TableCopy>, AgentError> {
+    pub(crate) fn damaged_copy(&self) -> Result<Option<formats::gpt::TableCopy>, AgentError> {
         Ok(self.choice()?.repair)
     }
 
@@ -79,7 +78,7 @@ impl Disk {
     }
 
     /// Makes a component with a switch of its own start from a slot. Done twice it is done once.
-    pub fn switch(&self, slot: Slot, component: &ComponentName) -> Result<(), AgentError> {
+    pub(crate) fn switch(&self, slot: Slot, component: &ComponentName) -> Result<(), AgentError> {
         match self.place(slot, component)? {
             Place::Device(own) => {
                 own.switch().map_err(|error| error.context(format!("{component}, slot {slot}")))
@@ -94,7 +93,7 @@ impl Disk {
     }
 
     /// Components that start by themselves: those with a switch, and those with a single bank.
-    pub fn switched(&self) -> Vec<&ComponentName> {
+    pub(crate) fn switched(&self) -> Vec<&ComponentName> {
         let own = |place: &Place| matches!(place, Place::Device(own) if !own.switch.is_empty());
         let places = self.places.a.iter();
         let mine = places.filter(|(name, place)| own(place) || self.single.contains_key(*name));
@@ -125,7 +124,7 @@ impl Disk {
     }
 
     /// Components that run from the bank of a slot, by the hardware's own word.
-    pub fn running_in(&self, slot: Slot) -> Result<Vec<&ComponentName>, AgentError> {
+    pub(crate) fn running_in(&self, slot: Slot) -> Result<Vec<&ComponentName>, AgentError> {
         let mut running = Vec::new();
         for (component, place) in self.places.of(slot) {
             if let Place::Device(own) = place
@@ -138,7 +137,7 @@ impl Disk {
     }
 
     /// The partition of a component in a slot.
-    pub fn partition(
+    pub(crate) fn partition(
         &self,
         table: &Table,
         slot: Slot,
@@ -155,7 +154,10 @@ impl Disk {
     }
 
     /// Capacity in bytes of each component's partition in a slot; refuses one that somebody else needs.
-    pub fn capacities(&self, slot: Slot) -> Result<BTreeMap<ComponentName, u64>, AgentError> {
+    pub(crate) fn capacities(
+        &self,
+        slot: Slot,
+    ) -> Result<BTreeMap<ComponentName, u64>, AgentError> {
         self.check_slot(slot)?;
         let table = self.table()?;
         let capacity = |component: &ComponentName| {
@@ -173,7 +175,7 @@ impl Disk {
     }
 
     /// Opens the partition of a component for reading.
-    pub fn open_to_read(
+    pub(crate) fn open_to_read(
         &self,
         slot: Slot,
         component: &ComponentName,
@@ -183,7 +185,7 @@ impl Disk {
 
     /// Opens the partition of a component for writing, claimed. `booted` is refused, whatever the
     /// configuration says, and so is a partition that is mounted or otherwise in use.
-    pub fn open_to_write(
+    pub(crate) fn open_to_write(
         &self,
         slot: Slot,
         component: &ComponentName,
@@ -227,7 +229,7 @@ impl Disk {
 
     /// The slot that runs: by the command line of the running kernel, and, on a real disk, by what
     /// is mounted at `/`. Unknown or contradictory is an error: nothing is guessed.
-    pub fn booted(&self) -> Result<Slot, AgentError> {
+    pub(crate) fn booted(&self) -> Result<Slot, AgentError> {
         let table = self.table()?;
         let said = self.slot_of_cmdline(&table)?;
         let mounted = self.slot_of_mounted_root(&table)?;
@@ -251,24 +253,24 @@ impl Disk {
 
     /// What the kernel was told by the boot loader of this boot. Of a command line that cannot be read:
     /// nothing.
-    pub fn evidence(&self) -> Evidence {
+    pub(crate) fn evidence(&self) -> Evidence {
         let text = self.host.read_kernel(&self.boot.cmdline).unwrap_or_default();
         // The entries of systemd-boot are fixed texts.
         Evidence::of_command_line(&text, self.boot.backend != Backend::SystemdBoot)
     }
 
     /// Whether a chooser that reads the flags told the kernel what they say.
-    pub fn chooser_booted(&self) -> bool {
+    pub(crate) fn chooser_booted(&self) -> bool {
         self.evidence().loader == BootLoader::Told
     }
 
     /// Why the chooser did not boot a slot in this boot, if it told the kernel so.
-    pub fn refused_by_chooser(&self, slot: Slot) -> Option<String> {
+    pub(crate) fn refused_by_chooser(&self, slot: Slot) -> Option<String> {
         self.evidence().refused.of(slot).clone()
     }
 
     /// What the chooser of this boot made of the TPM's floor, if it said so.
-    pub fn chooser_floor(&self) -> ChooserFloor {
+    pub(crate) fn chooser_floor(&self) -> ChooserFloor {
         let text = self.host.read_kernel(&self.boot.cmdline).unwrap_or_default();
         ChooserFloor::of_command_line(&text)
     }
@@ -342,7 +344,7 @@ impl Disk {
     }
 
     /// Identifies this boot.
-    pub fn boot_id(&self) -> Result<String, AgentError> {
+    pub(crate) fn boot_id(&self) -> Result<String, AgentError> {
         let path = &self.boot.boot_id;
         match self.host.read_kernel(path) {
             Ok(text) => Ok(text.trim().chars().take(64).collect()),

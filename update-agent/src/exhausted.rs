@@ -47,7 +47,7 @@ fn granted(bytes: *mut u8) -> *mut u8 {
     if bytes.is_null() {
         // Without a lock and without memory.
         let text = b"error[resource_limit]: the system gives no more memory\n";
-        let _unread = rustix::io::write(rustix::stdio::stderr(), text);
+        let _ = rustix::io::write(rustix::stdio::stderr(), text);
         // SAFETY: ends the process without running anything else of it.
         unsafe { libc::_exit(i32::from(Reason::ResourceLimit.exit().code())) }
     }

@@ -10,41 +10,74 @@
 //!                          history ◄─ confirm / reboot ◄─ health ◄─ trial boot
 //! ```
 //!
-//! ```
+//! The public interface is:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`agent`] | the operations of a node ([`agent::Agent`]), their options and reports |
+//! | [`config`] | the configuration file |
+//! | [`environment`] | what an agent meets: sources, health checks, the way to restart |
+//! | [`progress`] | progress sinks |
+//! | [`source`] | repositories that updates come from |
+//! | [`error`] | the error of every operation: a stable reason, a text, a hint |
+//!
+//! Everything else that is public serves this project's programs and tests, is hidden from the
+//! documentation and may change.
+//!
+//! ```no_run
+//! use update_agent::agent::{Agent, ApplyOptions, Attempt, Wish};
 //! use update_agent::config::Config;
-//! let example = include_str!("../update-agent.example.toml");
-//! let config = Config::parse(example, std::path::Path::new("/etc/update-agent"))?;
-//! assert_eq!(config.boot.tries, 3);
+//! use update_agent::progress::Silent;
+//!
+//! let config = Config::load("/etc/update-agent/update-agent.toml".as_ref())?;
+//! let agent = Agent::open(config)?;
+//! match agent.apply(&Wish::default(), &ApplyOptions::default(), &Silent)? {
+//!     Attempt::Made(report) => println!("{} is in slot {}", report.version, report.slot),
+//!     Attempt::UpToDate(why) => println!("{}", why.message),
+//! }
 //! # Ok::<(), update_agent::error::AgentError>(())
 //! ```
+//!
+//! `examples/embed.rs` is a whole program.
 
 // They panic when nobody reads any more, or the disk under a log is full.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod absent;
 pub mod agent;
-pub mod boot;
-pub mod chooser;
-pub mod commands;
 pub mod config;
-pub mod disk;
+pub mod environment;
 pub mod error;
-pub mod example;
+pub mod progress;
+pub mod source;
+
+#[doc(hidden)]
+pub mod boot;
+#[doc(hidden)]
+pub mod chooser;
+#[doc(hidden)]
+pub mod commands;
+#[doc(hidden)]
 pub mod exhausted;
-pub mod floor;
+#[doc(hidden)]
 pub mod health;
+#[doc(hidden)]
 pub mod http;
+#[doc(hidden)]
+pub mod place;
+#[doc(hidden)]
+pub mod release;
+#[doc(hidden)]
+pub mod stage;
+#[doc(hidden)]
+pub mod state;
+#[doc(hidden)]
+pub mod tpm;
+#[doc(hidden)]
+pub mod trust;
+
+mod absent;
+mod disk;
+mod example;
 mod notify;
 mod occupied;
-pub mod output;
-pub mod outside;
-pub mod place;
-pub mod progress;
-pub mod release;
-pub mod reuse;
-pub mod single;
-pub mod source;
-pub mod stage;
-pub mod state;
-pub mod tpm;
-pub mod trust;
+mod output;

@@ -10,30 +10,23 @@ use storage::report;
 
 use crate::error::AgentError;
 
-pub use storage::log::printable;
+pub(crate) use storage::log::printable;
 
 /// Where and how to print.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
+pub(crate) struct Output {
     /// One JSON object instead of text.
-    pub json: bool,
-    /// Nothing at all: for callers inside a program.
-    pub quiet: bool,
+    pub(crate) json: bool,
 }
 
 impl Output {
     /// For people.
-    pub const TEXT: Output = Output { json: false, quiet: false };
+    pub(crate) const TEXT: Output = Output { json: false };
     /// For programs.
-    pub const JSON: Output = Output { json: true, quiet: false };
-    /// For nobody.
-    pub const QUIET: Output = Output { json: false, quiet: true };
+    pub(crate) const JSON: Output = Output { json: true };
 
     /// Prints a result. `value` must be an object; `"ok":true` is added.
-    pub fn result(self, mut value: Value, text: &str) {
-        if self.quiet {
-            return;
-        }
+    pub(crate) fn result(self, mut value: Value, text: &str) {
         if self.json {
             if let Some(object) = value.as_object_mut() {
                 object.insert("ok".to_owned(), json!(true));
@@ -44,13 +37,19 @@ impl Output {
         }
     }
 
+    /// Prints a report of the library: an object.
+    pub(crate) fn report(self, report: &impl serde::Serialize, text: &str) {
+        let value = serde_json::to_value(report).expect("reports have string keys and no maps");
+        self.result(value, text);
+    }
+
     /// How a command ends: a report that did not arrive is no success, whatever was done.
-    pub fn end(self, exit: Exit) -> Exit {
+    pub(crate) fn end(self, exit: Exit) -> Exit {
         let Some(error) = report::lost() else { return exit };
         let error = AgentError::from_cause(Reason::ReportLost, "write to standard output", error)
             .hint("what the command did is done; `update-agent status` tells how the node stands");
         // Not to standard output again.
-        Output { json: false, ..self }.error(&error);
+        Output::TEXT.error(&error);
         match exit {
             Exit::Done | Exit::Nothing => error.reason().exit(),
             failed => failed,
@@ -58,7 +57,7 @@ impl Output {
     }
 
     /// Prints an error.
-    pub fn error(self, error: &AgentError) {
+    pub(crate) fn error(self, error: &AgentError) {
         let message = printable(&error.chain());
         say(&format!("error[{}]: {message}", error.reason()));
         for line in error.lines().unwrap_or_default().lines() {
@@ -86,7 +85,7 @@ fn say(text: &str) {
 }
 
 /// `1.5 MiB` and the like.
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut whole = count;
@@ -101,7 +100,7 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// `2026-11-21T10:00:00Z`.
-pub fn time(seconds: u64) -> String {
+pub(crate) fn time(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     formats::tuf::UnixTime::from_secs(seconds).to_string()
 }

@@ -15,7 +15,7 @@
 //! | `runs` | says by the hardware's own state that this bank runs now: it is never written then |
 //!
 //! A board with one bank has a copy of it in each slot instead, and the bank in `[single.NAME]`: see
-//! [`crate::single`].
+//! [`crate::agent`].
 //!
 //! Without `switch` a component on its own device is read by the slot that boots, like a partition.
 

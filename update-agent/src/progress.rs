@@ -138,8 +138,8 @@ impl Reached {
 ///
 /// The file is no record: it is not flushed, is written once a second at most, and goes away with
 /// the work. Whoever reads it asks whether its writer still runs.
-pub struct Recorded {
-    inner: Box<dyn Progress>,
+pub struct Recorded<'a> {
+    inner: &'a dyn Progress,
     path: PathBuf,
     work: Mutex<Option<Work>>,
 }
@@ -171,9 +171,9 @@ pub struct Record {
 /// Name of the file in the state directory.
 const RECORD: &str = "progress.json";
 
-impl Recorded {
+impl<'a> Recorded<'a> {
     /// Records in a state directory.
-    pub fn new(inner: Box<dyn Progress>, state_dir: &Path) -> Self {
+    pub fn new(inner: &'a dyn Progress, state_dir: &Path) -> Self {
         Recorded { inner, path: state_dir.join(RECORD), work: Mutex::default() }
     }
 
@@ -216,7 +216,7 @@ fn started(pid: u32) -> Option<u64> {
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-impl Progress for Recorded {
+impl Progress for Recorded<'_> {
     fn begin(&self, what: &str, total: u64) {
         self.inner.begin(what, total);
         let mut work =
@@ -243,7 +243,7 @@ impl Progress for Recorded {
     }
 }
 
-impl Drop for Recorded {
+impl Drop for Recorded<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -392,7 +392,7 @@ mod tests {
     fn a_running_work_can_be_asked_after() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(running(dir.path()), None);
-        let progress = Recorded::new(Box::new(Silent), dir.path());
+        let progress = Recorded::new(&Silent, dir.path());
         progress.begin("write os", 1000);
         progress.advance(10);
         let found = running(dir.path()).unwrap();

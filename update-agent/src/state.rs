@@ -140,7 +140,7 @@ struct Reset {
 /// The content of a component's only bank, as it was copied into a slot before the agent first wrote
 /// the bank: of a release that no agent installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
+pub struct BankBackup {
     /// The slot with the copy.
     pub slot: Slot,
     /// Bytes.
@@ -175,7 +175,7 @@ fn damaged(error: AgentError, what_to_do: &str) -> AgentError {
 
 /// The right to change the state. One agent at a time has it.
 #[derive(Debug)]
-pub struct Held {
+pub struct StateGuard {
     _lock: StateLock,
 }
 
@@ -207,11 +207,11 @@ impl State {
     }
 
     /// Takes the lock, or says at once that another agent has it (`busy`).
-    pub fn hold(&self) -> Result<Held, AgentError> {
+    pub fn hold(&self) -> Result<StateGuard, AgentError> {
         let lock = StateLock::acquire(&self.dir).map_err(|error| {
             AgentError::from(error).or_hint("wait for it to end, then try again")
         })?;
-        let held = Held { _lock: lock };
+        let held = StateGuard { _lock: lock };
         if let Some(reset) = self.pending_reset()? {
             self.finish_reset(&held, &reset)?;
         }
@@ -257,7 +257,7 @@ impl State {
     /// What the slots hold, the floor and the history stay. A crash leaves everything as it was, or
     /// the decision: from then on nothing learned before is trusted, and the next [`State::hold`]
     /// finishes.
-    pub fn reset(&self, held: &Held, root: Option<&[u8]>) -> Result<(), AgentError> {
+    pub fn reset(&self, held: &StateGuard, root: Option<&[u8]>) -> Result<(), AgentError> {
         let text = |root: &[u8]| {
             String::from_utf8(root.to_vec()).because(Reason::MetaFormat, "the trust root")
         };
@@ -278,7 +278,7 @@ impl State {
         reset.because(Reason::StoreCorrupt, "the reset was written by another program").map(Some)
     }
 
-    fn finish_reset(&self, held: &Held, reset: &Reset) -> Result<(), AgentError> {
+    fn finish_reset(&self, held: &StateGuard, reset: &Reset) -> Result<(), AgentError> {
         if let Some(root) = &reset.root {
             // The marker has it, too, until it is written.
             if record::read(&self.dir, "root").is_err() {
@@ -329,7 +329,7 @@ impl State {
     }
 
     /// Makes the boot record durable.
-    pub fn save_boot_record(&self, _: &Held, record: &BootRecord) -> Result<(), AgentError> {
+    pub fn save_boot_record(&self, _: &StateGuard, record: &BootRecord) -> Result<(), AgentError> {
         self.write("boot-record", &record.to_bytes())
     }
 
@@ -344,12 +344,12 @@ impl State {
     }
 
     /// Makes the floor's file durable.
-    pub fn save_floor(&self, _: &Held, floor: &Floor) -> Result<(), AgentError> {
+    pub fn save_floor(&self, _: &StateGuard, floor: &Floor) -> Result<(), AgentError> {
         self.write("floor", &floor.to_bytes())
     }
 
     /// Raises the floor durably; never lowers it.
-    pub fn raise_floor(&self, _: &Held, security_version: u64) -> Result<(), AgentError> {
+    pub fn raise_floor(&self, _: &StateGuard, security_version: u64) -> Result<(), AgentError> {
         if security_version <= self.floor()? {
             return Ok(());
         }
@@ -363,7 +363,7 @@ impl State {
     }
 
     /// Makes it durable. One that cannot be read any more opens nothing and is given up.
-    pub fn save_tpm_secret(&self, _: &Held, secret: &[u8]) -> Result<(), AgentError> {
+    pub fn save_tpm_secret(&self, _: &StateGuard, secret: &[u8]) -> Result<(), AgentError> {
         if record::read(&self.dir, "tpm-secret").is_err() {
             record::remove(&self.dir, "tpm-secret")?;
         }
@@ -377,7 +377,7 @@ impl State {
     }
 
     /// Makes it durable.
-    pub fn save_probation(&self, _: &Held, began: &Began) -> Result<(), AgentError> {
+    pub fn save_probation(&self, _: &StateGuard, began: &Began) -> Result<(), AgentError> {
         if record::read(&self.dir, "probation").is_err() {
             record::remove(&self.dir, "probation")?;
         }
@@ -386,7 +386,7 @@ impl State {
     }
 
     /// What was taken from the only bank of a component, if anything was.
-    pub fn taken(&self, component: &ComponentName) -> Result<Option<Taken>, AgentError> {
+    pub fn taken(&self, component: &ComponentName) -> Result<Option<BankBackup>, AgentError> {
         let name = format!("bank-{component}");
         let Some(found) = record::read(&self.dir, &name)? else { return Ok(None) };
         let parsed = serde_json::from_slice(&found.record.payload);
@@ -396,9 +396,9 @@ impl State {
     /// Makes it durable.
     pub fn save_taken(
         &self,
-        _: &Held,
+        _: &StateGuard,
         component: &ComponentName,
-        taken: &Taken,
+        taken: &BankBackup,
     ) -> Result<(), AgentError> {
         let payload = serde_json::to_vec(taken).because(Reason::StoreIo, "write what was taken")?;
         self.write(&format!("bank-{component}"), &payload)
@@ -411,15 +411,19 @@ impl State {
     }
 
     /// Makes the journal durable; `None` forgets it.
-    pub fn save_journal(&self, _: &Held, journal: Option<&Journal>) -> Result<(), AgentError> {
+    pub fn save_journal(
+        &self,
+        _: &StateGuard,
+        journal: Option<&Journal>,
+    ) -> Result<(), StoreError> {
         match journal {
             Some(journal) => {
                 if record::read(&self.dir, "journal").is_err() {
                     record::remove(&self.dir, "journal")?;
                 }
-                self.write("journal", &journal.to_bytes())
+                record::write(&self.dir, "journal", &journal.to_bytes()).map(drop)
             }
-            None => Ok(record::remove(&self.dir, "journal")?),
+            None => record::remove(&self.dir, "journal"),
         }
     }
 
@@ -446,7 +450,7 @@ impl State {
     }
 
     /// Makes it durable.
-    pub fn save_asking(&self, _: &Held, asking: &Asking) -> Result<(), AgentError> {
+    pub fn save_asking(&self, _: &StateGuard, asking: &Asking) -> Result<(), AgentError> {
         if record::read(&self.dir, "asking").is_err() {
             record::remove(&self.dir, "asking")?;
         }
@@ -455,7 +459,7 @@ impl State {
     }
 
     /// Makes the trusted metadata durable.
-    pub fn save_trust(&self, _: &Held, stored: &Stored) -> Result<(), AgentError> {
+    pub fn save_trust(&self, _: &StateGuard, stored: &Stored) -> Result<(), AgentError> {
         self.write("trust", &stored.to_bytes())
     }
 
@@ -465,7 +469,7 @@ impl State {
     }
 
     /// Appends to the history.
-    pub fn remember(&self, _: &Held, event: HistoryEvent) -> Result<(), AgentError> {
+    pub fn remember(&self, _: &StateGuard, event: HistoryEvent) -> Result<(), AgentError> {
         let mut history = self.history()?;
         history.push(event);
         self.write("history", &history.to_bytes())
@@ -480,7 +484,7 @@ impl State {
     }
 
     /// Makes the report durable.
-    pub fn save_report(&self, _: &Held, report: &Report) -> Result<(), AgentError> {
+    pub fn save_report(&self, _: &StateGuard, report: &Report) -> Result<(), AgentError> {
         if record::read(&self.dir, "report").is_err() {
             record::remove(&self.dir, "report")?;
         }
@@ -494,7 +498,7 @@ impl State {
     }
 
     /// Keeps the channel document, so that a poll without news needs no download.
-    pub fn save_channel_document(&self, _: &Held, bytes: &[u8]) -> Result<(), AgentError> {
+    pub fn save_channel_document(&self, _: &StateGuard, bytes: &[u8]) -> Result<(), AgentError> {
         if record::read(&self.dir, "channel").is_err() {
             record::remove(&self.dir, "channel")?;
         }
@@ -507,7 +511,7 @@ impl State {
     }
 
     /// Keeps it, so that `explain` can answer as long as it stands.
-    pub fn save_offline_statement(&self, _: &Held, bytes: &[u8]) -> Result<(), AgentError> {
+    pub fn save_offline_statement(&self, _: &StateGuard, bytes: &[u8]) -> Result<(), AgentError> {
         match record::read(&self.dir, "offline") {
             Ok(Some(found)) if found.record.payload == bytes => return Ok(()),
             Ok(_) => {}
@@ -527,14 +531,14 @@ impl State {
     }
 
     /// Keeps a chunk list.
-    pub fn keep_chunk_list(&self, _: &Held, list: &ChunkList) -> Result<(), AgentError> {
+    pub fn keep_chunk_list(&self, _: &StateGuard, list: &ChunkList) -> Result<(), AgentError> {
         let digest = Digest::sha256_of(list.as_bytes());
         let chunks = self.dir.subdirectory("chunks")?;
         Ok(chunks.write_atomic(&digest.hex(), list.as_bytes())?)
     }
 
     /// Removes chunk lists that no slot needs.
-    pub fn forget_chunk_lists(&self, _: &Held, needed: &[Digest]) -> Result<(), AgentError> {
+    pub fn forget_chunk_lists(&self, _: &StateGuard, needed: &[Digest]) -> Result<(), AgentError> {
         let chunks = self.dir.subdirectory("chunks")?;
         for name in chunks.list()? {
             if !needed.iter().any(|digest| digest.hex() == name) {

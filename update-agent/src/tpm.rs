@@ -18,11 +18,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use formats::reason::Reason;
 use formats::tpm::{
     Command, Form, HEADER_LEN, Mark, Public, RESPONSE_LIMIT, Shape, TpmError, parse_bare,
     parse_counter, parse_done, parse_session, response_len,
 };
-use update_core::floor::Hold;
+use update_core::floor::{Hold, Tpm};
+
+use crate::error::chain_of;
 
 /// 20 s: the slowest command here writes a few bytes of flash, which takes a tenth of a second.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -62,6 +65,13 @@ pub enum CounterError {
     },
 }
 
+impl CounterError {
+    /// The stable reason.
+    pub fn reason(&self) -> Reason {
+        Reason::FloorLost
+    }
+}
+
 /// What lies under the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
@@ -96,6 +106,15 @@ pub struct Keys {
     pub owner: Vec<u8>,
     /// The password of a guarded counter; `None` for who reads only.
     pub secret: Option<Vec<u8>>,
+}
+
+/// Asks the TPM for the counter; a TPM that does not answer is [`Tpm::Unusable`].
+pub(crate) fn observe(counter: &mut Counter) -> Tpm {
+    match counter.look() {
+        Ok(Found::Nothing) => Tpm::NoCounter,
+        Ok(Found::Counter { mark, value, hold, .. }) => Tpm::Counter { mark, value, hold },
+        Err(error) => Tpm::Unusable(chain_of(&error)),
+    }
 }
 
 impl std::fmt::Debug for Keys {

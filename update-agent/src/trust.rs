@@ -18,7 +18,7 @@ use update_core::trust::{
 
 use crate::error::AgentError;
 use crate::source::{FetchError, Source, TufState};
-use crate::state::{Held, KnownState, MetadataVersions, Report, State};
+use crate::state::{KnownState, MetadataVersions, Report, State, StateGuard};
 
 /// The clock as the core wants it: `now` in Unix seconds.
 pub fn clock(now: u64) -> Clock {
@@ -92,7 +92,7 @@ pub fn check_root(root: &[u8], now: u64) -> Result<(), AgentError> {
 fn drive<W: Workflow>(
     workflow: &mut W,
     state: &State,
-    held: &Held,
+    held: &StateGuard,
     mut fetch: impl FnMut(&Fetch) -> Result<Reply, FetchError>,
 ) -> Result<W::Output, AgentError> {
     loop {
@@ -107,27 +107,29 @@ fn drive<W: Workflow>(
     }
 }
 
-/// Refreshes from the first source that has a verified, unexpired repository. A source that fails
+/// Refreshes from the first source that has a verified, unexpired repository at `started`, the Unix
+/// time of the attempt. A source that fails
 /// or lies costs its own time, no more, and one that ended this program is asked last
 /// ([`update_core::asking`]); the error of the first one is reported when none is good.
 pub fn refresh<'a>(
     state: &'a State,
-    held: &Held,
+    held: &StateGuard,
     shipped_root: &[u8],
     sources: &'a [Box<dyn Source>],
+    started: u64,
 ) -> Result<(Trusted<'a>, &'a dyn Source), AgentError> {
     // With one source there is no other order, and a poll writes nothing.
     let several = sources.len() > 1;
     let places: Vec<String> = sources.iter().map(|source| source.describe()).collect();
     let mut asking =
-        if several { state.asking().resumed(&places, state.now()) } else { Asking::default() };
+        if several { state.asking().resumed(&places, started) } else { Asking::default() };
     let order = asking.order(&places);
     let mut asked = |source: &'a dyn Source| -> Result<Trusted<'a>, AgentError> {
         if several {
             asking.ask(&source.describe());
             state.save_asking(held, &asking)?;
         }
-        let answer = refresh_from(state, held, shipped_root, source);
+        let answer = refresh_from(state, held, shipped_root, source, started);
         if several {
             asking.came_back();
             state.save_asking(held, &asking)?;
@@ -167,9 +169,10 @@ pub fn refresh<'a>(
 
 fn refresh_from<'a>(
     state: &'a State,
-    held: &Held,
+    held: &StateGuard,
     shipped_root: &[u8],
     source: &'a dyn Source,
+    started: u64,
 ) -> Result<Trusted<'a>, AgentError> {
     let stored = state.trust()?;
     let mut report = state.report();
@@ -179,7 +182,7 @@ fn refresh_from<'a>(
     let known = report.etag.filter(|known| known.source == place && known.trusted == sum(&stored));
     let known = known.map(|known| known.etag);
     let unchanged = stored.clone();
-    let mut refresh = Refresh::begin(stored, shipped_root, clock(state.now()), Limits::default())?;
+    let mut refresh = Refresh::begin(stored, shipped_root, clock(started), Limits::default())?;
     let statement = statement_of(source);
     if let Some(statement) = &statement {
         refresh = refresh.with_offline(statement.clone());
@@ -198,7 +201,7 @@ fn refresh_from<'a>(
     };
     let trusted = sum(&state.trust()?);
     report.etag = etag.map(|etag| KnownState { source: place, etag, trusted });
-    report.last_success = Some(state.now());
+    report.last_success = Some(started);
     report.metadata = Some(versions(&set));
     save_report_if_news(state, held, report)?;
     if set.offline_until().is_some() {
@@ -224,7 +227,7 @@ fn sum(stored: &Stored) -> Sha256 {
 }
 
 /// A poll that brought nothing new is not worth a write of flash every time.
-fn save_report_if_news(state: &State, held: &Held, report: Report) -> Result<(), AgentError> {
+fn save_report_if_news(state: &State, held: &StateGuard, report: Report) -> Result<(), AgentError> {
     const WORTH_A_WRITE: u64 = 3600;
     let known = state.report();
     let recent = known
@@ -235,15 +238,16 @@ fn save_report_if_news(state: &State, held: &Held, report: Report) -> Result<(),
     if same && recent { Ok(()) } else { state.save_report(held, &report) }
 }
 
-/// What is trusted already, without asking anybody: for `explain`.
+/// What is trusted already, judged at the Unix time `started`; no source is asked.
 pub fn offline<'a>(
     state: &'a State,
-    held: &Held,
+    held: &StateGuard,
     shipped_root: &[u8],
+    started: u64,
 ) -> Result<Trusted<'a>, AgentError> {
     let stored: Stored = state.trust()?;
     let unchanged = stored.clone();
-    let mut refresh = Refresh::begin(stored, shipped_root, clock(state.now()), Limits::default())?;
+    let mut refresh = Refresh::begin(stored, shipped_root, clock(started), Limits::default())?;
     if let Some(statement) = state.offline_statement() {
         refresh = refresh.with_offline(statement);
     }
@@ -269,7 +273,7 @@ impl Trusted<'_> {
         &self.set
     }
 
-    fn find(&mut self, held: &Held, name: &str) -> Result<SignedTarget, AgentError> {
+    fn find(&mut self, held: &StateGuard, name: &str) -> Result<SignedTarget, AgentError> {
         let files = &mut self.files;
         let mut search = self.set.find_target(name)?;
         drive(&mut search, self.state, held, |wanted| {
@@ -280,7 +284,7 @@ impl Trusted<'_> {
     /// The signed target of a release.
     pub fn release(
         &mut self,
-        held: &Held,
+        held: &StateGuard,
         product: &str,
         version: &Version,
     ) -> Result<SignedRelease, AgentError> {
@@ -346,7 +350,7 @@ impl Trusted<'_> {
     /// The channel's document.
     pub fn channel(
         &mut self,
-        held: &Held,
+        held: &StateGuard,
         product: &str,
         channel: &str,
     ) -> Result<Channel, AgentError> {

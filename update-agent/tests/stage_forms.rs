@@ -6,7 +6,7 @@ mod stage_image;
 use std::sync::Mutex;
 
 use formats::chunks::Content;
-use stage_image::{Act, Notes, Repository, Scripted, code, noise, pace, sample};
+use stage_image::{Act, Notes, Repository, Scripted, code, journal_lost, noise, pace, sample};
 use storage::sim::Disk;
 use update_agent::source::Source;
 use update_agent::stage::{
@@ -248,11 +248,7 @@ fn any_mixture_of_forms_ends_with_the_signed_image() {
                 let mut calls = calls.lock().unwrap();
                 *calls += 1;
                 if run < 2 && *calls == stop {
-                    let killed = update_agent::error::AgentError::new(
-                        formats::reason::Reason::StoreIo,
-                        "killed",
-                    );
-                    return Err(StageError::journal(killed));
+                    return Err(journal_lost());
                 }
                 Ok(())
             };

@@ -6,12 +6,11 @@ use std::sync::Mutex;
 
 use formats::chunks::Content;
 use formats::reason::Reason;
-use stage_image::{Act, Notes, Repository, Scripted, code, noise, pace, sample};
+use stage_image::{Act, Notes, Repository, Scripted, code, journal_lost, noise, pace, sample};
 use storage::block::{Access, BlockDevice, FileDevice, Window};
 use storage::sim::{Disk, Loss, Operation};
-use update_agent::error::AgentError;
 use update_agent::source::Source;
-use update_agent::stage::{JournalPoint, Resume, Seed, StageError, Written, write_image_at};
+use update_agent::stage::{JournalPoint, Resume, Seed, Written, write_image_at};
 
 const LOOK: Resume = Resume::Whole;
 
@@ -319,7 +318,7 @@ fn a_journal_that_cannot_be_written_ends_the_run() {
             repository.write_with(&disk, &[&source], &[], Resume::default(), &mut |_point| {
                 calls += 1;
                 if calls > fail_at {
-                    return Err(StageError::journal(AgentError::new(Reason::StoreIo, "full")));
+                    return Err(journal_lost());
                 }
                 Ok(())
             });

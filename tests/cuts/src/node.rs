@@ -1,33 +1,31 @@
 //! A machine with one of the boot backends, and the agent on it.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use formats::boot_record::Slot;
 use formats::boot_vars;
+use formats::digest::Digest;
 use formats::gpt::{Geometry, Guid, NewPartition, Table};
 use formats::gpt_attrs::SlotAttrs;
 use formats::grub_env::GrubEnv;
-use formats::reason::Exit;
+use formats::oci::Descriptor;
 use formats::uboot_env::{Env, EnvCopy, Layout};
 use storage::block::Access;
 use storage::files::Files as _;
 use storage::host::Host as _;
 use storage::partition_table;
 use storage::sim::{Machine, Media};
-use update_agent::agent::Agent;
-use update_agent::commands::{
-    self, ApplyArgs, BootSelectArgs, Command, ConfirmArgs, ResetArgs, RevertArgs, RunArgs,
-};
+use update_agent::agent::{Agent, ApplyOptions, RevertOptions, Wish};
 use update_agent::config::Config;
+use update_agent::environment::Environment;
 use update_agent::error::AgentError;
-use update_agent::output::Output;
-use update_agent::outside::Outside;
 use update_agent::progress::{Progress, Silent};
-use update_agent::source::Source;
+use update_agent::source::{FetchError, Sink, Source, TufState};
 use update_agent::stage::Pace;
 
 use crate::forge::NOW;
@@ -304,11 +302,15 @@ pub struct Surroundings {
     healthy: bool,
     restarted: AtomicBool,
     in_step: Option<Machine>,
+    /// How often the sources were opened, and what they were asked for.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
-impl Outside for Surroundings {
+impl Environment for Surroundings {
     fn sources(&self, _: &Config, _: Option<&str>) -> Result<Vec<Box<dyn Source>>, AgentError> {
-        Ok(vec![Box::new(self.repository.clone())])
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push("open".to_owned());
+        let (repository, asked) = (self.repository.clone(), Arc::clone(&self.asked));
+        Ok(vec![Box::new(Recording { repository, asked })])
     }
 
     fn check_health(
@@ -324,17 +326,72 @@ impl Outside for Surroundings {
         Ok(())
     }
 
-    fn progress(&self, _: bool) -> Box<dyn Progress> {
-        match &self.in_step {
-            Some(machine) => Box::new(InStep { machine: machine.clone(), state: Mutex::default() }),
-            None => Box::new(Silent),
-        }
-    }
-
     fn pace(&self) -> Pace {
         // Eight chunks between two flushes: a journal point in the middle of a small image, and few
         // enough writes in flight for every subset of them.
         Pace { threads: NonZeroUsize::MIN, sync_every: SYNC_EVERY }
+    }
+}
+
+/// A repository that remembers what it was asked for.
+struct Recording {
+    repository: Snapshot,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Recording {
+    fn note(&self, what: String) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+}
+
+impl Source for Recording {
+    fn describe(&self) -> String {
+        self.repository.describe()
+    }
+
+    fn tuf_state(&self, known: Option<&str>) -> Result<TufState, FetchError> {
+        self.note("state".to_owned());
+        self.repository.tuf_state(known)
+    }
+
+    fn tuf_file(&self, file: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.note(format!("metadata {}", file.digest));
+        self.repository.tuf_file(file, max)
+    }
+
+    fn manifest(&self, product: &str, digest: &Digest, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.note(format!("manifest {digest}"));
+        self.repository.manifest(product, digest, max)
+    }
+
+    fn blob(&self, product: &str, blob: &Descriptor, max: u64) -> Result<Vec<u8>, FetchError> {
+        self.note(format!("blob {}", blob.digest));
+        self.repository.blob(product, blob, max)
+    }
+
+    fn ranges(
+        &self,
+        product: &str,
+        blob: &Descriptor,
+        ranges: &[Range<u64>],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), FetchError> {
+        self.note(format!("ranges of {}", blob.digest));
+        self.repository.ranges(product, blob, ranges, sink)
+    }
+
+    fn bytes_fetched(&self) -> u64 {
+        self.repository.bytes_fetched()
+    }
+}
+
+impl Surroundings {
+    fn progress(&self) -> Box<dyn Progress> {
+        match &self.in_step {
+            Some(machine) => Box::new(InStep { machine: machine.clone(), state: Mutex::default() }),
+            None => Box::new(Silent),
+        }
     }
 }
 
@@ -407,10 +464,11 @@ impl<'a> Node<'a> {
         let restarted = AtomicBool::new(false);
         let machine = Machine::on(media, now);
         let in_step = Some(machine.clone());
+        let asked = Arc::default();
         Node {
             kit,
             machine,
-            surroundings: Arc::new(Surroundings { repository, healthy, restarted, in_step }),
+            surroundings: Arc::new(Surroundings { repository, healthy, restarted, in_step, asked }),
             boots,
             booted: None,
         }
@@ -433,22 +491,52 @@ impl<'a> Node<'a> {
     /// A fresh process of the agent.
     pub fn agent(&self) -> Result<Agent, AgentError> {
         let host = Arc::new(self.machine.clone());
-        let outside = Arc::clone(&self.surroundings);
-        Agent::open_on(host, outside, self.kit.config.clone())
+        let environment = Arc::clone(&self.surroundings);
+        Agent::open_on(host, environment, self.kit.config.clone())
     }
 
-    /// Performs one command of the agent.
-    pub fn perform(&self, command: &Command) -> Result<Exit, AgentError> {
-        commands::perform(&self.agent()?, command, Output::QUIET)
+    fn perform<T>(
+        &self,
+        operation: impl FnOnce(&Agent, &dyn Progress) -> Result<T, AgentError>,
+    ) -> Result<T, AgentError> {
+        operation(&self.agent()?, self.surroundings.progress().as_ref())
+    }
+
+    /// `apply` of what the channel offers.
+    pub fn apply(&self) -> Result<(), AgentError> {
+        let (wish, options) = (Wish::default(), ApplyOptions::default());
+        self.perform(|agent, progress| agent.apply(&wish, &options, progress)).map(drop)
+    }
+
+    /// One round of the daemon.
+    pub fn run_once(&self) -> Result<(), AgentError> {
+        self.perform(|agent, progress| agent.round(progress)).map(drop)
+    }
+
+    /// `reset`, with another trust root if one is given.
+    pub fn reset(&self, root: Option<&str>) -> Result<(), AgentError> {
+        self.perform(|agent, _| agent.reset(root.map(Path::new), || Ok(()))).map(drop)
+    }
+
+    /// `confirm --adopt`.
+    pub fn adopt(&self) -> Result<(), AgentError> {
+        self.perform(|agent, _| agent.adopt()).map(drop)
+    }
+
+    /// `revert --reboot`.
+    pub fn revert(&self) -> Result<(), AgentError> {
+        let options = RevertOptions { reason: "by the test".to_owned() };
+        self.perform(|agent, _| {
+            let report = agent.revert(&options)?;
+            if report.reboot { agent.reboot() } else { Ok(()) }
+        })
     }
 
     /// What the boot loader does, by the project's own chooser, and a kernel with a new boot id.
     pub fn boot(&mut self) -> Result<Slot, AgentError> {
         self.surroundings.restarted.store(false, Ordering::SeqCst);
         self.boots += 1;
-        let agent = self.agent()?;
-        let arguments = BootSelectArgs { simulate: true };
-        commands::perform(&agent, &Command::BootSelect(arguments), Output::QUIET)?;
+        self.perform(|agent, _| agent.simulate_boot())?;
         // The only randomness of a boot; it would make equal runs different.
         let id = format!("boot-{}", self.boots);
         self.machine.write_kernel(Path::new(BOOT_ID), &id).expect("memory");
@@ -474,38 +562,55 @@ impl<'a> Node<'a> {
         self.surroundings.restarted.load(Ordering::SeqCst)
     }
 
+    /// How often its sources were opened (`open`) and what they were asked for since it was switched
+    /// on, in order.
+    pub fn asked(&self) -> Vec<String> {
+        self.surroundings.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Boots so far.
     pub fn boots(&self) -> u32 {
         self.boots
     }
 }
 
-/// `apply`.
-pub fn apply() -> Command {
-    Command::Apply(ApplyArgs::default())
-}
-
-/// `run --once`.
-pub fn run_once() -> Command {
-    Command::Run(RunArgs { once: true })
-}
-
-/// `reset --yes [--root FILE]`.
-pub fn reset(root: Option<&str>) -> Command {
-    Command::Reset(ResetArgs { root: root.map(Into::into), yes: true })
-}
-
-/// `confirm --adopt`.
-pub fn adopt() -> Command {
-    Command::Confirm(ConfirmArgs { adopt: true })
-}
-
-/// `revert --reboot`.
-pub fn revert() -> Command {
-    Command::Revert(RevertArgs { reboot: true, reason: "by the test".to_owned() })
-}
-
 /// Whether a path is that of a device, which is read back, and not of a file in a folder.
 pub fn is_device(path: &str) -> bool {
     [DISK, "/env0", "/env1", "/grubenv", BANKS[0], BANKS[1]].contains(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::repository::Repository;
+
+    /// An install opens its sources once, refreshes once, and asks for every document once.
+    fn asks_once(act: impl FnOnce(&Node<'_>) -> Result<(), AgentError>) {
+        let mut repository = Repository::new(1);
+        let offer = repository.publish("1.0.0", 1);
+        let mut kit = Kit::new(Backend::Gpt, 1);
+        let media = kit.factory(&repository.root(), &[vec![0xfa; 20_480]]);
+        let mut node = Node::on(&kit, &media, &offer, true, 0);
+        node.boot().expect("the factory's slot boots");
+        act(&node).expect("1.0.0 is installed");
+        let mut times: BTreeMap<String, usize> = BTreeMap::new();
+        for what in node.asked() {
+            *times.entry(what).or_default() += 1;
+        }
+        assert_eq!((times.get("open"), times.get("state")), (Some(&1), Some(&1)));
+        assert!(times.values().all(|times| *times == 1), "{times:#?}");
+        assert!(times.keys().any(|what| what.starts_with("ranges of ")), "{times:#?}");
+    }
+
+    #[test]
+    fn an_apply_asks_its_source_for_everything_once() {
+        asks_once(Node::apply);
+    }
+
+    #[test]
+    fn an_install_by_the_daemon_asks_its_source_for_everything_once() {
+        asks_once(Node::run_once);
+    }
 }

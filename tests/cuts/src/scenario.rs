@@ -10,10 +10,11 @@ use formats::digest::Sha256;
 use formats::reason::Reason;
 use storage::sim::Media;
 use storage::sim::machine::{CallKind, Operation, Recording};
+use update_agent::error::AgentError;
 
 use crate::case::Case;
 use crate::faults::{self, Ended, Fault};
-use crate::node::{Backend, DISK, GRUB_BLOCK, Kit, Node, adopt, apply, reset, revert, run_once};
+use crate::node::{Backend, DISK, GRUB_BLOCK, Kit, Node};
 use crate::promises::{self, Before, Known};
 use crate::repository::{Repository, Snapshot};
 use crate::variants::Variant;
@@ -111,7 +112,7 @@ pub const ALL: &[Scenario] = &[
         prepare: |past| past.first_release(),
         act: |node| {
             boot_and_apply(node)?;
-            perform(node, &revert())
+            done(node.revert())
         },
         again: give_up_next,
     },
@@ -147,11 +148,11 @@ pub const ALL: &[Scenario] = &[
         prepare: |past| Ok(past.offers[0].clone()),
         act: |node| {
             boot(node)?;
-            perform(node, &adopt())
+            done(node.adopt())
         },
         again: |node| {
             boot(node)?;
-            perform(node, &adopt())
+            done(node.adopt())
         },
     },
     Scenario {
@@ -167,7 +168,7 @@ pub const ALL: &[Scenario] = &[
         },
         act: |node| {
             boot(node)?;
-            perform(node, &reset(None))
+            done(node.reset(None))
         },
         again: |node| reset_and_look(node, None),
     },
@@ -183,7 +184,7 @@ pub const ALL: &[Scenario] = &[
         },
         act: |node| {
             boot(node)?;
-            perform(node, &reset(Some(OTHER_ROOT)))
+            done(node.reset(Some(OTHER_ROOT)))
         },
         again: |node| reset_and_look(node, Some(OTHER_ROOT)),
     },
@@ -206,14 +207,13 @@ fn boot(node: &mut Node<'_>) -> Result<(), String> {
     node.boot().map(drop).map_err(|error| format!("S3: the boot loader: {}", error.chain()))
 }
 
-fn perform(node: &Node<'_>, command: &update_agent::commands::Command) -> Result<(), String> {
-    let done = node.perform(command);
-    done.map(drop).map_err(|error| format!("error[{}]: {}", error.reason(), error.chain()))
+fn done(result: Result<(), AgentError>) -> Result<(), String> {
+    result.map_err(|error| format!("error[{}]: {}", error.reason(), error.chain()))
 }
 
 fn boot_and_apply(node: &mut Node<'_>) -> Result<(), String> {
     boot(node)?;
-    perform(node, &apply())
+    done(node.apply())
 }
 
 /// What a faulty program does: the floor of the release that was just made next.
@@ -225,14 +225,14 @@ fn raise_floor(node: &Node<'_>) -> Result<(), String> {
 
 fn boot_and_run(node: &mut Node<'_>) -> Result<(), String> {
     boot(node)?;
-    perform(node, &run_once())
+    done(node.run_once())
 }
 
 /// The daemon from one boot on, through the restarts it asks for, until it has nothing to do.
 fn daemon(node: &mut Node<'_>) -> Result<(), String> {
     boot(node)?;
     for _ in 0..8 {
-        match node.perform(&run_once()) {
+        match node.run_once() {
             Ok(_) => {}
             // What failed here is not tried again: that is the goal of some scenarios.
             Err(error) if error.reason() == Reason::FailedBefore => {}
@@ -254,9 +254,9 @@ fn reset_and_look(node: &mut Node<'_>, root: Option<&str>) -> Result<(), String>
     let under_way = agent.state.is_resetting().map_err(|error| error.chain())?;
     drop(agent);
     if !under_way {
-        perform(node, &reset(root))?;
+        done(node.reset(root))?;
     }
-    match node.perform(&run_once()) {
+    match node.run_once() {
         Ok(_) => Ok(()),
         Err(error) if error.reason() == Reason::SecverFloor => Ok(()),
         Err(error) => Err(format!("error[{}]: {}", error.reason(), error.chain())),
@@ -267,10 +267,10 @@ fn reset_and_look(node: &mut Node<'_>, root: Option<&str>) -> Result<(), String>
 fn leave_a(node: &mut Node<'_>) -> Result<(), String> {
     boot(node)?;
     if node.booted == Some(Slot::A) {
-        perform(node, &revert())?;
+        done(node.revert())?;
         boot(node)?;
     }
-    perform(node, &run_once())
+    done(node.run_once())
 }
 
 /// An operator who applies and thinks better of it, from wherever the cut left the node.
@@ -280,20 +280,20 @@ fn give_up_next(node: &mut Node<'_>) -> Result<(), String> {
     let record = agent.state.boot_record().map_err(|error| error.chain())?;
     drop(agent);
     if node.booted == Some(Slot::A) {
-        perform(node, &revert())?;
+        done(node.revert())?;
         boot(node)?;
-        return perform(node, &run_once());
+        return done(node.run_once());
     }
     let reverting = |update: &formats::boot_record::Update| {
         matches!(update.phase, formats::boot_record::Phase::Reverting { .. })
     };
     if record.failures.is_empty() && !record.update.as_ref().is_some_and(reverting) {
-        perform(node, &apply())?;
+        done(node.apply())?;
     }
     if record.failures.is_empty() {
-        return perform(node, &revert());
+        return done(node.revert());
     }
-    perform(node, &run_once())
+    done(node.run_once())
 }
 
 /// A node and its repository while a scenario is prepared.
@@ -351,7 +351,7 @@ impl Past {
         let offer = self.offers[3].clone();
         self.run(&offer, |node| {
             boot_and_apply(node)?;
-            perform(node, &revert())
+            done(node.revert())
         })
         .map(drop)
     }

@@ -39,7 +39,7 @@ use storage::sim::{Machine, Media};
 use crate::case::Case;
 use crate::faults::{Ended, Fault};
 use crate::forge::NOW;
-use crate::node::{Backend, Kit, Node, apply};
+use crate::node::{Backend, Kit, Node};
 use crate::repository::{CHANNEL, HARDWARE, PRODUCT, Snapshot};
 use crate::scenario::Recovered;
 use crate::sweep::Size;
@@ -240,7 +240,7 @@ impl Client {
         let snapshot = snapshot(machine, latest)?;
         let mut node = Node::on(kit, media, &snapshot, true, 0).out_of_step();
         node.boot().map_err(|error| error.chain())?;
-        let installed = node.perform(&apply());
+        let installed = node.apply();
         installed.map_err(|error| format!("L1: a node: {}", error.chain()))?;
         self.good.lock().unwrap_or_else(PoisonError::into_inner).insert(latest.clone());
         Ok(())

@@ -10,8 +10,7 @@ use update_core::floor::Tpm;
 use super::watchdog::Watchdog;
 use super::{DISK_POLL, say};
 use crate::config::FloorConfig;
-use crate::floor::look;
-use crate::tpm::{Counter, Keys};
+use crate::tpm::{Counter, Keys, observe};
 
 /// How long a TPM's node may take to appear after its driver is there.
 const NODE_WAIT: Duration = Duration::from_secs(2);
@@ -49,10 +48,11 @@ fn answer(config: &FloorConfig, watchdog: &mut Watchdog) -> Tpm {
     // are for making and raising counters; reading one needs none.
     let asked = std::thread::Builder::new().spawn(move || {
         let found = match Counter::open(&path, index, Keys::default()) {
-            Ok(mut counter) => look(&mut counter),
+            Ok(mut counter) => observe(&mut counter),
             Err(error) => Tpm::Unusable(crate::error::chain_of(&error)),
         };
-        let _nobody_waits = tell.send(found);
+        // The receiver is gone once the wait has timed out.
+        let _ = tell.send(found);
     });
     if let Err(error) = asked {
         return Tpm::Unusable(crate::exhausted::no_thread(&error).chain());

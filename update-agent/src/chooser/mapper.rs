@@ -100,9 +100,9 @@ impl VerityDevice {
 
 impl Drop for VerityDevice {
     fn drop(&mut self) {
-        // While its file system is mounted the kernel refuses, which is right, too.
-        let _busy =
-            device_mapper(&self.control, DmCommand::Remove, &mut request(&self.name, 0, &[]));
+        // The kernel refuses while its file system is mounted: then the device has to stay.
+        let mut request = request(&self.name, 0, &[]);
+        let _ = device_mapper(&self.control, DmCommand::Remove, &mut request);
     }
 }
 

@@ -20,7 +20,6 @@
 //! `racklet.floor` and `racklet.root` ([`update_core::chooser::Root`]), by which the slot's initramfs
 //! mounts `/`, and `roothash` with its companions, as systemd's veritysetup generator reads them.
 
-mod config;
 mod floor;
 mod mapper;
 mod root;
@@ -45,12 +44,12 @@ use storage::host::System;
 use update_core::boot::{BootFlags, FlagEdit};
 use update_core::chooser::{Attempt, ChooserFloor, Gap, Refused, Rescue, Round, rescue};
 
-pub use config::{ChooserConfig, RescueEnd};
 pub use root::{is_root_init, map_root, run_root};
 pub use slot::{machine, read_proof, write_proof};
 
-use crate::config::{Backend, Config};
-use crate::disk::{BootControl as _, Disk};
+use crate::boot::BootControl as _;
+use crate::config::{Backend, Config, RescueEnd};
+use crate::disk::Disk;
 use crate::error::{AgentError, Because as _};
 use watchdog::Watchdog;
 use words::Told;
@@ -78,9 +77,9 @@ pub fn run(config: &Path) -> ! {
     }
 }
 
-/// A line on the console. Nobody may read it: errors have no meaning.
+/// Writes a line to the console. Errors are ignored: there may be no console.
 pub(super) fn say(text: fmt::Arguments<'_>) {
-    let _unread = writeln!(std::io::stderr(), "racklet: {text}");
+    let _ = writeln!(std::io::stderr(), "racklet: {text}");
 }
 
 fn boot(path: &Path) {
@@ -230,9 +229,10 @@ fn try_slot(
 fn system_mounts() {
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-        let _exists = std::fs::create_dir(place);
+        // It may exist, and it may be mounted: what is missing shows when the disk is looked for.
+        let _ = std::fs::create_dir(place);
         let flags = if kind == "devtmpfs" { MountFlags::NOSUID } else { flags };
-        let _mounted = mount(kind, place, kind, flags, None);
+        let _ = mount(kind, place, kind, flags, None);
     }
 }
 
@@ -261,12 +261,12 @@ fn end(how: RescueEnd, shell: &[String]) {
         && let Some((program, arguments)) = shell.split_first()
     {
         // Whoever leaves it wants the disk to be looked at again.
-        let _left = Command::new(program).args(arguments).status();
+        let _ = Command::new(program).args(arguments).status();
         return;
     }
     let command = match how {
         RescueEnd::PowerOff => RebootCommand::PowerOff,
         _ => RebootCommand::Restart,
     };
-    let _refused = rustix::system::reboot(command);
+    let _ = rustix::system::reboot(command);
 }

@@ -95,7 +95,7 @@ pub fn run_root() -> ! {
     say(format_args!("restarting in {} s", FAILED_WAIT.as_secs()));
     std::thread::sleep(FAILED_WAIT);
     loop {
-        let _refused = rustix::system::reboot(RebootCommand::Restart);
+        let _ = rustix::system::reboot(RebootCommand::Restart);
         std::thread::sleep(FAILED_WAIT);
     }
 }
@@ -107,7 +107,8 @@ fn start() -> Result<Infallible, AgentError> {
     let line = command_line()?;
     let root = Root::of_command_line(&line).because(Reason::BootRecord, "what to mount")?;
     let device = map(&root, config.disk_wait)?;
-    let _exists = fs::create_dir(SYSROOT);
+    // It may exist.
+    let _ = fs::create_dir(SYSROOT);
     mount_slot(&device, SYSROOT, MountFlags::empty())?;
     say(format_args!(
         "root: slot {}, {}, every block verified",

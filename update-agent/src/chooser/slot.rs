@@ -182,7 +182,8 @@ struct Mounted<'a> {
 
 impl<'a> Mounted<'a> {
     fn at(place: &'static str, verity: &'a VerityDevice) -> Result<Self, AgentError> {
-        let _exists = fs::create_dir(place);
+        // It may exist.
+        let _ = fs::create_dir(place);
         mount_slot(verity, place, MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC)?;
         Ok(Mounted { place, verity })
     }
@@ -236,7 +237,8 @@ impl<'a> Mounted<'a> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        let _busy = unmount(self.place, UnmountFlags::empty());
+        // A busy file system stays mounted; the kernel that is started next does not mind.
+        let _ = unmount(self.place, UnmountFlags::empty());
     }
 }
 

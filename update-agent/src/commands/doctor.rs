@@ -14,7 +14,6 @@ use update_core::policy::shared_id;
 use update_core::trust::{CLOCK_TOLERANCE, Clock, Limits, Refresh, Stored};
 use update_core::update::stand;
 
-use super::offer::sources;
 use super::program;
 use super::sandbox::{self, Facts, Place};
 use crate::agent::Agent;
@@ -339,7 +338,7 @@ fn reachable(agent: &Agent) -> Answer {
         return good("none configured: updates come by bundle");
     }
     let mut texts = Vec::new();
-    for source in sources(agent, None)? {
+    for source in agent.environment.sources(&agent.config, None)? {
         let state = source.tuf_state(None)?;
         let files = match state {
             TufState::Changed { files, .. } => files.len(),
@@ -456,7 +455,7 @@ fn update_set(agent: &Agent) -> Answer {
         ));
     }
     // Boards with one bank for a component: accepted, recoverable, and by whom.
-    let single = agent.disk.singles().map(|name| agent.judge_single_bank(name));
+    let single = agent.disk.singles().map(|name| agent.single_banks().judge(name));
     let single: Vec<String> = single.collect::<Result<_, _>>()?;
     let names: Vec<&str> = switched.iter().map(|name| name.as_str()).collect();
     let text = format!("{} switched beside the boot flags", names.join(", "));

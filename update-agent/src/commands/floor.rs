@@ -11,12 +11,7 @@ use crate::output::Output;
 
 /// `floor`
 pub(super) fn floor(agent: &Agent, args: FloorArgs, output: Output) -> Result<Exit, AgentError> {
-    let judged = if args.renew {
-        let held = agent.state.hold()?;
-        agent.renew_floor(&held)?
-    } else {
-        agent.floor()?
-    };
+    let judged = if args.renew { agent.renew_floor()? } else { agent.floor()? };
     let since = agent.state.floor_record()?.older_since;
     let text = format!("security version {} ({})", judged.floor, guarantee(&judged));
     output.result(value(&judged, since), &text);

@@ -2,7 +2,6 @@
 
 mod apply;
 mod boot_select;
-mod bundle;
 mod doctor;
 mod floor;
 mod kernel;
@@ -19,14 +18,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use formats::reason::{Exit, Reason};
+use formats::reason::Exit;
 use formats::version::Version;
 
 use crate::agent::Agent;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::AgentError;
 use crate::output::Output;
-use crate::state::{LastError, Report};
 
 /// Verifies, writes the inactive slot, tries it, confirms or reverts.
 #[derive(Debug, Parser)]
@@ -57,9 +55,9 @@ pub enum Command {
     Apply(ApplyArgs),
     /// End the trial of the booted slot as passed.
     Confirm(ConfirmArgs),
-    /// Give up what is next or on trial, or go back to the other slot.
+    /// Cancel what is next or on trial, or go back to the other slot.
     Revert(RevertArgs),
-    /// Give up a slot for good: its release is not tried again, and it is no fallback.
+    /// Mark a slot bad permanently: its release is not tried again, and it is no fallback.
     MarkBad(MarkBadArgs),
     /// The security-version floor and what keeps it (exit 12: its TPM is lost).
     Floor(FloorArgs),
@@ -282,67 +280,32 @@ fn run_to(cli: &Cli, output: Output) -> Exit {
     })
 }
 
-/// Performs one command to its end, and keeps its error for `status`.
-pub fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, AgentError> {
-    let result = match command {
+/// Performs one command to its end. Operations of the library keep their errors for `status`
+/// themselves.
+fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, AgentError> {
+    match command {
         Command::Check => offer::check(agent, output),
         Command::Plan(args) => apply::plan(agent, args, output),
         Command::Apply(args) => apply::apply(agent, args, output),
         Command::Confirm(args) => trial::confirm(agent, *args, output),
         Command::Revert(args) => trial::revert(agent, args, output),
         Command::MarkBad(args) => trial::mark_bad(agent, args, output),
-        Command::Floor(args) => floor::floor(agent, *args, output),
+        Command::Floor(args) => agent.noting(|| floor::floor(agent, *args, output)),
         Command::Reset(args) => reset::reset(agent, args, output),
-        Command::Status => status::status(agent, output),
+        Command::Status => keep_error(agent, status::status(agent, output)),
         Command::Explain => offer::explain(agent, output),
-        Command::History => status::history(agent, output),
+        Command::History => keep_error(agent, status::history(agent, output)),
         Command::Doctor => doctor::doctor(agent, output),
-        Command::Verify(args) => status::verify(agent, *args, output),
+        Command::Verify(args) => agent.noting(|| status::verify(agent, *args, output)),
         Command::Run(args) => run::run(agent, *args, output),
-        Command::BootSelect(_) => boot_select::simulate(agent, output),
+        Command::BootSelect(_) => keep_error(agent, boot_select::simulate(agent, output)),
         Command::Completions { .. } | Command::MapRoot(_) | Command::RestartTrial => Ok(Exit::Done),
-    };
-    match &result {
-        // These change nothing, and doctor keeps nothing either.
-        Ok(_) if matches!(command, Command::Status | Command::History | Command::BootSelect(_)) => {
-        }
-        _ if matches!(command, Command::Doctor) => {}
-        Ok(_) => forget_error(agent),
-        Err(error) => note_error(agent, error),
-    }
-    result
-}
-
-/// Keeps the error for `status`, unless another agent is at work.
-fn note_error(agent: &Agent, error: &AgentError) {
-    // What an operator mistyped, or what is no fault, is not the node's last error.
-    let passing =
-        [Reason::Busy, Reason::Deferred, Reason::Declined, Reason::UpToDate, Reason::NotPending];
-    if passing.contains(&error.reason()) {
-        return;
-    }
-    let Ok(held) = agent.state.hold() else { return };
-    let mut report = agent.state.report();
-    report.last_error = Some(LastError {
-        code: error.reason(),
-        message: crate::output::printable(&error.chain()),
-        at: agent.state.now(),
-    });
-    if let Err(lost) = agent.state.save_report(&held, &report) {
-        tracing::warn!("the error could not be kept for `status`: {lost}");
     }
 }
 
-/// What went wrong before does not stand in `status` once the node's work succeeds again.
-fn forget_error(agent: &Agent) {
-    if agent.state.report().last_error.is_none() {
-        return;
-    }
-    let Ok(held) = agent.state.hold() else { return };
-    let report = Report { last_error: None, ..agent.state.report() };
-    if let Err(lost) = agent.state.save_report(&held, &report) {
-        tracing::warn!("`status` keeps an error that is over: {lost}");
-    }
+/// For commands whose success says nothing of the node's work.
+fn keep_error(agent: &Agent, result: Result<Exit, AgentError>) -> Result<Exit, AgentError> {
+    result.inspect_err(|error| agent.note_error(error))
 }
 
 fn start_log(cli: &Cli) {

@@ -12,11 +12,11 @@ use storage::host::System;
 use update_core::update::{Evidence, Known, Node, leave_failed_trial};
 
 use crate::agent::Agent;
+use crate::boot::BootControl as _;
 use crate::config::{BootConfig, Config};
-use crate::disk::BootControl as _;
+use crate::environment;
 use crate::error::AgentError;
 use crate::output::Output;
-use crate::outside;
 use crate::state::State;
 
 /// Where the units keep the state.
@@ -54,7 +54,7 @@ pub(super) fn restart_trial(path: &Path, output: Output) -> Result<Exit, AgentEr
     };
     if restarts {
         let command = config.map_or_else(BootConfig::default_restart, |c| c.boot.reboot_command);
-        outside::restart_by(&command)?;
+        environment::restart_by(&command)?;
     }
     let end = if restarts { "restarting" } else { "nothing is done" };
     output.result(json!({ "restarting": restarts, "why": why }), &format!("{why}: {end}"));

@@ -1,66 +1,43 @@
-//! `run`: observe, decide, act.
-//!
-//! After a boot it first finishes what the boot left to do: a trial is checked and confirmed, or
-//! restarted; a revert is recorded. Then it polls, one conditional request when nothing changed,
-//! and goes as far as `policy.mode` lets it.
+//! `run`: the daemon. One round after the other ([`Agent::round`]), each logged, with a wait between.
 
 use std::time::Duration;
 
 use formats::reason::{Exit, Reason};
-use serde_json::{Value, json};
-use update_core::policy::Decision;
-use update_core::update::{Outcome, Standing, Task, stand};
+use update_core::update::{Standing, stand};
 
-use super::offer::{Wish, offer, sources, word};
-use super::{ApplyArgs, RunArgs};
-use crate::agent::Agent;
-use crate::config::Mode;
+use super::RunArgs;
+use crate::agent::{Agent, Offered, RoundReport};
 use crate::error::AgentError;
 use crate::output::Output;
-use crate::state::Held;
-use crate::{notify, trust};
-
-/// What a round ended with.
-enum Round {
-    /// Nothing is left to do before the next poll.
-    Idle(Value, String),
-    /// The machine is restarting.
-    Restarting(Value, String),
-}
+use crate::{notify, progress};
 
 /// `run`
 pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, AgentError> {
+    let progress = progress::start(false);
     if args.once {
-        let round = once(agent);
+        let round = agent.round(progress.as_ref());
         // A confirm has let go of it already.
-        if !round.as_ref().is_ok_and(confirmed_now) {
+        if !round.as_ref().is_ok_and(RoundReport::is_confirmed) {
             rest_watchdog(agent, false);
         }
-        return match round? {
-            Round::Idle(value, text) | Round::Restarting(value, text) => {
-                output.result(value, &text);
-                Ok(Exit::Done)
-            }
-        };
+        let report = round?;
+        output.report(&report, &text(&report));
+        return Ok(Exit::Done);
     }
     notify::ready();
     let mut jitter = Jitter::new()?;
     loop {
-        match once(agent) {
-            Ok(Round::Idle(_, text)) => {
-                tracing::info!("{text}");
+        match agent.round(progress.as_ref()) {
+            Ok(report) => {
+                tracing::info!("{}", text(&report));
+                if report.is_restarting() {
+                    return Ok(Exit::Done);
+                }
                 rest_watchdog(agent, true);
-            }
-            Ok(Round::Restarting(_, text)) => {
-                tracing::info!("{text}");
-                return Ok(Exit::Done);
             }
             // A configuration does not heal by itself; everything else may.
             Err(error) if error.reason() == Reason::Config => return Err(error),
-            Err(error) => {
-                super::note_error(agent, &error);
-                tracing::error!(code = error.reason().code(), "{}", error.chain());
-            }
+            Err(error) => tracing::error!(code = error.reason().code(), "{}", error.chain()),
         }
         let wait = jitter.around(agent.config.policy.interval);
         notify::status(&format!("next poll in {} s", wait.as_secs()));
@@ -77,124 +54,24 @@ fn rest_watchdog(agent: &Agent, daemon: bool) {
     }
 }
 
-/// One round: after a boot, finish; then poll and act.
-fn once(agent: &Agent) -> Result<Round, AgentError> {
-    let held = agent.state.hold()?;
-    if let Some(round) = after_boot(agent, &held)? {
-        if confirmed_now(&round) {
-            agent.lock_floor(&held);
+fn text(report: &RoundReport) -> String {
+    match report {
+        RoundReport::Nothing { why } => (*why).to_owned(),
+        RoundReport::Reverted { slot, reason, why, .. } => {
+            format!("slot {slot} was given up: {why} ({reason})")
         }
-        return Ok(round);
-    }
-    agent.lock_floor(&held);
-    if agent.config.sources.is_empty() {
-        let text = "no source is configured; bundles are applied by hand".to_owned();
-        return Ok(Round::Idle(json!({ "did": "nothing" }), text));
-    }
-    poll(agent, held)
-}
-
-/// What the last boot left to do. `None`: nothing, go on.
-fn after_boot(agent: &Agent, held: &Held) -> Result<Option<Round>, AgentError> {
-    match agent.settle(held)? {
-        Outcome::Reverted { slot, reboot, reason, detail } => {
-            let text = format!("slot {slot} was given up: {detail} ({reason})");
-            let value = json!({ "did": "reverted", "slot": slot, "reason": reason, "why": detail });
-            if reboot {
-                agent.reboot()?;
-                return Ok(Some(Round::Restarting(value, text)));
-            }
-            return Ok(Some(Round::Idle(value, text)));
-        }
-        Outcome::Confirmed(slot) => return Ok(Some(confirmed(slot))),
-        _ => {}
-    }
-    match stand(&agent.node()?) {
-        Standing::OnTrial { tries_left, counted } => {
-            if !counted {
-                tracing::warn!("no try was spent for this boot: a hang would not revert");
-            }
-            tracing::info!(tries_left, "on trial: checking health");
-            let ended = agent.run(held, Task::Probe, None)?;
-            Ok(Some(match ended.outcome {
-                Outcome::Confirmed(slot) => confirmed(slot),
-                Outcome::TrialFailed(why) => {
-                    let text = format!("the trial failed ({why}); restarting");
-                    Round::Restarting(json!({ "did": "trial_failed", "why": why }), text)
-                }
-                other => return Err(unexpected(&other)),
-            }))
-        }
-        Standing::Leaving => {
-            agent.reboot()?;
-            let text = "this slot was given up; restarting".to_owned();
-            Ok(Some(Round::Restarting(json!({ "did": "leaving" }), text)))
-        }
-        _ => Ok(None),
-    }
-}
-
-fn confirmed_now(round: &Round) -> bool {
-    matches!(round, Round::Idle(value, _) if value["did"] == "confirmed")
-}
-
-fn confirmed(slot: formats::boot_record::Slot) -> Round {
-    Round::Idle(json!({ "did": "confirmed", "slot": slot }), format!("slot {slot} is confirmed"))
-}
-
-fn unexpected(outcome: &Outcome) -> AgentError {
-    AgentError::new(Reason::BootRecord, format!("the trial ended unexpectedly: {outcome:?}"))
-}
-
-fn poll(agent: &Agent, held: Held) -> Result<Round, AgentError> {
-    let decided = {
-        let sources = sources(agent, None)?;
-        let root = agent.shipped_root()?;
-        let (mut trusted, _) = trust::refresh(&agent.state, &held, &root, &sources)?;
-        offer(agent, &held, &mut trusted, Wish::default())?
-    };
-    let Some(offer) = decided else {
-        let text = "the channel offers nothing yet".to_owned();
-        return Ok(Round::Idle(json!({ "did": "nothing" }), text));
-    };
-    let version = offer.signed.summary.version.to_string();
-    let why = offer.decided.why().to_owned();
-    let said = json!({ "did": "notified", "version": version, "decision": word(&offer.decided.decision), "why": why });
-    if !matches!(offer.decided.decision, Decision::Install(_)) {
-        return Ok(Round::Idle(said, format!("{version}: {why}")));
-    }
-    let node = agent.node()?;
-    let same = node.record.update.as_ref().is_some_and(|u| u.release.index == offer.signed.index);
-    let mode = agent.config.policy.mode;
-    match (mode, stand(&node)) {
-        (Mode::Notify, _) => {
-            Ok(Round::Idle(said, format!("{version} is available: run `update-agent apply`")))
-        }
-        (Mode::Stage, Standing::Staged) if same => {
-            Ok(Round::Idle(said, format!("{version} is staged: run `update-agent apply`")))
-        }
-        (_, Standing::AwaitingReboot) if same => {
-            if mode == Mode::Auto {
-                agent.reboot()?;
-                return Ok(Round::Restarting(said, format!("restarting into {version}")));
-            }
-            Ok(Round::Idle(said, format!("{version} is next: reboot to try it")))
-        }
-        _ => {
-            agent.config.health.usable()?;
-            let stage_only = mode == Mode::Stage;
-            let args = ApplyArgs { stage_only, ..ApplyArgs::default() };
-            let quiet = Output::TEXT;
-            super::apply::apply_held(agent, &held, &args, quiet)?;
-            if stage_only {
-                let value = json!({ "did": "staged", "version": version });
-                return Ok(Round::Idle(value, format!("{version} is staged")));
-            }
-            drop(held);
-            agent.reboot()?;
-            let value = json!({ "did": "applied", "version": version });
-            Ok(Round::Restarting(value, format!("restarting into {version}")))
-        }
+        RoundReport::Confirmed { slot } => format!("slot {slot} is confirmed"),
+        RoundReport::TrialFailed { why } => format!("the trial failed ({why}); restarting"),
+        RoundReport::Leaving => "this slot was given up; restarting".to_owned(),
+        RoundReport::Notified { version, why, offered, .. } => match offered {
+            Offered::Declined => format!("{version}: {why}"),
+            Offered::Available => format!("{version} is available: run `update-agent apply`"),
+            Offered::Staged => format!("{version} is staged: run `update-agent apply`"),
+            Offered::Next => format!("{version} is next: reboot to try it"),
+            Offered::Restarting => format!("restarting into {version}"),
+        },
+        RoundReport::Staged { version } => format!("{version} is staged"),
+        RoundReport::Applied { version } => format!("restarting into {version}"),
     }
 }
 

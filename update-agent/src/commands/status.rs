@@ -9,8 +9,7 @@ use update_core::chooser::ChooserFloor;
 use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::VerifyArgs;
-use super::offer::version_by_own_word;
-use crate::agent::Agent;
+use crate::agent::{Agent, version_of_os_release};
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
 use crate::stage;
@@ -111,7 +110,9 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     let installed = node.record.slots.of(node.booted).as_ref();
     let runs = match installed {
         Some(content) => Some(content.release.version.to_string()),
-        None => version_by_own_word(agent).map(|version| version.to_string()),
+        None => {
+            version_of_os_release(&agent.config.node.os_release).map(|version| version.to_string())
+        }
     };
     let headline = Headline {
         product: &agent.config.node.product,
@@ -316,8 +317,8 @@ fn sentence(node: &Node, standing: &Standing) -> String {
         }
         Standing::ConfirmUnfinished => format!("{what}: confirmed; the record follows"),
         Standing::Lost { detail, .. } => format!("{what}: reverted ({detail})"),
-        Standing::RevertUnfinished => format!("{what}: being given up"),
-        Standing::Leaving => format!("slot {} was given up; reboot to leave it", node.booted),
+        Standing::RevertUnfinished => format!("{what}: being reverted"),
+        Standing::Leaving => format!("slot {} was marked bad; reboot to leave it", node.booted),
     }
 }
 
@@ -333,8 +334,8 @@ fn under_way(node: &Node, standing: &Standing) -> Option<String> {
         Standing::OnTrial { tries_left, .. } => format!("{tries_left} tries left"),
         Standing::ConfirmUnfinished => format!("{version} is being confirmed"),
         Standing::Lost { .. } => format!("{version} was reverted"),
-        Standing::RevertUnfinished => format!("{version} is being given up"),
-        Standing::Leaving => "given up, until a reboot".to_owned(),
+        Standing::RevertUnfinished => format!("{version} is being reverted"),
+        Standing::Leaving => "marked bad; reboot to leave it".to_owned(),
     })
 }
 

@@ -239,7 +239,7 @@ fn credential(
         (Some(path), None) => Some(read_token_file(path)?),
         (None, Some(path)) => Some(read_auth_file(path, authority, namespace.as_str())?),
         (Some(_), Some(path)) => {
-            let why = "is of no use beside token_file: leave out one of them".to_owned();
+            let why = "cannot be combined with token_file: remove one of them".to_owned();
             return Err(
                 HttpError::Setup { what: format!("auth file {}", path.display()), why }.into()
             );

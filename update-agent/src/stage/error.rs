@@ -5,10 +5,10 @@ use std::io;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::block::DeviceError;
+use storage::files::StoreError;
 use update_core::image::ReadBackError;
 
 use super::frame::FrameError;
-use crate::error::AgentError;
 use crate::source::FetchError;
 
 /// Why an image was not written, or is not what was written. The slot stays cleared.
@@ -135,15 +135,10 @@ pub enum StageError {
     Thread(#[source] io::Error),
     /// The progress could not be recorded.
     #[error("record how far the slot is written")]
-    Journal(#[source] Box<AgentError>),
+    Journal(#[source] StoreError),
 }
 
 impl StageError {
-    /// The journal could not be written.
-    pub fn journal(error: AgentError) -> Self {
-        StageError::Journal(Box::new(error))
-    }
-
     /// The stable reason.
     pub fn reason(&self) -> Reason {
         match self {

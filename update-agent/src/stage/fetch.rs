@@ -23,7 +23,7 @@ use update_core::image::chunk_matches;
 use super::frame::FrameError;
 use super::ledger::{Ledger, Origin};
 use super::offer::{Form, Holds, Offer, Offers, Part};
-use super::queue::{Queue, Room};
+use super::queue::{Queue, Reservation};
 use super::span::lock;
 use super::unpack::{Worker, finish};
 use super::{Image, StageError};
@@ -57,7 +57,7 @@ pub(super) fn fetch(
 ) -> Result<(), StageError> {
     let offers = Offers::new(image, &|text| progress.note(text))?;
     let (queue, chunks) = (Queue::new(IN_FLIGHT), Queue::new(CHUNKS_IN_FLIGHT));
-    let line = Line {
+    let line = Pipeline {
         image,
         offers: &offers,
         ledger,
@@ -102,7 +102,7 @@ fn started<'scope>(
 }
 
 /// What fetcher and workers share.
-pub(super) struct Line<'a> {
+pub(super) struct Pipeline<'a> {
     pub(super) image: &'a Image<'a>,
     pub(super) offers: &'a Offers<'a>,
     pub(super) ledger: &'a Ledger,
@@ -132,7 +132,7 @@ pub(super) struct Ready {
     pub(super) bytes: Vec<u8>,
 }
 
-impl Line<'_> {
+impl Pipeline<'_> {
     fn no_source(&self) -> StageError {
         StageError::NoSource { component: self.image.component.clone() }
     }
@@ -157,14 +157,14 @@ impl Line<'_> {
         if lock(&self.useless).insert(offer) {
             let name = self.offers.all.get(offer).map_or("image", Offer::name);
             let component = self.image.component;
-            self.progress.note(&format!("{component}: the {name} is of no use here: {why}"));
+            self.progress.note(&format!("{component}: the {name} cannot be used: {why}"));
         }
     }
 }
 
 // ---- the fetcher -------------------------------------------------------------------------------
 
-impl Line<'_> {
+impl Pipeline<'_> {
     fn fetch(&self, sources: &[&dyn Source]) -> Result<(), StageError> {
         let mut sources: Vec<&dyn Source> = sources.to_vec();
         let mut first_error = None;
@@ -299,12 +299,12 @@ fn of_the_offer(error: &StageError) -> bool {
 
 /// Puts pieces together to parts.
 struct Assembly<'a> {
-    line: &'a Line<'a>,
+    line: &'a Pipeline<'a>,
     offer: usize,
     /// The parts that are not complete yet.
     parts: &'a [Part],
     /// What there is of the first of them.
-    begun: Option<(Room<'a, Job>, Vec<u8>)>,
+    begun: Option<(Reservation<'a, Job>, Vec<u8>)>,
 }
 
 impl Assembly<'_> {
@@ -342,7 +342,7 @@ impl Assembly<'_> {
 
 // ---- the workers -------------------------------------------------------------------------------
 
-impl Line<'_> {
+impl Pipeline<'_> {
     fn unpack(&self) {
         let _guard = AbandonOnPanic(self.queue);
         let mut worker = Worker::default();
@@ -372,7 +372,7 @@ impl Line<'_> {
     }
 }
 
-impl Line<'_> {
+impl Pipeline<'_> {
     /// Writes the chunks that are the signed ones, up to the first that is not, which it gives.
     pub(super) fn write(&self, ready: &Ready) -> Result<Option<u32>, StageError> {
         let (mut good, mut len, mut rest) = (0, 0, ready.bytes.as_slice());
@@ -430,7 +430,7 @@ impl Line<'_> {
 }
 
 /// Whether the chunk is to be decompressed to nowhere: the slot has it already.
-pub(super) fn is_spare(line: &Line<'_>, chunk: &Chunk) -> bool {
+pub(super) fn is_spare(line: &Pipeline<'_>, chunk: &Chunk) -> bool {
     chunk.content == Content::Zero || line.ledger.holds(chunk.index)
 }
 

@@ -115,7 +115,10 @@ impl<'a> Offers<'a> {
             let same = delta.blob.size == delta.list.blob_size()
                 && delta.blob.digest.as_sha256() == Some(delta.list.blob());
             if !same || delta.list.check_against(delta.base, list).is_err() {
-                note(&format!("a delta of {} does not fit and is left aside", image.component));
+                note(&format!(
+                    "a delta of {} does not match its image and is not used",
+                    image.component
+                ));
                 continue;
             }
             if offers.offsets.is_empty() {

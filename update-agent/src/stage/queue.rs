@@ -21,7 +21,7 @@ struct State<T> {
 }
 
 /// Bytes reserved; given back when dropped.
-pub(super) struct Room<'a, T> {
+pub(super) struct Reservation<'a, T> {
     queue: &'a Queue<T>,
     bytes: usize,
 }
@@ -33,7 +33,7 @@ impl<T> Queue<T> {
     }
 
     /// Waits for room. An item above the limit is let in alone. `None` once closed.
-    pub(super) fn reserve(&self, bytes: usize) -> Option<Room<'_, T>> {
+    pub(super) fn reserve(&self, bytes: usize) -> Option<Reservation<'_, T>> {
         let mut state = self.state();
         while !state.closed && state.in_flight > 0 && state.in_flight + bytes > self.limit {
             state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -42,15 +42,15 @@ impl<T> Queue<T> {
             return None;
         }
         state.in_flight += bytes;
-        Some(Room { queue: self, bytes })
+        Some(Reservation { queue: self, bytes })
     }
 
     /// Waits for an item; `None` once the queue is closed and empty.
-    pub(super) fn pop(&self) -> Option<(T, Room<'_, T>)> {
+    pub(super) fn pop(&self) -> Option<(T, Reservation<'_, T>)> {
         let mut state = self.state();
         loop {
             if let Some((bytes, item)) = state.items.pop_front() {
-                return Some((item, Room { queue: self, bytes }));
+                return Some((item, Reservation { queue: self, bytes }));
             }
             if state.closed {
                 return None;
@@ -88,7 +88,7 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Room<'_, T> {
+impl<T> Reservation<'_, T> {
     /// Puts an item into the room reserved for it.
     pub(super) fn push(self, item: T) {
         self.queue.state().items.push_back((self.bytes, item));
@@ -98,7 +98,7 @@ impl<T> Room<'_, T> {
     }
 }
 
-impl<T> Drop for Room<'_, T> {
+impl<T> Drop for Reservation<'_, T> {
     fn drop(&mut self) {
         self.queue.state().in_flight -= self.bytes;
         self.queue.left.notify_all();

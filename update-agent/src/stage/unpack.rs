@@ -4,7 +4,7 @@ use formats::chunks::Chunk;
 use update_core::image::chunk_matches;
 
 use super::StageError;
-use super::fetch::{Job, Line, Ready, is_spare};
+use super::fetch::{Job, Pipeline, Ready, is_spare};
 use super::frame::{FrameError, Unpacker, Unpacking};
 use super::offer::{Base, Form, Holds};
 use super::span::{SPAN, filled};
@@ -29,7 +29,7 @@ impl Worker {
     }
 
     /// Unpacks a part whose bytes are the signed ones.
-    pub(super) fn take(&mut self, line: &Line<'_>, job: &Job) -> Result<(), StageError> {
+    pub(super) fn take(&mut self, line: &Pipeline<'_>, job: &Job) -> Result<(), StageError> {
         match job.part.holds {
             Holds::Chunks { begins, ends, .. } => self.chunks(line, job, begins, ends),
             Holds::Delta(frame) => {
@@ -46,7 +46,7 @@ impl Worker {
 
     fn chunks(
         &mut self,
-        line: &Line<'_>,
+        line: &Pipeline<'_>,
         job: &Job,
         begins: bool,
         ends: bool,
@@ -73,7 +73,7 @@ impl Worker {
     /// `Ok(Err)` says why the delta is of no use.
     fn delta(
         &mut self,
-        line: &Line<'_>,
+        line: &Pipeline<'_>,
         job: &Job,
         base: &Base<'_>,
         frame: usize,
@@ -117,7 +117,7 @@ fn prefix(base: &Base<'_>, frame: usize) -> Result<Vec<u8>, String> {
 
 /// Decompresses the chunks of a part and hands them on. The inner error is one of the frame.
 fn unpack(
-    line: &Line<'_>,
+    line: &Pipeline<'_>,
     job: &Job,
     mut content: Unpacking<'_, '_>,
     ends: bool,
@@ -188,7 +188,7 @@ fn batches(mut chunks: &[Wanted]) -> impl Iterator<Item = &[Wanted]> {
 }
 
 /// Verifies chunks and writes them.
-pub(super) fn finish(line: &Line<'_>, ready: &Ready) -> Result<(), StageError> {
+pub(super) fn finish(line: &Pipeline<'_>, ready: &Ready) -> Result<(), StageError> {
     let Some(chunk) = line.write(ready)? else { return Ok(()) };
     let offer = line.offers.all.get(ready.offer);
     if offer.is_some_and(|offer| matches!(offer.form, Form::Delta(_))) {

@@ -27,7 +27,7 @@ fn full(dir: &Path) -> State {
         state.save_trust(&held, &stored).unwrap();
         state.write("root", format!("root {nth}").as_bytes()).unwrap();
         let digest = Digest::sha256_of(b"bank");
-        let taken = Taken { slot: Slot::A, len: nth, digest, erased_since: false };
+        let taken = BankBackup { slot: Slot::A, len: nth, digest, erased_since: false };
         state.save_taken(&held, &component(), &taken).unwrap();
         state.remember(&held, event(nth)).unwrap();
         let report = Report { last_success: Some(nth), ..Report::default() };

@@ -374,6 +374,14 @@ pub fn pace() -> Pace {
     Pace { threads: NonZeroUsize::new(3).unwrap(), sync_every: 16 << 10 }
 }
 
+/// What a journal says that cannot be written.
+pub fn journal_lost() -> StageError {
+    let (action, path) = ("write", "journal".into());
+    let source = std::io::Error::other("the disk is gone");
+    let refused = storage::FileError::Io { action, path, source };
+    StageError::Journal(storage::files::StoreError::Write(refused))
+}
+
 pub fn code<T>(result: Result<T, StageError>) -> &'static str {
     match result {
         Ok(_) => "ok",

@@ -1,7 +1,7 @@
 //! What an agent meets that is not durable: repositories, health checks, the way to restart.
 //!
 //! [`RealWorld`] is what programs use. The power-cut sweeps of the tests put a simulated machine
-//! under [`Agent::open_on`](crate::agent::Agent::open_on), and beside it a world without sockets.
+//! under [`Agent::open_on`](crate::agent::Agent::open_on), and next to it an environment without sockets.
 
 use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
@@ -13,12 +13,11 @@ use crate::config::Config;
 use crate::error::{AgentError, not_started};
 use crate::health;
 use crate::http::Limits;
-use crate::progress::{self, Progress};
 use crate::source::{self, Source, SourceConfig};
 use crate::stage::Pace;
 
 /// The agent's surroundings.
-pub trait Outside: Send + Sync {
+pub trait Environment: Send + Sync {
     /// The sources to use: one that was named, or the configured ones.
     fn sources(
         &self,
@@ -37,9 +36,6 @@ pub trait Outside: Send + Sync {
     /// Restarts the machine.
     fn restart(&self, config: &Config) -> Result<(), AgentError>;
 
-    /// Whom to tell how far long work is.
-    fn progress(&self, json: bool) -> Box<dyn Progress>;
-
     /// How fast and how carefully slots are written.
     fn pace(&self) -> Pace;
 }
@@ -48,7 +44,7 @@ pub trait Outside: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealWorld;
 
-impl Outside for RealWorld {
+impl Environment for RealWorld {
     fn sources(
         &self,
         config: &Config,
@@ -103,10 +99,6 @@ impl Outside for RealWorld {
 
     fn restart(&self, config: &Config) -> Result<(), AgentError> {
         restart_by(&config.boot.reboot_command)
-    }
-
-    fn progress(&self, json: bool) -> Box<dyn Progress> {
-        progress::start(json)
     }
 
     fn pace(&self) -> Pace {

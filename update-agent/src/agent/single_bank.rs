@@ -33,11 +33,11 @@ use update_core::image::chunk_matches;
 use update_core::single::{Known, Recovery, recovery};
 use update_core::update::Order;
 
-use crate::agent::Agent;
 use crate::config::SingleBank;
+use crate::disk::Disk;
 use crate::error::AgentError;
 use crate::occupied::Owner;
-use crate::state::{Held, Taken};
+use crate::state::{BankBackup, State, StateGuard};
 
 /// 256 KiB: a block of most flashes.
 const PIECE: usize = 256 << 10;
@@ -47,14 +47,14 @@ enum Content {
     /// Chunks of a release.
     Release(ChunkList),
     /// What was found in the bank.
-    Taken(Taken),
+    Backup(BankBackup),
 }
 
 impl Content {
     fn len(&self) -> u64 {
         match self {
             Content::Release(list) => list.raw_size(),
-            Content::Taken(taken) => taken.len,
+            Content::Backup(taken) => taken.len,
         }
     }
 
@@ -62,7 +62,7 @@ impl Content {
         match content {
             None => Known::Nothing,
             Some(Content::Release(_)) => Known::Release,
-            Some(Content::Taken(taken)) => Known::Taken { erased_since: taken.erased_since },
+            Some(Content::Backup(taken)) => Known::Taken { erased_since: taken.erased_since },
         }
     }
 
@@ -73,7 +73,7 @@ impl Content {
         }
         device.forget_cached(0, self.len());
         match self {
-            Content::Taken(taken) => {
+            Content::Backup(taken) => {
                 digest(device, taken.len).is_ok_and(|found| found == taken.digest)
             }
             Content::Release(list) => {
@@ -88,13 +88,20 @@ impl Content {
     }
 }
 
-impl Agent {
-    /// Refuses an update of a node whose single banks nobody accepted.
-    pub fn single_banks_accepted(&self) -> Result<(), AgentError> {
-        self.disk.singles().try_for_each(|name| self.accepted(name).map(drop))
+/// The components of one node that have a single bank.
+#[derive(Clone, Copy)]
+pub(crate) struct SingleBanks<'a> {
+    pub(super) state: &'a State,
+    pub(super) disk: &'a Disk,
+}
+
+impl<'a> SingleBanks<'a> {
+    /// Refuses an update of a node whose single banks the operator has not accepted.
+    pub(super) fn accepted(&self) -> Result<(), AgentError> {
+        self.disk.singles().try_for_each(|name| self.accepted_bank(name).map(drop))
     }
 
-    fn accepted(&self, name: &ComponentName) -> Result<&SingleBank, AgentError> {
+    fn accepted_bank(&self, name: &ComponentName) -> Result<&'a SingleBank, AgentError> {
         let refuse = |text: String| Err(AgentError::new(Reason::SingleBank, text));
         match self.disk.single(name) {
             Some(single) if !single.accept_no_fallback => refuse(format!(
@@ -107,10 +114,10 @@ impl Agent {
                      single.{name}.recovered_by, then set single.{name}.accept_no_fallback = true"
                 ))
             }),
-            Some(single) if single.recovered_by.trim().is_empty() => {
-                refuse(format!("nobody said what puts {name} back when the agent cannot"))
-                    .map_err(|error| error.hint(format!("say it in single.{name}.recovered_by")))
-            }
+            Some(single) if single.recovered_by.trim().is_empty() => refuse(format!(
+                "single.{name}.recovered_by is empty: it must say what restores {name}"
+            ))
+            .map_err(|error| error.hint(format!("set single.{name}.recovered_by"))),
             Some(single) => Ok(single),
             None => refuse(format!("{name} has no single bank")),
         }
@@ -125,7 +132,7 @@ impl Agent {
     ) -> Result<Option<Content>, AgentError> {
         let Some(content) = record.slots.of(slot) else {
             let taken = self.state.taken(name)?.filter(|taken| taken.slot == slot);
-            return Ok(taken.map(Content::Taken));
+            return Ok(taken.map(Content::Backup));
         };
         let Some(own) = content.components.iter().find(|own| own.name == *name) else {
             return Ok(None);
@@ -138,11 +145,11 @@ impl Agent {
     }
 
     /// Makes sure that the copy of the booted slot can be put back: before anything is staged.
-    pub fn prepare_single_banks(&self, held: &Held) -> Result<(), AgentError> {
+    pub(super) fn prepare(&self, held: &StateGuard) -> Result<(), AgentError> {
         let booted = self.disk.booted()?;
         let record = self.state.boot_record()?;
         for name in self.disk.singles() {
-            let single = self.accepted(name)?;
+            let single = self.accepted_bank(name)?;
             let content = self.content(&record, booted, name)?;
             let in_bank = |content: &Content| -> Result<bool, AgentError> {
                 Ok(content.is_in(single.bank.open(self.disk.host(), Access::Read)?.as_ref()))
@@ -160,7 +167,7 @@ impl Agent {
                 Recovery::Nothing => {
                     let text = format!(
                         "the recovery image of {name} in slot {booted} is damaged, and its bank \
-                         holds something else: nothing could be put back"
+                         holds something else: there is nothing to restore"
                     );
                     return Err(AgentError::new(Reason::SingleBank, text).hint(format!(
                         "flash {name} by other means ({}), then remove the agent's state",
@@ -175,7 +182,7 @@ impl Agent {
     /// Copies the bank into the slot, reads the copy back, and remembers what it is.
     fn take(
         &self,
-        held: &Held,
+        held: &StateGuard,
         slot: Slot,
         name: &ComponentName,
         single: &SingleBank,
@@ -208,14 +215,14 @@ impl Agent {
             return Ok(());
         }
         let erased_since = Content::known(content) == Known::Taken { erased_since: true };
-        let taken = Taken { slot, len, digest: digest_of_bank, erased_since };
+        let taken = BankBackup { slot, len, digest: digest_of_bank, erased_since };
         self.state.save_taken(held, name, &taken)
     }
 
     /// Makes the components that start by themselves start from a slot.
-    pub(crate) fn switch(
+    pub(super) fn activate(
         &self,
-        held: &Held,
+        held: &StateGuard,
         slot: Slot,
         booted: Slot,
         order: &Order,
@@ -232,7 +239,7 @@ impl Agent {
     /// Makes the bank hold a slot's copy. Nothing is erased when it does already.
     fn fill_bank(
         &self,
-        held: &Held,
+        held: &StateGuard,
         slot: Slot,
         booted: Slot,
         name: &ComponentName,
@@ -246,7 +253,7 @@ impl Agent {
             return Ok(());
         }
         drop(bank);
-        self.accepted(name)?;
+        self.accepted_bank(name)?;
         let whole = |slot: Slot, content: &Content| -> Result<Box<dyn BlockDevice>, AgentError> {
             let copy = self.disk.open_copy(slot, name, Access::Read)?;
             if content.is_in(copy.as_ref()) {
@@ -268,7 +275,7 @@ impl Agent {
             },
         };
         if let Some(taken) = self.state.taken(name)?.filter(|taken| !taken.erased_since) {
-            self.state.save_taken(held, name, &Taken { erased_since: true, ..taken })?;
+            self.state.save_taken(held, name, &BankBackup { erased_since: true, ..taken })?;
         }
         let written = self.write_bank(single, copy.as_ref(), &content);
         let Err(error) = written else { return Ok(()) };
@@ -306,8 +313,8 @@ impl Agent {
     }
 
     /// For `doctor`: what stands between a component with one bank and nothing.
-    pub(crate) fn judge_single_bank(&self, name: &ComponentName) -> Result<String, AgentError> {
-        let single = self.accepted(name)?;
+    pub(crate) fn judge(&self, name: &ComponentName) -> Result<String, AgentError> {
+        let single = self.accepted_bank(name)?;
         let booted = self.disk.booted()?;
         let record = self.state.boot_record()?;
         let bank = single.bank.open(self.disk.host(), Access::Read)?;

@@ -7,10 +7,10 @@ use formats::version::Version;
 use update_core::bundle::{OnBundle, meant as choose};
 use update_core::policy::fits;
 
-use crate::agent::Agent;
+use super::update::NodeInputs;
 use crate::error::AgentError;
 use crate::source::NamedRelease;
-use crate::state::Held;
+use crate::state::StateGuard;
 use crate::trust::{SignedRelease, Trusted};
 
 /// Releases that a message names: what fits on a screen.
@@ -22,23 +22,23 @@ const SHOWN: usize = 8;
 /// [`Reason::HwMismatch`] when it holds none for its hardware, [`Reason::TargetNotFound`] when what
 /// it holds was not signed.
 pub(super) fn meant(
-    agent: &Agent,
-    held: &Held,
+    node: &NodeInputs<'_>,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],
 ) -> Result<SignedRelease, AgentError> {
-    let product = &agent.config.node.product;
+    let product = &node.config.node.product;
     let mut releases = Vec::new();
     for named in bundle.iter().filter(|named| named.product == *product) {
         releases.extend(signed(held, trusted, named)?);
     }
     let offered = match releases.len() {
         0 | 1 => None,
-        _ => offered_by_channel(agent, held, trusted),
+        _ => offered_by_channel(node, held, trusted),
     };
     let fitting = releases
         .iter()
-        .map(|release| fits_node(agent, &release.summary))
+        .map(|release| fits_node(node, &release.summary))
         .collect::<Result<Vec<bool>, _>>()?;
     let on_bundle: Vec<OnBundle<'_>> = releases
         .iter()
@@ -52,23 +52,23 @@ pub(super) fn meant(
     let choice = choose(&on_bundle).and_then(|place| Some((place, on_bundle.get(place)?.fits)));
     match choice {
         Some((place, true)) => Ok(releases.swap_remove(place)),
-        Some((_, false)) => Err(foreign(agent, held, trusted, bundle, Reason::HwMismatch)),
+        Some((_, false)) => Err(foreign(node, held, trusted, bundle, Reason::HwMismatch)),
         None if bundle.iter().any(|named| named.product == *product) => {
-            Err(foreign(agent, held, trusted, bundle, Reason::TargetNotFound))
+            Err(foreign(node, held, trusted, bundle, Reason::TargetNotFound))
         }
-        None => Err(foreign(agent, held, trusted, bundle, Reason::ProductMismatch)),
+        None => Err(foreign(node, held, trusted, bundle, Reason::ProductMismatch)),
     }
 }
 
 /// The release of that version, if it is on the bundle.
 pub(super) fn named(
-    agent: &Agent,
-    held: &Held,
+    node: &NodeInputs<'_>,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],
     version: &Version,
 ) -> Result<SignedRelease, AgentError> {
-    let product = &agent.config.node.product;
+    let product = &node.config.node.product;
     let wanted = |named: &&NamedRelease| named.product == *product && named.version == *version;
     if let Some(named) = bundle.iter().find(wanted)
         && let Some(signed) = signed(held, trusted, named)?
@@ -85,7 +85,7 @@ pub(super) fn named(
 
 /// The signed release behind a name; `None` if nobody signed it, or signed another content.
 fn signed(
-    held: &Held,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     named: &NamedRelease,
 ) -> Result<Option<SignedRelease>, AgentError> {
@@ -99,34 +99,34 @@ fn signed(
 
 /// What the channel offers, by its content; nothing when there is no such channel.
 fn offered_by_channel(
-    agent: &Agent,
-    held: &Held,
+    node: &NodeInputs<'_>,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
 ) -> Option<formats::digest::Sha256> {
-    let node = &agent.config.node;
-    let channel = trusted.channel(held, &node.product, &node.channel).ok()?;
+    let own = &node.config.node;
+    let channel = trusted.channel(held, &own.product, &own.channel).ok()?;
     channel.release.map(|offer| offer.sha256)
 }
 
-fn fits_node(agent: &Agent, summary: &Summary) -> Result<bool, AgentError> {
-    let capacity = agent.disk.capacities(agent.disk.booted()?.other())?;
-    Ok(fits(capacity.keys(), &agent.config.node.hardware, summary))
+fn fits_node(node: &NodeInputs<'_>, summary: &Summary) -> Result<bool, AgentError> {
+    let capacity = node.disk.capacities(node.disk.booted()?.other())?;
+    Ok(fits(capacity.keys(), &node.config.node.hardware, summary))
 }
 
 /// Nothing on the bundle is for this node: what it holds, and what this node takes.
 fn foreign(
-    agent: &Agent,
-    held: &Held,
+    node: &NodeInputs<'_>,
+    held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],
     reason: Reason,
 ) -> AgentError {
-    let node = &agent.config.node;
+    let own = &node.config.node;
     let text = format!(
         "this bundle holds {}; this node takes product {} for {}",
         contents(held, trusted, bundle),
-        node.product,
-        node.hardware.join(", ")
+        own.product,
+        own.hardware.join(", ")
     );
     AgentError::new(reason, text).hint(match reason {
         Reason::TargetNotFound => {
@@ -137,7 +137,7 @@ fn foreign(
 }
 
 /// `demo/1.1.0 (for board-a, board-b), other/9.0.0 (not signed)`.
-fn contents(held: &Held, trusted: &mut Trusted<'_>, bundle: &[NamedRelease]) -> String {
+fn contents(held: &StateGuard, trusted: &mut Trusted<'_>, bundle: &[NamedRelease]) -> String {
     let mut words = Vec::new();
     for named in bundle.iter().take(SHOWN) {
         let kind = match signed(held, trusted, named) {

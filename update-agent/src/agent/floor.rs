@@ -12,25 +12,36 @@
 use formats::boot_record::Floor;
 use formats::reason::Reason;
 use formats::tpm::{SECRET_LEN, TpmError};
+use storage::host::Host;
 use storage::secret::{Readers, Rule};
 use update_core::floor::{
     Guarantee, Hold, Judged, STEPS_LIMIT, Tpm, judge, kept, renewed, seen, too_far,
 };
 
-use crate::agent::Agent;
 use crate::boot::BootControl as _;
-use crate::error::{AgentError, Because as _, chain_of};
-use crate::state::Held;
-use crate::tpm::{Counter, CounterError, Found, Keys};
+use crate::config::FloorConfig;
+use crate::disk::Disk;
+use crate::error::{AgentError, Because as _};
+use crate::state::{State, StateGuard};
+use crate::tpm::{Counter, CounterError, Found, Keys, observe};
 
-/// A password is short.
+/// 1 KiB: the longest owner password that is read.
 const OWNER_LIMIT: u64 = 1 << 10;
 
-impl Agent {
+/// Reads and raises the floor of one node.
+#[derive(Clone, Copy)]
+pub(super) struct FloorKeeper<'a> {
+    pub(super) config: &'a FloorConfig,
+    pub(super) state: &'a State,
+    pub(super) disk: &'a Disk,
+    pub(super) host: &'a dyn Host,
+}
+
+impl FloorKeeper<'_> {
     /// The floor, and how far it can be believed. Changes nothing.
-    pub fn floor(&self) -> Result<Judged, AgentError> {
+    pub(super) fn judged(&self) -> Result<Judged, AgentError> {
         let (file, tpm) = (self.state.floor_record()?, self.ask_tpm());
-        // Nothing else is judged by it.
+        // Only a counter is compared with what runs.
         let counts = matches!(tpm, Tpm::Counter { .. });
         Ok(judge(&file, &tpm, counts.then(|| self.runs()).flatten()))
     }
@@ -44,8 +55,8 @@ impl Agent {
     }
 
     /// Refuses a release that the floor's keeper could not follow, or any while it is lost.
-    pub fn check_floor(&self, security_version: u64) -> Result<(), AgentError> {
-        let judged = self.floor()?;
+    pub(super) fn check(&self, security_version: u64) -> Result<(), AgentError> {
+        let judged = self.judged()?;
         if let Guarantee::Lost(why) = &judged.guarantee {
             return Err(AgentError::new(Reason::FloorLost, why.clone()).hint(LOST_HINT));
         }
@@ -61,9 +72,9 @@ impl Agent {
         Ok(())
     }
 
-    /// Makes the floor durable at no less than `to`, in the file first. A TPM that is lost keeps
-    /// nobody from confirming: the file is raised, and updates are refused later.
-    pub fn raise_floor(&self, held: &Held, to: u64) -> Result<(), AgentError> {
+    /// Makes the floor durable at no less than `to`, in the file first. A lost TPM does not prevent
+    /// confirming: the file is raised, and later updates are refused.
+    pub(super) fn raise(&self, held: &StateGuard, to: u64) -> Result<(), AgentError> {
         self.state.raise_floor(held, to)?;
         if let Err(error) = self.follow(held) {
             tracing::error!(code = error.reason().code(), "floor: {}", error.chain());
@@ -72,8 +83,8 @@ impl Agent {
     }
 
     /// Brings file and counter together after whatever happened between them.
-    pub fn settle_floor(&self, held: &Held) -> Result<(), AgentError> {
-        if self.config.floor.tpm.is_none() {
+    pub(super) fn settle(&self, held: &StateGuard) -> Result<(), AgentError> {
+        if self.config.tpm.is_none() {
             return Ok(());
         }
         let file = self.state.floor_record()?;
@@ -84,7 +95,7 @@ impl Agent {
             after.security_version = kept(&file, &judged, runs);
             if after.older_since.is_none() || after.security_version > file.security_version {
                 tracing::warn!(
-                    "this node's state is older than its TPM: an old disk was put back, or the \
+                    "the state of this node is older than its TPM: an old disk was put back, or the \
                      state was lost; the floor stays {}",
                     judged.floor
                 );
@@ -94,12 +105,12 @@ impl Agent {
         if after != file {
             self.state.save_floor(held, &after)?;
         }
-        self.raise_floor(held, after.security_version)
+        self.raise(held, after.security_version)
     }
 
-    /// After the boot has settled nothing is left to raise: nobody shall count before the next one.
-    /// That it cannot be locked costs nothing now, and is said.
-    pub fn lock_floor(&self, _: &Held) {
+    /// Locks the counter until the next boot. Call it when the boot is settled: nothing is left to
+    /// raise then. A counter that cannot be locked is logged, and updates go on.
+    pub(super) fn lock(&self, _: &StateGuard) {
         let locked = || -> Result<(), AgentError> {
             let Some(mut counter) = self.open_tpm()? else { return Ok(()) };
             let file = self.state.floor_record()?;
@@ -121,11 +132,11 @@ impl Agent {
     /// Begins anew with a counter of our own that stands for [`renewed`]; only on an operator's word.
     ///
     /// A crash leaves the old floor, or the new one without its counter, which the next work makes.
-    pub fn renew_floor(&self, held: &Held) -> Result<Judged, AgentError> {
+    pub(super) fn renew(&self, held: &StateGuard) -> Result<Judged, AgentError> {
         let file = self.state.floor_record()?;
         let security_version = renewed(&file, &self.ask_tpm(), self.runs());
         let file = Floor { security_version, tpm: None, older_since: None };
-        if self.config.floor.tpm.is_some() {
+        if self.config.tpm.is_some() {
             // Whoever learned the old one learns nothing of the new counter.
             self.draw_secret(held)?;
         }
@@ -133,14 +144,14 @@ impl Agent {
         if let Some(mut counter) = self.open_tpm()? {
             self.make(held, &mut counter, file)?;
         }
-        self.floor()
+        self.judged()
     }
 
     /// Raises the counter to the file's floor, making it first when there is none yet.
-    fn follow(&self, held: &Held) -> Result<(), AgentError> {
+    fn follow(&self, held: &StateGuard) -> Result<(), AgentError> {
         let Some(mut counter) = self.open_tpm()? else { return Ok(()) };
         let file = self.state.floor_record()?;
-        let tpm = look(&mut counter);
+        let tpm = observe(&mut counter);
         let judged = judge(&file, &tpm, self.runs());
         match (judged.guarantee, tpm) {
             (Guarantee::Lost(why), _) => {
@@ -174,7 +185,7 @@ impl Agent {
                         raised => raised?,
                     },
                 };
-                let tpm = Some(seen(self.config.floor.tpm_index, mark, value));
+                let tpm = Some(seen(self.config.tpm_index, mark, value));
                 if file.tpm == tpm {
                     return Ok(());
                 }
@@ -184,20 +195,25 @@ impl Agent {
         }
     }
 
-    fn draw_secret(&self, held: &Held) -> Result<(), AgentError> {
+    fn draw_secret(&self, held: &StateGuard) -> Result<(), AgentError> {
         let mut secret = [0; SECRET_LEN];
         getrandom::fill(&mut secret).because(Reason::StoreIo, "draw the TPM counter's secret")?;
         self.state.save_tpm_secret(held, &secret)
     }
 
-    fn make(&self, held: &Held, counter: &mut Counter, file: Floor) -> Result<(), AgentError> {
+    fn make(
+        &self,
+        held: &StateGuard,
+        counter: &mut Counter,
+        file: Floor,
+    ) -> Result<(), AgentError> {
         let (mark, value) = counter.make(file.security_version)?;
-        let tpm = Some(seen(self.config.floor.tpm_index, mark, value));
+        let tpm = Some(seen(self.config.tpm_index, mark, value));
         self.state.save_floor(held, &Floor { tpm, ..file })
     }
 
     fn open_tpm(&self) -> Result<Option<Counter>, AgentError> {
-        let config = &self.config.floor;
+        let config = self.config;
         let Some(path) = &config.tpm else { return Ok(None) };
         let owner = match &config.tpm_owner {
             None => Vec::new(),
@@ -220,27 +236,11 @@ impl Agent {
     fn ask_tpm(&self) -> Tpm {
         match self.open_tpm() {
             Ok(None) => Tpm::NotConfigured,
-            Ok(Some(mut counter)) => look(&mut counter),
+            Ok(Some(mut counter)) => observe(&mut counter),
             Err(error) => Tpm::Unusable(error.chain()),
         }
     }
 }
 
-/// What lies under a counter's index.
-pub(crate) fn look(counter: &mut Counter) -> Tpm {
-    match counter.look() {
-        Ok(Found::Nothing) => Tpm::NoCounter,
-        Ok(Found::Counter { mark, value, hold, .. }) => Tpm::Counter { mark, value, hold },
-        Err(error) => Tpm::Unusable(chain_of(&error)),
-    }
-}
-
 const LOST_HINT: &str = "nodes go on running and reverting; when you know why the TPM changed, run \
                          `update-agent floor --renew`";
-
-impl CounterError {
-    /// The stable reason.
-    pub fn reason(&self) -> Reason {
-        Reason::FloorLost
-    }
-}

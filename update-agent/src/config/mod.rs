@@ -3,6 +3,8 @@
 //! Unknown keys are refused, so that a misspelt check is not a missing check. Relative paths are
 //! relative to the configuration file, so a whole node can live under one directory.
 
+mod chooser;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +16,8 @@ use formats::uboot_env::FlagRule;
 use serde::Deserialize;
 use storage::files::StoreError;
 
-use crate::chooser::ChooserConfig;
+pub use self::chooser::{ChooserConfig, RescueEnd};
+
 use crate::error::{AgentError, Because as _};
 use crate::health::{HealthConfig, Probe, deserialize_period};
 use crate::place::{Device, Place};
@@ -524,7 +527,7 @@ fn unreadable(path: &Path, error: StoreError) -> AgentError {
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = include_str!("../update-agent.example.toml");
+    const EXAMPLE: &str = include_str!("../../update-agent.example.toml");
 
     #[test]
     fn the_example_is_a_configuration() {

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
@@ -21,14 +21,16 @@ use formats::digest::Sha256;
 use formats::oci::Descriptor;
 use formats::release::ComponentName;
 use storage::block::{Access, BlockDevice, DeviceError};
+use storage::host::Host;
 use update_core::cut::{Cutter, Piece};
 
-use crate::agent::Agent;
+use crate::disk::Disk;
 use crate::error::AgentError;
 use crate::progress::{Progress, Silent};
 use crate::release::ResolvedComponent;
 use crate::source::Source;
 use crate::stage::{Delta, Image, Planned, Seed, StageError, plan};
+use crate::state::State;
 
 /// 1 MiB: what is read at once.
 const READ: usize = 1 << 20;
@@ -42,13 +44,13 @@ const SAMPLES: u64 = 32;
 const SAMPLE: u64 = 1 << 20;
 
 /// A device whose chunks are known.
-pub struct Holding {
+pub(super) struct Holding {
     list: ChunkList,
     device: Box<dyn BlockDevice>,
 }
 
 /// What the node has of one component's image.
-pub struct Reuse<'a> {
+pub(super) struct Reuse<'a> {
     booted: Option<Holding>,
     seeds: &'a [Holding],
     deltas: Vec<(DeltaList, Descriptor)>,
@@ -177,33 +179,43 @@ impl Found {
     }
 }
 
-impl Agent {
-    /// The files and devices an operator named. One that cannot be read is left out, with a note.
-    pub fn operator_seeds(&self, named: &[PathBuf], progress: &dyn Progress) -> Vec<Holding> {
-        let configured = self.config.seeds.iter().map(|seed| seed.path.as_path());
-        let open = |path: &Path| {
-            let what = path.display().to_string();
-            let device = self
-                .host
-                .open_device(path, Access::Read)
-                .map_err(|source| StageError::Seed { what: what.clone(), source })?;
-            Holding::scan(device, u64::MAX, &what, progress)
-        };
-        let mut found = Vec::new();
-        for path in named.iter().map(PathBuf::as_path).chain(configured) {
-            match open(path) {
-                Ok(holding) => found.push(holding),
-                Err(error) => {
-                    let text = AgentError::from(error).chain();
-                    progress.note(&format!("the seed {} is left aside: {text}", path.display()));
-                }
+/// The files and devices an operator named. One that cannot be read is left out, with a note.
+pub(super) fn operator_seeds(
+    host: &dyn Host,
+    paths: &[&Path],
+    progress: &dyn Progress,
+) -> Vec<Holding> {
+    let open = |path: &Path| {
+        let what = path.display().to_string();
+        let device = host
+            .open_device(path, Access::Read)
+            .map_err(|source| StageError::Seed { what: what.clone(), source })?;
+        Holding::scan(device, u64::MAX, &what, progress)
+    };
+    let mut found = Vec::new();
+    for path in paths {
+        match open(path) {
+            Ok(holding) => found.push(holding),
+            Err(error) => {
+                let text = AgentError::from(error).chain();
+                progress.note(&format!("the seed {} is not used: {text}", path.display()));
             }
         }
-        found
     }
+    found
+}
 
+/// Finds what one node has of an image.
+#[derive(Clone, Copy)]
+pub(super) struct ReuseFinder<'a> {
+    pub(super) product: &'a str,
+    pub(super) state: &'a State,
+    pub(super) disk: &'a Disk,
+}
+
+impl ReuseFinder<'_> {
     /// What the node has of a component's image. The lists of the deltas that fit are fetched.
-    pub fn reuse<'a>(
+    pub(super) fn reuse<'a>(
         &self,
         record: &BootRecord,
         booted: Slot,
@@ -221,10 +233,9 @@ impl Agent {
         let mut reuse = Reuse { booted, seeds, deltas: Vec::new() };
         let ids: BTreeSet<Sha256> = reuse.holdings().map(|own| own.list.image_id()).collect();
         for delta in component.deltas.iter().filter(|delta| ids.contains(&delta.from)) {
-            let product = &self.config.node.product;
             let list = sources
                 .iter()
-                .filter_map(|source| source.blob(product, &delta.list, LIST_LIMIT).ok())
+                .filter_map(|source| source.blob(self.product, &delta.list, LIST_LIMIT).ok())
                 .find_map(|bytes| DeltaList::parse(bytes).ok());
             match list {
                 Some(list) => reuse.deltas.push((list, delta.blob.clone())),
@@ -266,7 +277,7 @@ impl Agent {
     }
 
     /// Where a component's bytes would come from, before anything is fetched.
-    pub fn planned(
+    pub(super) fn planned(
         &self,
         component: &ResolvedComponent,
         seeds: &[Holding],
@@ -285,7 +296,7 @@ impl Agent {
         let target = self.disk.open_to_read(booted.other(), &component.identity.name)?;
         let image = Image {
             component: &component.identity.name,
-            product: &self.config.node.product,
+            product: self.product,
             list: &component.list,
             blobs: &component.images,
             deltas: &deltas,
@@ -301,12 +312,12 @@ impl Reuse<'_> {
     }
 
     /// What chunks are copied from, in order.
-    pub fn seeds(&self) -> Vec<Seed<'_>> {
+    pub(super) fn seeds(&self) -> Vec<Seed<'_>> {
         self.holdings().map(|own| Seed { list: &own.list, device: own.device.as_ref() }).collect()
     }
 
     /// Deltas from any of them.
-    pub fn deltas(&self) -> Vec<Delta<'_>> {
+    pub(super) fn deltas(&self) -> Vec<Delta<'_>> {
         self.deltas
             .iter()
             .filter_map(|(list, blob)| {

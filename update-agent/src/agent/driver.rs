@@ -1,0 +1,162 @@
+//! The driver of the update machine: performs the effects that it asks for.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use formats::boot_record::Slot;
+use formats::reason::Reason;
+use formats::release::ComponentName;
+use storage::host::Host;
+use update_core::chooser::Proof;
+use update_core::resume::SlotJournal;
+use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
+
+use super::floor::FloorKeeper;
+use super::single_bank::SingleBanks;
+use crate::boot::BootControl as _;
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::environment::Environment;
+use crate::error::AgentError;
+use crate::health::watch::Watch;
+use crate::progress::Progress;
+use crate::release::Resolved;
+use crate::source::Source;
+use crate::stage::Written;
+use crate::state::{State, StateGuard};
+
+/// What performs effects: this node, and the right to change its state.
+#[derive(Clone, Copy)]
+pub(super) struct Driver<'a> {
+    pub(super) config: &'a Config,
+    pub(super) state: &'a State,
+    pub(super) disk: &'a Disk,
+    pub(super) host: &'a dyn Host,
+    pub(super) environment: &'a dyn Environment,
+    /// The watchdog over a trial whose checks have passed.
+    pub(super) watch: &'a Mutex<Option<Watch>>,
+    pub(super) held: &'a StateGuard,
+}
+
+/// What an apply needs beside the state.
+pub(super) struct ApplyInputs<'a> {
+    /// What to install.
+    pub(super) resolved: &'a Resolved,
+    /// Where its bytes may come from, in order of preference.
+    pub(super) sources: &'a [&'a dyn Source],
+    /// Files and devices that may hold some of them.
+    pub(super) seeds: &'a [&'a Path],
+    /// Progress sink.
+    pub(super) progress: &'a dyn Progress,
+    /// In which order components that start by themselves are switched.
+    pub(super) order: &'a [ComponentName],
+    /// What is kept behind the boot component, for a verifying chooser.
+    pub(super) proof: Option<&'a Proof>,
+}
+
+/// How a task ended, and what it moved.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// How it ended.
+    pub(super) outcome: Outcome,
+    /// What was written, if anything was.
+    pub(super) written: Written,
+}
+
+impl Driver<'_> {
+    /// The node as it is now.
+    pub(super) fn node(&self) -> Result<Node, AgentError> {
+        Ok(Node {
+            record: self.state.boot_record()?,
+            flags: self.disk.flags()?,
+            booted: self.disk.booted()?,
+            boot_id: self.disk.boot_id()?,
+            floor: self.floor().judged()?.floor,
+            evidence: self.disk.evidence(),
+        })
+    }
+
+    /// Runs a task to its end.
+    pub(super) fn run(
+        &self,
+        task: Task,
+        inputs: Option<&ApplyInputs<'_>>,
+    ) -> Result<Ended, AgentError> {
+        let node = self.node()?;
+        let booted = node.booted;
+        let before = node.record.clone();
+        let (mut state, mut effect) = begin(node, task)?;
+        let mut written = Written::default();
+        loop {
+            if let Effect::Finish(outcome) = effect {
+                if matches!(outcome, Outcome::Confirmed(_)) {
+                    self.disarm();
+                }
+                self.remember(&before, &outcome)?;
+                return Ok(Ended { outcome, written });
+            }
+            let event = match self.perform(&effect, booted, inputs, &mut written) {
+                Ok(event) => event,
+                Err(error) => {
+                    // The machine learns of it, the caller gets the whole error.
+                    let _ = step(
+                        state,
+                        Event::Failed { reason: error.reason(), detail: error.chain() },
+                        self.state.now(),
+                    );
+                    return Err(error);
+                }
+            };
+            (state, effect) = step(state, event, self.state.now());
+        }
+    }
+
+    fn perform(
+        &self,
+        effect: &Effect,
+        booted: Slot,
+        inputs: Option<&ApplyInputs<'_>>,
+        written: &mut Written,
+    ) -> Result<Event, AgentError> {
+        let no_inputs = || AgentError::new(Reason::Usage, "there is nothing to write");
+        match effect {
+            Effect::Persist(record) => self.state.save_boot_record(self.held, record)?,
+            Effect::EditFlags(edit) => {
+                self.disk.edit(*edit)?;
+            }
+            Effect::Switch { slot, order } => {
+                self.single_banks().activate(self.held, *slot, booted, order)?
+            }
+            Effect::WriteSlot { slot, release, used } => {
+                let inputs = inputs.ok_or_else(no_inputs)?;
+                let components = &inputs.resolved.components;
+                let names = components.iter().map(|component| &component.identity.name);
+                let found = self.state.journal();
+                let journal = SlotJournal::new(found, *slot, release, *used, names);
+                *written = self.write_slot(*slot, journal, booted, inputs)?;
+            }
+            Effect::SyncAndReadBack { slot } => {
+                let inputs = inputs.ok_or_else(no_inputs)?;
+                let staged = self.read_back(*slot, booted, inputs)?;
+                self.keep_proof(*slot, booted, inputs)?;
+                return Ok(Event::ReadBack(staged));
+            }
+            Effect::CheckHealth => {
+                return Ok(Event::Health(self.check_health()?));
+            }
+            Effect::RaiseFloor(floor) => self.floor().raise(self.held, *floor)?,
+            Effect::Reboot => self.environment.restart(self.config)?,
+            Effect::Finish(_) => {}
+        }
+        Ok(Event::Done)
+    }
+
+    pub(super) fn floor(&self) -> FloorKeeper<'_> {
+        let (state, disk, host) = (self.state, self.disk, self.host);
+        FloorKeeper { config: &self.config.floor, state, disk, host }
+    }
+
+    pub(super) fn single_banks(&self) -> SingleBanks<'_> {
+        SingleBanks { state: self.state, disk: self.disk }
+    }
+}

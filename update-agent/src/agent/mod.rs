@@ -1,0 +1,392 @@
+//! The agent of one node, as a library: what can be asked of it, and what it reports.
+//!
+//! | operation | does | changes |
+//! |---|---|---|
+//! | [`Agent::check`] | refreshes trust, decides | trusted metadata |
+//! | [`Agent::plan`] | and fetches the release's documents | trusted metadata |
+//! | [`Agent::apply`] | and writes the inactive slot, makes it next | the slot, the boot flags |
+//! | [`Agent::confirm`], [`Agent::revert`], [`Agent::mark_bad`] | end a trial | the boot flags, the floor |
+//! | [`Agent::round`] | what the daemon does after a boot and at each poll | as the mode allows |
+//! | [`Agent::health`] | runs the health checks | nothing |
+//!
+//! The stations of an update are in `update.rs`; `driver.rs` performs what the update machine
+//! ([`update_core::update`]) asks for. Every operation that changes something takes the lock of the
+//! state, first brings the record up to date with the last boot, and keeps its error for `status`. A
+//! crash in any of them leaves a node that boots and that the next operation continues from.
+
+mod apply;
+mod bundle;
+mod driver;
+mod floor;
+mod history;
+mod operator;
+mod report;
+mod reset;
+mod reuse;
+mod round;
+mod simulate;
+mod single_bank;
+mod trial;
+mod update;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use formats::reason::Reason;
+use formats::tuf::{Metadata as _, Root};
+use storage::host::{Host, System};
+use update_core::boot::BootFlags;
+use update_core::floor::Judged;
+use update_core::update::{Node, Outcome, Task};
+
+pub use self::operator::{MarkBadOptions, RevertOptions};
+pub use self::report::{
+    ApplyOptions, ApplyReport, Attempt, Available, CheckReport, ComponentPlan, ConfirmReport,
+    DecisionReport, HealthReport, PlanReport, RevertReport, RuleReport, UpToDate, Verdict, Wish,
+};
+pub use self::reset::ResetReport;
+pub use self::round::{Offered, RoundReport};
+pub use self::simulate::BootReport;
+
+pub(crate) use self::update::version_of_os_release;
+
+use self::driver::{Driver, Ended};
+use self::floor::FloorKeeper;
+use self::single_bank::SingleBanks;
+use self::update::{NodeInputs, Offer, Plan, Sources};
+
+use crate::boot::BootControl as _;
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::environment::{Environment, RealWorld};
+use crate::error::AgentError;
+use crate::health::watch::Watch;
+use crate::progress::Progress;
+use crate::state::{LastError, Report, State, StateGuard};
+use crate::trust;
+
+/// 1 MiB: a root with a hundred keys is a tenth of it.
+pub(crate) const ROOT_LIMIT: u64 = 1 << 20;
+/// The name that systemd gives a machine (machine-id(5)).
+const MACHINE_ID: &str = "/etc/machine-id";
+
+/// The agent of one node.
+pub struct Agent {
+    /// The configuration.
+    pub config: Config,
+    /// The durable state.
+    #[doc(hidden)]
+    pub state: State,
+    /// The disk.
+    pub(crate) disk: Disk,
+    /// The machine both are part of.
+    pub(crate) host: Arc<dyn Host>,
+    /// What is around it.
+    pub(crate) environment: Arc<dyn Environment>,
+    /// The watchdog over a trial whose checks have passed.
+    watch: Mutex<Option<Watch>>,
+}
+
+impl Agent {
+    /// Opens the state of a configuration on this system.
+    pub fn open(config: Config) -> Result<Self, AgentError> {
+        Self::open_on(Arc::new(System), Arc::new(RealWorld), config)
+    }
+
+    /// Opens the state of a configuration on this system to look at it: nothing is made.
+    pub fn look(config: Config) -> Result<Self, AgentError> {
+        let host: Arc<dyn Host> = Arc::new(System);
+        let state = State::look(&config.state_dir, Arc::clone(&host))?;
+        Ok(Self::with(host, Arc::new(RealWorld), config, state))
+    }
+
+    /// Opens the state of a configuration on a machine in an environment, which may be simulated.
+    pub fn open_on(
+        host: Arc<dyn Host>,
+        environment: Arc<dyn Environment>,
+        config: Config,
+    ) -> Result<Self, AgentError> {
+        let state = State::open(&config.state_dir, Arc::clone(&host))?;
+        Ok(Self::with(host, environment, config, state))
+    }
+
+    fn with(
+        host: Arc<dyn Host>,
+        environment: Arc<dyn Environment>,
+        config: Config,
+        state: State,
+    ) -> Self {
+        let disk = Disk::new(&config, Arc::clone(&host));
+        Agent { config, state, disk, host, environment, watch: Mutex::default() }
+    }
+
+    /// Refreshes trust, and decides about what the channel offers.
+    pub fn check(&self) -> Result<CheckReport, AgentError> {
+        self.noting(|| {
+            let held = self.begin()?;
+            let sources = self.sources(&Wish::default())?;
+            let refreshed = sources.refresh(&self.state, &held, &self.shipped_root()?)?;
+            let (node, source) = (self.inputs(), refreshed.source());
+            let offer = refreshed.decide(&node, &held, &Wish::default())?;
+            Ok(CheckReport::new(source, node.id, offer.as_ref().map(Offer::judged)))
+        })
+    }
+
+    /// Decides about what the channel offered at the last check; no source is asked. `None`: nothing
+    /// is known yet.
+    pub fn explain(&self) -> Result<Option<CheckReport>, AgentError> {
+        self.noting(|| {
+            let held = self.state.hold()?;
+            let root = self.shipped_root()?;
+            if self.state.trust()?.timestamp.is_none() {
+                return Ok(None);
+            }
+            let unknown = |error: AgentError| error.hint("run `update-agent check` first");
+            let (node, now) = (self.inputs(), self.state.now());
+            let mut trusted = trust::offline(&self.state, &held, &root, now).map_err(unknown)?;
+            let wish = Wish::default();
+            let judged = update::judge(&node, &held, &mut trusted, &wish, None, now);
+            let judged = judged.map_err(unknown)?;
+            let source = "what is trusted already".to_owned();
+            Ok(Some(CheckReport::new(source, node.id, judged.as_ref())))
+        })
+    }
+
+    /// What [`Agent::apply`] would fetch and write. Writes no slot.
+    pub fn plan(
+        &self,
+        wish: &Wish,
+        options: &ApplyOptions,
+        progress: &dyn Progress,
+    ) -> Result<Attempt<PlanReport>, AgentError> {
+        self.noting(|| {
+            let held = self.begin()?;
+            let sources = self.sources(wish)?;
+            let plan = match attempt(self.planned(&held, &sources, wish))? {
+                Attempt::Made(plan) => plan,
+                Attempt::UpToDate(why) => return Ok(Attempt::UpToDate(why)),
+            };
+            let ApplyOptions { stage_only, seeds } = options;
+            let report = plan.preview(&self.inputs(), self.node()?, seeds, *stage_only, progress);
+            report.map(Attempt::Made)
+        })
+    }
+
+    /// Refreshes trust, writes the inactive slot, reads it back, and makes it next unless the options
+    /// say otherwise. The caller restarts the machine, with [`Agent::reboot`] or by its own means.
+    pub fn apply(
+        &self,
+        wish: &Wish,
+        options: &ApplyOptions,
+        progress: &dyn Progress,
+    ) -> Result<Attempt<ApplyReport>, AgentError> {
+        self.noting(|| {
+            let held = self.begin()?;
+            if !options.stage_only {
+                // A release that could never be confirmed would only come back.
+                self.config.health.usable()?;
+            }
+            let sources = self.sources(wish)?;
+            attempt(self.planned(&held, &sources, wish).and_then(|plan| {
+                let ApplyOptions { stage_only, seeds } = options;
+                let installed = plan.install(&self.driver(&held), seeds, *stage_only, progress)?;
+                Ok(installed.report())
+            }))
+        })
+    }
+
+    /// Runs the health checks of a trial once to their end. Changes nothing; `Ok` also when they fail.
+    pub fn health(&self) -> Result<HealthReport, AgentError> {
+        let ended = self.environment.check_health(&self.config, std::time::Duration::ZERO)?;
+        Ok(HealthReport { passed: ended.is_ok(), why: ended.err().unwrap_or_default() })
+    }
+
+    /// Restarts the machine.
+    pub fn reboot(&self) -> Result<(), AgentError> {
+        self.environment.restart(&self.config)
+    }
+
+    /// The stations up to the plan.
+    fn planned<'a>(
+        &'a self,
+        held: &StateGuard,
+        sources: &'a Sources,
+        wish: &Wish,
+    ) -> Result<Plan<'a>, AgentError> {
+        let refreshed = sources.refresh(&self.state, held, &self.shipped_root()?)?;
+        let node = self.inputs();
+        match refreshed.decide(&node, held, wish)? {
+            Some(offer) => offer.resolve(&node),
+            None => Err(AgentError::new(Reason::UpToDate, "the channel offers nothing yet")),
+        }
+    }
+
+    /// Takes the lock, and brings the record up to date with the last boot.
+    fn begin(&self) -> Result<StateGuard, AgentError> {
+        let held = self.state.hold()?;
+        self.settle(&held)?;
+        Ok(held)
+    }
+
+    fn sources(&self, wish: &Wish) -> Result<Sources, AgentError> {
+        let named = wish.from.as_deref();
+        Sources::open(self.environment.as_ref(), &self.config, named, self.state.now())
+    }
+
+    fn inputs(&self) -> NodeInputs<'_> {
+        let (config, state, disk) = (&self.config, &self.state, &self.disk);
+        NodeInputs { config, state, disk, host: self.host.as_ref(), id: self.node_id() }
+    }
+
+    fn driver<'a>(&'a self, held: &'a StateGuard) -> Driver<'a> {
+        Driver {
+            config: &self.config,
+            state: &self.state,
+            disk: &self.disk,
+            host: self.host.as_ref(),
+            environment: self.environment.as_ref(),
+            watch: &self.watch,
+            held,
+        }
+    }
+
+    /// Brings the record up to date with what happened since: a trial that was lost, a confirm or
+    /// a revert that was cut. Every operation that changes something begins with it.
+    fn settle(&self, held: &StateGuard) -> Result<Outcome, AgentError> {
+        self.floor_keeper().settle(held)?;
+        Ok(self.run(held, Task::Settle)?.outcome)
+    }
+
+    /// Runs a task that writes no slot to its end.
+    fn run(&self, held: &StateGuard, task: Task) -> Result<Ended, AgentError> {
+        self.driver(held).run(task, None)
+    }
+
+    fn floor_keeper(&self) -> FloorKeeper<'_> {
+        let (state, disk) = (&self.state, &self.disk);
+        FloorKeeper { config: &self.config.floor, state, disk, host: self.host.as_ref() }
+    }
+
+    pub(crate) fn single_banks(&self) -> SingleBanks<'_> {
+        SingleBanks { state: &self.state, disk: &self.disk }
+    }
+
+    /// The security-version floor, and how far it can be believed.
+    pub(crate) fn floor(&self) -> Result<Judged, AgentError> {
+        self.floor_keeper().judged()
+    }
+
+    /// Begins anew with the TPM that is there now; only on an operator's word.
+    pub(crate) fn renew_floor(&self) -> Result<Judged, AgentError> {
+        let held = self.state.hold()?;
+        self.floor_keeper().renew(&held)
+    }
+
+    /// The root metadata this node was given: by the last `reset --root`, otherwise by its image.
+    pub fn shipped_root(&self) -> Result<Vec<u8>, AgentError> {
+        if let Some(enrolled) = self.state.enrolled_root()? {
+            return Ok(enrolled);
+        }
+        let path: &Path = &self.config.trust.root;
+        self.host.read_trusted(path, ROOT_LIMIT).map_err(|error| {
+            AgentError::from(error)
+                .or_config()
+                .context("trust.root")
+                .or_hint("copy the root.json that `signer init` wrote to this path")
+        })
+    }
+
+    /// Whether the given root trusts a published example key; said wherever it can be seen.
+    pub(crate) fn trusts_example_keys(&self) -> bool {
+        let Ok(bytes) = self.shipped_root() else { return false };
+        let Ok(envelope) = formats::tuf::Envelope::parse(&bytes) else { return false };
+        let Ok(root) = Root::parse(envelope.signed()) else { return false };
+        crate::example::uses_example_keys(&root)
+    }
+
+    /// The name by which this node is put into waves: `node.id`, or the machine's. Whether it tells
+    /// this node from others is [`shared_id`](update_core::policy::shared_id)'s to say.
+    pub(crate) fn node_id(&self) -> String {
+        let machine = || self.host.read_kernel(Path::new(MACHINE_ID)).unwrap_or_default();
+        self.config.node.id.clone().unwrap_or_else(machine).trim().to_owned()
+    }
+
+    /// The node as it is now.
+    pub fn node(&self) -> Result<Node, AgentError> {
+        Ok(Node {
+            record: self.state.boot_record()?,
+            flags: self.disk.flags()?,
+            booted: self.disk.booted()?,
+            boot_id: self.disk.boot_id()?,
+            floor: self.floor()?.floor,
+            evidence: self.disk.evidence(),
+        })
+    }
+
+    /// The boot flags of both slots, as the boot loader would read them now.
+    pub fn flags(&self) -> Result<BootFlags, AgentError> {
+        self.disk.flags()
+    }
+
+    /// Keeps how an operation ended for `status`.
+    pub(crate) fn noting<T>(
+        &self,
+        operation: impl FnOnce() -> Result<T, AgentError>,
+    ) -> Result<T, AgentError> {
+        let result = operation();
+        match &result {
+            Ok(_) => self.forget_error(),
+            Err(error) => self.note_error(error),
+        }
+        result
+    }
+
+    /// Keeps the error for `status`, unless another agent is at work.
+    pub(crate) fn note_error(&self, error: &AgentError) {
+        // What an operator mistyped, or what is no fault, is not the node's last error.
+        let passing = [
+            Reason::Busy,
+            Reason::Deferred,
+            Reason::Declined,
+            Reason::UpToDate,
+            Reason::NotPending,
+        ];
+        if passing.contains(&error.reason()) {
+            return;
+        }
+        let Ok(held) = self.state.hold() else { return };
+        let mut report = self.state.report();
+        report.last_error = Some(LastError {
+            code: error.reason(),
+            message: crate::output::printable(&error.chain()),
+            at: self.state.now(),
+        });
+        if let Err(lost) = self.state.save_report(&held, &report) {
+            tracing::warn!("the error could not be kept for `status`: {lost}");
+        }
+    }
+
+    /// An earlier error leaves `status` once the node's work succeeds again.
+    fn forget_error(&self) {
+        if self.state.report().last_error.is_none() {
+            return;
+        }
+        let Ok(held) = self.state.hold() else { return };
+        let report = Report { last_error: None, ..self.state.report() };
+        if let Err(lost) = self.state.save_report(&held, &report) {
+            tracing::warn!("`status` keeps an error that is over: {lost}");
+        }
+    }
+}
+
+/// Nothing to do is no error for who asked.
+fn attempt<T>(result: Result<T, AgentError>) -> Result<Attempt<T>, AgentError> {
+    match result {
+        Ok(made) => Ok(Attempt::Made(made)),
+        Err(error) if error.reason() == Reason::UpToDate => {
+            let (code, message) = (Reason::UpToDate, error.chain());
+            Ok(Attempt::UpToDate(UpToDate { code, message }))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,56 @@
+//! The trial of the booted slot: its health checks under the watchdog, and how long they have run.
+
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::driver::Driver;
+use crate::error::AgentError;
+use crate::health::watch::Watch;
+use crate::state::Began;
+
+/// Seconds since the machine started, time in sleep included: no clock can be set there.
+const UPTIME: &str = "/proc/uptime";
+
+impl Driver<'_> {
+    /// Runs the checks of a trial under the watchdog. Their deadline began with the first agent of
+    /// this boot.
+    pub(super) fn check_health(&self) -> Result<Result<(), String>, AgentError> {
+        let already = self.probation_age()?;
+        let health = &self.config.health;
+        let mut watch = Watch::arm(health);
+        let left = health.deadline.saturating_sub(already);
+        let ended = watch.over(left, || self.environment.check_health(self.config, already))?;
+        // Whatever comes next, it stays armed until the trial is confirmed durably.
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        Ok(ended)
+    }
+
+    /// How long ago the checks of this boot began; they begin now when they have not.
+    fn probation_age(&self) -> Result<Duration, AgentError> {
+        let boot_id = self.disk.boot_id()?;
+        // Without a clock of the boot the deadline is that of this process.
+        let uptime = self.host.read_kernel(Path::new(UPTIME)).ok();
+        let uptime = uptime.as_deref().and_then(|text| text.split_ascii_whitespace().next());
+        let Some(now) = uptime.and_then(|text| text.parse::<f64>().ok()) else {
+            return Ok(Duration::ZERO);
+        };
+        let now = Duration::try_from_secs_f64(now).unwrap_or_default();
+        match self.state.probation() {
+            Some(began) if began.boot_id == boot_id => {
+                Ok(now.saturating_sub(Duration::from_millis(began.uptime_ms)))
+            }
+            _ => {
+                let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(0);
+                self.state.save_probation(self.held, &Began { boot_id, uptime_ms })?;
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Takes the watchdog off a trial that is confirmed.
+    pub(super) fn disarm(&self) {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        watch.unwrap_or_default().disarm();
+    }
+}
