@@ -14,8 +14,8 @@
 //! | has it next | to be installed | `auto` | restart |
 //! | anything else | to be installed | `stage`, `auto` | install it; activate it in `auto` |
 //!
-//! After the round [`after`] says what becomes of a watchdog that the chooser armed, and when the
-//! next round begins:
+//! After the round [`lets_watchdog_go`] says what becomes of a watchdog that the chooser armed, and
+//! [`after`] when the next round begins:
 //!
 //! | the round | this boot | watchdog | then |
 //! |---|---|---|---|
@@ -150,12 +150,12 @@ impl Boot {
             None => Boot::Unknown,
         }
     }
+}
 
-    /// Whether a watchdog that the chooser armed may be let go. Unknown is not "settled": a watchdog
-    /// that fires costs a reboot, one that was let go costs the node.
-    pub fn lets_go(self) -> bool {
-        self == Boot::Settled
-    }
+/// Whether a watchdog that the chooser armed is let go after a round. Unknown is not "settled": a
+/// watchdog that fires costs a reboot, one that was let go costs the node.
+pub fn lets_watchdog_go(ended: Ended, boot: Boot) -> bool {
+    boot == Boot::Settled && ended != Ended::Restarting
 }
 
 /// When the daemon goes on.
@@ -296,10 +296,16 @@ mod tests {
 
     #[test]
     fn a_watchdog_is_let_go_by_a_settled_boot_only() {
-        for standing in standings() {
-            let proven = !matches!(standing, Standing::OnTrial { .. } | Standing::Leaving);
-            assert_eq!(Boot::of(Some(&standing)).lets_go(), proven, "{standing:?}");
+        for ended in [Ended::Done, Ended::Failed, Ended::Misconfigured] {
+            for standing in standings() {
+                let proven = !matches!(standing, Standing::OnTrial { .. } | Standing::Leaving);
+                let goes = lets_watchdog_go(ended, Boot::of(Some(&standing)));
+                assert_eq!(goes, proven, "{ended:?} {standing:?}");
+            }
+            assert!(!lets_watchdog_go(ended, Boot::of(None)), "{ended:?}");
         }
-        assert!(!Boot::of(None).lets_go());
+        for boot in [Boot::Unproven, Boot::Settled, Boot::Unknown] {
+            assert!(!lets_watchdog_go(Ended::Restarting, boot), "{boot:?}");
+        }
     }
 }
