@@ -248,7 +248,8 @@ pub struct BootRecord {
 pub struct JournalComponent {
     /// Its name.
     pub name: ComponentName,
-    /// The first chunk that is not known to be written and flushed.
+    /// 0: nothing of it was written. Otherwise the slot may hold chunks of it anywhere, and those below
+    /// this one are written and flushed; except 1, which is saved before the first chunk is written.
     pub next_chunk: u32,
 }
 

@@ -24,6 +24,7 @@ pub mod boot;
 pub mod bundle;
 pub mod chooser;
 pub mod cut;
+pub mod daemon;
 pub mod fetch;
 pub mod floor;
 pub mod image;

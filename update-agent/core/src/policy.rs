@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `newer` | the offer is newer than what runs | up to date, or `version_rollback` |
 //! | `floor` | its security version is not below the floor | `secver_floor` |
+//! | `attachments` | it has what this node requires; not asked where nothing is required | `attachment_missing` |
 //! | `hardware` | every component of this node is there for its hardware | `hw_mismatch` |
 //! | `mixed` | the release allows each component that starts by itself beside what runs | `set_mixed` |
 //! | `size` | every image has bytes, and fits its slot | `bundle_format`, `slot_size` |
@@ -86,11 +87,68 @@ pub enum Decision {
     Refuse(Reason),
 }
 
+/// A rule. They are asked in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The offer is newer than what runs.
+    Newer,
+    /// It is not below the floor.
+    Floor,
+    /// It has what this node requires.
+    Attachments,
+    /// It is for this hardware.
+    Hardware,
+    /// It may run next to what runs, while its components are switched.
+    Mixed,
+    /// Its images fit their slots.
+    Size,
+    /// It did not fail here.
+    FailedBefore,
+    /// The channel is not held.
+    Hold,
+    /// This node's wave has begun.
+    Wave,
+    /// A maintenance window is open.
+    Window,
+}
+
+impl Rule {
+    /// All, in the order in which they are asked.
+    pub const ALL: [Rule; 10] = [
+        Rule::Newer,
+        Rule::Floor,
+        Rule::Attachments,
+        Rule::Hardware,
+        Rule::Mixed,
+        Rule::Size,
+        Rule::FailedBefore,
+        Rule::Hold,
+        Rule::Wave,
+        Rule::Window,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::Newer => "newer",
+            Rule::Floor => "floor",
+            Rule::Attachments => "attachments",
+            Rule::Hardware => "hardware",
+            Rule::Mixed => "mixed",
+            Rule::Size => "size",
+            Rule::FailedBefore => "failed-before",
+            Rule::Hold => "hold",
+            Rule::Wave => "wave",
+            Rule::Window => "window",
+        }
+    }
+}
+
 /// One rule's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The rule's name.
-    pub rule: &'static str,
+    /// The rule.
+    pub rule: Rule,
     /// Whether it passed.
     pub passed: bool,
     /// Why, in words.
@@ -121,28 +179,25 @@ type Verdict = Result<String, (Decision, String)>;
 pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
     let mut answers = Vec::new();
     let mut chosen = Vec::new();
-    let rules: [(&'static str, &mut dyn FnMut() -> Verdict); 10] = [
-        ("newer", &mut || newer(node, offered)),
-        ("floor", &mut || floor(node, offered)),
-        ("attachments", &mut || attachments(node, offered)),
-        ("hardware", &mut || {
-            let (components, why) = hardware(node, offered)?;
-            chosen = components;
-            Ok(why)
-        }),
-        ("mixed", &mut || mixed(node, offered)),
-        ("size", &mut || size(node, offered)),
-        ("failed-before", &mut || failed_before(node, offered)),
-        ("hold", &mut || hold(offered)),
-        ("wave", &mut || wave(node, offered)),
-        ("window", &mut || window(node, offered)),
-    ];
     let notes = without_slot(node, offered.summary);
-    for (rule, ask) in rules {
-        if rule == "attachments" && node.require.is_empty() {
-            continue;
-        }
-        match ask() {
+    for rule in Rule::ALL {
+        let verdict = match rule {
+            Rule::Newer => newer(node, offered),
+            Rule::Floor => floor(node, offered),
+            Rule::Attachments if node.require.is_empty() => continue,
+            Rule::Attachments => attachments(node, offered),
+            Rule::Hardware => hardware(node, offered).map(|(components, why)| {
+                chosen = components;
+                why
+            }),
+            Rule::Mixed => mixed(node, offered),
+            Rule::Size => size(node, &chosen),
+            Rule::FailedBefore => failed_before(node, offered),
+            Rule::Hold => hold(offered),
+            Rule::Wave => wave(node, offered),
+            Rule::Window => window(node, offered),
+        };
+        match verdict {
             Ok(why) => answers.push(Answer { rule, passed: true, why }),
             Err((decision, why)) => {
                 answers.push(Answer { rule, passed: false, why });
@@ -292,9 +347,9 @@ fn mixed(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
     Ok(format!("signed for a set that passes through {runs}"))
 }
 
-fn size(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
-    let (chosen, _) = hardware(node, offered)?;
-    for component in &chosen {
+/// Asked after [`Rule::Hardware`], which chose the components.
+fn size(node: &NodeFacts<'_>, chosen: &[ComponentSummary]) -> Verdict {
+    for component in chosen {
         if component.raw_size == 0 {
             let why = format!(
                 "{} is an image of 0 bytes: its slot would keep the system it has",
@@ -680,7 +735,7 @@ mod tests {
             let decided = run(&case);
             assert_eq!(decided.decision, decision, "{name}: {decided:?}");
             let last = decided.answers.last().unwrap();
-            assert_eq!((last.rule, last.passed), (rule, false), "{name}");
+            assert_eq!((last.rule.name(), last.passed), (rule, false), "{name}");
         }
         let installs: Vec<(&str, Case)> = vec![
             ("newer", base()),
@@ -813,6 +868,14 @@ mod tests {
         ] {
             assert_eq!(shared_id(id), shared, "{id:?}");
         }
+    }
+
+    /// The table of the module names every rule, in the order in which they are asked.
+    #[test]
+    fn every_rule_is_in_the_table_of_the_module() {
+        let rows = include_str!("policy.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let names: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        assert_eq!(names, Rule::ALL.map(Rule::name));
     }
 
     /// What is deferred says until when, in the words of the rule.

@@ -271,7 +271,7 @@ impl CheckReport {
 pub(super) fn rules(decided: &Decided) -> Vec<RuleReport> {
     let answers = decided.answers.iter();
     let row = |answer: &update_core::policy::Answer| RuleReport {
-        rule: answer.rule,
+        rule: answer.rule.name(),
         passed: answer.passed,
         why: answer.why.clone(),
     };

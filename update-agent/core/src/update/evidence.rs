@@ -16,6 +16,8 @@
 
 use formats::boot_record::{BootRecord, PerSlot, Phase, Slot};
 
+use super::standing::Node;
+
 /// The boot loader of this boot, as far as it made itself known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum BootLoader {
@@ -57,8 +59,9 @@ impl Evidence {
     }
 }
 
-/// The record with what this boot shows.
-pub fn observe(mut record: BootRecord, evidence: &Evidence) -> BootRecord {
+/// The node with a record that says what this boot shows.
+pub(super) fn observe(mut node: Node) -> Node {
+    let Node { record, evidence, boot_id, .. } = &mut node;
     match evidence.loader {
         BootLoader::Told => {
             record.chooser = true;
@@ -69,11 +72,13 @@ pub fn observe(mut record: BootRecord, evidence: &Evidence) -> BootRecord {
     }
     if let Some(update) = &mut record.update
         && let Some(code) = evidence.refused.of(update.slot)
-        && let Phase::Trial { failed: failed @ None, .. } = &mut update.phase
+        && let Phase::Trial { boot_id: activated, failed: failed @ None, .. } = &mut update.phase
+        // A trial that this boot began has yet to be booted.
+        && activated != boot_id
     {
         *failed = Some(format!("the chooser refused slot {}: {code}", update.slot));
     }
-    record
+    node
 }
 
 /// The record of a node that an operator adopts: this is how it boots from now on.
@@ -92,6 +97,11 @@ mod tests {
 
     use super::*;
     use BootLoader::{CannotTell, Silent, Told};
+
+    fn node(record: BootRecord, evidence: Evidence) -> Node {
+        let (flags, boot_id) = (PerSlot::default(), "2".to_owned());
+        Node { record, flags, booted: Slot::A, boot_id, floor: 0, evidence }
+    }
 
     #[test]
     fn what_a_command_line_shows() {
@@ -143,7 +153,7 @@ mod tests {
         for (loader, (chooser, counting), observed, adopted) in rows {
             let before = BootRecord { chooser, counting, ..BootRecord::default() };
             let evidence = Evidence { loader, ..Evidence::default() };
-            let after = observe(before.clone(), &evidence);
+            let after = observe(node(before.clone(), evidence.clone())).record;
             assert_eq!((after.chooser, after.counting), observed, "{loader:?} {before:?}");
             let after = adopt(after, &evidence);
             assert_eq!((after.chooser, after.counting), adopted, "adopted, {loader:?} {before:?}");
@@ -155,17 +165,18 @@ mod tests {
         let version: Version = "2".parse().unwrap();
         let index = Sha256::of(b"2");
         let release = ReleaseId { index, version: version.into(), security_version: 1 };
-        let trial = |failed: Option<&str>| Phase::Trial {
-            boot_id: "1".to_owned(),
+        let trial = |boot_id: &str, failed: Option<&str>| Phase::Trial {
+            boot_id: boot_id.to_owned(),
             since: 0,
             tries: 3,
             failed: failed.map(str::to_owned),
         };
         let told = "the chooser refused slot b: slot_io";
         let rows = [
-            ("the slot on trial", Slot::B, trial(None), trial(Some(told))),
-            ("it said itself why", Slot::B, trial(Some("web")), trial(Some("web"))),
-            ("the other slot", Slot::A, trial(None), trial(None)),
+            ("the slot on trial", Slot::B, trial("1", None), trial("1", Some(told))),
+            ("it said itself why", Slot::B, trial("1", Some("web")), trial("1", Some("web"))),
+            ("the other slot", Slot::A, trial("1", None), trial("1", None)),
+            ("a trial that is yet to boot", Slot::B, trial("2", None), trial("2", None)),
             ("no trial", Slot::B, Phase::Staged, Phase::Staged),
         ];
         for (name, slot, before, after) in rows {
@@ -173,7 +184,7 @@ mod tests {
             *evidence.refused.of_mut(slot) = Some("slot_io".to_owned());
             let update = Update { slot: Slot::B, release: release.clone(), phase: before };
             let record = BootRecord { update: Some(update), ..BootRecord::default() };
-            let phase = observe(record, &evidence).update.map(|update| update.phase);
+            let phase = observe(node(record, evidence)).record.update.map(|update| update.phase);
             assert_eq!(phase, Some(after), "{name}");
         }
     }

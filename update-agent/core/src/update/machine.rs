@@ -58,8 +58,8 @@ pub struct State {
 
 /// Begins a task: the state to continue from, and the first effect. The record is brought up to what
 /// this boot shows of its boot loader first.
-pub fn begin(mut node: Node, task: Task) -> Result<(State, Effect), Refusal> {
-    node.record = observe(node.record, &node.evidence);
+pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
+    let node = observe(node);
     let standing = stand(&node);
     let counted = match standing {
         Standing::OnTrial { counted, .. } => Some(counted),
@@ -82,7 +82,10 @@ pub fn begin(mut node: Node, task: Task) -> Result<(State, Effect), Refusal> {
             state.activate = activate;
             let slot = state.node.booted.other();
             state.applying = Some(release);
-            state.used = state.node.record.slots.of(slot).is_some();
+            // Also where the record has forgotten what: a run was cut while it wrote.
+            let record = &state.node.record;
+            let pending = record.update.as_ref().is_some_and(|update| update.slot == slot);
+            state.used = pending || record.slots.of(slot).is_some();
             Ok(state.edit(At::Clearing, FlagEdit::Clear(slot)))
         }
         Task::Probe => match standing {
@@ -96,6 +99,8 @@ pub fn begin(mut node: Node, task: Task) -> Result<(State, Effect), Refusal> {
         Task::Adopt => match standing {
             Standing::OnTrial { .. } => Err(Refusal::TrialActive(state.node.booted)),
             Standing::Leaving => Err(Refusal::Leaving(state.node.booted)),
+            // Half given up: confirmed now, it would be cleared later, when it may be the last.
+            Standing::RevertUnfinished => Err(Refusal::Unsettled),
             _ => {
                 state.node.record = adopt(state.node.record, &state.node.evidence);
                 Ok(state.confirm())

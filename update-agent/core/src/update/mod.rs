@@ -30,7 +30,7 @@ mod task;
 mod tests;
 
 pub use effect::{Effect, Event, Order};
-pub use evidence::{BootLoader, Evidence, observe};
+pub use evidence::{BootLoader, Evidence};
 pub use leave::{Known, Leave, leave_failed_trial};
 pub use machine::{State, begin, step};
 pub use standing::{Node, Standing, next_slot, stand};
