@@ -110,9 +110,9 @@ impl Memory {
     /// The repository of these marks; those that turn out to be one are joined.
     fn repository(&mut self, marks: Marks) -> &mut Remembered {
         let all = std::mem::take(&mut self.repositories);
-        let (same, others) = all.into_iter().partition(|it| !it.marks.is_disjoint(&marks));
+        let (same, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|it| !it.marks.is_disjoint(&marks));
         self.repositories = others;
-        let same: Vec<Remembered> = same;
         let first = Remembered { marks, ..Remembered::default() };
         self.repositories.push(same.into_iter().fold(first, Remembered::join));
         self.repositories.last_mut().expect("one was pushed")

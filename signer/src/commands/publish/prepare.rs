@@ -30,12 +30,12 @@ impl Prepared {
         before: &Published,
         request: &PublishRequest,
     ) -> Result<Self, SignerError> {
-        let Session { registry, signing, delivery, now } = session;
+        let (registry, signing) = (session.registry, &*session.signing);
         signing.periods(&request.expiry)?;
         let (components, security_version) = check_request(before, request)?;
-        rehearse(before, request, security_version, *now)?;
-        let repository = product_repository(*registry, &request.product)?;
-        registry.may_mount_from(&neighbours(*registry, before, &request.product)?);
+        rehearse(before, request, security_version, session.now)?;
+        let repository = product_repository(registry, &request.product)?;
+        registry.may_mount_from(&neighbours(registry, before, &request.product)?);
         let sources = open_images(&request.product, &components)?;
         let images: Vec<_> =
             components.iter().map(|one| (one.name.as_str(), one.path.as_path())).collect();
@@ -46,7 +46,7 @@ impl Prepared {
             .map(|(one, source)| (one.name.as_str(), one.compatible.as_slice(), source.len()))
             .collect();
         check_fit(&signing.policy, &target_name(product, version), &sizes)?;
-        if *delivery == Delivery::Publish {
+        if session.delivery == Delivery::Publish {
             let role = request.role.as_ref().unwrap_or(&Role::Targets);
             signing.can_sign(&before.state, role)?;
         }
