@@ -873,7 +873,8 @@ mod tests {
     /// The table of the module names every rule, in the order in which they are asked.
     #[test]
     fn every_rule_is_in_the_table_of_the_module() {
-        let rows = include_str!("policy.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let rows =
+            include_str!("policy.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
         let names: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
         assert_eq!(names, Rule::ALL.map(Rule::name));
     }

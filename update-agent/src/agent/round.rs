@@ -5,11 +5,11 @@ use formats::boot_record::Slot;
 use formats::reason::Reason;
 use formats::version::Version;
 use serde::Serialize;
+use update_core::daemon::{self, Action, Facts, Mode};
 use update_core::update::{Outcome, Standing, stand};
 
 use super::update::{Probed, Trial};
 use super::{Agent, Verdict, Wish};
-use crate::config::Mode;
 use crate::error::AgentError;
 use crate::progress::Progress;
 use crate::state::StateGuard;
@@ -141,17 +141,25 @@ impl Agent {
             _ => {}
         }
         let node = self.node()?;
-        if let Some(trial) = Trial::under_way(&node) {
-            return Ok(Some(match trial.probe(&self.driver(held))? {
+        let offer = match self.config.sources.is_empty() {
+            true => daemon::Offer::NoSource,
+            false => daemon::Offer::NotAsked,
+        };
+        match (self.next(&stand(&node), offer), Trial::under_way(&node)) {
+            (Action::Probe, Some(trial)) => Ok(Some(match trial.probe(&self.driver(held))? {
                 Probed::Confirmed(slot) => RoundReport::Confirmed { slot },
                 Probed::Failed(why) => RoundReport::TrialFailed { why },
-            }));
+            })),
+            (Action::Restart, _) => {
+                self.reboot()?;
+                Ok(Some(RoundReport::Leaving))
+            }
+            _ => Ok(None),
         }
-        if stand(&node) == Standing::Leaving {
-            self.reboot()?;
-            return Ok(Some(RoundReport::Leaving));
-        }
-        Ok(None)
+    }
+
+    fn next(&self, standing: &Standing, offer: daemon::Offer) -> Action {
+        daemon::next(Facts { mode: self.config.policy.mode, standing, offer })
     }
 
     /// One conditional request when nothing changed; the stations of an update when something is
@@ -177,26 +185,29 @@ impl Agent {
         let node = self.node()?;
         let update = node.record.update.as_ref();
         let same = update.is_some_and(|update| update.release.index == judged.signed.index);
-        let mode = self.config.policy.mode;
-        match (mode, stand(&node)) {
-            (Mode::Notify, _) => notified(Offered::Available),
-            (Mode::Stage, Standing::Staged) if same => notified(Offered::Staged),
-            (Mode::Auto, Standing::AwaitingReboot) if same => {
+        let standing = stand(&node);
+        match self.next(&standing, daemon::Offer::Install { same }) {
+            Action::Restart => {
                 self.reboot()?;
                 notified(Offered::Restarting)
             }
-            (_, Standing::AwaitingReboot) if same => notified(Offered::Next),
-            _ => {
+            Action::Install { activate } => {
                 self.config.health.usable()?;
-                let stage_only = mode == Mode::Stage;
                 let plan = offer.resolve(&inputs)?;
-                plan.install(&self.driver(&held), &[], stage_only, progress)?;
-                if stage_only {
+                plan.install(&self.driver(&held), &[], !activate, progress)?;
+                if !activate {
                     return Ok(RoundReport::Staged { version });
                 }
                 drop(held);
                 self.reboot()?;
                 Ok(RoundReport::Applied { version })
+            }
+            Action::Rest | Action::Ask | Action::Probe => {
+                notified(match (self.config.policy.mode, standing) {
+                    (Mode::Stage, Standing::Staged) => Offered::Staged,
+                    (Mode::Stage, Standing::AwaitingReboot) => Offered::Next,
+                    _ => Offered::Available,
+                })
             }
         }
     }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use formats::reason::{Exit, Reason};
-use update_core::update::{Standing, stand};
+use update_core::daemon::{Boot, Ended, Wake, after, lets_watchdog_go};
+use update_core::update::stand;
 
 use super::RunArgs;
 use crate::agent::{Agent, Offered, RoundReport};
 use crate::error::AgentError;
+use crate::health::watch;
 use crate::output::Output;
 use crate::{notify, progress};
 
@@ -18,7 +20,10 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
         let round = agent.round(progress.as_ref());
         // A confirm has let go of it already.
         if !round.as_ref().is_ok_and(RoundReport::is_confirmed) {
-            rest_watchdog(agent, false);
+            // Whether or not it restarts: this process ends.
+            if lets_watchdog_go(Ended::Done, boot(agent)) {
+                watch::rest(&agent.config.health, false);
+            }
         }
         let report = round?;
         output.report(&report, &text(&report));
@@ -26,32 +31,43 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
     }
     notify::ready();
     let mut jitter = Jitter::new()?;
+    let interval = agent.config.policy.interval;
+    let mut failures: u32 = 0;
     loop {
-        match agent.round(progress.as_ref()) {
+        let round = agent.round(progress.as_ref());
+        let ended = match &round {
             Ok(report) => {
-                tracing::info!("{}", text(&report));
-                if report.is_restarting() {
-                    return Ok(Exit::Done);
-                }
-                rest_watchdog(agent, true);
+                failures = 0;
+                tracing::info!("{}", text(report));
+                if report.is_restarting() { Ended::Restarting } else { Ended::Done }
             }
-            // A configuration does not heal by itself; everything else may.
-            Err(error) if error.reason() == Reason::Config => return Err(error),
-            Err(error) => tracing::error!(code = error.reason().code(), "{}", error.chain()),
+            Err(error) if error.reason() == Reason::Config => Ended::Misconfigured,
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                tracing::error!(code = error.reason().code(), "{}", error.chain());
+                Ended::Failed
+            }
+        };
+        let boot = boot(agent);
+        if lets_watchdog_go(ended, boot) {
+            // What is about to end cannot feed it.
+            watch::rest(&agent.config.health, ended != Ended::Misconfigured);
         }
-        let wait = jitter.around(agent.config.policy.interval);
-        notify::status(&format!("next poll in {} s", wait.as_secs()));
+        let wait = match after(ended, boot, failures, interval) {
+            // A round that succeeded never stops the daemon.
+            Wake::Stop => return round.map(|_| Exit::Done),
+            Wake::Poll => jitter.around(interval),
+            Wake::After(wait) => wait,
+        };
+        notify::status(&format!("next round in {} s", wait.as_secs()));
         notify::wait(wait);
     }
 }
 
-/// A chooser arms the watchdog at every boot; a system that is not on trial has nothing to prove.
-fn rest_watchdog(agent: &Agent, daemon: bool) {
-    let on_trial = |node| matches!(stand(&node), Standing::OnTrial { .. } | Standing::Leaving);
-    // Unknown is not "no": a watchdog that fires costs a reboot, one that was let go costs the node.
-    if agent.node().is_ok_and(|node| !on_trial(node)) {
-        crate::health::watch::rest(&agent.config.health, daemon);
-    }
+/// What this boot has left to prove.
+fn boot(agent: &Agent) -> Boot {
+    let standing = agent.node().ok().map(|node| stand(&node));
+    Boot::of(standing.as_ref())
 }
 
 fn text(report: &RoundReport) -> String {

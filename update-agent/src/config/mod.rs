@@ -17,6 +17,7 @@ use serde::Deserialize;
 use storage::StoreError;
 
 pub use self::chooser::{ChooserConfig, RescueEnd};
+pub use update_core::daemon::Mode;
 
 use crate::error::{AgentError, Because as _};
 use crate::health::{HealthConfig, Probe, deserialize_period};
@@ -262,19 +263,6 @@ impl Default for PolicyConfig {
     fn default() -> Self {
         PolicyConfig { mode: Mode::default(), interval: one_hour(), require: Vec::new() }
     }
-}
-
-/// How far `run` goes by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Says what is available.
-    #[default]
-    Notify,
-    /// Writes it to the inactive slot.
-    Stage,
-    /// Makes it next and restarts the machine, too.
-    Auto,
 }
 
 fn stable() -> String {
