@@ -262,8 +262,9 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         return registry(method, rest, &query);
     }
     if let Some(file) = path.strip_prefix("/metadata/") {
-        let file =
-            percent::decode_utf8(file).filter(|file| !file.is_empty()).ok_or_else(no_such_endpoint)?;
+        let file = percent::decode_utf8(file)
+            .filter(|file| !file.is_empty())
+            .ok_or_else(no_such_endpoint)?;
         return read_only(method, Route::Metadata(file));
     }
     if let Some(target) = path.strip_prefix("/targets/") {

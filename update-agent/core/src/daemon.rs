@@ -230,9 +230,10 @@ mod tests {
                         Action::Restart
                     } else if offer == Offer::NotAsked {
                         Action::Ask
-                    } else if !install || mode == Mode::Notify {
-                        Action::Rest
-                    } else if mode == Mode::Stage && (held || next_boot) {
+                    } else if !install
+                        || mode == Mode::Notify
+                        || mode == Mode::Stage && (held || next_boot)
+                    {
                         Action::Rest
                     } else {
                         Action::Install { activate: mode == Mode::Auto }

@@ -4,8 +4,8 @@ use std::io;
 
 use formats::reason::Reason;
 use formats::release::ComponentName;
-use storage::block::DeviceError;
 use storage::StoreError;
+use storage::block::DeviceError;
 use update_core::image::ReadBackError;
 
 use super::frame::FrameError;
