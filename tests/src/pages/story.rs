@@ -62,6 +62,8 @@ pub struct Report {
 pub struct Site {
     dir: TempDir,
     reader: Reader,
+    /// The Python packages of `cargo xtask setup`, where that reader may read them.
+    packages: PathBuf,
     number: AtomicU32,
 }
 
@@ -72,7 +74,19 @@ impl Site {
         let dir =
             must(tempfile::Builder::new().prefix("racklet-pages-").tempdir(), "make a folder");
         open(dir.path());
-        let site = Site { dir, reader, number: AtomicU32::new(0) };
+        let packages = python_packages();
+        let mut site = Site { dir, reader, packages, number: AtomicU32::new(0) };
+        if site.changes_user() && !is_open(&site.packages) {
+            // They lie in the home of root.
+            let here = site.dir.path().join("packages");
+            let copied = [&["-a", "-l"][..], &["-a"]].into_iter().any(|how| {
+                let copy =
+                    Command::new("cp").args(how).arg("-T").args([&site.packages, &here]).status();
+                must(copy, "start cp").success()
+            });
+            assert!(copied, "copy the Python packages to {}", here.display());
+            site.packages = here;
+        }
         let bin = site.folder("bin");
         open(&bin);
         for (name, built) in programs() {
@@ -167,7 +181,7 @@ impl Site {
             .env("HOME", here)
             .env("NOTES", notes)
             .env("LC_ALL", "C.UTF-8")
-            .env("PYTHONPATH", python_packages())
+            .env("PYTHONPATH", &self.packages)
             .env("SOFTHSM2_CONF", notes.join("softhsm2.conf"))
             .current_dir(here)
             .stdin(Stdio::null())
@@ -192,7 +206,8 @@ impl Site {
     /// Our programs, Python as it made the packages of `cargo xtask setup` (the system's, where the
     /// reader may not run that one), and what everybody has.
     fn path(&self) -> std::ffi::OsString {
-        let python = Some(venv_bin()).filter(|bin| !self.changes_user() || is_open(bin));
+        let python =
+            Some(venv_bin()).filter(|bin| !self.changes_user() || is_open(&bin.join("python3")));
         let own = std::iter::once(self.dir.path().join("bin")).chain(python);
         let all = ["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from);
         let admin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -249,10 +264,10 @@ fn open(folder: &Path) {
     must(fs::set_permissions(folder, fs::Permissions::from_mode(0o755)), "open a folder");
 }
 
-/// Whether everybody may run the Python of a folder, which may lie in the home of whoever made it.
-fn is_open(bin: &Path) -> bool {
-    let Ok(python) = bin.join("python3").canonicalize() else { return false };
-    let mut above = python.ancestors().map(fs::metadata);
+/// Whether everybody may reach a file or folder, which may lie in the home of whoever made it.
+fn is_open(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    let mut above = path.ancestors().map(fs::metadata);
     above.all(|found| found.is_ok_and(|found| found.permissions().mode() & 0o001 != 0))
 }
 

@@ -17,7 +17,7 @@ pub(super) const TIER: &str = "test";
 /// Cheapest first. These need nothing but cargo.
 pub(super) const OF_THE_SOURCE: &[Step] = &[
     Step { name: "format", quick: true, run: |suite| suite.cargo(&["fmt", "--all", "--check"]) },
-    Step { name: "lock file committed and complete", quick: true, run: |_| lock_file() },
+    Step { name: "lock files committed and complete", quick: true, run: |_| lock_files() },
     Step { name: "licences, sources, bans", quick: true, run: |_| findings(deny::check()) },
     Step { name: "advisories", quick: true, run: |_| findings(advisories::check(today()?)) },
     Step { name: "the pure crates do no I/O", quick: true, run: |_| findings(purity::check()) },
@@ -80,17 +80,23 @@ fn findings(faults: Result<Vec<String>>) -> Result<Outcome> {
     faults.map(Outcome::of_findings)
 }
 
-fn lock_file() -> Result<Outcome> {
-    let tracked = Cmd::new("git")
-        .args(["ls-files", "--error-unmatch", "Cargo.lock"])
-        .current_dir(&paths::root())
-        .finish()?;
-    if tracked.code != 0 {
-        return Ok(Outcome::of_command(&tracked));
+/// Of the workspace, and of the two packages outside of it that compile our crates.
+fn lock_files() -> Result<Outcome> {
+    let mut faults = Vec::new();
+    for folder in ["", "fuzz/engine", "tests/witness-clients"] {
+        let checks = [
+            Cmd::new("git").args(["ls-files", "--error-unmatch", "Cargo.lock"]),
+            // With `--locked` it changes nothing, and fails where it would.
+            cargo(&["update", "--workspace", "--locked", "--quiet"]),
+        ];
+        for check in checks {
+            let done = check.current_dir(&paths::root().join(folder)).finish()?;
+            if done.code != 0 {
+                faults.push(format!("{folder}/Cargo.lock: {}", done.output().trim()));
+            }
+        }
     }
-    let mut done = cargo(&["metadata", "--locked", "--format-version", "1"]).finish()?;
-    done.stdout.clear();
-    Ok(Outcome::of_command(&done))
+    Ok(Outcome::of_findings(faults))
 }
 
 fn tests(suite: &mut Suite) -> Result<Outcome> {
