@@ -12,7 +12,7 @@
 //! length of the image, except for its chunk list, one bit per chunk, and an index of the seeds.
 //!
 //! The caller has cleared the slot's bootable mark before, and makes it bootable only with the
-//! proof that [`read_back`] gives. So a crash anywhere in between leaves a slot that does not boot
+//! proof that `read_back` gives. So a crash anywhere in between leaves a slot that does not boot
 //! and that the next run completes: it looks at what is there, and takes nobody's word for it.
 
 mod error;
