@@ -14,22 +14,21 @@
 mod command;
 mod period;
 mod probe;
+mod round;
 pub mod watch;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::reason::Reason;
-use serde::{Deserialize, Serialize};
-use update_core::probation::{Probation, Round, Rules, Verdict};
+use serde::Deserialize;
+use update_core::probation::Rules;
 
 pub use self::period::{deserialize_period, parse_period};
+pub use self::round::{Failure, HealthReport, Surroundings, run};
 
 use crate::http::Url;
-use crate::source::SourceConfig;
 
 /// 64: they run at the same time, one thread each.
 const CHECKS_LIMIT: usize = 64;
@@ -305,102 +304,6 @@ impl HealthError {
             _ => Reason::Config,
         }
     }
-}
-
-/// What the checks showed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HealthReport {
-    /// Whether the trial is proven. Between rounds: not yet.
-    pub passed: bool,
-    /// Rounds run.
-    pub rounds: u32,
-    /// What failed in the last round that was not good; empty when none ever failed.
-    pub failures: Vec<Failure>,
-}
-
-/// A check that did not pass.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failure {
-    /// Its name.
-    pub check: String,
-    /// Why, in one line of printable text.
-    pub why: String,
-}
-
-/// What the checks need to know beside themselves.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Surroundings<'a> {
-    /// The configured sources, for a check of the repository.
-    pub sources: &'a [SourceConfig],
-    /// How much of the deadline is over: another agent of the same boot began the checks.
-    pub already: Duration,
-}
-
-/// Runs rounds until the trial has passed or failed.
-///
-/// `between` is called after every round but the last, with what is known so far; it waits as long
-/// as it is told, or breaks to give up, which decides nothing.
-pub fn run(
-    config: &HealthConfig,
-    around: Surroundings<'_>,
-    between: &mut dyn FnMut(&HealthReport, Duration) -> ControlFlow<()>,
-) -> Result<HealthReport, HealthError> {
-    config.usable()?;
-    let mut report = HealthReport { passed: false, rounds: 0, failures: Vec::new() };
-    if config.checks.is_empty() {
-        return Ok(HealthReport { passed: true, ..report });
-    }
-    let start = Instant::now();
-    let mut probation = Probation::new(config.rules());
-    loop {
-        let over = || start.elapsed().saturating_add(around.already);
-        let left = config.deadline.saturating_sub(over());
-        let failures = run_round(&config.checks, around.sources, left);
-        let round = Round { ended: over(), passed: failures.is_empty() };
-        let (next, verdict) = probation.after(round);
-        probation = next;
-        report.rounds = probation.rounds();
-        if !failures.is_empty() {
-            report.failures = failures;
-        }
-        match verdict {
-            Verdict::Passed => {
-                return Ok(HealthReport { passed: true, failures: Vec::new(), ..report });
-            }
-            Verdict::Failed => return Ok(report),
-            Verdict::Continue(wait) => {
-                if between(&report, wait).is_break() {
-                    return Err(HealthError::Interrupted);
-                }
-            }
-        }
-    }
-}
-
-/// All checks at once; the failures in the order of the configuration.
-fn run_round(checks: &[Check], sources: &[SourceConfig], left: Duration) -> Vec<Failure> {
-    thread::scope(|scope| {
-        let ask = |check: &Check| probe::run(&check.probe, sources, check.timeout.min(left));
-        let running: Vec<_> = checks
-            .iter()
-            .map(|check| thread::Builder::new().spawn_scoped(scope, move || ask(check)))
-            .collect();
-        let ended = running.into_iter().zip(checks).map(|(thread, check)| match thread {
-            // A check that panics is a defect of ours, and no proof of health.
-            Ok(thread) => {
-                thread.join().unwrap_or_else(|_| Err("the check itself crashed".to_owned()))
-            }
-            // A machine without a thread to spare is no unhealthy one: one after another then.
-            Err(_) => ask(check),
-        });
-        checks
-            .iter()
-            .zip(ended)
-            .filter_map(|(check, result)| {
-                Some(Failure { check: check.name.clone(), why: result.err()? })
-            })
-            .collect()
-    })
 }
 
 #[cfg(test)]

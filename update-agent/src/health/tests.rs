@@ -1,7 +1,10 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::ops::ControlFlow;
+use std::thread;
 
 use super::*;
+use crate::source::SourceConfig;
 
 #[path = "../../tests/source_server/refusing.rs"]
 mod refusing;
