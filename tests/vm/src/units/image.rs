@@ -2,6 +2,7 @@
 //! shipped. What a node's owner would add is here, too: file systems, a network, the services that the
 //! example's health checks ask.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -149,10 +150,27 @@ fn node(world: &World, dir: &Path, backend: &Backend) -> Result<Tree> {
     Ok(tree)
 }
 
+/// Debian's kexec, with the libraries of Xen that it is linked to.
+fn kexec(world: &World, tree: &Path) -> Result<()> {
+    let named = ["--recurse", "--important", "kexec-tools"];
+    let depends = Cmd::new("apt-cache").arg("depends").args(named).read()?;
+    let ours = |line: &&str| {
+        ["kexec-tools", "libxen", "libyajl"].iter().any(|name| line.starts_with(name))
+    };
+    let packages: BTreeSet<&str> = depends.lines().filter(ours).collect();
+    let found = world.tools.further(&packages.into_iter().collect::<Vec<_>>())?;
+    for folder in ["sbin", "usr/lib/x86_64-linux-gnu"] {
+        let to = tree.join("usr").join(folder.trim_start_matches("usr/"));
+        Cmd::new("cp").arg("-a").arg(found.join(folder).join(".")).arg(to).run()?;
+    }
+    Ok(())
+}
+
 /// The base of all releases, and what lies in `/var` of a new node.
 pub(super) fn base(world: &World, dir: &Path, backend: &Backend) -> Result<(PathBuf, PathBuf)> {
     let tree = dir.join("tree");
     Cmd::new("cp").arg("-a").arg(debian::minimal_tree()?).arg(&tree).run()?;
+    kexec(world, &tree)?;
     node(world, dir, backend)?.write_to(&tree)?;
     let (image, var) = (dir.join("base.img"), dir.join("var.img"));
     make_ext4(&tree.join("var"), &var, super::VAR << 20, "var")?;
@@ -161,17 +179,44 @@ pub(super) fn base(world: &World, dir: &Path, backend: &Backend) -> Result<(Path
     Ok((image, var))
 }
 
-/// A release: the base that says its version, and a web page that the health check asks for, or none.
-pub(super) fn release(dir: &Path, base: &Path, version: &str, works: bool) -> Result<PathBuf> {
+/// What is wrong with a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    /// The page that the health check asks for is not there.
+    NoPage,
+    /// The web server never answers for that page, and systemd refuses to restart.
+    Hangs,
+    /// The file system with the boot flags is mounted read-only.
+    ReadOnlyFlags,
+}
+
+/// A release: the base that says its version, with a web page that the health check asks for.
+pub(super) fn release(dir: &Path, base: &Path, version: &str, fault: Fault) -> Result<PathBuf> {
     let image = dir.join(format!("os-{version}.img"));
     Cmd::new("cp").arg("--sparse=always").arg(base).arg(&image).run()?;
     let about = dir.join("os-release");
     fs::write(&about, format!("ID=debian\nNAME=Debian\nIMAGE_VERSION={version}\n"))?;
-    let mut script =
-        format!("rm /usr/lib/os-release\nwrite {} /usr/lib/os-release\n", about.display());
-    if works {
-        script.push_str(&format!("write {} /srv/www/healthz\n", about.display()));
-    }
+    let page = format!("write {} /srv/www/healthz\n", about.display());
+    let fault = match fault {
+        Fault::None => page,
+        Fault::NoPage => String::new(),
+        // Who opens a FIFO to read waits for a writer.
+        Fault::Hangs => "cd /srv/www\nmknod healthz p\ncd /etc/systemd/system\n\
+             symlink reboot.target /dev/null\n"
+            .to_owned(),
+        Fault::ReadOnlyFlags => {
+            let fstab = dir.join("fstab");
+            let read = "cat /etc/fstab";
+            let table = Cmd::new("debugfs").args(["-R", read]).arg(&image).read()?;
+            let changed = table.replace(" vfat umask", " vfat ro,umask");
+            ensure!(changed != table, "the flags lie on no file system of their own: {table}");
+            fs::write(&fstab, changed)?;
+            format!("{page}rm /etc/fstab\nwrite {} /etc/fstab\n", fstab.display())
+        }
+    };
+    let script =
+        format!("rm /usr/lib/os-release\nwrite {} /usr/lib/os-release\n{fault}", about.display());
     Cmd::new("debugfs").args(["-w", "-f", "-"]).arg(&image).input(script).run()?;
     // debugfs tells of failures in its text alone.
     let said = Cmd::new("debugfs").args(["-R", "cat /usr/lib/os-release"]).arg(&image).read()?;

@@ -10,6 +10,7 @@
 //! All of it inside the limits of `update-agent.service`; the flags lie on a file system that
 //! `ProtectSystem=strict` would make read-only.
 
+mod field;
 mod image;
 
 use std::fs;
@@ -25,6 +26,7 @@ use super::Cell;
 use super::loaders::{grub_env, grub_program, make_esp, text, uefi};
 use super::machine::{DISK, Hardware, Machine};
 use super::world::{Disk, KERNEL, PRODUCT, World};
+use image::Fault;
 
 pub(super) const CELLS: &[Cell] = &[
     Cell::new("units-systemd-boot", "systemd 252, systemd-boot", |world, dir| {
@@ -34,6 +36,7 @@ pub(super) const CELLS: &[Cell] = &[
     Cell::new("units-gpt-attributes", "systemd 252, boot-select", |world, dir| {
         story(world, dir, &GPT)
     }),
+    Cell::new("units-field", "systemd 252, systemd-boot, kexec", field::story),
 ];
 
 /// Where the guest sees the server.
@@ -154,8 +157,8 @@ impl Site<'_> {
     }
 
     /// Makes a release, publishes it, and has the channel offer it; its image.
-    fn publish(&self, version: &str, works: bool) -> Result<PathBuf> {
-        let image = image::release(self.dir, &self.base, version, works)?;
+    fn publish(&self, version: &str, fault: Fault) -> Result<PathBuf> {
+        let image = image::release(self.dir, &self.base, version, fault)?;
         let firmware = self.dir.join("firmware");
         fs::write(&firmware, format!("firmware {version}\0").repeat(4096))?;
         let component = |name: &str, file: &Path| {
@@ -177,7 +180,8 @@ impl Site<'_> {
     }
 }
 
-fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
+/// A repository with the first release, and a disk that holds it.
+fn site<'a>(world: &'a World, dir: &'a Path, backend: &Backend) -> Result<Site<'a>> {
     let rig = Rig::at(dir, world.server_dir());
     rig.credentials_for(&["127.0.0.1", SEEN])?;
     fs::create_dir(dir.join("repository"))?;
@@ -185,9 +189,14 @@ fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
     site.signer(&["init"]).run()?;
     let (base, var) = image::base(world, dir, backend)?;
     site.base = base;
-    let first = site.publish("1.0.0", true)?;
+    let first = site.publish("1.0.0", Fault::None)?;
     let disk = disk(dir, &[("root-a", &first), ("var", &var)])?;
     (backend.install)(world, dir, &disk)?;
+    Ok(site)
+}
+
+fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
+    let site = site(world, dir, backend)?;
     let started = Instant::now();
     let board = Board { world, dir, server: &site.server, selected: backend.selected };
     let mut machine = board.power_on()?;
@@ -195,7 +204,7 @@ fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
     machine.expect("@@shell slot=a version=1.0.0")?;
     let booted = machine.age();
     adopted(&mut machine)?;
-    site.publish("1.1.0", true)?;
+    site.publish("1.1.0", Fault::None)?;
     machine.send("systemctl start update-agent.service")?;
     machine.expect("restarting: systemctl reboot")?;
     let (mut machine, from) = board.next(machine)?;
@@ -203,7 +212,7 @@ fn story(world: &World, dir: &Path, backend: &Backend) -> Result<String> {
     let confirmed = after(&mut machine, from, "slot b is confirmed")?;
     left_alone(&mut machine)?;
 
-    site.publish("1.2.0", false)?;
+    site.publish("1.2.0", Fault::NoPage)?;
     machine.send("systemctl restart update-agent.service")?;
     machine.expect("restarting: systemctl reboot")?;
     let (mut machine, from) = board.next(machine)?;
