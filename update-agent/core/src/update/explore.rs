@@ -239,7 +239,7 @@ impl World {
                 event = Event::Health(if bad { Err("web".to_owned()) } else { Ok(()) });
             }
             Effect::RaiseFloor(floor) => after.floor = after.floor.max(*floor),
-            Effect::Reboot | Effect::Finish(_) => {}
+            Effect::Reboot { .. } | Effect::Finish(_) => {}
         }
         cuts.push(after.clone());
         for world in cuts.iter_mut().chain([&mut after]) {
@@ -299,8 +299,12 @@ fn short(effect: &Effect) -> String {
 }
 
 fn tasks(world: &World) -> Vec<Task> {
-    let apply =
-        |version, sv, activate| Task::Apply { release: release(version, sv), tries: 2, activate };
+    let apply = |version, sv, activate| Task::Apply {
+        release: release(version, sv),
+        tries: 2,
+        activate,
+        named: false,
+    };
     let mut tasks = vec![Task::Settle, Task::Probe, Task::Revert { detail: "by hand".to_owned() }];
     for activate in [true, false] {
         tasks.extend([
@@ -405,7 +409,9 @@ fn reaches_goal(world: &World) -> bool {
         let task = match stand(&now.node()) {
             Standing::OnTrial { .. } => Some(Task::Probe),
             Standing::AwaitingReboot | Standing::Leaving => None,
-            _ => Some(Task::Apply { release: goal.clone(), tries: 2, activate: true }),
+            _ => {
+                Some(Task::Apply { release: goal.clone(), tries: 2, activate: true, named: false })
+            }
         };
         let done = task.map(|task| run(&now, task, fault));
         now = match done {
