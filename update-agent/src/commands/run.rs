@@ -76,6 +76,35 @@ fn guarded_round(
     round
 }
 
+/// One round, and on trial as many as it takes: one that fails is repeated until the deadline, and then
+/// the trial is lost.
+fn proven_round(
+    agent: &Agent,
+    progress: &dyn Progress,
+    orders: &Sender<Option<Instant>>,
+) -> Result<RoundReport, AgentError> {
+    let mut log = Log::default();
+    loop {
+        let round = guarded_round(agent, progress, orders);
+        let boot = agent.unproven();
+        let Err(error) = &round else { return round };
+        if boot != Boot::Unproven {
+            return round;
+        }
+        match after(ended(&round), boot, pace(agent, boot, 1)) {
+            Wake::After(wait) => {
+                log.tell(&round);
+                notify::wait(wait);
+            }
+            _ => {
+                let why = unended(agent, Some(error));
+                agent.ask_restart(None, Purpose::Leave, &why);
+                return Ok(RoundReport::TrialFailed { why });
+            }
+        }
+    }
+}
+
 /// `run --once`
 fn once(
     agent: &Agent,
@@ -83,7 +112,7 @@ fn once(
     orders: &Sender<Option<Instant>>,
     output: Output,
 ) -> Result<Exit, AgentError> {
-    let round = guarded_round(agent, progress, orders);
+    let round = proven_round(agent, progress, orders);
     // A confirm has let go of it already.
     if !round.as_ref().is_ok_and(RoundReport::is_confirmed) {
         // Whether or not it restarts: this process ends.
@@ -93,9 +122,9 @@ fn once(
     }
     let report = round?;
     if let RoundReport::TrialFailed { why } = &report {
-        output.report(&report, &text(&report));
         let error = lost(why);
-        // The report is what standard output gets.
+        // The report is what programs get on standard output.
+        output.report(&report, "");
         Output::TEXT.error(&error);
         return Ok(error.reason().exit());
     }
@@ -133,22 +162,24 @@ fn daemon(
             Wake::Poll => jitter.around(agent.config.policy.interval),
             Wake::Retry(wait) => jitter.around(wait),
             Wake::After(wait) => wait,
-            Wake::Leave => leave(agent, round.err()),
+            Wake::Leave => {
+                let why = unended(agent, round.as_ref().err());
+                agent.ask_restart(None, Purpose::Leave, &why)
+            }
         };
         notify::status(&format!("next round in {} s", wait.as_secs()));
         notify::wait(wait);
     }
 }
 
-/// Asks for the restart out of a boot that did not prove itself; how long to wait for it.
-fn leave(agent: &Agent, error: Option<AgentError>) -> Duration {
+/// Why a boot that did not prove itself is left.
+fn unended(agent: &Agent, error: Option<&AgentError>) -> String {
     let pending = agent.restart_pending().filter(|pending| pending.leaves());
-    let why = match (pending, error) {
+    match (pending, error) {
         (Some(pending), _) => pending.asked.why,
         (None, Some(error)) => format!("the trial did not end by its deadline: {}", error.chain()),
         (None, None) => "the trial did not end by its deadline".to_owned(),
-    };
-    agent.ask_restart(None, Purpose::Leave, &why)
+    }
 }
 
 fn ended(round: &Result<RoundReport, AgentError>) -> Ended {
