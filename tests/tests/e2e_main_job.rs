@@ -160,7 +160,7 @@ fn a_newer_release_heals_a_node_whose_update_failed() {
     node.set_healthy(false);
     for _ in 0..TRIES {
         assert_eq!(node.boot(), "b");
-        let _failed = node.run_once().exits(Exit::Done);
+        let _failed = node.run_once().exits(Exit::Boot);
     }
     assert_eq!(node.boot(), "a");
     node.set_healthy(true);

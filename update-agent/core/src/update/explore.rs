@@ -183,11 +183,35 @@ impl World {
         Some(World { flags, booted, boot, bank, foreign: 0, asked: 0, ..self.clone() })
     }
 
-    /// Something else than the boot loader starts a slot that may be booted, and spends nothing.
+    /// Something else than the boot loader starts a slot that may be booted, and spends nothing. Of
+    /// interest while an update is next or on trial, and up to what is proof against a boot loader.
     fn reboot_past_the_loader(&self, slot: Slot) -> Option<World> {
-        let started = self.reboot(Fault::None).filter(|_| self.flags.of(slot).bootable())?;
-        let foreign = (self.foreign + 1).min(2);
+        if !self.may_start(slot) || !self.has_trial() || self.foreign == 2 {
+            return None;
+        }
+        let started = self.reboot(Fault::None)?;
+        let foreign = self.foreign + 1;
         Some(World { flags: self.flags, booted: slot, foreign, ..started })
+    }
+
+    fn may_start(&self, slot: Slot) -> bool {
+        self.flags.of(slot).bootable()
+    }
+
+    fn has_trial(&self) -> bool {
+        let update = self.record.update.as_ref();
+        update.is_some_and(|update| matches!(update.phase, Phase::Trial { .. }))
+    }
+
+    /// Without what no promise asks for any more.
+    fn settled(mut self) -> World {
+        if !self.has_trial() {
+            self.foreign = 0;
+        }
+        if daemon::Boot::of(Some(&stand(&self.node()))) != daemon::Boot::Unproven {
+            self.asked = 0;
+        }
+        self
     }
 
     /// What the daemon does first in this boot.
@@ -383,7 +407,9 @@ fn run(world: &World, task: Task, fault: Fault, luck: Luck) -> Option<Ran> {
                 end.broken = Some("set: it starts from the slot that was given up");
             }
             match &outcome {
-                Outcome::Reverted { reason: Reason::CountingInactive, .. } if world.foreign < 2 => {
+                Outcome::Reverted { reason: Reason::CountingInactive, .. }
+                    if world.has_trial() && world.foreign < 2 =>
+                {
                     end.broken = Some("field: one boot past the boot loader is no proof");
                 }
                 Outcome::Withheld { slot, .. }
@@ -439,7 +465,9 @@ fn tasks(world: &World) -> Vec<Task> {
     };
     let mut tasks = vec![Task::Settle, Task::Revert { detail: "by hand".to_owned() }];
     tasks.push(Task::Withhold { why: "held".to_owned() });
-    for activate in [true, false] {
+    // After a boot past the boot loader only what begins a trial is of interest.
+    let ways: &[bool] = if world.foreign == 0 { &[true, false] } else { &[true] };
+    for &activate in ways {
         tasks.extend([
             apply("2", 2, activate),
             apply("bad3", 2, activate),
@@ -466,7 +494,8 @@ impl Model for Explored {
         if world.broken.is_some() {
             return;
         }
-        let mut add = |what: String, to: World| actions.push(Action { what, to: Box::new(to) });
+        let mut add =
+            |what: String, to: World| actions.push(Action { what, to: Box::new(to.settled()) });
         let broken = Some("S3: no slot boots");
         let dark = || World { broken, ..world.clone() };
         add("power cut".to_owned(), world.reboot(self.fault).unwrap_or_else(dark));

@@ -58,8 +58,8 @@ pub enum Refusal {
     NotConfirmed(Slot),
     /// The boot loader was seen not to count.
     #[error(
-        "the boot loader did not spend a try at the last trial, so a bad update would not revert; \
-         run `update-agent doctor`"
+        "the boot loader was seen not to spend a try, so a bad update would not revert; run \
+         `update-agent doctor`"
     )]
     CountingInactive,
     /// No trial.
