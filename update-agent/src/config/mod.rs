@@ -602,6 +602,28 @@ mod tests {
         assert_eq!(config.sources[0].url, "oci-archive:/media/b.tar");
     }
 
+    /// Files that stand for the kernel's own are those of a rehearsal on somebody's machine.
+    #[test]
+    fn only_the_machine_itself_is_restarted_by_force() {
+        let forced = |lines: &str| {
+            let text = EXAMPLE.replace("[boot]\n", &format!("[boot]\n{lines}\n"));
+            let config = Config::parse(&text, Path::new("/etc/update-agent")).unwrap();
+            let available = crate::restart::available(&config.boot);
+            (config.boot.forced_command().join(" "), available.forced, available.kernel)
+        };
+        let rows = [
+            ("", ("systemctl reboot --force", true, true)),
+            ("forced_reboot_command = []", ("", false, false)),
+            ("forced_reboot_command = [\"halt\"]", ("halt", true, true)),
+            ("boot_id = \"boot_id\"", ("", false, false)),
+            ("cmdline = \"cmdline\"", ("", false, false)),
+            ("boot_id = \"boot_id\"\nforced_reboot_command = [\"halt\"]", ("halt", true, false)),
+        ];
+        for (lines, (command, by_force, by_kernel)) in rows {
+            assert_eq!(forced(lines), (command.to_owned(), by_force, by_kernel), "{lines}");
+        }
+    }
+
     #[test]
     fn programs_of_commands_are_places_too() {
         let text = EXAMPLE.replace("[boot]\n", "[boot]\nreboot_command = [\"./restart\"]\n")
@@ -639,6 +661,8 @@ mod tests {
                 "backend = \"uboot-env\"\ntries = 10",
             ),
             ("unknown mode", "mode = \"notify\"", "mode = \"yolo\""),
+            ("no time to restart in", "[boot]\n", "[boot]\nreboot_wait = \"10ms\"\n"),
+            ("no program to force it", "[boot]\n", "[boot]\nforced_reboot_command = [\"\"]\n"),
             ("a source as for other programs", "url = \"docker://", "url = \"https://"),
             ("a misspelt transport", "url = \"docker://", "url = \"dockr://"),
         ];
