@@ -394,9 +394,9 @@ impl Config {
             }
         };
         program(&mut config.boot.reboot_command);
-        if let Some(forced) = &mut config.boot.forced_reboot_command {
-            program(forced);
-        }
+        let mut forced = config.boot.forced_command();
+        program(&mut forced);
+        config.boot.forced_reboot_command = Some(forced);
         for check in &mut config.health.checks {
             if let Probe::Command(argv) = &mut check.probe {
                 program(argv);
