@@ -179,7 +179,7 @@ pub enum Phase {
     Staged,
     /// The slot was, or is about to be, made next.
     Trial {
-        /// The boot during which it was activated.
+        /// The boot during which it was activated, or the last one that passed it over.
         boot_id: String,
         /// Unix seconds of the activation.
         since: u64,
@@ -208,6 +208,27 @@ pub struct Update {
     /// How far it is.
     #[serde(flatten)]
     pub phase: Phase,
+    /// Boots in a row that started the other slot although this one was next.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub passed_over: u8,
+    /// Whether an operator chose the release: what a channel says of it does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
+    /// Why the release, which was next, must not be tried for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<String>,
+}
+
+impl Update {
+    /// An update that nothing has happened to yet.
+    pub fn new(slot: Slot, release: ReleaseId, phase: Phase) -> Self {
+        Update { slot, release, phase, passed_over: 0, named: false, withheld: None }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(count: &u8) -> bool {
+    *count == 0
 }
 
 /// A release that failed its trial here; not tried again before a newer one or an explicit retry.
@@ -402,16 +423,16 @@ mod tests {
         };
         BootRecord {
             slots: PerSlot { a: Some(content), b: None },
-            update: Some(Update {
-                slot: Slot::B,
-                release: release("1.1.0"),
-                phase: Phase::Trial {
+            update: Some(Update::new(
+                Slot::B,
+                release("1.1.0"),
+                Phase::Trial {
                     boot_id: "5d1f".to_owned(),
                     since: 1_800_000_000,
                     tries: 3,
                     failed: Some("web: connection refused".to_owned()),
                 },
-            }),
+            )),
             failures: vec![Failure {
                 release: release("1.0.9"),
                 at: 1_700_000_000,
@@ -430,6 +451,20 @@ mod tests {
         let plain = record.to_bytes();
         assert!(!String::from_utf8(plain).unwrap().contains("order"));
         record.slots.a.as_mut().unwrap().order = vec!["bmc".parse().unwrap()];
+        assert_eq!(BootRecord::parse(&record.to_bytes()).unwrap(), record);
+    }
+
+    /// What is not there is not written: a record of before, byte for byte.
+    #[test]
+    fn what_happened_to_an_update_is_remembered() {
+        let mut record = sample();
+        let plain = String::from_utf8(record.to_bytes()).unwrap();
+        for name in ["passed_over", "named", "withheld"] {
+            assert!(!plain.contains(name), "{plain}");
+        }
+        let update = record.update.as_mut().unwrap();
+        (update.passed_over, update.named) = (1, true);
+        update.withheld = Some("channel stable is held".to_owned());
         assert_eq!(BootRecord::parse(&record.to_bytes()).unwrap(), record);
     }
 

@@ -58,7 +58,7 @@ fn a_failed_trial_leaves_the_watchdog_hungry() {
     let node = on_trial(&world);
     with_watchdog(&node);
     node.set_healthy(false);
-    let done = node.run_once().exits(Exit::Done).json();
+    let done = node.run_once().exits(Exit::Boot).json();
     assert_eq!(done["did"], "trial_failed", "{done}");
     assert!(node.reboot_was_asked());
     let fed = meals(&node);
@@ -110,7 +110,7 @@ fn a_hanging_check_is_not_fed_beyond_the_deadline() {
     node.reconfigure(&format!("[\"test\", \"-e\", {healthy}]"), "[\"sleep\", \"600\"]");
     node.reconfigure("timeout = \"5s\"", "timeout = \"10m\"");
     let begun = Instant::now();
-    let done = node.run_once().exits(Exit::Done).json();
+    let done = node.run_once().exits(Exit::Boot).json();
     assert_eq!(done["did"], "trial_failed", "{done}");
     // Well before the check itself would end.
     assert!(begun.elapsed() < Duration::from_secs(300));
@@ -128,7 +128,7 @@ fn the_deadline_does_not_begin_anew_with_the_agent() {
     std::thread::sleep(Duration::from_secs(9));
     first.kill();
     let begun = Instant::now();
-    let done = node.run_once().exits(Exit::Done).json();
+    let done = node.run_once().exits(Exit::Boot).json();
     assert_eq!(done["did"], "trial_failed", "{done}");
     // With a deadline of its own it would have waited for all of it.
     assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());

@@ -116,7 +116,7 @@ fn a_failing_release_is_reverted_and_remembered() {
     for left in (0..TRIES).rev() {
         assert_eq!(node.boot(), "b", "the boot that leaves {left} tries");
         node.disk.expect(confirmed(1), trial(left));
-        let done = node.run_once().exits(Exit::Done).json();
+        let done = node.run_once().exits(Exit::Boot).json();
         assert_eq!(done["did"], "trial_failed", "{done}");
         assert!(node.reboot_was_asked(), "unhealthy, but no reboot was asked: {done}");
         assert!(node.disk.flags("root-b").priority > 0 || left == 0);
@@ -160,7 +160,7 @@ fn a_newer_release_heals_a_node_whose_update_failed() {
     node.set_healthy(false);
     for _ in 0..TRIES {
         assert_eq!(node.boot(), "b");
-        let _failed = node.run_once().exits(Exit::Done);
+        let _failed = node.run_once().exits(Exit::Boot);
     }
     assert_eq!(node.boot(), "a");
     node.set_healthy(true);

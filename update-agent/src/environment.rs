@@ -4,15 +4,15 @@
 //! under [`Agent::open_on`](crate::agent::Agent::open_on), and next to it an environment without sockets.
 
 use std::ops::ControlFlow;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use formats::reason::Reason;
+use update_core::restart::{Available, Means};
 
 use crate::config::Config;
-use crate::error::{AgentError, not_started};
+use crate::error::AgentError;
 use crate::health;
 use crate::http::Limits;
+use crate::restart;
 use crate::source::{self, Source, SourceConfig};
 use crate::stage::Pace;
 
@@ -33,8 +33,13 @@ pub trait Environment: Send + Sync {
         already: Duration,
     ) -> Result<Result<(), String>, AgentError>;
 
-    /// Restarts the machine.
-    fn restart(&self, config: &Config) -> Result<(), AgentError>;
+    /// Restarts the machine by these means. `Ok`: it was asked for, which is not yet done.
+    fn restart(&self, config: &Config, means: Means) -> Result<(), AgentError>;
+
+    /// Which means there are beside the configured command; none by default.
+    fn restart_means(&self, _: &Config) -> Available {
+        Available::default()
+    }
 
     /// How fast and how carefully slots are written.
     fn pace(&self) -> Pace;
@@ -97,34 +102,15 @@ impl Environment for RealWorld {
         Ok(Err(why))
     }
 
-    fn restart(&self, config: &Config) -> Result<(), AgentError> {
-        restart_by(&config.boot.reboot_command)
+    fn restart(&self, config: &Config, means: Means) -> Result<(), AgentError> {
+        restart::by(&config.boot, means)
+    }
+
+    fn restart_means(&self, config: &Config) -> Available {
+        restart::available(&config.boot)
     }
 
     fn pace(&self) -> Pace {
         Pace::default()
-    }
-}
-
-/// Restarts the machine by a command.
-pub(crate) fn restart_by(argv: &[String]) -> Result<(), AgentError> {
-    let shown = argv.join(" ");
-    let Some((program, arguments)) = argv.split_first() else {
-        return Err(AgentError::new(Reason::Config, "boot.reboot_command is empty"));
-    };
-    tracing::info!("restarting: {shown}");
-    let status = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        // Standard output belongs to `--json`.
-        .stdout(std::io::stderr())
-        .status()
-        .map_err(|error| not_started(program, &error))
-        .map_err(|why| AgentError::new(Reason::Config, format!("boot.reboot_command: {why}")))?;
-    if status.success() {
-        Ok(())
-    } else {
-        let text = format!("boot.reboot_command `{shown}` ended with {status}");
-        Err(AgentError::new(Reason::Config, text).hint("restart the machine by hand"))
     }
 }

@@ -80,3 +80,4 @@ mod example;
 mod notify;
 mod occupied;
 mod output;
+mod restart;

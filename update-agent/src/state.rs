@@ -8,6 +8,7 @@
 //! | `journal` | how much of a slot is written |
 //! | `floor` | the security-version floor |
 //! | `tpm-secret` | the password of the TPM's counter, for nobody else: the file has mode 0600 |
+//! | `restart` | the last request to restart, in this boot |
 //! | `probation` | when the checks of a trial began, in this boot |
 //! | `bank-NAME` | what was taken from the only bank of a component |
 //! | `history` | what happened |
@@ -22,6 +23,8 @@
 //! A record that is damaged in one copy is read from the other, named by `doctor`, and written again by
 //! the next command that takes the lock. One that is damaged in both copies is never overwritten
 //! silently: commands end with `store_corrupt`.
+
+mod restart;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +44,8 @@ use storage::host::Host;
 use storage::record::{self, Flaw};
 use update_core::asking::Asking;
 use update_core::trust::Stored;
+
+pub use self::restart::RestartAsked;
 
 use crate::error::{AgentError, Because as _};
 

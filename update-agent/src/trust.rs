@@ -140,7 +140,11 @@ pub fn refresh<'a>(
     let mut failed: Option<AgentError> = None;
     for source in order.iter().filter_map(|at| sources.get(*at)) {
         match asked(source.as_ref()) {
-            Ok(trusted) => return Ok((trusted, source.as_ref())),
+            Ok(trusted) => {
+                // The one that would have been returned is told here.
+                failed.iter().for_each(warn);
+                return Ok((trusted, source.as_ref()));
+            }
             // Our own state or clock is at fault: no other source would be better.
             Err(error)
                 if error.reason().exit() == Exit::Config
@@ -150,14 +154,14 @@ pub fn refresh<'a>(
             }
             Err(error) => {
                 let error = error.context(source.describe());
-                tracing::warn!(code = error.reason().code(), "{}", error.chain());
                 // What a source lies about says more than that another is not there.
                 let better = failed.as_ref().is_none_or(|known| {
                     known.reason().exit() == Exit::Transport
                         && error.reason().exit() != Exit::Transport
                 });
-                if better {
-                    failed = Some(error);
+                let told = if better { failed.replace(error) } else { Some(error) };
+                if let Some(told) = told {
+                    warn(&told);
                 }
             }
         }
@@ -166,6 +170,10 @@ pub fn refresh<'a>(
         AgentError::new(Reason::Config, "no source is configured")
             .hint("add [[source]] to the configuration, or name a bundle: update-agent apply FILE")
     }))
+}
+
+fn warn(error: &AgentError) {
+    tracing::warn!(code = error.reason().code(), "{}", error.chain());
 }
 
 fn refresh_from<'a>(

@@ -27,6 +27,7 @@ use update_agent::error::AgentError;
 use update_agent::progress::{Progress, Silent};
 use update_agent::source::{FetchError, Sink, Source, TufState};
 use update_agent::stage::Pace;
+use update_core::restart::Means;
 
 use crate::repository::{CHANNEL, HARDWARE, PRODUCT, Snapshot};
 use racklet_testkit::forge::NOW;
@@ -321,7 +322,7 @@ impl Environment for Surroundings {
         Ok(if self.healthy { Ok(()) } else { Err("web: no answer".to_owned()) })
     }
 
-    fn restart(&self, _: &Config) -> Result<(), AgentError> {
+    fn restart(&self, _: &Config, _: Means) -> Result<(), AgentError> {
         self.restarted.store(true, Ordering::SeqCst);
         Ok(())
     }

@@ -1,24 +1,24 @@
 //! The driver of the update machine: performs the effects that it asks for.
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use formats::boot_record::Slot;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::host::Host;
 use update_core::chooser::Proof;
+use update_core::restart::Purpose;
 use update_core::resume::SlotJournal;
 use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 
 use super::floor::FloorKeeper;
 use super::single_bank::SingleBanks;
+use super::trial::ThisBoot;
 use crate::boot::BootControl as _;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
-use crate::health::watch::Watch;
 use crate::progress::Progress;
 use crate::release::Resolved;
 use crate::source::Source;
@@ -33,8 +33,8 @@ pub(super) struct Driver<'a> {
     pub(super) disk: &'a Disk,
     pub(super) host: &'a dyn Host,
     pub(super) environment: &'a dyn Environment,
-    /// The watchdog over a trial whose checks have passed.
-    pub(super) watch: &'a Mutex<Option<Watch>>,
+    /// What is known of this boot.
+    pub(super) boot: &'a ThisBoot,
     pub(super) held: &'a StateGuard,
 }
 
@@ -98,13 +98,14 @@ impl Driver<'_> {
             let event = match self.perform(&effect, booted, inputs, &mut written) {
                 Ok(event) => event,
                 Err(error) => {
-                    // The machine learns of it, the caller gets the whole error.
-                    let _ = step(
-                        state,
-                        Event::Failed { reason: error.reason(), detail: error.chain() },
-                        self.state.now(),
-                    );
-                    return Err(error);
+                    let failed = Event::Failed { reason: error.reason(), detail: error.chain() };
+                    (state, effect) = step(state, failed, self.state.now());
+                    // The machine says what can still be done, otherwise the caller gets the error.
+                    if matches!(effect, Effect::Finish(_)) {
+                        return Err(error);
+                    }
+                    tracing::warn!(code = error.reason().code(), "{}", error.chain());
+                    continue;
                 }
             };
             (state, effect) = step(state, event, self.state.now());
@@ -145,7 +146,10 @@ impl Driver<'_> {
                 return Ok(Event::Health(self.check_health()?));
             }
             Effect::RaiseFloor(floor) => self.floor().raise(self.held, *floor)?,
-            Effect::Reboot => self.environment.restart(self.config)?,
+            Effect::Reboot { why } => {
+                let why = format!("the trial failed: {why}");
+                self.restarter().ask(Some(self.held), Purpose::Leave, &why);
+            }
             Effect::Finish(_) => {}
         }
         Ok(Event::Done)

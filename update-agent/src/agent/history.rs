@@ -6,6 +6,7 @@ use formats::reason::Reason;
 use update_core::update::Outcome;
 
 use super::driver::Driver;
+use crate::boot::bypass;
 use crate::error::AgentError;
 
 impl Driver<'_> {
@@ -28,6 +29,14 @@ impl Driver<'_> {
             Outcome::Staged(slot) => ("staged", *slot, None, String::new()),
             Outcome::Activated(slot) => ("activated", *slot, None, String::new()),
             Outcome::Confirmed(slot) => ("confirmed", *slot, None, String::new()),
+            Outcome::PassedOver(slot) => {
+                let why = bypass::sentence(self.config.boot.backend, *slot);
+                tracing::warn!("{why}");
+                ("passed over", *slot, None, why)
+            }
+            Outcome::Withheld { slot, why } => {
+                ("withheld", *slot, Some(Reason::Deferred), why.clone())
+            }
             Outcome::Reverted { slot, reason, detail, .. } => {
                 ("reverted", *slot, Some(*reason), detail.clone())
             }

@@ -22,6 +22,7 @@ mod history;
 mod operator;
 mod report;
 mod reset;
+mod restart;
 mod reuse;
 mod round;
 mod simulate;
@@ -30,13 +31,14 @@ mod trial;
 mod update;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use formats::reason::Reason;
 use formats::tuf::{Metadata as _, Root};
 use storage::host::{Host, System};
 use update_core::boot::BootFlags;
 use update_core::floor::Judged;
+use update_core::restart::Means;
 use update_core::update::{Node, Outcome, Task};
 
 pub use self::operator::{MarkBadOptions, RevertOptions};
@@ -48,11 +50,14 @@ pub use self::reset::ResetReport;
 pub use self::round::{Offered, RoundReport};
 pub use self::simulate::BootReport;
 
+pub(crate) use self::restart::Pending;
+pub(crate) use self::trial::{leave, lost};
 pub(crate) use self::update::version_of_os_release;
 
 use self::driver::{Driver, Ended};
 use self::floor::FloorKeeper;
 use self::single_bank::SingleBanks;
+use self::trial::ThisBoot;
 use self::update::{NodeInputs, Offer, Plan, Sources};
 
 use crate::boot::BootControl as _;
@@ -60,7 +65,6 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::{Environment, RealWorld};
 use crate::error::AgentError;
-use crate::health::watch::Watch;
 use crate::progress::Progress;
 use crate::state::{LastError, Report, State, StateGuard};
 use crate::trust;
@@ -83,8 +87,8 @@ pub struct Agent {
     pub(crate) host: Arc<dyn Host>,
     /// What is around it.
     pub(crate) environment: Arc<dyn Environment>,
-    /// The watchdog over a trial whose checks have passed.
-    watch: Mutex<Option<Watch>>,
+    /// What is known of this boot.
+    boot: ThisBoot,
 }
 
 impl Agent {
@@ -117,7 +121,7 @@ impl Agent {
         state: State,
     ) -> Self {
         let disk = Disk::new(&config, Arc::clone(&host));
-        Agent { config, state, disk, host, environment, watch: Mutex::default() }
+        Agent { config, state, disk, host, environment, boot: ThisBoot::default() }
     }
 
     /// Refreshes trust, and decides about what the channel offers.
@@ -201,9 +205,9 @@ impl Agent {
         Ok(HealthReport { passed: ended.is_ok(), why: ended.err().unwrap_or_default() })
     }
 
-    /// Restarts the machine.
+    /// Restarts the machine by the configured command. `Ok`: it was asked for.
     pub fn reboot(&self) -> Result<(), AgentError> {
-        self.environment.restart(&self.config)
+        self.environment.restart(&self.config, Means::Command)
     }
 
     /// The stations up to the plan.
@@ -245,7 +249,7 @@ impl Agent {
             disk: &self.disk,
             host: self.host.as_ref(),
             environment: self.environment.as_ref(),
-            watch: &self.watch,
+            boot: &self.boot,
             held,
         }
     }

@@ -239,7 +239,7 @@ impl Serialize for Verdict {
 
 impl CheckReport {
     pub(super) fn new(source: String, node_id: String, judged: Option<&JudgedRelease>) -> Self {
-        let Some(JudgedRelease { signed, decided, wave }) = judged else {
+        let Some(JudgedRelease { signed, decided, wave, .. }) = judged else {
             let decision = Verdict::UpToDate;
             return CheckReport { source, available: None, decision, node_id, judged: None };
         };

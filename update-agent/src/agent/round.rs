@@ -6,10 +6,11 @@ use formats::reason::Reason;
 use formats::version::Version;
 use serde::Serialize;
 use update_core::daemon::{self, Action, Facts, Mode};
-use update_core::update::{Outcome, Standing, stand};
+use update_core::restart::Purpose;
+use update_core::update::{Node, Outcome, Standing, Task, stand};
 
-use super::update::{Probed, Trial};
-use super::{Agent, Verdict, Wish};
+use super::update::{Probed, Refreshed, Trial, unexpected};
+use super::{Agent, Pending, Verdict, Wish};
 use crate::error::AgentError;
 use crate::progress::Progress;
 use crate::state::StateGuard;
@@ -65,6 +66,15 @@ pub enum RoundReport {
         /// Its version.
         version: Version,
     },
+    /// What was next must not be tried for now: it is not next any more, and stays written.
+    Withheld {
+        /// Its version.
+        version: Version,
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        why: String,
+    },
     /// A release is next; the machine is restarting into it.
     Applied {
         /// Its version.
@@ -98,6 +108,7 @@ impl RoundReport {
             | RoundReport::Applied { .. } => true,
             RoundReport::Nothing { .. }
             | RoundReport::Confirmed { .. }
+            | RoundReport::Withheld { .. }
             | RoundReport::Staged { .. } => false,
         }
     }
@@ -133,7 +144,7 @@ impl Agent {
         match self.settle(held)? {
             Outcome::Reverted { slot, reboot: restarting, reason, detail: why } => {
                 if restarting {
-                    self.reboot()?;
+                    self.ask_restart(Some(held), Purpose::Leave, &why);
                 }
                 return Ok(Some(RoundReport::Reverted { slot, reason, why, restarting }));
             }
@@ -145,30 +156,74 @@ impl Agent {
             true => daemon::Offer::NoSource,
             false => daemon::Offer::NotAsked,
         };
-        match (self.next(&stand(&node), offer), Trial::under_way(&node)) {
+        match (self.next(&node, offer), Trial::under_way(&node)) {
             (Action::Probe, Some(trial)) => Ok(Some(match trial.probe(&self.driver(held))? {
                 Probed::Confirmed(slot) => RoundReport::Confirmed { slot },
                 Probed::Failed(why) => RoundReport::TrialFailed { why },
             })),
-            (Action::Restart, _) => {
-                self.reboot()?;
-                Ok(Some(RoundReport::Leaving))
+            (Action::Restart, trial) => {
+                let why = match self.restart_pending().filter(Pending::leaves) {
+                    Some(pending) => pending.asked.why,
+                    None => format!("slot {} was given up", node.booted),
+                };
+                self.ask_restart(Some(held), Purpose::Leave, &why);
+                Ok(Some(match trial {
+                    Some(_) => RoundReport::TrialFailed { why },
+                    None => RoundReport::Leaving,
+                }))
             }
             _ => Ok(None),
         }
     }
 
-    fn next(&self, standing: &Standing, offer: daemon::Offer) -> Action {
-        daemon::next(Facts { mode: self.config.policy.mode, standing, offer })
+    fn next(&self, node: &Node, offer: daemon::Offer) -> Action {
+        let update = node.record.update.as_ref();
+        daemon::next(Facts {
+            mode: self.config.policy.mode,
+            standing: &stand(node),
+            offer,
+            lost: self.is_lost(),
+            taken_back: update.is_some_and(|update| update.withheld.is_some()),
+        })
+    }
+
+    /// Takes back what is next, where its channel says so since.
+    fn withhold(
+        &self,
+        held: &StateGuard,
+        refreshed: &mut Refreshed<'_>,
+    ) -> Result<Option<RoundReport>, AgentError> {
+        let node = self.node()?;
+        let Some(update) = node.record.update.as_ref().filter(|update| !update.named) else {
+            return Ok(None);
+        };
+        let Some(why) = refreshed.withheld(&self.inputs(), held, &update.release)? else {
+            return Ok(None);
+        };
+        if self.next(&node, daemon::Offer::Withheld) != Action::Withhold {
+            return Ok(None);
+        }
+        let version = update.release.version.version();
+        match self.run(held, Task::Withhold { why })?.outcome {
+            Outcome::Withheld { slot, why } => {
+                Ok(Some(RoundReport::Withheld { version, slot, why }))
+            }
+            other => Err(unexpected("withdrawal", &other)),
+        }
     }
 
     /// One conditional request when nothing changed; the stations of an update when something is
     /// offered and the mode lets it be installed.
     fn poll(&self, held: StateGuard, progress: &dyn Progress) -> Result<RoundReport, AgentError> {
         let sources = self.sources(&Wish::default())?;
-        let refreshed = sources.refresh(&self.state, &held, &self.shipped_root()?)?;
+        let mut refreshed = sources.refresh(&self.state, &held, &self.shipped_root()?)?;
+        let withheld = self.withhold(&held, &mut refreshed)?;
         let inputs = self.inputs();
-        let Some(offer) = refreshed.decide(&inputs, &held, &Wish::default())? else {
+        let offer = refreshed.decide(&inputs, &held, &Wish::default())?;
+        if let Some(withheld) = withheld {
+            return Ok(withheld);
+        }
+        let Some(offer) = offer else {
             return Ok(RoundReport::Nothing { why: "the channel offers nothing yet" });
         };
         let judged = offer.judged();
@@ -185,10 +240,9 @@ impl Agent {
         let node = self.node()?;
         let update = node.record.update.as_ref();
         let same = update.is_some_and(|update| update.release.index == judged.signed.index);
-        let standing = stand(&node);
-        match self.next(&standing, daemon::Offer::Install { same }) {
+        match self.next(&node, daemon::Offer::Install { same }) {
             Action::Restart => {
-                self.reboot()?;
+                self.ask_restart(Some(&held), Purpose::Try, &format!("{version} is next"));
                 notified(Offered::Restarting)
             }
             Action::Install { activate } => {
@@ -198,12 +252,14 @@ impl Agent {
                 if !activate {
                     return Ok(RoundReport::Staged { version });
                 }
-                drop(held);
-                self.reboot()?;
+                if self.config.policy.mode != Mode::Auto {
+                    return notified(Offered::Next);
+                }
+                self.ask_restart(Some(&held), Purpose::Try, &format!("{version} is next"));
                 Ok(RoundReport::Applied { version })
             }
-            Action::Rest | Action::Ask | Action::Probe => {
-                notified(match (self.config.policy.mode, standing) {
+            Action::Rest | Action::Ask | Action::Probe | Action::Withhold => {
+                notified(match (self.config.policy.mode, stand(&node)) {
                     (Mode::Stage, Standing::Staged) => Offered::Staged,
                     (Mode::Stage, Standing::AwaitingReboot) => Offered::Next,
                     _ => Offered::Available,

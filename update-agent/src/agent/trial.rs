@@ -1,16 +1,43 @@
-//! The trial of the booted slot: its health checks under the watchdog, and how long they have run.
+//! The trial of the booted slot: its health checks under the watchdog, how long they have run, and what
+//! is known of a boot when not everything can be read.
 
-use std::path::Path;
-use std::sync::PoisonError;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use formats::boot_record::{BootRecord, Slot};
+use formats::reason::Reason;
+use update_core::daemon::Boot;
+use update_core::update::{Evidence, Known, Leave, Node, leave_failed_trial, stand};
+
+use super::Agent;
 use super::driver::Driver;
+use super::restart::{Requests, milliseconds, uptime};
+use crate::boot::BootControl as _;
 use crate::error::AgentError;
 use crate::health::watch::Watch;
 use crate::state::Began;
 
-/// Seconds since the machine started, time in sleep included: no clock can be set there.
-const UPTIME: &str = "/proc/uptime";
+/// What one agent knows of the boot that it runs in, beside what is durable.
+#[derive(Debug, Default)]
+pub(super) struct ThisBoot {
+    /// The watchdog over a trial whose checks have passed.
+    pub(super) watch: Mutex<Option<Watch>>,
+    /// When this process first had something to prove.
+    began: Mutex<Option<Instant>>,
+    /// Whether it was seen that nothing is left to prove.
+    settled: AtomicBool,
+    /// The last request to restart.
+    pub(super) requests: Requests,
+}
+
+impl ThisBoot {
+    /// How long this process has had something to prove; it begins now when it had not.
+    fn age(&self) -> Duration {
+        let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.get_or_insert_with(Instant::now).elapsed()
+    }
+}
 
 impl Driver<'_> {
     /// Runs the checks of a trial under the watchdog. Their deadline began with the first agent of
@@ -22,7 +49,7 @@ impl Driver<'_> {
         let left = health.deadline.saturating_sub(already);
         let ended = watch.over(left, || self.environment.check_health(self.config, already))?;
         // Whatever comes next, it stays armed until the trial is confirmed durably.
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        *self.boot.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
         Ok(ended)
     }
 
@@ -30,19 +57,17 @@ impl Driver<'_> {
     fn probation_age(&self) -> Result<Duration, AgentError> {
         let boot_id = self.disk.boot_id()?;
         // Without a clock of the boot the deadline is that of this process.
-        let uptime = self.host.read_kernel(Path::new(UPTIME)).ok();
-        let uptime = uptime.as_deref().and_then(|text| text.split_ascii_whitespace().next());
-        let Some(now) = uptime.and_then(|text| text.parse::<f64>().ok()) else {
-            return Ok(Duration::ZERO);
-        };
-        let now = Duration::try_from_secs_f64(now).unwrap_or_default();
+        let Some(now) = uptime(self.host) else { return Ok(Duration::ZERO) };
         match self.state.probation() {
             Some(began) if began.boot_id == boot_id => {
                 Ok(now.saturating_sub(Duration::from_millis(began.uptime_ms)))
             }
             _ => {
-                let uptime_ms = u64::try_from(now.as_millis()).unwrap_or(0);
-                self.state.save_probation(self.held, &Began { boot_id, uptime_ms })?;
+                let began = Began { boot_id, uptime_ms: milliseconds(now) };
+                if let Err(error) = self.state.save_probation(self.held, &began) {
+                    tracing::warn!("the deadline is that of this process: {}", error.chain());
+                    return Ok(self.boot.age());
+                }
                 Ok(Duration::ZERO)
             }
         }
@@ -50,7 +75,104 @@ impl Driver<'_> {
 
     /// Takes the watchdog off a trial that is confirmed.
     pub(super) fn disarm(&self) {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let watch = self.boot.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         watch.unwrap_or_default().disarm();
     }
+}
+
+/// What can be read of a boot without the lock; the floor plays no part.
+pub(crate) struct Glance {
+    /// The record.
+    pub(crate) record: Option<BootRecord>,
+    /// Record and flags.
+    pub(crate) node: Option<Node>,
+    /// What could not be read.
+    pub(crate) errors: Vec<AgentError>,
+}
+
+impl Agent {
+    /// Reads what can be read of this boot.
+    pub(crate) fn glance(&self) -> Glance {
+        let mut errors = Vec::new();
+        fn noted<T>(found: Result<T, AgentError>, errors: &mut Vec<AgentError>) -> Option<T> {
+            found.map_err(|error| errors.push(error)).ok()
+        }
+        let record = noted(self.state.boot_record(), &mut errors);
+        let flags = noted(self.disk.flags(), &mut errors);
+        let booted = noted(self.disk.booted(), &mut errors);
+        let boot_id = noted(self.disk.boot_id(), &mut errors);
+        let node = match (&record, flags, booted, boot_id) {
+            (Some(record), Some(flags), Some(booted), Some(boot_id)) => {
+                let (record, evidence) = (record.clone(), Evidence::default());
+                Some(Node { record, flags, booted, boot_id, floor: 0, evidence })
+            }
+            _ => None,
+        };
+        Glance { record, node, errors }
+    }
+
+    /// What this boot has left to prove. Where record or flags cannot be read, what still can decides.
+    pub(crate) fn unproven(&self) -> Boot {
+        let glance = self.glance();
+        if let Some(node) = &glance.node {
+            let boot = Boot::of(Some(&stand(node)));
+            if boot == Boot::Settled {
+                self.boot.settled.store(true, Ordering::Relaxed);
+            }
+            return boot;
+        }
+        // What fails now does not make a trial of a boot that was proven.
+        if self.boot.settled.load(Ordering::Relaxed) {
+            return Boot::Unknown;
+        }
+        let said = std::fs::read_to_string(&self.config.boot.cmdline).unwrap_or_default();
+        match leave(None, glance.record.as_ref(), &said) {
+            Ok(_) => Boot::Unproven,
+            Err(_) => Boot::Unknown,
+        }
+    }
+
+    /// What is left of the deadline of a boot that has something to prove: nothing once it has lost.
+    pub(crate) fn deadline_left(&self) -> Duration {
+        let own = self.boot.age();
+        if self.is_lost() {
+            return Duration::ZERO;
+        }
+        let recorded = || {
+            let began = self.state.probation()?;
+            let same = self.disk.boot_id().is_ok_and(|boot_id| boot_id == began.boot_id);
+            let now = uptime(self.host.as_ref()).filter(|_| same)?;
+            Some(now.saturating_sub(Duration::from_millis(began.uptime_ms)))
+        };
+        let age = recorded().unwrap_or_default().max(own);
+        self.config.health.deadline.saturating_sub(age)
+    }
+}
+
+/// Whether a boot whose agent has failed is left, by the best that is known of it. `said` is the
+/// kernel's command line.
+pub(crate) fn leave(node: Option<&Node>, record: Option<&BootRecord>, said: &str) -> Leave {
+    leave_failed_trial(match (node, record) {
+        (Some(node), _) => Known::Node(node),
+        (None, Some(record)) => Known::Record(record, slot_said(said)),
+        (None, None) => {
+            Known::BootLoader(said.split_whitespace().any(|word| word == "racklet.boot=trial"))
+        }
+    })
+}
+
+/// The slot that the kernel was told, where the partition table cannot be asked.
+fn slot_said(cmdline: &str) -> Option<Slot> {
+    cmdline.split_whitespace().find_map(|word| match word {
+        "racklet.slot=a" => Some(Slot::A),
+        "racklet.slot=b" => Some(Slot::B),
+        _ => None,
+    })
+}
+
+/// A trial that is lost, as an error for whoever started it.
+pub(crate) fn lost(why: &str) -> AgentError {
+    AgentError::new(Reason::Unhealthy, format!("the trial failed: {why}")).hint(
+        "the machine restarts; after the last try the boot loader goes back to the other slot",
+    )
 }

@@ -31,6 +31,7 @@ use update_core::chooser::{Proof, ProofError, approve, place};
 use update_core::policy::{Decided, Decision, NodeFacts, Offered, decide, wave_of};
 use update_core::trust::TrustError;
 use update_core::update::{Node, Outcome, Standing, Task, begin, stand};
+use update_core::withheld::withheld;
 
 use super::driver::{ApplyInputs, Driver};
 use super::floor::FloorKeeper;
@@ -83,6 +84,8 @@ pub(super) struct JudgedRelease {
     pub(super) decided: Decided,
     /// The share of all nodes, in per cent, at which this one's wave begins.
     pub(super) wave: u8,
+    /// Whether an operator chose it, by its version or in a bundle.
+    named: bool,
 }
 
 /// What is offered to this node.
@@ -150,6 +153,18 @@ impl<'a> Refreshed<'a> {
         self.best.describe()
     }
 
+    /// Why a release that the channel offered before must not be tried for now.
+    pub(super) fn withheld(
+        &mut self,
+        node: &NodeInputs<'_>,
+        held: &StateGuard,
+        release: &ReleaseId,
+    ) -> Result<Option<String>, AgentError> {
+        let own = &node.config.node;
+        let channel = self.trusted.channel(held, &own.product, &own.channel)?;
+        Ok(withheld(&channel, release))
+    }
+
     /// Finds the release that is wished for, and asks the rules. `None`: the channel offers nothing.
     pub(super) fn decide(
         mut self,
@@ -197,6 +212,7 @@ pub(super) fn judge(
         channel: channel.as_ref(),
         retry: wish.retry,
     };
+    let named = channel.is_none();
     let decided = ask_rules(node, &offered, wave, started)?;
     let mut report = node.state.report();
     let offer = Some(OfferReport {
@@ -209,7 +225,7 @@ pub(super) fn judge(
         report.offer = offer;
         node.state.save_report(held, &report)?;
     }
-    Ok(Some(JudgedRelease { signed, decided, wave }))
+    Ok(Some(JudgedRelease { signed, decided, wave, named }))
 }
 
 /// A channel names the content it offers, too: whoever may sign releases cannot change it.
@@ -377,7 +393,8 @@ fn chooser_root(config: &Config, host: &dyn Host) -> Result<Option<Vec<u8>>, Age
 impl Plan<'_> {
     fn task(&self, config: &Config, stage_only: bool) -> Task {
         let release: ReleaseId = identity(&self.judged.signed);
-        Task::Apply { release, tries: config.boot.tries, activate: !stage_only }
+        let named = self.judged.named;
+        Task::Apply { release, tries: config.boot.tries, activate: !stage_only, named }
     }
 
     /// What [`Plan::install`] would fetch and write on a node that stands like `now`.
@@ -504,7 +521,7 @@ impl Trial {
     }
 }
 
-fn unexpected(what: &str, outcome: &Outcome) -> AgentError {
+pub(super) fn unexpected(what: &str, outcome: &Outcome) -> AgentError {
     AgentError::new(Reason::BootRecord, format!("the {what} ended unexpectedly: {outcome:?}"))
 }
 

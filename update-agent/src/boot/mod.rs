@@ -10,6 +10,7 @@
 //! All but the first keep an order of the slots instead of priorities; [`boot_vars::ranked`] says which flags
 //! they cannot tell apart.
 
+pub(crate) mod bypass;
 mod gpt_attributes;
 mod grub_env;
 mod systemd_boot;

@@ -18,6 +18,7 @@ use super::program;
 use super::sandbox::{self, Facts, Place};
 use crate::agent::Agent;
 use crate::boot::BootControl as _;
+use crate::boot::bypass;
 use crate::config::Backend;
 use crate::error::{AgentError, Because as _};
 use crate::health::{self, Probe};
@@ -232,6 +233,10 @@ fn booted(agent: &Agent) -> Answer {
 fn counting(agent: &Agent) -> Answer {
     let record = agent.state.boot_record()?;
     let tells = agent.config.boot.backend != Backend::SystemdBoot;
+    let backend = agent.config.boot.backend;
+    if let Some(update) = record.update.as_ref().filter(|update| update.passed_over > 0) {
+        return Ok((Level::Weak, bypass::sentence(backend, update.slot)));
+    }
     match (record.counting, agent.disk.chooser_booted()) {
         (_, false) if record.chooser && tells => Err(AgentError::new(
             Reason::CountingInactive,
@@ -248,9 +253,16 @@ fn counting(agent: &Agent) -> Answer {
         (Some(true), false) => good("a try was spent at the last trial"),
         (Some(false), false) => Err(AgentError::new(
             Reason::CountingInactive,
-            "the boot loader did not spend a try at the last trial",
+            format!(
+                "the last trial was booted without spending a try, or two boots in a row passed it \
+                 over ({})",
+                bypass::causes(backend)
+            ),
         )
-        .hint("install boot-select as the chooser, or the boot loader of boot.backend")),
+        .hint(
+            "install boot-select as the chooser, or the boot loader of boot.backend; if it is \
+             there, run `update-agent confirm --adopt` once",
+        )),
         (None, false) => Ok((
             Level::Weak,
             "not proven yet: nothing shows that the boot loader reads these flags; the first \

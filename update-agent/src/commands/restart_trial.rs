@@ -4,19 +4,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
-use formats::boot_record::{BootRecord, Slot};
+use formats::boot_record::BootRecord;
 use formats::reason::Exit;
 use serde_json::json;
 use storage::host::System;
-use update_core::update::{Evidence, Known, Node, leave_failed_trial};
+use update_core::restart::{AGAIN, Available, Means, Purpose, REFUSED_AGAIN, means};
+use update_core::update::Node;
 
-use crate::agent::Agent;
-use crate::boot::BootControl as _;
+use crate::agent::{Agent, leave};
 use crate::config::{BootConfig, Config};
-use crate::environment;
 use crate::error::AgentError;
 use crate::output::Output;
+use crate::restart;
 use crate::state::State;
 
 /// Where the units keep the state.
@@ -41,23 +42,48 @@ pub(super) fn restart_trial(path: &Path, output: Output) -> Result<Exit, AgentEr
     let cmdline =
         config.as_ref().map_or_else(|| PathBuf::from(CMDLINE), |c| c.boot.cmdline.clone());
     let said = std::fs::read_to_string(cmdline).unwrap_or_default();
-    let judged = leave_failed_trial(match (&node, &record) {
-        (Some(node), _) => Known::Node(node),
-        (None, Some(record)) => Known::Record(record, slot_said(&said)),
-        (None, None) => {
-            Known::BootLoader(said.split_whitespace().any(|word| word == "racklet.boot=trial"))
-        }
-    });
-    let (restarts, why) = match judged {
+    let (restarts, why) = match leave(node.as_ref(), record.as_ref(), &said) {
         Ok(why) => (true, why),
         Err(why) => (false, why),
     };
-    if restarts {
-        let command = config.map_or_else(BootConfig::default_restart, |c| c.boot.reboot_command);
-        environment::restart_by(&command)?;
-    }
     let end = if restarts { "restarting" } else { "nothing is done" };
-    output.result(json!({ "restarting": restarts, "why": why }), &format!("{why}: {end}"));
+    let report = || {
+        output.result(json!({ "restarting": restarts, "why": why }), &format!("{why}: {end}"));
+    };
+    if restarts {
+        return insist(config.as_ref().map(|config| &config.boot), report);
+    }
+    report();
+    Ok(Exit::Done)
+}
+
+/// Asks for the restart by every means there is, one after the other: a request that was granted has
+/// ended this program before the next is due. `asked` is called once, after the first that was taken.
+fn insist(boot: Option<&BootConfig>, asked: impl Fn()) -> Result<Exit, AgentError> {
+    // Without a configuration this is no rehearsal.
+    let every = Available { forced: true, kernel: true };
+    let available = boot.map_or(every, restart::available);
+    let mut said = false;
+    for times in 0.. {
+        let means = means(Purpose::Leave, available, times);
+        let done = match boot {
+            Some(boot) => restart::by(boot, means),
+            None => restart::by_default(means),
+        };
+        if done.is_ok() && !said {
+            asked();
+            said = true;
+        }
+        let last = if available.kernel { Means::Kernel } else { Means::Forced };
+        if available == Available::default() || means == last {
+            return done.map(|()| Exit::Done);
+        }
+        let wait = if done.is_ok() { AGAIN } else { REFUSED_AGAIN };
+        if let Err(error) = done {
+            tracing::warn!("restart refused: {}", error.chain());
+        }
+        thread::sleep(wait);
+    }
     Ok(Exit::Done)
 }
 
@@ -68,17 +94,11 @@ fn known(config: &Config) -> (Option<BootRecord>, Option<Node>) {
         return (None, None);
     }
     let Some(agent) = noted(Agent::look(config.clone())) else { return (None, None) };
-    let Some(record) = noted(agent.state.boot_record()) else { return (None, None) };
-    let (flags, booted, boot_id) =
-        (noted(agent.disk.flags()), noted(agent.disk.booted()), noted(agent.disk.boot_id()));
-    let node = match (flags, booted, boot_id) {
-        (Some(flags), Some(booted), Some(boot_id)) => {
-            let evidence = Evidence::default();
-            Some(Node { record: record.clone(), flags, booted, boot_id, floor: 0, evidence })
-        }
-        _ => None,
-    };
-    (Some(record), node)
+    let glance = agent.glance();
+    for error in glance.errors {
+        tracing::warn!("{}", error.chain());
+    }
+    (glance.record, glance.node)
 }
 
 /// The record, if there is a state directory and it is whole.
@@ -92,13 +112,4 @@ fn record(state: &Path) -> Option<BootRecord> {
 
 fn noted<T>(found: Result<T, AgentError>) -> Option<T> {
     found.inspect_err(|error| tracing::warn!("{}", error.chain())).ok()
-}
-
-/// The slot that the kernel was told, where the partition table cannot be asked.
-fn slot_said(cmdline: &str) -> Option<Slot> {
-    cmdline.split_whitespace().find_map(|word| match word {
-        "racklet.slot=a" => Some(Slot::A),
-        "racklet.slot=b" => Some(Slot::B),
-        _ => None,
-    })
 }

@@ -1,73 +1,235 @@
 //! `run`: the daemon. One round after the other ([`Agent::round`]), each logged, with a wait between.
+//!
+//! What comes after a round is [`update_core::daemon`]'s to say. Beside the rounds runs the guard of a
+//! trial ([`guard`]): it asks for the restart where a round hangs beyond the deadline.
 
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use formats::reason::{Exit, Reason};
-use update_core::daemon::{Boot, Ended, Wake, after, lets_watchdog_go};
-use update_core::update::stand;
+use update_core::daemon::{Boot, Ended, Pace, Wake, after, lets_watchdog_go};
+use update_core::restart::Purpose;
 
 use super::RunArgs;
-use crate::agent::{Agent, Offered, RoundReport};
+use crate::agent::{Agent, Offered, RoundReport, lost};
 use crate::error::AgentError;
+use crate::exhausted::no_thread;
 use crate::health::watch;
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::{notify, progress};
+
+/// 1 min after the deadline: checks are ended at the deadline, and what was found out is then written.
+const GRACE: Duration = Duration::from_secs(60);
+/// Why the guard restarts.
+const HANGS: &str = "the trial did not end by its deadline: the agent hangs";
 
 /// `run`
 pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, AgentError> {
     let progress = progress::start(false);
-    if args.once {
-        let round = agent.round(progress.as_ref());
-        // A confirm has let go of it already.
-        if !round.as_ref().is_ok_and(RoundReport::is_confirmed) {
-            // Whether or not it restarts: this process ends.
-            if lets_watchdog_go(Ended::Done, boot(agent)) {
-                watch::rest(&agent.config.health, false);
+    thread::scope(|scope| {
+        let (orders, received) = mpsc::channel();
+        let guarding = thread::Builder::new().spawn_scoped(scope, move || guard(agent, &received));
+        if let Err(error) = guarding {
+            tracing::error!("a trial that hangs is not ended: {}", no_thread(&error));
+        }
+        match args.once {
+            true => once(agent, progress.as_ref(), &orders, output),
+            false => daemon(agent, progress.as_ref(), &orders),
+        }
+    })
+}
+
+/// Asks for a restart when a trial goes on after the time it was given. An order says until when a round
+/// may take, or that there is nothing to guard; the guard ends with who orders.
+fn guard(agent: &Agent, orders: &Receiver<Option<Instant>>) {
+    let mut until: Option<Instant> = None;
+    loop {
+        let order = match until {
+            Some(at) => orders.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match order {
+            Ok(order) => until = order,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::error!("{HANGS}");
+                let wait = agent.ask_restart(None, Purpose::Leave, HANGS);
+                until = Some(Instant::now() + wait);
             }
         }
-        let report = round?;
-        output.report(&report, &text(&report));
-        return Ok(Exit::Done);
     }
+}
+
+/// One round; a boot that has something to prove has it guarded.
+fn guarded_round(
+    agent: &Agent,
+    progress: &dyn Progress,
+    orders: &Sender<Option<Instant>>,
+) -> Result<RoundReport, AgentError> {
+    if agent.unproven() == Boot::Unproven {
+        let _ = orders.send(Some(Instant::now() + agent.deadline_left() + GRACE));
+    }
+    let round = agent.round(progress);
+    let _ = orders.send(None);
+    round
+}
+
+/// One round, and on trial as many as it takes: one that fails is repeated until the deadline, and then
+/// the trial is lost.
+fn proven_round(
+    agent: &Agent,
+    progress: &dyn Progress,
+    orders: &Sender<Option<Instant>>,
+) -> Result<RoundReport, AgentError> {
+    let mut log = Log::default();
+    loop {
+        let round = guarded_round(agent, progress, orders);
+        let boot = agent.unproven();
+        let Err(error) = &round else { return round };
+        if boot != Boot::Unproven {
+            return round;
+        }
+        match after(ended(&round), boot, pace(agent, boot, 1)) {
+            Wake::After(wait) => {
+                log.tell(&round);
+                notify::wait(wait);
+            }
+            _ => {
+                let why = unended(agent, Some(error));
+                agent.ask_restart(None, Purpose::Leave, &why);
+                return Ok(RoundReport::TrialFailed { why });
+            }
+        }
+    }
+}
+
+/// `run --once`
+fn once(
+    agent: &Agent,
+    progress: &dyn Progress,
+    orders: &Sender<Option<Instant>>,
+    output: Output,
+) -> Result<Exit, AgentError> {
+    let round = proven_round(agent, progress, orders);
+    // A confirm has let go of it already.
+    if !round.as_ref().is_ok_and(RoundReport::is_confirmed) {
+        // Whether or not it restarts: this process ends.
+        if lets_watchdog_go(Ended::Done, agent.unproven()) {
+            watch::rest(&agent.config.health, false);
+        }
+    }
+    let report = round?;
+    if let RoundReport::TrialFailed { why } = &report {
+        let error = lost(why);
+        // The report is what programs get on standard output.
+        output.report(&report, "");
+        Output::TEXT.error(&error);
+        return Ok(error.reason().exit());
+    }
+    let refused = agent.restart_pending().and_then(|pending| pending.asked.refused);
+    if let Some(refused) = refused.filter(|_| report.is_restarting()) {
+        return Err(AgentError::new(Reason::Config, refused).hint("restart the machine by hand"));
+    }
+    output.report(&report, &text(&report));
+    Ok(Exit::Done)
+}
+
+/// Round after round.
+fn daemon(
+    agent: &Agent,
+    progress: &dyn Progress,
+    orders: &Sender<Option<Instant>>,
+) -> Result<Exit, AgentError> {
     notify::ready();
     let mut jitter = Jitter::new()?;
-    let interval = agent.config.policy.interval;
+    let mut log = Log::default();
     let mut failures: u32 = 0;
     loop {
-        let round = agent.round(progress.as_ref());
-        let ended = match &round {
-            Ok(report) => {
-                failures = 0;
-                tracing::info!("{}", text(report));
-                if report.is_restarting() { Ended::Restarting } else { Ended::Done }
-            }
-            Err(error) if error.reason() == Reason::Config => Ended::Misconfigured,
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                tracing::error!(code = error.reason().code(), "{}", error.chain());
-                Ended::Failed
-            }
-        };
-        let boot = boot(agent);
+        let round = guarded_round(agent, progress, orders);
+        failures = if round.is_ok() { 0 } else { failures.saturating_add(1) };
+        let ended = ended(&round);
+        log.tell(&round);
+        let boot = agent.unproven();
         if lets_watchdog_go(ended, boot) {
             // What is about to end cannot feed it.
             watch::rest(&agent.config.health, ended != Ended::Misconfigured);
         }
-        let wait = match after(ended, boot, failures, interval) {
+        let wait = match after(ended, boot, pace(agent, boot, failures)) {
             // A round that succeeded never stops the daemon.
             Wake::Stop => return round.map(|_| Exit::Done),
-            Wake::Poll => jitter.around(interval),
+            Wake::Poll => jitter.around(agent.config.policy.interval),
+            Wake::Retry(wait) => jitter.around(wait),
             Wake::After(wait) => wait,
+            Wake::Leave => {
+                let why = unended(agent, round.as_ref().err());
+                agent.ask_restart(None, Purpose::Leave, &why)
+            }
         };
         notify::status(&format!("next round in {} s", wait.as_secs()));
         notify::wait(wait);
     }
 }
 
-/// What this boot has left to prove.
-fn boot(agent: &Agent) -> Boot {
-    let standing = agent.node().ok().map(|node| stand(&node));
-    Boot::of(standing.as_ref())
+/// Why a boot that did not prove itself is left.
+fn unended(agent: &Agent, error: Option<&AgentError>) -> String {
+    let pending = agent.restart_pending().filter(|pending| pending.leaves());
+    match (pending, error) {
+        (Some(pending), _) => pending.asked.why,
+        (None, Some(error)) => format!("the trial did not end by its deadline: {}", error.chain()),
+        (None, None) => "the trial did not end by its deadline".to_owned(),
+    }
+}
+
+fn ended(round: &Result<RoundReport, AgentError>) -> Ended {
+    match round {
+        Ok(report) if report.is_restarting() => Ended::Restarting,
+        Ok(_) => Ended::Done,
+        Err(error) if error.reason() == Reason::Config => Ended::Misconfigured,
+        Err(error) if matches!(error.reason().exit(), Exit::Transport | Exit::Busy) => {
+            Ended::Unreached
+        }
+        Err(_) => Ended::Failed,
+    }
+}
+
+fn pace(agent: &Agent, boot: Boot, failures: u32) -> Pace {
+    let left = match boot {
+        Boot::Unproven => agent.deadline_left(),
+        Boot::Settled | Boot::Unknown => Duration::ZERO,
+    };
+    Pace {
+        failures,
+        interval: agent.config.policy.interval,
+        health: agent.config.health.interval,
+        left,
+        restart: agent.restart_pending().map_or(Duration::ZERO, |pending| pending.wait()),
+    }
+}
+
+/// The log of rounds. What fails again and again in the same way is told once.
+#[derive(Debug, Default)]
+struct Log(Option<String>);
+
+impl Log {
+    fn tell(&mut self, round: &Result<RoundReport, AgentError>) {
+        match round {
+            Ok(report) => {
+                self.0 = None;
+                tracing::info!("{}", text(report));
+            }
+            Err(error) => {
+                let (code, said) = (error.reason().code(), error.chain());
+                if self.0.as_ref() == Some(&said) {
+                    tracing::debug!(code, "again: {said}");
+                } else {
+                    tracing::error!(code, "{said}");
+                    self.0 = Some(said);
+                }
+            }
+        }
+    }
 }
 
 fn text(report: &RoundReport) -> String {
@@ -78,6 +240,9 @@ fn text(report: &RoundReport) -> String {
         }
         RoundReport::Confirmed { slot } => format!("slot {slot} is confirmed"),
         RoundReport::TrialFailed { why } => format!("the trial failed ({why}); restarting"),
+        RoundReport::Withheld { version, slot, why } => {
+            format!("{version} is not next any more, and stays written in slot {slot}: {why}")
+        }
         RoundReport::Leaving => "this slot was given up; restarting".to_owned(),
         RoundReport::Notified { version, why, offered, .. } => match offered {
             Offered::Declined => format!("{version}: {why}"),

@@ -9,11 +9,12 @@ use update_core::chooser::ChooserFloor;
 use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::VerifyArgs;
-use crate::agent::{Agent, version_of_os_release};
+use crate::agent::{Agent, Pending, version_of_os_release};
+use crate::boot::bypass;
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
-use crate::stage;
-use crate::state::OfferReport;
+use crate::state::{OfferReport, RestartAsked};
+use crate::{restart, stage};
 
 /// What `status` says first of a node.
 #[derive(Debug, Clone)]
@@ -104,7 +105,16 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
             "security_version": update.release.security_version,
             "phase": phase(&update.phase),
             "tries_left": node.flags.of(update.slot).tries,
+            "failed": failed_check(&update.phase),
+            "passed_over": update.passed_over,
+            "withheld": update.withheld,
         })
+    });
+    // In a boot that has nothing to leave and nothing to try, an earlier request is history.
+    let restart = agent.restart_pending().filter(|pending| match standing {
+        Standing::OnTrial { .. } | Standing::Leaving => pending.leaves(),
+        Standing::AwaitingReboot => !pending.leaves(),
+        _ => false,
     });
     let running = crate::progress::running(&agent.config.state_dir);
     let installed = node.record.slots.of(node.booted).as_ref();
@@ -134,6 +144,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "next": next_slot(node.flags),
         "standing": word(&standing),
         "pending": pending,
+        "restart": restart.as_ref().map(|pending| restart_value(agent, pending)),
         "slots": { "a": slot_value(&node, Slot::A), "b": slot_value(&node, Slot::B) },
         "floor": super::floor::value(&floor, older_since),
         "chooser_floor": chooser_floor.to_string(),
@@ -164,7 +175,10 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     for slot in Slot::BOTH {
         text += &slot_line(&node, slot);
     }
-    text += &format!("update   {}\n", sentence(&node, &standing));
+    text += &format!("update   {}\n", sentence(agent, &node, &standing));
+    if let Some(pending) = &restart {
+        text += &format!("restart  {}\n", restart_sentence(agent, pending));
+    }
     if let Some(OfferReport { version, wave: Some(wave), .. }) = &report.offer {
         text += &format!("node     {node_id}: at {wave} % of the roll-out of {version}\n");
     }
@@ -289,12 +303,47 @@ fn phase(phase: &Phase) -> &'static str {
     }
 }
 
+/// Why the last trial boot failed, where it could say so.
+fn failed_check(phase: &Phase) -> Option<&str> {
+    match phase {
+        Phase::Trial { failed, .. } => failed.as_deref(),
+        _ => None,
+    }
+}
+
+/// What the next request to restart will be, and in how many seconds.
+fn next_request(agent: &Agent, pending: &Pending) -> (String, u64) {
+    (restart::shown(&agent.config.boot, pending.means), pending.wait().as_secs())
+}
+
+fn restart_value(agent: &Agent, pending: &Pending) -> Value {
+    let (next, seconds) = next_request(agent, pending);
+    json!({
+        "why": pending.asked.why,
+        "at": pending.asked.at,
+        "times": pending.asked.times,
+        "refused": pending.asked.refused,
+        "next": next,
+        "next_in": seconds,
+    })
+}
+
+/// `the trial failed (web: …): asked for on …, 2 times; next: reboot(2) in 40 s`
+fn restart_sentence(agent: &Agent, pending: &Pending) -> String {
+    let RestartAsked { why, times, at, refused, .. } = &pending.asked;
+    let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+    let refused = refused.as_ref().map_or_else(String::new, |why| format!(", refused ({why})"));
+    let (next, seconds) = next_request(agent, pending);
+    let at = time(*at);
+    format!("{why}: asked for {times}, last on {at}{refused}; next: {next} in {seconds} s")
+}
+
 fn word(standing: &Standing) -> &'static str {
     match standing {
         Standing::Idle => "idle",
         Standing::Interrupted => "interrupted",
         Standing::Staged => "staged",
-        Standing::AwaitingReboot => "awaiting_reboot",
+        Standing::AwaitingReboot | Standing::PassedOver => "awaiting_reboot",
         Standing::OnTrial { .. } => "on_trial",
         Standing::ConfirmUnfinished => "confirm_unfinished",
         Standing::Lost { .. } => "lost",
@@ -303,23 +352,40 @@ fn word(standing: &Standing) -> &'static str {
     }
 }
 
-fn sentence(node: &Node, standing: &Standing) -> String {
+fn sentence(agent: &Agent, node: &Node, standing: &Standing) -> String {
     let what = node.record.update.as_ref().map_or_else(String::new, |update| {
         format!("{} in slot {}", update.release.version, update.slot)
     });
     match standing {
         Standing::Idle => "none under way".to_owned(),
         Standing::Interrupted => format!("{what}: writing was interrupted; `apply` resumes it"),
-        Standing::Staged => format!("{what}: written and verified, not next"),
-        Standing::AwaitingReboot => format!("{what}: next; reboot to try it"),
+        Standing::Staged => {
+            let withheld = node.record.update.as_ref().and_then(|update| update.withheld.as_ref());
+            let why = withheld.map_or_else(String::new, |why| format!(" for now: {why}"));
+            format!("{what}: written and verified, not next{why}")
+        }
+        Standing::PassedOver | Standing::AwaitingReboot if passed_over(node, standing) => {
+            format!("{what}: {}", bypass::sentence(agent.config.boot.backend, node.booted.other()))
+        }
+        Standing::PassedOver | Standing::AwaitingReboot => {
+            format!("{what}: next; reboot to try it")
+        }
         Standing::OnTrial { tries_left, .. } => {
-            format!("{what}: on trial, {tries_left} tries left after this boot")
+            let failed = node.record.update.as_ref().and_then(|own| failed_check(&own.phase));
+            let failed = failed.map_or_else(String::new, |why| format!("; it failed: {why}"));
+            format!("{what}: on trial, {tries_left} tries left after this boot{failed}")
         }
         Standing::ConfirmUnfinished => format!("{what}: confirmed; the record follows"),
         Standing::Lost { detail, .. } => format!("{what}: reverted ({detail})"),
         Standing::RevertUnfinished => format!("{what}: being reverted"),
         Standing::Leaving => format!("slot {} was marked bad; reboot to leave it", node.booted),
     }
+}
+
+/// Whether something else than the boot loader's choice started this boot.
+fn passed_over(node: &Node, standing: &Standing) -> bool {
+    *standing == Standing::PassedOver
+        || node.record.update.as_ref().is_some_and(|update| update.passed_over > 0)
 }
 
 /// [`sentence`], shorter, for the headline; `None`: nothing is under way.
@@ -330,7 +396,9 @@ fn under_way(node: &Node, standing: &Standing) -> Option<String> {
         Standing::Idle => return None,
         Standing::Interrupted => format!("{version} is partly written"),
         Standing::Staged => format!("{version} is written"),
-        Standing::AwaitingReboot => format!("{version} is next, after a reboot"),
+        Standing::AwaitingReboot | Standing::PassedOver => {
+            format!("{version} is next, after a reboot")
+        }
         Standing::OnTrial { tries_left, .. } => format!("{tries_left} tries left"),
         Standing::ConfirmUnfinished => format!("{version} is being confirmed"),
         Standing::Lost { .. } => format!("{version} was reverted"),

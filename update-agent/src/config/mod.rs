@@ -15,6 +15,7 @@ use formats::release::{AttachmentKind, ComponentName, is_word};
 use formats::uboot_env::FlagRule;
 use serde::Deserialize;
 use storage::StoreError;
+use update_core::restart::Waits;
 
 pub use self::chooser::{ChooserConfig, RescueEnd};
 pub use update_core::daemon::Mode;
@@ -139,6 +140,13 @@ pub struct BootConfig {
     /// How to restart the machine.
     #[serde(default = "systemctl_reboot")]
     pub reboot_command: Vec<String>,
+    /// How long a restart may take until the agent is stopped: after that it asks again.
+    #[serde(default = "two_minutes", deserialize_with = "deserialize_period")]
+    pub reboot_wait: Duration,
+    /// How to restart it out of a lost trial where that command does not; empty: not at all. By default
+    /// `systemctl reboot --force`, and nothing where files stand for the kernel's own.
+    #[serde(default)]
+    pub forced_reboot_command: Option<Vec<String>>,
 }
 
 /// Who keeps the boot flags.
@@ -160,6 +168,27 @@ impl BootConfig {
     /// How a machine is restarted whose configuration cannot be read.
     pub(crate) fn default_restart() -> Vec<String> {
         systemctl_reboot()
+    }
+
+    /// Whether the boot is that of this machine, and not of files that stand for it in a rehearsal.
+    pub(crate) fn is_of_this_machine(&self) -> bool {
+        self.cmdline == proc_cmdline() && self.boot_id == proc_boot_id()
+    }
+
+    /// The command that restarts without stopping services; empty where there is none.
+    pub(crate) fn forced_command(&self) -> Vec<String> {
+        match &self.forced_reboot_command {
+            Some(argv) => argv.clone(),
+            None if self.is_of_this_machine() => Self::default_forced_restart(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The forced command of a machine whose configuration cannot be read.
+    pub(crate) fn default_forced_restart() -> Vec<String> {
+        let mut argv = systemctl_reboot();
+        argv.push("--force".to_owned());
+        argv
     }
 }
 
@@ -301,6 +330,10 @@ fn esp() -> PathBuf {
     "/efi".into()
 }
 
+fn two_minutes() -> Duration {
+    update_core::restart::AGAIN
+}
+
 fn systemctl_reboot() -> Vec<String> {
     vec!["systemctl".to_owned(), "reboot".to_owned()]
 }
@@ -316,6 +349,11 @@ pub const DEFAULT_PATH: &str = "/etc/update-agent/update-agent.toml";
 const CONFIG_LIMIT: u64 = 1 << 20;
 
 impl Config {
+    /// How long a restart is waited for.
+    pub(crate) fn restart_waits(&self) -> Waits {
+        Waits { again: self.boot.reboot_wait, interval: self.policy.interval }
+    }
+
     /// Reads, parses and checks the file. It and its directory must not be writable by others.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
         let bytes = storage::private::read_trusted(path, CONFIG_LIMIT)
@@ -356,6 +394,9 @@ impl Config {
             }
         };
         program(&mut config.boot.reboot_command);
+        let mut forced = config.boot.forced_command();
+        program(&mut forced);
+        config.boot.forced_reboot_command = Some(forced);
         for check in &mut config.health.checks {
             if let Probe::Command(argv) = &mut check.probe {
                 program(argv);
@@ -405,6 +446,15 @@ impl Config {
         }
         if self.boot.reboot_command.is_empty() {
             return fail("boot.reboot_command is empty; name a command".to_owned());
+        }
+        if self.boot.reboot_wait < Duration::from_secs(1) {
+            return fail("boot.reboot_wait is below a second".to_owned());
+        }
+        let forced = self.boot.forced_reboot_command.as_ref().and_then(|argv| argv.first());
+        if forced.is_some_and(String::is_empty) {
+            return fail(
+                "boot.forced_reboot_command names no program; to have none, write []".to_owned(),
+            );
         }
         let (a, b) = (&self.slots.a, &self.slots.b);
         if !a.keys().eq(b.keys()) {
@@ -552,6 +602,28 @@ mod tests {
         assert_eq!(config.sources[0].url, "oci-archive:/media/b.tar");
     }
 
+    /// Files that stand for the kernel's own are those of a rehearsal on somebody's machine.
+    #[test]
+    fn only_the_machine_itself_is_restarted_by_force() {
+        let forced = |lines: &str| {
+            let text = EXAMPLE.replace("[boot]\n", &format!("[boot]\n{lines}\n"));
+            let config = Config::parse(&text, Path::new("/etc/update-agent")).unwrap();
+            let available = crate::restart::available(&config.boot);
+            (config.boot.forced_command().join(" "), available.forced, available.kernel)
+        };
+        let rows = [
+            ("", ("systemctl reboot --force", true, true)),
+            ("forced_reboot_command = []", ("", false, false)),
+            ("forced_reboot_command = [\"halt\"]", ("halt", true, true)),
+            ("boot_id = \"boot_id\"", ("", false, false)),
+            ("cmdline = \"cmdline\"", ("", false, false)),
+            ("boot_id = \"boot_id\"\nforced_reboot_command = [\"halt\"]", ("halt", true, false)),
+        ];
+        for (lines, (command, by_force, by_kernel)) in rows {
+            assert_eq!(forced(lines), (command.to_owned(), by_force, by_kernel), "{lines}");
+        }
+    }
+
     #[test]
     fn programs_of_commands_are_places_too() {
         let text = EXAMPLE.replace("[boot]\n", "[boot]\nreboot_command = [\"./restart\"]\n")
@@ -589,6 +661,8 @@ mod tests {
                 "backend = \"uboot-env\"\ntries = 10",
             ),
             ("unknown mode", "mode = \"notify\"", "mode = \"yolo\""),
+            ("no time to restart in", "[boot]\n", "[boot]\nreboot_wait = \"10ms\"\n"),
+            ("no program to force it", "[boot]\n", "[boot]\nforced_reboot_command = [\"\"]\n"),
             ("a source as for other programs", "url = \"docker://", "url = \"https://"),
             ("a misspelt transport", "url = \"docker://", "url = \"dockr://"),
         ];

@@ -41,8 +41,11 @@ pub enum Effect {
     CheckHealth,
     /// Make the floor durable at no less than this.
     RaiseFloor(u64),
-    /// Restart the machine.
-    Reboot,
+    /// Restart the machine out of a trial that is lost.
+    Reboot {
+        /// Why.
+        why: String,
+    },
     /// The work is over.
     Finish(Outcome),
 }

@@ -182,7 +182,7 @@ mod tests {
         for (name, slot, before, after) in rows {
             let mut evidence = Evidence::default();
             *evidence.refused.of_mut(slot) = Some("slot_io".to_owned());
-            let update = Update { slot: Slot::B, release: release.clone(), phase: before };
+            let update = Update::new(Slot::B, release.clone(), before);
             let record = BootRecord { update: Some(update), ..BootRecord::default() };
             let phase = observe(node(record, evidence)).record.update.map(|update| update.phase);
             assert_eq!(phase, Some(after), "{name}");

@@ -7,14 +7,21 @@
 //! before it, after it, or (a slot being written) in the middle; the power may fail in every world;
 //! each boot is chosen by the same [`select`] the real chooser uses, and every step is the binary's
 //! [`begin`] and [`step`]. A violated promise prints the shortest way to it.
+//!
+//! Beside power cuts there is what a machine in the field does: a check that fails by chance, a medium
+//! that takes no writes, a lock that is never free, a restart that is refused, a boot past the boot
+//! loader (kexec, a menu), a channel that is held while its release is next.
 
 #![cfg(test)]
+
+use std::time::Duration;
 
 use stateright::{Checker, Model, Path, Property};
 
 use super::*;
 use crate::boot::{BootFlags, FlagEdit, Selection, SlotFlags, select};
 use crate::image::tests::staged;
+use crate::{daemon, restart};
 use formats::boot_record::{BootRecord, PerSlot, Phase, ReleaseId, Slot, SlotContent, Update};
 use formats::digest::Sha256;
 use formats::reason::Reason;
@@ -45,6 +52,10 @@ struct World {
     bank: Bank,
     booted: Slot,
     boot: u8,
+    /// Boots in a row, this one included, that the boot loader did not choose; 2 stands for more.
+    foreign: u8,
+    /// Requests in this boot to leave it.
+    asked: u32,
     /// A promise about a step, not about a state, that the last step broke.
     broken: Option<&'static str>,
 }
@@ -71,6 +82,29 @@ enum Fault {
     SpendsNothing,
     /// A reset of the floor's file: it falls when a slot is given up.
     FloorFalls,
+    /// A boot that lost its trial has its health checked again.
+    ForgetsRequest,
+    /// A trial is left to the interval of the polls.
+    PollsOnTrial,
+    /// A restart that is refused is only asked for again.
+    NeverForces,
+    /// A lost trial restarts only where the record can say why.
+    RecordsOrStays,
+    /// One boot past the boot loader proves that it does not count.
+    BlamesAtOnce,
+    /// What is withheld keeps its flags.
+    WithholdsOnPaper,
+}
+
+/// What a check and a medium do while a task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Luck {
+    /// Checks say what is so, and what is written is there.
+    Good,
+    /// A check fails by chance.
+    Flaps,
+    /// A check fails by chance, and nothing can be written.
+    ReadOnly,
 }
 
 /// The model: a node with one fault, or none.
@@ -111,6 +145,8 @@ fn start() -> World {
         bank: Bank { next: Slot::A, runs: Slot::A },
         booted: Slot::A,
         boot: 0,
+        foreign: 0,
+        asked: 0,
         broken: None,
     }
 }
@@ -143,7 +179,83 @@ impl World {
         };
         let boot = (0..3).find(|id| *id != self.boot && id.to_string() != named)?;
         let bank = Bank { runs: self.bank.next, ..self.bank.clone() };
-        Some(World { flags: choice.flags, booted: choice.slot, boot, bank, ..self.clone() })
+        let (flags, booted) = (choice.flags, choice.slot);
+        Some(World { flags, booted, boot, bank, foreign: 0, asked: 0, ..self.clone() })
+    }
+
+    /// Something else than the boot loader starts a slot that may be booted, and spends nothing. Of
+    /// interest while an update is next or on trial, and up to what is proof against a boot loader.
+    fn reboot_past_the_loader(&self, slot: Slot) -> Option<World> {
+        if !self.may_start(slot) || !self.has_trial() || self.foreign == 2 {
+            return None;
+        }
+        let started = self.reboot(Fault::None)?;
+        let foreign = self.foreign + 1;
+        Some(World { flags: self.flags, booted: slot, foreign, ..started })
+    }
+
+    fn may_start(&self, slot: Slot) -> bool {
+        self.flags.of(slot).bootable()
+    }
+
+    fn has_trial(&self) -> bool {
+        let update = self.record.update.as_ref();
+        update.is_some_and(|update| matches!(update.phase, Phase::Trial { .. }))
+    }
+
+    /// Without what no promise asks for any more.
+    fn settled(mut self) -> World {
+        if !self.has_trial() {
+            self.foreign = 0;
+        }
+        if daemon::Boot::of(Some(&stand(&self.node()))) != daemon::Boot::Unproven {
+            self.asked = 0;
+        }
+        self
+    }
+
+    /// What the daemon does first in this boot.
+    fn next_action(&self, fault: Fault) -> daemon::Action {
+        daemon::next(daemon::Facts {
+            mode: daemon::Mode::Notify,
+            standing: &stand(&self.node()),
+            offer: daemon::Offer::NotAsked,
+            lost: self.asked > 0 && fault != Fault::ForgetsRequest,
+            taken_back: false,
+        })
+    }
+
+    /// The deadline of a boot that has something to prove, with rounds that end like this.
+    fn at_deadline(&self, ended: daemon::Ended, fault: Fault) -> Option<World> {
+        let boot = match daemon::Boot::of(Some(&stand(&self.node()))) {
+            daemon::Boot::Unproven if fault == Fault::PollsOnTrial => daemon::Boot::Settled,
+            daemon::Boot::Unproven => daemon::Boot::Unproven,
+            _ => return None,
+        };
+        let pace = daemon::Pace {
+            failures: 1,
+            interval: Duration::from_secs(3600),
+            health: Duration::from_secs(5),
+            left: Duration::ZERO,
+            restart: Duration::ZERO,
+        };
+        Some(match daemon::after(ended, boot, pace) {
+            daemon::Wake::Leave => self.request(fault)?,
+            _ => World { broken: Some("L5: a trial outlives its deadline"), ..self.clone() },
+        })
+    }
+
+    /// A request to leave this boot. All but the kernel may refuse it.
+    fn request(&self, fault: Fault) -> Option<World> {
+        let kernel = fault != Fault::NeverForces;
+        let available = restart::Available { forced: kernel, kernel };
+        match restart::means(restart::Purpose::Leave, available, self.asked) {
+            restart::Means::Kernel => self.reboot(fault),
+            _ if self.asked >= 4 => {
+                Some(World { broken: Some("L5: a lost boot is not left"), ..self.clone() })
+            }
+            _ => Some(World { asked: self.asked + 1, ..self.clone() }),
+        }
     }
 
     fn holds_bad(&self, slot: Slot) -> bool {
@@ -179,11 +291,21 @@ impl World {
     }
 
     /// Performs one effect. The worlds a death may leave, the world after it, and the event.
-    fn perform(&self, effect: &Effect, fault: Fault) -> (Vec<World>, World, Event) {
+    fn perform(&self, effect: &Effect, fault: Fault, luck: Luck) -> (Vec<World>, World, Event) {
         let mut cuts = vec![self.clone()];
         let mut after = self.clone();
         let mut event = Event::Done;
         match effect {
+            Effect::Persist(_)
+            | Effect::EditFlags(_)
+            | Effect::Switch { .. }
+            | Effect::WriteSlot { .. }
+            | Effect::SyncAndReadBack { .. }
+            | Effect::RaiseFloor(_)
+                if luck == Luck::ReadOnly =>
+            {
+                event = Event::Failed { reason: Reason::StoreIo, detail: "EROFS".to_owned() };
+            }
             Effect::Persist(record) => {
                 after.record = *record.clone();
                 // The list of failures is the policy's; the machine never reads it.
@@ -199,7 +321,9 @@ impl World {
                 }
             }
             Effect::EditFlags(edit) => {
-                let skipped = fault == Fault::NoClear && matches!(edit, FlagEdit::Clear(_));
+                let withholds = self.record.update.as_ref().is_some_and(|u| u.withheld.is_some());
+                let skipped = matches!(edit, FlagEdit::Clear(_))
+                    && (fault == Fault::NoClear || fault == Fault::WithholdsOnPaper && withholds);
                 if !skipped {
                     after.flags = edit.apply(self.flags);
                 }
@@ -235,11 +359,13 @@ impl World {
                 event = Event::ReadBack(staged(*slot, written.unwrap()));
             }
             Effect::CheckHealth => {
-                let bad = self.holds_bad(self.booted) && fault != Fault::ConfirmUnhealthy;
+                let bad = self.holds_bad(self.booted) && fault != Fault::ConfirmUnhealthy
+                    || luck != Luck::Good;
                 event = Event::Health(if bad { Err("web".to_owned()) } else { Ok(()) });
             }
             Effect::RaiseFloor(floor) => after.floor = after.floor.max(*floor),
-            Effect::Reboot | Effect::Finish(_) => {}
+            Effect::Reboot { .. } => after.asked = (self.asked + 1).min(4),
+            Effect::Finish(_) => {}
         }
         cuts.push(after.clone());
         for world in cuts.iter_mut().chain([&mut after]) {
@@ -262,8 +388,15 @@ struct Ran {
     outcome: Outcome,
 }
 
-fn run(world: &World, task: Task, fault: Fault) -> Option<Ran> {
-    let (mut state, mut effect) = begin(world.node(), task).ok()?;
+fn run(world: &World, task: Task, fault: Fault, luck: Luck) -> Option<Ran> {
+    let checks = task == Task::Probe;
+    let mut node = world.node();
+    if let Some(update) = &mut node.record.update
+        && fault == Fault::BlamesAtOnce
+    {
+        update.passed_over = 1;
+    }
+    let (mut state, mut effect) = begin(node, task).ok()?;
     let mut end = world.clone();
     let mut deaths = Vec::new();
     loop {
@@ -273,13 +406,38 @@ fn run(world: &World, task: Task, fault: Fault) -> Option<Ran> {
             {
                 end.broken = Some("set: it starts from the slot that was given up");
             }
+            match &outcome {
+                Outcome::Reverted { reason: Reason::CountingInactive, .. }
+                    if world.has_trial() && world.foreign < 2 =>
+                {
+                    end.broken = Some("field: one boot past the boot loader is no proof");
+                }
+                Outcome::Withheld { slot, .. }
+                    if end.flags.of(*slot).bootable() || end.bank.next == *slot =>
+                {
+                    end.broken = Some("field: what is withheld may still start");
+                }
+                Outcome::Confirmed(_) if checks && world.asked > 0 => {
+                    end.broken = Some("L5: a boot that lost its trial confirms itself");
+                }
+                Outcome::Failed { .. } if checks && luck == Luck::ReadOnly => {
+                    end.broken = Some("L5: a lost trial goes on where nothing can be written");
+                }
+                _ => {}
+            }
             return Some(Ran { deaths, end, outcome });
         }
-        let (cuts, after, event) = end.perform(&effect, fault);
+        let (cuts, after, mut event) = end.perform(&effect, fault, luck);
         for (at, world) in cuts.into_iter().enumerate() {
             deaths.push((format!("{at} of {}", short(&effect)), world));
         }
         end = after;
+        if let (Fault::RecordsOrStays, Event::Failed { reason, detail }) = (fault, &event) {
+            let outcome = Outcome::Failed { reason: *reason, detail: detail.clone() };
+            (effect, event) = (Effect::Finish(outcome), Event::Done);
+            let _ = event;
+            continue;
+        }
         (state, effect) = step(state, event, 7);
     }
 }
@@ -299,10 +457,17 @@ fn short(effect: &Effect) -> String {
 }
 
 fn tasks(world: &World) -> Vec<Task> {
-    let apply =
-        |version, sv, activate| Task::Apply { release: release(version, sv), tries: 2, activate };
-    let mut tasks = vec![Task::Settle, Task::Probe, Task::Revert { detail: "by hand".to_owned() }];
-    for activate in [true, false] {
+    let apply = |version, sv, activate| Task::Apply {
+        release: release(version, sv),
+        tries: 2,
+        activate,
+        named: false,
+    };
+    let mut tasks = vec![Task::Settle, Task::Revert { detail: "by hand".to_owned() }];
+    tasks.push(Task::Withhold { why: "held".to_owned() });
+    // After a boot past the boot loader only what begins a trial is of interest.
+    let ways: &[bool] = if world.foreign == 0 { &[true, false] } else { &[true] };
+    for &activate in ways {
         tasks.extend([
             apply("2", 2, activate),
             apply("bad3", 2, activate),
@@ -329,17 +494,49 @@ impl Model for Explored {
         if world.broken.is_some() {
             return;
         }
-        let mut add = |what: String, to: World| actions.push(Action { what, to: Box::new(to) });
+        let mut add =
+            |what: String, to: World| actions.push(Action { what, to: Box::new(to.settled()) });
         let broken = Some("S3: no slot boots");
         let dark = || World { broken, ..world.clone() };
         add("power cut".to_owned(), world.reboot(self.fault).unwrap_or_else(dark));
-        for task in tasks(world) {
+        for slot in Slot::BOTH {
+            if let Some(to) = world.reboot_past_the_loader(slot) {
+                add(format!("power cut, something else starts {slot}"), to);
+            }
+        }
+        let ends = [
+            ("it cannot write", daemon::Ended::Failed),
+            ("the lock is never free", daemon::Ended::Unreached),
+            ("its configuration is wrong", daemon::Ended::Misconfigured),
+        ];
+        for (what, ended) in ends {
+            if let Some(to) = world.at_deadline(ended, self.fault) {
+                add(format!("the deadline, and {what}"), to);
+            }
+        }
+        let mut work: Vec<(Task, Luck)> =
+            tasks(world).into_iter().map(|task| (task, Luck::Good)).collect();
+        match world.next_action(self.fault) {
+            daemon::Action::Probe => {
+                work.extend(
+                    [Luck::Good, Luck::Flaps, Luck::ReadOnly].map(|luck| (Task::Probe, luck)),
+                );
+            }
+            daemon::Action::Restart if world.asked > 0 => {
+                if let Some(to) = world.request(self.fault) {
+                    add("the restart is refused, and asked for again".to_owned(), to);
+                }
+            }
+            _ => {}
+        }
+        for (task, luck) in work {
             let name = match &task {
                 Task::Apply { release, activate: true, .. } => format!("apply {}", release.version),
                 Task::Apply { release, .. } => format!("stage {}", release.version),
+                Task::Probe => format!("probe ({luck:?})"),
                 other => format!("{other:?}"),
             };
-            let Some(ran) = run(world, task, self.fault) else { continue };
+            let Some(ran) = run(world, task, self.fault, luck) else { continue };
             for (at, to) in ran.deaths {
                 add(format!("{name}, dies at {at}"), to);
             }
@@ -353,7 +550,7 @@ impl Model for Explored {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("step by step: S1, S5, sets", |_, world: &World| {
+            Property::always("step by step: S1, S5, L5, sets, field", |_, world: &World| {
                 world.broken.is_none()
             }),
             Property::always("S2: what may start is whole", |_, world: &World| world.s2()),
@@ -373,6 +570,15 @@ impl Model for Explored {
                 |model: &Explored, world: &World| model.fault != Fault::None || reaches_goal(world),
             ),
             Property::sometimes("a release is confirmed", |_, world: &World| world.floor == 2),
+            Property::sometimes("a boot passes an update over", |_, world: &World| {
+                world.record.update.as_ref().is_some_and(|update| update.passed_over > 0)
+            }),
+            Property::sometimes("a release is withheld", |_, world: &World| {
+                world.record.update.as_ref().is_some_and(|update| update.withheld.is_some())
+            }),
+            Property::sometimes("a restart is refused three times", |_, world: &World| {
+                world.asked == 3
+            }),
             Property::sometimes("a set is mixed after a revert", |_, world: &World| {
                 world.bank.runs != world.booted
             }),
@@ -386,8 +592,8 @@ fn reaches_goal(world: &World) -> bool {
     let fault = Fault::None;
     let goal = release("4", 3);
     let mut now = world.clone();
-    for _ in 0..14 {
-        let Some(settled) = run(&now, Task::Settle, fault) else { return false };
+    for _ in 0..20 {
+        let Some(settled) = run(&now, Task::Settle, fault, Luck::Good) else { return false };
         now = settled.end;
         if matches!(settled.outcome, Outcome::Reverted { reboot: true, .. }) {
             let Some(rebooted) = now.reboot(fault) else { return false };
@@ -403,11 +609,22 @@ fn reaches_goal(world: &World) -> bool {
             return true;
         }
         let task = match stand(&now.node()) {
+            Standing::OnTrial { .. } if now.asked > 0 => None,
             Standing::OnTrial { .. } => Some(Task::Probe),
             Standing::AwaitingReboot | Standing::Leaving => None,
-            _ => Some(Task::Apply { release: goal.clone(), tries: 2, activate: true }),
+            _ => {
+                let (release, activate) = (goal.clone(), true);
+                let apply = Task::Apply { release, tries: 2, activate, named: false };
+                match begin(now.node(), apply.clone()) {
+                    // A boot loader that was not seen to count: an operator adopts it.
+                    Err(Refusal::CountingInactive) => Some(Task::Adopt),
+                    // Something else started what may not be left behind: the boot loader does.
+                    Err(Refusal::NotConfirmed(_)) => None,
+                    _ => Some(apply),
+                }
+            }
         };
-        let done = task.map(|task| run(&now, task, fault));
+        let done = task.map(|task| run(&now, task, fault, Luck::Good));
         now = match done {
             Some(None) => return false,
             Some(Some(Ran { end, outcome: Outcome::Confirmed(_), .. })) => end,
@@ -472,6 +689,12 @@ fn faulty_agents_are_caught() {
         (Fault::NoSwitchBack, "step by step"),
         (Fault::SpendsNothing, "S3 and L3"),
         (Fault::FloorFalls, "step by step"),
+        (Fault::ForgetsRequest, "step by step"),
+        (Fault::PollsOnTrial, "step by step"),
+        (Fault::NeverForces, "step by step"),
+        (Fault::RecordsOrStays, "step by step"),
+        (Fault::BlamesAtOnce, "step by step"),
+        (Fault::WithholdsOnPaper, "step by step"),
     ];
     for (fault, expected) in rows {
         let broken = shortest(fault).unwrap_or_else(|| panic!("{fault:?} is not caught"));

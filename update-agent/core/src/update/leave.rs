@@ -75,7 +75,7 @@ mod tests {
         let version: Version = "1.1.0".parse().unwrap();
         let index = Sha256::of(b"index");
         let release = ReleaseId { index, version: version.into(), security_version: 1 };
-        let update = phase.map(|phase| Update { slot: Slot::B, release, phase });
+        let update = phase.map(|phase| Update::new(Slot::B, release, phase));
         BootRecord { update, ..BootRecord::default() }
     }
 

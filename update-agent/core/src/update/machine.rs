@@ -33,7 +33,11 @@ enum At {
     ClearingReverted,
     SwitchingBack,
     PersistingReverted,
+    PersistingPassedOver,
+    PersistingWithheld,
+    ClearingWithheld,
     SwitchingStaged,
+    PersistingTakenBack,
     Settling,
     SettlingFloor,
     Over,
@@ -46,6 +50,7 @@ pub struct State {
     at: At,
     tries: u8,
     activate: bool,
+    named: bool,
     /// The release to be staged, until the record says so.
     applying: Option<ReleaseId>,
     /// Whether the inactive slot held something this agent wrote: parts of it may be wanted again.
@@ -70,16 +75,17 @@ pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
         at: At::Over,
         tries: 0,
         activate: false,
+        named: false,
         applying: None,
         used: false,
         counted,
         reverting: None,
     };
     match task {
-        Task::Apply { release, tries, activate } => {
+        Task::Apply { release, tries, activate, named } => {
             state.check_apply(&standing, &release)?;
             state.tries = tries.clamp(1, 15);
-            state.activate = activate;
+            (state.activate, state.named) = (activate, named);
             let slot = state.node.booted.other();
             state.applying = Some(release);
             // Also where the record has forgotten what: a run was cut while it wrote.
@@ -108,16 +114,21 @@ pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
         },
         Task::Revert { detail } => state.begin_revert(&standing, detail, None),
         Task::MarkBad { slot, detail } => state.begin_revert(&standing, detail, Some(slot)),
+        Task::Withhold { why } => state.begin_withhold(&standing, why),
         Task::Settle => Ok(state.settle(standing)),
     }
 }
 
 /// Continues a task after its last effect.
 pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
-    if let Event::Failed { reason, detail } = event {
-        return state.finish(Outcome::Failed { reason, detail });
-    }
     let at = std::mem::replace(&mut state.at, At::Over);
+    if let Event::Failed { reason, detail } = event {
+        return match at {
+            // A trial that is lost ends, whether or not the record can say why: tries are counted.
+            At::PersistingFailedCheck { detail } => state.restart(detail),
+            _ => state.finish(Outcome::Failed { reason, detail }),
+        };
+    }
     let slot = state.node.booted.other();
     match (at, event) {
         // Only now: a record that says Staging beside flags that still boot the slot would let a
@@ -130,7 +141,8 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
             let Some(release) = state.applying.take() else { return state.contradiction() };
             let record = &mut state.node.record;
             *record.slots.of_mut(slot) = None;
-            record.update = Some(Update { slot, release, phase: Phase::Staging });
+            let named = state.named;
+            record.update = Some(Update { named, ..Update::new(slot, release, Phase::Staging) });
             state.persist(At::Marking)
         }
         (At::Marking, Event::Done) => match state.release() {
@@ -169,9 +181,7 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
             }
             state.persist(At::PersistingFailedCheck { detail })
         }
-        (At::PersistingFailedCheck { detail }, Event::Done) => {
-            state.go(At::Restarting { detail }, Effect::Reboot)
-        }
+        (At::PersistingFailedCheck { detail }, Event::Done) => state.restart(detail),
         (At::Restarting { detail }, Event::Done) => state.finish(Outcome::TrialFailed(detail)),
         (At::Confirming, Event::Done) => state.confirmed(),
         (At::PersistingConfirmed, Event::Done) => match state.floor_to_raise() {
@@ -191,12 +201,26 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
             state.forget_reverted(now);
             state.persist(At::PersistingReverted)
         }
-        (At::SwitchingStaged, Event::Done) => {
-            if let Some(update) = &mut state.node.record.update {
-                update.phase = Phase::Staged;
-            }
-            state.persist(At::Settling)
+        // The flags first: a cut then leaves what was never made next, which settles to the same.
+        (At::PersistingWithheld, Event::Done) => {
+            state.edit(At::ClearingWithheld, FlagEdit::Clear(slot))
         }
+        (At::ClearingWithheld, Event::Done) => {
+            let booted = state.node.booted;
+            state.switch_back(At::SwitchingStaged, booted)
+        }
+        (At::SwitchingStaged, Event::Done) => {
+            let Some(update) = &mut state.node.record.update else { return state.contradiction() };
+            update.phase = Phase::Staged;
+            let withheld = update.withheld.is_some();
+            state.persist(if withheld { At::PersistingTakenBack } else { At::Settling })
+        }
+        (At::PersistingTakenBack, Event::Done) => {
+            let update = state.node.record.update.as_ref();
+            let why = update.and_then(|update| update.withheld.clone()).unwrap_or_default();
+            state.finish(Outcome::Withheld { slot, why })
+        }
+        (At::PersistingPassedOver, Event::Done) => state.finish(Outcome::PassedOver(slot)),
         (At::PersistingReverted, Event::Done) => state.finish_reverted(),
         (At::Settling | At::SettlingFloor, Event::Done) => state.finish(Outcome::Settled),
         // The driver reported something that was not asked for.
@@ -218,6 +242,11 @@ impl State {
     fn edit(mut self, at: At, edit: FlagEdit) -> (State, Effect) {
         self.node.flags = edit.apply(self.node.flags);
         self.go(at, Effect::EditFlags(edit))
+    }
+
+    fn restart(self, detail: String) -> (State, Effect) {
+        let why = detail.clone();
+        self.go(At::Restarting { detail }, Effect::Reboot { why })
     }
 
     fn finish(self, outcome: Outcome) -> (State, Effect) {
@@ -255,6 +284,7 @@ impl State {
                     return Err(Refusal::AlreadyNext(release.version.to_string()));
                 }
             }
+            Standing::PassedOver => return Err(Refusal::Unsettled),
             Standing::Leaving => return Err(Refusal::Leaving(node.booted)),
             Standing::Idle | Standing::Interrupted | Standing::Staged => {}
             Standing::ConfirmUnfinished | Standing::Lost { .. } | Standing::RevertUnfinished => {
@@ -354,7 +384,10 @@ impl State {
         // What is next but does not run yet is cancelled; otherwise the booted slot is left.
         let slot = match standing {
             _ if chosen.is_some() => chosen.unwrap_or(booted),
-            Standing::AwaitingReboot | Standing::Staged | Standing::Interrupted => booted.other(),
+            Standing::AwaitingReboot
+            | Standing::PassedOver
+            | Standing::Staged
+            | Standing::Interrupted => booted.other(),
             _ => booted,
         };
         if !self.node.flags.of(slot.other()).confirmed() {
@@ -370,7 +403,7 @@ impl State {
             Some(_) if pending.is_some_and(|pending| pending != slot) => Err(Refusal::Unsettled),
             Some(release) => {
                 let phase = Phase::Reverting { reason: Reason::Operator, detail };
-                self.node.record.update = Some(Update { slot, release, phase });
+                self.node.record.update = Some(Update::new(slot, release, phase));
                 Ok(self.persist(At::PersistingReverting))
             }
             // Content that no agent wrote: nothing to remember, the flags alone decide.
@@ -397,8 +430,38 @@ impl State {
         if let Some(Update { release, phase: Phase::Reverting { reason, detail }, .. }) =
             record.update.take()
         {
-            record.remember(Failure { release, at: now, reason, detail });
+            // A release that never ran has not failed.
+            if reason != Reason::CountingInactive {
+                record.remember(Failure { release, at: now, reason, detail });
+            }
         }
+    }
+
+    /// What is next is taken back; what runs, or what an operator chose, is not.
+    fn begin_withhold(
+        mut self,
+        standing: &Standing,
+        why: String,
+    ) -> Result<(State, Effect), Refusal> {
+        match &mut self.node.record.update {
+            Some(update) if *standing == Standing::AwaitingReboot && !update.named => {
+                update.withheld = Some(why);
+                Ok(self.persist(At::PersistingWithheld))
+            }
+            _ => Err(Refusal::NotPending),
+        }
+    }
+
+    /// The update stays next, from this boot on.
+    fn pass_over(mut self) -> (State, Effect) {
+        let this = self.node.boot_id.clone();
+        if let Some(update) = &mut self.node.record.update {
+            update.passed_over = update.passed_over.saturating_add(1);
+            if let Phase::Trial { boot_id, .. } = &mut update.phase {
+                *boot_id = this;
+            }
+        }
+        self.persist(At::PersistingPassedOver)
     }
 
     fn finish_reverted(mut self) -> (State, Effect) {
@@ -433,6 +496,7 @@ impl State {
                 self.persist(At::PersistingReverting)
             }
             Standing::RevertUnfinished => self.clear_reverted(),
+            Standing::PassedOver => self.pass_over(),
             // The activation was cut before the flags: it is staged, no more.
             Standing::Staged if self.says_trial() => {
                 let booted = self.node.booted;

@@ -6,6 +6,7 @@
 //! trial     (boot) check health ─┬ passed ─► confirm ─► persist ─► raise floor
 //!                                └ failed ─► persist why ─► reboot … no tries left ─► the boot loader reverts
 //! revert    persist Reverting ─► clear slot ─► switch back ─► persist failure ─► reboot
+//! withhold  persist why ─► clear slot ─► switch back ─► persist Staged
 //! ```
 //!
 //! *Switch* is for the components that start by themselves, from a bank of their own: a BMC beside

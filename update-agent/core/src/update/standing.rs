@@ -34,6 +34,9 @@ pub enum Standing {
     Staged,
     /// The slot is next; this boot is the one that activated it.
     AwaitingReboot,
+    /// The slot is next, but this boot started the other one without spending a try: something else
+    /// than the boot loader's choice by its flags, as far as is known. The record does not say so yet.
+    PassedOver,
     /// This boot is a trial.
     OnTrial {
         /// Boots that are left after this one.
@@ -78,11 +81,17 @@ pub fn stand(node: &Node) -> Standing {
         Phase::Trial { boot_id, .. } if flags.bootable() && *boot_id == node.boot_id => {
             Standing::AwaitingReboot
         }
+        // Once is no proof: kexec, a boot menu, a key press. A try that was spent proves the contrary.
+        Phase::Trial { tries, .. }
+            if flags.bootable() && (update.passed_over == 0 || flags.tries < *tries) =>
+        {
+            Standing::PassedOver
+        }
         Phase::Trial { .. } if flags.bootable() => Standing::Lost {
             reason: Reason::CountingInactive,
             detail: format!(
-                "slot {} was next, but slot {} booted and no try was spent: the boot loader does \
-                 not read these flags",
+                "slot {} was next, but slot {} booted twice in a row and no try was spent: the boot \
+                 loader does not read these flags",
                 update.slot, node.booted
             ),
         },

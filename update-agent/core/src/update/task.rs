@@ -14,6 +14,13 @@ pub enum Task {
         tries: u8,
         /// Whether to make it next.
         activate: bool,
+        /// Whether an operator chose it: what a channel says of it later does not count.
+        named: bool,
+    },
+    /// Take back from being next what must not be tried for now; the slot stays written.
+    Withhold {
+        /// Why, in words.
+        why: String,
     },
     /// Check the booted slot's health and end the trial.
     Probe,
@@ -51,8 +58,8 @@ pub enum Refusal {
     NotConfirmed(Slot),
     /// The boot loader was seen not to count.
     #[error(
-        "the boot loader did not spend a try at the last trial, so a bad update would not revert; \
-         run `update-agent doctor`"
+        "the boot loader was seen not to spend a try, so a bad update would not revert; run \
+         `update-agent doctor`"
     )]
     CountingInactive,
     /// No trial.
@@ -106,6 +113,15 @@ pub enum Outcome {
     Activated(Slot),
     /// The booted slot is confirmed.
     Confirmed(Slot),
+    /// This boot started the other slot than the one that is next; it stays next.
+    PassedOver(Slot),
+    /// The slot is not next any more, and holds the release as before.
+    Withheld {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        why: String,
+    },
     /// The record is up to date; nothing else was to be done.
     Settled,
     /// The slot was given up; the other one is next.

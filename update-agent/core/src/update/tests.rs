@@ -3,7 +3,7 @@
 #![cfg(test)]
 
 use super::*;
-use crate::boot::SlotFlags;
+use crate::boot::{FlagEdit, SlotFlags};
 use formats::boot_record::{BootRecord, PerSlot, Phase, ReleaseId, Slot, Update};
 use formats::digest::Sha256;
 use formats::reason::Reason;
@@ -34,21 +34,18 @@ fn on_trial(tries_left: u8, failed: Option<&str>) -> Node {
     node.flags.b = SlotFlags { priority: 2, tries: tries_left, successful: false };
     node.booted = Slot::B;
     node.boot_id = "2".to_owned();
-    node.record.update = Some(Update {
-        slot: Slot::B,
-        release: release("2"),
-        phase: Phase::Trial {
-            boot_id: "1".to_owned(),
-            since: 0,
-            tries: 3,
-            failed: failed.map(str::to_owned),
-        },
-    });
+    let phase = Phase::Trial {
+        boot_id: "1".to_owned(),
+        since: 0,
+        tries: 3,
+        failed: failed.map(str::to_owned),
+    };
+    node.record.update = Some(Update::new(Slot::B, release("2"), phase));
     node
 }
 
 fn apply() -> Task {
-    Task::Apply { release: release("2"), tries: 3, activate: true }
+    Task::Apply { release: release("2"), tries: 3, activate: true, named: false }
 }
 
 #[test]
@@ -58,6 +55,10 @@ fn where_a_node_stands() {
     waiting.boot_id = "1".to_owned();
     let mut ignored = waiting.clone();
     ignored.boot_id = "2".to_owned();
+    let mut twice = ignored.clone();
+    twice.record.update.as_mut().unwrap().passed_over = 1;
+    let mut counted = twice.clone();
+    counted.flags.b.tries = 2;
     let mut never_made_next = ignored.clone();
     never_made_next.flags.b = SlotFlags::CLEARED;
     let mut used_up = ignored.clone();
@@ -77,15 +78,17 @@ fn where_a_node_stands() {
             Standing::OnTrial { tries_left: 3, counted: false },
         ),
         ("same boot", waiting, Standing::AwaitingReboot),
+        ("one boot was not the boot loader's choice", ignored, Standing::PassedOver),
         (
             "the boot loader ignores the flags",
-            ignored,
+            twice,
             lost(
                 Reason::CountingInactive,
-                "slot b was next, but slot a booted and no try was spent: the boot loader does \
-                 not read these flags",
+                "slot b was next, but slot a booted twice in a row and no try was spent: the boot \
+                 loader does not read these flags",
             ),
         ),
+        ("it does: it spent a try before", counted, Standing::PassedOver),
         ("cut before the flags", never_made_next, Standing::Staged),
         (
             "tries used up in silence",
@@ -112,6 +115,8 @@ fn what_is_refused_and_why() {
     let mut next = on_trial(3, None);
     next.booted = Slot::A;
     next.boot_id = "1".to_owned();
+    let mut chosen = next.clone();
+    chosen.record.update.as_mut().unwrap().named = true;
     let rows = [
         ("update during a trial", on_trial(2, None), apply(), Reason::TrialActive),
         ("nothing to revert to", unconfirmed, apply(), Reason::BootRecord),
@@ -122,10 +127,85 @@ fn what_is_refused_and_why() {
         ("probe without trial", node(), Task::Probe, Reason::NotPending),
         ("revert to nothing", node(), Task::Revert { detail: String::new() }, Reason::BootRecord),
         ("adopt during a trial", on_trial(2, None), Task::Adopt, Reason::TrialActive),
+        ("withhold what nobody made next", node(), withhold(), Reason::NotPending),
+        ("withhold what runs", on_trial(2, None), withhold(), Reason::NotPending),
+        ("withhold what an operator chose", chosen, withhold(), Reason::NotPending),
     ];
     for (name, node, task, reason) in rows {
         assert_eq!(begin(node, task).unwrap_err().reason(), reason, "{name}");
     }
+}
+
+fn withhold() -> Task {
+    Task::Withhold { why: "channel stable is held".to_owned() }
+}
+
+/// Runs a task to its end; what it asked for in words, the record it left, and how it ended.
+fn carried_out(node: Node, task: Task) -> (Vec<String>, BootRecord, Outcome) {
+    let mut record = node.record.clone();
+    let (mut state, mut effect) = begin(node, task).unwrap();
+    let mut asked = Vec::new();
+    loop {
+        match &effect {
+            Effect::Finish(outcome) => return (asked, record, outcome.clone()),
+            Effect::Persist(new) => {
+                record = *new.clone();
+                asked.push("persist".to_owned());
+            }
+            other => asked.push(format!("{other:?}")),
+        }
+        (state, effect) = step(state, Event::Done, 0);
+    }
+}
+
+/// One boot that the boot loader did not choose: the update stays next, and nothing failed.
+#[test]
+fn a_boot_that_passed_the_update_over_is_counted_once() {
+    let mut before = on_trial(3, None);
+    (before.booted, before.boot_id) = (Slot::A, "2".to_owned());
+    let (asked, record, outcome) = carried_out(before.clone(), Task::Settle);
+    assert_eq!((asked, outcome), (vec!["persist".to_owned()], Outcome::PassedOver(Slot::B)));
+    assert_eq!(record.update.as_ref().map(|update| update.passed_over), Some(1));
+    assert!(record.failures.is_empty() && record.counting.is_none(), "{record:?}");
+    // The agent may be started again in the same boot.
+    let same = Node { record: record.clone(), ..before.clone() };
+    assert_eq!(stand(&same), Standing::AwaitingReboot);
+    // The second in a row proves the boot loader, and still not the release.
+    let second = Node { record, boot_id: "3".to_owned(), ..before };
+    let (_, record, outcome) = carried_out(second, Task::Settle);
+    let gave_up = matches!(outcome, Outcome::Reverted { reason: Reason::CountingInactive, .. });
+    assert!(gave_up, "{outcome:?}");
+    assert_eq!((record.counting, record.update), (Some(false), None));
+    assert!(record.failures.is_empty(), "{:?}", record.failures);
+}
+
+/// What is withheld is not next any more, stays in its slot, and says why, wherever the power fails.
+#[test]
+fn what_is_withheld_stays_staged() {
+    let mut before = on_trial(3, None);
+    (before.booted, before.boot_id) = (Slot::A, "1".to_owned());
+    let (asked, record, outcome) = carried_out(before, withhold());
+    let why = "channel stable is held".to_owned();
+    assert_eq!(outcome, Outcome::Withheld { slot: Slot::B, why: why.clone() });
+    let update = record.update.unwrap();
+    assert_eq!((update.phase, update.withheld), (Phase::Staged, Some(why)));
+    let clear = format!("{:?}", Effect::EditFlags(FlagEdit::Clear(Slot::B)));
+    let back = Effect::Switch { slot: Slot::A, order: Order::Reversed(vec![]) };
+    assert_eq!(asked, ["persist".to_owned(), clear, format!("{back:?}"), "persist".to_owned()]);
+}
+
+/// A medium that takes no record any more does not keep a lost trial running.
+#[test]
+fn a_trial_that_failed_restarts_also_where_nothing_can_be_written() {
+    let (mut state, mut effect) = begin(on_trial(2, None), Task::Probe).unwrap();
+    assert_eq!(effect, Effect::CheckHealth);
+    (state, effect) = step(state, Event::Health(Err("web".to_owned())), 0);
+    assert!(matches!(effect, Effect::Persist(_)));
+    let read_only = Event::Failed { reason: Reason::StoreIo, detail: "EROFS".to_owned() };
+    (state, effect) = step(state, read_only, 0);
+    assert_eq!(effect, Effect::Reboot { why: "web".to_owned() });
+    let (_, effect) = step(state, Event::Done, 0);
+    assert_eq!(effect, Effect::Finish(Outcome::TrialFailed("web".to_owned())));
 }
 
 #[test]
