@@ -356,6 +356,7 @@ impl Agent {
         }
         let Ok(held) = self.state.hold() else { return };
         let mut report = self.state.report();
+        report.counts.failed(error.reason());
         report.last_error = Some(LastError {
             code: error.reason(),
             message: crate::output::printable(&error.chain()),

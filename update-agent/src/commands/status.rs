@@ -289,7 +289,7 @@ fn phase(phase: &Phase) -> &'static str {
     }
 }
 
-fn word(standing: &Standing) -> &'static str {
+pub(crate) fn word(standing: &Standing) -> &'static str {
     match standing {
         Standing::Idle => "idle",
         Standing::Interrupted => "interrupted",
@@ -410,6 +410,7 @@ mod tests {
             version: version.to_owned(),
             decision: decision.to_owned(),
             why: String::new(),
+            rule: None,
             wave: None,
         };
         let base = Headline {
