@@ -166,7 +166,7 @@ impl Agent {
     /// offered and the mode lets it be installed.
     fn poll(&self, held: StateGuard, progress: &dyn Progress) -> Result<RoundReport, AgentError> {
         let sources = self.sources(&Wish::default())?;
-        let refreshed = sources.refresh(&self.state, &held, &self.shipped_root()?)?;
+        let refreshed = self.refresh(&held, &sources)?;
         let inputs = self.inputs();
         let Some(offer) = refreshed.decide(&inputs, &held, &Wish::default())? else {
             return Ok(RoundReport::Nothing { why: "the channel offers nothing yet" });

@@ -10,8 +10,9 @@ use super::RunArgs;
 use crate::agent::{Agent, Offered, RoundReport};
 use crate::error::AgentError;
 use crate::health::watch;
+use crate::metrics::Textfile;
 use crate::output::Output;
-use crate::{notify, progress};
+use crate::{metrics, notify, progress};
 
 /// `run`
 pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, AgentError> {
@@ -30,6 +31,10 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
         return Ok(Exit::Done);
     }
     notify::ready();
+    metrics::start_listener(agent);
+    let mut textfile = Textfile::of(agent);
+    // A first round on trial takes as long as the checks do.
+    textfile.write();
     let mut jitter = Jitter::new()?;
     let interval = agent.config.policy.interval;
     let mut failures: u32 = 0;
@@ -48,6 +53,7 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
                 Ended::Failed
             }
         };
+        textfile.write();
         let boot = boot(agent);
         if lets_watchdog_go(ended, boot) {
             // What is about to end cannot feed it.
