@@ -63,6 +63,8 @@ pub mod health;
 #[doc(hidden)]
 pub mod http;
 #[doc(hidden)]
+pub mod metrics;
+#[doc(hidden)]
 pub mod place;
 #[doc(hidden)]
 pub mod release;

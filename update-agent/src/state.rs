@@ -14,7 +14,7 @@
 //! | `history` | what happened |
 //! | `channel` | the last channel document |
 //! | `offline` | the offline statement by which a bundle was accepted last |
-//! | `report` | last check and last error, for `status` |
+//! | `report` | last check and last error, for `status`; counts, for the metrics |
 //! | `root` | the trust root of the last `reset --root`; absent: the one of the configuration |
 //! | `asking` | which source is being asked, where there are several: one that ended the agent is asked last |
 //! | `reset` | a reset that is decided and not yet finished |
@@ -24,6 +24,7 @@
 //! the next command that takes the lock. One that is damaged in both copies is never overwritten
 //! silently: commands end with `store_corrupt`.
 
+mod counts;
 mod restart;
 
 use std::path::Path;
@@ -45,6 +46,7 @@ use storage::record::{self, Flaw};
 use update_core::asking::Asking;
 use update_core::trust::Stored;
 
+pub use self::counts::Counts;
 pub use self::restart::RestartAsked;
 
 use crate::error::{AgentError, Because as _};
@@ -67,6 +69,9 @@ pub struct Report {
     /// What was last offered and decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<OfferReport>,
+    /// What is counted for the metrics.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
+    pub counts: Counts,
 }
 
 /// A state of a source that was taken over completely.
@@ -118,6 +123,9 @@ pub struct OfferReport {
     pub decision: String,
     /// Why.
     pub why: String,
+    /// The rule that it did not pass, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// The share of all nodes at which this one's wave begins, if the channel has waves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave: Option<u8>,

@@ -68,16 +68,25 @@ pub const BENCH: &[Package] = &[
 
 /// Package, a file of it, why: unpacked into the cache, because installing it would change more than
 /// a test may.
-const UNPACKED: &[(&str, &str, &str)] =
-    &[("systemd-boot", "usr/bin/bootctl", "reader of boot entries; would upgrade systemd")];
+const UNPACKED: &[(&str, &str, &str)] = &[
+    ("systemd-boot", "usr/bin/bootctl", "reader of boot entries; would upgrade systemd"),
+    ("prometheus", "usr/bin/promtool", "reads metrics, tests alert rules; would start a service"),
+    (
+        "prometheus-node-exporter",
+        "usr/bin/prometheus-node-exporter",
+        "reads metrics from a file; would start a service",
+    ),
+];
 
 /// Witnesses from PyPI, pinned: what they read today they must read tomorrow.
 /// Moto is the S3 server that repo-server's buckets are tested on.
 const PYTHON: &[&str] =
     &["tuf==7.0.1", "securesystemslib[crypto]==1.6.0", "oras==0.2.43", "moto[server]==5.2.5"];
 
-/// Packages that only carry files we read: sigstore's own roots of two generations.
-const CARRIERS: &[(&str, &str)] = &[("sigstore", "4.5.1"), ("sigstore", "3.6.1")];
+/// Packages that only carry files we read: sigstore's own roots of two generations, and a parser of
+/// OpenMetrics in Python alone.
+const CARRIERS: &[(&str, &str)] =
+    &[("sigstore", "4.5.1"), ("sigstore", "3.6.1"), ("prometheus-client", "0.26.0")];
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]

@@ -58,13 +58,14 @@ use self::driver::{Driver, Ended};
 use self::floor::FloorKeeper;
 use self::single_bank::SingleBanks;
 use self::trial::ThisBoot;
-use self::update::{NodeInputs, Offer, Plan, Sources};
+use self::update::{NodeInputs, Offer, Plan, Refreshed, Sources};
 
 use crate::boot::BootControl as _;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::{Environment, RealWorld};
 use crate::error::AgentError;
+use crate::metrics::LastCheck;
 use crate::progress::Progress;
 use crate::state::{LastError, Report, State, StateGuard};
 use crate::trust;
@@ -89,6 +90,8 @@ pub struct Agent {
     pub(crate) environment: Arc<dyn Environment>,
     /// What is known of this boot.
     boot: ThisBoot,
+    /// The last check of this process.
+    pub(crate) last_check: Arc<LastCheck>,
 }
 
 impl Agent {
@@ -121,7 +124,16 @@ impl Agent {
         state: State,
     ) -> Self {
         let disk = Disk::new(&config, Arc::clone(&host));
-        Agent { config, state, disk, host, environment, boot: ThisBoot::default() }
+        let (boot, last_check) = (ThisBoot::default(), Arc::default());
+        Agent { config, state, disk, host, environment, boot, last_check }
+    }
+
+    /// The same node, for another thread that only looks at it.
+    pub(crate) fn observer(&self) -> Result<Self, AgentError> {
+        let (host, environment) = (Arc::clone(&self.host), Arc::clone(&self.environment));
+        let state = State::look(&self.config.state_dir, Arc::clone(&host))?;
+        let observer = Self::with(host, environment, self.config.clone(), state);
+        Ok(Agent { last_check: Arc::clone(&self.last_check), ..observer })
     }
 
     /// Refreshes trust, and decides about what the channel offers.
@@ -129,7 +141,7 @@ impl Agent {
         self.noting(|| {
             let held = self.begin()?;
             let sources = self.sources(&Wish::default())?;
-            let refreshed = sources.refresh(&self.state, &held, &self.shipped_root()?)?;
+            let refreshed = self.refresh(&held, &sources)?;
             let (node, source) = (self.inputs(), refreshed.source());
             let offer = refreshed.decide(&node, &held, &Wish::default())?;
             Ok(CheckReport::new(source, node.id, offer.as_ref().map(Offer::judged)))
@@ -217,7 +229,7 @@ impl Agent {
         sources: &'a Sources,
         wish: &Wish,
     ) -> Result<Plan<'a>, AgentError> {
-        let refreshed = sources.refresh(&self.state, held, &self.shipped_root()?)?;
+        let refreshed = self.refresh(held, sources)?;
         let node = self.inputs();
         match refreshed.decide(&node, held, wish)? {
             Some(offer) => offer.resolve(&node),
@@ -232,8 +244,21 @@ impl Agent {
         Ok(held)
     }
 
+    /// Asks the sources, and notes when that succeeded.
+    fn refresh<'a>(
+        &'a self,
+        held: &StateGuard,
+        sources: &'a Sources,
+    ) -> Result<Refreshed<'a>, AgentError> {
+        let refreshed = sources.refresh(&self.state, held, &self.shipped_root()?)?;
+        self.last_check.succeeded(self.state.now());
+        Ok(refreshed)
+    }
+
     fn sources(&self, wish: &Wish) -> Result<Sources, AgentError> {
         let named = wish.from.as_deref();
+        // A medium that is not there fails here already.
+        self.last_check.began(self.state.now());
         Sources::open(self.environment.as_ref(), &self.config, named, self.state.now())
     }
 
@@ -360,6 +385,7 @@ impl Agent {
         }
         let Ok(held) = self.state.hold() else { return };
         let mut report = self.state.report();
+        report.counts.failed(error.reason());
         report.last_error = Some(LastError {
             code: error.reason(),
             message: crate::output::printable(&error.chain()),

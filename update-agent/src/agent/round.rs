@@ -216,7 +216,7 @@ impl Agent {
     /// offered and the mode lets it be installed.
     fn poll(&self, held: StateGuard, progress: &dyn Progress) -> Result<RoundReport, AgentError> {
         let sources = self.sources(&Wish::default())?;
-        let mut refreshed = sources.refresh(&self.state, &held, &self.shipped_root()?)?;
+        let mut refreshed = self.refresh(&held, &sources)?;
         let withheld = self.withhold(&held, &mut refreshed)?;
         let inputs = self.inputs();
         let offer = refreshed.decide(&inputs, &held, &Wish::default())?;

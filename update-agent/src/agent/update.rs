@@ -219,6 +219,11 @@ pub(super) fn judge(
         version: signed.summary.version.to_string(),
         decision: Verdict::from(&decided.decision).code().to_owned(),
         why: decided.why().to_owned(),
+        rule: decided
+            .answers
+            .iter()
+            .find(|answer| !answer.passed)
+            .map(|answer| answer.rule.name().to_owned()),
         wave: channel.is_some_and(|channel| !channel.waves.is_empty()).then_some(wave),
     });
     if report.offer != offer {
@@ -456,7 +461,10 @@ impl Plan<'_> {
             proof: self.proof.as_ref(),
         };
         driver.single_banks().prepare(driver.held)?;
-        let ended = driver.run(self.task(driver.config, stage_only), Some(&inputs))?;
+        let ended = driver.run(self.task(driver.config, stage_only), Some(&inputs));
+        let sent = self.sources.iter().map(|source| (source.describe(), source.bytes_fetched()));
+        driver.state.count_received(driver.held, sent);
+        let ended = ended?;
         driver.state.save_journal(driver.held, None)?;
         let (slot, activated) = match ended.outcome {
             Outcome::Activated(slot) => (slot, true),

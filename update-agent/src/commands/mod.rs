@@ -5,13 +5,14 @@ mod boot_select;
 mod doctor;
 mod floor;
 mod kernel;
+mod metrics;
 mod offer;
 mod program;
 mod reset;
 mod restart_trial;
 mod run;
 mod sandbox;
-mod status;
+pub(crate) mod status;
 mod trial;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use formats::version::Version;
 use crate::agent::Agent;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::AgentError;
+use crate::metrics::Textfile;
 use crate::output::Output;
 
 /// Verifies, writes the inactive slot, tries it, confirms or reverts.
@@ -83,6 +85,8 @@ pub enum Command {
     /// In the initramfs of a slot: map the root file system that the chooser verified, through
     /// dm-verity, and print its device.
     MapRoot(MapRootArgs),
+    /// Metrics of this node in Prometheus' text format, as `metrics.textfile` gets them.
+    Metrics(MetricsArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -193,6 +197,14 @@ pub struct RunArgs {
     pub once: bool,
 }
 
+/// Options of `metrics`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct MetricsArgs {
+    /// In OpenMetrics instead, as `metrics.listen` gives it to who asks for it.
+    #[arg(long)]
+    pub openmetrics: bool,
+}
+
 /// Options of `boot-select`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct BootSelectArgs {
@@ -261,7 +273,7 @@ fn run_to(cli: &Cli, output: Output) -> Exit {
     }
     // What only looks makes nothing, not even a state directory.
     let open = match cli.command {
-        Command::Doctor => Agent::look,
+        Command::Doctor | Command::Metrics(_) => Agent::look,
         _ => Agent::open,
     };
     let agent = match Config::load(&cli.config).and_then(open) {
@@ -274,10 +286,41 @@ fn run_to(cli: &Cli, output: Output) -> Exit {
     if agent.trusts_example_keys() {
         tracing::warn!("{}", crate::example::WARNING);
     }
-    perform(&agent, &cli.command, output).unwrap_or_else(|error| {
+    let exit = perform(&agent, &cli.command, output).unwrap_or_else(|error| {
         output.error(&error);
         error.reason().exit()
-    })
+    });
+    if cli.command.may_change_the_node() {
+        Textfile::of(&agent).write();
+    }
+    exit
+}
+
+impl Command {
+    /// Whether what the metrics say may be other than before.
+    fn may_change_the_node(&self) -> bool {
+        match self {
+            Command::Check
+            | Command::Plan(_)
+            | Command::Apply(_)
+            | Command::Confirm(_)
+            | Command::Revert(_)
+            | Command::MarkBad(_)
+            | Command::Floor(_)
+            | Command::Reset(_)
+            | Command::Explain
+            | Command::Run(_)
+            | Command::BootSelect(_) => true,
+            Command::Status
+            | Command::History
+            | Command::Doctor
+            | Command::Verify(_)
+            | Command::Metrics(_)
+            | Command::RestartTrial
+            | Command::MapRoot(_)
+            | Command::Completions { .. } => false,
+        }
+    }
 }
 
 /// Performs one command to its end. Operations of the library keep their errors for `status`
@@ -299,6 +342,7 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::Verify(args) => agent.noting(|| status::verify(agent, *args, output)),
         Command::Run(args) => run::run(agent, *args, output),
         Command::BootSelect(_) => keep_error(agent, boot_select::simulate(agent, output)),
+        Command::Metrics(args) => metrics::metrics(agent, *args, output),
         Command::Completions { .. } | Command::MapRoot(_) | Command::RestartTrial => Ok(Exit::Done),
     }
 }

@@ -16,9 +16,10 @@ use crate::agent::{Agent, Offered, RoundReport, lost};
 use crate::error::AgentError;
 use crate::exhausted::no_thread;
 use crate::health::watch;
+use crate::metrics::Textfile;
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::{notify, progress};
+use crate::{metrics, notify, progress};
 
 /// 1 min after the deadline: checks are ended at the deadline, and what was found out is then written.
 const GRACE: Duration = Duration::from_secs(60);
@@ -143,6 +144,10 @@ fn daemon(
     orders: &Sender<Option<Instant>>,
 ) -> Result<Exit, AgentError> {
     notify::ready();
+    metrics::start_listener(agent);
+    let mut textfile = Textfile::of(agent);
+    // A first round on trial takes as long as the checks do.
+    textfile.write();
     let mut jitter = Jitter::new()?;
     let mut log = Log::default();
     let mut failures: u32 = 0;
@@ -151,6 +156,7 @@ fn daemon(
         failures = if round.is_ok() { 0 } else { failures.saturating_add(1) };
         let ended = ended(&round);
         log.tell(&round);
+        textfile.write();
         let boot = agent.unproven();
         if lets_watchdog_go(ended, boot) {
             // What is about to end cannot feed it.

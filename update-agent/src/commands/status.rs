@@ -338,7 +338,7 @@ fn restart_sentence(agent: &Agent, pending: &Pending) -> String {
     format!("{why}: asked for {times}, last on {at}{refused}; next: {next} in {seconds} s")
 }
 
-fn word(standing: &Standing) -> &'static str {
+pub(crate) fn word(standing: &Standing) -> &'static str {
     match standing {
         Standing::Idle => "idle",
         Standing::Interrupted => "interrupted",
@@ -478,6 +478,7 @@ mod tests {
             version: version.to_owned(),
             decision: decision.to_owned(),
             why: String::new(),
+            rule: None,
             wave: None,
         };
         let base = Headline {

@@ -4,6 +4,7 @@
 //! relative to the configuration file, so a whole node can live under one directory.
 
 mod chooser;
+mod metrics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use storage::StoreError;
 use update_core::restart::Waits;
 
 pub use self::chooser::{ChooserConfig, RescueEnd};
+pub use self::metrics::{Listen, MetricsConfig};
 pub use update_core::daemon::Mode;
 
 use crate::error::{AgentError, Because as _};
@@ -57,6 +59,9 @@ pub struct Config {
     /// When `run` acts by itself.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// Where its metrics are published.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
     /// What `boot-select` does as `/init`.
     #[serde(default)]
     pub chooser: ChooserConfig,
@@ -422,6 +427,7 @@ impl Config {
                 *file = base.join(&*file);
             }
         }
+        config.metrics.resolve(base);
         config.check()?;
         Ok(config)
     }
@@ -525,7 +531,7 @@ impl Config {
         if self.policy.interval < Duration::from_secs(1) {
             return fail("policy.interval is below a second".to_owned());
         }
-        Ok(())
+        self.metrics.check().or_else(fail)
     }
 }
 
