@@ -138,6 +138,8 @@ fn is_cut(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Proxies {
     https: Option<Proxy>,
+    /// The variable of the environment that names it.
+    variable: Option<&'static str>,
     /// `no_proxy`: hosts, domains, addresses; `*` is all.
     direct: Vec<String>,
 }
@@ -145,7 +147,7 @@ pub struct Proxies {
 impl Proxies {
     /// One for everything that goes through a proxy.
     pub fn only(proxy: Proxy) -> Self {
-        Proxies { https: Some(proxy), direct: Vec::new() }
+        Proxies { https: Some(proxy), ..Proxies::default() }
     }
 
     /// What `https_proxy`, `all_proxy` and `no_proxy` say, in lower or upper case.
@@ -155,6 +157,7 @@ impl Proxies {
             values.into_iter().find(|(_, value)| !value.is_empty())
         };
         let named = first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);
+        let variable = named.as_ref().map(|(name, _)| *name);
         let proxy = named
             .map(|(name, text)| {
                 Proxy::parse(&text).map_err(|error| ProxyError { variable: Some(name), ..error })
@@ -163,7 +166,13 @@ impl Proxies {
         let (_, direct) = first(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
         let entries = direct.split(|c: char| c == ',' || c.is_whitespace());
         let direct = entries.map(str::to_ascii_lowercase);
-        Ok(Proxies { https: proxy, direct: direct.filter(|entry| !entry.is_empty()).collect() })
+        let direct = direct.filter(|entry| !entry.is_empty()).collect();
+        Ok(Proxies { https: proxy, variable, direct })
+    }
+
+    /// The variable of the environment that names a proxy, and the proxy.
+    pub fn named(&self) -> Option<(&'static str, &Proxy)> {
+        self.variable.zip(self.https.as_ref())
     }
 
     /// The proxy for an origin; none for plain HTTP and for this machine, whatever is set.

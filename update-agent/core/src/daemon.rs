@@ -30,7 +30,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::update::Standing;
 
@@ -40,7 +40,7 @@ pub const TRIAL_AGAIN: Duration = Duration::from_secs(30);
 pub const RESTART_AGAIN: Duration = Duration::from_secs(120);
 
 /// How far an update goes without an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Says what is available.

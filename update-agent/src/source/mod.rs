@@ -23,7 +23,7 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, Manifest, annotation, media_type};
 use formats::reference::{Namespace, Reference, ReferenceError};
 use formats::version::Version;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::error::FetchError;
 pub use self::layout::LayoutSource;
@@ -146,7 +146,7 @@ impl TufState {
 /// ).unwrap();
 /// assert!(source.token_file.is_none());
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// `docker://HOST[:PORT][/NS]`, `oci:DIR[:NS]`, `oci-archive:FILE.tar[:NS]`, or the path of an
@@ -176,8 +176,17 @@ pub struct SourceConfig {
     pub plain_http: bool,
     /// `http://[USER:PASSWORD@]HOST[:PORT]`, or `none`; absent: what `https_proxy`, `all_proxy` and
     /// `no_proxy` of the environment say.
-    #[serde(default)]
+    #[serde(default, serialize_with = "without_password")]
     pub proxy: Option<String>,
+}
+
+/// What is shown of `proxy`.
+fn without_password<S: Serializer>(proxy: &Option<String>, s: S) -> Result<S::Ok, S::Error> {
+    let shown = proxy.as_deref().map(|text| match text {
+        "none" => text.to_owned(),
+        _ => Proxy::parse(text).map_or_else(|error| error.shown, |proxy| proxy.to_string()),
+    });
+    shown.serialize(s)
 }
 
 impl SourceConfig {
@@ -261,6 +270,14 @@ fn origin_of(scheme: Scheme, authority: &str) -> Result<Origin, FetchError> {
     let prefix = if scheme == Scheme::Https { "https" } else { "http" };
     let url = Url::parse(&format!("{prefix}://{authority}/")).map_err(HttpError::from)?;
     Ok(url.origin().clone())
+}
+
+/// Refuses a text that names no proxy.
+pub(crate) fn check_proxy(text: &str) -> Result<(), FetchError> {
+    if text != "none" {
+        Proxy::parse(text).map_err(HttpError::from)?;
+    }
+    Ok(())
 }
 
 /// Refuses a text that can be no place, whatever exists: for places that are used later.
