@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use formats::reason::{Exit, Reason};
+use formats::reason::Exit;
 use formats::tuf::BUILD_TIME;
 use serde::Serialize;
 
@@ -42,8 +42,7 @@ pub(super) fn check(path: &Path, output: Output) -> Result<Exit, AgentError> {
     let machine = std::fs::read_to_string("/etc/machine-id").ok();
     let machine = machine.map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
     let found = Effective::of(path, |name| std::env::var(name).ok(), machine)?;
-    let mut errors: Vec<AgentError> =
-        found.problems.iter().map(|text| AgentError::new(Reason::Config, text)).collect();
+    let mut errors: Vec<AgentError> = found.problems.into_iter().map(AgentError::config).collect();
     if errors.is_empty() {
         errors.extend(of_files(&found.config));
     }

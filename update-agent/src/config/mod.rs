@@ -396,7 +396,7 @@ impl Config {
 }
 
 impl AgentError {
-    fn config(text: String) -> Self {
+    pub(crate) fn config(text: String) -> Self {
         AgentError::new(Reason::Config, text).hint("see update-agent.example.toml")
     }
 }
