@@ -32,6 +32,7 @@
 //! | [`channel`] | channel document | own |
 //! | [`chunks`] | chunk list, seekable table | own; zstd `contrib/seekable_format` |
 //! | [`boot_record`] | boot record, journal, floor, history of a node | own |
+//! | [`similar`] | names that were mistyped | – |
 //! | [`version`] | release versions and their order | UAPI.10 |
 //!
 //! ```
@@ -59,6 +60,7 @@ pub mod reason;
 pub mod record;
 pub mod reference;
 pub mod release;
+pub mod similar;
 pub mod tpm;
 pub mod tuf;
 pub mod uboot_env;

@@ -195,9 +195,9 @@ fn foreign(text: &str) -> Option<String> {
     (is_port && !is_transport && is_authority(authority)).then(|| registry(text))
 }
 
-/// What follows the name of a namespace: a tag, or a `/` at its end.
+/// What follows the name of a namespace: a tag, a digest, or a `/` at its end.
 fn too_much(namespace: &str) -> Option<&str> {
-    let end = namespace.find(':').unwrap_or(namespace.trim_end_matches('/').len());
+    let end = namespace.find([':', '@']).unwrap_or(namespace.trim_end_matches('/').len());
     namespace.get(end..).filter(|more| !more.is_empty())
 }
 
@@ -257,6 +257,8 @@ mod tests {
             ("127.0.0.1:5000/racklet", "write docker://127.0.0.1:5000/racklet"),
             ("registry.example:443", "write docker://registry.example:443"),
             ("docker://host/ns:latest", "leave out \":latest\""),
+            ("docker://host/ns@sha256:0a1b", "leave out \"@sha256:0a1b\""),
+            ("docker://host/ns:1.0@sha256:0a1b", "leave out \":1.0@sha256:0a1b\""),
             ("docker://host/ns/", "leave out \"/\""),
             ("docker://host:5000/", ""),
             ("oci:5000", ""),

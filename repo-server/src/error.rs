@@ -242,6 +242,14 @@ impl ServerError {
 
     /// What the operator can do next.
     pub fn hint(&self) -> &'static str {
+        if let ServerError::Listen { source, .. } = self
+            && source.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return "ports below 1024 need root, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit";
+        }
+        if let Some(advice) = storage::refused::advice(self) {
+            return advice;
+        }
         match self {
             ServerError::Io { source, .. } if is_limit(source) => {
                 "a limit of the process is reached; raise it (`ulimit -a`; LimitNOFILE= and TasksMax= \

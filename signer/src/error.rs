@@ -202,6 +202,9 @@ impl SignerError {
 
     /// What to do next, for those who do not know the codes; empty when the error says it all.
     pub fn hint(&self) -> Cow<'static, str> {
+        if let Some(advice) = storage::refused::advice(self) {
+            return Cow::Borrowed(advice);
+        }
         match self {
             SignerError::Image(error) => error.hint().map(Cow::Owned),
             _ => match self.registry() {

@@ -6,11 +6,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use signer::cli::{Arguments, explain_usage, harden, run};
+use signer::cli::{Arguments, explain_usage, harden, run, survive_file_limits};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     harden();
+    survive_file_limits();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -54,6 +54,7 @@ mod owner;
 pub mod partition_table;
 pub mod private;
 pub mod record;
+pub mod refused;
 pub mod report;
 pub mod secret;
 #[cfg(any(test, feature = "sim"))]

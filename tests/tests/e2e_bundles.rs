@@ -293,6 +293,18 @@ fn a_registry_cannot_offer_an_offline_statement() {
 }
 
 /// A key that may sign bundles and nothing else, as docs/bundles.md gives it.
+/// FAT32, which sticks are sold with, has no files of 4 GiB; here the system's own limit refuses as it does.
+#[test]
+fn a_bundle_too_large_for_its_medium_is_refused_with_what_helps() {
+    let it = Offline::new();
+    let limited = Run::new("sh").args(["-c", "ulimit -f 64 && exec \"$0\" \"$@\""]);
+    let bundle = it.world.signer(&["bundle", "--product", PRODUCT, "--version", "1.1.0"]);
+    let done = bundle.arg("-o").arg(it.world.path("large.tar")).under(limited).finish();
+    assert!(done.output().contains("FAT32 ends at 4 GiB"), "{}", done.output());
+    assert!(done.code > 0, "a code, not a signal: {}", done.code);
+    assert!(!it.world.path("large.tar").exists(), "a part of a bundle is left");
+}
+
 #[test]
 fn a_delegated_role_signs_bundles_and_no_release() {
     let it = Offline::new();

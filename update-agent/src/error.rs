@@ -226,9 +226,7 @@ fn remedy_of(kind: io::ErrorKind, root: bool) -> Option<&'static str> {
             "it is read-only here: in a systemd unit list it in ReadWritePaths=, otherwise mount it \
              read-write",
         ),
-        io::ErrorKind::PermissionDenied if !root => {
-            Some("run as root, or as the user that the files and devices belong to")
-        }
+        io::ErrorKind::PermissionDenied if !root => Some(storage::refused::OTHER_USER),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space"),
         io::ErrorKind::FileTooLarge => {
             Some("raise LimitFSIZE= of the unit or `ulimit -f`: files may grow no further here")

@@ -27,7 +27,7 @@ use std::process::{Command, Stdio};
 use formats::reason::Reason;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use storage::block::{Access, BlockDevice, DeviceError};
 use storage::flash::{Bank, FileFlash, Kind, MtdFlash, is_mtd};
 use storage::host::Host;
@@ -35,7 +35,8 @@ use storage::host::Host;
 use crate::error::{AgentError, Because as _, not_started};
 
 /// Where one component of one slot lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Place {
     /// A partition of `boot.disk`, by its GPT label.
     Label(String),
@@ -44,7 +45,7 @@ pub enum Place {
 }
 
 /// A device of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// Its path.
@@ -61,7 +62,7 @@ pub struct Device {
 }
 
 /// The geometry of a plain file that stands for a flash.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlashFile {
     /// NOR or NAND.
@@ -81,7 +82,7 @@ fn one() -> u32 {
 }
 
 /// NOR or NAND.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlashKind {
     /// Bits of bytes.
@@ -91,7 +92,7 @@ pub enum FlashKind {
 }
 
 /// A file of the kernel that says which bank runs.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Runs {
     /// The file.

@@ -7,7 +7,8 @@ use formats::digest::Sha256;
 use formats::error_chain;
 use formats::oci::Descriptor;
 use formats::reason::{Exit, Reason};
-use formats::release::{Summary, channel_target_name, target_name};
+use formats::release::{Summary, channel_of_target, channel_target_name, target_name};
+use formats::similar::closest;
 use formats::tuf::{BUILD_TIME, Envelope, Metadata as _, Role, Root, UnixTime};
 use formats::version::Version;
 use update_core::asking::Asking;
@@ -26,6 +27,9 @@ pub fn clock(now: u64) -> Clock {
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     Clock { system: UnixTime::from_secs(now), build: BUILD_TIME }
 }
+
+/// 8 channels: a sentence, not a catalogue.
+const LISTED: usize = 8;
 
 /// Verified metadata and where its files come from.
 pub struct Trusted<'a> {
@@ -356,6 +360,25 @@ impl Trusted<'_> {
         Ok(Proof { known_time: self.set.last_alive(), version: version.clone(), files })
     }
 
+    /// What may be meant by a channel that there is not: one of those that are signed, as far as the
+    /// metadata at hand names them.
+    fn channel_hint(&self, product: &str, channel: &str) -> String {
+        let names = self.set.targets().targets.keys();
+        let signed: Vec<&str> =
+            names.filter_map(|name| channel_of_target(product, name)).take(LISTED).collect();
+        let question = format!("is channel {channel:?} of product {product:?} published?");
+        if signed.is_empty() {
+            return question;
+        }
+        let listed = signed.join(", ");
+        match closest(channel, signed.iter().copied()) {
+            Some(meant) => {
+                format!("{product} has {listed}: is node.channel = {meant:?} meant?")
+            }
+            None => format!("{question} {product} has {listed}"),
+        }
+    }
+
     /// The channel's document.
     pub fn channel(
         &mut self,
@@ -364,9 +387,13 @@ impl Trusted<'_> {
         channel: &str,
     ) -> Result<Channel, AgentError> {
         let name = channel_target_name(product, channel);
-        let target = self.find(held, &name).map_err(|error| {
-            error.hint(format!("is channel {channel:?} of product {product:?} published?"))
-        })?;
+        let target = match self.find(held, &name) {
+            Ok(target) => target,
+            Err(error) if error.reason() == Reason::TargetNotFound => {
+                return Err(error.hint(self.channel_hint(product, channel)));
+            }
+            Err(error) => return Err(error),
+        };
         let hash = signed_sha256(&target)?;
         let length = target.file().length;
         let fits = |bytes: &[u8]| bytes.len() as u64 == length && Sha256::of(bytes) == hash;

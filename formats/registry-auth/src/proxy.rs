@@ -10,11 +10,26 @@
 //! So a proxy is a carrier and never a party: TLS is with the registry, and credentials and tokens
 //! are inside it. What proves us to the proxy is sent to the proxy alone. `http_proxy` is of no use
 //! here, and `HTTP_PROXY`, which a CGI request can set (CVE-2016-5385), is not looked at.
+//!
+//! `no_proxy` is read as the union of what curl and Go take, because people copy it from one to the other:
+//!
+//! | entry | means |
+//! |---|---|
+//! | `*` | everything |
+//! | `example.org`, `.example.org`, `*.example.org` | the host and all below it |
+//! | `10.0.0.7`, `2001:db8::1`, `[2001:db8::1]` | the address |
+//! | `10.0.0.0/8`, `2001:db8::/32` | the network; hosts that are written as addresses |
+//! | any but a network, with `:PORT` | the same, at that port only |
+//!
+//! Entries are separated by commas or white space. Names are not resolved: the proxy may know them when
+//! this machine does not. The matcher of `hyper-util` knows neither ports nor white space.
 
 use core::fmt;
+use core::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 
 use crate::credential::Secret;
@@ -30,8 +45,10 @@ pub struct Proxy {
 
 /// Why a text names no proxy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("proxy {shown:?}: {why}")]
+#[error("{} {shown:?}: {why}", .variable.unwrap_or("proxy"))]
 pub struct ProxyError {
+    /// The variable of the environment that holds it; `None` when somebody named it here.
+    pub variable: Option<&'static str>,
     /// The text without user and password, shortened.
     pub shown: String,
     /// What is wrong with it.
@@ -56,14 +73,15 @@ impl Proxy {
     pub fn parse(text: &str) -> Result<Self, ProxyError> {
         // What is shown must not hold the password.
         let shown = text.rsplit('@').next().unwrap_or_default();
-        let refuse = |why| ProxyError { shown: shown.chars().take(120).collect(), why };
+        let refuse =
+            |why| ProxyError { variable: None, shown: shown.chars().take(120).collect(), why };
         let form = || refuse("a proxy is http://[USER:PASSWORD@]HOST[:PORT]");
         let rest = match text.split_once("://") {
             Some(("http", rest)) => rest,
             Some(("https", _)) => {
                 return Err(refuse("TLS to a proxy is not supported: use http://"));
             }
-            Some(_) => return Err(form()),
+            Some(_) => return Err(refuse("only HTTP proxies are supported: http://HOST[:PORT]")),
             None => text,
         };
         let rest = rest.trim_end_matches('/');
@@ -120,6 +138,8 @@ fn is_cut(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Proxies {
     https: Option<Proxy>,
+    /// The variable of the environment that names it.
+    variable: Option<&'static str>,
     /// `no_proxy`: hosts, domains, addresses; `*` is all.
     direct: Vec<String>,
 }
@@ -127,21 +147,32 @@ pub struct Proxies {
 impl Proxies {
     /// One for everything that goes through a proxy.
     pub fn only(proxy: Proxy) -> Self {
-        Proxies { https: Some(proxy), direct: Vec::new() }
+        Proxies { https: Some(proxy), ..Proxies::default() }
     }
 
     /// What `https_proxy`, `all_proxy` and `no_proxy` say, in lower or upper case.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ProxyError> {
-        let first = |names: &[&str]| {
-            names.iter().find_map(|name| variable(name)).filter(|value| !value.is_empty())
+        let first = |names: &[&'static str]| {
+            let values = names.iter().map(|name| (*name, variable(name).unwrap_or_default()));
+            values.into_iter().find(|(_, value)| !value.is_empty())
         };
-        let proxy = first(&["https_proxy", "HTTPS_PROXY"])
-            .or_else(|| first(&["all_proxy", "ALL_PROXY"]))
-            .map(|text| Proxy::parse(&text))
+        let named = first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);
+        let variable = named.as_ref().map(|(name, _)| *name);
+        let proxy = named
+            .map(|(name, text)| {
+                Proxy::parse(&text).map_err(|error| ProxyError { variable: Some(name), ..error })
+            })
             .transpose()?;
-        let direct = first(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
-        let direct = direct.split([',', ' ']).map(|entry| entry.trim().to_ascii_lowercase());
-        Ok(Proxies { https: proxy, direct: direct.filter(|entry| !entry.is_empty()).collect() })
+        let (_, direct) = first(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
+        let entries = direct.split(|c: char| c == ',' || c.is_whitespace());
+        let direct = entries.map(str::to_ascii_lowercase);
+        let direct = direct.filter(|entry| !entry.is_empty()).collect();
+        Ok(Proxies { https: proxy, variable, direct })
+    }
+
+    /// The variable of the environment that names a proxy, and the proxy.
+    pub fn named(&self) -> Option<(&'static str, &Proxy)> {
+        self.variable.zip(self.https.as_ref())
     }
 
     /// The proxy for an origin; none for plain HTTP and for this machine, whatever is set.
@@ -153,11 +184,15 @@ impl Proxies {
     }
 }
 
-/// Whether an entry of `no_proxy` means an origin: `*`, a host, a domain and all below it, an
-/// address, each perhaps with a port.
+/// Whether an entry of `no_proxy` means an origin, by the table above.
 fn lists(entry: &str, origin: &Origin) -> bool {
     if entry == "*" {
         return true;
+    }
+    let host = origin.host();
+    let address = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    if let Ok(network) = entry.parse::<IpNet>() {
+        return address.is_some_and(|address| network.contains(&address));
     }
     let (name, port) = match entry.rsplit_once(':') {
         Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
@@ -165,12 +200,16 @@ fn lists(entry: &str, origin: &Origin) -> bool {
         }
         _ => (entry, None),
     };
+    if port.is_some_and(|port| port != origin.port()) {
+        return false;
+    }
     let name = name.trim_start_matches('[').trim_end_matches(']');
+    if let (Some(address), Ok(listed)) = (address, name.parse::<IpAddr>()) {
+        return address == listed.to_canonical();
+    }
     let name = name.trim_start_matches("*.").trim_start_matches('.');
-    let host = origin.host();
     let below = host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
-    let named = !name.is_empty() && (host == name || below);
-    named && port.is_none_or(|port| port == origin.port())
+    !name.is_empty() && (host == name || (below && address.is_none()))
 }
 
 #[cfg(test)]
@@ -219,7 +258,11 @@ mod tests {
             ("https_proxy", "http://p:1"),
             ("http_proxy", "http://plain:1"),
             ("HTTP_PROXY", "http://evil:1"),
-            ("no_proxy", "corp.example, .site.example,10.0.0.7 h.example:5000,[2001:db8::1]:5000"),
+            (
+                "no_proxy",
+                "corp.example, .site.example,10.0.0.7 h.example:5000,[2001:db8::1]:5000\t*.wild.example\n\
+                 172.16.0.0/12,2001:db8:5::/48 , 2001:db8:6::0:1,.7",
+            ),
         ]);
         // (origin, through a proxy)
         let rows = [
@@ -234,6 +277,16 @@ mod tests {
             ("https://h.example", true),
             ("https://[2001:db8::1]:5000", false),
             ("https://[2001:db8::1]", true),
+            ("https://a.wild.example", false),
+            ("https://wild.example", false),
+            ("https://172.20.1.1", false),
+            ("https://[::ffff:172.20.1.1]", false),
+            ("https://172.32.1.1", true),
+            ("https://172.20.example", true),
+            ("https://[2001:db8:5::9]", false),
+            ("https://[2001:db8:7::9]", true),
+            ("https://[2001:db8:6::1]", false),
+            ("https://192.0.2.7", true),
             ("https://127.0.0.1:5443", false),
             ("https://localhost", false),
             ("https://[::1]:5443", false),
@@ -248,6 +301,26 @@ mod tests {
         assert_eq!(set(&[("https_proxy", "")]), Proxies::default());
         for upper in ["HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             assert!(set(&[(upper, "p:1")]).of(&origin("https://a.example")).is_some(), "{upper}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_names_no_proxy_is_named() {
+        for (name, value, said) in [
+            (
+                "ALL_PROXY",
+                "socks5h://127.0.0.1:9050",
+                "ALL_PROXY \"socks5h://127.0.0.1:9050\": only HTTP proxies are supported",
+            ),
+            (
+                "https_proxy",
+                "https://u:secret@p:1",
+                "https_proxy \"p:1\": TLS to a proxy is not supported: use http://",
+            ),
+        ] {
+            let of = |asked: &str| (asked == name).then(|| value.to_owned());
+            let error = Proxies::from_environment(of).unwrap_err();
+            assert!(error.to_string().starts_with(said), "{error}");
         }
     }
 

@@ -23,7 +23,7 @@ use serde::Deserialize;
 pub use component::{ComponentManifest, Delta, ImageConfig};
 pub use error::ReleaseError;
 pub use index::{IndexedComponent, ReleaseIndex};
-pub use name::{ComponentName, channel_target_name, is_word, target_name};
+pub use name::{ComponentName, channel_of_target, channel_target_name, is_word, target_name};
 pub use summary::{Attachment, AttachmentKind, ComponentSummary, Mixture, Summary};
 
 /// Components one release may have.

@@ -74,3 +74,9 @@ pub fn target_name(product: &str, version: &Version) -> String {
 pub fn channel_target_name(product: &str, channel: &str) -> String {
     format!("{product}/channels/{channel}.json")
 }
+
+/// The channel of a product that a target name is of: the inverse of [`channel_target_name`].
+pub fn channel_of_target<'a>(product: &str, name: &'a str) -> Option<&'a str> {
+    let channel = name.strip_prefix(product)?.strip_prefix("/channels/")?.strip_suffix(".json")?;
+    is_word(channel, 64).then_some(channel)
+}

@@ -36,6 +36,19 @@ pub fn harden() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
+/// Makes a write beyond the file-size limit an error that is told, not the end of this program: the
+/// kernel sends SIGXFSZ, and a program that handles it gets EFBIG.
+pub fn survive_file_limits() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return;
+    };
+    let _inside = runtime.enter();
+    // The handler stays when what listens to it is gone. Without it, the signal ends a write that the
+    // limit would have refused anyway.
+    let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+}
+
 /// Runs one command and says how it ended.
 pub fn run(arguments: Arguments) -> ExitCode {
     let json = arguments.json;

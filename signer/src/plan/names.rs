@@ -6,12 +6,11 @@ use std::collections::BTreeSet;
 use formats::channel::Channel;
 use formats::digest::hex;
 use formats::release::Summary;
+use formats::similar::closest;
 use formats::tuf::{Key, PublicKey};
 
 use crate::state::State;
 
-/// Two letters exchanged, or two that are wrong: what a person mistypes.
-const CLOSE: usize = 2;
 /// Names that are listed in one sentence.
 const LISTED: usize = 5;
 
@@ -58,16 +57,9 @@ fn first_use(name: &str, known: &BTreeSet<&str>, what: &str) -> Option<String> {
     }
     let listed: Vec<&str> = known.iter().copied().take(LISTED).collect();
     let more = if known.len() > LISTED { ", …" } else { "" };
-    let meant = if known.len() > 1 { closest(name, known) } else { None };
+    let meant = if known.len() > 1 { closest(name, known.iter().copied()) } else { None };
     let meant = meant.map(|meant| format!("; is {meant} meant?")).unwrap_or_default();
     Some(format!("{what} {}{more}{meant}", listed.join(", ")))
-}
-
-/// The known name that may have been meant.
-fn closest<'a>(name: &str, known: &BTreeSet<&'a str>) -> Option<&'a str> {
-    let distance = |known: &&&str| strsim::damerau_levenshtein(name, known);
-    let is_close = |known: &&&str| distance(known) <= CLOSE.min(name.len().saturating_sub(1));
-    known.iter().min_by_key(distance).filter(is_close).copied()
 }
 
 /// What a key is called in messages: its type and the first digits of its key id.

@@ -60,6 +60,28 @@ fn older_release() {
     before.untouched(&it.node, "SBF");
 }
 
+/// Who wants an older release that the other slot holds needs no update.
+#[test]
+fn an_older_release_in_the_other_slot_is_a_revert_away() {
+    let it = Offered::new();
+    it.node.update(&[], "b");
+    let hint = |version: &str| {
+        let refused = it.node.agent(&["apply", "--version", version]).finish();
+        refused.refused(Reason::VersionRollback);
+        refused.json()["hint"].as_str().unwrap_or_default().to_owned()
+    };
+    let back = "`update-agent revert` goes back to it";
+    let first = hint("1.0.0");
+    assert!(
+        first.starts_with("slot a still holds what was there") && first.ends_with(back),
+        "{first}"
+    );
+    it.world.publish_stable("1.2.0", 3);
+    it.node.update(&[], "a");
+    assert_eq!(hint("1.1.0"), format!("slot b still holds 1.1.0: {back}"));
+    assert_eq!(hint("1.0.0"), "", "no slot holds it");
+}
+
 #[test]
 fn release_older_than_the_factory_image() {
     let world = World::with_repository();

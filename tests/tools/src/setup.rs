@@ -79,9 +79,14 @@ const UNPACKED: &[(&str, &str, &str)] = &[
 ];
 
 /// Witnesses from PyPI, pinned: what they read today they must read tomorrow.
-/// Moto is the S3 server that repo-server's buckets are tested on.
-const PYTHON: &[&str] =
-    &["tuf==7.0.1", "securesystemslib[crypto]==1.6.0", "oras==0.2.43", "moto[server]==5.2.5"];
+/// Moto is the S3 server that repo-server's buckets are tested on, jsonschema the judge of what `--json` prints.
+const PYTHON: &[&str] = &[
+    "tuf==7.0.1",
+    "securesystemslib[crypto]==1.6.0",
+    "oras==0.2.43",
+    "moto[server]==5.2.5",
+    "jsonschema==4.26.0",
+];
 
 /// Packages that only carry files we read: sigstore's own roots of two generations, and a parser of
 /// OpenMetrics in Python alone.

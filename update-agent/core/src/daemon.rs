@@ -35,7 +35,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use crate::restart;
@@ -49,7 +49,7 @@ pub const RETRY: Duration = Duration::from_secs(60);
 pub const TRIAL_AGAIN: Duration = Duration::from_secs(1);
 
 /// How far an update goes without an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Says what is available.

@@ -31,6 +31,7 @@ use formats::channel::{Channel, Urgency, Wave};
 use formats::digest::Sha256;
 use formats::reason::Reason;
 use formats::release::{AttachmentKind, ComponentName, ComponentSummary, Summary};
+use formats::similar::closest;
 use formats::tuf::UnixTime;
 use formats::version::Version;
 
@@ -291,6 +292,32 @@ pub fn fits<'a>(
     })
 }
 
+/// 5: a sentence, not a catalogue.
+const LISTED: usize = 5;
+
+/// Why no image of a component fits, with the ids that they are for: one of them may be meant.
+fn other_hardware(node: &NodeFacts<'_>, offered: &Offered<'_>, name: &ComponentName) -> String {
+    let of_name = offered.summary.components.iter().filter(|found| found.name == *name);
+    let ids: BTreeSet<&str> =
+        of_name.flat_map(|found| found.compatible.iter().map(String::as_str)).collect();
+    let own = list(node.hardware);
+    let mut why = format!(
+        "no {name} for {own} in {}; this release is for other hardware",
+        offered.summary.version
+    );
+    for (nth, id) in ids.iter().take(LISTED).enumerate() {
+        why += &format!("{} {id}", if nth == 0 { ":" } else { "," });
+    }
+    if ids.len() > LISTED {
+        why += ", …";
+    }
+    let meant = node.hardware.iter().find_map(|own| closest(own, ids.iter().copied()));
+    if let Some(meant) = meant {
+        why += &format!("; is {meant} meant by node.hardware?");
+    }
+    why
+}
+
 fn hardware(
     node: &NodeFacts<'_>,
     offered: &Offered<'_>,
@@ -305,12 +332,7 @@ fn hardware(
         match (fitting.next(), fitting.next()) {
             (Some(component), None) => chosen.push(component.clone()),
             (None, _) => {
-                let why = format!(
-                    "no {name} for {} in {}; this release is for other hardware",
-                    list(node.hardware),
-                    offered.summary.version
-                );
-                return Err(refuse(Reason::HwMismatch, why));
+                return Err(refuse(Reason::HwMismatch, other_hardware(node, offered, name)));
             }
             (Some(_), Some(_)) => {
                 let why = format!("two {name} images fit {}", list(node.hardware));

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use formats::boot_record::{ReleaseId, Slot};
 use formats::channel::Channel;
+use formats::digest::Sha256;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use formats::tuf::Role;
@@ -39,6 +40,7 @@ use super::report::{ApplyReport, ComponentPlan, PlanReport, Verdict, Wish, rules
 use super::reuse::{ReuseFinder, operator_seeds};
 use super::single_bank::SingleBanks;
 use super::{ROOT_LIMIT, bundle};
+use crate::boot::BootControl as _;
 use crate::chooser;
 use crate::config::Config;
 use crate::disk::Disk;
@@ -298,6 +300,13 @@ impl<'a> Offer<'a> {
         let Offer { mut refreshed, judged } = self;
         let chosen = match &judged.decided.decision {
             Decision::Install(chosen) => chosen,
+            Decision::Refuse(reason @ Reason::VersionRollback) => {
+                let error = AgentError::new(*reason, judged.decided.why());
+                return Err(match way_back(node, judged.signed.index) {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                });
+            }
             other => return Err(not_now(other, judged.decided.why())),
         };
         // The source whose metadata was good comes first.
@@ -319,6 +328,29 @@ impl<'a> Offer<'a> {
             false => None,
         };
         Ok(Plan { judged, resolved, sources, proof })
+    }
+}
+
+/// How an operator who wants an older release gets it: without an update, where the other slot holds
+/// it and boots.
+fn way_back(node: &NodeInputs<'_>, wanted: Sha256) -> Option<String> {
+    let other = node.disk.booted().ok()?.other();
+    let record = node.state.boot_record().ok()?;
+    if !node.disk.flags().ok()?.of(other).confirmed() {
+        return None;
+    }
+    match record.slots.of(other) {
+        Some(content) if content.release.index == wanted => {
+            let version = &content.release.version;
+            Some(format!(
+                "slot {other} still holds {version}: `update-agent revert` goes back to it"
+            ))
+        }
+        Some(_) => None,
+        None => Some(format!(
+            "slot {other} still holds what was there before this agent's first update: `update-agent \
+             revert` goes back to it"
+        )),
     }
 }
 

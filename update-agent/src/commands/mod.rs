@@ -2,6 +2,7 @@
 
 mod apply;
 mod boot_select;
+mod config;
 mod doctor;
 mod floor;
 mod kernel;
@@ -73,6 +74,9 @@ pub enum Command {
     History,
     /// Whether this node can really update and revert, and what to do if not.
     Doctor,
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Compare a slot with what was signed, chunk by chunk.
     Verify(VerifyArgs),
     /// The daemon: observe, decide, act; finishes a trial after a boot.
@@ -91,6 +95,17 @@ pub enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// What is done with the configuration file.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Find what is wrong with it, without network and disk, and print every value that counts with
+    /// where it comes from.
+    Check {
+        /// The file; that of --config when absent.
+        file: Option<PathBuf>,
     },
 }
 
@@ -264,6 +279,13 @@ fn run_to(cli: &Cli, output: Output) -> Exit {
             }
         };
     }
+    if let Command::Config(ConfigCommand::Check { file }) = &cli.command {
+        let path = file.as_ref().unwrap_or(&cli.config);
+        return config::check(path, output).unwrap_or_else(|error| {
+            output.error(&error);
+            error.reason().exit()
+        });
+    }
     // The configuration may be why the agent failed.
     if let Command::RestartTrial = &cli.command {
         return restart_trial::restart_trial(&cli.config, output).unwrap_or_else(|error| {
@@ -316,6 +338,7 @@ impl Command {
             | Command::Doctor
             | Command::Verify(_)
             | Command::Metrics(_)
+            | Command::Config(_)
             | Command::RestartTrial
             | Command::MapRoot(_)
             | Command::Completions { .. } => false,
@@ -343,7 +366,10 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::Run(args) => run::run(agent, *args, output),
         Command::BootSelect(_) => keep_error(agent, boot_select::simulate(agent, output)),
         Command::Metrics(args) => metrics::metrics(agent, *args, output),
-        Command::Completions { .. } | Command::MapRoot(_) | Command::RestartTrial => Ok(Exit::Done),
+        Command::Completions { .. }
+        | Command::MapRoot(_)
+        | Command::RestartTrial
+        | Command::Config(_) => Ok(Exit::Done),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::health::deserialize_period;
+use crate::health::{deserialize_period, serialize_period};
 
 /// `[chooser]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChooserConfig {
     /// For the agent: the root.json that the chooser in the firmware has, so that nothing is written
@@ -20,10 +20,10 @@ pub struct ChooserConfig {
     /// The hardware watchdog to arm before a slot is tried; none when empty.
     pub watchdog: PathBuf,
     /// How long the booted slot may take before it feeds the watchdog.
-    #[serde(deserialize_with = "deserialize_period")]
+    #[serde(deserialize_with = "deserialize_period", serialize_with = "serialize_period")]
     pub watchdog_timeout: Duration,
     /// How long the disk may take to appear.
-    #[serde(deserialize_with = "deserialize_period")]
+    #[serde(deserialize_with = "deserialize_period", serialize_with = "serialize_period")]
     pub disk_wait: Duration,
     /// Added to the kernel's command line.
     pub append: String,
@@ -53,7 +53,7 @@ impl Default for ChooserConfig {
 }
 
 /// What the chooser does when no slot could be booted for long enough.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RescueEnd {
     /// Restarts the machine: firmware may know another way.

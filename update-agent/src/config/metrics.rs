@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[metrics]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
     /// A file for the textfile collector of node_exporter, replaced after each round and each command
@@ -17,8 +17,8 @@ pub struct MetricsConfig {
 }
 
 /// A place on this machine where connections are accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Listen {
     /// A loopback address.
     Tcp(SocketAddr),
@@ -52,6 +52,12 @@ impl TryFrom<String> for Listen {
                  on 127.0.0.1, [::1] or a Unix socket, and let a local exporter or proxy publish them"
             )),
         }
+    }
+}
+
+impl From<Listen> for String {
+    fn from(listen: Listen) -> Self {
+        listen.to_string()
     }
 }
 

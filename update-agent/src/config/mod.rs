@@ -4,31 +4,35 @@
 //! relative to the configuration file, so a whole node can live under one directory.
 
 mod chooser;
+mod effective;
 mod metrics;
+mod mistake;
+mod rules;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use formats::boot_record::PerSlot;
 use formats::reason::Reason;
-use formats::release::{AttachmentKind, ComponentName, is_word};
+use formats::release::{AttachmentKind, ComponentName};
 use formats::uboot_env::FlagRule;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use storage::StoreError;
 use update_core::restart::Waits;
 
 pub use self::chooser::{ChooserConfig, RescueEnd};
+pub(crate) use self::effective::{Effective, Origin, Setting};
 pub use self::metrics::{Listen, MetricsConfig};
 pub use update_core::daemon::Mode;
 
 use crate::error::{AgentError, Because as _};
-use crate::health::{HealthConfig, Probe, deserialize_period};
+use crate::health::{HealthConfig, Probe, deserialize_period, serialize_period};
 use crate::place::{Device, Place};
 use crate::source::SourceConfig;
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where the agent keeps its durable state; it survives updates, so never inside a slot.
@@ -68,7 +72,7 @@ pub struct Config {
 }
 
 /// `[node]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
     /// The product whose releases it installs.
@@ -87,7 +91,7 @@ pub struct NodeConfig {
 }
 
 /// `[trust]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrustConfig {
     /// The root metadata this node was given.
@@ -95,7 +99,7 @@ pub struct TrustConfig {
 }
 
 /// `[[seed]]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeedConfig {
     /// A file or block device. Only chunks with the signed digests are taken from it.
@@ -103,7 +107,7 @@ pub struct SeedConfig {
 }
 
 /// `[boot]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootConfig {
     /// Who keeps the boot flags.
@@ -147,6 +151,7 @@ pub struct BootConfig {
     pub reboot_command: Vec<String>,
     /// How long a restart may take until the agent is stopped: after that it asks again.
     #[serde(default = "two_minutes", deserialize_with = "deserialize_period")]
+    #[serde(serialize_with = "serialize_period")]
     pub reboot_wait: Duration,
     /// How to restart it out of a lost trial where that command does not; empty: not at all. By default
     /// `systemctl reboot --force`, and nothing where files stand for the kernel's own.
@@ -155,7 +160,7 @@ pub struct BootConfig {
 }
 
 /// Who keeps the boot flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
     /// Attribute bits 48 to 56 of GPT entries, as ChromeOS and Bottlerocket use them.
@@ -218,7 +223,7 @@ impl Backend {
 }
 
 /// How the two copies of U-Boot's environment are told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EnvFlags {
     /// Each copy counts up: eMMC, SD cards, files.
@@ -238,7 +243,7 @@ impl EnvFlags {
 }
 
 /// `[single.NAME]`: a component that starts from its only bank.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SingleBank {
     /// The bank.
@@ -253,7 +258,7 @@ pub struct SingleBank {
 }
 
 /// `[floor]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FloorConfig {
     /// The TPM 2.0 whose counter keeps the floor: `/dev/tpmrm0`, or a socket that speaks the same.
@@ -279,7 +284,7 @@ fn tpm_index() -> u32 {
 }
 
 /// `[policy]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyConfig {
     /// How far `run` goes by itself.
@@ -287,6 +292,7 @@ pub struct PolicyConfig {
     pub mode: Mode,
     /// Between two polls; each is moved by up to a tenth, so that nodes do not poll at once.
     #[serde(default = "one_hour", deserialize_with = "deserialize_period")]
+    #[serde(serialize_with = "serialize_period")]
     pub interval: Duration,
     /// What a release must have attached, beside its images: `sbom`, `provenance`.
     #[serde(default)]
@@ -361,19 +367,24 @@ impl Config {
 
     /// Reads, parses and checks the file. It and its directory must not be writable by others.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
-        let bytes = storage::private::read_trusted(path, CONFIG_LIMIT)
-            .map_err(|error| unreadable(path, error))?;
-        let text = String::from_utf8(bytes)
-            .because(Reason::Config, format!("configuration {}", path.display()))?;
-        let base = path.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, base)
+        let text = text_of(path)?;
+        Self::parse(&text, base_of(path))
             .map_err(|error| error.context(format!("configuration {}", path.display())))
     }
 
     /// Parses and checks a configuration; relative paths are below `base`.
     pub fn parse(text: &str, base: &Path) -> Result<Self, AgentError> {
+        let config = Config::read(text, base)?;
+        match mistakes(config.problems()) {
+            None => Ok(config),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Parses a configuration, which may still contradict itself: see [`Config::problems`].
+    fn read(text: &str, base: &Path) -> Result<Self, AgentError> {
         let mut config: Config =
-            toml::from_str(text).map_err(|error| AgentError::not_toml(text, &error))?;
+            toml::from_str(text).map_err(|error| mistake::not_toml(text, &error))?;
         let below = |path: &mut PathBuf| *path = base.join(&*path);
         below(&mut config.state_dir);
         below(&mut config.trust.root);
@@ -428,131 +439,38 @@ impl Config {
             }
         }
         config.metrics.resolve(base);
-        config.check()?;
         Ok(config)
-    }
-
-    fn check(&self) -> Result<(), AgentError> {
-        let fail = |text: String| Err(AgentError::config(text));
-        if !is_word(&self.node.product, 64) {
-            return fail(format!("node.product {:?} is not a product name", self.node.product));
-        }
-        if !is_word(&self.node.channel, 64) {
-            return fail(format!("node.channel {:?} is not a channel name", self.node.channel));
-        }
-        if self.node.hardware.is_empty() {
-            return fail("node.hardware is empty: no release would fit; list its ids".to_owned());
-        }
-        if let Some(bad) = self.node.hardware.iter().find(|id| !is_word(id, 64)) {
-            return fail(format!("node.hardware: {bad:?} is not a hardware id"));
-        }
-        let limit = self.boot.backend.tries_limit();
-        if !(1..=limit).contains(&self.boot.tries) {
-            return fail(format!("boot.tries = {} is not 1 to {limit}", self.boot.tries));
-        }
-        if self.boot.reboot_command.is_empty() {
-            return fail("boot.reboot_command is empty; name a command".to_owned());
-        }
-        if self.boot.reboot_wait < Duration::from_secs(1) {
-            return fail("boot.reboot_wait is below a second".to_owned());
-        }
-        let forced = self.boot.forced_reboot_command.as_ref().and_then(|argv| argv.first());
-        if forced.is_some_and(String::is_empty) {
-            return fail(
-                "boot.forced_reboot_command names no program; to have none, write []".to_owned(),
-            );
-        }
-        let (a, b) = (&self.slots.a, &self.slots.b);
-        if !a.keys().eq(b.keys()) {
-            return fail("slots.a and slots.b must list the same components".to_owned());
-        }
-        if !a.contains_key(&self.boot.component) {
-            let component = &self.boot.component;
-            return fail(format!("boot.component {component:?} is in no slot: add it to both"));
-        }
-        if !matches!(a.get(&self.boot.component), Some(Place::Label(_)))
-            || !matches!(b.get(&self.boot.component), Some(Place::Label(_)))
-        {
-            let component = &self.boot.component;
-            return fail(format!(
-                "boot.component {component:?} must be a partition of boot.disk in both slots"
-            ));
-        }
-        let mut places = BTreeSet::new();
-        for (name, place) in a.iter().chain(b) {
-            let identity = place.identity();
-            if places.contains(&identity) {
-                return fail(format!(
-                    "{identity} is used twice in [slots]; for a board with one bank give {name} a \
-                     copy in each slot, and the bank in [single.{name}]"
-                ));
-            }
-            places.insert(identity);
-        }
-        for (name, one) in a {
-            let has_switch = |place: &Place| match place {
-                Place::Device(own) => !own.switch.is_empty(),
-                Place::Label(_) => false,
-            };
-            if b.get(name).is_some_and(|other| has_switch(one) != has_switch(other)) {
-                return fail(format!("{name} has a switch in one slot only; it needs both ways"));
-            }
-        }
-        for (name, single) in &self.single {
-            let copies = [a.get(name), b.get(name)];
-            let plain = |place: &Option<&Place>| match place {
-                Some(Place::Device(own)) => own.switch.is_empty() && own.runs.is_none(),
-                Some(Place::Label(_)) => true,
-                None => false,
-            };
-            if *name == self.boot.component || !copies.iter().all(plain) {
-                return fail(format!(
-                    "[single.{name}] needs a copy of {name} in both slots, without switch and \
-                     runs, and another boot.component"
-                ));
-            }
-            if !single.bank.switch.is_empty() || single.bank.runs.is_some() {
-                return fail(format!("[single.{name}] has one bank: there is nothing to switch"));
-            }
-            if !places.insert(single.bank.device.display().to_string()) {
-                return fail(format!("the bank of [single.{name}] is used twice"));
-            }
-        }
-        let index = self.floor.tpm_index;
-        let own = formats::tpm::OWNER_INDICES;
-        if !own.contains(&index) || !own.contains(&(index.saturating_add(1))) {
-            return fail(format!("floor.tpm_index 0x{index:08x} is not 0x01800000 to 0x01bffffe"));
-        }
-        for source in &self.sources {
-            if let Err(error) = crate::source::check_place(&source.url) {
-                return fail(format!("[[source]] url: {error}"));
-            }
-        }
-        if self.policy.interval < Duration::from_secs(1) {
-            return fail("policy.interval is below a second".to_owned());
-        }
-        self.metrics.check().or_else(fail)
     }
 }
 
 impl AgentError {
-    fn config(text: String) -> Self {
+    pub(crate) fn config(text: String) -> Self {
         AgentError::new(Reason::Config, text).hint("see update-agent.example.toml")
     }
+}
 
-    /// What is wrong, and where, with the lines around it.
-    fn not_toml(text: &str, error: &toml::de::Error) -> Self {
-        let shown = error.to_string();
-        let is_quoted = |line: &&str| {
-            line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|')
-        };
-        let excerpt: Vec<&str> = shown.lines().skip(1).take_while(is_quoted).collect();
-        let before = error.span().and_then(|span| text.get(..span.start));
-        let place = before.map_or_else(String::new, |before| {
-            format!("line {}: ", before.matches('\n').count() + 1)
-        });
-        AgentError::config(format!("{place}{}", error.message())).excerpt(excerpt.join("\n"))
-    }
+/// What a configuration file says, if nobody else could have written it.
+fn text_of(path: &Path) -> Result<String, AgentError> {
+    let bytes = storage::private::read_trusted(path, CONFIG_LIMIT)
+        .map_err(|error| unreadable(path, error))?;
+    String::from_utf8(bytes).because(Reason::Config, format!("configuration {}", path.display()))
+}
+
+/// What relative paths in a configuration file are relative to.
+fn base_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+/// One error for all that is wrong with a configuration; `None`: nothing is.
+fn mistakes(problems: Vec<String>) -> Option<AgentError> {
+    let (first, others) = problems.split_first()?;
+    let error = match others.len() {
+        0 => AgentError::config(first.clone()),
+        1 => AgentError::config(format!("{first} (and another mistake)")),
+        more => AgentError::config(format!("{first} (and {more} other mistakes)")),
+    };
+    let lines: Vec<String> = others.iter().map(|other| format!("  also: {other}")).collect();
+    Some(error.excerpt(lines.join("\n")))
 }
 
 /// Why the configuration cannot be read, and what helps: it is another thing each time.
@@ -680,12 +598,35 @@ mod tests {
     }
 
     #[test]
+    fn all_mistakes_are_told_at_once_with_what_may_be_meant() {
+        let text = EXAMPLE
+            .replacen("product = \"demo\"", "product = \"Demo\"", 1)
+            .replacen("#tries = 3", "tries = 77", 1)
+            .replacen("# proxy = \"http://proxy.example.org:3128\"", "proxy = \"socks5://p:1\"", 1);
+        let error = Config::parse(&text, Path::new("/")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "node.product \"Demo\" is not a product name: 1 to 64 of a-z 0-9 . _ -, starting and \
+             ending with a letter or digit, no two marks in a row; is \"demo\" meant? (and 2 other \
+             mistakes)"
+        );
+        assert_eq!(
+            error.lines(),
+            Some(
+                "  also: [[source]] proxy \"socks5://p:1\": only HTTP proxies are supported: \
+                 http://HOST[:PORT]\n  also: boot.tries = 77 is not 1 to 15"
+            )
+        );
+    }
+
+    #[test]
     fn a_mistake_is_shown_where_it_is() {
         let text = EXAMPLE.replacen("\nmode =", "\nmoode =", 1);
         let line = 1 + text.lines().position(|line| line.starts_with("moode")).unwrap();
         let error = Config::parse(&text, Path::new("/")).unwrap_err();
         let start = format!("line {line}: unknown field `moode`, expected one of `mode`");
         assert!(error.to_string().starts_with(&start), "{error}");
+        assert!(error.to_string().ends_with("; is `mode` meant?"), "{error}");
         assert!(!error.to_string().contains('\n'), "one sentence: {error}");
         let excerpt = error.lines().unwrap();
         assert!(excerpt.contains(&format!("{line} | moode =")), "{excerpt}");

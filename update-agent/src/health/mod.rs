@@ -22,10 +22,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use formats::reason::Reason;
-use serde::Deserialize;
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
 use update_core::probation::Rules;
 
-pub use self::period::{deserialize_period, parse_period};
+pub use self::period::{deserialize_period, format_period, parse_period, serialize_period};
 pub use self::round::{Failure, HealthReport, Surroundings, run};
 
 use crate::http::Url;
@@ -46,14 +47,16 @@ const CHECKS_LIMIT: usize = 64;
 /// health.usable().unwrap();
 /// assert_eq!(health.passes, 3);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthConfig {
     /// From the start of the checks until the trial has failed.
     #[serde(default = "five_minutes", deserialize_with = "deserialize_period")]
+    #[serde(serialize_with = "serialize_period")]
     pub deadline: Duration,
     /// Between two rounds.
     #[serde(default = "five_seconds", deserialize_with = "deserialize_period")]
+    #[serde(serialize_with = "serialize_period")]
     pub interval: Duration,
     /// Good rounds in a row that prove the trial.
     #[serde(default = "three")]
@@ -63,6 +66,7 @@ pub struct HealthConfig {
     pub watchdog: Option<PathBuf>,
     /// How long it waits for its food.
     #[serde(default = "one_minute", deserialize_with = "deserialize_period")]
+    #[serde(serialize_with = "serialize_period")]
     pub watchdog_timeout: Duration,
     /// Confirm trials without any check.
     #[serde(default)]
@@ -258,6 +262,35 @@ impl TryFrom<RawCheck> for Check {
             _ => return Err(wrong(ONE_KIND)),
         };
         Ok(Check { name, probe, timeout })
+    }
+}
+
+/// As it is written in the configuration, without the query of a URL, which may be a secret.
+impl Serialize for Check {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.name)?;
+        match &self.probe {
+            Probe::Http { url, ca } => {
+                map.serialize_entry("http", &url.to_string())?;
+                if let Some(ca) = ca {
+                    map.serialize_entry("ca", ca)?;
+                }
+            }
+            Probe::Tcp { host, port } if host.contains(':') => {
+                map.serialize_entry("tcp", &format!("[{host}]:{port}"))?;
+            }
+            Probe::Tcp { host, port } => map.serialize_entry("tcp", &format!("{host}:{port}"))?,
+            Probe::Command(argv) => map.serialize_entry("command", argv)?,
+            Probe::Unit(unit) => map.serialize_entry("unit", unit)?,
+            Probe::Repository => map.serialize_entry("repository", &true)?,
+            Probe::FreeSpace { path, mib } => {
+                map.serialize_entry("free_space", path)?;
+                map.serialize_entry("mib", mib)?;
+            }
+        }
+        map.serialize_entry("timeout", &format_period(self.timeout))?;
+        map.end()
     }
 }
 

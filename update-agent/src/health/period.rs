@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serializer};
 
 /// 366 days: longer is a slip of the pen.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
@@ -45,6 +45,32 @@ pub fn deserialize_period<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D
     parse_period(&text).map_err(serde::de::Error::custom)
 }
 
+/// The shortest text that [`parse_period`] reads as `period`, in whole milliseconds.
+///
+/// ```
+/// use update_agent::health::format_period;
+/// assert_eq!(format_period(std::time::Duration::from_secs(5400)), "1h30m");
+/// ```
+pub fn format_period(period: Duration) -> String {
+    let mut rest = period.as_millis();
+    let mut text = String::new();
+    for (unit, millis) in
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)]
+    {
+        let whole = rest / millis;
+        rest %= millis;
+        if whole > 0 {
+            text += &format!("{whole}{unit}");
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// [`format_period`] for `#[serde(serialize_with = …)]`.
+pub fn serialize_period<S: Serializer>(period: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&format_period(*period))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +86,7 @@ mod tests {
             ("1d1ms", 86_400_001),
         ] {
             assert_eq!(parse_period(text), Ok(Duration::from_millis(millis)), "{text}");
+            assert_eq!(format_period(Duration::from_millis(millis)), text);
         }
         for bad in [
             "",

@@ -102,8 +102,11 @@ pub enum HttpError {
         error: RealmError,
     },
     /// A proxy that is not written as one.
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
+    #[error("{error}{}", instead(.error))]
+    Proxy {
+        /// Which one, and what is wrong with it.
+        error: ProxyError,
+    },
     /// A redirect that must not be followed.
     #[error("{from} sends us to {to}, which is refused: {why}")]
     Redirect {
@@ -154,6 +157,12 @@ impl From<UrlError> for HttpError {
     }
 }
 
+impl From<ProxyError> for HttpError {
+    fn from(error: ProxyError) -> Self {
+        HttpError::Proxy { error }
+    }
+}
+
 impl From<RealmError> for HttpError {
     fn from(error: RealmError) -> Self {
         HttpError::TokenServer { error }
@@ -166,6 +175,14 @@ fn name_host(error: &RealmError) -> String {
             format!(": if this is the registry's token server, set token_host = {host:?}")
         }
         None => String::new(),
+    }
+}
+
+/// How a variable that serves other programs, too, is left alone.
+fn instead(error: &ProxyError) -> &'static str {
+    match error.variable {
+        Some(_) => "; `proxy` of the source is taken instead, and proxy = \"none\" takes no proxy",
+        None => "",
     }
 }
 
@@ -189,7 +206,7 @@ impl HttpError {
         match self {
             HttpError::Url { .. }
             | HttpError::PlainHttp { .. }
-            | HttpError::Proxy(_)
+            | HttpError::Proxy { .. }
             | HttpError::Setup { .. } => Reason::Config,
             HttpError::InsecureFile { .. } => Reason::InsecurePerms,
             HttpError::Unreachable { .. } | HttpError::Broken { .. } => Reason::Unreachable,

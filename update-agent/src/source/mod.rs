@@ -23,7 +23,7 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, Manifest, annotation, media_type};
 use formats::reference::{Namespace, Reference, ReferenceError};
 use formats::version::Version;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::error::FetchError;
 pub use self::layout::LayoutSource;
@@ -146,7 +146,7 @@ impl TufState {
 /// ).unwrap();
 /// assert!(source.token_file.is_none());
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// `docker://HOST[:PORT][/NS]`, `oci:DIR[:NS]`, `oci-archive:FILE.tar[:NS]`, or the path of an
@@ -176,8 +176,17 @@ pub struct SourceConfig {
     pub plain_http: bool,
     /// `http://[USER:PASSWORD@]HOST[:PORT]`, or `none`; absent: what `https_proxy`, `all_proxy` and
     /// `no_proxy` of the environment say.
-    #[serde(default)]
+    #[serde(default, serialize_with = "without_password")]
     pub proxy: Option<String>,
+}
+
+/// What is shown of `proxy`.
+fn without_password<S: Serializer>(proxy: &Option<String>, s: S) -> Result<S::Ok, S::Error> {
+    let shown = proxy.as_deref().map(|text| match text {
+        "none" => text.to_owned(),
+        _ => Proxy::parse(text).map_or_else(|error| error.shown, |proxy| proxy.to_string()),
+    });
+    shown.serialize(s)
 }
 
 impl SourceConfig {
@@ -263,6 +272,14 @@ fn origin_of(scheme: Scheme, authority: &str) -> Result<Origin, FetchError> {
     Ok(url.origin().clone())
 }
 
+/// Refuses a text that names no proxy.
+pub(crate) fn check_proxy(text: &str) -> Result<(), FetchError> {
+    if text != "none" {
+        Proxy::parse(text).map_err(HttpError::from)?;
+    }
+    Ok(())
+}
+
 /// Refuses a text that can be no place, whatever exists: for places that are used later.
 pub(crate) fn check_place(text: &str) -> Result<(), FetchError> {
     match parse_place(text) {
@@ -271,12 +288,35 @@ pub(crate) fn check_place(text: &str) -> Result<(), FetchError> {
     }
 }
 
+/// A path with colons in it, which the syntax takes for a path and a namespace: what is there is
+/// meant, unless the shorter path is there, too.
+fn colons(text: &str) -> Option<Reference> {
+    let (transport, place) = text.split_once(':')?;
+    let (shorter, _) = place.split_once(':')?;
+    let (path, namespace) = (Path::new(place), Namespace::default());
+    if Path::new(shorter).exists() || !path.exists() {
+        return None;
+    }
+    let path = path.to_path_buf();
+    match transport {
+        "oci" => Some(Reference::Layout { path, namespace }),
+        "oci-archive" => Some(Reference::Archive { path, namespace }),
+        _ => None,
+    }
+}
+
 /// A reference, or the path of something that exists.
 pub(crate) fn parse_place(text: &str) -> Result<Reference, FetchError> {
     let error = match text.parse() {
-        Ok(reference) => return Ok(reference),
+        Ok(reference) => return Ok(colons(text).unwrap_or(reference)),
+        Err(ReferenceError::Transport(_)) if text == "-" => {
+            return Err(FetchError::NotFile("standard input".into()));
+        }
         Err(error) => error,
     };
+    if let Some(reference) = colons(text) {
+        return Ok(reference);
+    }
     // What is there is meant, however it is named.
     let path = Path::new(text);
     let may_be_path = matches!(error, ReferenceError::Transport(_))
@@ -316,6 +356,32 @@ mod tests {
         assert_eq!(reason("https://host/x"), Reason::Usage, "not written as one");
         assert_eq!(reason("/no/such/bundle.tar"), Reason::Unreachable);
         assert_eq!(reason("oci-archive:/no/such/bundle.tar"), Reason::Unreachable);
+    }
+
+    #[test]
+    fn what_is_at_hand_is_taken_or_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("upd 2026-11-28T12:00.tar");
+        std::fs::write(&file, b"").unwrap();
+        let text = format!("oci-archive:{}", file.display());
+        let Ok(Reference::Archive { path, namespace }) = parse_place(&text) else {
+            panic!("a path with colons")
+        };
+        assert_eq!((path, namespace.as_str()), (file.clone(), ""));
+        let said = |text: &str| match open(&SourceConfig::at(text), Limits::default()) {
+            Ok(source) => panic!("{text} opened as {}", source.describe()),
+            Err(error) => error.to_string(),
+        };
+        let folder = said(&dir.path().display().to_string());
+        assert!(
+            folder.ends_with("it holds upd 2026-11-28T12:00.tar: name one of them"),
+            "{folder}"
+        );
+        for pipe in ["-", "/dev/null"] {
+            assert!(said(pipe).contains("save it as a file first"), "{}", said(pipe));
+        }
+        std::fs::write(&file, b"\x1f\x8b\x08".repeat(1000)).unwrap();
+        assert!(said(&file.display().to_string()).contains("unpack it first: gunzip"));
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! What a configuration of the right form must fulfil, too. All that is wrong is told at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use formats::release::{ComponentName, is_word};
+
+use super::{Config, SingleBank};
+use crate::place::Place;
+
+/// What products, channels and hardware ids are called.
+const WORD: &str =
+    "1 to 64 of a-z 0-9 . _ -, starting and ending with a letter or digit, no two marks in a row";
+
+impl Config {
+    /// A sentence for each mistake, in the order of the file's sections.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = self.of_node();
+        problems.extend(self.of_sources());
+        problems.extend(self.of_boot());
+        problems.extend(self.of_slots());
+        for (name, single) in &self.single {
+            problems.extend(self.of_single(name, single));
+        }
+        let index = self.floor.tpm_index;
+        let own = formats::tpm::OWNER_INDICES;
+        if !own.contains(&index) || !own.contains(&(index.saturating_add(1))) {
+            problems.push(format!("floor.tpm_index 0x{index:08x} is not 0x01800000 to 0x01bffffe"));
+        }
+        if self.policy.interval < Duration::from_secs(1) {
+            problems.push("policy.interval is below a second".to_owned());
+        }
+        problems.extend(self.metrics.check().err());
+        problems
+    }
+
+    fn of_node(&self) -> Vec<String> {
+        let node = &self.node;
+        let mut problems = Vec::new();
+        problems.extend(no_word("node.product", "product name", &node.product));
+        problems.extend(no_word("node.channel", "channel name", &node.channel));
+        if node.hardware.is_empty() {
+            problems.push("node.hardware is empty: no release would fit; list its ids".to_owned());
+        }
+        for id in &node.hardware {
+            problems.extend(no_word("node.hardware:", "hardware id", id));
+        }
+        problems
+    }
+
+    fn of_sources(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for source in &self.sources {
+            if let Err(error) = crate::source::check_place(&source.url) {
+                problems.push(format!("[[source]] url: {error}"));
+            }
+            if let Some(Err(error)) = source.proxy.as_deref().map(crate::source::check_proxy) {
+                problems.push(format!("[[source]] {error}"));
+            }
+        }
+        problems
+    }
+
+    fn of_boot(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let limit = self.boot.backend.tries_limit();
+        if !(1..=limit).contains(&self.boot.tries) {
+            problems.push(format!("boot.tries = {} is not 1 to {limit}", self.boot.tries));
+        }
+        if self.boot.reboot_command.is_empty() {
+            problems.push("boot.reboot_command is empty; name a command".to_owned());
+        }
+        if self.boot.reboot_wait < Duration::from_secs(1) {
+            problems.push("boot.reboot_wait is below a second".to_owned());
+        }
+        let forced = self.boot.forced_reboot_command.as_ref().and_then(|argv| argv.first());
+        if forced.is_some_and(String::is_empty) {
+            problems.push(
+                "boot.forced_reboot_command names no program; to have none, write []".to_owned(),
+            );
+        }
+        problems
+    }
+
+    fn of_slots(&self) -> Vec<String> {
+        let (a, b, component) = (&self.slots.a, &self.slots.b, &self.boot.component);
+        let mut problems = Vec::new();
+        if !a.keys().eq(b.keys()) {
+            problems.push("slots.a and slots.b must list the same components".to_owned());
+        } else if !a.contains_key(component) {
+            problems.push(format!("boot.component {component:?} is in no slot: add it to both"));
+        }
+        if [a, b].iter().any(|slot| matches!(slot.get(component), Some(Place::Device(_)))) {
+            problems.push(format!(
+                "boot.component {component:?} must be a partition of boot.disk in both slots"
+            ));
+        }
+        let mut places = BTreeSet::new();
+        for (name, place) in a.iter().chain(b) {
+            let identity = place.identity();
+            if places.contains(&identity) {
+                problems.push(format!(
+                    "{identity} is used twice in [slots]; for a board with one bank give {name} a \
+                     copy in each slot, and the bank in [single.{name}]"
+                ));
+            }
+            places.insert(identity);
+        }
+        for (name, single) in &self.single {
+            if !places.insert(single.bank.device.display().to_string()) {
+                problems.push(format!("the bank of [single.{name}] is used twice"));
+            }
+        }
+        for (name, one) in a {
+            let has_switch = |place: &Place| match place {
+                Place::Device(own) => !own.switch.is_empty(),
+                Place::Label(_) => false,
+            };
+            if b.get(name).is_some_and(|other| has_switch(one) != has_switch(other)) {
+                problems.push(format!("{name} has a switch in one slot only; it needs both ways"));
+            }
+        }
+        problems
+    }
+
+    fn of_single(&self, name: &ComponentName, single: &SingleBank) -> Vec<String> {
+        let mut problems = Vec::new();
+        let copies = [self.slots.a.get(name), self.slots.b.get(name)];
+        let plain = |place: &Option<&Place>| match place {
+            Some(Place::Device(own)) => own.switch.is_empty() && own.runs.is_none(),
+            Some(Place::Label(_)) => true,
+            None => false,
+        };
+        if *name == self.boot.component || !copies.iter().all(plain) {
+            problems.push(format!(
+                "[single.{name}] needs a copy of {name} in both slots, without switch and runs, and \
+                 another boot.component"
+            ));
+        }
+        if !single.bank.switch.is_empty() || single.bank.runs.is_some() {
+            problems.push(format!("[single.{name}] has one bank: there is nothing to switch"));
+        }
+        problems
+    }
+}
+
+/// Why a text is no name, and the name that is nearest to it.
+fn no_word(key: &str, kind: &str, text: &str) -> Option<String> {
+    if is_word(text, 64) {
+        return None;
+    }
+    let shown: String = text.chars().take(80).collect();
+    let lower: String = text.trim().to_lowercase().replace(' ', "-");
+    let meant = match is_word(&lower, 64) {
+        true => format!("; is {lower:?} meant?"),
+        false => String::new(),
+    };
+    Some(format!("{key} {shown:?} is not a {kind}: {WORD}{meant}"))
+}
