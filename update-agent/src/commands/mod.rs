@@ -4,9 +4,9 @@ mod apply;
 mod boot_select;
 mod doctor;
 mod floor;
+mod health;
 mod kernel;
 mod offer;
-mod program;
 mod reset;
 mod restart_trial;
 mod run;
@@ -71,6 +71,9 @@ pub enum Command {
     History,
     /// Whether this node can really update and revert, and what to do if not.
     Doctor,
+    /// Ask each health check once, before the trial of a release does (exit 22: one does not pass; 23:
+    /// one cannot run).
+    Health,
     /// Compare a slot with what was signed, chunk by chunk.
     Verify(VerifyArgs),
     /// The daemon: observe, decide, act; finishes a trial after a boot.
@@ -261,7 +264,7 @@ fn run_to(cli: &Cli, output: Output) -> Exit {
     }
     // What only looks makes nothing, not even a state directory.
     let open = match cli.command {
-        Command::Doctor => Agent::look,
+        Command::Doctor | Command::Health => Agent::look,
         _ => Agent::open,
     };
     let agent = match Config::load(&cli.config).and_then(open) {
@@ -296,6 +299,7 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::Explain => offer::explain(agent, output),
         Command::History => keep_error(agent, status::history(agent, output)),
         Command::Doctor => doctor::doctor(agent, output),
+        Command::Health => health::health(agent, output),
         Command::Verify(args) => agent.noting(|| status::verify(agent, *args, output)),
         Command::Run(args) => run::run(agent, *args, output),
         Command::BootSelect(_) => keep_error(agent, boot_select::simulate(agent, output)),

@@ -8,12 +8,16 @@
 //!
 //! A check is an HTTP request (2xx), a TCP connection, a command (exit status 0), a systemd unit
 //! (active), free space, or the repository: a system that cannot reach it never gets the next
-//! update. Each has its own timeout, and none outlives the deadline of the whole. Without checks
-//! a trial proves nothing, so an empty list is refused unless `accept_no_checks` says otherwise.
+//! update. Each has its own timeout, and none outlives the deadline of the whole. [`once`] asks them
+//! outside of a trial, and [`BeforeApply`] says what that means for an update. Without checks a trial proves nothing, so an empty list is refused unless `accept_no_checks` says otherwise.
 
-mod command;
+mod before;
+pub(crate) mod command;
+mod memory;
+mod once;
 mod period;
 mod probe;
+pub(crate) mod program;
 mod round;
 pub mod watch;
 
@@ -25,8 +29,11 @@ use formats::reason::Reason;
 use serde::Deserialize;
 use update_core::probation::Rules;
 
+pub use self::before::BeforeApply;
+pub(crate) use self::before::judge as judge_before_apply;
+pub use self::once::{CheckResult, CheckState, once};
 pub use self::period::{deserialize_period, parse_period};
-pub use self::round::{Failure, HealthReport, Surroundings, run};
+pub use self::round::{Failure, HealthReport, RoundSoFar, Surroundings, run};
 
 use crate::http::Url;
 
@@ -64,6 +71,9 @@ pub struct HealthConfig {
     /// How long it waits for its food.
     #[serde(default = "one_minute", deserialize_with = "deserialize_period")]
     pub watchdog_timeout: Duration,
+    /// What checks that do not pass on the running system mean for an update.
+    #[serde(default)]
+    pub before_apply: BeforeApply,
     /// Confirm trials without any check.
     #[serde(default)]
     pub accept_no_checks: bool,
@@ -101,6 +111,7 @@ impl Default for HealthConfig {
             passes: three(),
             watchdog: None,
             watchdog_timeout: one_minute(),
+            before_apply: BeforeApply::default(),
             accept_no_checks: false,
             checks: Vec::new(),
         }
@@ -168,7 +179,7 @@ pub enum Probe {
     Command(Vec<String>),
     /// Asks systemd; passes when the unit is active.
     Unit(String),
-    /// Asks a configured source for an answer; any of them will do.
+    /// Asks the configured sources what is new, as an update does; one answer will do.
     Repository,
     /// Passes when a file system has so much room for others than root.
     FreeSpace {
@@ -177,6 +188,20 @@ pub enum Probe {
         /// MiB that must be free.
         mib: u64,
     },
+}
+
+impl Probe {
+    /// Its key in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Probe::Http { .. } => "http",
+            Probe::Tcp { .. } => "tcp",
+            Probe::Command(_) => "command",
+            Probe::Unit(_) => "unit",
+            Probe::Repository => "repository",
+            Probe::FreeSpace { .. } => "free_space",
+        }
+    }
 }
 
 #[derive(Deserialize)]
