@@ -116,7 +116,7 @@ reasons! {
     Busy = "busy", Busy;
     /// There is no trial to end.
     NotPending = "not_pending", Boot;
-    /// The health checks of a trial did not pass.
+    /// The health checks did not pass: of a trial, or on the running system before an update.
     Unhealthy = "unhealthy", Boot;
     /// An operator gave the slot up.
     Operator = "operator", Boot;

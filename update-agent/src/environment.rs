@@ -10,7 +10,7 @@ use update_core::restart::{Available, Means};
 
 use crate::config::Config;
 use crate::error::AgentError;
-use crate::health;
+use crate::health::{self, CheckResult, Failure};
 use crate::http::Limits;
 use crate::restart;
 use crate::source::{self, Source, SourceConfig};
@@ -32,6 +32,11 @@ pub trait Environment: Send + Sync {
         config: &Config,
         already: Duration,
     ) -> Result<Result<(), String>, AgentError>;
+
+    /// Asks each health check once, outside of a trial. An environment without any asks none.
+    fn ask_checks(&self, _config: &Config) -> Vec<CheckResult> {
+        Vec::new()
+    }
 
     /// Restarts the machine by these means. `Ok`: it was asked for, which is not yet done.
     fn restart(&self, config: &Config, means: Means) -> Result<(), AgentError>;
@@ -79,27 +84,26 @@ impl Environment for RealWorld {
     ) -> Result<Result<(), String>, AgentError> {
         let around = health::Surroundings { sources: &config.sources, already };
         let report = health::run(&config.health, around, &mut |so_far, wait| {
-            let failing: Vec<&str> =
-                so_far.failures.iter().map(|failure| failure.check.as_str()).collect();
-            let state = match &failing[..] {
+            let state = match so_far.failures {
                 [] => "good".to_owned(),
-                names => format!("failing {}", names.join(", ")),
+                failures => format!("failing {}", in_one_line(failures, Some(BRIEF))),
             };
-            tracing::info!("health: round {} {state}", so_far.rounds);
+            tracing::info!("health: round {} {state}", so_far.round);
             crate::notify::wait(wait);
             ControlFlow::Continue(())
         })?;
         if report.passed {
             return Ok(Ok(()));
         }
-        let why: Vec<String> = report
-            .failures
-            .iter()
-            .map(|failure| format!("{}: {}", failure.check, failure.why))
-            .collect();
-        let why =
-            if why.is_empty() { "too few good rounds in a row".to_owned() } else { why.join("; ") };
+        let why = match &report.failures[..] {
+            [] => "too few good rounds in a row".to_owned(),
+            failures => in_one_line(failures, None),
+        };
         Ok(Err(why))
+    }
+
+    fn ask_checks(&self, config: &Config) -> Vec<CheckResult> {
+        health::once(&config.health, &config.sources)
     }
 
     fn restart(&self, config: &Config, means: Means) -> Result<(), AgentError> {
@@ -113,4 +117,18 @@ impl Environment for RealWorld {
     fn pace(&self) -> Pace {
         Pace::default()
     }
+}
+
+/// 160 characters of each check in a line that every round of a trial writes; the verdict has all.
+const BRIEF: usize = 160;
+
+/// `web: answers 503; ssh: refused`.
+fn in_one_line(failures: &[Failure], limit: Option<usize>) -> String {
+    let told = failures.iter().map(|Failure { check, why }| {
+        match limit.and_then(|limit| why.char_indices().nth(limit)) {
+            Some((end, _)) => format!("{check}: {}…", why.get(..end).unwrap_or_default()),
+            None => format!("{check}: {why}"),
+        }
+    });
+    told.collect::<Vec<_>>().join("; ")
 }

@@ -7,7 +7,8 @@
 //! | [`Agent::apply`] | and writes the inactive slot, makes it next | the slot, the boot flags |
 //! | [`Agent::confirm`], [`Agent::revert`], [`Agent::mark_bad`] | end a trial | the boot flags, the floor |
 //! | [`Agent::round`] | what the daemon does after a boot and at each poll | as the mode allows |
-//! | [`Agent::health`] | runs the health checks | nothing |
+//! | [`Agent::health`] | runs the health checks as a trial does | nothing |
+//! | [`Agent::ask_checks`] | asks each health check once | nothing |
 //!
 //! The stations of an update are in `update.rs`; `driver.rs` performs what the update machine
 //! ([`update_core::update`]) asks for. Every operation that changes something takes the lock of the
@@ -20,6 +21,7 @@ mod driver;
 mod floor;
 mod history;
 mod operator;
+mod precheck;
 mod report;
 mod reset;
 mod restart;
@@ -49,6 +51,7 @@ pub use self::report::{
 pub use self::reset::ResetReport;
 pub use self::round::{Offered, RoundReport};
 pub use self::simulate::BootReport;
+pub use crate::health::{CheckResult, CheckState};
 
 pub(crate) use self::restart::Pending;
 pub(crate) use self::trial::{leave, lost};
@@ -205,8 +208,11 @@ impl Agent {
             let sources = self.sources(wish)?;
             attempt(self.planned(&held, &sources, wish).and_then(|plan| {
                 let ApplyOptions { stage_only, seeds } = options;
+                let warnings = if *stage_only { Vec::new() } else { self.ask_before_apply()? };
                 let installed = plan.install(&self.driver(&held), seeds, *stage_only, progress)?;
-                Ok(installed.report())
+                let mut report = installed.report();
+                report.notes.extend(warnings);
+                Ok(report)
             }))
         })
     }

@@ -248,6 +248,7 @@ impl Agent {
             Action::Install { activate } => {
                 self.config.health.usable()?;
                 let plan = offer.resolve(&inputs)?;
+                let _warned = self.ask_before_apply()?;
                 plan.install(&self.driver(&held), &[], !activate, progress)?;
                 if !activate {
                     return Ok(RoundReport::Staged { version });

@@ -14,14 +14,13 @@ use update_core::policy::shared_id;
 use update_core::trust::{CLOCK_TOLERANCE, Clock, Limits, Refresh, Stored};
 use update_core::update::stand;
 
-use super::program;
-use super::sandbox::{self, Facts, Place};
-use crate::agent::Agent;
+use super::sandbox;
+use crate::agent::{Agent, CheckState};
 use crate::boot::BootControl as _;
 use crate::boot::bypass;
 use crate::config::Backend;
 use crate::error::{AgentError, Because as _};
-use crate::health::{self, Probe};
+use crate::health::program;
 use crate::output::{Output, time};
 use crate::source::TufState;
 use crate::trust;
@@ -123,18 +122,10 @@ fn good(text: impl Into<String>) -> Answer {
 }
 
 fn limits(_: &Agent) -> Answer {
-    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let daemon = sandbox::has_daemon(Path::new("/"));
-    match sandbox::place(Facts { daemon, cgroup: &cgroup }) {
-        Place::Inside => good("judged inside the limits of the agent's units"),
-        Place::NoDaemon => good("no unit of the agent is installed here"),
-        Place::Outside => Ok((
-            Level::Weak,
-            format!(
-                "judged without the limits that update-agent.service has: run {}",
-                sandbox::INSIDE
-            ),
-        )),
+    match sandbox::here() {
+        sandbox::Place::Inside => good("judged inside the limits of the agent's units"),
+        sandbox::Place::NoDaemon => good("no unit of the agent is installed here"),
+        sandbox::Place::Outside => Ok((Level::Weak, sandbox::outside())),
     }
 }
 
@@ -301,47 +292,36 @@ fn state(agent: &Agent) -> Answer {
 
 fn restart(agent: &Agent) -> Answer {
     let argv = &agent.config.boot.reboot_command;
-    startable(argv).map_err(|why| {
+    program::startable(argv).map_err(|why| {
         AgentError::new(Reason::Config, format!("boot.reboot_command: {why}"))
             .hint("without it no update begins and no trial ends: set boot.reboot_command")
     })?;
     good(argv.join(" "))
 }
 
-fn startable(argv: &[String]) -> Result<(), String> {
-    // What `execvp` takes without one.
-    let search = std::env::var("PATH").unwrap_or_else(|_| "/bin:/usr/bin".to_owned());
-    program::judge(argv, &search, &program::look)
-}
-
-/// Checks that can never pass: what they need is not there.
-fn impossible(checks: &[health::Check]) -> Vec<String> {
-    let why = |check: &health::Check| {
-        match &check.probe {
-            Probe::Command(argv) => startable(argv),
-            Probe::Unit(_) => startable(&["systemctl".to_owned()]),
-            Probe::FreeSpace { path, .. } if !path.exists() => {
-                Err(format!("there is no {}", path.display()))
-            }
-            _ => Ok(()),
-        }
-        .err()
-        .map(|why| format!("{}: {why}", check.name))
-    };
-    checks.iter().filter_map(why).collect()
-}
-
+/// Asks each check once: what fails here, before an update, is no fault of the update.
 fn health(agent: &Agent) -> Answer {
-    agent.config.health.usable()?;
-    let never = impossible(&agent.config.health.checks);
-    if !never.is_empty() {
-        return Err(AgentError::new(Reason::Config, never.join("; "))
+    let results = agent.ask_checks()?;
+    let told = |wanted: CheckState| -> Vec<String> {
+        let found = results.iter().filter(|result| result.state == wanted);
+        found
+            .map(|one| format!("{}: {}", one.check, one.why.as_deref().unwrap_or_default()))
+            .collect()
+    };
+    let broken = told(CheckState::CannotRun);
+    if !broken.is_empty() {
+        return Err(AgentError::new(Reason::Config, broken.join("; "))
             .hint("every release would fail its trial: mend the checks first"));
     }
-    match agent.config.health.checks.len() {
+    let failed = told(CheckState::Failed);
+    if !failed.is_empty() {
+        let text = format!("{}; a release on trial has to pass", failed.join("; "));
+        return Ok((Level::Weak, text));
+    }
+    match results.len() {
         0 => Ok((Level::Weak, "none: every system that boots is confirmed".to_owned())),
-        1 => good("1 check"),
-        count => good(format!("{count} checks")),
+        1 => good("1 check, passes"),
+        count => good(format!("{count} checks, all pass")),
     }
 }
 

@@ -5,10 +5,10 @@ mod boot_select;
 mod config;
 mod doctor;
 mod floor;
+mod health;
 mod kernel;
 mod metrics;
 mod offer;
-mod program;
 mod reset;
 mod restart_trial;
 mod run;
@@ -77,6 +77,9 @@ pub enum Command {
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask each health check once, before the trial of a release does (exit 22: one does not pass; 23:
+    /// one cannot run).
+    Health,
     /// Compare a slot with what was signed, chunk by chunk.
     Verify(VerifyArgs),
     /// The daemon: observe, decide, act; finishes a trial after a boot.
@@ -295,7 +298,7 @@ fn run_to(cli: &Cli, output: Output) -> Exit {
     }
     // What only looks makes nothing, not even a state directory.
     let open = match cli.command {
-        Command::Doctor | Command::Metrics(_) => Agent::look,
+        Command::Doctor | Command::Health | Command::Metrics(_) => Agent::look,
         _ => Agent::open,
     };
     let agent = match Config::load(&cli.config).and_then(open) {
@@ -336,6 +339,7 @@ impl Command {
             Command::Status
             | Command::History
             | Command::Doctor
+            | Command::Health
             | Command::Verify(_)
             | Command::Metrics(_)
             | Command::Config(_)
@@ -362,6 +366,7 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::Explain => offer::explain(agent, output),
         Command::History => keep_error(agent, status::history(agent, output)),
         Command::Doctor => doctor::doctor(agent, output),
+        Command::Health => health::health(agent, output),
         Command::Verify(args) => agent.noting(|| status::verify(agent, *args, output)),
         Command::Run(args) => run::run(agent, *args, output),
         Command::BootSelect(_) => keep_error(agent, boot_select::simulate(agent, output)),

@@ -12,16 +12,16 @@ const UNITS: [&str; 4] = [
 ];
 
 /// Runs `doctor` inside the limits of the daemon and shows what it said.
-pub(super) const INSIDE: &str = "systemctl start update-agent-doctor.service; \
+const INSIDE: &str = "systemctl start update-agent-doctor.service; \
                                  journalctl -b -o cat -u update-agent-doctor.service";
 
 /// What the sandbox is judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Facts<'a> {
+struct Facts<'a> {
     /// Whether systemd is this system's service manager and has our unit.
-    pub(super) daemon: bool,
+    daemon: bool,
     /// `/proc/self/cgroup`.
-    pub(super) cgroup: &'a str,
+    cgroup: &'a str,
 }
 
 /// Where this process runs.
@@ -36,7 +36,7 @@ pub(super) enum Place {
 }
 
 /// Where a process with these facts runs.
-pub(super) fn place(facts: Facts<'_>) -> Place {
+fn place(facts: Facts<'_>) -> Place {
     let ours = |part: &str| {
         part.strip_suffix(".service")
             .is_some_and(|name| name == "update-agent" || name.starts_with("update-agent-"))
@@ -48,8 +48,19 @@ pub(super) fn place(facts: Facts<'_>) -> Place {
     }
 }
 
+/// Where this process runs.
+pub(super) fn here() -> Place {
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    place(Facts { daemon: has_daemon(Path::new("/")), cgroup: &cgroup })
+}
+
+/// What to say of a judgement outside of the limits.
+pub(super) fn outside() -> String {
+    format!("judged without the limits that update-agent.service has: run {INSIDE}")
+}
+
 /// Whether systemd runs below `root` and has the daemon's unit.
-pub(super) fn has_daemon(root: &Path) -> bool {
+fn has_daemon(root: &Path) -> bool {
     let unit = |folder: &&str| root.join(folder).join("update-agent.service").exists();
     root.join("run/systemd/system").exists() && UNITS.iter().any(unit)
 }

@@ -8,12 +8,16 @@
 //!
 //! A check is an HTTP request (2xx), a TCP connection, a command (exit status 0), a systemd unit
 //! (active), free space, or the repository: a system that cannot reach it never gets the next
-//! update. Each has its own timeout, and none outlives the deadline of the whole. Without checks
-//! a trial proves nothing, so an empty list is refused unless `accept_no_checks` says otherwise.
+//! update. Each has its own timeout, and none outlives the deadline of the whole. [`once`] asks them
+//! outside of a trial, and [`BeforeApply`] says what that means for an update. Without checks a trial proves nothing, so an empty list is refused unless `accept_no_checks` says otherwise.
 
-mod command;
+mod before;
+pub(crate) mod command;
+mod memory;
+mod once;
 mod period;
 mod probe;
+pub(crate) mod program;
 mod round;
 pub mod watch;
 
@@ -26,8 +30,11 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use update_core::probation::Rules;
 
+pub use self::before::BeforeApply;
+pub(crate) use self::before::judge as judge_before_apply;
+pub use self::once::{CheckResult, CheckState, once};
 pub use self::period::{deserialize_period, format_period, parse_period, serialize_period};
-pub use self::round::{Failure, HealthReport, Surroundings, run};
+pub use self::round::{Failure, HealthReport, RoundSoFar, Surroundings, run};
 
 use crate::http::Url;
 
@@ -68,6 +75,9 @@ pub struct HealthConfig {
     #[serde(default = "one_minute", deserialize_with = "deserialize_period")]
     #[serde(serialize_with = "serialize_period")]
     pub watchdog_timeout: Duration,
+    /// What checks that do not pass on the running system mean for an update.
+    #[serde(default)]
+    pub before_apply: BeforeApply,
     /// Confirm trials without any check.
     #[serde(default)]
     pub accept_no_checks: bool,
@@ -105,6 +115,7 @@ impl Default for HealthConfig {
             passes: three(),
             watchdog: None,
             watchdog_timeout: one_minute(),
+            before_apply: BeforeApply::default(),
             accept_no_checks: false,
             checks: Vec::new(),
         }
@@ -172,7 +183,7 @@ pub enum Probe {
     Command(Vec<String>),
     /// Asks systemd; passes when the unit is active.
     Unit(String),
-    /// Asks a configured source for an answer; any of them will do.
+    /// Asks the configured sources what is new, as an update does; one answer will do.
     Repository,
     /// Passes when a file system has so much room for others than root.
     FreeSpace {
@@ -181,6 +192,20 @@ pub enum Probe {
         /// MiB that must be free.
         mib: u64,
     },
+}
+
+impl Probe {
+    /// Its key in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Probe::Http { .. } => "http",
+            Probe::Tcp { .. } => "tcp",
+            Probe::Command(_) => "command",
+            Probe::Unit(_) => "unit",
+            Probe::Repository => "repository",
+            Probe::FreeSpace { .. } => "free_space",
+        }
+    }
 }
 
 #[derive(Deserialize)]

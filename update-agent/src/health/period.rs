@@ -71,9 +71,32 @@ pub fn serialize_period<S: Serializer>(period: &Duration, s: S) -> Result<S::Ok,
     s.serialize_str(&format_period(*period))
 }
 
+/// What a person may read of a time: whole milliseconds below a second, else tenths of a second.
+/// Never longer than it was.
+pub(crate) fn rounded(time: Duration) -> Duration {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(if millis < 1000 { millis } else { millis / 100 * 100 })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_shown_as_people_say_them() {
+        let rows = [
+            (Duration::ZERO, "0ns"),
+            (Duration::from_nanos(12_345_678), "12ms"),
+            (Duration::from_nanos(999_999_999), "999ms"),
+            (Duration::from_nanos(2_999_999_971), "2.9s"),
+            (Duration::from_millis(3050), "3s"),
+            (Duration::from_secs(300), "300s"),
+        ];
+        for (time, shown) in rows {
+            assert_eq!(format!("{:?}", rounded(time)), shown, "{time:?}");
+            assert!(rounded(time) <= time);
+        }
+    }
 
     #[test]
     fn spans_are_read_as_written() {

@@ -1,142 +1,212 @@
 //! One check, once.
 
+use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use formats::reference::Reference;
+use formats::reason::Reason;
+use rustix::io::Errno;
 
 use super::Probe;
 use super::command::{self, End, Outcome};
+use super::memory::Kills;
+use super::period::rounded;
 use crate::http::{Client, HttpError, Limits, Options, RetryPolicy, Url};
-use crate::source::{SourceConfig, parse_place};
+use crate::source::{self, FetchError, SourceConfig};
 
-/// Runs a check; `Err` says in one line why it does not pass.
-pub(super) fn run(
-    probe: &Probe,
-    sources: &[SourceConfig],
-    timeout: Duration,
-) -> Result<(), String> {
+/// Why a check does not pass, in one line of printable text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It was asked, and the answer is no.
+    No(String),
+    /// It could not be asked: what it needs is not there. No release could pass it.
+    CannotRun(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Why::No(text) | Why::CannotRun(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// Runs a check.
+pub(super) fn run(probe: &Probe, sources: &[SourceConfig], timeout: Duration) -> Result<(), Why> {
     match probe {
         Probe::Http { url, ca } => http(url, ca.as_deref(), timeout),
-        Probe::Tcp { host, port } => {
-            client(None, timeout)?.reach(host, *port).map_err(|error| error.to_string())
-        }
-        Probe::Command(argv) => explain(command::run(argv, timeout)),
+        Probe::Tcp { host, port } => client(None, timeout)?.reach(host, *port).map_err(no),
+        Probe::Command(argv) => command(argv, timeout),
         Probe::Unit(unit) => is_active(unit, timeout),
         Probe::Repository => repository(sources, timeout),
         Probe::FreeSpace { path, mib } => free_space(path, *mib),
     }
 }
 
-fn http(url: &Url, ca: Option<&Path>, timeout: Duration) -> Result<(), String> {
-    let status = client(ca, timeout)?.status(url, timeout).map_err(|error| error.to_string())?;
-    if status.is_success() { Ok(()) } else { Err(format!("{url} answers {status}")) }
+fn no(why: impl fmt::Display) -> Why {
+    Why::No(why.to_string())
 }
 
-/// Whether one of the sources can be asked for the next update. Whatever a registry answers will do:
-/// its content is checked when it is used.
-fn repository(sources: &[SourceConfig], timeout: Duration) -> Result<(), String> {
-    let mut why = "no source is configured".to_owned();
-    for source in sources {
-        let reached = match parse_place(&source.url) {
-            Ok(Reference::Registry { authority, .. }) => {
-                let scheme = if source.plain_http { "http" } else { "https" };
-                Url::parse(&format!("{scheme}://{authority}/v2/"))
-                    .map_err(|error| error.to_string())
-                    .and_then(|url| {
-                        let client = client_of(options(source), timeout)?;
-                        client.status(&url, timeout).map_err(|error| error.to_string())
-                    })
-                    .map(|_status| ())
-            }
-            Ok(Reference::Layout { path, .. } | Reference::Archive { path, .. }) => {
-                let shown = path.display();
-                std::fs::metadata(&path).map(|_| ()).map_err(|error| format!("{shown}: {error}"))
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        match reached {
-            Ok(()) => return Ok(()),
-            Err(error) => why = error,
-        }
-    }
-    Err(why)
+fn http(url: &Url, ca: Option<&Path>, timeout: Duration) -> Result<(), Why> {
+    let status = client(ca, timeout)?.status(url, timeout).map_err(no)?;
+    if status.is_success() { Ok(()) } else { Err(no(format!("{url} answers {status}"))) }
 }
 
-fn free_space(path: &Path, mib: u64) -> Result<(), String> {
-    let found =
-        rustix::fs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let free = found.f_bavail.saturating_mul(found.f_frsize) >> 20;
-    if free >= mib { Ok(()) } else { Err(format!("{} has {free} MiB free", path.display())) }
-}
-
-/// How a source's server is reached, without its credential.
-fn options(source: &SourceConfig) -> Options {
-    Options {
-        ca: source.ca.clone(),
-        client_cert: source.client_cert.clone(),
-        client_key: source.client_key.clone(),
-        ..Options::default()
-    }
-}
-
-fn client(ca: Option<&Path>, timeout: Duration) -> Result<Client, String> {
-    client_of(Options { ca: ca.map(Path::to_path_buf), ..Options::default() }, timeout)
-}
-
-/// A client that tries once and follows nothing. It shows nobody a secret, so plain HTTP is fine.
-fn client_of(options: Options, timeout: Duration) -> Result<Client, String> {
+/// For services of this system: a client that tries once, follows nothing and takes no proxy. It
+/// shows nobody a secret, so plain HTTP is fine.
+fn client(ca: Option<&Path>, timeout: Duration) -> Result<Client, Why> {
     let retry = RetryPolicy { attempts: 0, ..RetryPolicy::default() };
     let limits = Limits { connect: timeout, redirects: 0, retry, ..Limits::default() };
-    let options = Options { plain_http: true, limits, ..options };
-    Client::new(options).map_err(|error: HttpError| error.to_string())
+    let ca = ca.map(Path::to_path_buf);
+    let options = Options { ca, plain_http: true, limits, ..Options::default() };
+    Client::new(options).map_err(|error: HttpError| Why::CannotRun(error.to_string()))
 }
 
-fn is_active(unit: &str, timeout: Duration) -> Result<(), String> {
-    let argv = ["systemctl", "is-active", "--", unit].map(str::to_owned);
-    match command::run(&argv, timeout) {
-        Ok(Outcome { end: End::Exit(0), .. }) => Ok(()),
-        Ok(Outcome { end: End::Exit(_), tail }) if !tail.is_empty() => {
-            Err(format!("unit {unit} is {tail}"))
+/// Whether one of the sources can be asked for the next update, by the very way that updates take:
+/// proxies, credentials and certificates included.
+fn repository(sources: &[SourceConfig], timeout: Duration) -> Result<(), Why> {
+    let begun = Instant::now();
+    let mut refused = Vec::new();
+    for (at, source) in sources.iter().enumerate() {
+        // One that keeps silent leaves the others their share.
+        let left = timeout.saturating_sub(begun.elapsed());
+        let others = u32::try_from(sources.len() - at).unwrap_or(u32::MAX);
+        match reach(source, rounded(left / others)) {
+            Ok(()) => return Ok(()),
+            Err(why) => refused.push(why),
         }
-        other => explain(other),
+    }
+    let told: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    match told.is_empty() {
+        true => Err(Why::CannotRun("no source is configured".to_owned())),
+        false if refused.iter().all(|why| matches!(why, Why::CannotRun(_))) => {
+            Err(Why::CannotRun(told.join("; ")))
+        }
+        false => Err(no(told.join("; "))),
     }
 }
 
-/// Whether the kernel has killed something for the memory limit of this service (cgroup v2).
-fn out_of_memory() -> bool {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let groups = read("/proc/self/cgroup");
-    let Some(own) = groups.lines().find_map(|line| line.strip_prefix("0::")) else { return false };
-    killed_for_memory(&read(&format!("/sys/fs/cgroup{own}/memory.events")))
-}
-
-fn killed_for_memory(events: &str) -> bool {
-    let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    kills.is_some_and(|count| count.trim() != "0")
-}
-
-fn explain(outcome: Result<Outcome, String>) -> Result<(), String> {
-    let Outcome { end, tail } = outcome?;
-    let what = match end {
-        End::Exit(0) => return Ok(()),
-        End::Exit(code) => format!("exit status {code}"),
-        End::Signal(9) if out_of_memory() => {
-            "killed: the agent's service has no more memory, see MemoryMax= of its unit".to_owned()
-        }
-        End::Signal(signal) => format!("killed by signal {signal}"),
-        End::TimedOut(after) => format!("still running after {after:?}, killed"),
+/// Asks a source what is new, once.
+fn reach(config: &SourceConfig, limit: Duration) -> Result<(), Why> {
+    let retry = RetryPolicy { attempts: 0, ..RetryPolicy::default() };
+    let limits = Limits {
+        connect: limit,
+        handshake: limit,
+        first_byte: limit,
+        idle: limit,
+        patience: limit,
+        retry,
+        ..Limits::default()
     };
-    Err(if tail.is_empty() { what } else { format!("{what}: {tail}") })
+    let asked = source::open(config, limits).and_then(|source| source.tuf_state(None));
+    asked.map(drop).or_else(|error| judged(&error))
+}
+
+/// What the failure of a source says of this system. A server that says of itself that it is out of
+/// order was reached: its trouble is no fault of a release.
+fn judged(error: &FetchError) -> Result<(), Why> {
+    if let FetchError::Http(http @ HttpError::Status { .. }) = error
+        && http.is_transient()
+    {
+        return Ok(());
+    }
+    let text = formats::error_chain(error);
+    Err(match error.reason() {
+        Reason::Config | Reason::Usage | Reason::InsecurePerms => Why::CannotRun(text),
+        _ => Why::No(text),
+    })
+}
+
+fn free_space(path: &Path, mib: u64) -> Result<(), Why> {
+    let shown = path.display();
+    let found = rustix::fs::statvfs(path).map_err(|error| {
+        Why::CannotRun(match error {
+            Errno::NOENT => format!("there is no {shown}"),
+            _ => format!("{shown}: {error}"),
+        })
+    })?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize) >> 20;
+    if free >= mib { Ok(()) } else { Err(no(format!("{shown} has {free} MiB free"))) }
+}
+
+fn is_active(unit: &str, timeout: Duration) -> Result<(), Why> {
+    // As sd_booted(3).
+    if !Path::new("/run/systemd/system").exists() {
+        return Err(Why::CannotRun(format!("unit {unit}: systemd does not run here")));
+    }
+    let argv = ["systemctl", "is-active", "--", unit].map(str::to_owned);
+    let before = Kills::now();
+    match command::run(&argv, timeout).map_err(Why::CannotRun)? {
+        Outcome { end: End::Exit(0), .. } => Ok(()),
+        Outcome { end: End::Exit(4), .. } => Err(no(format!("systemd knows no unit {unit}"))),
+        Outcome { end: End::Exit(_), tail } if !tail.is_empty() => {
+            Err(no(format!("unit {unit} is {tail}")))
+        }
+        other => Err(no(explain(&other, before))),
+    }
+}
+
+fn command(argv: &[String], timeout: Duration) -> Result<(), Why> {
+    let before = Kills::now();
+    match command::run(argv, timeout).map_err(Why::CannotRun)? {
+        Outcome { end: End::Exit(0), .. } => Ok(()),
+        other => Err(no(explain(&other, before))),
+    }
+}
+
+/// Why a program that ran does not pass. `before`: the kills for memory up to its start.
+fn explain(outcome: &Outcome, before: Kills) -> String {
+    let Outcome { end, tail } = outcome;
+    let memory = Kills::now().since(before);
+    let what = match (end, memory) {
+        (End::Signal(9), Some(memory)) => format!("killed: {memory}"),
+        (End::Exit(code), Some(memory)) => {
+            format!("exit status {code}, and a process of it was killed: {memory}")
+        }
+        (End::Exit(code), None) => format!("exit status {code}"),
+        (End::Signal(signal), _) => format!("killed by signal {signal}"),
+        (End::TimedOut(after), _) => format!("still running after {after:?}, killed"),
+    };
+    if tail.is_empty() { what } else { format!("{what}: {tail}") }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
     #[test]
-    fn the_kernels_count_says_who_killed() {
-        let events = "low 0\nhigh 0\nmax 31\noom 1\noom_kill 1\noom_group_kill 0\n";
-        assert!(super::killed_for_memory(events));
-        assert!(!super::killed_for_memory(&events.replace("oom_kill 1", "oom_kill 0")));
-        assert!(!super::killed_for_memory(""));
+    fn what_a_source_answers_says_whether_updates_can_come() {
+        let status = |code: u16| {
+            FetchError::Http(HttpError::Status {
+                url: "https://h/v2/tuf/manifests/latest".to_owned(),
+                status: StatusCode::from_u16(code).unwrap(),
+                hint: String::new(),
+                retry_after: None,
+            })
+        };
+        let setup = HttpError::Setup { what: "CA file".to_owned(), why: "is not there".to_owned() };
+        let timeout = HttpError::Timeout {
+            origin: "https://h".to_owned(),
+            phase: "answer",
+            after: Duration::from_secs(1),
+        };
+        // (the error, whether the way works, whether it could not even be asked)
+        let rows = [
+            (status(401), false, false),
+            (status(403), false, false),
+            (status(404), false, false),
+            (status(429), true, false),
+            (status(500), true, false),
+            (status(503), true, false),
+            (FetchError::Http(timeout), false, false),
+            (FetchError::Http(setup), false, true),
+            (FetchError::NoSuchPlace("/media/usb/b.tar".into()), false, false),
+        ];
+        for (error, works, cannot) in rows {
+            let found = judged(&error);
+            assert_eq!(found.is_ok(), works, "{error}");
+            assert_eq!(matches!(found, Err(Why::CannotRun(_))), cannot, "{error}");
+        }
     }
 }

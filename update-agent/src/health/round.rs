@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use update_core::probation::{Probation, Round, Verdict};
 
-use super::{Check, HealthConfig, HealthError, probe};
+use super::period::rounded;
+use super::probe::{self, Why};
+use super::{Check, HealthConfig, HealthError};
 use crate::source::SourceConfig;
 
 /// What the checks showed.
@@ -31,6 +33,15 @@ pub struct Failure {
     pub why: String,
 }
 
+/// One round of a trial that goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct RoundSoFar<'a> {
+    /// Its number, from 1.
+    pub round: u32,
+    /// What failed in it; empty when it was good.
+    pub failures: &'a [Failure],
+}
+
 /// What the checks need to know beside themselves.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Surroundings<'a> {
@@ -47,7 +58,7 @@ pub struct Surroundings<'a> {
 pub fn run(
     config: &HealthConfig,
     around: Surroundings<'_>,
-    between: &mut dyn FnMut(&HealthReport, Duration) -> ControlFlow<()>,
+    between: &mut dyn FnMut(RoundSoFar<'_>, Duration) -> ControlFlow<()>,
 ) -> Result<HealthReport, HealthError> {
     config.usable()?;
     let mut report = HealthReport { passed: false, rounds: 0, failures: Vec::new() };
@@ -75,7 +86,8 @@ pub fn run(
             }
             Verdict::Failed => return Ok(report),
             Verdict::Continue(wait) => {
-                if between(&report, wait).is_break() {
+                let so_far = RoundSoFar { round: report.rounds, failures: &before };
+                if between(so_far, wait).is_break() {
                     return Err(HealthError::Interrupted);
                 }
             }
@@ -101,12 +113,42 @@ fn judged(before: &[Failure], failed: Vec<Failed>) -> Vec<Failure> {
     if said.is_empty() { failed.into_iter().map(|failed| failed.failure).collect() } else { said }
 }
 
-/// All checks at once; what failed in the order of the configuration.
+/// What failed in a round, in the order of the configuration.
 fn run_round(checks: &[Check], sources: &[SourceConfig], left: Duration) -> Vec<Failed> {
+    let left = rounded(left);
+    let ended = ask_all(checks, sources, left);
+    checks
+        .iter()
+        .zip(ended)
+        .filter_map(|(check, asked)| {
+            let why = asked.result.err()?;
+            let interrupted = left < check.timeout && asked.took >= left;
+            let why = match interrupted {
+                true => format!("the deadline of the trial came {left:.1?} after it began: {why}"),
+                false => why.to_string(),
+            };
+            Some(Failed { failure: Failure { check: check.name.clone(), why }, interrupted })
+        })
+        .collect()
+}
+
+/// What came of a check.
+pub(super) struct Asked {
+    pub(super) result: Result<(), Why>,
+    pub(super) took: Duration,
+}
+
+/// All checks at once, each limited by its timeout and by `left`; in the order of the configuration.
+pub(super) fn ask_all(checks: &[Check], sources: &[SourceConfig], left: Duration) -> Vec<Asked> {
     let ask = |check: &Check| {
         let start = Instant::now();
         let result = probe::run(&check.probe, sources, check.timeout.min(left));
-        (result, left < check.timeout && start.elapsed() >= left)
+        Asked { result, took: start.elapsed() }
+    };
+    // A check that panics is a defect of ours, and no proof of health.
+    let crashed = || Asked {
+        result: Err(Why::CannotRun("the check itself crashed".to_owned())),
+        took: Duration::ZERO,
     };
     thread::scope(|scope| {
         let running: Vec<_> = checks
@@ -114,26 +156,11 @@ fn run_round(checks: &[Check], sources: &[SourceConfig], left: Duration) -> Vec<
             .map(|check| thread::Builder::new().spawn_scoped(scope, move || ask(check)))
             .collect();
         let ended = running.into_iter().zip(checks).map(|(thread, check)| match thread {
-            // A check that panics is a defect of ours, and no proof of health.
-            Ok(thread) => thread
-                .join()
-                .unwrap_or_else(|_| (Err("the check itself crashed".to_owned()), false)),
+            Ok(thread) => thread.join().unwrap_or_else(|_| crashed()),
             // A machine without a thread to spare is no unhealthy one: one after another then.
             Err(_) => ask(check),
         });
-        checks
-            .iter()
-            .zip(ended)
-            .filter_map(|(check, (result, interrupted))| {
-                let why = match result.err()? {
-                    why if interrupted => {
-                        format!("the deadline of the trial came {left:.1?} after it began: {why}")
-                    }
-                    why => why,
-                };
-                Some(Failed { failure: Failure { check: check.name.clone(), why }, interrupted })
-            })
-            .collect()
+        ended.collect()
     })
 }
 

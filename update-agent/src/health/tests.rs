@@ -24,7 +24,7 @@ fn config(passes: u32, checks: Vec<Check>) -> HealthConfig {
 }
 
 /// Waits for nothing, so that the rounds follow each other at once.
-fn at_once(_: &HealthReport, _: Duration) -> ControlFlow<()> {
+fn at_once(_: RoundSoFar<'_>, _: Duration) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -108,23 +108,39 @@ fn here() -> Surroundings<'static> {
     Surroundings::default()
 }
 
+/// `repo` in a folder: a repository with a TUF state.
+fn repository() -> tempfile::TempDir {
+    use formats::oci::{Descriptor, EMPTY_CONFIG, Manifest, media_type};
+    let dir = tempfile::tempdir().unwrap();
+    let layout = storage::layout::LayoutDir::create(&dir.path().join("repo")).unwrap();
+    let state = Manifest::artifact(media_type::TUF_STATE, Descriptor::empty(), vec![]).to_bytes();
+    layout.put_blob(EMPTY_CONFIG).unwrap();
+    layout.put_blob(&state).unwrap();
+    let state = Descriptor::of(media_type::MANIFEST, &state);
+    layout.set_refs(&[("tuf:latest".to_owned(), Some(state))]).unwrap();
+    dir
+}
+
 #[test]
 fn free_space_and_the_repository_are_checked() {
     let health = |check: &str| {
         let text = format!("passes = 1\ndeadline = '5s'\n[[check]]\nname = 'x'\n{check}\n");
         parse(&text).unwrap()
     };
+    let repository = repository();
     let sources = [
         SourceConfig::at("oci-archive:/no-such-file-here.tar"),
-        SourceConfig::at("oci:/"),
+        SourceConfig::at(&format!("oci:{}", repository.path().join("repo").display())),
         // A port of this machine where nobody listens.
         SourceConfig { plain_http: true, ..SourceConfig::at("docker://127.0.0.1:1/ns") },
     ];
-    let rows: [(&str, &str, &[SourceConfig], bool); 6] = [
+    let nothing = [SourceConfig::at("oci:/")];
+    let rows: [(&str, &str, &[SourceConfig], bool); 7] = [
         ("there is room", "free_space = '/'\nmib = 1", &[], true),
         ("not that much", "free_space = '/'\nmib = 1000000000", &[], false),
         ("no such place", "free_space = '/no-such-place'\nmib = 1", &[], false),
         ("no source", "repository = true", &[], false),
+        ("a folder that is no repository", "repository = true", &nothing, false),
         ("the second source is there", "repository = true", &sources[..2], true),
         (
             "neither file nor registry",
@@ -173,7 +189,7 @@ fn a_service_that_comes_up_late_still_passes() {
     let mut seen = Vec::new();
     let report = run(&config(2, checks), here(), &mut |so_far, _| {
         seen.push(so_far.failures.first().map(|failure| failure.why.clone()));
-        if so_far.rounds == 2 {
+        if so_far.round == 2 {
             std::fs::write(&up, "").unwrap();
         }
         ControlFlow::Continue(())
@@ -231,7 +247,7 @@ fn http_passes_with_2xx_only() {
         assert_eq!(result.is_ok(), passes, "{status}: {result:?}");
         assert!(server.join().unwrap().starts_with("GET /healthz HTTP/1.1\r\n"));
         if let Err(why) = result {
-            assert!(why.contains(&status[..3]), "{why}");
+            assert!(why.to_string().contains(&status[..3]), "{why}");
         }
     }
 }
@@ -242,7 +258,7 @@ fn a_server_that_accepts_and_says_nothing_is_not_healthy() {
     let port = listener.local_addr().unwrap().port();
     let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
     let limit = Duration::from_millis(200);
-    let why = probe::run(&Probe::Http { url, ca: None }, &[], limit).unwrap_err();
+    let why = probe::run(&Probe::Http { url, ca: None }, &[], limit).unwrap_err().to_string();
     assert!(why.contains("within 200ms"), "{why}");
     let host = "127.0.0.1".to_owned();
     let tcp = Probe::Tcp { host, port };
@@ -253,7 +269,7 @@ fn a_server_that_accepts_and_says_nothing_is_not_healthy() {
 fn a_port_where_nobody_listens_is_not_healthy() {
     let refusing = Refusing::new();
     let tcp = Probe::Tcp { host: "127.0.0.1".to_owned(), port: refusing.address.port() };
-    let why = probe::run(&tcp, &[], Duration::from_secs(60)).unwrap_err();
+    let why = probe::run(&tcp, &[], Duration::from_secs(60)).unwrap_err().to_string();
     assert!(why.contains("refused"), "{why}");
 }
 
@@ -261,6 +277,6 @@ fn a_port_where_nobody_listens_is_not_healthy() {
 fn a_unit_that_systemd_does_not_know_is_not_active() {
     // Fails where there is no systemd as well, with another reason.
     let unit = Probe::Unit("racklet-no-such.service".to_owned());
-    let why = probe::run(&unit, &[], Duration::from_secs(60)).unwrap_err();
+    let why = probe::run(&unit, &[], Duration::from_secs(60)).unwrap_err().to_string();
     assert!(!why.is_empty() && !why.chars().any(char::is_control), "{why:?}");
 }
