@@ -36,9 +36,8 @@ fn a_poll_that_reached_nobody_is_made_up_soon_and_told_once() {
     let running = daemon();
     let wait = next_round(&socket);
     assert!((54..=66).contains(&wait), "{wait} s until the next poll");
-    let log = running.log();
+    let log = running.terminate().stderr;
     assert_eq!(log.matches("cannot reach").count(), 1, "told once:\n{log}");
-    running.kill();
 
     // Switched on again, with a network: whatever was missed is made up at once.
     node.reconfigure("docker://127.0.0.1:9", &repository);

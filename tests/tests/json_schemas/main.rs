@@ -59,6 +59,8 @@ fn every_command_of_the_agent_prints_what_its_schema_says() {
         say(&[command]);
     }
     say(&["config", "check"]);
+    say(&["health"]);
+    say(&["metrics"]);
     say(&["restart-trial"]);
     say(&["map-root", "--wait", "0"]);
     say(&["confirm"]);
@@ -83,6 +85,7 @@ fn every_command_of_the_agent_prints_what_its_schema_says() {
     say(&["apply"]);
     say(&["boot-select", "--simulate"]);
     node.set_healthy(false);
+    say(&["health"]);
     for _ in 0..3 {
         say(&["run", "--once"]);
         say(&["status"]);
