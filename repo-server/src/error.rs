@@ -175,11 +175,14 @@ pub enum ServerError {
         remedy: String,
     },
     /// Another server writes the same directory.
-    #[error("{}: another repo-server is using it; stop that one, or add --read-only", path.display())]
+    #[error("{}: another repo-server is using it", path.display())]
     Busy {
         /// The directory.
         path: PathBuf,
     },
+    /// What was asked for could not be printed.
+    #[error("write to standard output")]
+    ReportLost(#[source] io::Error),
     /// Another setting that makes no sense.
     #[error("{0}")]
     Config(String),
@@ -205,6 +208,11 @@ impl ServerError {
         let source = match error {
             FilesError::InsecurePerms { path, why, remedy } => {
                 return ServerError::Perms { what, path, why, remedy };
+            }
+            FilesError::Read(FileError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                return ServerError::Config(format!("{what}: there is no {}", path.display()));
             }
             FilesError::Read(FileError::Io { source, .. }) => source,
             FilesError::Read(FileError::NotRegular(_)) => {
@@ -233,6 +241,7 @@ impl ServerError {
             ServerError::Bucket { .. } => Reason::Unreachable,
             ServerError::Perms { .. } => Reason::InsecurePerms,
             ServerError::Busy { .. } => Reason::Busy,
+            ServerError::ReportLost(_) => Reason::ReportLost,
             ServerError::Listen { .. }
             | ServerError::PlainHttp(_)
             | ServerError::Tls { .. }
@@ -257,7 +266,7 @@ impl ServerError {
             }
             ServerError::Io { .. } => "check free space, mount state and owner of that path",
             ServerError::Store { .. } => {
-                "every blob is checked before it is served; no data is lost"
+                "is this the repository's directory? Every blob is checked before it is served; no data is lost"
             }
             ServerError::Perms { .. } => "replace a secret that others may have read",
             ServerError::Bucket { .. } => {
@@ -270,8 +279,10 @@ impl ServerError {
                 "use PEM files, with the server's certificate first in the chain"
             }
             ServerError::Busy { .. } => {
-                "two writing servers can share a bucket (--s3), but not a directory"
+                "stop that one; beside it, `serve --read-only` and `gc --dry-run` work, `serve --gc-interval` \
+                 collects while it serves, and servers of a bucket (--s3) share it"
             }
+            ServerError::ReportLost(_) => "the command did its work; check the result",
             ServerError::Config(_) => "see repo-server serve --help",
         }
     }

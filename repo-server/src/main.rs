@@ -66,7 +66,7 @@ enum Command {
 /// Where the repository is.
 #[derive(Debug, clap::Args)]
 struct Location {
-    /// The repository: an OCI image layout, created if missing.
+    /// The repository: an OCI image layout; `serve` makes one where there is none.
     #[arg(long, value_name = "DIR", required_unless_present = "s3")]
     dir: Option<PathBuf>,
     /// The repository in a bucket, which any number of servers may share: BUCKET or BUCKET/prefix.
@@ -282,7 +282,10 @@ impl Serve {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain_usage(&error),
+    };
     let done = survive_file_limits().and_then(|()| match &cli.command {
         Command::Serve(args) => serve(args, cli.json),
         Command::Scrub { place } => scrub(place, cli.json),
@@ -298,21 +301,37 @@ fn main() -> ExitCode {
     match done {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
-            let reason = error.reason();
-            let message = error_chain(&error);
             if cli.json {
                 // The exit code and standard error say it, too.
                 let _ = print_json(&serde_json::json!({
                     "ok": false,
-                    "code": reason.code(),
-                    "message": message,
+                    "code": error.reason().code(),
+                    "message": error_chain(&error),
                     "hint": error.hint(),
                 }));
             }
-            say(&format!("error[{reason}]: {}", printable(&message)));
-            say(&format!("  hint: {}", printable(error.hint())));
-            ExitCode::from(reason.exit().code())
+            fail(&error)
         }
+    }
+}
+
+/// Tells an error on standard error; the exit code is its reason's.
+fn fail(error: &ServerError) -> ExitCode {
+    let reason = error.reason();
+    say(&format!("error[{reason}]: {}", printable(&error_chain(error))));
+    say(&format!("  hint: {}", printable(error.hint())));
+    ExitCode::from(reason.exit().code())
+}
+
+/// Prints help or the version, or what is wrong with the command line.
+fn explain_usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        say(error.to_string().trim_end());
+        return ExitCode::from(Exit::Usage.code());
+    }
+    match print(error.to_string().as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
     }
 }
 
@@ -387,11 +406,9 @@ fn tell(text: &str) -> Result<(), ServerError> {
 fn print(bytes: &[u8]) -> Result<(), ServerError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(ServerError::Io {
-            doing: "print the report to",
-            path: PathBuf::from("standard output"),
-            source: error,
-        }),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(ServerError::ReportLost(error))
+        }
         _ => Ok(()),
     }
 }
@@ -460,7 +477,9 @@ fn scrub(place: &Location, json: bool) -> Result<Exit, ServerError> {
 }
 
 fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
-    let store = place.open(false)?;
+    // What is no repository must not become one by a mistyped name; what is only looked at, not change.
+    let looked_at = place.open(true)?;
+    let store = if dry { looked_at } else { place.open(false)? };
     let (now, failed) = (SystemTime::now(), |error: StoreError| place.failed(&error));
     let done = match dry {
         true => {

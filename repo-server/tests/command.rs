@@ -323,3 +323,58 @@ fn errors_are_words_and_numbers() {
     assert_eq!(code, Some(15));
     assert_eq!(json["rotten"][0]["digest"], digest.to_string());
 }
+
+fn run(args: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_repo-server")).args(args).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A mistyped directory becomes no repository, and what is only looked at does not change.
+#[test]
+fn a_directory_is_made_by_a_server_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
+    let (missing, foreign, repository) = (path("missing"), path("foreign"), path("repository"));
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(Path::new(&foreign).join("letter"), "to somebody").unwrap();
+    let files = |dir: &str| std::fs::read_dir(dir).unwrap().count();
+    for command in [&["gc"][..], &["gc", "--dry-run"], &["scrub"]] {
+        for dir in [&missing, &foreign] {
+            let (code, text) = run(&[command, &["--dir", dir]].concat());
+            assert_eq!(code, Some(23), "{command:?} {dir}: {text}");
+            assert!(text.contains(dir.as_str()) && text.contains("directory"), "{text}");
+        }
+    }
+    assert!(!Path::new(&missing).exists());
+    assert_eq!(files(&foreign), 1);
+    // A server that cannot listen serves nothing.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().to_string();
+    let (code, text) = run(&["serve", "--dir", &missing, "--listen", &port]);
+    assert_eq!(code, Some(23), "{text}");
+    assert!(!Path::new(&missing).exists());
+    // Beside a server, a collection is only looked at.
+    let server = Server::start(temp.path(), &[]);
+    let before = files(&repository);
+    let (code, text) = run(&["gc", "--dir", &repository]);
+    assert_eq!(code, Some(21), "{text}");
+    assert!(text.contains(&format!("{repository}: ")) && text.contains("gc --dry-run"), "{text}");
+    assert_eq!(run(&["gc", "--dir", &repository, "--dry-run"]).0, Some(0));
+    assert_eq!(files(&repository), before);
+    drop(server);
+    assert_eq!(run(&["gc", "--dir", &repository]).0, Some(0));
+}
+
+/// Help that did not arrive is no success.
+#[test]
+fn help_on_a_full_disk_is_an_error() {
+    for asked in ["--help", "help", "--version", "-V"] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_repo-server"));
+        let output = command.arg(asked).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(23), "{asked}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.starts_with("error[report_lost]: write to standard output"), "{text}");
+        assert_eq!(run(&[asked]), (Some(0), String::new()), "{asked}");
+    }
+}

@@ -111,12 +111,13 @@ impl Server {
                 "--refresh-key works on a directory; run `signer refresh` for a bucket instead";
             return Err(ServerError::Config(text.to_owned()));
         }
-        let (store, uploads) = open_storage(&config).await?;
+        // A server that cannot listen makes no repository.
         let (listener, address) = listen(config.listen)?;
         let metrics = match config.metrics_listen {
             Some(address) => Some(listen(address)?),
             None => None,
         };
+        let (store, uploads) = open_storage(&config).await?;
         let limits = config.limits.clone();
         let client_ca = config.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
         let private = config.pull_tokens.is_some() || client_ca.is_some();

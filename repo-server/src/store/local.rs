@@ -6,7 +6,7 @@
 //!  DIR/repositories/                    links and uploads, see `links`
 //! ```
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -58,7 +58,10 @@ impl Local {
         };
         let links = links.map_err(link_failed)?;
         let lock = match &links {
-            Some(links) if !read_only => Some(lock(links.as_ref()).map_err(link_failed)??),
+            Some(links) if !read_only => match links.try_lock().map_err(link_failed)? {
+                Some(lock) => Some(lock),
+                None => return Err(ServerError::Busy { path: dir.to_owned() }),
+            },
             _ => None,
         };
         if let (Some(links), false) = (&links, read_only) {
@@ -91,6 +94,14 @@ impl Local {
 /// The error of a server that starts on an unreadable storage.
 pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
     match error {
+        LayoutError::Read(FileError::Io { path, source, .. })
+            if path == dir && source.kind() == io::ErrorKind::NotFound =>
+        {
+            let path = path.display();
+            ServerError::Config(format!(
+                "there is no {path}; give the repository's directory with --dir"
+            ))
+        }
         LayoutError::Read(FileError::Io { action, path, source })
         | LayoutError::Write(FileError::Io { action, path, source }) => {
             ServerError::Io { doing: action, path, source }
@@ -103,12 +114,6 @@ pub(super) fn damaged(dir: &Path, error: LayoutError) -> ServerError {
         }
         other => ServerError::Store { path: dir.to_owned(), why: error_chain(&other) },
     }
-}
-
-/// The lock of a server that writes, or why there is none.
-fn lock(links: &dyn Dir) -> Result<Result<Lock, ServerError>, FileError> {
-    let held = || ServerError::Busy { path: links.path().to_owned() };
-    Ok(links.try_lock()?.ok_or_else(held))
 }
 
 impl Backend for Local {
