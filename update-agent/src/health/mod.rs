@@ -8,7 +8,7 @@
 //!
 //! A check is an HTTP request (2xx), a TCP connection, a command (exit status 0), a systemd unit
 //! (active), free space, or the repository: a system that cannot reach it never gets the next
-//! update. Each has its own timeout, and none outlives the deadline of the whole. [`once`] asks them
+//! update. Each has its own timeout, and none outlives the deadline of the whole. [`once()`] asks them
 //! outside of a trial, and [`BeforeApply`] says what that means for an update. Without checks a trial proves nothing, so an empty list is refused unless `accept_no_checks` says otherwise.
 
 mod before;

@@ -7,9 +7,8 @@
 //! ```
 //!
 //! A page is made of what is known at that moment, without the agent's lock: a value that is not known has
-//! no sample. Labels are of fixed sets, of the configuration, or at most
-//! [`SAMPLES_LIMIT`](families::SAMPLES_LIMIT) to a metric. Nothing here ends or delays an operation: what
-//! cannot be published is logged.
+//! no sample. Labels are of fixed sets, of the configuration, or at most 64 samples to a metric. Nothing here
+//! ends or delays an operation: what cannot be published is logged.
 
 mod facts;
 mod families;
