@@ -11,6 +11,7 @@ use formats::reason::Reason;
 
 use crate::config::Config;
 use crate::error::{AgentError, not_started};
+use crate::events::Event;
 use crate::health;
 use crate::http::Limits;
 use crate::source::{self, Source, SourceConfig};
@@ -112,7 +113,7 @@ pub(crate) fn restart_by(argv: &[String]) -> Result<(), AgentError> {
     let Some((program, arguments)) = argv.split_first() else {
         return Err(AgentError::new(Reason::Config, "boot.reboot_command is empty"));
     };
-    tracing::info!("restarting: {shown}");
+    Event::Restarting { command: &shown }.tell();
     let status = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())

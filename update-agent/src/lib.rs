@@ -57,6 +57,8 @@ pub mod chooser;
 #[doc(hidden)]
 pub mod commands;
 #[doc(hidden)]
+pub mod events;
+#[doc(hidden)]
 pub mod exhausted;
 #[doc(hidden)]
 pub mod health;

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
+use crate::events::{self, Why};
 use crate::health::watch::Watch;
 use crate::progress::Progress;
 use crate::release::Resolved;
@@ -92,7 +93,7 @@ impl Driver<'_> {
                 if matches!(outcome, Outcome::Confirmed(_)) {
                     self.disarm();
                 }
-                self.remember(&before, &outcome)?;
+                self.remember(&before, &outcome, written)?;
                 return Ok(Ended { outcome, written });
             }
             let event = match self.perform(&effect, booted, inputs, &mut written) {
@@ -145,7 +146,7 @@ impl Driver<'_> {
                 return Ok(Event::Health(self.check_health()?));
             }
             Effect::RaiseFloor(floor) => self.floor().raise(self.held, *floor)?,
-            Effect::Reboot => self.environment.restart(self.config)?,
+            Effect::Reboot => restart(self.environment, self.config)?,
             Effect::Finish(_) => {}
         }
         Ok(Event::Done)
@@ -159,4 +160,12 @@ impl Driver<'_> {
     pub(super) fn single_banks(&self) -> SingleBanks<'_> {
         SingleBanks { state: self.state, disk: self.disk }
     }
+}
+
+/// Restarts the machine, and tells when it refuses.
+pub(super) fn restart(environment: &dyn Environment, config: &Config) -> Result<(), AgentError> {
+    environment.restart(config).inspect_err(|error| {
+        let why = Why { code: error.reason().code(), text: &error.chain() };
+        events::Event::RestartFailed { why }.tell();
+    })
 }

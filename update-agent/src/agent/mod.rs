@@ -48,7 +48,7 @@ pub use self::reset::ResetReport;
 pub use self::round::{Offered, RoundReport};
 pub use self::simulate::BootReport;
 
-pub(crate) use self::update::version_of_os_release;
+pub(crate) use self::update::{installed_version, version_of_os_release};
 
 use self::driver::{Driver, Ended};
 use self::floor::FloorKeeper;
@@ -203,7 +203,7 @@ impl Agent {
 
     /// Restarts the machine.
     pub fn reboot(&self) -> Result<(), AgentError> {
-        self.environment.restart(&self.config)
+        driver::restart(self.environment.as_ref(), &self.config)
     }
 
     /// The stations up to the plan.

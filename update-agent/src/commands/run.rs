@@ -7,8 +7,10 @@ use update_core::daemon::{Boot, Ended, Wake, after, lets_watchdog_go};
 use update_core::update::stand;
 
 use super::RunArgs;
-use crate::agent::{Agent, Offered, RoundReport};
+use crate::agent::{Agent, Offered, RoundReport, installed_version};
+use crate::config::Mode;
 use crate::error::AgentError;
+use crate::events::{Event, Why};
 use crate::health::watch;
 use crate::output::Output;
 use crate::{notify, progress};
@@ -30,6 +32,7 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
         return Ok(Exit::Done);
     }
     notify::ready();
+    tell_start(agent);
     let mut jitter = Jitter::new()?;
     let interval = agent.config.policy.interval;
     let mut failures: u32 = 0;
@@ -38,13 +41,14 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
         let ended = match &round {
             Ok(report) => {
                 failures = 0;
-                tracing::info!("{}", text(report));
+                tell(report);
                 if report.is_restarting() { Ended::Restarting } else { Ended::Done }
             }
             Err(error) if error.reason() == Reason::Config => Ended::Misconfigured,
             Err(error) => {
                 failures = failures.saturating_add(1);
-                tracing::error!(code = error.reason().code(), "{}", error.chain());
+                let why = Why { code: error.reason().code(), text: &error.chain() };
+                Event::RoundFailed { why }.tell();
                 Ended::Failed
             }
         };
@@ -68,6 +72,49 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
 fn boot(agent: &Agent) -> Boot {
     let standing = agent.node().ok().map(|node| stand(&node));
     Boot::of(standing.as_ref())
+}
+
+fn tell_start(agent: &Agent) {
+    let config = &agent.config;
+    let slot = agent.disk.booted().ok();
+    let record = agent.state.boot_record().ok();
+    let version = slot.zip(record).and_then(|(slot, record)| {
+        installed_version(config, &record, slot).map(|version| version.to_string())
+    });
+    Event::Started {
+        product: &config.node.product,
+        channel: &config.node.channel,
+        mode: match config.policy.mode {
+            Mode::Notify => "notify",
+            Mode::Stage => "stage",
+            Mode::Auto => "auto",
+        },
+        version: version.as_deref(),
+        slot,
+    }
+    .tell();
+}
+
+/// Tells what a round found; what it did has been told by who did it.
+fn tell(report: &RoundReport) {
+    match report {
+        RoundReport::Nothing { .. } => tracing::info!("{}", text(report)),
+        RoundReport::Notified { version, decision, why, offered } => {
+            let version = &version.to_string();
+            let next_step = match offered {
+                Offered::Declined => {
+                    let why = Why { code: decision.code(), text: why };
+                    return Event::Declined { version, why }.tell();
+                }
+                Offered::Available => "is available: run `update-agent apply`",
+                Offered::Staged => "is staged: run `update-agent apply`",
+                Offered::Next => "is next: reboot to try it",
+                Offered::Restarting => return,
+            };
+            Event::Offered { version, next_step }.tell();
+        }
+        _ => {}
+    }
 }
 
 fn text(report: &RoundReport) -> String {
