@@ -8,11 +8,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use formats::reason::Reason;
+use update_core::hooks::Said;
 
 use crate::config::Config;
 use crate::error::{AgentError, not_started};
 use crate::events::Event;
 use crate::health;
+use crate::hooks::{self, Hook, HookFacts};
 use crate::http::Limits;
 use crate::source::{self, Source, SourceConfig};
 use crate::stage::Pace;
@@ -36,6 +38,11 @@ pub trait Environment: Send + Sync {
 
     /// Restarts the machine.
     fn restart(&self, config: &Config) -> Result<(), AgentError>;
+
+    /// Runs a hook of the operator's to its end. A simulated node has none.
+    fn hook(&self, _config: &Config, _hook: Hook, _facts: &HookFacts) -> Said {
+        Said::Yes
+    }
 
     /// How fast and how carefully slots are written.
     fn pace(&self) -> Pace;
@@ -100,6 +107,10 @@ impl Environment for RealWorld {
 
     fn restart(&self, config: &Config) -> Result<(), AgentError> {
         restart_by(&config.boot.reboot_command)
+    }
+
+    fn hook(&self, config: &Config, hook: Hook, facts: &HookFacts) -> Said {
+        hooks::run(config, hook, facts)
     }
 
     fn pace(&self) -> Pace {

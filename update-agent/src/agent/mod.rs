@@ -19,6 +19,7 @@ mod bundle;
 mod driver;
 mod floor;
 mod history;
+mod hooks;
 mod operator;
 mod report;
 mod reset;

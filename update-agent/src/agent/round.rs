@@ -1,6 +1,8 @@
 //! One round of the daemon: after a boot, finish what the boot left to do; then ask what is offered,
 //! and go as far as `policy.mode` lets it.
 
+use std::time::Duration;
+
 use formats::boot_record::Slot;
 use formats::reason::Reason;
 use formats::version::Version;
@@ -83,6 +85,8 @@ pub enum Offered {
     Staged,
     /// It is next, and waits for a restart.
     Next,
+    /// It is next; a hook put the restart off, and is asked again after this time.
+    Delayed(Duration),
     /// It is next, and the machine is restarting into it.
     Restarting,
 }
@@ -102,6 +106,14 @@ impl RoundReport {
         }
     }
 
+    /// When a restart that was put off is due again.
+    pub fn delay(&self) -> Option<Duration> {
+        match self {
+            RoundReport::Notified { offered: Offered::Delayed(wait), .. } => Some(*wait),
+            _ => None,
+        }
+    }
+
     /// Whether this round confirmed the booted slot.
     pub fn is_confirmed(&self) -> bool {
         matches!(self, RoundReport::Confirmed { .. })
@@ -113,7 +125,9 @@ impl Agent {
     pub fn round(&self, progress: &dyn Progress) -> Result<RoundReport, AgentError> {
         self.noting(|| {
             let held = self.state.hold()?;
-            if let Some(report) = self.finish_boot(&held)? {
+            let finished = self.finish_boot(&held)?;
+            self.tell_end(&held)?;
+            if let Some(report) = finished {
                 if report.is_confirmed() {
                     self.floor_keeper().lock(&held);
                 }
@@ -187,10 +201,7 @@ impl Agent {
         let same = update.is_some_and(|update| update.release.index == judged.signed.index);
         let standing = stand(&node);
         match self.next(&standing, daemon::Offer::Install { same }) {
-            Action::Restart => {
-                self.reboot()?;
-                notified(Offered::Restarting)
-            }
+            Action::Restart => notified(self.restart_into_next(held)?),
             Action::Install { activate } => {
                 self.config.health.usable()?;
                 let plan = offer.resolve(&inputs)?;
@@ -198,9 +209,10 @@ impl Agent {
                 if !activate {
                     return Ok(RoundReport::Staged { version });
                 }
-                drop(held);
-                self.reboot()?;
-                Ok(RoundReport::Applied { version })
+                match self.restart_into_next(held)? {
+                    delayed @ Offered::Delayed(_) => notified(delayed),
+                    _ => Ok(RoundReport::Applied { version }),
+                }
             }
             Action::Rest | Action::Ask | Action::Probe => {
                 notified(match (self.config.policy.mode, standing) {

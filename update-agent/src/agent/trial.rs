@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use formats::reason::Reason;
+use storage::host::Host;
 
 use super::driver::Driver;
 use crate::error::AgentError;
@@ -14,6 +15,13 @@ use crate::state::Began;
 
 /// Seconds since the machine started, time in sleep included: no clock can be set there.
 const UPTIME: &str = "/proc/uptime";
+
+/// How long ago the machine started, if the kernel says so.
+pub(super) fn uptime(host: &dyn Host) -> Option<Duration> {
+    let text = host.read_kernel(Path::new(UPTIME)).ok()?;
+    let seconds = text.split_ascii_whitespace().next()?.parse::<f64>().ok()?;
+    Some(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
 
 impl Driver<'_> {
     /// Runs the checks of a trial under the watchdog. Their deadline began with the first agent of
@@ -44,12 +52,7 @@ impl Driver<'_> {
     fn probation_age(&self) -> Result<Duration, AgentError> {
         let boot_id = self.disk.boot_id()?;
         // Without a clock of the boot the deadline is that of this process.
-        let uptime = self.host.read_kernel(Path::new(UPTIME)).ok();
-        let uptime = uptime.as_deref().and_then(|text| text.split_ascii_whitespace().next());
-        let Some(now) = uptime.and_then(|text| text.parse::<f64>().ok()) else {
-            return Ok(Duration::ZERO);
-        };
-        let now = Duration::try_from_secs_f64(now).unwrap_or_default();
+        let Some(now) = uptime(self.host) else { return Ok(Duration::ZERO) };
         match self.state.probation() {
             Some(began) if began.boot_id == boot_id => {
                 Ok(now.saturating_sub(Duration::from_millis(began.uptime_ms)))

@@ -453,6 +453,7 @@ impl Plan<'_> {
             order: &self.judged.signed.summary.order,
             proof: self.proof.as_ref(),
         };
+        driver.before_apply(&self.judged, stage_only)?;
         self.tell_begin(driver);
         let (ended, slot, activated) =
             self.perform(driver, &inputs, stage_only).inspect_err(|error| {

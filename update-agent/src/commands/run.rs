@@ -60,7 +60,10 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
         let wait = match after(ended, boot, failures, interval) {
             // A round that succeeded never stops the daemon.
             Wake::Stop => return round.map(|_| Exit::Done),
-            Wake::Poll => jitter.around(interval),
+            Wake::Poll => {
+                let delayed = round.as_ref().ok().and_then(RoundReport::delay);
+                delayed.unwrap_or_else(|| jitter.around(interval))
+            }
             Wake::After(wait) => wait,
         };
         notify::status(&format!("next round in {} s", wait.as_secs()));
@@ -109,7 +112,7 @@ fn tell(report: &RoundReport) {
                 Offered::Available => "is available: run `update-agent apply`",
                 Offered::Staged => "is staged: run `update-agent apply`",
                 Offered::Next => "is next: reboot to try it",
-                Offered::Restarting => return,
+                Offered::Delayed(_) | Offered::Restarting => return,
             };
             Event::Offered { version, next_step }.tell();
         }
@@ -131,6 +134,12 @@ fn text(report: &RoundReport) -> String {
             Offered::Available => format!("{version} is available: run `update-agent apply`"),
             Offered::Staged => format!("{version} is staged: run `update-agent apply`"),
             Offered::Next => format!("{version} is next: reboot to try it"),
+            Offered::Delayed(wait) => {
+                format!(
+                    "{version} is next; hooks.before_restart is asked again in {} s",
+                    wait.as_secs()
+                )
+            }
             Offered::Restarting => format!("restarting into {version}"),
         },
         RoundReport::Staged { version } => format!("{version} is staged"),

@@ -21,6 +21,7 @@ pub use update_core::daemon::Mode;
 
 use crate::error::{AgentError, Because as _};
 use crate::health::{HealthConfig, Probe, deserialize_period};
+use crate::hooks::HooksConfig;
 use crate::place::{Device, Place};
 use crate::source::SourceConfig;
 
@@ -56,6 +57,9 @@ pub struct Config {
     /// When `run` acts by itself.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// Programs that run around an update.
+    #[serde(default)]
+    pub hooks: HooksConfig,
     /// What `boot-select` does as `/init`.
     #[serde(default)]
     pub chooser: ChooserConfig,
@@ -356,6 +360,7 @@ impl Config {
             }
         };
         program(&mut config.boot.reboot_command);
+        config.hooks.commands_mut().into_iter().for_each(program);
         for check in &mut config.health.checks {
             if let Probe::Command(argv) = &mut check.probe {
                 program(argv);
@@ -471,6 +476,9 @@ impl Config {
             if let Err(error) = crate::source::check_place(&source.url) {
                 return fail(format!("[[source]] url: {error}"));
             }
+        }
+        if self.hooks.timeout.is_zero() {
+            return fail("hooks.timeout is 0: every hook would be killed at once".to_owned());
         }
         if self.policy.interval < Duration::from_secs(1) {
             return fail("policy.interval is below a second".to_owned());

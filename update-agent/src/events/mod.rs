@@ -15,6 +15,7 @@
 //! | `UPDATE_SOURCE` | where the release comes from, without credentials |
 //! | `UPDATE_WORK`, `UPDATE_PERCENT` | the piece of work under way, and how much of it is done |
 //! | `UPDATE_COMMAND` | a command that is run |
+//! | `UPDATE_HOOK` | the hook, as in the configuration |
 //! | `UPDATE_REASON` | why, in words |
 //! | `REASON_CODE` | why, as a code of `docs/exit-codes.md` |
 //! | `TRIES_LEFT` | trial boots that are left after this one |
@@ -25,6 +26,8 @@
 //! Values are printable text on one line of at most 16 KiB, or decimal numbers.
 
 pub(crate) mod log;
+
+use std::time::Duration;
 
 use formats::boot_record::Slot;
 use storage::log::printable;
@@ -85,6 +88,9 @@ kinds! {
         ["UPDATE_VERSION", "UPDATE_SLOT"];
     REVERTED = "reverted", "03144d52b59247fc959d5bcc69e82c11", WARN,
         ["UPDATE_VERSION", "UPDATE_SLOT", "UPDATE_REASON", "REASON_CODE"];
+    RESTART_DELAYED = "restart delayed", "9eccff1ac05c403c98bff207f382a981", INFO, ["UPDATE_VERSION"];
+    HOOK_FAILED = "hook failed", "d77d6103409a48dc9ce60b19e9116faf", WARN,
+        ["UPDATE_HOOK", "UPDATE_REASON"];
     ROUND_FAILED = "round failed", "7b84c4a347234d7ab7facfed31488753", ERROR,
         ["UPDATE_REASON", "REASON_CODE"];
 }
@@ -135,6 +141,10 @@ pub(crate) enum Event<'a> {
     Confirmed { version: Option<&'a str>, slot: Slot },
     /// A slot was given up; the other one boots.
     Reverted { version: Option<&'a str>, slot: Slot, why: Why<'a> },
+    /// A hook put a restart off.
+    RestartDelayed { version: &'a str, again: Duration, left: Duration },
+    /// A hook failed; what it was asked goes on without it.
+    HookFailed { hook: &'a str, why: &'a str },
     /// A round of the daemon failed.
     RoundFailed { why: Why<'a> },
 }
@@ -152,6 +162,7 @@ struct Fields<'a> {
     work: Option<&'a str>,
     percent: Option<u64>,
     command: Option<&'a str>,
+    hook: Option<&'a str>,
     why: Option<Why<'a>>,
     tries_left: Option<u64>,
     moved: Option<Written>,
@@ -175,6 +186,8 @@ impl Event<'_> {
             Event::TrialFailed { .. } => &TRIAL_FAILED,
             Event::Confirmed { .. } => &CONFIRMED,
             Event::Reverted { .. } => &REVERTED,
+            Event::RestartDelayed { .. } => &RESTART_DELAYED,
+            Event::HookFailed { .. } => &HOOK_FAILED,
             Event::RoundFailed { .. } => &ROUND_FAILED,
         }
     }
@@ -219,6 +232,13 @@ impl Event<'_> {
             Event::Reverted { version, slot, why } => {
                 format!("slot {slot} was given up ({}): {}", known(*version), why.text)
             }
+            Event::RestartDelayed { version, again, left } => format!(
+                "the restart into {version} is put off: hooks.before_restart is asked again in {} s, and \
+                 may put it off for {} s more",
+                again.as_secs(),
+                left.as_secs()
+            ),
+            Event::HookFailed { hook, why } => format!("hooks.{hook}: {why}"),
             Event::RoundFailed { why } => why.text.to_owned(),
         }
     }
@@ -234,7 +254,13 @@ impl Event<'_> {
                 slot,
                 ..none
             },
-            Event::Offered { version, .. } => Fields { version: Some(version), ..none },
+            Event::HookFailed { hook, why } => {
+                let why = Some(Why { code: "", text: why });
+                Fields { hook: Some(hook), why, ..none }
+            }
+            Event::Offered { version, .. } | Event::RestartDelayed { version, .. } => {
+                Fields { version: Some(version), ..none }
+            }
             Event::Declined { version, why } | Event::InstallFailed { version, why } => {
                 Fields { version: Some(version), why: Some(why), ..none }
             }
@@ -275,7 +301,7 @@ impl Event<'_> {
         let (source, work) = (text(fields.source), text(fields.work));
         let command = text(fields.command);
         let reason = text(fields.why.map(|why| why.text));
-        let code = text(fields.why.map(|why| why.code));
+        let code = text(fields.why.map(|why| why.code).filter(|code| !code.is_empty()));
         let slot = fields.slot.map(|slot| slot.to_string());
         let moved = fields.moved;
         // The level of a place in the code is a constant: one place for each.
@@ -295,6 +321,7 @@ impl Event<'_> {
                     UPDATE_WORK = work.as_deref(),
                     UPDATE_PERCENT = fields.percent,
                     UPDATE_COMMAND = command.as_deref(),
+                    UPDATE_HOOK = fields.hook,
                     UPDATE_REASON = reason.as_deref(),
                     REASON_CODE = code.as_deref(),
                     TRIES_LEFT = fields.tries_left,

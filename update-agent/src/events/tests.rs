@@ -44,6 +44,12 @@ fn samples() -> Vec<Event<'static>> {
         Event::TrialFailed { version: known, slot, why },
         Event::Confirmed { version: known, slot },
         Event::Reverted { version: known, slot, why },
+        Event::RestartDelayed {
+            version,
+            again: Duration::from_secs(60),
+            left: Duration::from_secs(3600),
+        },
+        Event::HookFailed { hook: "before_restart", why: HOSTILE },
         Event::RoundFailed { why },
     ]
 }

@@ -20,15 +20,15 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// How a program ended, and the last it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub(super) end: End,
+pub(crate) struct Outcome {
+    pub(crate) end: End,
     /// The end of stdout and stderr, at most 4 KiB before escaping; one line of printable text.
-    pub(super) tail: String,
+    pub(crate) tail: String,
 }
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// By itself.
     Exit(i32),
     /// By a signal.
@@ -41,6 +41,15 @@ pub(super) enum End {
 ///
 /// Whatever is left of the group when the program ends or its time is up is killed.
 pub(super) fn run(argv: &[String], limit: Duration) -> Result<Outcome, String> {
+    run_in(argv, limit, |_| {})
+}
+
+/// The same in surroundings that `prepare` makes.
+pub(crate) fn run_in(
+    argv: &[String],
+    limit: Duration,
+    prepare: impl FnOnce(&mut Command),
+) -> Result<Outcome, String> {
     let (program, arguments) = argv.split_first().ok_or("no program")?;
     let failed = |error: std::io::Error| format!("cannot run {program:?}: {error}");
     let (reader, writer) = std::io::pipe().map_err(failed)?;
@@ -51,6 +60,7 @@ pub(super) fn run(argv: &[String], limit: Duration) -> Result<Outcome, String> {
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(failed)?)
         .stderr(writer);
+    prepare(&mut command);
     let mut child = command.spawn().map_err(|error| not_started(program, &error))?;
     // Drops our copies of the writing end, so that the pipe ends with its last writer.
     drop(command);

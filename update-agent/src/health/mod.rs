@@ -11,7 +11,7 @@
 //! update. Each has its own timeout, and none outlives the deadline of the whole. Without checks
 //! a trial proves nothing, so an empty list is refused unless `accept_no_checks` says otherwise.
 
-mod command;
+pub(crate) mod command;
 mod period;
 mod probe;
 mod round;
@@ -26,6 +26,7 @@ use serde::Deserialize;
 use update_core::probation::Rules;
 
 pub use self::period::{deserialize_period, parse_period};
+pub(crate) use self::probe::explain;
 pub use self::round::{Failure, HealthReport, Surroundings, run};
 
 use crate::http::Url;

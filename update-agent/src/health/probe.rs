@@ -116,7 +116,8 @@ fn killed_for_memory(events: &str) -> bool {
     kills.is_some_and(|count| count.trim() != "0")
 }
 
-fn explain(outcome: Result<Outcome, String>) -> Result<(), String> {
+/// How a program ended, in one line; `Ok` with exit status 0.
+pub(crate) fn explain(outcome: Result<Outcome, String>) -> Result<(), String> {
     let Outcome { end, tail } = outcome?;
     let what = match end {
         End::Exit(0) => return Ok(()),
