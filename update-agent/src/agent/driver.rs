@@ -164,8 +164,9 @@ impl Driver<'_> {
 
 /// Restarts the machine, and tells when it refuses.
 pub(super) fn restart(environment: &dyn Environment, config: &Config) -> Result<(), AgentError> {
-    environment.restart(config).inspect_err(|error| {
+    environment.restart(config).map_err(|error| {
         let why = Why { code: error.reason().code(), text: &error.chain() };
         events::Event::RestartFailed { why }.tell();
+        error.told()
     })
 }

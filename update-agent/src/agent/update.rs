@@ -453,14 +453,17 @@ impl Plan<'_> {
             order: &self.judged.signed.summary.order,
             proof: self.proof.as_ref(),
         };
+        // What cannot begin is no business of a hook, and nothing that was begun.
+        begin(driver.node()?, self.task(driver.config, stage_only))?;
         driver.before_apply(&self.judged, stage_only)?;
         self.tell_begin(driver);
-        let (ended, slot, activated) =
-            self.perform(driver, &inputs, stage_only).inspect_err(|error| {
-                let version = self.judged.version().to_string();
-                let why = Why { code: error.reason().code(), text: &error.chain() };
-                Event::InstallFailed { version: &version, why }.tell();
-            })?;
+        let performed = self.perform(driver, &inputs, stage_only).map_err(|error| {
+            let version = self.judged.version().to_string();
+            let why = Why { code: error.reason().code(), text: &error.chain() };
+            Event::InstallFailed { version: &version, why }.tell();
+            error.told()
+        });
+        let (ended, slot, activated) = performed?;
         Ok(Installed { slot, activated, written: ended.written, judged: self.judged })
     }
 

@@ -47,8 +47,10 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
             Err(error) if error.reason() == Reason::Config => Ended::Misconfigured,
             Err(error) => {
                 failures = failures.saturating_add(1);
-                let why = Why { code: error.reason().code(), text: &error.chain() };
-                Event::RoundFailed { why }.tell();
+                if !error.was_told() {
+                    let why = Why { code: error.reason().code(), text: &error.chain() };
+                    Event::RoundFailed { why }.tell();
+                }
                 Ended::Failed
             }
         };

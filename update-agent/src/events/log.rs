@@ -6,7 +6,7 @@ use std::io;
 
 use tracing::Level;
 use tracing::field::Field;
-use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
@@ -17,11 +17,15 @@ use super::TARGET;
 /// daemon performs are always shown, and the journal gets them from every command.
 pub(crate) fn start(level: Level, daemon: bool) {
     let journal = journal();
-    let events = match daemon || journal.is_some() {
-        true => LevelFilter::from_level(level.max(Level::INFO)),
-        false => LevelFilter::from_level(level),
-    };
-    let is_event = || filter_fn(|metadata| metadata.target() == TARGET);
+    let all = daemon || journal.is_some();
+    let events = filter_fn(move |metadata| {
+        metadata.target() == TARGET
+            && match *metadata.level() {
+                // A command ends with its error, which it prints.
+                Level::ERROR => all,
+                other => other <= if all { level.max(Level::INFO) } else { level },
+            }
+    });
     // Nothing of `tracing_subscriber`'s own may be told on the same standard error, which panics where
     // that is full; journald adds time stamps.
     let text = || {
@@ -32,12 +36,14 @@ pub(crate) fn start(level: Level, daemon: bool) {
             .with_ansi(false)
             .log_internal_errors(false)
     };
-    let rest = text().with_filter(is_event().not().and(LevelFilter::from_level(level))).boxed();
+    let others =
+        filter_fn(move |metadata| metadata.target() != TARGET && *metadata.level() <= level);
+    let rest = text().with_filter(others).boxed();
     let told = match journal {
-        Some(journal) => journal.with_filter(is_event().and(events)).boxed(),
+        Some(journal) => journal.with_filter(events).boxed(),
         None => {
             let lines = text().fmt_fields(debug_fn(message_only));
-            lines.with_filter(is_event().and(events)).boxed()
+            lines.with_filter(events).boxed()
         }
     };
     let _ = tracing_subscriber::registry().with(vec![rest, told]).try_init();
