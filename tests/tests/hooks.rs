@@ -146,7 +146,9 @@ fn apply_waits_for_the_hook_and_hooks_that_hang_are_killed() {
     let rig = Rig::new(script, "restart_delay_limit = \"1s\"\ntimeout = \"1s\"\n");
     let done = rig.node.agent_in_words(&["apply", "--reboot"]).ok();
     assert!(rig.node.reboot_was_asked(), "{}", done.output());
-    assert!(done.output().contains("hooks.before_restart: still running"), "{}", done.output());
+    for said in ["hooks.before_restart: still running", "put the restart off"] {
+        assert!(done.output().contains(said), "{}", done.output());
+    }
     let child = fs::read_to_string(rig.node.path("hook.child")).expect("the hook ran");
     let status = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
     assert!(status.is_empty() || status.contains(") Z "), "it lives: {status}");
@@ -217,6 +219,19 @@ fn the_kubernetes_hook_drains_and_uncordons() {
     assert_eq!(run("after_revert"), 0);
     assert!(is("cordoned"), "an administrator did that");
     assert_eq!(run("before_apply"), 0);
+}
+
+/// A hook that can never run is found before it costs anything.
+#[test]
+fn doctor_names_a_hook_that_cannot_run() {
+    let rig = Rig::new("exit 0", "");
+    let said = rig.node.agent_in_words(&["doctor"]).finish().output();
+    let all = "ok   hooks            before_apply, before_restart, after_confirm, after_revert";
+    assert!(said.lines().any(|line| line == all), "{said}");
+    fs::set_permissions(rig.node.path("hook"), fs::Permissions::from_mode(0o644)).expect("chmod");
+    let said = rig.node.agent_in_words(&["doctor"]).finish().output();
+    let line = said.lines().find(|line| line.starts_with("BAD  hooks"));
+    assert!(line.is_some_and(|line| line.contains("is not executable")), "{said}");
 }
 
 /// A path is that of the configuration, wherever the agent is started.

@@ -149,9 +149,9 @@ mod tests {
     }
 
     fn record(update: Option<u8>, content: Option<(u8, bool)>, failed: Option<u64>) -> BootRecord {
-        let mut record = BootRecord::default();
-        record.update =
+        let update =
             update.map(|n| Update { release: release(n), slot: Slot::B, phase: Phase::Staged });
+        let mut record = BootRecord { update, ..BootRecord::default() };
         record.slots.b = content.map(|(n, confirmed)| SlotContent {
             release: release(n),
             components: Vec::new(),

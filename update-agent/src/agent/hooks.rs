@@ -14,6 +14,7 @@ use super::{Agent, Offered};
 use crate::error::AgentError;
 use crate::events::Event;
 use crate::hooks::{Hook, HookFacts};
+use crate::progress::Progress;
 use crate::release::identity;
 use crate::state::{Began, StateGuard};
 
@@ -62,15 +63,21 @@ fn facts(owed: &Owed) -> HookFacts {
 
 impl Agent {
     /// Restarts the machine into the release that is next, once the hook before a restart agrees, or
-    /// `hooks.restart_delay_limit` is over. Waits until then.
-    pub fn restart_when_agreed(&self) -> Result<(), AgentError> {
+    /// `hooks.restart_delay_limit` is over. Waits until then, and says so.
+    pub fn restart_when_agreed(&self, progress: &dyn Progress) -> Result<(), AgentError> {
         loop {
             let held = self.state.hold()?;
             let asked = self.before_restart(&held)?;
             drop(held);
             match asked {
                 Restart::Now => return self.reboot(),
-                Restart::AskAgain(wait) => crate::notify::wait(wait),
+                Restart::AskAgain(wait) => {
+                    let seconds = wait.as_secs_f32().ceil();
+                    progress.note(&format!(
+                        "hooks.before_restart put the restart off; it is asked again in {seconds} s"
+                    ));
+                    crate::notify::wait(wait);
+                }
             }
         }
     }

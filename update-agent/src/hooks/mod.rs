@@ -145,7 +145,7 @@ pub struct HookFacts {
 }
 
 /// Where programs of the system are.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The variables of a hook, all of them.
 pub(crate) fn environment(
