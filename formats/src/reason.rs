@@ -124,6 +124,8 @@ reasons! {
     FailedBefore = "failed_before", Boot;
     /// The release or its roll-out is held, or not yet this node's turn.
     Deferred = "deferred", Nothing;
+    /// A hook of the node's operator does not let it be installed now.
+    HookRefused = "hook_refused", Boot;
     /// Somebody was asked and said no.
     Declined = "declined", Nothing;
     /// Nothing newer is offered.

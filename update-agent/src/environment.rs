@@ -6,11 +6,13 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use update_core::hooks::Said;
 use update_core::restart::{Available, Means};
 
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::health::{self, CheckResult, Failure};
+use crate::hooks::{self, Hook, HookFacts};
 use crate::http::Limits;
 use crate::restart;
 use crate::source::{self, Source, SourceConfig};
@@ -44,6 +46,11 @@ pub trait Environment: Send + Sync {
     /// Which means there are beside the configured command; none by default.
     fn restart_means(&self, _: &Config) -> Available {
         Available::default()
+    }
+
+    /// Runs a hook of the operator's to its end. A simulated node has none.
+    fn hook(&self, _config: &Config, _hook: Hook, _facts: &HookFacts) -> Said {
+        Said::Yes
     }
 
     /// How fast and how carefully slots are written.
@@ -112,6 +119,10 @@ impl Environment for RealWorld {
 
     fn restart_means(&self, config: &Config) -> Available {
         restart::available(&config.boot)
+    }
+
+    fn hook(&self, config: &Config, hook: Hook, facts: &HookFacts) -> Said {
+        hooks::run(config, hook, facts)
     }
 
     fn pace(&self) -> Pace {

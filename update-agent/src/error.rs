@@ -19,6 +19,8 @@ pub struct AgentError {
     remedy: Option<String>,
     excerpt: Option<String>,
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// Whether an event has told it: nobody logs it again.
+    told: bool,
 }
 
 impl PartialEq for AgentError {
@@ -37,6 +39,7 @@ impl AgentError {
             remedy: None,
             excerpt: None,
             source: None,
+            told: false,
         }
     }
 
@@ -87,6 +90,18 @@ impl AgentError {
             self.reason = Reason::Config;
         }
         self
+    }
+
+    /// An event has told it.
+    #[must_use]
+    pub(crate) fn told(mut self) -> Self {
+        self.told = true;
+        self
+    }
+
+    /// Whether an event has told it.
+    pub(crate) fn was_told(&self) -> bool {
+        self.told
     }
 
     /// The stable reason.

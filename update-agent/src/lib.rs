@@ -17,6 +17,7 @@
 //! | [`agent`] | the operations of a node ([`agent::Agent`]), their options and reports |
 //! | [`config`] | the configuration file |
 //! | [`environment`] | what an agent meets: sources, health checks, the way to restart |
+//! | [`hooks`] | programs of the operator's that run around an update |
 //! | [`progress`] | progress sinks |
 //! | [`source`] | repositories that updates come from |
 //! | [`error`] | the error of every operation: a stable reason, a text, a hint |
@@ -47,6 +48,7 @@ pub mod agent;
 pub mod config;
 pub mod environment;
 pub mod error;
+pub mod hooks;
 pub mod progress;
 pub mod source;
 
@@ -56,6 +58,8 @@ pub mod boot;
 pub mod chooser;
 #[doc(hidden)]
 pub mod commands;
+#[doc(hidden)]
+pub mod events;
 #[doc(hidden)]
 pub mod exhausted;
 #[doc(hidden)]

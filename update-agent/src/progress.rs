@@ -1,5 +1,6 @@
-//! Progress of long work: a bar on a terminal, JSON lines for programs, nothing elsewhere.
+//! Progress of long work: a bar on a terminal, JSON lines for programs, a line a minute elsewhere.
 
+use std::fmt;
 use std::fs;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use storage::log::printable;
+
+use crate::events::{self, Event};
+use crate::output::bytes;
 
 /// Told by long work how far it is. One piece of work at a time; any thread may call.
 pub trait Progress: Send + Sync {
@@ -25,14 +29,15 @@ pub trait Progress: Send + Sync {
     fn end(&self);
 }
 
-/// Progress on stderr: JSON lines when `json`, a bar when it is a terminal, otherwise nothing.
+/// Progress on stderr: JSON lines when `json`, a bar when it is a terminal, otherwise a line a minute,
+/// as an event where events are shown.
 pub fn start(json: bool) -> Box<dyn Progress> {
     if json {
         Box::new(JsonLines::new(std::io::stderr()))
     } else if std::io::stderr().is_terminal() {
         Box::new(Bar::default())
     } else {
-        Box::new(Silent)
+        Box::new(Minutes::default())
     }
 }
 
@@ -131,6 +136,85 @@ impl Reached {
         let rate = done.saturating_mul(1000).checked_div(millis).filter(|rate| *rate > 0);
         let left = rate.map(|rate| total.saturating_sub(done).div_ceil(rate));
         Reached { what: what.to_owned(), done, total, rate, left }
+    }
+
+    /// How much is done, 0 to 100.
+    pub fn percent(&self) -> u64 {
+        self.done.saturating_mul(100).checked_div(self.total).unwrap_or(100).min(100)
+    }
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (done, total) = (bytes(self.done), bytes(self.total));
+        write!(out, "{}: {} %, {done} of {total}", self.what, self.percent())?;
+        if let (Some(rate), Some(left)) = (self.rate, self.left) {
+            write!(out, ", {}/s, {} min {} s left", bytes(rate), left / 60, left % 60)?;
+        }
+        Ok(())
+    }
+}
+
+/// One line when work has gone on for five seconds, and one a minute after that: for a log.
+#[derive(Debug, Default)]
+pub struct Minutes(Mutex<Option<Minute>>);
+
+#[derive(Debug)]
+struct Minute {
+    what: String,
+    total: u64,
+    done: u64,
+    begun: Instant,
+    /// Since `begun`.
+    due: Duration,
+}
+
+/// What ends before needs no line: the report of the command follows.
+const FIRST_LINE: Duration = Duration::from_secs(5);
+
+impl Minute {
+    /// What is to be told after `took`, if it is due.
+    fn due(&mut self, took: Duration) -> Option<Reached> {
+        if took < self.due {
+            return None;
+        }
+        self.due = took + Duration::from_secs(60);
+        Some(Reached::new(&self.what, self.done, self.total, took))
+    }
+}
+
+impl Progress for Minutes {
+    fn begin(&self, what: &str, total: u64) {
+        let (what, begun, due) = (what.to_owned(), Instant::now(), FIRST_LINE);
+        *lock(&self.0) = Some(Minute { what, total, done: 0, begun, due });
+    }
+
+    fn advance(&self, bytes: u64) {
+        let due = match &mut *lock(&self.0) {
+            Some(work) => {
+                work.done = work.done.saturating_add(bytes);
+                work.due(work.begun.elapsed())
+            }
+            None => None,
+        };
+        match due {
+            Some(reached) if tracing::enabled!(target: events::TARGET, tracing::Level::INFO) => {
+                Event::Working(&reached).tell();
+            }
+            // A command that was started by a script shows no events.
+            Some(reached) => {
+                let _ = writeln!(storage::log::stderr(), "{reached}");
+            }
+            None => {}
+        }
+    }
+
+    fn note(&self, text: &str) {
+        Silent.note(text);
+    }
+
+    fn end(&self) {
+        *lock(&self.0) = None;
     }
 }
 
@@ -386,6 +470,24 @@ mod tests {
             r#"{"progress":"next","done":0,"total":18446744073709551615}"#,
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_log_gets_a_line_after_five_seconds_and_one_a_minute() {
+        let (what, begun, due) = ("write os".to_owned(), Instant::now(), FIRST_LINE);
+        let mut work = Minute { what, total: 1 << 30, done: 0, begun, due };
+        let mut lines = Vec::new();
+        for second in 0..200 {
+            work.done = second << 22;
+            lines.extend(work.due(Duration::from_secs(second)).map(|reached| reached.to_string()));
+        }
+        let expected = [
+            "write os: 1 %, 20.0 MiB of 1.0 GiB, 4.0 MiB/s, 4 min 11 s left",
+            "write os: 25 %, 260.0 MiB of 1.0 GiB, 4.0 MiB/s, 3 min 11 s left",
+            "write os: 48 %, 500.0 MiB of 1.0 GiB, 4.0 MiB/s, 2 min 11 s left",
+            "write os: 72 %, 740.0 MiB of 1.0 GiB, 4.0 MiB/s, 1 min 11 s left",
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use update_core::restart::{Available, COMMAND_LIMIT, Means};
 
 use crate::config::BootConfig;
 use crate::error::{AgentError, not_started};
+use crate::events::Event;
 
 /// 10 s: what the agent needs is durable already; a medium that hangs must not keep the machine.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ pub(crate) fn command(key: &str, argv: &[String], limit: Duration) -> Result<(),
     let Some((program, arguments)) = argv.split_first() else {
         return Err(AgentError::new(Reason::Config, format!("{key} is empty")));
     };
-    tracing::info!("restarting: {shown}");
+    Event::Restarting { command: &shown }.tell();
     let not_run = |why: String| AgentError::new(Reason::Config, format!("{key}: {why}"));
     let mut child = Command::new(program)
         .args(arguments)

@@ -10,6 +10,8 @@
 //! | `tpm-secret` | the password of the TPM's counter, for nobody else: the file has mode 0600 |
 //! | `restart` | the last request to restart, in this boot |
 //! | `probation` | when the checks of a trial began, in this boot |
+//! | `delayed` | when a hook first put off a restart, in this boot |
+//! | `owed` | the update whose end a hook is to be told |
 //! | `bank-NAME` | what was taken from the only bank of a component |
 //! | `history` | what happened |
 //! | `channel` | the last channel document |
@@ -37,6 +39,7 @@ use formats::chunks::{ChunkList, LIST_LIMIT};
 use formats::digest::{Digest, Sha256};
 use formats::reason::Reason;
 use formats::release::ComponentName;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use storage::StoreError;
 use storage::dir::Lock;
@@ -44,6 +47,7 @@ use storage::files::{Files as _, PrivateDir};
 use storage::host::Host;
 use storage::record::{self, Flaw};
 use update_core::asking::Asking;
+use update_core::hooks::Owed;
 use update_core::trust::Stored;
 
 pub use self::counts::Counts;
@@ -390,6 +394,47 @@ impl State {
         }
         let payload = serde_json::to_vec(began).because(Reason::StoreIo, "write the probation")?;
         self.write("probation", &payload)
+    }
+
+    /// When a restart was first put off, in this boot. A damaged record is none: the time begins anew.
+    pub fn delayed(&self) -> Option<Began> {
+        self.kept("delayed")
+    }
+
+    /// Makes it durable.
+    pub fn save_delayed(&self, _: &StateGuard, first: &Began) -> Result<(), AgentError> {
+        self.keep("delayed", first)
+    }
+
+    /// The update whose end a hook is to be told. A damaged record is none.
+    pub fn owed(&self) -> Option<Owed> {
+        self.kept("owed")
+    }
+
+    /// Makes it durable.
+    pub fn save_owed(&self, _: &StateGuard, owed: &Owed) -> Result<(), AgentError> {
+        self.keep("owed", owed)
+    }
+
+    /// The hook took note of it.
+    pub fn forget_owed(&self, _: &StateGuard) -> Result<(), AgentError> {
+        Ok(record::remove(&self.dir, "owed")?)
+    }
+
+    /// A record that the node does without when it is damaged.
+    fn kept<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let found = record::read(&self.dir, name).ok().flatten()?;
+        serde_json::from_slice(&found.record.payload).ok()
+    }
+
+    /// Makes such a record durable.
+    fn keep<T: Serialize>(&self, name: &str, value: &T) -> Result<(), AgentError> {
+        if record::read(&self.dir, name).is_err() {
+            record::remove(&self.dir, name)?;
+        }
+        let payload =
+            serde_json::to_vec(value).because(Reason::StoreIo, format!("write {name}"))?;
+        self.write(name, &payload)
     }
 
     /// What was taken from the only bank of a component, if anything was.

@@ -34,6 +34,7 @@ const PACKAGES: &[Package] = &[
     ("util-linux", "unshare", "namespaces for building images and mounting slots"),
     ("systemd", "systemd-analyze", "checks the units we ship"),
     ("strace", "strace", "an old kernel, by system calls that are refused"),
+    ("shellcheck", "shellcheck", "checks the hooks we ship"),
     ("coreutils", "sha256sum", "witness of what is in a slot"),
     ("softhsm2", "softhsm2-util", "tokens for keys behind PKCS#11"),
     ("openssl", "openssl", "witness of keys and certificates"),

@@ -27,6 +27,7 @@ pub mod cut;
 pub mod daemon;
 pub mod fetch;
 pub mod floor;
+pub mod hooks;
 pub mod image;
 pub mod policy;
 pub mod probation;

@@ -92,7 +92,7 @@ impl Driver<'_> {
                 if matches!(outcome, Outcome::Confirmed(_)) {
                     self.disarm();
                 }
-                self.remember(&before, &outcome)?;
+                self.remember(&before, &outcome, written)?;
                 return Ok(Ended { outcome, written });
             }
             let event = match self.perform(&effect, booted, inputs, &mut written) {

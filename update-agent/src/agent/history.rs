@@ -1,6 +1,6 @@
 //! The history of the node, and what is forgotten when a task has ended.
 
-use formats::boot_record::{BootRecord, HistoryEvent, Slot};
+use formats::boot_record::{BootRecord, HistoryEvent, ReleaseId, Slot};
 use formats::digest::Digest;
 use formats::reason::Reason;
 use update_core::update::Outcome;
@@ -8,13 +8,16 @@ use update_core::update::Outcome;
 use super::driver::Driver;
 use crate::boot::bypass;
 use crate::error::AgentError;
+use crate::events::{Event, Why};
+use crate::stage::Written;
 
 impl Driver<'_> {
-    /// Writes the history and clears away what nobody needs any more.
+    /// Tells how a task ended, writes the history and clears away what nobody needs any more.
     pub(super) fn remember(
         &self,
         before: &BootRecord,
         outcome: &Outcome,
+        moved: Written,
     ) -> Result<(), AgentError> {
         let record = self.state.boot_record()?;
         let release_of = |record: &BootRecord, slot: Slot| {
@@ -52,6 +55,7 @@ impl Driver<'_> {
             Outcome::Staged(_) | Outcome::Activated(_) => release_of(&record, slot),
             _ => release,
         };
+        tell(outcome, release.as_ref(), moved);
         if matches!(outcome, Outcome::Staged(_) | Outcome::Activated(_) | Outcome::Confirmed(_)) {
             let contents = [&record.slots.a, &record.slots.b].into_iter().flatten();
             let needed: Vec<Digest> = contents
@@ -65,5 +69,25 @@ impl Driver<'_> {
             self.held,
             HistoryEvent { at, event: event.to_owned(), release, slot, reason, detail },
         )
+    }
+}
+
+/// What ended well, or with a revert; what failed is told where it failed.
+fn tell(outcome: &Outcome, release: Option<&ReleaseId>, moved: Written) {
+    let version = release.map(|release| release.version.to_string());
+    let version = version.as_deref();
+    match (outcome, version) {
+        (Outcome::Staged(slot), Some(version)) => {
+            Event::Staged { version, slot: *slot, moved }.tell();
+        }
+        (Outcome::Activated(slot), Some(version)) => {
+            Event::Activated { version, slot: *slot, moved }.tell();
+        }
+        (Outcome::Confirmed(slot), _) => Event::Confirmed { version, slot: *slot }.tell(),
+        (Outcome::Reverted { slot, reason, detail, .. }, _) => {
+            let why = Why { code: reason.code(), text: detail };
+            Event::Reverted { version, slot: *slot, why }.tell();
+        }
+        _ => {}
     }
 }

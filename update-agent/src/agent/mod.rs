@@ -20,6 +20,7 @@ mod bundle;
 mod driver;
 mod floor;
 mod history;
+mod hooks;
 mod operator;
 mod precheck;
 mod report;
@@ -55,7 +56,7 @@ pub use crate::health::{CheckResult, CheckState};
 
 pub(crate) use self::restart::Pending;
 pub(crate) use self::trial::{leave, lost};
-pub(crate) use self::update::version_of_os_release;
+pub(crate) use self::update::{installed_version, version_of_os_release};
 
 use self::driver::{Driver, Ended};
 use self::floor::FloorKeeper;

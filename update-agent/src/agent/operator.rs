@@ -40,11 +40,13 @@ impl Agent {
         self.noting(|| {
             let held = self.state.hold()?;
             if let Outcome::Confirmed(confirmed) = self.settle(&held)? {
+                self.tell_end(&held)?;
                 return Ok(ConfirmReport { confirmed, floor: None });
             }
             let Outcome::Confirmed(confirmed) = self.run(&held, task)?.outcome else {
                 return Err(AgentError::new(Reason::BootRecord, "the slot was not confirmed"));
             };
+            self.tell_end(&held)?;
             Ok(ConfirmReport { confirmed, floor: Some(self.floor()?.floor) })
         })
     }
@@ -58,8 +60,12 @@ impl Agent {
             let outcome = match settled {
                 // An earlier revert was cut, or the boot loader reverted already: that was it.
                 Outcome::Reverted { .. } => settled,
-                _ => self.run(&held, Task::Revert { detail: options.reason.clone() })?.outcome,
+                _ => {
+                    self.owe_end(&held, None)?;
+                    self.run(&held, Task::Revert { detail: options.reason.clone() })?.outcome
+                }
             };
+            self.tell_end(&held)?;
             reverted(outcome)
         })
     }
@@ -83,10 +89,12 @@ impl Agent {
                         .hint("name the slot: --slot a or --slot b"));
                 }
                 (_, Some(slot)) => {
+                    self.owe_end(&held, Some(slot))?;
                     let task = Task::MarkBad { slot, detail: options.reason.clone() };
                     self.run(&held, task)?.outcome
                 }
             };
+            self.tell_end(&held)?;
             reverted(outcome)
         })
     }

@@ -16,6 +16,7 @@ use super::driver::Driver;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
+use crate::events::{Event, Why};
 use crate::state::{RestartAsked, State, StateGuard};
 
 /// Seconds since the machine started, time in sleep included: no clock can be set there.
@@ -71,7 +72,8 @@ impl Restarter<'_> {
         self.keep(held, &asked);
         *last = Some((asked.clone(), Instant::now()));
         if let Err(error) = self.environment.restart(self.config, means) {
-            tracing::warn!(code = error.reason().code(), "restart refused: {}", error.chain());
+            let why = Why { code: error.reason().code(), text: &error.chain() };
+            Event::RestartFailed { why }.tell();
             asked.refused = Some(crate::output::printable(&error.chain()));
             self.keep(held, &asked);
         }

@@ -1,6 +1,8 @@
 //! One round of the daemon: after a boot, finish what the boot left to do; then ask what is offered,
 //! and go as far as `policy.mode` lets it.
 
+use std::time::Duration;
+
 use formats::boot_record::Slot;
 use formats::reason::Reason;
 use formats::version::Version;
@@ -93,6 +95,8 @@ pub enum Offered {
     Staged,
     /// It is next, and waits for a restart.
     Next,
+    /// It is next; a hook put the restart off, and is asked again after this time.
+    Delayed(Duration),
     /// It is next, and the machine is restarting into it.
     Restarting,
 }
@@ -113,6 +117,14 @@ impl RoundReport {
         }
     }
 
+    /// When a restart that was put off is due again.
+    pub fn delay(&self) -> Option<Duration> {
+        match self {
+            RoundReport::Notified { offered: Offered::Delayed(wait), .. } => Some(*wait),
+            _ => None,
+        }
+    }
+
     /// Whether this round confirmed the booted slot.
     pub fn is_confirmed(&self) -> bool {
         matches!(self, RoundReport::Confirmed { .. })
@@ -124,7 +136,9 @@ impl Agent {
     pub fn round(&self, progress: &dyn Progress) -> Result<RoundReport, AgentError> {
         self.noting(|| {
             let held = self.state.hold()?;
-            if let Some(report) = self.finish_boot(&held)? {
+            let finished = self.finish_boot(&held)?;
+            self.tell_end(&held)?;
+            if let Some(report) = finished {
                 if report.is_confirmed() {
                     self.floor_keeper().lock(&held);
                 }
@@ -241,10 +255,7 @@ impl Agent {
         let update = node.record.update.as_ref();
         let same = update.is_some_and(|update| update.release.index == judged.signed.index);
         match self.next(&node, daemon::Offer::Install { same }) {
-            Action::Restart => {
-                self.ask_restart(Some(&held), Purpose::Try, &format!("{version} is next"));
-                notified(Offered::Restarting)
-            }
+            Action::Restart => notified(self.restart_into_next(&held, &version)?),
             Action::Install { activate } => {
                 self.config.health.usable()?;
                 let plan = offer.resolve(&inputs)?;
@@ -256,8 +267,10 @@ impl Agent {
                 if self.config.policy.mode != Mode::Auto {
                     return notified(Offered::Next);
                 }
-                self.ask_restart(Some(&held), Purpose::Try, &format!("{version} is next"));
-                Ok(RoundReport::Applied { version })
+                match self.restart_into_next(&held, &version)? {
+                    delayed @ Offered::Delayed(_) => notified(delayed),
+                    _ => Ok(RoundReport::Applied { version }),
+                }
             }
             Action::Rest | Action::Ask | Action::Probe | Action::Withhold => {
                 notified(match (self.config.policy.mode, stand(&node)) {

@@ -15,6 +15,7 @@ use super::driver::Driver;
 use super::restart::{Requests, milliseconds, uptime};
 use crate::boot::BootControl as _;
 use crate::error::AgentError;
+use crate::events::{Event, Why};
 use crate::health::watch::Watch;
 use crate::state::Began;
 
@@ -50,7 +51,18 @@ impl Driver<'_> {
         let ended = watch.over(left, || self.environment.check_health(self.config, already))?;
         // Whatever comes next, it stays armed until the trial is confirmed durably.
         *self.boot.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        if let Err(text) = &ended {
+            self.tell_failed(text);
+        }
         Ok(ended)
+    }
+
+    fn tell_failed(&self, text: &str) {
+        let update = self.state.boot_record().ok().and_then(|record| record.update);
+        let Some(update) = update else { return };
+        let version = update.release.version.to_string();
+        let why = Why { code: Reason::Unhealthy.code(), text };
+        Event::TrialFailed { version: Some(&version), slot: update.slot, why }.tell();
     }
 
     /// How long ago the checks of this boot began; they begin now when they have not.

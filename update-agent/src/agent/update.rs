@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use formats::boot_record::{ReleaseId, Slot};
+use formats::boot_record::{BootRecord, ReleaseId, Slot};
 use formats::channel::Channel;
 use formats::digest::Sha256;
 use formats::reason::Reason;
@@ -34,7 +34,7 @@ use update_core::trust::TrustError;
 use update_core::update::{Node, Outcome, Standing, Task, begin, stand};
 use update_core::withheld::withheld;
 
-use super::driver::{ApplyInputs, Driver};
+use super::driver::{ApplyInputs, Driver, Ended};
 use super::floor::FloorKeeper;
 use super::report::{ApplyReport, ComponentPlan, PlanReport, Verdict, Wish, rules};
 use super::reuse::{ReuseFinder, operator_seeds};
@@ -46,6 +46,7 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
+use crate::events::{Event, Why};
 use crate::output::time;
 use crate::progress::{Progress, Recorded};
 use crate::release::{Resolved, identity, resolve};
@@ -114,6 +115,8 @@ pub(super) struct Installed {
 
 /// The booted slot is on trial.
 pub(super) struct Trial {
+    slot: Slot,
+    version: Option<String>,
     tries_left: u8,
     counted: bool,
 }
@@ -276,6 +279,18 @@ fn ask_rules(
         require: &node.config.policy.require,
     };
     Ok(decide(&facts, offered))
+}
+
+/// The version of what a slot holds: of a release, or of the booted system that no agent installed.
+pub(crate) fn installed_version(
+    config: &Config,
+    record: &BootRecord,
+    booted: Slot,
+) -> Option<Version> {
+    match record.slots.of(booted) {
+        Some(content) => Some(content.release.version.clone().into()),
+        None => version_of_os_release(&config.node.os_release),
+    }
 }
 
 /// `IMAGE_VERSION` of os-release(5), for a system that no agent installed.
@@ -492,19 +507,54 @@ impl Plan<'_> {
             order: &self.judged.signed.summary.order,
             proof: self.proof.as_ref(),
         };
+        // What cannot begin is no business of a hook, and nothing that was begun.
+        begin(driver.node()?, self.task(driver.config, stage_only))?;
+        driver.before_apply(&self.judged, stage_only)?;
+        self.tell_begin(driver);
+        let performed = self.perform(driver, &inputs, stage_only).map_err(|error| {
+            let version = self.judged.version().to_string();
+            let why = Why { code: error.reason().code(), text: &error.chain() };
+            Event::InstallFailed { version: &version, why }.tell();
+            error.told()
+        });
+        let (ended, slot, activated) = performed?;
+        Ok(Installed { slot, activated, written: ended.written, judged: self.judged })
+    }
+
+    /// Runs the update machine: how it ended, the slot, and whether that is next.
+    fn perform(
+        &self,
+        driver: &Driver<'_>,
+        inputs: &ApplyInputs<'_>,
+        stage_only: bool,
+    ) -> Result<(Ended, Slot, bool), AgentError> {
         driver.single_banks().prepare(driver.held)?;
-        let ended = driver.run(self.task(driver.config, stage_only), Some(&inputs));
+        let ended = driver.run(self.task(driver.config, stage_only), Some(inputs));
         let sent = self.sources.iter().map(|source| (source.describe(), source.bytes_fetched()));
         driver.state.count_received(driver.held, sent);
         let ended = ended?;
         driver.state.save_journal(driver.held, None)?;
-        let (slot, activated) = match ended.outcome {
-            Outcome::Activated(slot) => (slot, true),
-            Outcome::Staged(slot) => (slot, false),
-            Outcome::Failed { reason, detail } => return Err(AgentError::new(reason, detail)),
-            other => return Err(unexpected("apply", &other)),
+        match &ended.outcome {
+            Outcome::Activated(slot) => Ok((*slot, true)),
+            Outcome::Staged(slot) => Ok((*slot, false)),
+            Outcome::Failed { reason, detail } => Err(AgentError::new(*reason, detail.clone())),
+            other => Err(unexpected("apply", other)),
+        }
+        .map(|(slot, activated)| (ended, slot, activated))
+    }
+
+    fn tell_begin(&self, driver: &Driver<'_>) {
+        let (Ok(booted), Ok(record)) = (driver.disk.booted(), driver.state.boot_record()) else {
+            return;
         };
-        Ok(Installed { slot, activated, written: ended.written, judged: self.judged })
+        let from = installed_version(driver.config, &record, booted);
+        Event::Installing {
+            version: &self.judged.version().to_string(),
+            from: from.map(|version| version.to_string()).as_deref(),
+            slot: booted.other(),
+            source: &self.sources.first().map_or_else(String::new, |source| source.describe()),
+        }
+        .tell();
     }
 }
 
@@ -542,7 +592,11 @@ impl Trial {
     /// The trial that is under way, if one is.
     pub(super) fn under_way(node: &Node) -> Option<Self> {
         match stand(node) {
-            Standing::OnTrial { tries_left, counted } => Some(Trial { tries_left, counted }),
+            Standing::OnTrial { tries_left, counted } => {
+                let update = node.record.update.as_ref();
+                let version = update.map(|update| update.release.version.to_string());
+                Some(Trial { slot: node.booted, version, tries_left, counted })
+            }
             _ => None,
         }
     }
@@ -552,7 +606,8 @@ impl Trial {
         if !self.counted {
             tracing::warn!("no try was spent for this boot: a hang would not revert");
         }
-        tracing::info!(tries_left = self.tries_left, "on trial: checking health");
+        let (slot, tries_left) = (self.slot, self.tries_left);
+        Event::OnTrial { version: self.version.as_deref(), slot, tries_left }.tell();
         match driver.run(Task::Probe, None)?.outcome {
             Outcome::Confirmed(slot) => Ok(Probed::Confirmed(slot)),
             Outcome::TrialFailed(why) => Ok(Probed::Failed(why)),

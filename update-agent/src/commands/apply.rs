@@ -53,7 +53,7 @@ pub(super) fn apply(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<E
         Attempt::Made(report) => {
             output.report(&report, &apply_text(&report));
             if args.reboot && report.activated {
-                agent.noting(|| agent.reboot())?;
+                agent.noting(|| agent.restart_when_agreed(progress.as_ref()))?;
             }
             Ok(Exit::Done)
         }

@@ -21,6 +21,7 @@ use crate::boot::bypass;
 use crate::config::Backend;
 use crate::error::{AgentError, Because as _};
 use crate::health::program;
+use crate::hooks::Hook;
 use crate::output::{Output, time};
 use crate::source::TufState;
 use crate::trust;
@@ -45,7 +46,7 @@ struct Finding {
 pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
     let mut findings = Vec::new();
     let mut first_bad = None;
-    let checks: [(&'static str, Check); 17] = [
+    let checks: [(&'static str, Check); 18] = [
         ("sandbox", limits),
         ("trust root", trust_root),
         ("clock", clock),
@@ -57,6 +58,7 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         ("state", state),
         ("health checks", health),
         ("restart", restart),
+        (HOOKS, hooks),
         ("sources", reachable),
         ("kernel", kernel),
         ("floor", floor),
@@ -65,7 +67,8 @@ pub(super) fn doctor(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         ("node id", node_id),
     ];
     let mut causes: Vec<(&str, String)> = Vec::new();
-    for (check, ask) in checks {
+    let has_hooks = Hook::ALL.iter().any(|hook| !agent.config.hooks.command(*hook).is_empty());
+    for (check, ask) in checks.into_iter().filter(|(check, _)| has_hooks || *check != HOOKS) {
         let (level, text) = match ask(agent) {
             Ok(answer) => answer,
             Err(error) => {
@@ -297,6 +300,22 @@ fn restart(agent: &Agent) -> Answer {
             .hint("without it no update begins and no trial ends: set boot.reboot_command")
     })?;
     good(argv.join(" "))
+}
+
+/// The row that only nodes with hooks have.
+const HOOKS: &str = "hooks";
+
+fn hooks(agent: &Agent) -> Answer {
+    let own = Hook::ALL.map(|hook| (hook.name(), agent.config.hooks.command(hook)));
+    let own: Vec<_> = own.into_iter().filter(|(_, argv)| !argv.is_empty()).collect();
+    for (name, argv) in &own {
+        program::startable_in(argv, crate::hooks::PATH).map_err(|why| {
+            AgentError::new(Reason::Config, format!("hooks.{name}: {why}"))
+                .hint("a hook that cannot run refuses updates or puts restarts off")
+        })?;
+    }
+    let names: Vec<&str> = own.iter().map(|(name, _)| *name).collect();
+    good(names.join(", "))
 }
 
 /// Asks each check once: what fails here, before an update, is no fault of the update.

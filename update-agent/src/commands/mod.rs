@@ -390,16 +390,7 @@ fn start_log(cli: &Cli) {
         (0, true) | (1, _) => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    // journald adds its own time stamps.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(storage::log::stderr)
-        .without_time()
-        .with_target(false)
-        .with_ansi(false)
-        // It would be told on the same standard error, with a panic where that is full.
-        .log_internal_errors(false)
-        .try_init();
+    crate::events::log::start(level, daemon);
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ use update_core::daemon::{Boot, Ended, Pace, Wake, after, lets_watchdog_go};
 use update_core::restart::Purpose;
 
 use super::RunArgs;
-use crate::agent::{Agent, Offered, RoundReport, lost};
+use crate::agent::{Agent, Offered, RoundReport, installed_version, lost};
+use crate::config::Mode;
 use crate::error::AgentError;
+use crate::events::{Event, Why};
 use crate::exhausted::no_thread;
 use crate::health::watch;
 use crate::metrics::Textfile;
@@ -148,6 +150,7 @@ fn daemon(
     let mut textfile = Textfile::of(agent);
     // A first round on trial takes as long as the checks do.
     textfile.write();
+    tell_start(agent);
     let mut jitter = Jitter::new()?;
     let mut log = Log::default();
     let mut failures: u32 = 0;
@@ -165,7 +168,10 @@ fn daemon(
         let wait = match after(ended, boot, pace(agent, boot, failures)) {
             // A round that succeeded never stops the daemon.
             Wake::Stop => return round.map(|_| Exit::Done),
-            Wake::Poll => jitter.around(agent.config.policy.interval),
+            Wake::Poll => {
+                let delayed = round.as_ref().ok().and_then(RoundReport::delay);
+                delayed.unwrap_or_else(|| jitter.around(agent.config.policy.interval))
+            }
             Wake::Retry(wait) => jitter.around(wait),
             Wake::After(wait) => wait,
             Wake::Leave => {
@@ -223,18 +229,61 @@ impl Log {
         match round {
             Ok(report) => {
                 self.0 = None;
-                tracing::info!("{}", text(report));
+                tell(report);
             }
             Err(error) => {
                 let (code, said) = (error.reason().code(), error.chain());
                 if self.0.as_ref() == Some(&said) {
                     tracing::debug!(code, "again: {said}");
-                } else {
-                    tracing::error!(code, "{said}");
-                    self.0 = Some(said);
+                } else if !error.was_told() {
+                    Event::RoundFailed { why: Why { code, text: &said } }.tell();
                 }
+                self.0 = Some(said);
             }
         }
+    }
+}
+
+fn tell_start(agent: &Agent) {
+    let config = &agent.config;
+    let slot = agent.disk.booted().ok();
+    let record = agent.state.boot_record().ok();
+    let version = slot.zip(record).and_then(|(slot, record)| {
+        installed_version(config, &record, slot).map(|version| version.to_string())
+    });
+    Event::Started {
+        product: &config.node.product,
+        channel: &config.node.channel,
+        mode: match config.policy.mode {
+            Mode::Notify => "notify",
+            Mode::Stage => "stage",
+            Mode::Auto => "auto",
+        },
+        version: version.as_deref(),
+        slot,
+    }
+    .tell();
+}
+
+/// Tells what a round found; what it did has been told by who did it.
+fn tell(report: &RoundReport) {
+    match report {
+        RoundReport::Nothing { .. } => tracing::info!("{}", text(report)),
+        RoundReport::Notified { version, decision, why, offered } => {
+            let version = &version.to_string();
+            let next_step = match offered {
+                Offered::Declined => {
+                    let why = Why { code: decision.code(), text: why };
+                    return Event::Declined { version, why }.tell();
+                }
+                Offered::Available => "is available: run `update-agent apply`",
+                Offered::Staged => "is staged: run `update-agent apply`",
+                Offered::Next => "is next: reboot to try it",
+                Offered::Delayed(_) | Offered::Restarting => return,
+            };
+            Event::Offered { version, next_step }.tell();
+        }
+        _ => {}
     }
 }
 
@@ -255,6 +304,12 @@ fn text(report: &RoundReport) -> String {
             Offered::Available => format!("{version} is available: run `update-agent apply`"),
             Offered::Staged => format!("{version} is staged: run `update-agent apply`"),
             Offered::Next => format!("{version} is next: reboot to try it"),
+            Offered::Delayed(wait) => {
+                format!(
+                    "{version} is next; hooks.before_restart is asked again in {} s",
+                    wait.as_secs()
+                )
+            }
             Offered::Restarting => format!("restarting into {version}"),
         },
         RoundReport::Staged { version } => format!("{version} is staged"),

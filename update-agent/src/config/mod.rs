@@ -28,6 +28,7 @@ pub use update_core::daemon::Mode;
 
 use crate::error::{AgentError, Because as _};
 use crate::health::{HealthConfig, Probe, deserialize_period, serialize_period};
+use crate::hooks::HooksConfig;
 use crate::place::{Device, Place};
 use crate::source::SourceConfig;
 
@@ -66,6 +67,9 @@ pub struct Config {
     /// Where its metrics are published.
     #[serde(default)]
     pub metrics: MetricsConfig,
+    /// Programs that run around an update.
+    #[serde(default)]
+    pub hooks: HooksConfig,
     /// What `boot-select` does as `/init`.
     #[serde(default)]
     pub chooser: ChooserConfig,
@@ -413,6 +417,7 @@ impl Config {
         let mut forced = config.boot.forced_command();
         program(&mut forced);
         config.boot.forced_reboot_command = Some(forced);
+        config.hooks.commands_mut().into_iter().for_each(program);
         for check in &mut config.health.checks {
             if let Probe::Command(argv) = &mut check.probe {
                 program(argv);

@@ -31,6 +31,9 @@ impl Config {
             problems.push("policy.interval is below a second".to_owned());
         }
         problems.extend(self.metrics.check().err());
+        if self.hooks.timeout.is_zero() {
+            problems.push("hooks.timeout is 0: every hook would be killed at once".to_owned());
+        }
         problems
     }
 

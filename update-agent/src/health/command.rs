@@ -50,12 +50,22 @@ pub(crate) enum End {
 /// Whatever is left of the group when the program ends or its time is up is killed. When memory is
 /// short the kernel kills it before the agent.
 pub(crate) fn run(argv: &[String], limit: Duration) -> Result<Outcome, String> {
-    run_watched(argv, limit, &|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+    run_in(argv, limit, |_| {})
+}
+
+/// The same in surroundings that `prepare` makes.
+pub(crate) fn run_in(
+    argv: &[String],
+    limit: Duration,
+    prepare: impl FnOnce(&mut Command),
+) -> Result<Outcome, String> {
+    run_watched(argv, limit, prepare, &|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
 }
 
 fn run_watched(
     argv: &[String],
     limit: Duration,
+    prepare: impl FnOnce(&mut Command),
     open_pidfd: &dyn Fn(Pid) -> Option<OwnedFd>,
 ) -> Result<Outcome, String> {
     let (name, arguments) = argv.split_first().ok_or("no program")?;
@@ -68,6 +78,7 @@ fn run_watched(
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(failed)?)
         .stderr(writer);
+    prepare(&mut command);
     let mut child = command.spawn().map_err(|error| program::not_started(argv, &error))?;
     // Drops our copies of the writing end, so that the pipe ends with its last writer.
     drop(command);
@@ -218,7 +229,7 @@ mod tests {
     /// The same with a pidfd and without one, as on old kernels.
     fn sh(script: &str, limit: Duration) -> Outcome {
         let argv = ["sh", "-c", script].map(str::to_owned);
-        let without = run_watched(&argv, limit, &|_| None).unwrap();
+        let without = run_watched(&argv, limit, |_| {}, &|_| None).unwrap();
         let with = run(&argv, limit).unwrap();
         assert_eq!(with.end, without.end, "{script}");
         with
@@ -226,7 +237,7 @@ mod tests {
 
     /// Without a pidfd.
     fn sh_ticking(script: &str, limit: Duration) -> Outcome {
-        run_watched(&["sh", "-c", script].map(str::to_owned), limit, &|_| None).unwrap()
+        run_watched(&["sh", "-c", script].map(str::to_owned), limit, |_| {}, &|_| None).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(60);

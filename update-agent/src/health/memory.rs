@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// How often the kernel has killed for memory; `None` where it does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kills {
+pub(crate) struct Kills {
     /// In the cgroup of this process.
     service: Option<u64>,
     /// On the machine, the cgroup included.
@@ -20,7 +20,7 @@ pub(super) struct Kills {
 
 impl Kills {
     /// As the kernel counts them now.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Kills::below(Path::new("/"))
     }
 
@@ -34,7 +34,7 @@ impl Kills {
     }
 
     /// What killed something since, in words that end a sentence; `None`: nothing did.
-    pub(super) fn since(self, before: Kills) -> Option<&'static str> {
+    pub(crate) fn since(self, before: Kills) -> Option<&'static str> {
         let grew = |now: Option<u64>, then: Option<u64>| now.zip(then).is_some_and(|(n, t)| n > t);
         if grew(self.service, before.service) {
             return Some("the agent's service has no more memory, see MemoryMax= of its unit");

@@ -13,7 +13,7 @@
 
 mod before;
 pub(crate) mod command;
-mod memory;
+pub(crate) mod memory;
 mod once;
 mod period;
 mod probe;
@@ -34,6 +34,7 @@ pub use self::before::BeforeApply;
 pub(crate) use self::before::judge as judge_before_apply;
 pub use self::once::{CheckResult, CheckState, once};
 pub use self::period::{deserialize_period, format_period, parse_period, serialize_period};
+pub(crate) use self::probe::explain;
 pub use self::round::{Failure, HealthReport, RoundSoFar, Surroundings, run};
 
 use crate::http::Url;

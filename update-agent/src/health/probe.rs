@@ -154,7 +154,7 @@ fn command(argv: &[String], timeout: Duration) -> Result<(), Why> {
 }
 
 /// Why a program that ran does not pass. `before`: the kills for memory up to its start.
-fn explain(outcome: &Outcome, before: Kills) -> String {
+pub(crate) fn explain(outcome: &Outcome, before: Kills) -> String {
     let Outcome { end, tail } = outcome;
     let memory = Kills::now().since(before);
     let what = match (end, memory) {

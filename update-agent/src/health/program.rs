@@ -54,7 +54,12 @@ fn search() -> String {
 
 /// Says why `argv` cannot be started, before it is.
 pub(crate) fn startable(argv: &[String]) -> Result<(), String> {
-    judge(argv, &search(), &look)
+    startable_in(argv, &search())
+}
+
+/// The same where `PATH` is another.
+pub(crate) fn startable_in(argv: &[String], path: &str) -> Result<(), String> {
+    judge(argv, path, &look)
 }
 
 /// Says why `argv` was not started, where the system refused with `error`.
