@@ -89,7 +89,7 @@ fn story(reader: &dyn Reader) {
     for left in (0..TRIES).rev() {
         assert_eq!(node.boot(), "a");
         check("failing trial", "ab", Trial(left), Confirmed);
-        let _failed = node.run_once().exits(Exit::Done);
+        let _failed = node.run_once().exits(Exit::Boot);
         assert!(node.reboot_was_asked(), "a failed trial ends in a reboot");
     }
     assert_eq!(node.boot(), "b", "tries used up");

@@ -89,7 +89,7 @@ fn a_set_is_activated_confirmed_and_given_up_as_one() {
     node.set_healthy(false);
     for _ in 0..TRIES {
         assert_eq!(restart(&node), "a");
-        let _failed = node.run_once().exits(Exit::Done);
+        let _failed = node.run_once().exits(Exit::Boot);
     }
     // The boot loader reverts the system; the other component still starts from its new bank.
     assert_eq!(restart(&node), "b");
@@ -367,7 +367,7 @@ fn a_single_bank_is_written_last_and_put_back() {
     node.set_healthy(false);
     for _ in 0..TRIES {
         assert_eq!(node.boot(), "b");
-        let _failed = node.run_once().exits(Exit::Done);
+        let _failed = node.run_once().exits(Exit::Boot);
     }
     assert_eq!(node.boot(), "a");
     assert!(only_bank(&node).starts_with(&v2.firmware.bytes), "until the agent settles");

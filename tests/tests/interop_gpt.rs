@@ -60,7 +60,7 @@ fn after_apply_confirm_and_revert() {
     for left in (0..TRIES).rev() {
         assert_eq!(node.boot(), "a");
         check("failing trial boot", trial(left), confirmed(1));
-        let _failed = node.run_once().exits(Exit::Done);
+        let _failed = node.run_once().exits(Exit::Boot);
     }
     assert_eq!(node.boot(), "b");
     check("the boot loader reverts", trial(0), confirmed(1));
