@@ -66,6 +66,7 @@ pub mod http;
 pub mod place;
 #[doc(hidden)]
 pub mod release;
+mod root_disk;
 #[doc(hidden)]
 pub mod stage;
 #[doc(hidden)]

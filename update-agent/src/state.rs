@@ -10,6 +10,7 @@
 //! | `tpm-secret` | the password of the TPM's counter, for nobody else: the file has mode 0600 |
 //! | `probation` | when the checks of a trial began, in this boot |
 //! | `bank-NAME` | what was taken from the only bank of a component |
+//! | `noted` | what the slots and the disk were like when they were written |
 //! | `history` | what happened |
 //! | `channel` | the last channel document |
 //! | `offline` | the offline statement by which a bundle was accepted last |
@@ -43,6 +44,8 @@ use update_core::asking::Asking;
 use update_core::trust::Stored;
 
 use crate::error::{AgentError, Because as _};
+
+pub(crate) use self::noted::{NotedComponent, NotedSlot};
 
 /// What `status` shows of the last check.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -562,5 +565,6 @@ impl State {
     }
 }
 
+mod noted;
 #[cfg(test)]
 mod tests;

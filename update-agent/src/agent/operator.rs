@@ -2,7 +2,7 @@
 
 use formats::boot_record::Slot;
 use formats::reason::Reason;
-use update_core::update::{Outcome, Task};
+use update_core::update::{Node, Outcome, Standing, Task, stand};
 
 use super::{Agent, ConfirmReport, RevertReport};
 use crate::error::AgentError;
@@ -42,6 +42,9 @@ impl Agent {
             if let Outcome::Confirmed(confirmed) = self.settle(&held)? {
                 return Ok(ConfirmReport { confirmed, floor: None });
             }
+            if task == Task::Adopt {
+                self.slot_check().accept_disk(&held)?;
+            }
             let Outcome::Confirmed(confirmed) = self.run(&held, task)?.outcome else {
                 return Err(AgentError::new(Reason::BootRecord, "the slot was not confirmed"));
             };
@@ -58,7 +61,13 @@ impl Agent {
             let outcome = match settled {
                 // An earlier revert was cut, or the boot loader reverted already: that was it.
                 Outcome::Reverted { .. } => settled,
-                _ => self.run(&held, Task::Revert { detail: options.reason.clone() })?.outcome,
+                _ => {
+                    let node = self.node()?;
+                    if leaves_booted(&node) {
+                        self.check_fallback(&node)?;
+                    }
+                    self.run(&held, Task::Revert { detail: options.reason.clone() })?.outcome
+                }
             };
             reverted(outcome)
         })
@@ -83,6 +92,9 @@ impl Agent {
                         .hint("name the slot: --slot a or --slot b"));
                 }
                 (_, Some(slot)) => {
+                    if slot == node.booted {
+                        self.check_fallback(&node)?;
+                    }
                     let task = Task::MarkBad { slot, detail: options.reason.clone() };
                     self.run(&held, task)?.outcome
                 }
@@ -90,6 +102,23 @@ impl Agent {
             reverted(outcome)
         })
     }
+
+    /// Refuses to leave the booted slot for one that another program wrote.
+    fn check_fallback(&self, node: &Node) -> Result<(), AgentError> {
+        let slot = node.booted.other();
+        self.slot_check().check_fallback(slot, *node.evidence.foreign.of(slot))
+    }
+}
+
+/// Whether a revert would leave the booted slot, and not only cancel what is next.
+fn leaves_booted(node: &Node) -> bool {
+    !matches!(
+        stand(node),
+        Standing::AwaitingReboot
+            | Standing::Staged
+            | Standing::Interrupted
+            | Standing::RevertUnfinished
+    )
 }
 
 fn reverted(outcome: Outcome) -> Result<RevertReport, AgentError> {

@@ -16,7 +16,7 @@ use update_core::update::stand;
 
 use super::program;
 use super::sandbox::{self, Facts, Place};
-use crate::agent::Agent;
+use crate::agent::{Agent, MEND};
 use crate::boot::BootControl as _;
 use crate::config::Backend;
 use crate::error::{AgentError, Because as _};
@@ -214,10 +214,21 @@ fn slots(agent: &Agent) -> Answer {
         // Claims and releases it: a mounted partition is found now, not at the update.
         agent.disk.open_to_write(booted.other(), component, booted)?;
     }
+    let foreign = agent.node()?.evidence.foreign;
+    let foreign = Slot::BOTH.into_iter().filter_map(|slot| {
+        let how = (*foreign.of(slot))?;
+        Some(format!("slot {slot} was written by another program since: {how}"))
+    });
+    let foreign: Vec<String> = foreign.collect();
+    if !foreign.is_empty() {
+        return Ok((Level::Weak, format!("{}; {MEND}", foreign.join("; "))));
+    }
     good(texts.join(", "))
 }
 
 fn booted(agent: &Agent) -> Answer {
+    agent.disk.check_root()?;
+    agent.check_disk()?;
     let slot = agent.disk.booted()?;
     let flags = *agent.disk.flags()?.of(slot);
     let node = agent.node()?;
