@@ -17,6 +17,7 @@ use crate::error::{FileError, StoreError};
 use crate::flash::{Bank, MtdFlash, is_mtd};
 use crate::private;
 use crate::secret::{self, Rule};
+use crate::shared_lock::{SharedLock, SharedLockError};
 
 /// Opens what is durable, by its path, and tells the time.
 pub trait Host: Debug + Send + Sync {
@@ -59,6 +60,12 @@ pub trait Host: Debug + Send + Sync {
 
     /// Unix seconds by the system clock; 0 before 1970.
     fn now(&self) -> u64;
+
+    /// Keeps other programs from changing the partition table of a disk; see [`SharedLock::of_disk`].
+    fn lock_disk(&self, path: &Path) -> Result<Option<SharedLock>, SharedLockError>;
+
+    /// Takes a lock file that other programs take, too; see [`SharedLock::of_lock_file`].
+    fn lock_file(&self, path: &Path) -> Result<Option<SharedLock>, SharedLockError>;
 
     /// The bytes of a medium that a path stands for.
     fn extents(&self, path: &Path) -> Vec<Extent>;
@@ -126,6 +133,14 @@ impl Host for System {
 
     fn now(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    fn lock_disk(&self, path: &Path) -> Result<Option<SharedLock>, SharedLockError> {
+        SharedLock::of_disk(path).map(Some)
+    }
+
+    fn lock_file(&self, path: &Path) -> Result<Option<SharedLock>, SharedLockError> {
+        SharedLock::of_lock_file(path)
     }
 
     fn extents(&self, path: &Path) -> Vec<Extent> {

@@ -25,6 +25,7 @@
 //! | [`record`] | checksummed records in two copies |
 //! | [`report`] | whether standard output was written |
 //! | [`secret`] | passphrases, tokens, keys and CA files, wherever operators keep them |
+//! | [`shared_lock`] | locks that other programs take, too |
 //! | [`uboot_env`] | both copies of U-Boot's environment |
 //! | [`watchdog`] | the hardware watchdog |
 //! | `sim` | simulated media, power cuts and faults, for tests; behind the feature `sim` |
@@ -57,6 +58,7 @@ pub mod record;
 pub mod refused;
 pub mod report;
 pub mod secret;
+pub mod shared_lock;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod uboot_env;

@@ -417,6 +417,38 @@ fn what_fw_setenv_writes_is_ours_and_single_copies_are_refused() {
     assert_eq!(fs::read(node.path("uboot.env")).expect("read"), single, "nothing was written");
 }
 
+/// Others write to the environment, too, and all of them take one lock: nothing is lost, and nobody takes the
+/// other's writes for a medium that fails.
+#[test]
+fn uboot_environments_are_changed_beside_fw_setenv() {
+    let world = World::with_repository();
+    let v1 = world.publish_stable("1.0.0", 1);
+    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
+    Uboot.provision(&node);
+    node.reconfigure("backend = \"gpt-attributes\"", &Uboot.config(&node));
+    world.publish_stable("1.1.0", 2);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let edits = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut edits = 0_u32;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                fw("fw_setenv", &node).args(["mycount", &edits.to_string()]).ok();
+                edits += 1;
+            }
+            edits
+        });
+        for _ in 0..10 {
+            node.agent(&["apply", "--retry"]).ok();
+            node.agent(&["revert"]).ok();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        other.join().expect("fw_setenv worked each time")
+    });
+    let found = variables(&fw("fw_printenv", &node).ok().text());
+    assert_eq!(found["mycount"], (edits - 1).to_string(), "the last of {edits} edits");
+    assert_eq!(found["board"], "racklet-cu", "variables of others stay");
+}
+
 /// CRC-32 of IEEE 802.3, bit by bit: not the code that is tested.
 fn crc_of(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {

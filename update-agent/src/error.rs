@@ -8,6 +8,7 @@ use formats::reason::Reason;
 use storage::FileError;
 use storage::StoreError;
 use storage::partition_table::TableError;
+use storage::shared_lock::SharedLockError;
 
 /// An error of a command. Printed once, with its causes, by `main`.
 #[derive(Debug)]
@@ -185,6 +186,18 @@ from_lower_layers!(
     update_core::trust::StoredError,
     update_core::update::Refusal,
 );
+
+impl From<SharedLockError> for AgentError {
+    fn from(error: SharedLockError) -> Self {
+        match error {
+            SharedLockError::File(error) => error.into(),
+            held @ SharedLockError::Held { .. } => {
+                AgentError::new(Reason::Busy, error_chain(&held))
+                    .hint("wait for it to end, then try again")
+            }
+        }
+    }
+}
 
 impl From<FileError> for AgentError {
     fn from(error: FileError) -> Self {

@@ -72,6 +72,7 @@ pub mod metrics;
 pub mod place;
 #[doc(hidden)]
 pub mod release;
+mod root_disk;
 #[doc(hidden)]
 pub mod stage;
 #[doc(hidden)]

@@ -96,6 +96,27 @@ impl Disk {
         Ok(occupied)
     }
 
+    /// Whether a file system on a component can be written by the system that runs. One that cannot be asked
+    /// can.
+    pub(crate) fn is_mounted_writable(
+        &self,
+        table: &Table,
+        slot: Slot,
+        name: &ComponentName,
+    ) -> bool {
+        let own = match self.place(slot, name) {
+            Ok(Place::Device(own)) => self.host().extents(&own.device),
+            Ok(Place::Label(_)) => self.extents_of_partition(table, slot, name).unwrap_or_default(),
+            Err(_) => return false,
+        };
+        let writable = |point: &Path| {
+            let found = rustix::fs::statvfs(point);
+            found.is_ok_and(|found| !found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        };
+        let mounted = self.host().mounted();
+        mounted.iter().any(|(point, other)| shared(&own, other).is_some() && writable(point))
+    }
+
     fn extents_of_partition(
         &self,
         table: &Table,

@@ -13,6 +13,7 @@
 //! | `delayed` | when a hook first put off a restart, in this boot |
 //! | `owed` | the update whose end a hook is to be told |
 //! | `bank-NAME` | what was taken from the only bank of a component |
+//! | `noted` | what the slots and the disk were like when they were written |
 //! | `history` | what happened |
 //! | `channel` | the last channel document |
 //! | `offline` | the offline statement by which a bundle was accepted last |
@@ -54,6 +55,8 @@ pub use self::counts::Counts;
 pub use self::restart::RestartAsked;
 
 use crate::error::{AgentError, Because as _};
+
+pub(crate) use self::noted::{NotedComponent, NotedSlot};
 
 /// What `status` shows of the last check.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -620,5 +623,6 @@ impl State {
     }
 }
 
+mod noted;
 #[cfg(test)]
 mod tests;

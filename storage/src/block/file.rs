@@ -65,9 +65,8 @@ impl FileDevice {
         let open = |flags| match fs::open(path, flags, Mode::empty()) {
             Ok(fd) => Ok(fd),
             Err(Errno::NOENT | Errno::NOTDIR) => Err(DeviceError::Missing(path.clone())),
-            Err(Errno::LOOP | Errno::ISDIR | Errno::NODEV) => {
-                Err(DeviceError::NotDevice(path.clone()))
-            }
+            Err(Errno::LOOP) => Err(DeviceError::Symlink(path.clone())),
+            Err(Errno::ISDIR | Errno::NODEV) => Err(DeviceError::NotDevice(path.clone())),
             // A node whose driver has no such device, or a pipe.
             Err(Errno::NXIO) => Err(DeviceError::Missing(path.clone())),
             Err(Errno::BUSY) => Err(DeviceError::InUse {
@@ -233,7 +232,7 @@ impl BlockDevice for FileDevice {
 
 /// Links that udev makes inside `/dev`, where only root can make any, are resolved; every other
 /// path is left as it is, to be refused when it is a link.
-fn resolve_dev_link(path: &Path) -> PathBuf {
+pub(crate) fn resolve_dev_link(path: &Path) -> PathBuf {
     let resolved = path.starts_with("/dev").then(|| path.canonicalize().ok()).flatten();
     resolved.filter(|real| real.starts_with("/dev")).unwrap_or_else(|| path.to_owned())
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use formats::reason::Reason;
 
+pub(crate) use file::resolve_dev_link;
 pub use file::{Access, FileDevice};
 pub use partition::open_partition;
 pub use window::Window;
@@ -27,8 +28,13 @@ pub enum DeviceError {
     /// There is no such device; nothing is ever created in its place.
     #[error("{} does not exist; check the configured disk", .0.display())]
     Missing(PathBuf),
-    /// It is neither a block device nor a plain file, or reached through a symbolic link that
-    /// is not one of `/dev`.
+    /// It is reached through a symbolic link that is not one of `/dev`.
+    #[error(
+        "{} is a symbolic link: name what it leads to, or a link that udev made (/dev/disk/by-id/…)",
+        .0.display()
+    )]
+    Symlink(PathBuf),
+    /// It is neither a block device nor a plain file.
     #[error("{} is neither a block device nor a plain file", .0.display())]
     NotDevice(PathBuf),
     /// It is mounted, swapped to, or part of another device.
@@ -82,6 +88,7 @@ impl DeviceError {
             DeviceError::InUse { .. } => Reason::SlotActive,
             DeviceError::Range { .. } => Reason::SlotSize,
             DeviceError::Missing(_)
+            | DeviceError::Symlink(_)
             | DeviceError::NotDevice(_)
             | DeviceError::Io { .. }
             | DeviceError::Sync { .. } => Reason::SlotIo,

@@ -9,10 +9,11 @@ use storage::host::Host;
 use update_core::chooser::Proof;
 use update_core::restart::Purpose;
 use update_core::resume::SlotJournal;
-use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
+use update_core::update::{Effect, Event, Evidence, Node, Outcome, Task, begin, step};
 
 use super::floor::FloorKeeper;
 use super::single_bank::SingleBanks;
+use super::slot_check::SlotCheck;
 use super::trial::ThisBoot;
 use crate::boot::BootControl as _;
 use crate::config::Config;
@@ -66,13 +67,15 @@ pub(super) struct Ended {
 impl Driver<'_> {
     /// The node as it is now.
     pub(super) fn node(&self) -> Result<Node, AgentError> {
+        let (record, booted) = (self.state.boot_record()?, self.disk.booted()?);
+        let foreign = self.slot_check().foreign(&record, booted);
         Ok(Node {
-            record: self.state.boot_record()?,
+            record,
             flags: self.disk.flags()?,
-            booted: self.disk.booted()?,
+            booted,
             boot_id: self.disk.boot_id()?,
             floor: self.floor().judged()?.floor,
-            evidence: self.disk.evidence(),
+            evidence: Evidence { foreign, ..self.disk.evidence() },
         })
     }
 
@@ -140,6 +143,9 @@ impl Driver<'_> {
                 let inputs = inputs.ok_or_else(no_inputs)?;
                 let staged = self.read_back(*slot, booted, inputs)?;
                 self.keep_proof(*slot, booted, inputs)?;
+                let index = inputs.resolved.release.index;
+                let components = inputs.resolved.components.iter().map(|one| &one.identity);
+                self.slot_check().note_written(self.held, *slot, index, components)?;
                 return Ok(Event::ReadBack(staged));
             }
             Effect::CheckHealth => {
@@ -158,6 +164,10 @@ impl Driver<'_> {
     pub(super) fn floor(&self) -> FloorKeeper<'_> {
         let (state, disk, host) = (self.state, self.disk, self.host);
         FloorKeeper { config: &self.config.floor, state, disk, host }
+    }
+
+    pub(super) fn slot_check(&self) -> SlotCheck<'_> {
+        SlotCheck { state: self.state, disk: self.disk }
     }
 
     pub(super) fn single_banks(&self) -> SingleBanks<'_> {

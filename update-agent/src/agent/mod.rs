@@ -30,6 +30,7 @@ mod reuse;
 mod round;
 mod simulate;
 mod single_bank;
+mod slot_check;
 mod trial;
 mod update;
 
@@ -42,7 +43,7 @@ use storage::host::{Host, System};
 use update_core::boot::BootFlags;
 use update_core::floor::Judged;
 use update_core::restart::Means;
-use update_core::update::{Node, Outcome, Task};
+use update_core::update::{Evidence, Node, Outcome, Task};
 
 pub use self::operator::{MarkBadOptions, RevertOptions};
 pub use self::report::{
@@ -55,12 +56,14 @@ pub use self::simulate::BootReport;
 pub use crate::health::{CheckResult, CheckState};
 
 pub(crate) use self::restart::Pending;
+pub(crate) use self::slot_check::MEND;
 pub(crate) use self::trial::{leave, lost};
 pub(crate) use self::update::{installed_version, version_of_os_release};
 
 use self::driver::{Driver, Ended};
 use self::floor::FloorKeeper;
 use self::single_bank::SingleBanks;
+use self::slot_check::SlotCheck;
 use self::trial::ThisBoot;
 use self::update::{NodeInputs, Offer, Plan, Refreshed, Sources};
 
@@ -290,7 +293,14 @@ impl Agent {
     /// a revert that was cut. Every operation that changes something begins with it.
     fn settle(&self, held: &StateGuard) -> Result<Outcome, AgentError> {
         self.floor_keeper().settle(held)?;
-        Ok(self.run(held, Task::Settle)?.outcome)
+        let outcome = self.run(held, Task::Settle)?.outcome;
+        let noted =
+            self.slot_check().note_use(held, &self.state.boot_record()?, self.disk.booted()?);
+        // It only informs: a trial on a full medium goes on.
+        if let Err(error) = noted {
+            tracing::warn!("what the slots are like could not be noted: {}", error.chain());
+        }
+        Ok(outcome)
     }
 
     /// Runs a task that writes no slot to its end.
@@ -301,6 +311,15 @@ impl Agent {
     fn floor_keeper(&self) -> FloorKeeper<'_> {
         let (state, disk) = (&self.state, &self.disk);
         FloorKeeper { config: &self.config.floor, state, disk, host: self.host.as_ref() }
+    }
+
+    /// Refuses a state that is about another disk.
+    pub(crate) fn check_disk(&self) -> Result<(), AgentError> {
+        self.slot_check().same_disk()
+    }
+
+    pub(super) fn slot_check(&self) -> SlotCheck<'_> {
+        SlotCheck { state: &self.state, disk: &self.disk }
     }
 
     pub(crate) fn single_banks(&self) -> SingleBanks<'_> {
@@ -349,13 +368,15 @@ impl Agent {
 
     /// The node as it is now.
     pub fn node(&self) -> Result<Node, AgentError> {
+        let (record, booted) = (self.state.boot_record()?, self.disk.booted()?);
+        let foreign = self.slot_check().foreign(&record, booted);
         Ok(Node {
-            record: self.state.boot_record()?,
+            record,
             flags: self.disk.flags()?,
-            booted: self.disk.booted()?,
+            booted,
             boot_id: self.disk.boot_id()?,
             floor: self.floor()?.floor,
-            evidence: self.disk.evidence(),
+            evidence: Evidence { foreign, ..self.disk.evidence() },
         })
     }
 

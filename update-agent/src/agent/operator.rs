@@ -2,7 +2,7 @@
 
 use formats::boot_record::Slot;
 use formats::reason::Reason;
-use update_core::update::{Outcome, Task};
+use update_core::update::{Node, Outcome, Standing, Task, stand};
 
 use super::{Agent, ConfirmReport, RevertReport};
 use crate::error::AgentError;
@@ -43,6 +43,9 @@ impl Agent {
                 self.tell_end(&held)?;
                 return Ok(ConfirmReport { confirmed, floor: None });
             }
+            if task == Task::Adopt {
+                self.slot_check().accept_disk(&held)?;
+            }
             let Outcome::Confirmed(confirmed) = self.run(&held, task)?.outcome else {
                 return Err(AgentError::new(Reason::BootRecord, "the slot was not confirmed"));
             };
@@ -61,6 +64,10 @@ impl Agent {
                 // An earlier revert was cut, or the boot loader reverted already: that was it.
                 Outcome::Reverted { .. } => settled,
                 _ => {
+                    let node = self.node()?;
+                    if leaves_booted(&node) {
+                        self.check_fallback(&node)?;
+                    }
                     self.owe_end(&held, None)?;
                     self.run(&held, Task::Revert { detail: options.reason.clone() })?.outcome
                 }
@@ -89,6 +96,9 @@ impl Agent {
                         .hint("name the slot: --slot a or --slot b"));
                 }
                 (_, Some(slot)) => {
+                    if slot == node.booted {
+                        self.check_fallback(&node)?;
+                    }
                     self.owe_end(&held, Some(slot))?;
                     let task = Task::MarkBad { slot, detail: options.reason.clone() };
                     self.run(&held, task)?.outcome
@@ -98,6 +108,23 @@ impl Agent {
             reverted(outcome)
         })
     }
+
+    /// Refuses to leave the booted slot for one that another program wrote.
+    fn check_fallback(&self, node: &Node) -> Result<(), AgentError> {
+        let slot = node.booted.other();
+        self.slot_check().check_fallback(slot, *node.evidence.foreign.of(slot))
+    }
+}
+
+/// Whether a revert would leave the booted slot, and not only cancel what is next.
+fn leaves_booted(node: &Node) -> bool {
+    !matches!(
+        stand(node),
+        Standing::AwaitingReboot
+            | Standing::Staged
+            | Standing::Interrupted
+            | Standing::RevertUnfinished
+    )
 }
 
 fn reverted(outcome: Outcome) -> Result<RevertReport, AgentError> {

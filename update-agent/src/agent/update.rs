@@ -39,6 +39,7 @@ use super::floor::FloorKeeper;
 use super::report::{ApplyReport, ComponentPlan, PlanReport, Verdict, Wish, rules};
 use super::reuse::{ReuseFinder, operator_seeds};
 use super::single_bank::SingleBanks;
+use super::slot_check::SlotCheck;
 use super::{ROOT_LIMIT, bundle};
 use crate::boot::BootControl as _;
 use crate::chooser;
@@ -260,7 +261,9 @@ fn ask_rules(
     let record = node.state.boot_record()?;
     let booted = node.disk.booted()?;
     let capacity = node.disk.capacities(booted.other())?;
-    let installed = record.slots.of(booted).as_ref().map(|content| content.release.clone());
+    let known = node.slot_check().foreign(&record, booted).of(booted).is_none();
+    let installed = record.slots.of(booted).as_ref().filter(|_| known);
+    let installed = installed.map(|content| content.release.clone());
     let installed_version = match installed {
         Some(_) => None,
         None => version_of_os_release(&node.config.node.os_release),
@@ -330,6 +333,8 @@ impl<'a> Offer<'a> {
         let all = refreshed.sources.all.iter().map(AsRef::as_ref);
         let others = all.filter(|source| source.describe() != place);
         let sources: Vec<&dyn Source> = std::iter::once(best).chain(others).collect();
+        node.disk.check_root()?;
+        node.slot_check().same_disk()?;
         node.single_banks().accepted()?;
         node.floor().check(judged.signed.summary.security_version)?;
         let (product, require) = (&node.config.node.product, &node.config.policy.require);
@@ -624,6 +629,10 @@ impl NodeInputs<'_> {
     pub(super) fn floor(&self) -> FloorKeeper<'_> {
         let (state, disk, host) = (self.state, self.disk, self.host);
         FloorKeeper { config: &self.config.floor, state, disk, host }
+    }
+
+    pub(super) fn slot_check(&self) -> SlotCheck<'_> {
+        SlotCheck { state: self.state, disk: self.disk }
     }
 
     pub(super) fn single_banks(&self) -> SingleBanks<'_> {

@@ -7,9 +7,10 @@ use formats::gpt::{Choice, Table, TableCopy};
 use formats::reason::Reason;
 use storage::block::Access;
 use storage::partition_table;
+use storage::shared_lock::SharedLock;
 use update_core::boot::{BootFlags, FlagEdit, select};
 
-use super::BootControl;
+use super::{BootControl, twice};
 use crate::config::Backend;
 use crate::disk::Disk;
 use crate::error::{AgentError, Because as _};
@@ -52,9 +53,17 @@ impl Disk {
         })
     }
 
+    /// Keeps other programs from changing the partition table.
+    fn lock(&self) -> Result<Option<SharedLock>, AgentError> {
+        self.host()
+            .lock_disk(self.path())
+            .map_err(|error| AgentError::from(error).context("boot.disk"))
+    }
+
     /// Makes both copies of the table of [`Disk::choice`] good; gives the one that was not. For who
     /// has chosen what to boot.
     pub(crate) fn repair_table(&self) -> Result<Option<TableCopy>, AgentError> {
+        let _locked = self.lock()?;
         let device = self.open(Access::Write)?;
         Ok(partition_table::repair_by(&device, &GptAttributes::new(self).says())?.repair)
     }
@@ -67,6 +76,25 @@ impl BootControl for GptAttributes<'_> {
 
     /// Both tables are written even when only one was damaged: one order of writes for all.
     fn write(&self, _: FlagEdit, wanted: BootFlags) -> Result<BootFlags, AgentError> {
+        let _locked = self.disk.lock()?;
+        twice(|| self.put(wanted))
+    }
+
+    fn can_write(&self) -> Result<(), AgentError> {
+        self.disk.open(Access::Write).map(drop)
+    }
+
+    fn weakness(&self) -> Result<Option<String>, AgentError> {
+        Ok(None)
+    }
+
+    fn repair(&self) -> Result<(), AgentError> {
+        self.disk.repair_table().map(drop)
+    }
+}
+
+impl GptAttributes<'_> {
+    fn put(&self, wanted: BootFlags) -> Result<BootFlags, AgentError> {
         let table = self.disk.table()?;
         let mut changes = Vec::new();
         for slot in Slot::BOTH {
@@ -85,17 +113,5 @@ impl BootControl for GptAttributes<'_> {
             return Err(AgentError::new(Reason::Readback, text).hint("check the disk's health"));
         }
         Ok(found)
-    }
-
-    fn can_write(&self) -> Result<(), AgentError> {
-        self.disk.open(Access::Write).map(drop)
-    }
-
-    fn weakness(&self) -> Result<Option<String>, AgentError> {
-        Ok(None)
-    }
-
-    fn repair(&self) -> Result<(), AgentError> {
-        self.disk.repair_table().map(drop)
     }
 }

@@ -7,6 +7,9 @@
 //! | `systemd-boot` | counters in the names of entries on the ESP | the old flags or the new ones; a slot being activated may be cleared |
 //! | `grub-env` | variables in GRUB's environment block | maybe no flags at all; `doctor` says so |
 //!
+//! Others write there, too: `fw_setenv` and partitioning tools. Each edit of the first two takes the lock that
+//! they take ([`storage::shared_lock`]).
+//!
 //! All but the first keep an order of the slots instead of priorities; [`boot_vars::ranked`] says which flags
 //! they cannot tell apart.
 
@@ -104,6 +107,18 @@ impl BootControl for Disk {
 
     fn repair(&self) -> Result<(), AgentError> {
         self.control().repair()
+    }
+}
+
+/// Does an edit that found its bytes changed by another program once more, from what is there now: only
+/// then is it the medium's fault.
+fn twice(edit: impl Fn() -> Result<BootFlags, AgentError>) -> Result<BootFlags, AgentError> {
+    match edit() {
+        Err(error) if error.reason() == Reason::Readback => {
+            tracing::warn!("{}; once more, should another program be writing there", error.chain());
+            edit()
+        }
+        done => done,
     }
 }
 

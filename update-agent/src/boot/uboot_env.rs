@@ -9,10 +9,11 @@ use formats::uboot_env::{Env, EnvPlace, UbootEnvError, parse_config};
 use storage::block::extent::Extent;
 use storage::block::{Access, BlockDevice};
 use storage::host::Host;
+use storage::shared_lock::SharedLock;
 use storage::uboot_env::{Place, Places, UbootEnv};
 use update_core::boot::{BootFlags, FlagEdit};
 
-use super::{BootControl, same};
+use super::{BootControl, same, twice};
 use crate::config::BootConfig;
 use crate::error::{AgentError, Because as _};
 
@@ -109,16 +110,8 @@ impl BootControl for UbootEnvironment<'_> {
     }
 
     fn write(&self, _: FlagEdit, wanted: BootFlags) -> Result<BootFlags, AgentError> {
-        let env = self.open(Access::Write)?;
-        let change = |env: &mut Env| -> Result<(), UbootEnvError> {
-            for (name, value) in boot_vars::variables(env.get(boot_vars::ORDER), wanted) {
-                env.set(name, &value)?;
-            }
-            Ok(())
-        };
-        let after =
-            if self.boot.accept_single_env { env.edit_single(change)? } else { env.edit(change)? };
-        same(wanted, flags_of(&after), "U-Boot's environment")
+        let _locked = self.lock()?;
+        twice(|| self.put(wanted))
     }
 
     fn can_write(&self) -> Result<(), AgentError> {
@@ -147,5 +140,26 @@ impl BootControl for UbootEnvironment<'_> {
             )),
             None => None,
         })
+    }
+}
+
+impl UbootEnvironment<'_> {
+    /// Keeps `fw_setenv` from changing it.
+    fn lock(&self) -> Result<Option<SharedLock>, AgentError> {
+        let locked = self.host.lock_file(&self.boot.env_lock);
+        locked.map_err(|error| AgentError::from(error).context("boot.env_lock"))
+    }
+
+    fn put(&self, wanted: BootFlags) -> Result<BootFlags, AgentError> {
+        let env = self.open(Access::Write)?;
+        let change = |env: &mut Env| -> Result<(), UbootEnvError> {
+            for (name, value) in boot_vars::variables(env.get(boot_vars::ORDER), wanted) {
+                env.set(name, &value)?;
+            }
+            Ok(())
+        };
+        let after =
+            if self.boot.accept_single_env { env.edit_single(change)? } else { env.edit(change)? };
+        same(wanted, flags_of(&after), "U-Boot's environment")
     }
 }

@@ -15,7 +15,7 @@ use update_core::trust::{CLOCK_TOLERANCE, Clock, Limits, Refresh, Stored};
 use update_core::update::stand;
 
 use super::sandbox;
-use crate::agent::{Agent, CheckState};
+use crate::agent::{Agent, CheckState, MEND};
 use crate::boot::BootControl as _;
 use crate::boot::bypass;
 use crate::config::Backend;
@@ -209,10 +209,21 @@ fn slots(agent: &Agent) -> Answer {
         // Claims and releases it: a mounted partition is found now, not at the update.
         agent.disk.open_to_write(booted.other(), component, booted)?;
     }
+    let foreign = agent.node()?.evidence.foreign;
+    let foreign = Slot::BOTH.into_iter().filter_map(|slot| {
+        let how = (*foreign.of(slot))?;
+        Some(format!("slot {slot} was written by another program since: {how}"))
+    });
+    let foreign: Vec<String> = foreign.collect();
+    if !foreign.is_empty() {
+        return Ok((Level::Weak, format!("{}; {MEND}", foreign.join("; "))));
+    }
     good(texts.join(", "))
 }
 
 fn booted(agent: &Agent) -> Answer {
+    agent.disk.check_root()?;
+    agent.check_disk()?;
     let slot = agent.disk.booted()?;
     let flags = *agent.disk.flags()?.of(slot);
     let node = agent.node()?;

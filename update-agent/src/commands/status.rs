@@ -9,7 +9,7 @@ use update_core::chooser::ChooserFloor;
 use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::VerifyArgs;
-use crate::agent::{Agent, Pending, version_of_os_release};
+use crate::agent::{Agent, MEND, Pending, version_of_os_release};
 use crate::boot::bypass;
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
@@ -97,6 +97,10 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         .into_iter()
         .filter_map(|slot| Some((slot.to_string(), agent.disk.refused_by_chooser(slot)?)))
         .collect();
+    let foreign: BTreeMap<String, String> = Slot::BOTH
+        .into_iter()
+        .filter_map(|slot| Some((slot.to_string(), (*node.evidence.foreign.of(slot))?.to_string())))
+        .collect();
     let example = agent.trusts_example_keys();
     let pending = node.record.update.as_ref().map(|update| {
         json!({
@@ -150,6 +154,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "chooser_floor": chooser_floor.to_string(),
         "refused_by_chooser": refused,
         "mixed": mixed,
+        "foreign": foreign,
         "counting": node.record.counting,
         "failures": node.record.failures,
         "last_check": report.last_success,
@@ -199,6 +204,12 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     }
     for (slot, code) in &refused {
         text += &format!("chooser  refused slot {slot}: {code}\n");
+    }
+    for (slot, how) in &foreign {
+        text += &format!("foreign  slot {slot} was written by another program since: {how}\n");
+    }
+    if !foreign.is_empty() {
+        text += &format!("         {MEND}\n");
     }
     if let Some(at) = older_since {
         text += &format!("noticed  on {}: this state was older than the TPM\n", time(at));

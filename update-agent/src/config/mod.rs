@@ -134,6 +134,9 @@ pub struct BootConfig {
     /// `uboot-env`: where the environment lies, as for `fw_printenv`.
     #[serde(default = "fw_env_config")]
     pub env_config: PathBuf,
+    /// `uboot-env`: what `fw_printenv` and `fw_setenv` lock, taken around each change.
+    #[serde(default = "fw_env_lock")]
+    pub env_lock: PathBuf,
     /// `uboot-env`: how its two copies are told apart.
     #[serde(default)]
     pub env_flags: EnvFlags,
@@ -337,6 +340,10 @@ fn fw_env_config() -> PathBuf {
     "/etc/fw_env.config".into()
 }
 
+fn fw_env_lock() -> PathBuf {
+    "/var/lock/fw_printenv.lock".into()
+}
+
 fn grubenv() -> PathBuf {
     "/boot/grub/grubenv".into()
 }
@@ -396,6 +403,7 @@ impl Config {
         below(&mut config.boot.cmdline);
         below(&mut config.boot.boot_id);
         below(&mut config.boot.env_config);
+        below(&mut config.boot.env_lock);
         below(&mut config.boot.grub_env);
         below(&mut config.boot.esp);
         below(&mut config.node.os_release);

@@ -35,6 +35,7 @@ use crate::dir::{Dir, Policy};
 use crate::error::{FileError, StoreError};
 use crate::host::Host;
 use crate::secret::Rule;
+use crate::shared_lock::{SharedLock, SharedLockError};
 
 /// One thing asked of a medium, as a [`Script`] sees it before it happens.
 #[derive(Debug)]
@@ -354,6 +355,15 @@ fn dead() -> io::Error {
 // ---- the machine as a host ---------------------------------------------------------------------
 
 impl Host for Machine {
+    /// Nobody else writes here.
+    fn lock_disk(&self, _: &Path) -> Result<Option<SharedLock>, SharedLockError> {
+        Ok(None)
+    }
+
+    fn lock_file(&self, _: &Path) -> Result<Option<SharedLock>, SharedLockError> {
+        Ok(None)
+    }
+
     /// Every path is a thing of its own here.
     fn extents(&self, path: &Path) -> Vec<Extent> {
         vec![Extent::whole(Medium::Named(path.to_owned()))]

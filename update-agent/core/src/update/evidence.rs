@@ -16,6 +16,7 @@
 
 use formats::boot_record::{BootRecord, PerSlot, Phase, Slot};
 
+use super::slot_check::{Foreign, accept};
 use super::standing::Node;
 
 /// The boot loader of this boot, as far as it made itself known.
@@ -37,6 +38,8 @@ pub struct Evidence {
     pub loader: BootLoader,
     /// Why the boot loader refused a slot in this boot: a reason code, at most 40 characters.
     pub refused: PerSlot<Option<String>>,
+    /// Which slots another program has written since this agent did.
+    pub foreign: PerSlot<Option<Foreign>>,
 }
 
 impl Evidence {
@@ -55,7 +58,8 @@ impl Evidence {
             let code = text.split_whitespace().find_map(|word| word.strip_prefix(&prefix))?;
             Some(code.chars().take(40).collect())
         };
-        Evidence { loader, refused: PerSlot { a: refused(Slot::A), b: refused(Slot::B) } }
+        let refused = PerSlot { a: refused(Slot::A), b: refused(Slot::B) };
+        Evidence { loader, refused, foreign: PerSlot::default() }
     }
 }
 
@@ -81,11 +85,12 @@ pub(super) fn observe(mut node: Node) -> Node {
     node
 }
 
-/// The record of a node that an operator adopts: this is how it boots from now on.
+/// The record of a node that an operator adopts: this is how it boots, and what it holds, from now on.
 pub(super) fn adopt(mut record: BootRecord, evidence: &Evidence) -> BootRecord {
     if evidence.loader != BootLoader::Told {
         (record.chooser, record.counting) = (false, None);
     }
+    accept(&mut record, |slot| evidence.foreign.of(slot).is_some());
     record
 }
 
@@ -118,7 +123,7 @@ mod tests {
         for (text, tells, loader, refused) in rows {
             let found = Evidence::of_command_line(text, tells);
             let expected = PerSlot { a: None, b: refused.map(str::to_owned) };
-            assert_eq!(found, Evidence { loader, refused: expected }, "{text}");
+            assert_eq!((found.loader, found.refused), (loader, expected), "{text}");
         }
         let long = format!("racklet.refused=a:{}", "é".repeat(100));
         let found = Evidence::of_command_line(&long, true).refused.a;

@@ -55,6 +55,8 @@ pub struct State {
     applying: Option<ReleaseId>,
     /// Whether the inactive slot held something this agent wrote: parts of it may be wanted again.
     used: bool,
+    /// Whether the release is only written off: another program has written its slot.
+    writing_off: bool,
     /// Whether the boot loader spent a try for this boot; unknown when it is no trial.
     counted: Option<bool>,
     /// Kept for the outcome of a revert.
@@ -78,6 +80,7 @@ pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
         named: false,
         applying: None,
         used: false,
+        writing_off: false,
         counted,
         reverting: None,
     };
@@ -145,6 +148,7 @@ pub fn step(mut state: State, event: Event, now: u64) -> (State, Effect) {
             record.update = Some(Update { named, ..Update::new(slot, release, Phase::Staging) });
             state.persist(At::Marking)
         }
+        (At::Marking, Event::Done) if state.writing_off => state.finish(Outcome::Settled),
         (At::Marking, Event::Done) => match state.release() {
             Some(release) => {
                 let used = state.used;
@@ -358,6 +362,9 @@ impl State {
             if !self.node.flags.of(slot).bootable() {
                 continue;
             }
+            if self.node.evidence.foreign.of(slot).is_some() {
+                return None;
+            }
             let content: &SlotContent = self.node.record.slots.of(slot).as_ref()?;
             let version = content.release.security_version;
             lowest = Some(lowest.map_or(version, |known: u64| known.min(version)));
@@ -477,6 +484,9 @@ impl State {
 
     fn settle(mut self, standing: Standing) -> (State, Effect) {
         match standing {
+            Standing::Staged | Standing::AwaitingReboot if self.update_is_foreign() => {
+                self.write_off()
+            }
             Standing::ConfirmUnfinished if self.runs_update() => self.confirm(),
             Standing::ConfirmUnfinished => {
                 let slot = self.node.booted.other();
@@ -509,6 +519,23 @@ impl State {
             },
             _ => self.finish(Outcome::Settled),
         }
+    }
+
+    /// Whether another program has written the slot of an update that does not run yet.
+    fn update_is_foreign(&self) -> bool {
+        let slot = self.node.booted.other();
+        let update = self.node.record.update.as_ref();
+        update.is_some_and(|update| update.slot == slot)
+            && self.node.evidence.foreign.of(slot).is_some()
+    }
+
+    /// The slot's content is unknown from now on, as if writing it had been interrupted. The release is
+    /// no failure: an apply writes it again.
+    fn write_off(mut self) -> (State, Effect) {
+        self.applying = self.release();
+        self.writing_off = true;
+        let slot = self.node.booted.other();
+        self.edit(At::Clearing, FlagEdit::Clear(slot))
     }
 
     fn runs_update(&self) -> bool {

@@ -12,7 +12,9 @@
 //! *Switch* is for the components that start by themselves, from a bank of their own: a BMC beside
 //! the system. The flags move every other component; the record is the commit of both.
 //!
-//! What a boot shows of its boot loader is [`Evidence`]; [`begin`] takes it into the record first.
+//! What a boot shows of its boot loader is [`Evidence`]; [`begin`] takes it into the record first. So is what
+//! the slots show of other programs ([`slot_check`]): a release that one of them wrote over is never made next
+//! or left next, and nothing is concluded from what the record says of such a slot.
 //!
 //! [`stand`] says where a node stands after any interruption; [`begin`] starts a piece of work and
 //! [`step`] continues it. One effect is under way at a time, and an effect that relies on another
@@ -25,6 +27,7 @@ mod evidence;
 mod explore;
 mod leave;
 mod machine;
+pub mod slot_check;
 mod standing;
 mod task;
 #[cfg(test)]

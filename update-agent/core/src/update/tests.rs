@@ -274,3 +274,62 @@ fn the_order_of_the_release_is_obeyed_and_reversed() {
     }
     assert_eq!(effect, Effect::Switch { slot: Slot::A, order: Order::Reversed(stated) });
 }
+
+/// A node whose slot b waits for its boot, or was staged, and was written by another program.
+#[test]
+fn a_release_that_another_program_wrote_over_is_written_off() {
+    let mut next = on_trial(3, None);
+    (next.booted, next.boot_id) = (Slot::A, "1".to_owned());
+    let mut staged = next.clone();
+    staged.flags.b = SlotFlags::CLEARED;
+    if let Some(update) = &mut staged.record.update {
+        update.phase = Phase::Staged;
+    }
+    for (name, mut node) in [("next", next), ("staged", staged)] {
+        node.evidence.foreign.b = Some(slot_check::Foreign::Content);
+        let (mut state, mut effect) = begin(node, Task::Settle).unwrap();
+        let mut effects = Vec::new();
+        while !matches!(effect, Effect::Finish(_)) {
+            effects.push(effect);
+            (state, effect) = step(state, Event::Done, 1);
+        }
+        assert_eq!(effect, Effect::Finish(Outcome::Settled), "{name}");
+        let [
+            Effect::EditFlags(edit),
+            Effect::Switch { slot: Slot::A, .. },
+            Effect::Persist(record),
+        ] = &effects[..]
+        else {
+            panic!("{name}: {effects:?}");
+        };
+        assert_eq!(*edit, crate::boot::FlagEdit::Clear(Slot::B), "{name}");
+        let phase = record.update.as_ref().map(|update| &update.phase);
+        assert_eq!((phase, &record.slots.b), (Some(&Phase::Staging), &None), "{name}");
+        assert!(record.failures.is_empty(), "{name}");
+    }
+}
+
+/// Of a slot that runs or that is only fallen back to, nothing is changed before an operator says so.
+#[test]
+fn adopting_forgets_what_a_slot_is_said_to_hold() {
+    let mut node = node();
+    let held = |version: &str| {
+        Some(formats::boot_record::SlotContent {
+            release: release(version),
+            components: Vec::new(),
+            confirmed: true,
+            order: Vec::new(),
+        })
+    };
+    node.record.slots = PerSlot { a: held("1"), b: held("2") };
+    node.evidence.foreign.b = Some(slot_check::Foreign::Partition);
+    let (_, effect) = begin(node.clone(), Task::Settle).unwrap();
+    assert_eq!(effect, Effect::RaiseFloor(2), "slot b boots nothing");
+    node.flags.b = SlotFlags { priority: 1, tries: 0, successful: true };
+    let (_, effect) = begin(node.clone(), Task::Settle).unwrap();
+    assert_eq!(effect, Effect::Finish(Outcome::Settled), "an unknown slot keeps the floor");
+    let (state, _) = begin(node, Task::Adopt).unwrap();
+    let (_, effect) = step(state, Event::Done, 1);
+    let Effect::Persist(record) = effect else { panic!("{effect:?}") };
+    assert_eq!((record.slots.a.is_some(), record.slots.b.is_some()), (true, false));
+}
