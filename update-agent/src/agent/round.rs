@@ -259,7 +259,9 @@ impl Agent {
             Action::Install { activate } => {
                 self.config.health.usable()?;
                 let plan = offer.resolve(&inputs)?;
-                let _warned = self.ask_before_apply()?;
+                for warning in self.ask_before_apply()? {
+                    tracing::warn!("{warning}; the release on trial has to pass it");
+                }
                 plan.install(&self.driver(&held), &[], !activate, progress)?;
                 if !activate {
                     return Ok(RoundReport::Staged { version });

@@ -21,19 +21,10 @@ pub enum FetchError {
     NoSuchPlace(PathBuf),
     /// Something that can be read once, from its beginning to its end.
     #[error(
-        "{} is a pipe or a device, and a bundle is read in no particular order: save it as a file \
-         first", .0.display()
+        "{} is not a file, and a bundle must be one: write what comes from a pipe to a file, or mount \
+         the device and name the file on it", .0.display()
     )]
     NotFile(PathBuf),
-    /// A directory that is no repository, and holds bundles.
-    // The cause is in the text, so it is no source.
-    #[error("{cause}; it holds {found}: name one of them")]
-    Bundles {
-        /// The bundles in it.
-        found: String,
-        /// Why it is none itself.
-        cause: LayoutError,
-    },
     /// The product has no possible repository.
     #[error("product: {0}")]
     Product(#[from] NameError),
@@ -112,9 +103,9 @@ impl FetchError {
     /// The stable reason code.
     pub fn reason(&self) -> Reason {
         match self {
-            FetchError::Reference(_) | FetchError::NotFile(_) => Reason::Usage,
+            FetchError::Reference(_) => Reason::Usage,
+            FetchError::NotFile(_) => Reason::PathRefused,
             FetchError::NoSuchPlace(_) => Reason::Unreachable,
-            FetchError::Bundles { cause, .. } => cause.reason(),
             FetchError::Product(_) => Reason::Config,
             FetchError::Http(error) => error.reason(),
             FetchError::Layout(error) => error.reason(),

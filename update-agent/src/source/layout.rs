@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use formats::digest::Digest;
@@ -22,10 +21,6 @@ const PIECE: usize = 256 << 10;
 const STATES_LIMIT: usize = 4;
 /// 256 releases: more than fit on a medium; bounds the look-ups of signed targets.
 const BUNDLED_LIMIT: usize = 256;
-/// 4096 entries of a directory that is no repository: bounds the look for bundles in it.
-const LOOKED_AT: usize = 4096;
-/// 5 bundles: a sentence, not a catalogue.
-const LISTED: usize = 5;
 
 /// An image layout.
 pub struct LayoutSource {
@@ -40,18 +35,10 @@ impl LayoutSource {
         if !path.exists() {
             return Err(FetchError::NoSuchPlace(path.to_path_buf()));
         }
-        let kind = path.metadata().map(|found| found.file_type());
-        if kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device() || kind.is_socket()) {
-            return Err(FetchError::NotFile(path.to_path_buf()));
-        }
         let transport = if path.is_dir() { "oci" } else { "oci-archive" };
         let separator = if namespace.as_str().is_empty() { "" } else { ":" };
         let place = format!("{transport}:{}{separator}{}", path.display(), namespace.as_str());
-        let layout = storage::layout::open(path).map_err(|cause| match bundles_in(path) {
-            Some(found) => FetchError::Bundles { found, cause },
-            None => cause.into(),
-        })?;
-        Ok(LayoutSource { layout, namespace, place })
+        Ok(LayoutSource { layout: storage::layout::open(path)?, namespace, place })
     }
 
     /// The TUF state, by its name and descriptor: the reference `[ns/]tuf:latest`, or else the only
@@ -107,17 +94,6 @@ impl LayoutSource {
         let blob = self.layout.open_blob(digest)?;
         Ok(blob.ok_or_else(|| LayoutError::MissingBlob(digest.clone()))?)
     }
-}
-
-/// The tars in a directory, a few of them; `None`: there are none, or it is no directory.
-fn bundles_in(path: &Path) -> Option<String> {
-    let entries = std::fs::read_dir(path).ok()?.filter_map(Result::ok).take(LOOKED_AT);
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut found: Vec<String> = names.filter(|name| name.ends_with(".tar")).collect();
-    found.sort_unstable();
-    let more = if found.len() > LISTED { ", …" } else { "" };
-    found.truncate(LISTED);
-    (!found.is_empty()).then(|| format!("{}{more}", found.join(", ")))
 }
 
 /// The one manifest of a name.

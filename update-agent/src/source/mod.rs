@@ -373,12 +373,10 @@ mod tests {
             Err(error) => error.to_string(),
         };
         let folder = said(&dir.path().display().to_string());
-        assert!(
-            folder.ends_with("it holds upd 2026-11-28T12:00.tar: name one of them"),
-            "{folder}"
-        );
+        let named = "holds upd 2026-11-28T12:00.tar: name one of them";
+        assert_eq!(folder.matches(named).count(), 1, "{folder}");
         for pipe in ["-", "/dev/null"] {
-            assert!(said(pipe).contains("save it as a file first"), "{}", said(pipe));
+            assert!(said(pipe).contains("a bundle must be one"), "{}", said(pipe));
         }
         std::fs::write(&file, b"\x1f\x8b\x08".repeat(1000)).unwrap();
         assert!(said(&file.display().to_string()).contains("unpack it first: gunzip"));
