@@ -27,6 +27,7 @@ mod round;
 mod simulate;
 mod single_bank;
 mod trial;
+mod unread;
 mod update;
 
 use std::path::Path;
@@ -357,7 +358,7 @@ impl Agent {
         let Ok(held) = self.state.hold() else { return };
         let mut report = self.state.report();
         report.last_error = Some(LastError {
-            code: error.reason(),
+            code: error.reason().into(),
             message: crate::output::printable(&error.chain()),
             at: self.state.now(),
         });

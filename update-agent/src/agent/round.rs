@@ -2,7 +2,7 @@
 //! and go as far as `policy.mode` lets it.
 
 use formats::boot_record::Slot;
-use formats::reason::Reason;
+use formats::reason::RecordedReason;
 use formats::version::Version;
 use serde::Serialize;
 use update_core::daemon::{self, Action, Facts, Mode};
@@ -29,7 +29,7 @@ pub enum RoundReport {
         /// The slot that was marked bad.
         slot: Slot,
         /// Why.
-        reason: Reason,
+        reason: RecordedReason,
         /// In words.
         why: String,
         /// Whether the machine is restarting to leave it.

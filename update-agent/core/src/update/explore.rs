@@ -292,6 +292,7 @@ fn short(effect: &Effect) -> String {
             Some(Phase::Staged) => "persist Staged".to_owned(),
             Some(Phase::Trial { .. }) => "persist Trial".to_owned(),
             Some(Phase::Reverting { .. }) => "persist Reverting".to_owned(),
+            Some(Phase::Unknown { .. }) => "persist an unknown phase".to_owned(),
         },
         Effect::WriteSlot { slot, release, .. } => format!("write {} to {slot}", release.version),
         other => format!("{other:?}"),
