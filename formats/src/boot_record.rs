@@ -2,9 +2,18 @@
 //! security-version floor.
 //!
 //! Each is the JSON payload of one sealed record ([`crate::record`]), which gives it two
-//! checksummed copies and a sequence number. Unknown members are ignored and a missing optional
-//! member has its default, so that an older agent, after a revert, still reads what a newer one
-//! wrote.
+//! checksummed copies and a sequence number.
+//!
+//! An older agent, after a revert, goes on with what a newer one wrote:
+//!
+//! | what the older agent finds | what it does |
+//! |---|---|
+//! | a member it does not know, at any depth | carries it through each rewrite ([`crate::carry`]) |
+//! | an optional member that is missing | takes the default |
+//! | a reason it does not know | shows and keeps the code ([`RecordedReason`]) |
+//! | a phase it does not know | shows and keeps it, and judges the update by the flags |
+//! | an update, a slot's content, a failure or an event it cannot read | goes on as if there were none, and carries it |
+//! | anything else it cannot read | stops: the record is not changed |
 //!
 //! | record | file | written |
 //! |---|---|---|
@@ -12,10 +21,11 @@
 //! | journal | `journal` | while a slot is written, after each flush |
 //! | floor | `floor` | after a confirm, never lowered |
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::carry::{carry, readable, readable_elements, unread};
 use crate::digest::{Digest, Sha256};
-use crate::reason::Reason;
+use crate::reason::RecordedReason;
 use crate::release::ComponentName;
 use crate::version::Version;
 
@@ -192,9 +202,17 @@ pub enum Phase {
     /// The slot is being abandoned; the reason is already recorded.
     Reverting {
         /// Why.
-        reason: Reason,
+        reason: RecordedReason,
         /// In words.
         detail: String,
+    },
+    /// A phase of another version, or one of ours in a form that this version does not know. The flags
+    /// say what has become of the update.
+    #[serde(untagged)]
+    Unknown {
+        /// Its name.
+        #[serde(rename = "phase")]
+        name: String,
     },
 }
 
@@ -239,7 +257,7 @@ pub struct Failure {
     /// Unix seconds.
     pub at: u64,
     /// Why.
-    pub reason: Reason,
+    pub reason: RecordedReason,
     /// In words.
     pub detail: String,
 }
@@ -248,13 +266,17 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct BootRecord {
     /// What the slots hold, as far as this agent wrote them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable_slots")]
     pub slots: PerSlot<Option<SlotContent>>,
     /// The update in progress.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
     /// Releases that failed, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "readable_elements",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub failures: Vec<Failure>,
     /// Whether the boot loader was seen to spend a try, or not to, at the last trial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -297,7 +319,7 @@ pub struct Floor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmSeen>,
     /// Unix seconds at which this record was found to be older than the TPM's counter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub older_since: Option<u64>,
 }
 
@@ -329,16 +351,16 @@ pub struct HistoryEvent {
     /// What: `staged`, `activated`, `confirmed`, `reverted`, `refused`, `failed`, …
     pub event: String,
     /// The release, when there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseId>,
     /// The slot, when there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub slot: Option<Slot>,
     /// The reason, when it did not go well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
+    pub reason: Option<RecordedReason>,
     /// In words.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "readable_text", skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
@@ -346,7 +368,27 @@ pub struct HistoryEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct History {
     /// The events.
+    #[serde(default, deserialize_with = "readable_elements")]
     pub events: Vec<HistoryEvent>,
+}
+
+/// The contents of slots that this version can read.
+fn readable_slots<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<PerSlot<Option<SlotContent>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Slots {
+        #[serde(default, deserialize_with = "readable")]
+        a: Option<SlotContent>,
+        #[serde(default, deserialize_with = "readable")]
+        b: Option<SlotContent>,
+    }
+    let Slots { a, b } = Slots::deserialize(from)?;
+    Ok(PerSlot { a, b })
+}
+
+fn readable_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(readable(from)?.unwrap_or_default())
 }
 
 macro_rules! payload {
@@ -361,6 +403,20 @@ macro_rules! payload {
             /// Deterministic payload of a sealed record.
             pub fn to_bytes(&self) -> Vec<u8> {
                 serde_json::to_vec(self).expect("string keys and no floats always serialise")
+            }
+
+            /// The same, with everything that the payload `stored` has beyond what this version reads of
+            /// it ([`crate::carry`]).
+            pub fn to_bytes_over(&self, stored: &[u8]) -> Vec<u8> {
+                match Self::parse(stored) {
+                    Ok(before) => carry(stored, &before.to_bytes(), &self.to_bytes()),
+                    Err(_) => self.to_bytes(),
+                }
+            }
+
+            /// What a payload has that this version does not read, as paths such as `update.phase`.
+            pub fn unread(stored: &[u8]) -> Vec<String> {
+                Self::parse(stored).map_or_else(|_| Vec::new(), |read| unread(stored, &read.to_bytes()))
             }
         }
     )*};
@@ -400,6 +456,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::Reason;
 
     fn release(version: &str) -> ReleaseId {
         ReleaseId {
@@ -436,7 +493,7 @@ mod tests {
             failures: vec![Failure {
                 release: release("1.0.9"),
                 at: 1_700_000_000,
-                reason: Reason::Unhealthy,
+                reason: Reason::Unhealthy.into(),
                 detail: "web: connection refused".to_owned(),
             }],
             counting: Some(true),
@@ -481,9 +538,55 @@ mod tests {
         assert_eq!(BootRecord::parse(b"{}").unwrap(), BootRecord::default());
         let text = br#"{"slots":{"a":null,"b":null,"c":1},"later":{"x":[]}}"#;
         assert_eq!(BootRecord::parse(text).unwrap(), BootRecord::default());
-        for bad in [&b""[..], b"3", b"{\"slots\":3}", b"{\"update\":{\"slot\":\"c\"}}"] {
+        for bad in [&b""[..], b"3", b"{\"slots\":3}", b"{\"counting\":\"often\"}"] {
             assert!(BootRecord::parse(bad).is_err());
         }
+    }
+
+    /// The sample as text, with a part of it replaced.
+    fn sample_with(old: &str, new: &str) -> String {
+        let text = String::from_utf8(sample().to_bytes()).unwrap();
+        assert_eq!(text.matches(old).count(), 1, "{old}");
+        text.replacen(old, new, 1)
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_read_as_far_as_it_can_be_and_kept() {
+        let unhealthy = r#""reason":"unhealthy""#;
+        let stored = sample_with(unhealthy, r#""reason":"clock_skewed""#);
+        let record = BootRecord::parse(stored.as_bytes()).unwrap();
+        let reason = &record.failures[0].reason;
+        assert_eq!(reason.to_string(), "clock_skewed (not known to this version)");
+        assert_eq!(record.to_bytes(), stored.as_bytes());
+
+        let trial = r#""phase":"trial","boot_id":"5d1f""#;
+        let stored = sample_with(trial, r#""phase":"drained","boot_id":[1,{"x":2.50}]"#);
+        let record = BootRecord::parse(stored.as_bytes()).unwrap();
+        let phase = record.update.as_ref().map(|update| &update.phase);
+        assert_eq!(phase, Some(&Phase::Unknown { name: "drained".to_owned() }));
+        assert_eq!(record.to_bytes_over(stored.as_bytes()), stored.as_bytes());
+        assert_eq!(
+            BootRecord::unread(stored.as_bytes()),
+            ["update.boot_id", "update.since", "update.tries", "update.failed"]
+        );
+        // The other parts of the record are changed as ever.
+        let changed = BootRecord { counting: Some(false), ..record };
+        let expected = stored.replace(r#""counting":true"#, r#""counting":false"#);
+        let written = String::from_utf8(changed.to_bytes_over(stored.as_bytes())).unwrap();
+        assert_eq!(written, expected);
+
+        let stored = sample_with(r#""slot":"b""#, r#""slot":"c""#);
+        let record = BootRecord::parse(stored.as_bytes()).unwrap();
+        assert_eq!(record.update, None);
+        assert_eq!(BootRecord::unread(stored.as_bytes()), ["update"]);
+        assert_eq!(record.to_bytes_over(stored.as_bytes()), stored.as_bytes());
+    }
+
+    #[test]
+    fn a_known_phase_that_cannot_be_read_is_an_unknown_one() {
+        let stored = sample_with(r#""boot_id":"5d1f""#, r#""boot_id":7"#);
+        let update = BootRecord::parse(stored.as_bytes()).unwrap().update.unwrap();
+        assert_eq!(update.phase, Phase::Unknown { name: "trial".to_owned() });
     }
 
     #[test]

@@ -27,6 +27,7 @@
 //! | [`bls`] | boot counters in file names, order of entries | UAPI.1, systemd-boot |
 //! | [`tpm`] | TPM 2.0 commands of a monotonic counter | TCG TPM 2.0 Library 1.59 |
 //! | [`record`] | sealed records: sequence, payload, checksum | own |
+//! | [`carry`] | what a record has beyond what this version knows | – |
 //! | [`ustar`] | tar headers of bundles | POSIX.1-2017 pax |
 //! | [`release`] | release index, component manifest, image config, target summary | own, over OCI |
 //! | [`channel`] | channel document | own |
@@ -45,6 +46,7 @@ pub mod bls;
 pub mod boot_flags;
 pub mod boot_record;
 pub mod boot_vars;
+pub mod carry;
 pub mod channel;
 pub mod chunks;
 pub mod digest;

@@ -132,6 +132,8 @@ reasons! {
     UpToDate = "up_to_date", Nothing;
     /// The agent's or server's own durable state is damaged.
     StoreCorrupt = "store_corrupt", Config;
+    /// The agent's durable state was written by a newer version in a form that this one cannot read.
+    StoreNewer = "store_newer", Config;
     /// The state could not be written: disk full, read-only or failing.
     StoreIo = "store_io", Config;
     /// The report could not be written to standard output; what was done is done.
@@ -172,6 +174,61 @@ impl<'de> serde::Deserialize<'de> for Reason {
         let code = String::deserialize(d)?;
         Reason::from_code(&code)
             .ok_or_else(|| serde::de::Error::custom(format!("unknown reason {code:?}")))
+    }
+}
+
+/// A reason as a durable record has it: a newer agent may have written one that this version does not
+/// know. It is kept as it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordedReason {
+    /// One of [`Reason::ALL`].
+    Known(Reason),
+    /// The code of another version.
+    Unknown(String),
+}
+
+impl RecordedReason {
+    /// The stable word.
+    pub fn code(&self) -> &str {
+        match self {
+            RecordedReason::Known(reason) => reason.code(),
+            RecordedReason::Unknown(code) => code,
+        }
+    }
+}
+
+impl From<Reason> for RecordedReason {
+    fn from(reason: Reason) -> Self {
+        RecordedReason::Known(reason)
+    }
+}
+
+impl PartialEq<Reason> for RecordedReason {
+    fn eq(&self, other: &Reason) -> bool {
+        matches!(self, RecordedReason::Known(reason) if reason == other)
+    }
+}
+
+/// For people: the code, and whether this version knows it.
+impl fmt::Display for RecordedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordedReason::Known(reason) => reason.fmt(f),
+            RecordedReason::Unknown(code) => write!(f, "{code} (not known to this version)"),
+        }
+    }
+}
+
+impl serde::Serialize for RecordedReason {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.code())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for RecordedReason {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let code = String::deserialize(d)?;
+        Ok(Reason::from_code(&code).map_or(RecordedReason::Unknown(code), RecordedReason::Known))
     }
 }
 

@@ -6,7 +6,8 @@
 //! | offset | size | meaning |
 //! |---|---|---|
 //! | 0 | 8 | magic `racklet` NUL |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 2 | format version, 1 |
+//! | 10 | 2 | revision of that version, 0: readers read every revision, and writers keep it |
 //! | 12 | 4 | length of the payload in bytes, at most [`PAYLOAD_LIMIT`] |
 //! | 16 | 8 | sequence number: the copy that is ahead is the newer one |
 //! | 24 | n | payload |
@@ -14,6 +15,17 @@
 //!
 //! Nothing follows. The checksum finds damage, torn writes and mixed-up files; it is no
 //! signature. An erased copy (zeros, 0xff, no bytes) has no magic and is invalid.
+//!
+//! # Later versions
+//!
+//! What every format version keeps: magic, version, revision, the sequence number where it is, and the
+//! SHA-256 of everything before as the last 32 bytes. So a reader tells a copy of a later version from a
+//! damaged one, and knows which of two copies is the newer. It does not read such a copy, does not
+//! take an older one for it, and does not write over it.
+//!
+//! A change that older agents can ignore, or carry along ([`crate::carry`]), needs no new format version:
+//! new members, new values, new records. A new format version stops every older agent that a revert
+//! brings back. So it is written only by the release after the one that first reads it.
 
 use crate::digest::Sha256;
 
@@ -25,7 +37,7 @@ pub const PAYLOAD_LIMIT: usize = 32 << 20;
 pub const OVERHEAD: usize = HEADER + SUM;
 
 const MAGIC: &[u8; 8] = b"racklet\0";
-const VERSION: u32 = 1;
+const VERSION: u16 = 1;
 const HEADER: usize = 24;
 const SUM: usize = 32;
 
@@ -35,9 +47,14 @@ pub enum RecordError {
     /// Another file, or an erased or empty one.
     #[error("not a record")]
     Magic,
-    /// Written by a later agent in a form this one does not know.
-    #[error("record of format version {0}, this agent reads version {VERSION}")]
-    Version(u32),
+    /// Whole, and written by a later agent in a form this one does not know.
+    #[error("record of format version {version}, this agent reads version {VERSION}")]
+    Version {
+        /// The format version.
+        version: u16,
+        /// Counts the writes.
+        sequence: u64,
+    },
     /// Longer or shorter than it says.
     #[error("record is torn: {found} bytes instead of {expected}")]
     Length {
@@ -59,6 +76,8 @@ pub enum RecordError {
 pub struct Record {
     /// Counts the writes.
     pub sequence: u64,
+    /// Revision of the format; 0 unless a later agent wrote the record.
+    pub revision: u16,
     /// What was sealed.
     pub payload: Vec<u8>,
 }
@@ -70,9 +89,13 @@ impl Record {
         if !head.starts_with(MAGIC) {
             return Err(RecordError::Magic);
         }
-        let version = u32::from_le_bytes(field(head, 8));
+        let version = u16::from_le_bytes(field(head, 8));
+        let sequence = u64::from_le_bytes(field(head, 16));
         if version != VERSION {
-            return Err(RecordError::Version(version));
+            return Err(match is_sealed(bytes) {
+                true => RecordError::Version { version, sequence },
+                false => RecordError::Sum,
+            });
         }
         let len = u32::from_le_bytes(field(head, 12));
         let expected = u64::from(len) + OVERHEAD as u64;
@@ -83,7 +106,8 @@ impl Record {
         if Sha256::of(&bytes[..HEADER + payload.len()]).0 != sum {
             return Err(RecordError::Sum);
         }
-        Ok(Record { sequence: u64::from_le_bytes(field(head, 16)), payload: payload.to_vec() })
+        let revision = u16::from_le_bytes(field(head, 10));
+        Ok(Record { sequence, revision, payload: payload.to_vec() })
     }
 
     /// The bytes of one copy.
@@ -94,6 +118,7 @@ impl Record {
         let mut bytes = Vec::with_capacity(self.payload.len() + OVERHEAD);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.revision.to_le_bytes());
         bytes.extend_from_slice(&(self.payload.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&self.sequence.to_le_bytes());
         bytes.extend_from_slice(&self.payload);
@@ -105,9 +130,21 @@ impl Record {
     /// Whether this copy was written after the other. Right across the wrap of the counter: the
     /// two copies are never more than one write apart.
     pub fn is_newer_than(&self, other: &Record) -> bool {
-        let ahead = self.sequence.wrapping_sub(other.sequence);
-        ahead != 0 && ahead < 1 << 63
+        is_ahead(self.sequence, other.sequence)
     }
+}
+
+/// Whether the copy with the first sequence number was written after that with the second; see
+/// [`Record::is_newer_than`].
+pub fn is_ahead(sequence: u64, other: u64) -> bool {
+    let ahead = sequence.wrapping_sub(other);
+    ahead != 0 && ahead < 1 << 63
+}
+
+/// Whether the last bytes are the checksum of all others, as in every format version.
+fn is_sealed(bytes: &[u8]) -> bool {
+    let split = bytes.len().checked_sub(SUM).filter(|start| *start >= HEADER);
+    split.is_some_and(|start| Sha256::of(&bytes[..start]).0 == bytes[start..])
 }
 
 fn field<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
@@ -121,7 +158,16 @@ mod tests {
     use super::*;
 
     fn record(sequence: u64, payload: &[u8]) -> Record {
-        Record { sequence, payload: payload.to_vec() }
+        Record { sequence, revision: 0, payload: payload.to_vec() }
+    }
+
+    /// The same copy with another number as its format version.
+    fn of_version(bytes: &[u8], version: u16) -> Vec<u8> {
+        let mut other = bytes[..bytes.len() - SUM].to_vec();
+        other[8..10].copy_from_slice(&version.to_le_bytes());
+        let sum = Sha256::of(&other);
+        other.extend_from_slice(&sum.0);
+        other
     }
 
     #[test]
@@ -152,7 +198,28 @@ mod tests {
         }
         let mut later = good;
         later[8] = 2;
-        assert_eq!(Record::parse(&later), Err(RecordError::Version(2)));
+        assert_eq!(Record::parse(&later), Err(RecordError::Sum), "damage, and no later version");
+    }
+
+    #[test]
+    fn a_later_version_is_told_from_damage() {
+        let good = record(7, b"payload").to_bytes().unwrap();
+        for version in [0, 2, 0xffff] {
+            let later = of_version(&good, version);
+            let found = Record::parse(&later);
+            assert_eq!(found, Err(RecordError::Version { version, sequence: 7 }));
+            let longer = of_version(&[&good[..], &[0; 9]].concat(), version);
+            assert_eq!(Record::parse(&longer), found);
+            let mut damaged = later;
+            damaged[20] ^= 1;
+            assert_eq!(Record::parse(&damaged), Err(RecordError::Sum));
+        }
+    }
+
+    #[test]
+    fn a_revision_is_read_and_kept() {
+        let later = Record { revision: 3, ..record(7, b"payload") };
+        assert_eq!(Record::parse(&later.to_bytes().unwrap()), Ok(later));
     }
 
     #[test]
@@ -173,8 +240,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_read_back(sequence: u64, payload: Vec<u8>) {
-            let record = Record { sequence, payload };
+        fn records_read_back(sequence: u64, revision: u16, payload: Vec<u8>) {
+            let record = Record { sequence, revision, payload };
             prop_assert_eq!(Record::parse(&record.to_bytes().unwrap()), Ok(record));
         }
 

@@ -289,7 +289,11 @@ fn of_boot(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
     let payloads =
         [("boot", BootRecord::default().to_bytes()), ("floor", Floor::default().to_bytes())];
     for (name, payload) in payloads {
-        put("record", name, &Record { sequence: 7, payload }.to_bytes().expect("a record"));
+        put(
+            "record",
+            name,
+            &Record { sequence: 7, revision: 0, payload }.to_bytes().expect("a record"),
+        );
     }
     let session = [0, 0, 1, 0, 0];
     put("tpm", "done", &[&[0x80, 2, 0, 0, 0, 19, 0, 0, 0, 0, 0, 0, 0, 0], &session[..]].concat());

@@ -100,6 +100,15 @@ pub enum StoreError {
         /// What is wrong with the second copy.
         second: RecordError,
     },
+    /// The newest copy of a record has a later format version. No older copy is taken for it, and it is
+    /// not written over.
+    #[error("{name} was written by a newer version (format {version})")]
+    Newer {
+        /// Which record.
+        name: String,
+        /// Its format version.
+        version: u16,
+    },
     /// A file is above what may be in it, or a payload above what a record holds.
     #[error("{name} has more than {max} bytes")]
     TooLarge {
@@ -147,6 +156,7 @@ impl StoreError {
             StoreError::Write(_) | StoreError::Read(_) => Reason::StoreIo,
             StoreError::InsecurePerms { .. } => Reason::InsecurePerms,
             StoreError::Corrupt { .. } | StoreError::TooLarge { .. } => Reason::StoreCorrupt,
+            StoreError::Newer { .. } => Reason::StoreNewer,
             StoreError::Name(_) => Reason::PathRefused,
             StoreError::Busy { .. } => Reason::Busy,
         }

@@ -26,8 +26,11 @@
 //! A record that is damaged in one copy is read from the other, named by `doctor`, and written again by
 //! the next command that takes the lock. One that is damaged in both copies is never overwritten
 //! silently: commands end with `store_corrupt`.
+//!
+//! What becomes of a state that a newer agent wrote, and a revert left to this one, is in `state/newer.rs`.
 
 mod counts;
+mod newer;
 mod restart;
 
 use std::path::Path;
@@ -36,9 +39,10 @@ use std::sync::Arc;
 use formats::boot_record::{
     BootRecord, Floor, History, HistoryEvent, Journal, RecordFormError, Slot,
 };
+use formats::carry::readable;
 use formats::chunks::{ChunkList, LIST_LIMIT};
 use formats::digest::{Digest, Sha256};
-use formats::reason::Reason;
+use formats::reason::{Reason, RecordedReason};
 use formats::release::ComponentName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -62,19 +66,19 @@ pub(crate) use self::noted::{NotedComponent, NotedSlot};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Unix seconds of the last check that reached a verified, unexpired repository.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub last_success: Option<u64>,
     /// What the last command that failed ended with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
     /// What to ask a source with next time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub etag: Option<KnownState>,
     /// Versions of the trusted metadata.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataVersions>,
     /// What was last offered and decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub offer: Option<OfferReport>,
     /// What is counted for the metrics.
     #[serde(default, skip_serializing_if = "Counts::is_empty")]
@@ -96,7 +100,7 @@ pub struct KnownState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
     /// Its stable reason.
-    pub code: Reason,
+    pub code: RecordedReason,
     /// In words.
     pub message: String,
     /// Unix seconds.
@@ -226,8 +230,14 @@ impl State {
             AgentError::from(error).or_hint("wait for it to end, then try again")
         })?;
         let held = StateGuard { _lock: lock };
-        if let Some(reset) = self.pending_reset()? {
-            self.finish_reset(&held, &reset)?;
+        match self.pending_reset() {
+            Ok(None) => {}
+            Ok(Some(reset)) => self.finish_reset(&held, &reset)?,
+            // A trial can be ended all the same; nothing is trusted meanwhile, see `trust`.
+            Err(error) if error.reason() == Reason::StoreNewer => {
+                tracing::warn!("{}", error.chain());
+            }
+            Err(error) => return Err(error),
         }
         self.mend();
         Ok(held)
@@ -240,12 +250,12 @@ impl State {
             Ok(names) => names,
             Err(error) => return tracing::warn!("look for damaged records: {error}"),
         };
-        for name in names {
+        for name in names.into_iter().filter(|name| newer::is_known(name)) {
             match record::mend(&self.dir, &name) {
                 Ok(Some(flaw @ Flaw::Damaged { .. })) => {
                     tracing::warn!("state: {flaw}; it was written again, nothing is lost");
                 }
-                Ok(_) | Err(StoreError::Corrupt { .. }) => {}
+                Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::Newer { .. }) => {}
                 Err(error) => tracing::warn!("state: mend {name}: {error}"),
             }
         }
@@ -254,11 +264,11 @@ impl State {
     /// Copies of records that are damaged, behind or missing, for `doctor`.
     pub fn flaws(&self) -> Result<Vec<Flaw>, AgentError> {
         let mut flaws = Vec::new();
-        for name in record::names(&self.dir)? {
+        for name in record::names(&self.dir)?.into_iter().filter(|name| newer::is_known(name)) {
             match record::read(&self.dir, &name) {
                 Ok(found) => flaws.extend(found.and_then(|found| found.flaw)),
                 // Hints begin anew; what must not be lost fails where it is read.
-                Err(StoreError::Corrupt { .. }) => {}
+                Err(StoreError::Corrupt { .. } | StoreError::Newer { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -287,9 +297,8 @@ impl State {
     }
 
     fn pending_reset(&self) -> Result<Option<Reset>, AgentError> {
-        let Some(found) = record::read(&self.dir, "reset")? else { return Ok(None) };
-        let reset = serde_json::from_slice(&found.record.payload);
-        reset.because(Reason::StoreCorrupt, "the reset was written by another program").map(Some)
+        let Some(payload) = self.payload("reset")? else { return Ok(None) };
+        newer::parsed("reset", &payload).map(Some)
     }
 
     fn finish_reset(&self, held: &StateGuard, reset: &Reset) -> Result<(), AgentError> {
@@ -320,7 +329,9 @@ impl State {
             },
         };
         // It may have been cut right here before.
-        if self.history()?.events.last() != Some(&event) {
+        if self.history().ok().and_then(|history| history.events.last().cloned())
+            != Some(event.clone())
+        {
             self.remember(held, event)?;
         }
         Ok(record::remove(&self.dir, "reset")?)
@@ -331,10 +342,7 @@ impl State {
         if let Some(Reset { root: Some(root), .. }) = self.pending_reset()? {
             return Ok(Some(root.into_bytes()));
         }
-        match record::read(&self.dir, "root") {
-            Ok(found) => Ok(found.map(|found| found.record.payload)),
-            Err(error) => Err(damaged(error.into(), ENROLL_AGAIN)),
-        }
+        self.payload("root").map_err(|error| damaged(error, ENROLL_AGAIN))
     }
 
     /// The boot record; empty when there is none yet.
@@ -344,7 +352,7 @@ impl State {
 
     /// Makes the boot record durable.
     pub fn save_boot_record(&self, _: &StateGuard, record: &BootRecord) -> Result<(), AgentError> {
-        self.write("boot-record", &record.to_bytes())
+        self.rewrite("boot-record", BootRecord::parse, |stored| record.to_bytes_over(stored))
     }
 
     /// The floor by the file alone; zero when there is none yet.
@@ -359,26 +367,25 @@ impl State {
 
     /// Makes the floor's file durable.
     pub fn save_floor(&self, _: &StateGuard, floor: &Floor) -> Result<(), AgentError> {
-        self.write("floor", &floor.to_bytes())
+        self.rewrite("floor", Floor::parse, |stored| floor.to_bytes_over(stored))
     }
 
     /// Raises the floor durably; never lowers it.
-    pub fn raise_floor(&self, _: &StateGuard, security_version: u64) -> Result<(), AgentError> {
+    pub fn raise_floor(&self, held: &StateGuard, security_version: u64) -> Result<(), AgentError> {
         if security_version <= self.floor()? {
             return Ok(());
         }
-        let floor = Floor { security_version, ..self.floor_record()? };
-        self.write("floor", &floor.to_bytes())
+        self.save_floor(held, &Floor { security_version, ..self.floor_record()? })
     }
 
     /// The password of the TPM's counter; `None` when none was drawn.
     pub fn tpm_secret(&self) -> Result<Option<Vec<u8>>, AgentError> {
-        Ok(record::read(&self.dir, "tpm-secret")?.map(|found| found.record.payload))
+        self.payload("tpm-secret")
     }
 
     /// Makes it durable. One that cannot be read any more opens nothing and is given up.
     pub fn save_tpm_secret(&self, _: &StateGuard, secret: &[u8]) -> Result<(), AgentError> {
-        if record::read(&self.dir, "tpm-secret").is_err() {
+        if matches!(record::read(&self.dir, "tpm-secret"), Err(StoreError::Corrupt { .. })) {
             record::remove(&self.dir, "tpm-secret")?;
         }
         self.write("tpm-secret", secret)
@@ -443,9 +450,8 @@ impl State {
     /// What was taken from the only bank of a component, if anything was.
     pub fn taken(&self, component: &ComponentName) -> Result<Option<BankBackup>, AgentError> {
         let name = format!("bank-{component}");
-        let Some(found) = record::read(&self.dir, &name)? else { return Ok(None) };
-        let parsed = serde_json::from_slice(&found.record.payload);
-        parsed.because(Reason::StoreCorrupt, format!("the record {name}")).map(Some)
+        let Some(payload) = self.payload(&name)? else { return Ok(None) };
+        newer::parsed(&name, &payload).map(Some)
     }
 
     /// Makes it durable.
@@ -455,8 +461,10 @@ impl State {
         component: &ComponentName,
         taken: &BankBackup,
     ) -> Result<(), AgentError> {
-        let payload = serde_json::to_vec(taken).because(Reason::StoreIo, "write what was taken")?;
-        self.write(&format!("bank-{component}"), &payload)
+        let name = format!("bank-{component}");
+        let stored = self.payload(&name)?.unwrap_or_default();
+        let payload = newer::carried(&stored, taken);
+        self.write(&name, &payload.because(Reason::StoreIo, "write what was taken")?)
     }
 
     /// The progress journal. A damaged one is no journal: it is only a hint.
@@ -488,12 +496,12 @@ impl State {
             return Ok(Stored::default());
         }
         let read = || -> Result<Stored, AgentError> {
-            match record::read(&self.dir, "trust")? {
-                Some(found) => Ok(Stored::from_bytes(&found.record.payload)?),
+            match self.payload("trust")? {
+                Some(payload) => Ok(Stored::from_bytes(&payload)?),
                 None => Ok(Stored::default()),
             }
         };
-        read().map_err(|error| damaged(error, BEGIN_AGAIN))
+        read().map_err(|error| newer::advised(damaged(error, BEGIN_AGAIN)))
     }
 
     /// Which source is being asked. A damaged note is none: it only decides an order.
@@ -523,28 +531,38 @@ impl State {
         self.read("history", History::parse)
     }
 
-    /// Appends to the history.
+    /// Appends to the history. One that cannot be read stays as it is, and misses the event.
     pub fn remember(&self, _: &StateGuard, event: HistoryEvent) -> Result<(), AgentError> {
-        let mut history = self.history()?;
+        let mut history = match self.history() {
+            Ok(history) => history,
+            Err(error) if newer::only_unread(&error) => {
+                tracing::warn!("the history misses {:?}: {}", event.event, error.chain());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         history.push(event);
-        self.write("history", &history.to_bytes())
+        self.rewrite("history", History::parse, |stored| history.to_bytes_over(stored))
     }
 
-    /// What `status` shows. A damaged report is an empty one: nothing is decided by it.
+    /// What `status` shows. A report that cannot be read is an empty one: nothing is decided by it.
     pub fn report(&self) -> Report {
-        let found = record::read(&self.dir, "report").ok().flatten();
-        found
-            .and_then(|found| serde_json::from_slice(&found.record.payload).ok())
-            .unwrap_or_default()
+        let payload = self.payload("report").ok().flatten();
+        payload.and_then(|payload| serde_json::from_slice(&payload).ok()).unwrap_or_default()
     }
 
-    /// Makes the report durable.
+    /// Makes the report durable. That of a newer agent, where it cannot be read, stays as it is.
     pub fn save_report(&self, _: &StateGuard, report: &Report) -> Result<(), AgentError> {
-        if record::read(&self.dir, "report").is_err() {
-            record::remove(&self.dir, "report")?;
-        }
-        let payload = serde_json::to_vec(report).because(Reason::StoreIo, "write the report")?;
-        self.write("report", &payload)
+        let stored = match record::read(&self.dir, "report") {
+            Ok(found) => found.map(|found| found.record.payload).unwrap_or_default(),
+            Err(StoreError::Newer { .. }) => return Ok(()),
+            Err(_) => {
+                record::remove(&self.dir, "report")?;
+                Vec::new()
+            }
+        };
+        let payload = newer::carried(&stored, report);
+        self.write("report", &payload.because(Reason::StoreIo, "write the report")?)
     }
 
     /// The last channel document, to be compared with what is signed.
@@ -592,8 +610,13 @@ impl State {
         Ok(chunks.write_atomic(&digest.hex(), list.as_bytes())?)
     }
 
-    /// Removes chunk lists that no slot needs.
+    /// Removes chunk lists that no slot needs. While the boot record has something that this version
+    /// does not read, all are kept: that may need one.
     pub fn forget_chunk_lists(&self, _: &StateGuard, needed: &[Digest]) -> Result<(), AgentError> {
+        let record = self.payload("boot-record")?.unwrap_or_default();
+        if !BootRecord::unread(&record).is_empty() {
+            return Ok(());
+        }
         let chunks = self.dir.subdirectory("chunks")?;
         for name in chunks.list()? {
             if !needed.iter().any(|digest| digest.hex() == name) {
@@ -608,13 +631,31 @@ impl State {
         name: &str,
         parse: fn(&[u8]) -> Result<T, RecordFormError>,
     ) -> Result<T, AgentError> {
-        match record::read(&self.dir, name)? {
-            Some(found) => parse(&found.record.payload).because(
-                Reason::StoreCorrupt,
-                format!("the {name} was written by another program"),
-            ),
+        match self.payload(name)? {
+            Some(payload) => parse(&payload).map_err(|error| newer::unreadable(name, error)),
             None => Ok(T::default()),
         }
+    }
+
+    /// Writes a record over the one that is there, with what that has beyond what this version reads.
+    fn rewrite<T>(
+        &self,
+        name: &str,
+        parse: fn(&[u8]) -> Result<T, RecordFormError>,
+        over: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Result<(), AgentError> {
+        let stored = self.payload(name)?;
+        if let Some(stored) = &stored {
+            parse(stored).map_err(|error| newer::unreadable(name, error))?;
+        }
+        self.write(name, &over(&stored.unwrap_or_default()))
+    }
+
+    /// What a record holds; `None` when it was never written.
+    fn payload(&self, name: &str) -> Result<Option<Vec<u8>>, AgentError> {
+        let found = record::read(&self.dir, name);
+        let found = found.map_err(|error| newer::advised(error.into()))?;
+        Ok(found.map(|found| found.record.payload))
     }
 
     fn write(&self, name: &str, payload: &[u8]) -> Result<(), AgentError> {

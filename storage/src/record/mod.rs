@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  read    both ──► the newest whole one        one damaged: the other   both damaged: store_corrupt
+//!                   the newest is of a later format version: store_newer, and nothing is written
 //!  write   sequence + 1 ──► over the older or damaged copy, atomically ──► over the other one
 //!  mend    the newest whole one ──► over a copy that is damaged, behind or absent
 //!  remove  older ──► newest                     a stale record never comes back
@@ -11,8 +12,11 @@
 //! promise: media that tear, file systems that lose, and bits that rot. Both copies say the same
 //! between two writes, so damage to either changes nothing that is read. Between the two halves of a
 //! write one copy is behind; after a cut there it stays behind until [`mend`] or the next write.
+//!
+//! A copy of a later format version ([`formats::record`]) counts by its sequence number like any other:
+//! as the newest it is neither read nor written over, and as the older one it is behind.
 
-use formats::record::{OVERHEAD, PAYLOAD_LIMIT, Record, RecordError};
+use formats::record::{OVERHEAD, PAYLOAD_LIMIT, Record, RecordError, is_ahead};
 
 use crate::error::StoreError;
 use crate::files::Files;
@@ -52,6 +56,9 @@ pub enum Flaw {
 }
 
 /// Reads a record; `None` when it was never written.
+///
+/// Errors: [`StoreError::Corrupt`] where no copy is whole, [`StoreError::Newer`] where the newest one has a
+/// later format version.
 pub fn read(files: &dyn Files, name: &str) -> Result<Option<Found>, StoreError> {
     Ok(Copies::read(files, name)?.newest(name)?.map(|(_, found)| found))
 }
@@ -59,17 +66,20 @@ pub fn read(files: &dyn Files, name: &str) -> Result<Option<Found>, StoreError> 
 /// Writes a record, both copies of it, and gives its sequence number.
 ///
 /// A crash or an error leaves the record that was there before, or the new one. When both copies
-/// are damaged nothing is written: [`remove`] the record first, on purpose.
+/// are damaged, or the newest has a later format version, nothing is written: [`remove`] the record first,
+/// on purpose. The revision of the format stays.
 ///
 /// Callers hold the state lock: of two writers at once, one would be lost.
 pub fn write(files: &dyn Files, name: &str, payload: &[u8]) -> Result<u64, StoreError> {
     let copies = Copies::read(files, name)?;
-    let (first, sequence) = match copies.newest(name)? {
-        Some((nth, found)) => (1 - nth, found.record.sequence.wrapping_add(1)),
-        None => (0, 1),
+    let (first, sequence, revision) = match copies.newest(name)? {
+        Some((nth, Found { record, .. })) => {
+            (1 - nth, record.sequence.wrapping_add(1), record.revision)
+        }
+        None => (0, 1, 0),
     };
     let too_large = |_| StoreError::TooLarge { name: name.to_owned(), max: PAYLOAD_LIMIT as u64 };
-    let record = Record { sequence, payload: payload.to_vec() };
+    let record = Record { sequence, revision, payload: payload.to_vec() };
     let bytes = record.to_bytes().map_err(too_large)?;
     // The newest copy stays untouched until the other one is newer.
     for nth in [first, 1 - first] {
@@ -101,10 +111,15 @@ pub fn names(files: &dyn Files) -> Result<Vec<String>, StoreError> {
     Ok(names)
 }
 
-/// Removes a record, damaged or not. After a crash it is there as it was or gone.
+/// Removes a record, whether it can be read or not. After a crash it is there as it was or gone.
 pub fn remove(files: &dyn Files, name: &str) -> Result<(), StoreError> {
     // The older copy first: should the newest go first, a crash would bring back the older one.
-    let newest = Copies::read(files, name)?.newest(name).ok().flatten().map_or(1, |(nth, _)| nth);
+    let copies = Copies::read(files, name)?;
+    let later = || matches!(copies.0[0], Some(Err(RecordError::Version { .. })));
+    let newest = match copies.newest(name) {
+        Ok(Some((nth, _))) => nth,
+        _ => usize::from(!later()),
+    };
     for nth in [1 - newest, newest] {
         files.remove(&copy_name(name, nth))?;
     }
@@ -137,6 +152,7 @@ impl Copies {
     fn newest(&self, name: &str) -> Result<Option<(usize, Found)>, StoreError> {
         let whole = |nth: usize| self.0[nth].as_ref().and_then(|copy| copy.as_ref().ok());
         let error = |nth: usize| self.0[nth].as_ref().and_then(|copy| copy.as_ref().err());
+        self.refuse_later(name)?;
         let newest = match (whole(0), whole(1)) {
             (Some(first), Some(second)) => usize::from(second.is_newer_than(first)),
             (Some(_), None) => 0,
@@ -151,12 +167,30 @@ impl Copies {
         };
         let file = copy_name(name, 1 - newest);
         let flaw = match (error(1 - newest), whole(1 - newest)) {
+            (Some(RecordError::Version { .. }), _) => Some(Flaw::Behind { file }),
             (Some(error), _) => Some(Flaw::Damaged { file, error: error.clone() }),
             (None, None) => Some(Flaw::Absent { file }),
             (None, other) if other != whole(newest) => Some(Flaw::Behind { file }),
             _ => None,
         };
         Ok(whole(newest).cloned().map(|record| (newest, Found { record, flaw })))
+    }
+
+    /// An error where a copy of a later format version is not behind one that can be read.
+    fn refuse_later(&self, name: &str) -> Result<(), StoreError> {
+        for nth in [0, 1] {
+            let Some(Err(RecordError::Version { version, sequence })) = &self.0[nth] else {
+                continue;
+            };
+            let behind = match &self.0[1 - nth] {
+                Some(Ok(other)) => is_ahead(other.sequence, *sequence),
+                _ => false,
+            };
+            if !behind {
+                return Err(StoreError::Newer { name: name.to_owned(), version: *version });
+            }
+        }
+        Ok(())
     }
 }
 

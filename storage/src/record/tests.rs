@@ -80,7 +80,7 @@ fn a_writer_that_uses_one_copy_is_caught_by_the_sweep() {
     damage(&files, "boot.1");
     let cut = files.operations();
     let files = files.with_fault(FilesFault::CutDuring(cut));
-    let record = Record { sequence: 2, payload: b"state X".to_vec() };
+    let record = Record { sequence: 2, revision: 0, payload: b"state X".to_vec() };
     files.write_atomic("boot.0", &record.to_bytes().unwrap()).unwrap_err();
     let found = files.after_power_loss(Interrupted::Torn(40));
     assert_eq!(read(&found, "boot").unwrap_err().reason(), Reason::StoreCorrupt);
@@ -160,6 +160,74 @@ fn two_damaged_copies_are_not_overwritten_silently() {
     // On purpose it works.
     remove(&files, "boot").unwrap();
     assert_eq!(write(&files, "boot", b"x").unwrap(), 1);
+}
+
+/// A copy of format version 2: magic, version, sequence number and checksum are where they ever are.
+fn later(sequence: u64) -> Vec<u8> {
+    let record = Record { sequence, revision: 0, payload: b"of a later agent".to_vec() };
+    let mut bytes = record.to_bytes().unwrap();
+    bytes.truncate(bytes.len() - 32);
+    bytes[8] = 2;
+    let sum = formats::digest::Sha256::of(&bytes);
+    bytes.extend_from_slice(&sum.0);
+    bytes
+}
+
+/// The newest copy is never silently skipped for an older one, nor written over.
+#[test]
+fn a_copy_of_a_later_format_version_is_neither_skipped_nor_overwritten() {
+    // (copy 0, copy 1); `None` is a copy that this version wrote last, with the sequence number 2.
+    type Copy = Option<Vec<u8>>;
+    let damaged = || Some(b"racklet\0 but torn".to_vec());
+    let rows: [(&str, Copy, Copy, bool); 7] = [
+        ("both", Some(later(3)), Some(later(3)), true),
+        ("the first half of a write", Some(later(3)), None, true),
+        ("the other file", None, Some(later(3)), true),
+        ("beside a damaged one", Some(later(3)), damaged(), true),
+        ("of the same age", None, Some(later(2)), true),
+        ("behind", Some(later(1)), None, false),
+        ("behind, the other file", None, Some(later(1)), false),
+    ];
+    for (name, first, second, refused) in rows {
+        let files = written(2);
+        for (file, bytes) in [("boot.0", first), ("boot.1", second)] {
+            if let Some(bytes) = bytes {
+                files.write_atomic(file, &bytes).unwrap();
+            }
+        }
+        let copies = || [files.read("boot.0", 1000).unwrap(), files.read("boot.1", 1000).unwrap()];
+        let before = copies();
+        if refused {
+            let errors = [
+                read(&files, "boot").unwrap_err(),
+                mend(&files, "boot").unwrap_err(),
+                write(&files, "boot", b"x").unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.reason(), Reason::StoreNewer, "{name}");
+            }
+            assert_eq!(copies(), before, "{name}");
+            remove(&files, "boot").unwrap();
+            assert_eq!(write(&files, "boot", b"x").unwrap(), 1, "{name}: on purpose");
+        } else {
+            assert_eq!(payload(&files, "boot").as_deref(), Some(&b"state 1"[..]), "{name}");
+            let file = if before[0] == Some(later(1)) { "boot.0" } else { "boot.1" }.to_owned();
+            assert_eq!(mend(&files, "boot").unwrap(), Some(Flaw::Behind { file }), "{name}");
+            assert_eq!(write(&files, "boot", b"x").unwrap(), 3, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_revision_of_the_format_stays() {
+    let files = MemFiles::new();
+    let record = Record { sequence: 4, revision: 9, payload: b"old".to_vec() };
+    files.write_atomic("boot.0", &record.to_bytes().unwrap()).unwrap();
+    assert!(mend(&files, "boot").unwrap().is_some());
+    write(&files, "boot", b"new").unwrap();
+    let found = read(&files, "boot").unwrap().unwrap();
+    let written = Record { sequence: 5, revision: 9, payload: b"new".to_vec() };
+    assert_eq!((found.record, found.flaw), (written, None));
 }
 
 #[test]

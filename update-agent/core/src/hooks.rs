@@ -149,8 +149,7 @@ mod tests {
     }
 
     fn record(update: Option<u8>, content: Option<(u8, bool)>, failed: Option<u64>) -> BootRecord {
-        let update =
-            update.map(|n| Update { release: release(n), slot: Slot::B, phase: Phase::Staged });
+        let update = update.map(|n| Update::new(Slot::B, release(n), Phase::Staged));
         let mut record = BootRecord { update, ..BootRecord::default() };
         record.slots.b = content.map(|(n, confirmed)| SlotContent {
             release: release(n),
@@ -161,7 +160,7 @@ mod tests {
         record.failures.extend(failed.map(|at| Failure {
             release: release(1),
             at,
-            reason: Reason::Unhealthy,
+            reason: Reason::Unhealthy.into(),
             detail: "web".to_owned(),
         }));
         record

@@ -590,7 +590,7 @@ mod tests {
             record.remember(Failure {
                 release: id("1.1", 2),
                 at: 0,
-                reason: Reason::Unhealthy,
+                reason: Reason::Unhealthy.into(),
                 detail,
             });
         }

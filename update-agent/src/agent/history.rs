@@ -38,16 +38,19 @@ impl Driver<'_> {
                 ("passed over", *slot, None, why)
             }
             Outcome::Withheld { slot, why } => {
-                ("withheld", *slot, Some(Reason::Deferred), why.clone())
+                ("withheld", *slot, Some(Reason::Deferred.into()), why.clone())
             }
             Outcome::Reverted { slot, reason, detail, .. } => {
-                ("reverted", *slot, Some(*reason), detail.clone())
+                ("reverted", *slot, Some(reason.clone()), detail.clone())
             }
-            Outcome::TrialFailed(detail) => {
-                ("trial failed", self.disk.booted()?, Some(Reason::Unhealthy), detail.clone())
-            }
+            Outcome::TrialFailed(detail) => (
+                "trial failed",
+                self.disk.booted()?,
+                Some(Reason::Unhealthy.into()),
+                detail.clone(),
+            ),
             Outcome::Failed { reason, detail } => {
-                ("failed", self.disk.booted()?.other(), Some(*reason), detail.clone())
+                ("failed", self.disk.booted()?.other(), Some((*reason).into()), detail.clone())
             }
         };
         let release = release_of(before, slot).or_else(|| release_of(&record, slot));

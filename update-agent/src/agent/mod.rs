@@ -32,6 +32,7 @@ mod simulate;
 mod single_bank;
 mod slot_check;
 mod trial;
+mod unread;
 mod update;
 
 use std::path::Path;
@@ -415,7 +416,7 @@ impl Agent {
         let mut report = self.state.report();
         report.counts.failed(error.reason());
         report.last_error = Some(LastError {
-            code: error.reason(),
+            code: error.reason().into(),
             message: crate::output::printable(&error.chain()),
             at: self.state.now(),
         });

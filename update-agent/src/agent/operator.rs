@@ -59,7 +59,12 @@ impl Agent {
     pub fn revert(&self, options: &RevertOptions) -> Result<RevertReport, AgentError> {
         self.noting(|| {
             let held = self.state.hold()?;
-            let settled = self.settle(&held)?;
+            let settled = match self.settle(&held) {
+                Err(error) if error.reason() == Reason::StoreNewer => {
+                    return self.revert_by_flags(&held, &options.reason);
+                }
+                settled => settled?,
+            };
             let outcome = match settled {
                 // An earlier revert was cut, or the boot loader reverted already: that was it.
                 Outcome::Reverted { .. } => settled,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use formats::boot_record::Slot;
-use formats::reason::Reason;
+use formats::reason::RecordedReason;
 use formats::version::Version;
 use serde::Serialize;
 use update_core::daemon::{self, Action, Facts, Mode};
@@ -32,7 +32,7 @@ pub enum RoundReport {
         /// The slot that was marked bad.
         slot: Slot,
         /// Why.
-        reason: Reason,
+        reason: RecordedReason,
         /// In words.
         why: String,
         /// Whether the machine is restarting to leave it.

@@ -298,7 +298,13 @@ fn state(agent: &Agent) -> Answer {
         );
         return Ok((Level::Weak, text));
     }
+    let unread = if there { agent.state.unread() } else { Vec::new() };
     match there {
+        true if !unread.is_empty() => good(format!(
+            "{} can be read and written; not known to this version, and kept: {}",
+            dir.display(),
+            unread.join(", ")
+        )),
         true => good(format!("{} can be read and written", dir.display())),
         false => good(format!("{} is not there yet and can be made", dir.display())),
     }

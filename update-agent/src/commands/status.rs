@@ -79,11 +79,10 @@ fn ago(seconds: u64) -> String {
 
 /// `status`
 pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
-    let node = agent.node()?;
+    let (node, floor) = agent.node_to_show()?;
     let report = agent.state.report();
     let standing = stand(&node);
-    let floor = agent.floor()?;
-    let older_since = agent.state.floor_record()?.older_since;
+    let older_since = agent.state.floor_record().ok().and_then(|file| file.older_since);
     // What cannot be asked now is `doctor`'s to tell.
     let mixed: Vec<String> = agent
         .disk
@@ -258,6 +257,9 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     if let Some(error) = &report.last_error {
         text += &format!("last error  {} on {}: {}\n", error.code, time(error.at), error.message);
     }
+    for part in agent.state.unread() {
+        text += &format!("newer    {part}: not known to this version, kept as it is\n");
+    }
     output.result(value, &text);
     Ok(Exit::Done)
 }
@@ -305,12 +307,13 @@ fn slot_line(node: &Node, slot: Slot) -> String {
     )
 }
 
-fn phase(phase: &Phase) -> &'static str {
+fn phase(phase: &Phase) -> &str {
     match phase {
         Phase::Staging => "staging",
         Phase::Staged => "staged",
         Phase::Trial { .. } => "trial",
         Phase::Reverting { .. } => "reverting",
+        Phase::Unknown { name } => name,
     }
 }
 
@@ -367,7 +370,7 @@ fn sentence(agent: &Agent, node: &Node, standing: &Standing) -> String {
     let what = node.record.update.as_ref().map_or_else(String::new, |update| {
         format!("{} in slot {}", update.release.version, update.slot)
     });
-    match standing {
+    let sentence = match standing {
         Standing::Idle => "none under way".to_owned(),
         Standing::Interrupted => format!("{what}: writing was interrupted; `apply` resumes it"),
         Standing::Staged => {
@@ -390,6 +393,12 @@ fn sentence(agent: &Agent, node: &Node, standing: &Standing) -> String {
         Standing::Lost { detail, .. } => format!("{what}: reverted ({detail})"),
         Standing::RevertUnfinished => format!("{what}: being reverted"),
         Standing::Leaving => format!("slot {} was marked bad; reboot to leave it", node.booted),
+    };
+    match node.record.update.as_ref().map(|update| &update.phase) {
+        Some(Phase::Unknown { name }) => {
+            format!("{sentence} (by the flags; phase {name:?} is not known to this version)")
+        }
+        _ => sentence,
     }
 }
 
@@ -426,7 +435,7 @@ pub(super) fn history(agent: &Agent, output: Output) -> Result<Exit, AgentError>
         let version = event.release.as_ref().map_or("", |_| " ");
         let release = event.release.as_ref().map_or_else(String::new, |r| r.version.to_string());
         let slot = event.slot.map_or_else(String::new, |slot| format!(" slot {slot}"));
-        let why = match (event.reason, event.detail.as_str()) {
+        let why = match (&event.reason, event.detail.as_str()) {
             (Some(reason), detail) => format!(": {detail} ({reason})"),
             (None, "") => String::new(),
             (None, detail) => format!(": {detail}"),

@@ -78,7 +78,7 @@ fn full_facts() -> Facts {
     let failure = |at| Failure {
         release: release("1.0.9", 1),
         at,
-        reason: Reason::Unhealthy,
+        reason: Reason::Unhealthy.into(),
         detail: String::new(),
     };
     let event = |at, event: &str| HistoryEvent {
@@ -112,7 +112,7 @@ fn full_facts() -> Facts {
         report: Report {
             last_success: Some(900),
             last_error: Some(LastError {
-                code: Reason::Unreachable,
+                code: Reason::Unreachable.into(),
                 message: "no route".to_owned(),
                 at: 950,
             }),

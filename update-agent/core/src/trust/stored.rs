@@ -13,14 +13,17 @@
 //!
 //! | offset | size | meaning |
 //! |---|---|---|
-//! | 0 | 1 | 1 root, 2 timestamp, 3 snapshot, 4 targets, 5 delegated |
-//! | 1 | 2 | length n of the role's name; 0 unless delegated |
-//! | 3 | n | the delegated role's name, UTF-8 |
+//! | 0 | 1 | 1 root, 2 timestamp, 3 snapshot, 4 targets, 5 delegated; others: of a later version |
+//! | 1 | 2 | length n of the role's name; 0 for 1 to 4 |
+//! | 3 | n | the role's name, UTF-8 |
 //! | 3+n | 4 | length m |
 //! | 7+n | m | the file, as it was received |
 //!
 //! Files are in ascending order of kind, then name; none stands twice; nothing follows. Whoever
 //! keeps the record adds checksum, sequence number and a second copy.
+//!
+//! A later version adds files of further kinds, which this one keeps as they are. A record that begins
+//! otherwise is one that this version must not replace: `store_newer`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,6 +56,8 @@ pub struct Stored {
     pub targets: Option<Arc<[u8]>>,
     /// Delegated targets by role name.
     pub delegated: BTreeMap<String, Arc<[u8]>>,
+    /// Files of kinds that this version does not know, by kind and name; a later version wrote them.
+    pub others: BTreeMap<(u8, String), Arc<[u8]>>,
     /// The latest time that is certain: when the newest metadata of a complete update was signed.
     pub known_time: UnixTime,
 }
@@ -65,6 +70,7 @@ impl Default for Stored {
             snapshot: None,
             targets: None,
             delegated: BTreeMap::new(),
+            others: BTreeMap::new(),
             known_time: UnixTime::EPOCH,
         }
     }
@@ -84,13 +90,22 @@ impl fmt::Debug for Stored {
 
 /// A record is not of this form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the trusted state is damaged: {0}")]
-pub struct StoredError(&'static str);
+pub enum StoredError {
+    /// It does not hold what it says.
+    #[error("the trusted state is damaged: {0}")]
+    Damaged(&'static str),
+    /// A later version wrote it.
+    #[error("the trusted state was written by a newer version")]
+    Newer,
+}
 
 impl StoredError {
     /// The stable word for it.
     pub fn reason(&self) -> Reason {
-        Reason::StoreCorrupt
+        match self {
+            StoredError::Damaged(_) => Reason::StoreCorrupt,
+            StoredError::Newer => Reason::StoreNewer,
+        }
     }
 }
 
@@ -135,7 +150,9 @@ impl Stored {
         let top = [&self.root, &self.timestamp, &self.snapshot, &self.targets];
         let top = (1u8..).zip(top).filter_map(|(kind, file)| Some((kind, "", file.as_ref()?)));
         let delegated = self.delegated.iter().map(|(name, file)| (5, name.as_str(), file));
-        let files: Vec<_> = top.chain(delegated).collect();
+        let others = self.others.iter().map(|((kind, name), file)| (*kind, name.as_str(), file));
+        let (before, after): (Vec<_>, Vec<_>) = others.partition(|(kind, ..)| *kind == 0);
+        let files: Vec<_> = before.into_iter().chain(top).chain(delegated).chain(after).collect();
         let mut out = MAGIC.to_vec();
         out.extend(self.known_time.secs().to_le_bytes());
         out.extend((files.len() as u32).to_le_bytes());
@@ -151,25 +168,25 @@ impl Stored {
 
     /// Reads a record.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, StoredError> {
-        let mut rest = bytes.strip_prefix(MAGIC).ok_or(StoredError("it begins otherwise"))?;
+        let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(|| begins(bytes))?;
         let known_time = i64::from_le_bytes(take(&mut rest)?);
         let mut stored =
             Stored { known_time: UnixTime::from_secs(known_time), ..Stored::default() };
         if stored.known_time.secs() != known_time {
-            return Err(StoredError("its known time is out of range"));
+            return Err(StoredError::Damaged("its known time is out of range"));
         }
         let mut last: Option<(u8, String)> = None;
         for _ in 0..u32::from_le_bytes(take(&mut rest)?) {
             let [kind] = take(&mut rest)?;
             let name_len = usize::from(u16::from_le_bytes(take(&mut rest)?));
             let name = str::from_utf8(take_slice(&mut rest, name_len)?)
-                .map_err(|_| StoredError("a role name is not UTF-8"))?
+                .map_err(|_| StoredError::Damaged("a role name is not UTF-8"))?
                 .to_owned();
             let len = u32::from_le_bytes(take(&mut rest)?) as usize;
             let file: Arc<[u8]> = take_slice(&mut rest, len)?.into();
             let this = (kind, name);
             if last.as_ref().is_some_and(|last| *last >= this) {
-                return Err(StoredError("its files are not in order"));
+                return Err(StoredError::Damaged("its files are not in order"));
             }
             match (kind, this.1.as_str()) {
                 (1, "") => stored.root = Some(file),
@@ -179,25 +196,36 @@ impl Stored {
                 (5, name) if Role::delegated(name).is_ok() => {
                     stored.delegated.insert(name.to_owned(), file);
                 }
-                _ => return Err(StoredError("a file has no role")),
+                (1..=5, _) => return Err(StoredError::Damaged("a file has no role")),
+                (kind, name) => {
+                    stored.others.insert((kind, name.to_owned()), file);
+                }
             }
             last = Some(this);
         }
         if !rest.is_empty() {
-            return Err(StoredError("bytes follow it"));
+            return Err(StoredError::Damaged("bytes follow it"));
         }
         Ok(stored)
     }
 }
 
+/// Why a record does not begin as one of this version: another number follows the name.
+fn begins(bytes: &[u8]) -> StoredError {
+    match bytes.starts_with(&MAGIC[..MAGIC.len() - 1]) {
+        true => StoredError::Newer,
+        false => StoredError::Damaged("it begins otherwise"),
+    }
+}
+
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], StoredError> {
-    let (head, tail) = rest.split_first_chunk().ok_or(StoredError("it ends early"))?;
+    let (head, tail) = rest.split_first_chunk().ok_or(StoredError::Damaged("it ends early"))?;
     *rest = tail;
     Ok(*head)
 }
 
 fn take_slice<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], StoredError> {
-    let (head, tail) = rest.split_at_checked(len).ok_or(StoredError("it ends early"))?;
+    let (head, tail) = rest.split_at_checked(len).ok_or(StoredError::Damaged("it ends early"))?;
     *rest = tail;
     Ok(head)
 }
@@ -211,13 +239,16 @@ mod tests {
         let file = || prop::collection::vec(any::<u8>(), 0..40).prop_map(Arc::<[u8]>::from);
         let opt = || prop::option::of(file());
         let delegated = prop::collection::btree_map("[a-z/.?#]{1,12}-", file(), 0..4);
-        (opt(), opt(), opt(), opt(), delegated, 0..4_000_000_000i64).prop_map(
-            |(root, timestamp, snapshot, targets, delegated, secs)| Stored {
+        let kind = prop_oneof![Just(0), 6..=255u8];
+        let others = prop::collection::btree_map((kind, "[a-z]{0,3}"), file(), 0..3);
+        (opt(), opt(), opt(), opt(), delegated, others, 0..4_000_000_000i64).prop_map(
+            |(root, timestamp, snapshot, targets, delegated, others, secs)| Stored {
                 root,
                 timestamp,
                 snapshot,
                 targets,
                 delegated,
+                others,
                 known_time: UnixTime::from_secs(secs),
             },
         )
@@ -244,6 +275,15 @@ mod tests {
                 prop_assert_eq!(other.to_bytes(), bytes);
             }
         }
+    }
+
+    #[test]
+    fn a_later_record_is_no_damaged_one() {
+        let mut later = Stored::default().to_bytes();
+        later[7] = b'2';
+        assert_eq!(Stored::from_bytes(&later), Err(StoredError::Newer));
+        later[0] = b'X';
+        assert_eq!(Stored::from_bytes(&later).unwrap_err().reason(), Reason::StoreCorrupt);
     }
 
     #[test]

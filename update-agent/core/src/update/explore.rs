@@ -24,7 +24,7 @@ use crate::image::tests::staged;
 use crate::{daemon, restart};
 use formats::boot_record::{BootRecord, PerSlot, Phase, ReleaseId, Slot, SlotContent, Update};
 use formats::digest::Sha256;
-use formats::reason::Reason;
+use formats::reason::{Reason, RecordedReason};
 use formats::version::Version;
 
 /// What a slot really holds.
@@ -407,9 +407,10 @@ fn run(world: &World, task: Task, fault: Fault, luck: Luck) -> Option<Ran> {
                 end.broken = Some("set: it starts from the slot that was given up");
             }
             match &outcome {
-                Outcome::Reverted { reason: Reason::CountingInactive, .. }
-                    if world.has_trial() && world.foreign < 2 =>
-                {
+                Outcome::Reverted {
+                    reason: RecordedReason::Known(Reason::CountingInactive),
+                    ..
+                } if world.has_trial() && world.foreign < 2 => {
                     end.broken = Some("field: one boot past the boot loader is no proof");
                 }
                 Outcome::Withheld { slot, .. }
@@ -450,6 +451,7 @@ fn short(effect: &Effect) -> String {
             Some(Phase::Staged) => "persist Staged".to_owned(),
             Some(Phase::Trial { .. }) => "persist Trial".to_owned(),
             Some(Phase::Reverting { .. }) => "persist Reverting".to_owned(),
+            Some(Phase::Unknown { .. }) => "persist an unknown phase".to_owned(),
         },
         Effect::WriteSlot { slot, release, .. } => format!("write {} to {slot}", release.version),
         other => format!("{other:?}"),

@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn reverting() -> Phase {
-        Phase::Reverting { reason: Reason::Unhealthy, detail: String::new() }
+        Phase::Reverting { reason: Reason::Unhealthy.into(), detail: String::new() }
     }
 
     #[test]

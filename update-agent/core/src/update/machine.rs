@@ -1,13 +1,14 @@
 //! The states of a task and the steps between them.
 
 use formats::boot_record::{Failure, Phase, ReleaseId, Slot, SlotContent, Update};
-use formats::reason::Reason;
+use formats::reason::{Reason, RecordedReason};
 use formats::release::ComponentName;
 
 use super::effect::{Effect, Event, Order};
 use super::evidence::{adopt, observe};
 use super::standing::{Node, Standing, stand};
 use super::task::{Outcome, Refusal, Task};
+use super::unknown::understand;
 use crate::boot::FlagEdit;
 use crate::image::StagedSlot;
 
@@ -59,17 +60,21 @@ pub struct State {
     writing_off: bool,
     /// Whether the boot loader spent a try for this boot; unknown when it is no trial.
     counted: Option<bool>,
+    /// Whether the record had a phase that this version does not know.
+    understood: bool,
     /// Kept for the outcome of a revert.
-    reverting: Option<(Slot, Reason, String)>,
+    reverting: Option<(Slot, RecordedReason, String)>,
 }
 
 /// Begins a task: the state to continue from, and the first effect. The record is brought up to what
 /// this boot shows of its boot loader first.
 pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
+    let (node, understood) = understand(node);
     let node = observe(node);
     let standing = stand(&node);
     let counted = match standing {
-        Standing::OnTrial { counted, .. } => Some(counted),
+        // Of a phase that was read from the flags, nothing shows what was spent.
+        Standing::OnTrial { counted, .. } if !understood => Some(counted),
         _ => None,
     };
     let mut state = State {
@@ -82,6 +87,7 @@ pub fn begin(node: Node, task: Task) -> Result<(State, Effect), Refusal> {
         used: false,
         writing_off: false,
         counted,
+        understood,
         reverting: None,
     };
     match task {
@@ -409,13 +415,13 @@ impl State {
             // Marking a slot that is not the update's would forget the update: settle that first.
             Some(_) if pending.is_some_and(|pending| pending != slot) => Err(Refusal::Unsettled),
             Some(release) => {
-                let phase = Phase::Reverting { reason: Reason::Operator, detail };
+                let phase = Phase::Reverting { reason: Reason::Operator.into(), detail };
                 self.node.record.update = Some(Update::new(slot, release, phase));
                 Ok(self.persist(At::PersistingReverting))
             }
             // Content that no agent wrote: nothing to remember, the flags alone decide.
             None => {
-                self.reverting = Some((slot, Reason::Operator, detail));
+                self.reverting = Some((slot, Reason::Operator.into(), detail));
                 Ok(self.edit(At::ClearingReverted, FlagEdit::Clear(slot)))
             }
         }
@@ -428,7 +434,7 @@ impl State {
             return self.contradiction();
         };
         let slot = *slot;
-        self.reverting = Some((slot, *reason, detail.clone()));
+        self.reverting = Some((slot, reason.clone(), detail.clone()));
         self.edit(At::ClearingReverted, FlagEdit::Clear(slot))
     }
 
@@ -501,7 +507,7 @@ impl State {
                     if reason == Reason::CountingInactive {
                         self.node.record.counting = Some(false);
                     }
-                    update.phase = Phase::Reverting { reason, detail };
+                    update.phase = Phase::Reverting { reason: reason.into(), detail };
                 }
                 self.persist(At::PersistingReverting)
             }
@@ -512,6 +518,8 @@ impl State {
                 let booted = self.node.booted;
                 self.switch_back(At::SwitchingStaged, booted)
             }
+            // So that the next boot shows whether the boot loader reads the flags.
+            Standing::AwaitingReboot if self.understood => self.persist(At::Settling),
             // A confirm that was cut before the floor rose: it rises now.
             Standing::Idle => match self.floor_to_raise() {
                 Some(floor) => self.go(At::SettlingFloor, Effect::RaiseFloor(floor)),

@@ -32,6 +32,7 @@ mod standing;
 mod task;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 pub use effect::{Effect, Event, Order};
 pub use evidence::{BootLoader, Evidence};
@@ -39,3 +40,4 @@ pub use leave::{Known, Leave, leave_failed_trial};
 pub use machine::{State, begin, step};
 pub use standing::{Node, Standing, next_slot, stand};
 pub use task::{Outcome, Refusal, Task};
+pub use unknown::slot_to_leave;

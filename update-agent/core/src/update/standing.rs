@@ -4,6 +4,7 @@ use formats::boot_record::{BootRecord, Phase, Slot};
 use formats::reason::Reason;
 
 use super::evidence::Evidence;
+use super::unknown;
 use crate::boot::{BootFlags, select};
 
 /// Everything the machine needs to know of a node.
@@ -68,8 +69,8 @@ pub fn stand(node: &Node) -> Standing {
     };
     let flags = *node.flags.of(update.slot);
     let runs = node.booted == update.slot;
-    match &update.phase {
-        Phase::Staging => Standing::Interrupted,
+    match &unknown::phase_of(node, update) {
+        Phase::Staging | Phase::Unknown { .. } => Standing::Interrupted,
         Phase::Staged => Standing::Staged,
         Phase::Reverting { .. } => Standing::RevertUnfinished,
         Phase::Trial { .. } if flags.confirmed() => Standing::ConfirmUnfinished,

@@ -1,7 +1,7 @@
 //! What the machine is asked to do, why it refuses to begin, and how it ends.
 
 use formats::boot_record::{ReleaseId, Slot};
-use formats::reason::Reason;
+use formats::reason::{Reason, RecordedReason};
 
 /// A piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub enum Outcome {
         /// Whether a reboot is needed to leave it.
         reboot: bool,
         /// Why.
-        reason: Reason,
+        reason: RecordedReason,
         /// In words.
         detail: String,
     },

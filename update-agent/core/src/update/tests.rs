@@ -6,7 +6,7 @@ use super::*;
 use crate::boot::{FlagEdit, SlotFlags};
 use formats::boot_record::{BootRecord, PerSlot, Phase, ReleaseId, Slot, Update};
 use formats::digest::Sha256;
-use formats::reason::Reason;
+use formats::reason::{Reason, RecordedReason};
 use formats::release::ComponentName;
 use formats::version::Version;
 
@@ -173,7 +173,10 @@ fn a_boot_that_passed_the_update_over_is_counted_once() {
     // The second in a row proves the boot loader, and still not the release.
     let second = Node { record, boot_id: "3".to_owned(), ..before };
     let (_, record, outcome) = carried_out(second, Task::Settle);
-    let gave_up = matches!(outcome, Outcome::Reverted { reason: Reason::CountingInactive, .. });
+    let gave_up = matches!(
+        outcome,
+        Outcome::Reverted { reason: RecordedReason::Known(Reason::CountingInactive), .. }
+    );
     assert!(gave_up, "{outcome:?}");
     assert_eq!((record.counting, record.update), (Some(false), None));
     assert!(record.failures.is_empty(), "{:?}", record.failures);
