@@ -82,3 +82,19 @@ fn every_case_names_tests_that_are_there_or_says_why_there_is_none() {
     println!("{named} tests named; for a reason without a test: {without:?}");
     assert!(named > 300, "{named}");
 }
+
+/// The cases of the field have numbers of their own.
+#[test]
+fn the_cases_of_the_field_name_tests_that_are_there() {
+    let rows = rows("docs/field-cases.md");
+    let numbers: Vec<u32> = rows.iter().map(|row| row.case).collect();
+    let expected: Vec<u32> = (1..).take(rows.len()).collect();
+    assert!(!rows.is_empty() && numbers == expected, "{numbers:?}");
+    for row in rows {
+        let tests = row.tests();
+        assert!(!tests.is_empty(), "case {} names no test", row.case);
+        for (file, name) in tests {
+            assert!(tests_in(&text_of(&file)).contains(&name), "{file} has no test {name}");
+        }
+    }
+}
