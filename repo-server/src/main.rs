@@ -477,9 +477,14 @@ fn scrub(place: &Location, json: bool) -> Result<Exit, ServerError> {
 }
 
 fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
-    // What is no repository must not become one by a mistyped name; what is only looked at, not change.
-    let looked_at = place.open(true)?;
-    let store = if dry { looked_at } else { place.open(false)? };
+    let store = match place.bucket() {
+        Some(_) => place.open(false)?,
+        None => {
+            // A mistyped name must not become a repository, and what is only looked at must not change.
+            let looked_at = place.open(true)?;
+            if dry { looked_at } else { place.open(false)? }
+        }
+    };
     let (now, failed) = (SystemTime::now(), |error: StoreError| place.failed(&error));
     let done = match dry {
         true => {

@@ -108,7 +108,7 @@ fn reports_that_nobody_gets() {
         let output = command.args(args).stdout(full).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(23), "{args:?}: {said}");
-        assert!(said.contains("error[store_io]: print the report to standard output"), "{said}");
+        assert!(said.contains("error[report_lost]: write to standard output"), "{said}");
     }
     for args in [&["gc", "--dir", dir][..], &["scrub", "--dir", dir], &["completions", "bash"]] {
         let (reader, writer) = std::io::pipe().unwrap();

@@ -415,8 +415,12 @@ impl Trusted<'_> {
                         return Err(AgentError::new(Reason::LengthMismatch, text));
                     }
                     Reply::NotFound => {
-                        let text =
-                            format!("{name} is signed, but the repository does not serve it");
+                        let text = match self.files.source {
+                            Some(_) => {
+                                format!("{name} is signed, but the repository does not serve it")
+                            }
+                            None => format!("{name} is signed, and was never fetched here"),
+                        };
                         return Err(AgentError::new(Reason::TargetNotFound, text));
                     }
                 }

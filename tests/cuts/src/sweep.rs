@@ -29,7 +29,7 @@ pub struct Size {
 impl Size {
     /// What CI runs: some minutes on two processors.
     pub fn ci(seed: u64) -> Size {
-        Size { samples: 24, second_every: 9, second_cuts: 17, enough: usize::MAX, seed }
+        Size { samples: 24, second_every: 9, second_cuts: 21, enough: usize::MAX, seed }
     }
 
     /// A round of a night.

@@ -60,6 +60,21 @@ fn older_release() {
     before.untouched(&it.node, "SBF");
 }
 
+/// `explain` asks nobody: what it does not know is no fault of the repository, and no failure of the node.
+#[test]
+fn what_was_never_fetched_is_called_so_and_changes_nothing() {
+    let world = World::with_repository();
+    let v1 = world.publish_stable("1.0.0", 1);
+    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
+    node.agent(&["apply", "--version", "9.9.0"]).finish().refused(Reason::TargetNotFound);
+    let before = node.status()["last_error"].clone();
+    let explained = node.agent(&["explain"]).finish();
+    explained.refused(Reason::TargetNotFound);
+    assert!(explained.output().contains("was never fetched here"), "{}", explained.output());
+    assert!(explained.output().contains("run `update-agent check` first"));
+    assert_eq!(node.status()["last_error"], before);
+}
+
 /// Who wants an older release that the other slot holds needs no update.
 #[test]
 fn an_older_release_in_the_other_slot_is_a_revert_away() {

@@ -159,21 +159,19 @@ impl Agent {
     /// Decides about what the channel offered at the last check; no source is asked. `None`: nothing
     /// is known yet.
     pub fn explain(&self) -> Result<Option<CheckReport>, AgentError> {
-        self.noting(|| {
-            let held = self.state.hold()?;
-            let root = self.shipped_root()?;
-            if self.state.trust()?.timestamp.is_none() {
-                return Ok(None);
-            }
-            let unknown = |error: AgentError| error.hint("run `update-agent check` first");
-            let (node, now) = (self.inputs(), self.state.now());
-            let mut trusted = trust::offline(&self.state, &held, &root, now).map_err(unknown)?;
-            let wish = Wish::default();
-            let judged = update::judge(&node, &held, &mut trusted, &wish, None, now);
-            let judged = judged.map_err(unknown)?;
-            let source = "what is trusted already".to_owned();
-            Ok(Some(CheckReport::new(source, node.id, judged.as_ref())))
-        })
+        let held = self.state.hold()?;
+        let root = self.shipped_root()?;
+        if self.state.trust()?.timestamp.is_none() {
+            return Ok(None);
+        }
+        let unknown = |error: AgentError| error.hint("run `update-agent check` first");
+        let (node, now) = (self.inputs(), self.state.now());
+        let mut trusted = trust::offline(&self.state, &held, &root, now).map_err(unknown)?;
+        let wish = Wish::default();
+        let judged = update::judge(&node, &held, &mut trusted, &wish, None, now);
+        let judged = judged.map_err(unknown)?;
+        let source = "what is trusted already".to_owned();
+        Ok(Some(CheckReport::new(source, node.id, judged.as_ref())))
     }
 
     /// What [`Agent::apply`] would fetch and write. Writes no slot.
