@@ -4,6 +4,7 @@
 //! under [`Agent::open_on`](crate::agent::Agent::open_on), and next to it an environment without sockets.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use update_core::restart::{Available, Means};
@@ -44,6 +45,11 @@ pub trait Environment: Send + Sync {
     /// Which means there are beside the configured command; none by default.
     fn restart_means(&self, _: &Config) -> Available {
         Available::default()
+    }
+
+    /// Bytes that may still be written in a directory, where the system says so.
+    fn room(&self, _dir: &Path) -> Option<u64> {
+        None
     }
 
     /// How fast and how carefully slots are written.
@@ -112,6 +118,14 @@ impl Environment for RealWorld {
 
     fn restart_means(&self, config: &Config) -> Available {
         restart::available(&config.boot)
+    }
+
+    fn room(&self, dir: &Path) -> Option<u64> {
+        let found = rustix::fs::statvfs(dir).ok()?;
+        // Some file systems keep blocks back for root.
+        let is_root = rustix::process::geteuid().is_root();
+        let blocks = if is_root { found.f_bfree } else { found.f_bavail };
+        Some(blocks.saturating_mul(found.f_frsize))
     }
 
     fn pace(&self) -> Pace {

@@ -492,6 +492,7 @@ impl Plan<'_> {
             order: &self.judged.signed.summary.order,
             proof: self.proof.as_ref(),
         };
+        driver.check_room()?;
         driver.single_banks().prepare(driver.held)?;
         let ended = driver.run(self.task(driver.config, stage_only), Some(&inputs));
         let sent = self.sources.iter().map(|source| (source.describe(), source.bytes_fetched()));
