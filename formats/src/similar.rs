@@ -1,4 +1,4 @@
-//! Which known name somebody meant who wrote another one.
+//! Which known name somebody meant who wrote another one, and names in a sentence.
 
 /// Two letters exchanged, or two that are wrong: what a person mistypes.
 const CLOSE: usize = 2;
@@ -22,6 +22,23 @@ pub fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
+}
+
+/// 5 names: a sentence, not a catalogue.
+const LISTED: usize = 5;
+
+/// The first of some names as a sentence has them, with a sign that there are more.
+///
+/// ```
+/// use formats::similar::listed;
+/// assert_eq!(listed(["a", "b"]), "a, b");
+/// assert_eq!(listed(["a", "b", "c", "d", "e", "f"]), "a, b, c, d, e, …");
+/// ```
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names = names.into_iter();
+    let first: Vec<&str> = names.by_ref().take(LISTED).collect();
+    let more = if names.next().is_some() { ", …" } else { "" };
+    format!("{}{more}", first.join(", "))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! under [`Agent::open_on`](crate::agent::Agent::open_on), and next to it an environment without sockets.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 use update_core::hooks::Said;
@@ -51,6 +52,11 @@ pub trait Environment: Send + Sync {
     /// Runs a hook of the operator's to its end. A simulated node has none.
     fn hook(&self, _config: &Config, _hook: Hook, _facts: &HookFacts) -> Said {
         Said::Yes
+    }
+
+    /// Bytes that may still be written in a directory, where the system says so.
+    fn room(&self, _dir: &Path) -> Option<u64> {
+        None
     }
 
     /// How fast and how carefully slots are written.
@@ -123,6 +129,14 @@ impl Environment for RealWorld {
 
     fn hook(&self, config: &Config, hook: Hook, facts: &HookFacts) -> Said {
         hooks::run(config, hook, facts)
+    }
+
+    fn room(&self, dir: &Path) -> Option<u64> {
+        let found = rustix::fs::statvfs(dir).ok()?;
+        // Some file systems keep blocks back for root.
+        let is_root = rustix::process::geteuid().is_root();
+        let blocks = if is_root { found.f_bfree } else { found.f_bavail };
+        Some(blocks.saturating_mul(found.f_frsize))
     }
 
     fn pace(&self) -> Pace {

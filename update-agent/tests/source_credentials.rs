@@ -7,14 +7,17 @@ mod source_server;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use formats::digest::Digest;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use source_server::{Reply, Seen, Server, code, descriptor, noise, quick, state};
+use source_server::{Reply, Seen, Server, Step, code, descriptor, noise, quick, state};
+use update_agent::health::{self, HealthReport, Surroundings};
 use update_agent::source::{Source, SourceConfig, open};
 
 const MAX: u64 = 1 << 20;
@@ -438,6 +441,62 @@ fn a_proxy_carries_tls_and_sees_neither_token_nor_content() {
              Proxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n"
         );
     }
+}
+
+/// A trial whose only check is that of the repository.
+fn checked(sources: &[SourceConfig], timeout: &str) -> HealthReport {
+    let check = format!(
+        "passes = 1\ndeadline = '60s'\ninterval = '60s'\n\
+         [[check]]\nname = 'updates'\nrepository = true\ntimeout = '{timeout}'\n"
+    );
+    let config = toml::from_str(&check).unwrap();
+    let around = Surroundings { sources, ..Surroundings::default() };
+    health::run(&config, around, &mut |_, _| ControlFlow::Break(())).unwrap()
+}
+
+/// Otherwise a node behind a proxy gives up every release, because its trial asks in another way.
+#[test]
+fn the_health_check_asks_for_updates_as_updates_do() {
+    let secrets = Secrets::new("secret-token");
+    let tls = secrets.tls("registry.test", &[b"http/1.1"]);
+    let server = Server::start_tls(tls, |seen| match seen.header("authorization") {
+        Some("Bearer secret-token") => Reply::with(
+            "200 OK",
+            "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n",
+            &state(&[("timestamp.json", b"{}")]),
+        ),
+        _ => Reply::status("401 Unauthorized"),
+    });
+    let (proxy, heads) = connect_proxy(server.address, false);
+    let config = SourceConfig {
+        ca: Some(secrets.ca()),
+        token_file: Some(secrets.token()),
+        proxy: Some(format!("http://{proxy}")),
+        ..SourceConfig::at("docker://registry.test:5000/ns")
+    };
+    let report = checked(std::slice::from_ref(&config), "50s");
+    assert!(report.passed, "{report:?}");
+    assert_eq!(heads.lock().unwrap().len(), 1);
+    assert_eq!(server.seen().last().unwrap().path, "/v2/ns/tuf/manifests/latest");
+
+    let nobody = SourceConfig { token_file: None, ..config.clone() };
+    let report = checked(std::slice::from_ref(&nobody), "50s");
+    assert!(!report.passed, "a node that is shown out gets no update");
+    assert!(report.failures[0].why.contains("401"), "{report:?}");
+    assert!(checked(&[nobody, config], "50s").passed, "a mirror will do");
+}
+
+#[test]
+fn a_repository_that_drips_does_not_outlast_its_check() {
+    let body = state(&[("timestamp.json", b"{}")]);
+    let server = Server::start(move |_| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let pause = Duration::from_millis(100);
+        Reply(vec![Step::Send(head.into_bytes()), Step::Drip(body.clone(), pause)])
+    });
+    let report = checked(&[server.config()], "1s");
+    assert!(!report.passed && report.rounds == 1, "{report:?}");
+    assert!(report.failures[0].why.contains("no more bytes within"), "{report:?}");
 }
 
 #[test]

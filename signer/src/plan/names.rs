@@ -6,13 +6,10 @@ use std::collections::BTreeSet;
 use formats::channel::Channel;
 use formats::digest::hex;
 use formats::release::Summary;
-use formats::similar::closest;
+use formats::similar::{closest, listed};
 use formats::tuf::{Key, PublicKey};
 
 use crate::state::State;
-
-/// Names that are listed in one sentence.
-const LISTED: usize = 5;
 
 /// A sentence for each component and hardware id that no earlier release of the product has; none
 /// for a first release.
@@ -55,11 +52,10 @@ fn first_use(name: &str, known: &BTreeSet<&str>, what: &str) -> Option<String> {
     if known.is_empty() || known.contains(name) {
         return None;
     }
-    let listed: Vec<&str> = known.iter().copied().take(LISTED).collect();
-    let more = if known.len() > LISTED { ", …" } else { "" };
+    let listed = listed(known.iter().copied());
     let meant = if known.len() > 1 { closest(name, known.iter().copied()) } else { None };
     let meant = meant.map(|meant| format!("; is {meant} meant?")).unwrap_or_default();
-    Some(format!("{what} {}{more}{meant}", listed.join(", ")))
+    Some(format!("{what} {listed}{meant}"))
 }
 
 /// What a key is called in messages: its type and the first digits of its key id.

@@ -5,7 +5,7 @@ use std::io::pipe;
 use std::process::{Command, Stdio};
 
 use formats::reason::{Exit, Reason};
-use racklet_tests::rig::{Done, Run, program, programs};
+use racklet_tests::rig::{Before, Done, Run, program, programs};
 
 use super::Offered;
 
@@ -67,6 +67,25 @@ fn sweep(limits: impl Iterator<Item = String>) {
     } else {
         it.recovers();
     }
+}
+
+/// The fallback is not given up for an update that cannot be recorded.
+#[test]
+fn a_full_state_disk_takes_no_fallback_away() {
+    let it = Offered::new();
+    it.node.update(&[], "b");
+    it.world.publish_stable("1.2.0", 3);
+    let _known = it.node.agent(&["check"]).ok();
+    let before = Before::of(&it.node, "b");
+    let full = "state=$1; shift; mount -t tmpfs tmpfs /mnt; cp -a \"$state/.\" /mnt; \
+        mount -t tmpfs -o size=8m,mode=700 tmpfs \"$state\"; cp -a /mnt/. \"$state\"; \
+        dd if=/dev/zero of=\"$state/filler\" bs=1k 2>/dev/null; exec \"$@\"";
+    let wrapper = Run::new("unshare").args(["-rm", "sh", "-c", full, "sh"]).arg(it.node.state());
+    let done = it.node.agent(&["apply"]).under(wrapper).finish();
+    done.refused(Reason::StoreIo);
+    assert!(done.output().contains("nothing was changed"), "{}", done.output());
+    before.untouched(&it.node, "SBF");
+    let _applied = it.node.agent(&["apply"]).ok();
 }
 
 #[test]

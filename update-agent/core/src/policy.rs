@@ -31,7 +31,7 @@ use formats::channel::{Channel, Urgency, Wave};
 use formats::digest::Sha256;
 use formats::reason::Reason;
 use formats::release::{AttachmentKind, ComponentName, ComponentSummary, Summary};
-use formats::similar::closest;
+use formats::similar::{closest, listed};
 use formats::tuf::UnixTime;
 use formats::version::Version;
 
@@ -292,9 +292,6 @@ pub fn fits<'a>(
     })
 }
 
-/// 5: a sentence, not a catalogue.
-const LISTED: usize = 5;
-
 /// Why no image of a component fits, with the ids that they are for: one of them may be meant.
 fn other_hardware(node: &NodeFacts<'_>, offered: &Offered<'_>, name: &ComponentName) -> String {
     let of_name = offered.summary.components.iter().filter(|found| found.name == *name);
@@ -305,11 +302,8 @@ fn other_hardware(node: &NodeFacts<'_>, offered: &Offered<'_>, name: &ComponentN
         "no {name} for {own} in {}; this release is for other hardware",
         offered.summary.version
     );
-    for (nth, id) in ids.iter().take(LISTED).enumerate() {
-        why += &format!("{} {id}", if nth == 0 { ":" } else { "," });
-    }
-    if ids.len() > LISTED {
-        why += ", …";
+    if !ids.is_empty() {
+        why += &format!(": {}", listed(ids.iter().copied()));
     }
     let meant = node.hardware.iter().find_map(|own| closest(own, ids.iter().copied()));
     if let Some(meant) = meant {

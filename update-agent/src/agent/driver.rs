@@ -20,11 +20,15 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
+use crate::output::bytes;
 use crate::progress::Progress;
 use crate::release::Resolved;
 use crate::source::Source;
 use crate::stage::Written;
 use crate::state::{State, StateGuard};
+
+/// 16 KiB: the records that an update begins with, and their second copies.
+const ROOM: u64 = 16 << 10;
 
 /// What performs effects: this node, and the right to change its state.
 #[derive(Clone, Copy)]
@@ -159,6 +163,22 @@ impl Driver<'_> {
             Effect::Finish(_) => {}
         }
         Ok(Event::Done)
+    }
+
+    /// Refuses to begin where the state has no room: the flags of the fallback are cleared before the
+    /// record can say why.
+    pub(super) fn check_room(&self) -> Result<(), AgentError> {
+        let dir = &self.config.state_dir;
+        match self.environment.room(dir) {
+            Some(free) if free < ROOM => {
+                let (dir, free, needed) = (dir.display(), bytes(free), bytes(ROOM));
+                let text =
+                    format!("{dir} has {free} free, and the records of an update need {needed}");
+                Err(AgentError::new(Reason::StoreIo, text)
+                    .hint("free some space; nothing was changed"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn floor(&self) -> FloorKeeper<'_> {

@@ -514,6 +514,7 @@ impl Plan<'_> {
         };
         // What cannot begin is no business of a hook, and nothing that was begun.
         begin(driver.node()?, self.task(driver.config, stage_only))?;
+        driver.check_room()?;
         driver.before_apply(&self.judged, stage_only)?;
         self.tell_begin(driver);
         let performed = self.perform(driver, &inputs, stage_only).map_err(|error| {

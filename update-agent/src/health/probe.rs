@@ -94,6 +94,9 @@ fn reach(config: &SourceConfig, limit: Duration) -> Result<(), Why> {
         first_byte: limit,
         idle: limit,
         patience: limit,
+        // Bytes that come earn no more time: a source that drips would outlast the check.
+        min_rate: u64::MAX,
+        rate_window: Duration::MAX,
         retry,
         ..Limits::default()
     };

@@ -13,16 +13,15 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Result, ensure};
 
 use super::image::Fault;
-use super::{Board, SYSTEMD_BOOT, Site, adopted, after, site};
+use super::{Backend, Board, SYSTEMD_BOOT, Site, adopted, after, site, status};
 use crate::machine::Machine;
 use crate::world::{PRODUCT, World};
 
 pub(super) fn story(world: &World, dir: &Path) -> Result<String> {
-    let site = site(world, dir, &SYSTEMD_BOOT)?;
+    let site = site(world, dir, &Backend { kexec: true, ..SYSTEMD_BOOT })?;
     let started = Instant::now();
     let board = Board { world, dir, server: &site.server, selected: false };
     let mut machine = board.power_on()?;
@@ -104,10 +103,4 @@ fn read_only_flags(machine: &mut Machine) -> Result<()> {
 fn since_boot(machine: &mut Machine, marker: &str) -> Result<String> {
     let booted = machine.said.iter().rposition(|line| line.contains("Linux version "));
     after(machine, booted.unwrap_or_default(), marker)
-}
-
-fn status(machine: &mut Machine) -> Result<Value> {
-    let said = machine.ok("update-agent status --json")?;
-    let line = said.lines().find(|line| line.starts_with('{')).context("its status")?;
-    serde_json::from_str(line).context("its status")
 }

@@ -170,7 +170,9 @@ fn kexec(world: &World, tree: &Path) -> Result<()> {
 pub(super) fn base(world: &World, dir: &Path, backend: &Backend) -> Result<(PathBuf, PathBuf)> {
     let tree = dir.join("tree");
     Cmd::new("cp").arg("-a").arg(debian::minimal_tree()?).arg(&tree).run()?;
-    kexec(world, &tree)?;
+    if backend.kexec {
+        kexec(world, &tree)?;
+    }
     node(world, dir, backend)?.write_to(&tree)?;
     let (image, var) = (dir.join("base.img"), dir.join("var.img"));
     make_ext4(&tree.join("var"), &var, super::VAR << 20, "var")?;

@@ -63,6 +63,8 @@ struct Backend {
     /// Where the ESP is mounted: the example's default.
     esp: &'static str,
     install: fn(&World, &Path, &Disk) -> Result<()>,
+    /// Whether the system has a program to start a kernel without a boot loader.
+    kexec: bool,
     /// Whether `boot-select` on this computer picks the slot at every start, in place of a loader.
     selected: bool,
 }
@@ -71,12 +73,14 @@ const SYSTEMD_BOOT: Backend = Backend {
     line: "backend = \"systemd-boot\"",
     esp: "/efi",
     install: install_systemd_boot,
+    kexec: false,
     selected: false,
 };
 const GRUB: Backend = Backend {
     line: "backend = \"grub-env\"",
     esp: "/boot",
     install: install_grub,
+    kexec: false,
     selected: false,
 };
 const GPT: Backend = Backend {
@@ -86,6 +90,7 @@ const GPT: Backend = Backend {
         let confirmed = ["add", "-i", "2", "-P", "1", "-T", "0", "-S", "1"];
         Cmd::new("cgpt").args(confirmed).arg(&disk.path).run().map(drop)
     },
+    kexec: false,
     selected: true,
 };
 
@@ -351,9 +356,7 @@ fn left_alone(machine: &mut Machine) -> Result<()> {
 
 /// Afterwards the node knows what runs, and what does not and why.
 fn recorded(machine: &mut Machine) -> Result<()> {
-    let said = machine.ok("update-agent status --json")?;
-    let status = said.lines().find(|line| line.starts_with('{')).context("its status")?;
-    let status: Value = serde_json::from_str(status).context("its status")?;
+    let status = status(machine)?;
     let (runs, failure) = (&status["slots"]["b"], &status["failures"][0]);
     ensure!(runs["version"] == "1.1.0" && runs["confirmed"] == true, "it runs {status:#}");
     let failed = failure["release"]["version"] == "1.2.0" && failure["reason"] == "unhealthy";
@@ -361,6 +364,12 @@ fn recorded(machine: &mut Machine) -> Result<()> {
     let history = machine.ok("update-agent history")?;
     ensure!(history.contains("answers 404 Not Found (unhealthy)"), "its history: {history}");
     Ok(())
+}
+
+fn status(machine: &mut Machine) -> Result<Value> {
+    let said = machine.ok("update-agent status --json")?;
+    let line = said.lines().find(|line| line.starts_with('{')).context("its status")?;
+    serde_json::from_str(line).context("its status")
 }
 
 /// What a unit has said in this boot.
