@@ -12,6 +12,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use formats::reason::Reason;
 
@@ -45,13 +46,23 @@ unsafe impl GlobalAlloc for Memory {
 
 fn granted(bytes: *mut u8) -> *mut u8 {
     if bytes.is_null() {
-        // Without a lock and without memory.
-        let text = b"error[resource_limit]: the system gives no more memory\n";
-        let _ = rustix::io::write(rustix::stdio::stderr(), text);
-        // SAFETY: ends the process without running anything else of it.
-        unsafe { libc::_exit(i32::from(Reason::ResourceLimit.exit().code())) }
+        no_memory();
     }
     bytes
+}
+
+/// Says so and ends the process, without a lock and without memory. Several threads may get here at
+/// once: the first one speaks, and the others wait for the end that it makes.
+fn no_memory() -> ! {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    while SAID.swap(true, Ordering::Relaxed) {
+        // SAFETY: waits for a signal, and touches nothing.
+        let _interrupted = unsafe { libc::pause() };
+    }
+    let text = b"error[resource_limit]: the system gives no more memory\n";
+    let _ = rustix::io::write(rustix::stdio::stderr(), text);
+    // SAFETY: ends the process without running anything else of it.
+    unsafe { libc::_exit(i32::from(Reason::ResourceLimit.exit().code())) }
 }
 
 /// Makes a write beyond `RLIMIT_FSIZE` an error instead of the end of the process. A handler, not
@@ -67,4 +78,42 @@ pub fn survive_file_size() {
 pub(crate) fn no_thread(error: &io::Error) -> AgentError {
     AgentError::new(Reason::ResourceLimit, format!("the system starts no more threads: {error}"))
         .hint("raise TasksMax= of the unit or `ulimit -u`, or wait until other programs have ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::ptr::null_mut;
+    use std::sync::Barrier;
+    use std::thread::scope;
+
+    use super::{Reason, granted};
+
+    /// Set in the process that is to run out of memory: this test, once more.
+    const RUNS_OUT: &str = "RACKLET_TEST_RUNS_OUT";
+    const THREADS: usize = 16;
+
+    #[test]
+    fn threads_that_run_out_at_once_give_one_error() {
+        if std::env::var_os(RUNS_OUT).is_some() {
+            let together = Barrier::new(THREADS);
+            scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        together.wait();
+                        let _never = granted(null_mut());
+                    });
+                }
+            });
+        }
+        let mut again = Command::new(std::env::current_exe().expect("this test"));
+        let name = "exhausted::tests::threads_that_run_out_at_once_give_one_error";
+        let again = again.args(["--exact", name, "--nocapture"]).env(RUNS_OUT, "1");
+        for _ in 0..20 {
+            let ended = again.output().expect("run it");
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(said, "error[resource_limit]: the system gives no more memory\n");
+            assert_eq!(ended.status.code(), Some(i32::from(Reason::ResourceLimit.exit().code())));
+        }
+    }
 }
