@@ -181,8 +181,19 @@ fn every_variant(it: &Kept<'_>, names: &[&str], ends: &[&[&str]]) -> usize {
     variants
 }
 
-const JSON: [&str; 7] =
-    ["boot-record", "history", "report", "floor", "journal", "probation", "asking"];
+const JSON: [&str; 11] = [
+    "boot-record",
+    "history",
+    "report",
+    "floor",
+    "journal",
+    "noted",
+    "probation",
+    "asking",
+    "delayed",
+    "owed",
+    "restart",
+];
 
 /// A node that runs 1.2.0, has 1.1.0 as its fallback, and is offered 1.3.0.
 fn idle(world: &World) -> Node {

@@ -12,7 +12,8 @@
 //! | `reset` | a reset is finished as this version does it | nothing is trusted: `store_newer`; a trial ends as ever |
 //! | `history` | carried, also events that cannot be read | kept as it is; events are logged, and missing in it |
 //! | `report` | carried | kept as it is; `status` shows none |
-//! | `journal`, `probation`, `asking` | replaced: each speaks of one boot or one attempt | replaced |
+//! | `journal`, `probation`, `asking`, `delayed`, `owed`, `restart` | replaced: each speaks of one boot or one attempt | replaced |
+//! | `noted` | carried | replaced by the next one |
 //! | `channel`, `offline` | signed documents, verified when they are used | replaced by the next one |
 //! | `chunks/` | none is removed while the boot record has something unknown | – |
 //! | any other name | not touched | not touched |
@@ -29,21 +30,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use storage::record;
 
+use super::noted::Noted;
 use super::{Report, State};
 use crate::error::AgentError;
 
 /// The records of this version; components name those of banks.
-const RECORDS: [&str; 13] = [
+const RECORDS: [&str; 17] = [
     "asking",
     "boot-record",
     "channel",
+    "delayed",
     "floor",
     "history",
     "journal",
+    "noted",
     "offline",
+    "owed",
     "probation",
     "report",
     "reset",
+    "restart",
     "root",
     "tpm-secret",
     "trust",
@@ -101,10 +107,15 @@ impl State {
             let read = serde_json::from_slice::<Report>(stored).unwrap_or_default();
             unread(stored, &serde_json::to_vec(&read).unwrap_or_default())
         };
-        let records: [(&str, &dyn Fn(&[u8]) -> Vec<String>); 4] = [
+        let noted = |stored: &[u8]| {
+            let read = serde_json::from_slice::<Noted>(stored).unwrap_or_default();
+            unread(stored, &serde_json::to_vec(&read).unwrap_or_default())
+        };
+        let records: [(&str, &dyn Fn(&[u8]) -> Vec<String>); 5] = [
             ("boot-record", &BootRecord::unread),
             ("floor", &Floor::unread),
             ("history", &History::unread),
+            ("noted", &noted),
             ("report", &report),
         ];
         for (name, unread) in records {

@@ -10,7 +10,7 @@ use formats::release::ComponentName;
 use serde::{Deserialize, Serialize};
 use storage::record;
 
-use super::{State, StateGuard};
+use super::{State, StateGuard, newer};
 use crate::error::{AgentError, Because as _};
 
 /// The record `noted`.
@@ -57,12 +57,16 @@ impl State {
             .unwrap_or_default()
     }
 
-    /// Makes it durable.
+    /// Makes it durable, with what a newer agent noted beyond it.
     pub(crate) fn save_noted(&self, _: &StateGuard, noted: &Noted) -> Result<(), AgentError> {
-        if record::read(&self.dir, "noted").is_err() {
-            record::remove(&self.dir, "noted")?;
-        }
-        let payload = serde_json::to_vec(noted).because(Reason::StoreIo, "write what was noted")?;
-        self.write("noted", &payload)
+        let stored = match record::read(&self.dir, "noted") {
+            Ok(found) => found.map(|found| found.record.payload).unwrap_or_default(),
+            Err(_) => {
+                record::remove(&self.dir, "noted")?;
+                Vec::new()
+            }
+        };
+        let payload = newer::carried(&stored, noted);
+        self.write("noted", &payload.because(Reason::StoreIo, "write what was noted")?)
     }
 }

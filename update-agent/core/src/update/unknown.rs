@@ -255,10 +255,14 @@ mod tests {
         let before = node(CLEARED, Slot::A);
         assert_eq!(run(before.clone(), Task::Settle, true).0.record, before.record);
 
-        // The boot that follows shows whether the boot loader reads the flags.
+        // Two boots show whether the boot loader reads the flags.
         let (mut after, _) = run(node(TRIES, Slot::A), Task::Settle, true);
         assert_eq!(stand(&after), Standing::AwaitingReboot);
         after.boot_id = "the next boot".to_owned();
+        assert_eq!(stand(&after), Standing::PassedOver);
+        let (mut after, _) = run(after, Task::Settle, true);
+        assert_eq!(stand(&after), Standing::AwaitingReboot);
+        after.boot_id = "the boot after it".to_owned();
         assert!(matches!(stand(&after), Standing::Lost { .. }));
     }
 }
