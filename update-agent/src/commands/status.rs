@@ -100,6 +100,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         .into_iter()
         .filter_map(|slot| Some((slot.to_string(), (*node.evidence.foreign.of(slot))?.to_string())))
         .collect();
+    let unread = agent.state.unread();
     let example = agent.trusts_example_keys();
     let pending = node.record.update.as_ref().map(|update| {
         json!({
@@ -148,6 +149,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "standing": word(&standing),
         "pending": pending,
         "restart": restart.as_ref().map(|pending| restart_value(agent, pending)),
+        "unread": unread,
         "slots": { "a": slot_value(&node, Slot::A), "b": slot_value(&node, Slot::B) },
         "floor": super::floor::value(&floor, older_since),
         "chooser_floor": chooser_floor.to_string(),
@@ -257,7 +259,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     if let Some(error) = &report.last_error {
         text += &format!("last error  {} on {}: {}\n", error.code, time(error.at), error.message);
     }
-    for part in agent.state.unread() {
+    for part in &unread {
         text += &format!("newer    {part}: not known to this version, kept as it is\n");
     }
     output.result(value, &text);

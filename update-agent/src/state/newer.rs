@@ -98,6 +98,9 @@ pub(super) fn carried<T: Serialize + DeserializeOwned>(
     }
 }
 
+/// The parts of a payload that this version does not read.
+type Unread<'a> = &'a dyn Fn(&[u8]) -> Vec<String>;
+
 impl State {
     /// What a newer agent left that this one does not read, for `status` and `doctor`: records, and parts of
     /// them such as `boot-record: update.quorum`.
@@ -111,7 +114,7 @@ impl State {
             let read = serde_json::from_slice::<Noted>(stored).unwrap_or_default();
             unread(stored, &serde_json::to_vec(&read).unwrap_or_default())
         };
-        let records: [(&str, &dyn Fn(&[u8]) -> Vec<String>); 5] = [
+        let records: [(&str, Unread<'_>); 5] = [
             ("boot-record", &BootRecord::unread),
             ("floor", &Floor::unread),
             ("history", &History::unread),
