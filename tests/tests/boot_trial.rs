@@ -334,6 +334,10 @@ fn the_units_are_right_by_systemd_analyze() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut units = Vec::new();
     for entry in fs::read_dir(&folder).expect("read").flatten() {
+        // The journal's explanations lie there, too.
+        if entry.path().extension().is_some_and(|ext| ext == "catalog") {
+            continue;
+        }
         let text = fs::read_to_string(entry.path()).expect("read");
         // The program is not installed where the tests run.
         let unit = dir.path().join(entry.file_name());

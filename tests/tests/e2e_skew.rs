@@ -19,6 +19,9 @@ const MARK: &str = "of_a_newer_agent";
 const ASKS: [&[&str]; 6] =
     [&["status"], &["history"], &["doctor"], &["check"], &["plan"], &["verify"]];
 
+/// The disk, and what tells which of its slots runs.
+const OF_THE_BOOT: [&str; 3] = ["disk.img", "cmdline", "boot_id"];
+
 struct Kept<'a> {
     node: &'a Node,
     saved: PathBuf,
@@ -30,7 +33,9 @@ impl<'a> Kept<'a> {
         fs::create_dir(&saved).expect("make a folder");
         let kept = Kept { node, saved };
         copy(&kept.node.state(), &kept.saved);
-        copy(kept.node.disk.path(), &kept.saved);
+        for file in OF_THE_BOOT {
+            copy(&kept.node.path(file), &kept.saved);
+        }
         kept
     }
 
@@ -38,7 +43,9 @@ impl<'a> Kept<'a> {
     fn restored(&self, name: &str, bytes: &[u8]) {
         fs::remove_dir_all(self.node.state()).expect("remove the state");
         copy(&self.saved.join("state"), &self.node.path("."));
-        copy(&self.saved.join("disk.img"), &self.node.path("."));
+        for file in OF_THE_BOOT {
+            copy(&self.saved.join(file), &self.node.path("."));
+        }
         for nth in [0, 1] {
             fs::write(self.node.state().join(format!("{name}.{nth}")), bytes).expect("write");
         }
@@ -152,7 +159,8 @@ fn every_variant(it: &Kept<'_>, names: &[&str], ends: &[&[&str]]) -> usize {
         let Some(record) = it.record(name) else { continue };
         let value: Value = serde_json::from_slice(&record.payload).expect("a record of JSON");
         let members = ("every object".to_owned(), with_members(value.clone()));
-        let kept = *name != "report";
+        // What only informs, and cannot be read for one unknown value, is replaced whole.
+        let kept = !["report", "noted"].contains(name);
         for (place, value) in std::iter::once(members).chain(with_values(&value)) {
             let what = format!("{name}{place}");
             variants += 1;

@@ -46,8 +46,11 @@ impl Rig {
     /// What a round of the daemon did.
     #[track_caller]
     fn round(&self) -> String {
-        let done = self.node.run_once().exits(Exit::Done).json();
-        done["did"].as_str().unwrap_or_default().to_owned()
+        let done = self.node.run_once();
+        let did = done.json()["did"].as_str().unwrap_or_default().to_owned();
+        let expected = if did == "trial_failed" { Exit::Boot } else { Exit::Done };
+        let _done = done.exits(expected);
+        did
     }
 }
 

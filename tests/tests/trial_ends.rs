@@ -64,7 +64,7 @@ fn is_insisted_on(reboot: &str, refused: bool) {
     let line = text.lines().find(|line| line.starts_with("restart "));
     assert!(line.is_some_and(|line| line.contains("times, last on ")), "{text}");
     assert!(text.contains("on trial, 2 tries left after this boot; it failed: web: "), "{text}");
-    assert_eq!(running.log().contains("restart refused"), refused, "{}", running.log());
+    assert_eq!(running.log().contains("the restart failed: "), refused, "{}", running.log());
     running.kill();
     // The next boot begins anew, and can still prove itself.
     node.set_healthy(true);

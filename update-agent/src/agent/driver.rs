@@ -9,7 +9,7 @@ use storage::host::Host;
 use update_core::chooser::Proof;
 use update_core::restart::Purpose;
 use update_core::resume::SlotJournal;
-use update_core::update::{Effect, Event, Evidence, Node, Outcome, Task, begin, step};
+use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 
 use super::floor::FloorKeeper;
 use super::single_bank::SingleBanks;
@@ -72,14 +72,13 @@ impl Driver<'_> {
     /// The node as it is now.
     pub(super) fn node(&self) -> Result<Node, AgentError> {
         let (record, booted) = (self.state.boot_record()?, self.disk.booted()?);
-        let foreign = self.slot_check().foreign(&record, booted);
         Ok(Node {
+            evidence: self.slot_check().evidence(&record, booted),
             record,
             flags: self.disk.flags()?,
             booted,
             boot_id: self.disk.boot_id()?,
             floor: self.floor().judged()?.floor,
-            evidence: Evidence { foreign, ..self.disk.evidence() },
         })
     }
 

@@ -44,7 +44,7 @@ use storage::host::{Host, System};
 use update_core::boot::BootFlags;
 use update_core::floor::Judged;
 use update_core::restart::Means;
-use update_core::update::{Evidence, Node, Outcome, Task};
+use update_core::update::{Node, Outcome, Task};
 
 pub use self::operator::{MarkBadOptions, RevertOptions};
 pub use self::report::{
@@ -368,14 +368,13 @@ impl Agent {
     /// The node as it is now.
     pub fn node(&self) -> Result<Node, AgentError> {
         let (record, booted) = (self.state.boot_record()?, self.disk.booted()?);
-        let foreign = self.slot_check().foreign(&record, booted);
         Ok(Node {
+            evidence: self.slot_check().evidence(&record, booted),
             record,
             flags: self.disk.flags()?,
             booted,
             boot_id: self.disk.boot_id()?,
             floor: self.floor()?.floor,
-            evidence: Evidence { foreign, ..self.disk.evidence() },
         })
     }
 

@@ -7,6 +7,7 @@ use formats::digest::Sha256;
 use formats::gpt::Table;
 use formats::reason::Reason;
 use storage::block::BlockDevice;
+use update_core::update::Evidence;
 use update_core::update::slot_check::{Foreign, Found, Noted, Sample, judge, samples};
 
 use crate::disk::Disk;
@@ -25,6 +26,11 @@ pub(crate) const MEND: &str = "the next `update-agent apply` writes the slot tha
                                `update-agent confirm --adopt` takes both as they are";
 
 impl SlotCheck<'_> {
+    /// What is known of the node beside its record and flags.
+    pub(crate) fn evidence(&self, record: &BootRecord, booted: Slot) -> Evidence {
+        Evidence { foreign: self.foreign(record, booted), ..self.disk.evidence() }
+    }
+
     /// Which slots another program has written. Of what cannot be read now nothing is concluded: who
     /// needs it says why it cannot.
     pub(crate) fn foreign(&self, record: &BootRecord, booted: Slot) -> PerSlot<Option<Foreign>> {

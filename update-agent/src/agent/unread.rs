@@ -26,13 +26,14 @@ impl Agent {
             Err(error) if error.reason() == Reason::StoreNewer => BootRecord::default(),
             record => record?,
         };
+        let booted = self.disk.booted()?;
         let node = Node {
+            evidence: self.slot_check().evidence(&record, booted),
             record,
             flags: self.disk.flags()?,
-            booted: self.disk.booted()?,
+            booted,
             boot_id: self.disk.boot_id()?,
             floor: floor.floor,
-            evidence: self.disk.evidence(),
         };
         Ok((node, floor))
     }
