@@ -58,7 +58,7 @@ pub use crate::health::{CheckResult, CheckState};
 
 pub(crate) use self::restart::Pending;
 pub(crate) use self::slot_check::MEND;
-pub(crate) use self::trial::{leave, lost};
+pub(crate) use self::trial::{Glance, leave, lost};
 pub(crate) use self::update::{installed_version, version_of_os_release};
 
 use self::driver::{Driver, Ended};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use formats::boot_record::{BootRecord, Slot};
 use formats::reason::Reason;
+use update_core::boot::BootFlags;
 use update_core::daemon::Boot;
 use update_core::update::{Evidence, Known, Leave, Node, leave_failed_trial, stand};
 
@@ -93,11 +94,14 @@ impl Driver<'_> {
 }
 
 /// What can be read of a boot without the lock; the floor plays no part.
+#[derive(Debug, Default)]
 pub(crate) struct Glance {
     /// The record.
     pub(crate) record: Option<BootRecord>,
     /// Record and flags.
     pub(crate) node: Option<Node>,
+    /// The flags, and the slot that runs.
+    pub(crate) flags: Option<(BootFlags, Slot)>,
     /// What could not be read.
     pub(crate) errors: Vec<AgentError>,
 }
@@ -120,7 +124,7 @@ impl Agent {
             }
             _ => None,
         };
-        Glance { record, node, errors }
+        Glance { record, node, flags: flags.zip(booted), errors }
     }
 
     /// What this boot has left to prove. Where record or flags cannot be read, what still can decides.
@@ -138,7 +142,7 @@ impl Agent {
             return Boot::Unknown;
         }
         let said = std::fs::read_to_string(&self.config.boot.cmdline).unwrap_or_default();
-        match leave(None, glance.record.as_ref(), &said) {
+        match leave(&glance, &said) {
             Ok(_) => Boot::Unproven,
             Err(_) => Boot::Unknown,
         }
@@ -163,11 +167,12 @@ impl Agent {
 
 /// Whether a boot whose agent has failed is left, by the best that is known of it. `said` is the
 /// kernel's command line.
-pub(crate) fn leave(node: Option<&Node>, record: Option<&BootRecord>, said: &str) -> Leave {
-    leave_failed_trial(match (node, record) {
-        (Some(node), _) => Known::Node(node),
-        (None, Some(record)) => Known::Record(record, slot_said(said)),
-        (None, None) => {
+pub(crate) fn leave(glance: &Glance, said: &str) -> Leave {
+    leave_failed_trial(match (&glance.node, glance.flags, &glance.record) {
+        (Some(node), _, _) => Known::Node(node),
+        (None, Some((flags, booted)), None) => Known::Flags(flags, booted),
+        (None, _, Some(record)) => Known::Record(record, slot_said(said)),
+        (None, None, None) => {
             Known::BootLoader(said.split_whitespace().any(|word| word == "racklet.boot=trial"))
         }
     })

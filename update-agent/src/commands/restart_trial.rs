@@ -11,9 +11,8 @@ use formats::reason::Exit;
 use serde_json::json;
 use storage::host::System;
 use update_core::restart::{AGAIN, Available, Means, Purpose, REFUSED_AGAIN, means};
-use update_core::update::Node;
 
-use crate::agent::{Agent, leave};
+use crate::agent::{Agent, Glance, leave};
 use crate::config::{BootConfig, Config};
 use crate::error::AgentError;
 use crate::output::Output;
@@ -35,14 +34,14 @@ pub(super) fn restart_trial(path: &Path, output: Output) -> Result<Exit, AgentEr
             None
         }
     };
-    let (record, node) = match &config {
+    let glance = match &config {
         Some(config) => known(config),
-        None => (record(Path::new(STATE)), None),
+        None => Glance { record: record(Path::new(STATE)), ..Glance::default() },
     };
     let cmdline =
         config.as_ref().map_or_else(|| PathBuf::from(CMDLINE), |c| c.boot.cmdline.clone());
     let said = std::fs::read_to_string(cmdline).unwrap_or_default();
-    let (restarts, why) = match leave(node.as_ref(), record.as_ref(), &said) {
+    let (restarts, why) = match leave(&glance, &said) {
         Ok(why) => (true, why),
         Err(why) => (false, why),
     };
@@ -87,18 +86,18 @@ fn insist(boot: Option<&BootConfig>, asked: impl Fn()) -> Result<Exit, AgentErro
     Ok(Exit::Done)
 }
 
-/// The record and, where its flags can be read, the whole node. The floor plays no part.
-fn known(config: &Config) -> (Option<BootRecord>, Option<Node>) {
+/// What can be read of this boot. The floor plays no part.
+fn known(config: &Config) -> Glance {
     // A new node has no state directory, nor has a release that does not mount it.
     if !config.state_dir.exists() {
-        return (None, None);
+        return Glance::default();
     }
-    let Some(agent) = noted(Agent::look(config.clone())) else { return (None, None) };
+    let Some(agent) = noted(Agent::look(config.clone())) else { return Glance::default() };
     let glance = agent.glance();
-    for error in glance.errors {
+    for error in &glance.errors {
         tracing::warn!("{}", error.chain());
     }
-    (glance.record, glance.node)
+    glance
 }
 
 /// The record, if there is a state directory and it is whole.

@@ -6,18 +6,22 @@
 //! | known | the word of |
 //! |---|---|
 //! | record and flags | [`stand`] |
+//! | the flags alone | those of the slot that runs: confirmed or not |
 //! | the record alone | its phase, for the slot that the kernel was told |
 //! | neither | the boot loader: it said that this boot is a trial |
 
 use formats::boot_record::{BootRecord, Phase, Slot};
 
 use super::{Node, Standing, stand};
+use crate::boot::BootFlags;
 
 /// What is known of a boot whose agent has failed.
 #[derive(Debug, Clone, Copy)]
 pub enum Known<'a> {
     /// Everything.
     Node(&'a Node),
+    /// The flags, and the slot that runs.
+    Flags(BootFlags, Slot),
     /// The record, and the slot that the kernel was told; `None` where it was not.
     Record(&'a BootRecord, Option<Slot>),
     /// Whether the boot loader said that this boot is a trial.
@@ -37,6 +41,13 @@ pub fn leave_failed_trial(known: Known<'_>) -> Leave {
             Standing::RevertUnfinished if gives_up(node) => Ok("this slot is being given up"),
             _ => Err("this boot is no trial"),
         },
+        Known::Flags(flags, booted) => {
+            match (flags.of(booted).confirmed(), flags.of(booted.other()).confirmed()) {
+                (true, _) => Err("the slot that runs is confirmed"),
+                (false, true) => Ok("the slot that runs is not confirmed, and the other one is"),
+                (false, false) => Err("there is no confirmed slot to go back to"),
+            }
+        }
         Known::Record(record, slot) => match &record.update {
             Some(update) if slot.is_some_and(|slot| slot != update.slot) => {
                 Err("the slot on trial is not the one that runs")
@@ -111,6 +122,21 @@ mod tests {
                 evidence: Evidence::default(),
             };
             assert_eq!(leave_failed_trial(Known::Node(&node)).is_ok(), leaves, "{name}");
+        }
+    }
+
+    #[test]
+    fn without_a_record_the_flags_decide() {
+        let rows = [
+            ("on trial", Slot::B, GOOD, TRIAL, true),
+            ("confirmed in the boot that was the trial", Slot::B, GOOD, CONFIRMED, false),
+            ("the other slot is next", Slot::A, GOOD, TRIAL, false),
+            ("left but not restarted", Slot::B, GOOD, CLEARED, true),
+            ("nothing to go back to", Slot::B, CLEARED, TRIAL, false),
+        ];
+        for (name, booted, a, b, leaves) in rows {
+            let known = Known::Flags(PerSlot { a, b }, booted);
+            assert_eq!(leave_failed_trial(known).is_ok(), leaves, "{name}");
         }
     }
 

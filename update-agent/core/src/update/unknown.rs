@@ -8,7 +8,7 @@
 //! | confirmed | yes or no | trial | the confirm is recorded |
 //! | bootable, or its last try is spent | yes | trial | health checks; without a confirm the tries run out |
 //! | cleared | yes | reverting | the revert is finished, and the machine restarts |
-//! | bootable | no | trial that this boot began | it is tried, once: the next boot decides |
+//! | bootable | no | trial that this boot began | it is tried: the next two boots decide |
 //! | its tries are used up | no | trial that failed | the failure is recorded: it is not installed again |
 //! | cleared | no | staging | the slot is not booted; the next update writes it anew |
 //!
@@ -57,11 +57,11 @@ pub(super) fn understand(mut node: Node) -> (Node, bool) {
 fn by_flags(node: &Node, slot: Slot, name: &str) -> Phase {
     let flags: SlotFlags = *node.flags.of(slot);
     let runs = node.booted == slot;
-    let trial = |failed| Phase::Trial {
+    let trial = |spent, failed| Phase::Trial {
         boot_id: node.boot_id.clone(),
         since: 0,
         // Whether the boot loader counts is known from elsewhere: a trial of ours, or not at all.
-        tries: flags.tries.saturating_add(1),
+        tries: flags.tries.saturating_add(spent),
         failed,
     };
     match (runs, flags.priority == 0) {
@@ -70,11 +70,12 @@ fn by_flags(node: &Node, slot: Slot, name: &str) -> Phase {
             detail: format!("a newer agent gave it up in phase {name:?}"),
         },
         (false, true) => Phase::Staging,
-        (true, false) => trial(None),
-        (false, false) if flags.bootable() => trial(None),
-        (false, false) => trial(Some(format!(
-            "its trial boots ended in phase {name:?} of a newer agent, which this version does not know"
-        ))),
+        (true, false) => trial(1, None),
+        (false, false) if flags.bootable() => trial(0, None),
+        (false, false) => {
+            let why = "of a newer agent, which this version does not know";
+            trial(1, Some(format!("its trial boots ended in phase {name:?} {why}")))
+        }
     }
 }
 
