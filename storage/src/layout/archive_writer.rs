@@ -18,7 +18,8 @@ impl Archive {
     /// The same content gives the same bytes: `oci-layout`, `index.json`, then the blobs by length
     /// and digest, so that metadata come first and images last; owner, time and mode are fixed.
     /// The file appears under its name whole and durable, or not at all. `progress` is told the
-    /// bytes written so far. Gives the tar's length in bytes.
+    /// bytes of blobs as they are written; together they are the lengths of the blobs. Gives the tar's
+    /// length in bytes.
     pub fn write(
         path: &Path,
         source: &dyn Layout,
@@ -128,7 +129,9 @@ impl Tar<'_> {
         let mut hasher = digest.algorithm().hasher();
         blob.for_each_piece(|piece| {
             hasher.update(piece);
-            self.put(piece)
+            self.put(piece)?;
+            (self.progress)(piece.len() as u64);
+            Ok(())
         })?;
         blob.expect_digest(hasher.finish())?;
         self.zeros(padding(blob.len()))
@@ -142,7 +145,6 @@ impl Tar<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), LayoutError> {
         self.out.write_all(bytes).map_err(|error| LayoutError::writing(self.path, error))?;
         self.len += bytes.len() as u64;
-        (self.progress)(self.len);
         Ok(())
     }
 }

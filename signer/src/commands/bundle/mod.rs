@@ -139,7 +139,7 @@ pub fn bundle(
     let content = Content::gather(&tuf, &manifest, &releases, request, statement.as_ref())?;
 
     let total = content.total();
-    let bar = show.begin("writing bundle", total);
+    let bar = show.begin("writing bundle", total + content.own_total());
     match form {
         Form::Tar | Form::Stdout => content.write_tar(registry, &request.output, form, &bar)?,
         Form::Directory => content.write_directory(registry, &request.output, &bar)?,
@@ -266,6 +266,10 @@ impl Content {
     }
 
     /// A tar, straight from a layout; from a registry by way of a directory beside it.
+    fn own_total(&self) -> u64 {
+        self.own.iter().map(|(blob, _)| blob.size).sum()
+    }
+
     fn write_tar(
         &self,
         registry: &dyn Registry,
@@ -278,11 +282,7 @@ impl Content {
         let all = self.blobs.iter().map(|(_, blob, _)| blob).chain(own);
         let digests: Vec<_> = all.map(|blob| blob.digest.clone()).collect();
         let write = |layout: &dyn Layout| {
-            let mut before = 0;
-            let progress = |so_far: u64| {
-                bar.add(so_far.saturating_sub(before));
-                before = so_far;
-            };
+            let progress = |bytes: u64| bar.add(bytes);
             match form {
                 Form::Stdout => {
                     let out = std::io::stdout().lock();
@@ -340,6 +340,7 @@ impl Content {
         self.put_own(&layout)?;
         let older = layout.refs().map_err(layout_error)?;
         let mut references: Vec<_> = older.into_iter().map(|(name, _)| (name, None)).collect();
+        bar.add(self.own_total());
         for entry in &self.references {
             let mut plain = entry.clone();
             let name = plain.annotations.remove(annotation::REF_NAME).unwrap_or_default();
