@@ -10,6 +10,7 @@ use http::StatusCode;
 use rustix::io::Errno;
 use storage::FileError;
 use storage::StoreError as FilesError;
+use storage::interrupt::{Signal, Stands};
 
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +184,14 @@ pub enum ServerError {
     /// What was asked for could not be printed.
     #[error("write to standard output")]
     ReportLost(#[source] io::Error),
+    /// Somebody ended the command.
+    #[error("ended by {signal}: {}", stands.what)]
+    Interrupted {
+        /// Who asked for it.
+        signal: Signal,
+        /// What is so.
+        stands: Stands,
+    },
     /// Another setting that makes no sense.
     #[error("{0}")]
     Config(String),
@@ -242,6 +251,7 @@ impl ServerError {
             ServerError::Perms { .. } => Reason::InsecurePerms,
             ServerError::Busy { .. } => Reason::Busy,
             ServerError::ReportLost(_) => Reason::ReportLost,
+            ServerError::Interrupted { .. } => Reason::Interrupted,
             ServerError::Listen { .. }
             | ServerError::PlainHttp(_)
             | ServerError::Tls { .. }
@@ -283,6 +293,7 @@ impl ServerError {
                  collects while it serves, and servers of a bucket (--s3) share it"
             }
             ServerError::ReportLost(_) => "the command did its work; check the result",
+            ServerError::Interrupted { .. } => "run it again",
             ServerError::Config(_) => "see repo-server serve --help",
         }
     }

@@ -16,6 +16,7 @@ use repo_server::{
     ALARM_BEFORE, Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server,
     ServerError, Store, StoreError, TlsFiles,
 };
+use storage::interrupt::{self, Ending};
 use storage::log::printable;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
@@ -286,6 +287,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return explain_usage(&error),
     };
+    watch(&cli.command, cli.json);
     let done = survive_file_limits().and_then(|()| match &cli.command {
         Command::Serve(args) => serve(args, cli.json),
         Command::Scrub { place } => scrub(place, cli.json),
@@ -301,18 +303,40 @@ fn main() -> ExitCode {
     match done {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
-            if cli.json {
-                // The exit code and standard error say it, too.
-                let _ = print_json(&serde_json::json!({
-                    "ok": false,
-                    "code": error.reason().code(),
-                    "message": error_chain(&error),
-                    "hint": error.hint(),
-                }));
-            }
-            fail(&error)
+            interrupt::outcome();
+            tell_error(&error, cli.json)
         }
     }
+}
+
+/// An error on standard error, and as JSON where that was asked for; the exit code is its reason's.
+fn tell_error(error: &ServerError, json: bool) -> ExitCode {
+    if json {
+        // The exit code and standard error say it, too.
+        let _ = print_json(&serde_json::json!({
+            "ok": false,
+            "code": error.reason().code(),
+            "message": error_chain(error),
+            "hint": error.hint(),
+        }));
+    }
+    fail(error)
+}
+
+/// From here on, Ctrl-C and SIGTERM say what stands. The server stops in order instead.
+fn watch(command: &Command, json: bool) {
+    let what = match command {
+        Command::Serve(_) | Command::Completions { .. } => return,
+        Command::Scrub { .. } => "not every blob was read, and nothing was changed",
+        Command::Gc { dry_run: true, .. } => "nothing was deleted",
+        Command::Gc { .. } => "not everything was looked at, and what was deleted was garbage",
+    };
+    interrupt::stands(what, "");
+    interrupt::watch(move |ending| {
+        if let Ending::Now(signal, stands) = ending {
+            tell_error(&ServerError::Interrupted { signal, stands: stands.clone() }, json);
+        }
+    });
 }
 
 /// Tells an error on standard error; the exit code is its reason's.
@@ -458,6 +482,7 @@ fn scrub(place: &Location, json: bool) -> Result<Exit, ServerError> {
         say("");
     }
     let (read, rotten) = checked.map_err(|error| place.failed(&error))?;
+    interrupt::outcome();
     let damaged = rotten.len();
     if json {
         let rotten: Vec<_> = rotten
@@ -489,6 +514,7 @@ fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<E
     let done = match dry {
         true => {
             let plan = store.plan_collection(grace, now).map_err(failed)?;
+            interrupt::outcome();
             if !json {
                 show(&plan)?;
             }
@@ -496,6 +522,7 @@ fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<E
         }
         false => store.collect(grace, now).map_err(failed)?,
     };
+    interrupt::outcome();
     if json {
         print_json(&serde_json::json!({
             "ok": true,

@@ -3,6 +3,7 @@
 mod args;
 mod change;
 mod channel;
+mod interrupted;
 mod output;
 mod signing;
 
@@ -57,6 +58,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         (false, true) => Show::Lines,
         (false, false) => Show::Progress,
     };
+    interrupted::watch(&arguments.command, json);
     let ended = match arguments.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod floor;
 mod health;
+mod interrupted;
 mod kernel;
 mod metrics;
 mod offer;
@@ -245,6 +246,7 @@ pub struct MapRootArgs {
 pub fn run(cli: &Cli) -> Exit {
     start_log(cli);
     let output = if cli.json { Output::JSON } else { Output::TEXT };
+    interrupted::watch(&cli.command, output);
     output.end(run_to(cli, output))
 }
 

@@ -15,6 +15,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
 
+use storage::interrupt::Cleanup;
+
 use super::program;
 
 /// 4 KiB: the last screen of output, small enough for a report.
@@ -83,6 +85,7 @@ fn run_watched(
     // Drops our copies of the writing end, so that the pipe ends with its last writer.
     drop(command);
     let pid = Pid::from_child(&child);
+    let _cleanup = Cleanup::group(pid);
     offer_to_oom_killer(pid);
     let watched = Watch::new(pid, open_pidfd(pid), reader).run(limit);
     // The leader has not been reaped yet, so the group's number is still its own.

@@ -20,6 +20,7 @@ use formats::release::{channel_target_name, target_name};
 use formats::tuf::UnixTime;
 use formats::version::Version;
 use serde::Serialize;
+use storage::interrupt::Cleanup;
 use storage::layout::{Archive, Blob, Layout, LayoutDir, LayoutError};
 
 use self::offline::{OfflineReport, Statement};
@@ -265,11 +266,11 @@ impl Content {
         self.blobs.iter().map(|(_, blob, _)| blob.size).sum()
     }
 
-    /// A tar, straight from a layout; from a registry by way of a directory beside it.
     fn own_total(&self) -> u64 {
         self.own.iter().map(|(blob, _)| blob.size).sum()
     }
 
+    /// A tar, straight from a layout; from a registry by way of a directory beside it.
     fn write_tar(
         &self,
         registry: &dyn Registry,
@@ -308,6 +309,7 @@ impl Content {
             path: parent.to_owned(),
             source,
         })?;
+        let _cleanup = Cleanup::path(folder.path());
         let scratch = LayoutDir::create(&folder.path().join("layout")).map_err(layout_error)?;
         self.put_own(&scratch)?;
         match registry.layout() {
@@ -338,9 +340,9 @@ impl Content {
         let layout = LayoutDir::create(output).map_err(layout_error)?;
         self.copy(registry, &layout, bar)?;
         self.put_own(&layout)?;
+        bar.add(self.own_total());
         let older = layout.refs().map_err(layout_error)?;
         let mut references: Vec<_> = older.into_iter().map(|(name, _)| (name, None)).collect();
-        bar.add(self.own_total());
         for entry in &self.references {
             let mut plain = entry.clone();
             let name = plain.annotations.remove(annotation::REF_NAME).unwrap_or_default();
