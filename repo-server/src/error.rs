@@ -163,6 +163,14 @@ pub enum ServerError {
         /// What is wrong.
         why: String,
     },
+    /// A key of another certificate.
+    #[error("{} is not the key of the certificate in {}", key.display(), certificate.display())]
+    TlsPair {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
     /// Others could read a secret, or change what decides who is believed.
     #[error("{what}: {} {why}; run `{remedy}`", path.display())]
     Perms {
@@ -255,6 +263,7 @@ impl ServerError {
             ServerError::Listen { .. }
             | ServerError::PlainHttp(_)
             | ServerError::Tls { .. }
+            | ServerError::TlsPair { .. }
             | ServerError::Config(_) => Reason::Config,
         }
     }
@@ -287,6 +296,10 @@ impl ServerError {
             ServerError::PlainHttp(_) => "tokens and updates need TLS on a network",
             ServerError::Tls { .. } => {
                 "use PEM files, with the server's certificate first in the chain"
+            }
+            ServerError::TlsPair { .. } => {
+                "give the two that belong together: `openssl x509 -noout -pubkey -in CERTIFICATE` and \
+                 `openssl pkey -pubout -in KEY` print the same public key"
             }
             ServerError::Busy { .. } => {
                 "stop that one; beside it, `serve --read-only` and `gc --dry-run` work, `serve --gc-interval` \

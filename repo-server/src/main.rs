@@ -4,7 +4,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -23,6 +23,9 @@ use url::Url;
 
 /// One day: pushes of the largest images over slow lines take hours.
 const GRACE: u64 = 86_400;
+
+/// That of --listen.
+const PORT: u16 = 5443;
 
 /// Embedded OCI registry and classic TUF tree of Racklet Update.
 #[derive(Debug, Parser)]
@@ -127,7 +130,7 @@ struct Serve {
     #[command(flatten)]
     place: Location,
     /// Address and port to listen on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443", value_parser = address)]
     listen: SocketAddr,
     /// The server's certificate and its chain (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -175,7 +178,7 @@ struct Serve {
     gc_grace: u64,
     /// Serve /metrics and /healthz on this address, over plain HTTP. Without this, /metrics is served
     /// with the rest, for whoever may pull.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     metrics_listen: Option<SocketAddr>,
     /// Seconds before a TUF timestamp expires that an alarm is raised.
     #[arg(long, value_name = "SECONDS", default_value_t = ALARM_BEFORE.as_secs())]
@@ -228,6 +231,19 @@ struct Serve {
     /// Log filter, in the syntax of tracing-subscriber: `warn`, `info,access=off`, …
     #[arg(long, value_name = "FILTER", default_value = "info", env = "REPO_SERVER_LOG")]
     log: String,
+}
+
+/// An address of this machine, in digits: a name may stand for several.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let no_port = text.parse::<IpAddr>().is_ok();
+        let port = text.rsplit(':').next().filter(|_| !no_port);
+        let port = port.and_then(|port| port.parse::<u16>().ok()).unwrap_or(PORT);
+        format!(
+            "write an IP address and a port: 127.0.0.1:{port} or [::1]:{port} for this machine alone, \
+             0.0.0.0:{port} or [::]:{port} for the network"
+        )
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

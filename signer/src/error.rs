@@ -131,7 +131,7 @@ pub enum SignerError {
     Offline(String),
     /// A path that leads nowhere.
     #[error(
-        "{0} does not exist: is the medium mounted? A registry is written docker://HOST[:PORT][/NS]"
+        "{0} does not exist: is the name right, and the medium mounted? A registry is written docker://HOST[:PORT][/NS]"
     )]
     NoSuchPlace(String),
     /// Somebody ended the command.

@@ -324,6 +324,10 @@ fn opened(
         {
             return Err(SignerError::NoSuchPlace(text.to_owned()));
         }
+        // A path would have done.
+        Err(error) if access == Access::Read => {
+            return Err(SignerError::Usage(error.or_path().to_string()));
+        }
         Err(error) => return Err(SignerError::Usage(error.to_string())),
     };
     Ok(open(&reference, access, &registry.options())?)

@@ -332,7 +332,7 @@ pub(crate) fn parse_place(text: &str) -> Result<Reference, FetchError> {
     } else if text.contains('/') || text.ends_with(".tar") {
         Err(FetchError::NoSuchPlace(path))
     } else {
-        Err(error.into())
+        Err(error.or_path().into())
     }
 }
 

@@ -729,7 +729,8 @@ pub(super) fn components(
         let wrong = |why: String| SignerError::Usage(format!("--component {argument:?}: {why}"));
         let (name, rest) = argument
             .split_once('=')
-            .ok_or_else(|| wrong("is not NAME=FILE[,hw=ID…]".to_owned()))?;
+            .filter(|(name, _)| !name.ends_with(",hw"))
+            .ok_or_else(|| wrong(format!("name the component, say os={argument}")))?;
         let name = name.parse().map_err(|error| wrong(format!("{error}")))?;
         let mut parts = rest.split(",hw=");
         let path = PathBuf::from(parts.next().unwrap_or_default());
@@ -803,6 +804,10 @@ mod tests {
         assert_eq!(read("os=x").unwrap()[0].compatible, ["all"]);
         for wrong in ["", "os", "OS=x", "=x", "os=-", "os=-,hw=cu-v1"] {
             assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+        for nameless in ["os.img,hw=cu-v1", "./os.img", "/srv/os.img,hw=cu-v1,hw=cu-v2"] {
+            let error = read(nameless).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.ends_with(&format!("name the component, say os={nameless}")), "{error}");
         }
     }
 
