@@ -66,7 +66,7 @@ use self::floor::FloorKeeper;
 use self::single_bank::SingleBanks;
 use self::slot_check::SlotCheck;
 use self::trial::ThisBoot;
-use self::update::{NodeInputs, Offer, Plan, Refreshed, Sources};
+use self::update::{JudgedRelease, NodeInputs, Offer, Plan, Refreshed, Sources};
 
 use crate::boot::BootControl as _;
 use crate::config::Config;
@@ -152,7 +152,8 @@ impl Agent {
             let refreshed = self.refresh(&held, &sources)?;
             let (node, source) = (self.inputs(), refreshed.source());
             let offer = refreshed.decide(&node, &held, &Wish::default())?;
-            Ok(CheckReport::new(source, node.id, offer.as_ref().map(Offer::judged)))
+            let obstacle = |judged: &_| self.obstacle(judged);
+            Ok(CheckReport::new(source, node.id, offer.as_ref().map(Offer::judged), obstacle))
         })
     }
 
@@ -171,7 +172,8 @@ impl Agent {
         let judged = update::judge(&node, &held, &mut trusted, &wish, None, now);
         let judged = judged.map_err(unknown)?;
         let source = "what is trusted already".to_owned();
-        Ok(Some(CheckReport::new(source, node.id, judged.as_ref())))
+        let obstacle = |judged: &_| self.obstacle(judged);
+        Ok(Some(CheckReport::new(source, node.id, judged.as_ref(), obstacle)))
     }
 
     /// What [`Agent::apply`] would fetch and write. Writes no slot.
@@ -229,6 +231,19 @@ impl Agent {
     /// Restarts the machine by the configured command. `Ok`: it was asked for.
     pub fn reboot(&self) -> Result<(), AgentError> {
         self.environment.restart(&self.config, Means::Command)
+    }
+
+    /// Why [`Agent::apply`] would not install a release that the rules let through, as this node
+    /// stands: whoever is told of the release learns it with it.
+    fn obstacle(&self, judged: &JudgedRelease) -> Option<String> {
+        let error = match self.node() {
+            Ok(node) => judged.check_node(&self.inputs(), node).err()?,
+            Err(error) => error,
+        };
+        Some(match error.advice() {
+            Some(advice) => format!("{}; {advice}", error.chain()),
+            None => error.chain(),
+        })
     }
 
     /// The stations up to the plan.

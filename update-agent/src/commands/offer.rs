@@ -44,7 +44,12 @@ fn text(report: &CheckReport) -> String {
         text += &format!("  note: {note}\n");
     }
     text += &match (report.decision, judged.until) {
-        (Verdict::Install, _) => format!("would install {version}: run `update-agent apply`"),
+        (Verdict::Install, _) => match &report.obstacle {
+            None => format!("would install {version}: run `update-agent apply`"),
+            Some(why) => {
+                format!("would install {version}, but `update-agent apply` would refuse it: {why}")
+            }
+        },
         (Verdict::UpToDate, _) => "nothing to do".to_owned(),
         (Verdict::Deferred, Some(at)) => format!("deferred until {}", time(at)),
         (Verdict::Deferred, None) => "deferred until the channel changes".to_owned(),
