@@ -122,10 +122,9 @@ fn is_ignored(status: &str, number: c_int) -> bool {
 
 fn follow(numbers: &[c_int], armed: Sender<()>, tell: &dyn Fn(Ending<'_>)) -> io::Result<()> {
     let second = Arc::new(AtomicBool::new(false));
-    for number in numbers {
-        flag::register_conditional_default(*number, Arc::clone(&second))?;
-    }
-    let mut signals = Signals::new(numbers)?;
+    // A handler that nobody follows would swallow the signal: without the rest, the first one ends it.
+    let mut signals =
+        handlers(numbers, &second).inspect_err(|_| second.store(true, Ordering::SeqCst))?;
     drop(armed);
     if let Some(number) = signals.forever().next() {
         // Whatever printing waits for, another one ends it.
@@ -135,25 +134,35 @@ fn follow(numbers: &[c_int], armed: Sender<()>, tell: &dyn Fn(Ending<'_>)) -> io
     Ok(())
 }
 
+fn handlers(numbers: &[c_int], second: &Arc<AtomicBool>) -> io::Result<Signals> {
+    for number in numbers {
+        flag::register_conditional_default(*number, Arc::clone(second))?;
+    }
+    Signals::new(numbers)
+}
+
 fn obey(number: c_int, tell: &dyn Fn(Ending<'_>)) {
     let signal = if number == SIGINT { Signal::Interrupt } else { Signal::Terminate };
-    let mut it = watched();
-    it.asked = true;
-    let stands = it.stands.clone();
-    match it.phase {
+    let (phase, stands) = ask();
+    match phase {
+        Phase::Working => tell(Ending::Now(signal, &stands)),
+        Phase::Finishing => return tell(Ending::Later(signal)),
         Phase::Told | Phase::Dying => {}
-        Phase::Finishing => {
-            drop(it);
-            return tell(Ending::Later(signal));
-        }
-        Phase::Working => {
-            it.phase = Phase::Dying;
-            drop(it);
-            tell(Ending::Now(signal, &stands));
-        }
     }
     clean_up();
     die(number);
+}
+
+/// Notes that the process was asked to end, and that it does so where it is at work; gives what it was
+/// at, and what stands.
+fn ask() -> (Phase, Stands) {
+    let mut it = watched();
+    it.asked = true;
+    let phase = it.phase;
+    if phase == Phase::Working {
+        it.phase = Phase::Dying;
+    }
+    (phase, it.stands.clone())
 }
 
 fn die(number: c_int) -> ! {

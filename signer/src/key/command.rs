@@ -62,8 +62,8 @@ impl CommandKey {
             .stdout(Stdio::piped())
             .spawn()
             .map(|child| {
-                let _cleanup = alone.then(|| Cleanup::group(Pid::from_child(&child)));
-                Running { child, alone, _cleanup }
+                let cleanup = alone.then(|| Cleanup::group(Pid::from_child(&child)));
+                Running { child, alone, cleanup }
             })
             .map_err(|error| self.failed(error.to_string()))
     }
@@ -135,7 +135,7 @@ fn collect(pieces: &Receiver<Vec<u8>>) -> Vec<u8> {
 struct Running {
     child: Child,
     alone: bool,
-    _cleanup: Option<Cleanup>,
+    cleanup: Option<Cleanup>,
 }
 
 impl Running {
@@ -153,6 +153,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
+        // Its number is its own until it has been waited for.
+        drop(self.cleanup.take());
         // Fails when it was waited for already.
         let _ = self.child.wait();
     }

@@ -11,6 +11,7 @@ use super::dir::blob_path;
 use super::{Archive, Blob, LAYOUT_FILE, Layout, LayoutError};
 use crate::dir::{Dir as _, Directory, Policy};
 use crate::error::FileError;
+use crate::interrupt::Cleanup;
 
 impl Archive {
     /// Writes a tar at `path`: `index` and the blobs of those digests, verified on their way.
@@ -31,6 +32,7 @@ impl Archive {
         let (parent, name) = split(path)?;
         let directory = Directory::open(parent, Policy::Public).map_err(LayoutError::Write)?;
         let (temporary, file) = directory.temporary_file().map_err(LayoutError::Write)?;
+        let _cleanup = Cleanup::path(&parent.join(&temporary));
         let written = write_all(path, &mut &file, index, &opened, &mut progress)
             .and_then(|len| match file.sync_all() {
                 Ok(()) => Ok(len),
