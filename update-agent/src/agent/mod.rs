@@ -49,7 +49,8 @@ use update_core::update::{Evidence, Node, Outcome, Task};
 pub use self::operator::{MarkBadOptions, RevertOptions};
 pub use self::report::{
     ApplyOptions, ApplyReport, Attempt, Available, CheckReport, ComponentPlan, ConfirmReport,
-    DecisionReport, HealthReport, PlanReport, RevertReport, RuleReport, UpToDate, Verdict, Wish,
+    DecisionReport, HealthReport, Obstacle, PlanReport, RevertReport, RuleReport, UpToDate,
+    Verdict, Wish,
 };
 pub use self::reset::ResetReport;
 pub use self::round::{Offered, RoundReport};
@@ -235,15 +236,16 @@ impl Agent {
 
     /// Why [`Agent::apply`] would not install a release that the rules let through, as this node
     /// stands: whoever is told of the release learns it with it.
-    fn obstacle(&self, judged: &JudgedRelease) -> Option<String> {
+    fn obstacle(&self, judged: &JudgedRelease) -> Option<Obstacle> {
         let error = match self.node() {
             Ok(node) => judged.check_node(&self.inputs(), node).err()?,
             Err(error) => error,
         };
-        Some(match error.advice() {
+        let why = match error.advice() {
             Some(advice) => format!("{}; {advice}", error.chain()),
             None => error.chain(),
-        })
+        };
+        Some(Obstacle { reason: error.reason(), why })
     }
 
     /// The stations up to the plan.

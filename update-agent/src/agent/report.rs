@@ -93,7 +93,26 @@ pub struct CheckReport {
     /// Why [`Agent::apply`](super::Agent::apply) would not install it as this node stands, although the
     /// rules let it be installed.
     #[serde(skip)]
-    pub obstacle: Option<String>,
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Why a release that the rules let through would not be installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// [`Reason::UpToDate`]: nothing is left to be installed, it is next already.
+    pub reason: Reason,
+    /// In words, with what to do.
+    pub why: String,
+}
+
+impl Obstacle {
+    /// What follows `1.1.0 is available`, and the like.
+    pub(crate) fn text(&self) -> String {
+        match self.reason {
+            Reason::UpToDate => format!(": {}", self.why),
+            _ => format!(", but `update-agent apply` would refuse it: {}", self.why),
+        }
+    }
 }
 
 /// A release that is offered.
@@ -247,7 +266,7 @@ impl CheckReport {
         source: String,
         node_id: String,
         judged: Option<&JudgedRelease>,
-        obstacle: impl FnOnce(&JudgedRelease) -> Option<String>,
+        obstacle: impl FnOnce(&JudgedRelease) -> Option<Obstacle>,
     ) -> Self {
         let Some(release @ JudgedRelease { signed, decided, wave, .. }) = judged else {
             let (decision, obstacle) = (Verdict::UpToDate, None);

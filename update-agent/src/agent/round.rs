@@ -12,7 +12,7 @@ use update_core::restart::Purpose;
 use update_core::update::{Node, Outcome, Standing, Task, stand};
 
 use super::update::{Probed, Refreshed, Trial, unexpected};
-use super::{Agent, Pending, Verdict, Wish};
+use super::{Agent, Obstacle, Pending, Verdict, Wish};
 use crate::error::AgentError;
 use crate::progress::Progress;
 use crate::state::StateGuard;
@@ -64,7 +64,7 @@ pub enum RoundReport {
         offered: Offered,
         /// Why it would not be installed as this node stands, if the operator is to install it.
         #[serde(skip)]
-        obstacle: Option<String>,
+        obstacle: Option<Obstacle>,
     },
     /// A release is written and read back, not next.
     Staged {

@@ -46,9 +46,7 @@ fn text(report: &CheckReport) -> String {
     text += &match (report.decision, judged.until) {
         (Verdict::Install, _) => match &report.obstacle {
             None => format!("would install {version}: run `update-agent apply`"),
-            Some(why) => {
-                format!("would install {version}, but `update-agent apply` would refuse it: {why}")
-            }
+            Some(obstacle) => format!("would install {version}{}", obstacle.text()),
         },
         (Verdict::UpToDate, _) => "nothing to do".to_owned(),
         (Verdict::Deferred, Some(at)) => format!("deferred until {}", time(at)),

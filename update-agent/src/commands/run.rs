@@ -12,7 +12,7 @@ use update_core::daemon::{Boot, Ended, Pace, Wake, after, lets_watchdog_go};
 use update_core::restart::Purpose;
 
 use super::RunArgs;
-use crate::agent::{Agent, Offered, RoundReport, installed_version, lost};
+use crate::agent::{Agent, Obstacle, Offered, RoundReport, installed_version, lost};
 use crate::config::Mode;
 use crate::error::AgentError;
 use crate::events::{Event, Why};
@@ -276,8 +276,8 @@ fn tell(report: &RoundReport) {
                     let why = Why { code: decision.code(), text: why };
                     return Event::Declined { version, why }.tell();
                 }
-                Offered::Available => &waits("available", obstacle.as_deref()),
-                Offered::Staged => &waits("staged", obstacle.as_deref()),
+                Offered::Available => &waits("available", obstacle.as_ref()),
+                Offered::Staged => &waits("staged", obstacle.as_ref()),
                 Offered::Next => "is next: reboot to try it",
                 Offered::Delayed(_) | Offered::Restarting => return,
             };
@@ -288,10 +288,10 @@ fn tell(report: &RoundReport) {
 }
 
 /// What an operator does about a release.
-fn waits(how: &str, obstacle: Option<&str>) -> String {
+fn waits(how: &str, obstacle: Option<&Obstacle>) -> String {
     match obstacle {
         None => format!("is {how}: run `update-agent apply`"),
-        Some(why) => format!("is {how}, but `update-agent apply` would refuse it: {why}"),
+        Some(obstacle) => format!("is {how}{}", obstacle.text()),
     }
 }
 
@@ -309,8 +309,8 @@ fn text(report: &RoundReport) -> String {
         RoundReport::Leaving => "this slot was given up; restarting".to_owned(),
         RoundReport::Notified { version, why, offered, obstacle, .. } => match offered {
             Offered::Declined => format!("{version}: {why}"),
-            Offered::Available => format!("{version} {}", waits("available", obstacle.as_deref())),
-            Offered::Staged => format!("{version} {}", waits("staged", obstacle.as_deref())),
+            Offered::Available => format!("{version} {}", waits("available", obstacle.as_ref())),
+            Offered::Staged => format!("{version} {}", waits("staged", obstacle.as_ref())),
             Offered::Next => format!("{version} is next: reboot to try it"),
             Offered::Delayed(wait) => {
                 format!(
