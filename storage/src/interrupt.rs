@@ -303,7 +303,10 @@ mod tests {
         let exe = std::env::current_exe().unwrap();
         let name = "interrupt::tests::a_signal_is_told_once_and_obeyed";
         let line = format!("{before} exec \"$0\" --exact {name} --nocapture");
-        Command::new("sh").args(["-c", &line]).arg(exe).env(ACTS, words).output().unwrap()
+        // A job in the background ignores SIGINT, and tests may be one.
+        let mut shell = Command::new("env");
+        shell.args(["--default-signal", "sh", "-c", &line]).arg(exe);
+        shell.env(ACTS, words).output().unwrap()
     }
 
     #[test]

@@ -62,6 +62,13 @@ impl Run {
         Run { command }
     }
 
+    /// The same with the signals as at a terminal: a test that runs in the background ignores SIGINT, and
+    /// what it starts would, too.
+    #[must_use]
+    pub fn at_a_terminal(self) -> Self {
+        self.under(Run::new("env").arg("--default-signal"))
+    }
+
     /// Starts it.
     #[track_caller]
     pub fn start(mut self) -> Running {

@@ -176,7 +176,7 @@ fn ctrl_c_says_what_stands_and_apply_goes_on_from_there() {
         it.tap.stop_after(whole / 2);
         let apply =
             if json { it.node.agent(&["apply"]) } else { it.node.agent_in_words(&["apply"]) };
-        let apply = apply.start();
+        let apply = apply.at_a_terminal().start();
         it.tap.await_stop();
         apply.await_idle();
         apply.signal(signal);
@@ -204,7 +204,7 @@ fn ctrl_c_before_anything_is_written_says_that_nothing_was() {
     for command in ["check", "plan", "apply"] {
         let it = Tapped::new();
         it.tap.stop_after(1);
-        let running = it.node.agent(&[command]).start();
+        let running = it.node.agent(&[command]).at_a_terminal().start();
         it.tap.await_stop();
         running.await_idle();
         running.signal(Signal::INT);
@@ -243,6 +243,7 @@ fn ctrl_c_leaves_no_part_of_a_bundle() {
         .arg(it.world.path("keys"))
         .arg("-o")
         .arg(&bundle)
+        .at_a_terminal()
         .start();
     it.tap.await_stop();
     running.await_idle();
