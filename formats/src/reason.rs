@@ -146,6 +146,8 @@ reasons! {
     Config = "config", Config;
     /// An example key stands where only real keys may.
     ExampleKey = "example_key", Config;
+    /// Ctrl-C or SIGTERM ended the command before its work was done.
+    Interrupted = "interrupted", Interrupted;
     /// A command line that makes no sense.
     Usage = "usage", Usage;
 }
@@ -232,7 +234,7 @@ impl<'de> serde::Deserialize<'de> for RecordedReason {
     }
 }
 
-/// Exit codes of every command. Anything else, a signal or a hang is a defect.
+/// Exit codes of every command. Anything else or a hang is a defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -264,6 +266,8 @@ pub enum Exit {
     Config = 23,
     /// Wrong hardware, or a bundle of another product.
     Hardware = 24,
+    /// The process died by a signal: what a shell shows of Ctrl-C. Of SIGTERM it shows 143.
+    Interrupted = 130,
 }
 
 impl Exit {

@@ -23,6 +23,12 @@ pub enum ReferenceError {
         "{0:?} is not a repository: write docker://HOST[:PORT][/NS], oci:DIR[:NS] or oci-archive:FILE.tar[:NS]"
     )]
     Transport(String),
+    /// None of the transports, and no path either, where a path would do.
+    #[error(
+        "there is no file or directory {0:?}, and it names no repository: write \
+         docker://HOST[:PORT][/NS], oci:DIR[:NS] or oci-archive:FILE.tar[:NS]"
+    )]
+    Nowhere(String),
     /// A transport without a path or host.
     #[error("{0:?} names no place after its transport")]
     Place(String),
@@ -49,6 +55,18 @@ pub enum ReferenceError {
         /// What is too much: a tag, a `/`.
         more: String,
     },
+}
+
+impl ReferenceError {
+    /// The same where a path that leads somewhere would have done: a word without a transport is a file
+    /// name that is mistyped.
+    #[must_use]
+    pub fn or_path(self) -> Self {
+        match self {
+            ReferenceError::Transport(text) if !text.contains(':') => ReferenceError::Nowhere(text),
+            other => other,
+        }
+    }
 }
 
 impl From<NameError> for ReferenceError {

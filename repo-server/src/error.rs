@@ -10,6 +10,7 @@ use http::StatusCode;
 use rustix::io::Errno;
 use storage::FileError;
 use storage::StoreError as FilesError;
+use storage::interrupt::{Signal, Stands};
 
 /// The error codes of distribution-spec §"Error Codes"; no others may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +163,14 @@ pub enum ServerError {
         /// What is wrong.
         why: String,
     },
+    /// A key of another certificate.
+    #[error("{} is not the key of the certificate in {}", key.display(), certificate.display())]
+    TlsPair {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
     /// Others could read a secret, or change what decides who is believed.
     #[error("{what}: {} {why}; run `{remedy}`", path.display())]
     Perms {
@@ -183,6 +192,14 @@ pub enum ServerError {
     /// What was asked for could not be printed.
     #[error("write to standard output")]
     ReportLost(#[source] io::Error),
+    /// Somebody ended the command.
+    #[error("ended by {signal}: {}", stands.what)]
+    Interrupted {
+        /// Who asked for it.
+        signal: Signal,
+        /// What is so.
+        stands: Stands,
+    },
     /// Another setting that makes no sense.
     #[error("{0}")]
     Config(String),
@@ -242,9 +259,11 @@ impl ServerError {
             ServerError::Perms { .. } => Reason::InsecurePerms,
             ServerError::Busy { .. } => Reason::Busy,
             ServerError::ReportLost(_) => Reason::ReportLost,
+            ServerError::Interrupted { .. } => Reason::Interrupted,
             ServerError::Listen { .. }
             | ServerError::PlainHttp(_)
             | ServerError::Tls { .. }
+            | ServerError::TlsPair { .. }
             | ServerError::Config(_) => Reason::Config,
         }
     }
@@ -278,11 +297,16 @@ impl ServerError {
             ServerError::Tls { .. } => {
                 "use PEM files, with the server's certificate first in the chain"
             }
+            ServerError::TlsPair { .. } => {
+                "give the two that belong together: `openssl x509 -noout -pubkey -in CERTIFICATE` and \
+                 `openssl pkey -pubout -in KEY` print the same public key"
+            }
             ServerError::Busy { .. } => {
                 "stop that one; beside it, `serve --read-only` and `gc --dry-run` work, `serve --gc-interval` \
                  collects while it serves, and servers of a bucket (--s3) share it"
             }
             ServerError::ReportLost(_) => "the command did its work; check the result",
+            ServerError::Interrupted { .. } => "run it again",
             ServerError::Config(_) => "see repo-server serve --help",
         }
     }

@@ -4,7 +4,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -16,12 +16,16 @@ use repo_server::{
     ALARM_BEFORE, Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server,
     ServerError, Store, StoreError, TlsFiles,
 };
+use storage::interrupt::{self, Ending};
 use storage::log::printable;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 /// One day: pushes of the largest images over slow lines take hours.
 const GRACE: u64 = 86_400;
+
+/// That of --listen.
+const PORT: u16 = 5443;
 
 /// Embedded OCI registry and classic TUF tree of Racklet Update.
 #[derive(Debug, Parser)]
@@ -126,7 +130,7 @@ struct Serve {
     #[command(flatten)]
     place: Location,
     /// Address and port to listen on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443", value_parser = address)]
     listen: SocketAddr,
     /// The server's certificate and its chain (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -174,7 +178,7 @@ struct Serve {
     gc_grace: u64,
     /// Serve /metrics and /healthz on this address, over plain HTTP. Without this, /metrics is served
     /// with the rest, for whoever may pull.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     metrics_listen: Option<SocketAddr>,
     /// Seconds before a TUF timestamp expires that an alarm is raised.
     #[arg(long, value_name = "SECONDS", default_value_t = ALARM_BEFORE.as_secs())]
@@ -227,6 +231,19 @@ struct Serve {
     /// Log filter, in the syntax of tracing-subscriber: `warn`, `info,access=off`, …
     #[arg(long, value_name = "FILTER", default_value = "info", env = "REPO_SERVER_LOG")]
     log: String,
+}
+
+/// An address of this machine, in digits: a name may stand for several.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let no_port = text.parse::<IpAddr>().is_ok();
+        let port = text.rsplit(':').next().filter(|_| !no_port);
+        let port = port.and_then(|port| port.parse::<u16>().ok()).unwrap_or(PORT);
+        format!(
+            "write an IP address and a port: 127.0.0.1:{port} or [::1]:{port} for this machine alone, \
+             0.0.0.0:{port} or [::]:{port} for the network"
+        )
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -286,6 +303,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return explain_usage(&error),
     };
+    watch(&cli.command, cli.json);
     let done = survive_file_limits().and_then(|()| match &cli.command {
         Command::Serve(args) => serve(args, cli.json),
         Command::Scrub { place } => scrub(place, cli.json),
@@ -301,18 +319,40 @@ fn main() -> ExitCode {
     match done {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
-            if cli.json {
-                // The exit code and standard error say it, too.
-                let _ = print_json(&serde_json::json!({
-                    "ok": false,
-                    "code": error.reason().code(),
-                    "message": error_chain(&error),
-                    "hint": error.hint(),
-                }));
-            }
-            fail(&error)
+            interrupt::outcome();
+            tell_error(&error, cli.json)
         }
     }
+}
+
+/// An error on standard error, and as JSON where that was asked for; the exit code is its reason's.
+fn tell_error(error: &ServerError, json: bool) -> ExitCode {
+    if json {
+        // The exit code and standard error say it, too.
+        let _ = print_json(&serde_json::json!({
+            "ok": false,
+            "code": error.reason().code(),
+            "message": error_chain(error),
+            "hint": error.hint(),
+        }));
+    }
+    fail(error)
+}
+
+/// From here on, Ctrl-C and SIGTERM say what stands. The server stops in order instead.
+fn watch(command: &Command, json: bool) {
+    let what = match command {
+        Command::Serve(_) | Command::Completions { .. } => return,
+        Command::Scrub { .. } => "not every blob was read, and nothing was changed",
+        Command::Gc { dry_run: true, .. } => "nothing was deleted",
+        Command::Gc { .. } => "not everything was looked at, and what was deleted was garbage",
+    };
+    interrupt::stands(what, "");
+    interrupt::watch(move |ending| {
+        if let Ending::Now(signal, stands) = ending {
+            tell_error(&ServerError::Interrupted { signal, stands: stands.clone() }, json);
+        }
+    });
 }
 
 /// Tells an error on standard error; the exit code is its reason's.
@@ -458,6 +498,7 @@ fn scrub(place: &Location, json: bool) -> Result<Exit, ServerError> {
         say("");
     }
     let (read, rotten) = checked.map_err(|error| place.failed(&error))?;
+    interrupt::outcome();
     let damaged = rotten.len();
     if json {
         let rotten: Vec<_> = rotten
@@ -489,6 +530,7 @@ fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<E
     let done = match dry {
         true => {
             let plan = store.plan_collection(grace, now).map_err(failed)?;
+            interrupt::outcome();
             if !json {
                 show(&plan)?;
             }
@@ -496,6 +538,7 @@ fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<E
         }
         false => store.collect(grace, now).map_err(failed)?,
     };
+    interrupt::outcome();
     if json {
         print_json(&serde_json::json!({
             "ok": true,

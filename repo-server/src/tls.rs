@@ -1,5 +1,6 @@
 //! The server's side of TLS: 1.3 and 1.2 through rustls with ring, HTTP/2 and HTTP/1.1 by ALPN.
 
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,8 +51,12 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config =
-        builder.with_single_cert(chain, key).map_err(|error| wrong(&files.certificate, &error))?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            ServerError::TlsPair { certificate: files.certificate.clone(), key: files.key.clone() }
+        }
+        error => wrong(&files.certificate, &error),
+    })?;
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     config.ticketer = ring::Ticketer::new().map_err(|error| wrong(&files.key, &error))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
@@ -62,7 +67,7 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
 fn read(path: &Path, what: &'static str) -> Result<impl Deref<Target = Vec<u8>>, ServerError> {
     let read = secret::read(path, FILE_LIMIT, Rule::of(Readers::Everybody));
     read.map_err(|error| match error {
-        StoreError::Read(FileError::Io { source, .. }) => {
+        StoreError::Read(FileError::Io { source, .. }) if source.kind() != ErrorKind::NotFound => {
             ServerError::Tls { path: path.to_owned(), why: source.to_string() }
         }
         error => ServerError::unread(what, path, error),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use formats::reason::Reason;
 use formats::release::ReleaseError;
+use storage::interrupt::{Signal, Stands};
 
 use crate::attachment::AttachmentError;
 use crate::image::ImageError;
@@ -130,9 +131,17 @@ pub enum SignerError {
     Offline(String),
     /// A path that leads nowhere.
     #[error(
-        "{0} does not exist: is the medium mounted? A registry is written docker://HOST[:PORT][/NS]"
+        "{0} does not exist: is the name right, and the medium mounted? A registry is written docker://HOST[:PORT][/NS]"
     )]
     NoSuchPlace(String),
+    /// Somebody ended the command.
+    #[error("ended by {signal}: {}", stands.what)]
+    Interrupted {
+        /// Who asked for it.
+        signal: Signal,
+        /// What is so, and what to do next.
+        stands: Stands,
+    },
     /// Something ends too soon.
     #[error("{0}")]
     Expires(String),
@@ -186,6 +195,7 @@ impl SignerError {
             SignerError::Usage(_) => Reason::Usage,
             SignerError::ExampleKey { .. } => Reason::ExampleKey,
             SignerError::Clock(_) => Reason::ClockUntrusted,
+            SignerError::Interrupted { .. } => Reason::Interrupted,
             SignerError::Expires(_) => Reason::Expired,
         }
     }
@@ -207,6 +217,7 @@ impl SignerError {
         }
         match self {
             SignerError::Image(error) => error.hint().map(Cow::Owned),
+            SignerError::Interrupted { stands, .. } => Some(stands.next.clone()),
             _ => match self.registry() {
                 Some(RegistryError::Client { hint, .. }) => Some(Cow::Owned(hint.clone())),
                 _ => None,

@@ -72,6 +72,14 @@ pub fn say(text: &str) {
     }
 }
 
+/// Takes away the bars that are on the terminal: a last line follows.
+pub(crate) fn clear() {
+    let bars = std::mem::take(&mut *BARS.lock().unwrap_or_else(PoisonError::into_inner));
+    for bar in bars.iter().filter_map(WeakProgressBar::upgrade) {
+        bar.finish_and_clear();
+    }
+}
+
 impl Progress {
     /// That many bytes more are done.
     pub fn add(&self, bytes: u64) {

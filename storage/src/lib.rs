@@ -19,6 +19,7 @@
 //! | [`flash`] | images in banks of NOR and NAND flash |
 //! | [`grub_env`] | GRUB's environment block, in place |
 //! | [`host`] | the machine that a program runs on: opens all of these by their paths |
+//! | [`interrupt`] | Ctrl-C and SIGTERM: what is told, and by whom |
 //! | [`layout`] | blobs and tags of an OCI image layout, as a directory or a tar |
 //! | [`partition_table`] | both copies of a GPT, in the order that survives a power cut |
 //! | [`private`] | configuration and trust roots that others must not change |
@@ -47,6 +48,7 @@ pub mod files;
 pub mod flash;
 pub mod grub_env;
 pub mod host;
+pub mod interrupt;
 mod ioctl;
 pub mod layout;
 pub mod log;

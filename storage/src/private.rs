@@ -1,5 +1,6 @@
-//! Files that nobody else may change: configuration and trust roots. Files that nobody else may
-//! read either are read by [`secret`](crate::secret).
+//! Files that nobody else may change: configuration and trust roots, read as [`secret`] reads all
+//! that decides whom a program believes; and files that nobody else may read either, from their first
+//! moment on.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -8,15 +9,13 @@ use std::path::Path;
 
 use crate::dir::{Dir as _, Directory, Policy};
 use crate::error::{FileError, StoreError};
-use crate::open::{open_regular, read_at_most};
-use crate::owner::{check_owned, check_parents};
+use crate::owner::check_parents;
+use crate::secret::{self, Readers, Rule};
 
-/// Reads a file that only root and the own user can change: at most `max` bytes.
+/// Reads a file that everybody may read and only root and the own user can change: at most `max`
+/// bytes. The rule of [`secret`] for CA files, too.
 pub fn read_trusted(path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
-    check_parents(path)?;
-    let file = open_regular(path)?;
-    check_owned(&file, path)?;
-    read_at_most(&file, path, max)
+    Ok(secret::read(path, max, Rule::of(Readers::Everybody))?.to_vec())
 }
 
 /// Writes a new file of mode 0600, durably; refuses to replace one. At no moment can others read

@@ -265,7 +265,10 @@ fn signals_at_random_moments_leave_a_node_that_works() {
             std::thread::sleep(Duration::from_millis(random.below(30) as u64));
             running.signal(Signal::CONT);
         }
-        drop(running.finish());
+        let done = running.finish();
+        // Whoever ends it, and whenever: one outcome is told, not two.
+        let errors = done.stderr.lines().filter(|line| line.starts_with("error[")).count();
+        assert!(errors <= 1 && done.text().lines().count() <= 1, "{signal:?}: {}", done.output());
         node.expect_slot("a", &v1);
         node.disk.expect_valid();
         assert_eq!(node.boot(), if node.disk.flags("root-b").priority == 2 { "b" } else { "a" });

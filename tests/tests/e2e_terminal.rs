@@ -64,6 +64,45 @@ fn a_bar_fits_the_terminal() {
     }
 }
 
+/// The pages of a program's help: its own, and those of all commands below.
+fn pages(program: &str) -> Vec<Vec<String>> {
+    let mut pages = vec![Vec::new()];
+    let mut read = 0;
+    while let Some(page) = pages.get(read).cloned() {
+        read += 1;
+        let help = Run::new(&programs()[program]).args(&page).arg("--help").ok().text();
+        let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let names = commands.take_while(|line| !line.is_empty());
+        // Further lines of a description are indented more.
+        let names = names.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+        let names = names.filter(|name| !matches!(*name, "" | "help"));
+        pages.extend(names.map(|name| [&page[..], &[name.to_owned()]].concat()));
+    }
+    pages
+}
+
+/// All but the line that clap never breaks, and words that cannot be.
+#[test]
+fn help_fits_the_terminal() {
+    for program in ["signer", "update-agent", "repo-server"] {
+        let pages = pages(program);
+        assert!(pages.len() > 4, "{program}: {pages:?}");
+        std::thread::scope(|scope| {
+            for page in &pages {
+                scope.spawn(move || {
+                    let words: Vec<&str> =
+                        page.iter().map(String::as_str).chain(["--help"]).collect();
+                    for line in drawn(&screen(60, program, &words)) {
+                        let unbroken = line.starts_with("Usage: ") || !line.trim().contains(' ');
+                        let width = line.chars().count();
+                        assert!(unbroken || width <= 61, "{program} {page:?}: {width}: {line}");
+                    }
+                });
+            }
+        });
+    }
+}
+
 /// `| head` is no reason to panic: the exit code is that of the command, nothing is on stderr.
 #[test]
 fn a_reader_of_completions_may_go_away() {

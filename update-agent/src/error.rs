@@ -150,17 +150,6 @@ impl<T, E: Error + Send + Sync + 'static> Because<T> for Result<T, E> {
     }
 }
 
-/// Why a program cannot be started. Services and ordinary users have another `PATH` than root.
-pub(crate) fn not_started(program: &str, error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::NotFound && !program.contains('/') {
-        let path = std::env::var("PATH").unwrap_or_default();
-        return format!(
-            "there is no program {program} in PATH ({path}): install it, or name its directory"
-        );
-    }
-    format!("cannot run {program}: {error}")
-}
-
 macro_rules! from_lower_layers {
     ($($error:ty),* $(,)?) => {$(
         impl From<$error> for AgentError {
@@ -266,13 +255,6 @@ fn remedy_of(kind: io::ErrorKind, root: bool) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_that_is_missing_is_named_with_where_it_was_looked_for() {
-        let missing = io::Error::from(io::ErrorKind::NotFound);
-        assert!(not_started("sgdisk", &missing).contains("no program sgdisk in PATH ("));
-        assert!(not_started("/sbin/sgdisk", &missing).starts_with("cannot run /sbin/sgdisk: "));
-    }
 
     #[test]
     fn what_the_system_refused_decides_the_advice() {

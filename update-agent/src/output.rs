@@ -7,9 +7,11 @@
 
 use formats::reason::{Exit, Reason};
 use serde_json::{Value, json};
+use storage::interrupt::{self, Ending, Signal, Stands};
 use storage::report;
 
 use crate::error::AgentError;
+use crate::progress;
 
 pub(crate) use storage::log::printable;
 
@@ -55,6 +57,7 @@ impl Output {
     /// Prints a result. `value` must be an object; `ok` and `schema_version` are added, and its
     /// [`TIMES`] as text.
     pub(crate) fn result(self, mut value: Value, text: &str) {
+        interrupt::outcome();
         if self.json {
             with_times(&mut value);
             if let Some(object) = value.as_object_mut() {
@@ -75,6 +78,7 @@ impl Output {
 
     /// How a command ends: a report that did not arrive is no success, whatever was done.
     pub(crate) fn end(self, exit: Exit) -> Exit {
+        interrupt::outcome();
         let Some(error) = report::lost() else { return exit };
         let error = AgentError::from_cause(Reason::ReportLost, "write to standard output", error)
             .hint("what the command did is done; `update-agent status` tells how the node stands");
@@ -88,6 +92,24 @@ impl Output {
 
     /// Prints an error.
     pub(crate) fn error(self, error: &AgentError) {
+        interrupt::outcome();
+        self.tell(error);
+    }
+
+    /// From here on, Ctrl-C and SIGTERM say what stands.
+    pub(crate) fn watch(self) {
+        interrupt::watch(move |ending| {
+            progress::clear();
+            match ending {
+                Ending::Now(signal, stands) => self.tell(&interrupted(signal, stands)),
+                Ending::Later(signal) => say(&format!(
+                    "note: {signal}: this takes a moment more and ends by itself; a second one ends it at once"
+                )),
+            }
+        });
+    }
+
+    fn tell(self, error: &AgentError) {
         let message = printable(&error.chain());
         say(&format!("error[{}]: {message}", error.reason()));
         for line in error.lines().unwrap_or_default().lines() {
@@ -111,6 +133,11 @@ impl Output {
             report::line(&value.to_string());
         }
     }
+}
+
+fn interrupted(signal: Signal, stands: &Stands) -> AgentError {
+    AgentError::new(Reason::Interrupted, format!("ended by {signal}: {}", stands.what))
+        .hint(stands.next.as_ref())
 }
 
 /// A log that is full or gone changes no outcome, as the panic of `eprintln!` would.

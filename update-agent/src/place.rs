@@ -32,7 +32,8 @@ use storage::block::{Access, BlockDevice, DeviceError};
 use storage::flash::{Bank, FileFlash, Kind, MtdFlash, is_mtd};
 use storage::host::Host;
 
-use crate::error::{AgentError, Because as _, not_started};
+use crate::error::{AgentError, Because as _};
+use crate::health::program::not_started;
 
 /// Where one component of one slot lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -195,7 +196,7 @@ impl Device {
             .stdin(Stdio::null())
             .stdout(std::io::stderr())
             .status()
-            .map_err(|error| not_started(program, &error))
+            .map_err(|error| not_started(&self.switch, &error))
             .map_err(|why| {
                 AgentError::new(Reason::BootRecord, format!("the switch `{shown}`: {why}"))
             })?;

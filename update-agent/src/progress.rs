@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle, WeakProgressBar};
 use serde::{Deserialize, Serialize};
 use storage::log::printable;
 
@@ -57,6 +57,16 @@ impl Progress for Silent {
     fn end(&self) {}
 }
 
+/// The bar that is on the terminal now.
+static SHOWN: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
+
+/// Takes away the bar that is on the terminal, if one is: a last line follows.
+pub(crate) fn clear() {
+    if let Some(bar) = lock(&SHOWN).take().and_then(|bar| bar.upgrade()) {
+        bar.finish_and_clear();
+    }
+}
+
 /// A bar on stderr that goes away when the work has ended.
 #[derive(Debug, Default)]
 pub struct Bar(Mutex<Option<ProgressBar>>);
@@ -88,6 +98,7 @@ impl Progress for Bar {
             .progress_chars("=> ");
         let bar = ProgressBar::new(total).with_style(style).with_message(what.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
+        *lock(&SHOWN) = Some(bar.downgrade());
         *lock(&self.0) = Some(bar);
     }
 

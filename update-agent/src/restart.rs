@@ -12,8 +12,9 @@ use rustix::system::RebootCommand;
 use update_core::restart::{Available, COMMAND_LIMIT, Means};
 
 use crate::config::BootConfig;
-use crate::error::{AgentError, not_started};
+use crate::error::AgentError;
 use crate::events::Event;
+use crate::health::program::not_started;
 
 /// 10 s: what the agent needs is durable already; a medium that hangs must not keep the machine.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ pub(crate) fn command(key: &str, argv: &[String], limit: Duration) -> Result<(),
         // Standard output belongs to `--json`.
         .stdout(std::io::stderr())
         .spawn()
-        .map_err(|error| not_run(not_started(program, &error)))?;
+        .map_err(|error| not_run(not_started(argv, &error)))?;
     let ended =
         wait(&mut child, limit).map_err(|error| not_run(format!("wait for {program}: {error}")))?;
     match ended {

@@ -624,7 +624,8 @@ fn a_ca_or_a_token_that_others_can_reach_is_refused() {
     let server = Server::start(|_| Reply::ok(b""));
     for (name, change, token, ca) in [
         ("closed", (|_| ()) as fn(&Secrets), "", "unreachable"),
-        ("token of the group", |it| mode(&it.token(), 0o640), "insecure_perms", "unreachable"),
+        ("token of the group", |it| mode(&it.token(), 0o640), "", "unreachable"),
+        ("token of everybody", |it| mode(&it.token(), 0o644), "insecure_perms", "unreachable"),
         ("CA of everybody", |it| mode(&it.ca(), 0o666), "", "insecure_perms"),
         (
             "folder of everybody",

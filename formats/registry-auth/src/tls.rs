@@ -94,7 +94,12 @@ pub fn client_config(
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
-            builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
+            builder.with_client_auth_cert(chain, key).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    "is not the key of the client certificate".to_owned()
+                }
+                error => error.to_string(),
+            })?
         }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();

@@ -3,6 +3,7 @@
 mod args;
 mod change;
 mod channel;
+mod interrupted;
 mod output;
 mod signing;
 
@@ -57,6 +58,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         (false, true) => Show::Lines,
         (false, false) => Show::Progress,
     };
+    interrupted::watch(&arguments.command, json);
     let ended = match arguments.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -321,6 +323,10 @@ fn opened(
             if !text.contains("://") && (text.contains('/') || text.ends_with(".tar")) =>
         {
             return Err(SignerError::NoSuchPlace(text.to_owned()));
+        }
+        // A path would have done.
+        Err(error) if access == Access::Read => {
+            return Err(SignerError::Usage(error.or_path().to_string()));
         }
         Err(error) => return Err(SignerError::Usage(error.to_string())),
     };

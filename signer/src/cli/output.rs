@@ -5,6 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _, Write};
 use formats::error_chain;
 use formats::reason::{Exit, Reason};
 use serde_json::{Map, Value, json};
+use storage::interrupt::{self, Ending};
 use storage::log::printable;
 use storage::report::line;
 
@@ -12,9 +13,11 @@ use super::warn_of_example_keys;
 use crate::commands::{Report, StageReport};
 use crate::error::SignerError;
 use crate::plan::Finding;
+use crate::progress;
 
 /// Prints a report.
 pub(super) fn success(report: &impl Report, json: bool) {
+    interrupt::outcome();
     warn_of_example_keys(report);
     if json {
         let mut object = members(report);
@@ -32,6 +35,7 @@ pub(super) fn warn(finding: &Finding) {
 
 /// Prints a report on standard error, because standard output is what it reports on.
 pub(super) fn success_beside(report: &impl Report, json: bool) {
+    interrupt::outcome();
     warn_of_example_keys(report);
     let mut object = members(report);
     object.insert("ok".to_owned(), Value::Bool(true));
@@ -41,6 +45,11 @@ pub(super) fn success_beside(report: &impl Report, json: bool) {
 
 /// Prints an error.
 pub(super) fn failure(error: &SignerError, json: bool) {
+    interrupt::outcome();
+    tell(error, json);
+}
+
+fn tell(error: &SignerError, json: bool) {
     let reason = error.reason();
     say(&format!("error[{reason}]: {}", printable(&error_chain(error))));
     if !error.hint().is_empty() {
@@ -86,6 +95,7 @@ pub(super) fn answers_yes(question: &str) -> bool {
 
 /// Prints both what there is and what is wrong with it; in JSON as one object.
 fn report_with_failure(report: &impl Report, error: &SignerError, json: bool) {
+    interrupt::outcome();
     if !json {
         success(report, json);
         return failure(error, json);
@@ -117,6 +127,7 @@ fn failure_object(error: &SignerError) -> Value {
 
 /// How a command ends: a report that did not arrive is no success, whatever was done.
 pub(super) fn end(exit: Exit) -> Exit {
+    interrupt::outcome();
     let Some(error) = storage::report::lost() else { return exit };
     let reason = Reason::ReportLost;
     say(&format!("error[{reason}]: write to standard output: {error}"));
@@ -125,6 +136,17 @@ pub(super) fn end(exit: Exit) -> Exit {
         Exit::Done | Exit::Nothing => reason.exit(),
         failed => failed,
     }
+}
+
+/// From here on, Ctrl-C and SIGTERM say what stands; as JSON, too, unless standard output is what the
+/// command makes.
+pub(super) fn watch(json: bool) {
+    interrupt::watch(move |ending| {
+        progress::clear();
+        if let Ending::Now(signal, stands) = ending {
+            tell(&SignerError::Interrupted { signal, stands: stands.clone() }, json);
+        }
+    });
 }
 
 /// A line on stderr. A log that is full or gone changes no outcome, as the panic of `eprintln!` would.

@@ -21,6 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use formats::digest::unhex;
 use formats::tuf::{Key, PublicKey};
 use rustix::process::{Pid, Signal, kill_process_group};
+use storage::interrupt::Cleanup;
 
 use super::uri::CommandUri;
 use super::{KeyError, NEW_PASSPHRASE_FILE, PASSPHRASE_FILE, SigningKey, public};
@@ -60,7 +61,10 @@ impl CommandKey {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map(|child| Running { child, alone })
+            .map(|child| {
+                let cleanup = alone.then(|| Cleanup::group(Pid::from_child(&child)));
+                Running { child, alone, cleanup }
+            })
             .map_err(|error| self.failed(error.to_string()))
     }
 
@@ -131,6 +135,7 @@ fn collect(pieces: &Receiver<Vec<u8>>) -> Vec<u8> {
 struct Running {
     child: Child,
     alone: bool,
+    cleanup: Option<Cleanup>,
 }
 
 impl Running {
@@ -148,6 +153,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
+        // Its number is its own until it has been waited for.
+        drop(self.cleanup.take());
         // Fails when it was waited for already.
         let _ = self.child.wait();
     }

@@ -11,6 +11,7 @@ use super::dir::blob_path;
 use super::{Archive, Blob, LAYOUT_FILE, Layout, LayoutError};
 use crate::dir::{Dir as _, Directory, Policy};
 use crate::error::FileError;
+use crate::interrupt::Cleanup;
 
 impl Archive {
     /// Writes a tar at `path`: `index` and the blobs of those digests, verified on their way.
@@ -18,7 +19,8 @@ impl Archive {
     /// The same content gives the same bytes: `oci-layout`, `index.json`, then the blobs by length
     /// and digest, so that metadata come first and images last; owner, time and mode are fixed.
     /// The file appears under its name whole and durable, or not at all. `progress` is told the
-    /// bytes written so far. Gives the tar's length in bytes.
+    /// bytes of blobs as they are written; together they are the lengths of the blobs. Gives the tar's
+    /// length in bytes.
     pub fn write(
         path: &Path,
         source: &dyn Layout,
@@ -30,6 +32,7 @@ impl Archive {
         let (parent, name) = split(path)?;
         let directory = Directory::open(parent, Policy::Public).map_err(LayoutError::Write)?;
         let (temporary, file) = directory.temporary_file().map_err(LayoutError::Write)?;
+        let _cleanup = Cleanup::path(&parent.join(&temporary));
         let written = write_all(path, &mut &file, index, &opened, &mut progress)
             .and_then(|len| match file.sync_all() {
                 Ok(()) => Ok(len),
@@ -128,7 +131,9 @@ impl Tar<'_> {
         let mut hasher = digest.algorithm().hasher();
         blob.for_each_piece(|piece| {
             hasher.update(piece);
-            self.put(piece)
+            self.put(piece)?;
+            (self.progress)(piece.len() as u64);
+            Ok(())
         })?;
         blob.expect_digest(hasher.finish())?;
         self.zeros(padding(blob.len()))
@@ -142,7 +147,6 @@ impl Tar<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), LayoutError> {
         self.out.write_all(bytes).map_err(|error| LayoutError::writing(self.path, error))?;
         self.len += bytes.len() as u64;
-        (self.progress)(self.len);
         Ok(())
     }
 }

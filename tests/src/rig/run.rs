@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -59,6 +60,13 @@ impl Run {
         let mut command = wrapper.command;
         command.arg(self.command.get_program()).args(self.command.get_args());
         Run { command }
+    }
+
+    /// The same with the signals as at a terminal: a test that runs in the background ignores SIGINT, and
+    /// what it starts would, too.
+    #[must_use]
+    pub fn at_a_terminal(self) -> Self {
+        self.under(Run::new("env").arg("--default-signal"))
     }
 
     /// Starts it.
@@ -207,6 +215,7 @@ impl Running {
             shown: self.shown.clone(),
             // A signal is no answer of ours.
             code: status.code().unwrap_or(-1),
+            signal: status.signal(),
             stdout,
             stderr: self.log(),
         }
@@ -236,6 +245,8 @@ pub struct Done {
     pub shown: String,
     /// Exit code; −1 when a signal ended it.
     pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
     /// Standard output.
     pub stdout: Vec<u8>,
     /// Standard error, lossily decoded.
@@ -256,6 +267,30 @@ impl Done {
     pub fn exits_with(self, code: i32) -> Self {
         assert_eq!(self.code, code, "exit code of `{}`\n{}", self.shown, self.output());
         self
+    }
+
+    /// Requires that this signal ended one of our programs, that one error said what stood, and what was
+    /// to be done, and that with `--json` one object said so, too.
+    #[track_caller]
+    pub fn interrupted(&self, signal: rustix::process::Signal, said: [&str; 2], json: bool) {
+        let context = format!("`{}`\n{}", self.shown, self.output());
+        assert_eq!(self.signal, Some(signal.as_raw()), "{context}");
+        let name =
+            if signal == rustix::process::Signal::INT { "Ctrl-C (SIGINT)" } else { "SIGTERM" };
+        let mut lines = self.stderr.lines().skip_while(|line| !line.starts_with("error["));
+        let error = format!("error[interrupted]: ended by {name}: {}", said[0]);
+        assert_eq!(lines.next(), Some(error.as_str()), "{context}");
+        let hint = lines.next().map(|hint| hint.trim_start().trim_start_matches("hint: "));
+        assert_eq!(hint, Some(said[1]), "{context}");
+        assert_eq!(lines.next(), None, "{context}");
+        if json {
+            let object = self.json();
+            assert_eq!(
+                (&object["ok"], &object["code"]),
+                (&false.into(), &"interrupted".into()),
+                "{context}"
+            );
+        }
     }
 
     /// Requires that one of our programs, run with `--json`, refused for this reason: by its exit

@@ -1,9 +1,11 @@
-//! A second agent, and `kill -9` in the middle.
+//! A second agent, and `kill -9`, Ctrl-C and SIGTERM in the middle.
 
 use formats::reason::{Exit, Reason};
 use racklet_tests::rig::{
-    Before, CLEAR, NAMESPACE, Node, Release, RepoServer, Tap, UNRELATED, World, confirmed,
+    Before, CLEAR, NAMESPACE, Node, PRODUCT, Release, RepoServer, Tap, UNRELATED, World, confirmed,
+    program,
 };
+use rustix::process::Signal;
 
 /// What a kill may cost: a part of a large frame, which is verified as a whole (512 KiB), and what is
 /// on its way (four requests of 256 KiB).
@@ -160,4 +162,96 @@ fn connection_lost_while_writing() {
     it.node.expect_slot("b", &it.v2);
     let reused = report["reused"].as_u64().expect("a number");
     assert!(reused > 1 << 20, "what was written before is not used: {report}");
+}
+
+#[test]
+fn ctrl_c_says_what_stands_and_apply_goes_on_from_there() {
+    let stands = [
+        "slot b is not next, and keeps what was written",
+        "`update-agent apply` goes on from here",
+    ];
+    for (signal, json) in [(Signal::INT, false), (Signal::TERM, true)] {
+        let it = Tapped::new();
+        let whole = it.compressed();
+        it.tap.stop_after(whole / 2);
+        let apply =
+            if json { it.node.agent(&["apply"]) } else { it.node.agent_in_words(&["apply"]) };
+        let apply = apply.at_a_terminal().start();
+        it.tap.await_stop();
+        apply.await_idle();
+        apply.signal(signal);
+        apply.finish().interrupted(signal, stands, json);
+        it.tap.open();
+
+        it.node.disk.expect(confirmed(1), CLEAR);
+        let status = it.node.status();
+        assert_eq!(status["standing"], "interrupted", "{status}");
+        assert!(
+            status["last_error"].is_null(),
+            "whoever ends it is no error of the node: {status}"
+        );
+        let report = it.node.update(&[], "b");
+        let resumed = report["fetched"].as_u64().expect("a number");
+        assert!(
+            resumed <= whole - (whole / 2).saturating_sub(LOST),
+            "{resumed} of {whole}: {report}"
+        );
+    }
+}
+
+#[test]
+fn ctrl_c_before_anything_is_written_says_that_nothing_was() {
+    for command in ["check", "plan", "apply"] {
+        let it = Tapped::new();
+        it.tap.stop_after(1);
+        let running = it.node.agent(&[command]).at_a_terminal().start();
+        it.tap.await_stop();
+        running.await_idle();
+        running.signal(Signal::INT);
+        let said = ["no slot was changed", "run it again"];
+        running.finish().interrupted(Signal::INT, said, true);
+        it.tap.open();
+        let _lock_released = it.node.agent(&["plan"]).ok();
+    }
+}
+
+/// Beside the bundle that was there lies no other, and no part of one.
+#[test]
+fn ctrl_c_leaves_no_part_of_a_bundle() {
+    let it = Tapped::new();
+    let stick = it.world.path("stick");
+    std::fs::create_dir(&stick).expect("a folder");
+    let bundle = stick.join("usb.tar");
+    it.world.bundle("1.0.0", &bundle);
+    let before = std::fs::read(&bundle).expect("the bundle");
+    it.tap.stop_after(it.compressed() / 2);
+    let reference = format!("docker://{}/{NAMESPACE}", it.tap.authority);
+    let running = program("signer")
+        .args([
+            "bundle",
+            "--json",
+            "--product",
+            PRODUCT,
+            "--version",
+            "1.1.0",
+            "--repo",
+            &reference,
+        ])
+        .arg("--ca")
+        .arg(it.world.path("ca.pem"))
+        .arg("--keys")
+        .arg(it.world.path("keys"))
+        .arg("-o")
+        .arg(&bundle)
+        .at_a_terminal()
+        .start();
+    it.tap.await_stop();
+    running.await_idle();
+    running.signal(Signal::TERM);
+    let said = ["the bundle is not complete", "run it again"];
+    running.finish().interrupted(Signal::TERM, said, true);
+    it.tap.open();
+    let left: Vec<_> = std::fs::read_dir(&stick).expect("the folder").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(std::fs::read(&bundle).expect("the bundle") == before);
 }

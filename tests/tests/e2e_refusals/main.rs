@@ -8,10 +8,12 @@
 //! | [`content`] | the bytes: damaged chunks, hostile bundles |
 //! | [`machine`] | the node: booted slot, devices, permissions, damaged state, its clock |
 //! | [`resources`] | the system: no more descriptors, memory, threads, bytes; nobody reads the report |
-//! | [`interrupted`] | what else goes on: a second agent, `kill -9` |
+//! | [`interrupted`] | what else goes on: a second agent, `kill -9`, Ctrl-C |
+//! | [`advice`] | the person: a mistyped place, and what may be advised |
 //!
 //! [`resigned`] makes what only somebody with keys can publish.
 
+mod advice;
 mod content;
 mod interrupted;
 mod machine;

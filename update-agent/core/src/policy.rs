@@ -244,7 +244,7 @@ fn newer(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
             format!("{version} is older than {runs}, which runs"),
         )),
         Ordering::Equal if node.installed.is_none() => {
-            Err((Decision::UpToDate, format!("{version} is what runs, by its own word")))
+            Err((Decision::UpToDate, format!("{version} is what runs, as its os-release says")))
         }
         Ordering::Equal => Err(refuse(
             Reason::VersionRollback,

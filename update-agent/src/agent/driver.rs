@@ -6,6 +6,7 @@ use formats::boot_record::Slot;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::host::Host;
+use storage::interrupt;
 use update_core::chooser::Proof;
 use update_core::restart::Purpose;
 use update_core::resume::SlotJournal;
@@ -136,6 +137,10 @@ impl Driver<'_> {
             }
             Effect::WriteSlot { slot, release, used } => {
                 let inputs = inputs.ok_or_else(no_inputs)?;
+                interrupt::stands(
+                    format!("slot {slot} is not next, and keeps what was written"),
+                    "`update-agent apply` goes on from here",
+                );
                 let components = &inputs.resolved.components;
                 let names = components.iter().map(|component| &component.identity.name);
                 let found = self.state.journal();
@@ -149,6 +154,7 @@ impl Driver<'_> {
                 let index = inputs.resolved.release.index;
                 let components = inputs.resolved.components.iter().map(|one| &one.identity);
                 self.slot_check().note_written(self.held, *slot, index, components)?;
+                interrupt::finishing();
                 return Ok(Event::ReadBack(staged));
             }
             Effect::CheckHealth => {

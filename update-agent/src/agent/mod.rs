@@ -49,7 +49,8 @@ use update_core::update::{Node, Outcome, Task};
 pub use self::operator::{MarkBadOptions, RevertOptions};
 pub use self::report::{
     ApplyOptions, ApplyReport, Attempt, Available, CheckReport, ComponentPlan, ConfirmReport,
-    DecisionReport, HealthReport, PlanReport, RevertReport, RuleReport, UpToDate, Verdict, Wish,
+    DecisionReport, HealthReport, Obstacle, PlanReport, RevertReport, RuleReport, UpToDate,
+    Verdict, Wish,
 };
 pub use self::reset::ResetReport;
 pub use self::round::{Offered, RoundReport};
@@ -66,7 +67,7 @@ use self::floor::FloorKeeper;
 use self::single_bank::SingleBanks;
 use self::slot_check::SlotCheck;
 use self::trial::ThisBoot;
-use self::update::{NodeInputs, Offer, Plan, Refreshed, Sources};
+use self::update::{JudgedRelease, NodeInputs, Offer, Plan, Refreshed, Sources};
 
 use crate::boot::BootControl as _;
 use crate::config::Config;
@@ -152,7 +153,8 @@ impl Agent {
             let refreshed = self.refresh(&held, &sources)?;
             let (node, source) = (self.inputs(), refreshed.source());
             let offer = refreshed.decide(&node, &held, &Wish::default())?;
-            Ok(CheckReport::new(source, node.id, offer.as_ref().map(Offer::judged)))
+            let obstacle = |judged: &_| self.obstacle(judged);
+            Ok(CheckReport::new(source, node.id, offer.as_ref().map(Offer::judged), obstacle))
         })
     }
 
@@ -171,7 +173,8 @@ impl Agent {
         let judged = update::judge(&node, &held, &mut trusted, &wish, None, now);
         let judged = judged.map_err(unknown)?;
         let source = "what is trusted already".to_owned();
-        Ok(Some(CheckReport::new(source, node.id, judged.as_ref())))
+        let obstacle = |judged: &_| self.obstacle(judged);
+        Ok(Some(CheckReport::new(source, node.id, judged.as_ref(), obstacle)))
     }
 
     /// What [`Agent::apply`] would fetch and write. Writes no slot.
@@ -229,6 +232,20 @@ impl Agent {
     /// Restarts the machine by the configured command. `Ok`: it was asked for.
     pub fn reboot(&self) -> Result<(), AgentError> {
         self.environment.restart(&self.config, Means::Command)
+    }
+
+    /// Why [`Agent::apply`] would not install a release that the rules let through, as this node
+    /// stands: whoever is told of the release learns it with it.
+    fn obstacle(&self, judged: &JudgedRelease) -> Option<Obstacle> {
+        let error = match self.node() {
+            Ok(node) => judged.check_node(&self.inputs(), node).err()?,
+            Err(error) => error,
+        };
+        let why = match error.advice() {
+            Some(advice) => format!("{}; {advice}", error.chain()),
+            None => error.chain(),
+        };
+        Some(Obstacle { reason: error.reason(), why })
     }
 
     /// The stations up to the plan.

@@ -90,6 +90,29 @@ pub struct CheckReport {
     /// Why it was decided so, when there is a release.
     #[serde(flatten)]
     pub judged: Option<DecisionReport>,
+    /// Why [`Agent::apply`](super::Agent::apply) would not install it as this node stands, although the
+    /// rules let it be installed.
+    #[serde(skip)]
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Why a release that the rules let through would not be installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// [`Reason::UpToDate`]: nothing is left to be installed, it is next already.
+    pub reason: Reason,
+    /// In words, with what to do.
+    pub why: String,
+}
+
+impl Obstacle {
+    /// What follows `1.1.0 is available`, and the like.
+    pub(crate) fn text(&self) -> String {
+        match self.reason {
+            Reason::UpToDate => format!(": {}", self.why),
+            _ => format!(", but `update-agent apply` would refuse it: {}", self.why),
+        }
+    }
 }
 
 /// A release that is offered.
@@ -238,10 +261,23 @@ impl Serialize for Verdict {
 }
 
 impl CheckReport {
-    pub(super) fn new(source: String, node_id: String, judged: Option<&JudgedRelease>) -> Self {
-        let Some(JudgedRelease { signed, decided, wave, .. }) = judged else {
-            let decision = Verdict::UpToDate;
-            return CheckReport { source, available: None, decision, node_id, judged: None };
+    /// `obstacle` is asked where the rules let the release be installed.
+    pub(super) fn new(
+        source: String,
+        node_id: String,
+        judged: Option<&JudgedRelease>,
+        obstacle: impl FnOnce(&JudgedRelease) -> Option<Obstacle>,
+    ) -> Self {
+        let Some(release @ JudgedRelease { signed, decided, wave, .. }) = judged else {
+            let (decision, obstacle) = (Verdict::UpToDate, None);
+            return CheckReport {
+                source,
+                available: None,
+                decision,
+                node_id,
+                judged: None,
+                obstacle,
+            };
         };
         let available = Available {
             version: signed.summary.version.clone(),
@@ -252,11 +288,13 @@ impl CheckReport {
             Decision::DeferUntil(until) => *until,
             _ => None,
         };
+        let decision = Verdict::from(&decided.decision);
         CheckReport {
             source,
             available: Some(available),
-            decision: (&decided.decision).into(),
+            decision,
             node_id,
+            obstacle: (decision == Verdict::Install).then(|| obstacle(release)).flatten(),
             judged: Some(DecisionReport {
                 until,
                 why: decided.why().to_owned(),

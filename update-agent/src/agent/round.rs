@@ -12,7 +12,7 @@ use update_core::restart::Purpose;
 use update_core::update::{Node, Outcome, Standing, Task, stand};
 
 use super::update::{Probed, Refreshed, Trial, unexpected};
-use super::{Agent, Pending, Verdict, Wish};
+use super::{Agent, Obstacle, Pending, Verdict, Wish};
 use crate::error::AgentError;
 use crate::progress::Progress;
 use crate::state::StateGuard;
@@ -62,6 +62,9 @@ pub enum RoundReport {
         /// Where it stands.
         #[serde(skip)]
         offered: Offered,
+        /// Why it would not be installed as this node stands, if the operator is to install it.
+        #[serde(skip)]
+        obstacle: Option<Obstacle>,
     },
     /// A release is written and read back, not next.
     Staged {
@@ -245,17 +248,17 @@ impl Agent {
         let (decision, why) =
             (Verdict::from(&judged.decided.decision), judged.decided.why().to_owned());
         let notified = |offered| {
-            let version = version.clone();
-            Ok(RoundReport::Notified { version, decision, why: why.clone(), offered })
+            let (version, why) = (version.clone(), why.clone());
+            RoundReport::Notified { version, decision, why, offered, obstacle: None }
         };
         if decision != Verdict::Install {
-            return notified(Offered::Declined);
+            return Ok(notified(Offered::Declined));
         }
         let node = self.node()?;
         let update = node.record.update.as_ref();
         let same = update.is_some_and(|update| update.release.index == judged.signed.index);
         match self.next(&node, daemon::Offer::Install { same }) {
-            Action::Restart => notified(self.restart_into_next(&held, &version)?),
+            Action::Restart => Ok(notified(self.restart_into_next(&held, &version)?)),
             Action::Install { activate } => {
                 self.config.health.usable()?;
                 let plan = offer.resolve(&inputs)?;
@@ -267,19 +270,23 @@ impl Agent {
                     return Ok(RoundReport::Staged { version });
                 }
                 if self.config.policy.mode != Mode::Auto {
-                    return notified(Offered::Next);
+                    return Ok(notified(Offered::Next));
                 }
                 match self.restart_into_next(&held, &version)? {
-                    delayed @ Offered::Delayed(_) => notified(delayed),
+                    delayed @ Offered::Delayed(_) => Ok(notified(delayed)),
                     _ => Ok(RoundReport::Applied { version }),
                 }
             }
             Action::Rest | Action::Ask | Action::Probe | Action::Withhold => {
-                notified(match (self.config.policy.mode, stand(&node)) {
+                let mut report = notified(match (self.config.policy.mode, stand(&node)) {
                     (Mode::Stage, Standing::Staged) => Offered::Staged,
                     (Mode::Stage, Standing::AwaitingReboot) => Offered::Next,
                     _ => Offered::Available,
-                })
+                });
+                if let RoundReport::Notified { obstacle, .. } = &mut report {
+                    *obstacle = self.obstacle(judged);
+                }
+                Ok(report)
             }
         }
     }

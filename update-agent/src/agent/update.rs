@@ -333,9 +333,7 @@ impl<'a> Offer<'a> {
         let all = refreshed.sources.all.iter().map(AsRef::as_ref);
         let others = all.filter(|source| source.describe() != place);
         let sources: Vec<&dyn Source> = std::iter::once(best).chain(others).collect();
-        node.disk.check_root()?;
-        node.slot_check().same_disk()?;
-        node.single_banks().accepted()?;
+        node.check()?;
         node.floor().check(judged.signed.summary.security_version)?;
         let (product, require) = (&node.config.node.product, &node.config.policy.require);
         let kept = |digest: &_| node.state.chunk_list(digest);
@@ -448,12 +446,6 @@ fn chooser_root(config: &Config, host: &dyn Host) -> Result<Option<Vec<u8>>, Age
 }
 
 impl Plan<'_> {
-    fn task(&self, config: &Config, stage_only: bool) -> Task {
-        let release: ReleaseId = identity(&self.judged.signed);
-        let named = self.judged.named;
-        Task::Apply { release, tries: config.boot.tries, activate: !stage_only, named }
-    }
-
     /// What [`Plan::install`] would fetch and write on a node that stands like `now`.
     pub(super) fn preview(
         &self,
@@ -465,7 +457,7 @@ impl Plan<'_> {
     ) -> Result<PlanReport, AgentError> {
         let slot = now.booted.other();
         let capacity: BTreeMap<ComponentName, u64> = node.disk.capacities(slot)?;
-        begin(now, self.task(node.config, stage_only))?;
+        begin(now, self.judged.task(node.config, stage_only))?;
         let seeds = operator_seeds(node.host, &seed_paths(node.config, seeds), progress);
         let product = &node.config.node.product;
         let finder = ReuseFinder { product, state: node.state, disk: node.disk };
@@ -513,7 +505,7 @@ impl Plan<'_> {
             proof: self.proof.as_ref(),
         };
         // What cannot begin is no business of a hook, and nothing that was begun.
-        begin(driver.node()?, self.task(driver.config, stage_only))?;
+        begin(driver.node()?, self.judged.task(driver.config, stage_only))?;
         driver.check_room()?;
         driver.before_apply(&self.judged, stage_only)?;
         self.tell_begin(driver);
@@ -535,7 +527,7 @@ impl Plan<'_> {
         stage_only: bool,
     ) -> Result<(Ended, Slot, bool), AgentError> {
         driver.single_banks().prepare(driver.held)?;
-        let ended = driver.run(self.task(driver.config, stage_only), Some(inputs));
+        let ended = driver.run(self.judged.task(driver.config, stage_only), Some(inputs));
         let sent = self.sources.iter().map(|source| (source.describe(), source.bytes_fetched()));
         driver.state.count_received(driver.held, sent);
         let ended = ended?;
@@ -588,6 +580,22 @@ impl Installed {
 }
 
 impl JudgedRelease {
+    fn task(&self, config: &Config, stage_only: bool) -> Task {
+        let release: ReleaseId = identity(&self.signed);
+        let (tries, named) = (config.boot.tries, self.named);
+        Task::Apply { release, tries, activate: !stage_only, named }
+    }
+
+    /// Refuses what no source has a part in: a node that stands like `now` cannot install anything, or
+    /// not this.
+    pub(super) fn check_node(&self, node: &NodeInputs<'_>, now: Node) -> Result<(), AgentError> {
+        node.config.health.usable()?;
+        node.check()?;
+        node.floor().check(self.signed.summary.security_version)?;
+        begin(now, self.task(node.config, false))?;
+        Ok(())
+    }
+
     /// The version of the release.
     pub(super) fn version(&self) -> &Version {
         &self.signed.summary.version
@@ -627,6 +635,13 @@ pub(super) fn unexpected(what: &str, outcome: &Outcome) -> AgentError {
 }
 
 impl NodeInputs<'_> {
+    /// Refuses a node that must install nothing.
+    fn check(&self) -> Result<(), AgentError> {
+        self.disk.check_root()?;
+        self.slot_check().same_disk()?;
+        self.single_banks().accepted()
+    }
+
     pub(super) fn floor(&self) -> FloorKeeper<'_> {
         let (state, disk, host) = (self.state, self.disk, self.host);
         FloorKeeper { config: &self.config.floor, state, disk, host }

@@ -1,6 +1,7 @@
 //! `plan` and `apply`.
 
 use formats::reason::Exit;
+use storage::interrupt;
 
 use super::ApplyArgs;
 use crate::agent::{Agent, ApplyOptions, ApplyReport, Attempt, PlanReport, UpToDate, Wish};
@@ -52,7 +53,8 @@ pub(super) fn apply(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<E
         Attempt::UpToDate(why) => Ok(nothing(output, &why)),
         Attempt::Made(report) => {
             output.report(&report, &apply_text(&report));
-            if args.reboot && report.activated {
+            // Who pressed Ctrl-C during the last moment of it wants no restart.
+            if args.reboot && report.activated && !interrupt::was_asked() {
                 agent.noting(|| agent.restart_when_agreed(progress.as_ref()))?;
             }
             Ok(Exit::Done)

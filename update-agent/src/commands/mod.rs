@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod floor;
 mod health;
+mod interrupted;
 mod kernel;
 mod metrics;
 mod offer;
@@ -29,7 +30,7 @@ use crate::error::AgentError;
 use crate::metrics::Textfile;
 use crate::output::Output;
 
-/// Verifies, writes the inactive slot, tries it, confirms or reverts.
+/// Installs signed releases: writes the inactive slot, boots it on trial, confirms or reverts it.
 #[derive(Debug, Parser)]
 #[command(name = "update-agent", version, max_term_width = 100)]
 pub struct Cli {
@@ -56,7 +57,7 @@ pub enum Command {
     Plan(ApplyArgs),
     /// Refresh trust, write the inactive slot, read it back, make it next.
     Apply(ApplyArgs),
-    /// End the trial of the booted slot as passed.
+    /// Confirm the booted slot: its trial has passed.
     Confirm(ConfirmArgs),
     /// Cancel what is next or on trial, or go back to the other slot.
     Revert(RevertArgs),
@@ -218,7 +219,7 @@ pub struct RunArgs {
 /// Options of `metrics`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct MetricsArgs {
-    /// In OpenMetrics instead, as `metrics.listen` gives it to who asks for it.
+    /// In the OpenMetrics format, as `metrics.listen` serves it on request.
     #[arg(long)]
     pub openmetrics: bool,
 }
@@ -245,6 +246,7 @@ pub struct MapRootArgs {
 pub fn run(cli: &Cli) -> Exit {
     start_log(cli);
     let output = if cli.json { Output::JSON } else { Output::TEXT };
+    interrupted::watch(&cli.command, output);
     output.end(run_to(cli, output))
 }
 

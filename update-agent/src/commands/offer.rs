@@ -44,7 +44,10 @@ fn text(report: &CheckReport) -> String {
         text += &format!("  note: {note}\n");
     }
     text += &match (report.decision, judged.until) {
-        (Verdict::Install, _) => format!("would install {version}: run `update-agent apply`"),
+        (Verdict::Install, _) => match &report.obstacle {
+            None => format!("would install {version}: run `update-agent apply`"),
+            Some(obstacle) => format!("would install {version}{}", obstacle.text()),
+        },
         (Verdict::UpToDate, _) => "nothing to do".to_owned(),
         (Verdict::Deferred, Some(at)) => format!("deferred until {}", time(at)),
         (Verdict::Deferred, None) => "deferred until the channel changes".to_owned(),

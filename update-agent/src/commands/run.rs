@@ -12,7 +12,7 @@ use update_core::daemon::{Boot, Ended, Pace, Wake, after, lets_watchdog_go};
 use update_core::restart::Purpose;
 
 use super::RunArgs;
-use crate::agent::{Agent, Offered, RoundReport, installed_version, lost};
+use crate::agent::{Agent, Obstacle, Offered, RoundReport, installed_version, lost};
 use crate::config::Mode;
 use crate::error::AgentError;
 use crate::events::{Event, Why};
@@ -269,21 +269,29 @@ fn tell_start(agent: &Agent) {
 fn tell(report: &RoundReport) {
     match report {
         RoundReport::Nothing { .. } => tracing::info!("{}", text(report)),
-        RoundReport::Notified { version, decision, why, offered } => {
+        RoundReport::Notified { version, decision, why, offered, obstacle } => {
             let version = &version.to_string();
             let next_step = match offered {
                 Offered::Declined => {
                     let why = Why { code: decision.code(), text: why };
                     return Event::Declined { version, why }.tell();
                 }
-                Offered::Available => "is available: run `update-agent apply`",
-                Offered::Staged => "is staged: run `update-agent apply`",
+                Offered::Available => &waits("available", obstacle.as_ref()),
+                Offered::Staged => &waits("staged", obstacle.as_ref()),
                 Offered::Next => "is next: reboot to try it",
                 Offered::Delayed(_) | Offered::Restarting => return,
             };
             Event::Offered { version, next_step }.tell();
         }
         _ => {}
+    }
+}
+
+/// What an operator does about a release.
+fn waits(how: &str, obstacle: Option<&Obstacle>) -> String {
+    match obstacle {
+        None => format!("is {how}: run `update-agent apply`"),
+        Some(obstacle) => format!("is {how}{}", obstacle.text()),
     }
 }
 
@@ -299,10 +307,10 @@ fn text(report: &RoundReport) -> String {
             format!("{version} is not next any more, and stays written in slot {slot}: {why}")
         }
         RoundReport::Leaving => "this slot was given up; restarting".to_owned(),
-        RoundReport::Notified { version, why, offered, .. } => match offered {
+        RoundReport::Notified { version, why, offered, obstacle, .. } => match offered {
             Offered::Declined => format!("{version}: {why}"),
-            Offered::Available => format!("{version} is available: run `update-agent apply`"),
-            Offered::Staged => format!("{version} is staged: run `update-agent apply`"),
+            Offered::Available => format!("{version} {}", waits("available", obstacle.as_ref())),
+            Offered::Staged => format!("{version} {}", waits("staged", obstacle.as_ref())),
             Offered::Next => format!("{version} is next: reboot to try it"),
             Offered::Delayed(wait) => {
                 format!(

@@ -656,7 +656,7 @@ mod tests {
         assert!(missing.to_string().contains(&file.display().to_string()), "{missing}");
         assert!(missing.advice().unwrap().contains("--config"));
         std::fs::write(&file, EXAMPLE).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o664)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
         let open = Config::load(&file).unwrap_err();
         assert_eq!(open.reason(), Reason::InsecurePerms);
         assert_eq!(open.advice(), Some(&*format!("chmod go-w {}", file.display())));

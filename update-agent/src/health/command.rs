@@ -15,6 +15,8 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
 
+use storage::interrupt::Cleanup;
+
 use super::program;
 
 /// 4 KiB: the last screen of output, small enough for a report.
@@ -83,10 +85,12 @@ fn run_watched(
     // Drops our copies of the writing end, so that the pipe ends with its last writer.
     drop(command);
     let pid = Pid::from_child(&child);
+    let cleanup = Cleanup::group(pid);
     offer_to_oom_killer(pid);
     let watched = Watch::new(pid, open_pidfd(pid), reader).run(limit);
     // The leader has not been reaped yet, so the group's number is still its own.
     let _ = kill_process_group(pid, Signal::KILL);
+    drop(cleanup);
     let mut watch = match watched {
         Ok(watch) => watch,
         Err(error) => {

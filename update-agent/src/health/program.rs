@@ -101,7 +101,9 @@ pub(crate) fn judge(
     let Some((path, seen)) = find(program, search, look) else {
         let mut text = match program.contains('/') {
             true => format!("there is no {program}"),
-            false => format!("there is no {program} in {search}"),
+            false => format!(
+                "there is no program {program} in PATH ({search}): install it, or name its directory"
+            ),
         };
         let first = program.split_whitespace().next().unwrap_or_default();
         if first != program && find(first, search, look).is_some() {
@@ -199,7 +201,10 @@ mod tests {
             ("/etc/spaced", ""),
             ("/etc/unreadable", ""),
             ("/nope/check", "there is no /nope/check"),
-            ("nope", "there is no nope in /bin:/sbin"),
+            (
+                "nope",
+                "there is no program nope in PATH (/bin:/sbin): install it, or name its directory",
+            ),
             ("true -x", "\"true -x\" is one word: write its arguments as separate strings"),
             ("/etc/plain", "/etc/plain is not executable: run chmod +x on it"),
             ("/etc", "/etc is a folder or a device, no program"),

@@ -15,9 +15,9 @@ const TOKEN_LIMIT: u64 = 64 << 10;
 
 /// Reads a token file: one line, `user:password` or a bare token.
 ///
-/// Only its owner may read the file, see [`storage::secret`].
+/// Only its owner and the file's group may read it, see [`storage::secret`].
 pub fn read_token_file(path: &Path) -> Result<Credential, HttpError> {
-    let bytes = secret::read(path, TOKEN_LIMIT, Rule::of(Readers::Nobody))
+    let bytes = secret::read(path, TOKEN_LIMIT, Rule::of(Readers::Group))
         .map_err(|error| HttpError::unread("token file", path, error))?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     Credential::parse_line(text.trim_end_matches(['\r', '\n']))
@@ -34,7 +34,7 @@ pub fn read_auth_file(
     namespace: &str,
 ) -> Result<Credential, HttpError> {
     let fail = |why: String| setup("auth file", path, why);
-    let bytes = secret::read(path, FILE_LIMIT, Rule::of(Readers::Nobody))
+    let bytes = secret::read(path, FILE_LIMIT, Rule::of(Readers::Group))
         .map_err(|error| HttpError::unread("auth file", path, error))?;
     let file = AuthFile::parse(&bytes).map_err(fail)?;
     match file.places(authority, namespace).into_iter().next() {

@@ -46,7 +46,7 @@ fn identity(options: &Options) -> Result<Option<Identity>, HttpError> {
         }
     };
     let chain = read("client certificate", certificate, Readers::Everybody)?;
-    let secret = read("client key", key, Readers::Nobody)?;
+    let secret = read("client key", key, Readers::Group)?;
     tls::identity(&chain, &secret).map(Some).map_err(|error| match error {
         IdentityError::Certificate(why) => fail("client certificate", certificate, why),
         IdentityError::Key(why) => fail("client key", key, why),

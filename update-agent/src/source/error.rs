@@ -17,7 +17,7 @@ pub enum FetchError {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     /// A path that leads nowhere.
-    #[error("{} does not exist: is the medium mounted?", .0.display())]
+    #[error("{} does not exist: is the name right, and the medium mounted?", .0.display())]
     NoSuchPlace(PathBuf),
     /// Something that can be read once, from its beginning to its end.
     #[error(

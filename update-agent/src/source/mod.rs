@@ -332,7 +332,7 @@ pub(crate) fn parse_place(text: &str) -> Result<Reference, FetchError> {
     } else if text.contains('/') || text.ends_with(".tar") {
         Err(FetchError::NoSuchPlace(path))
     } else {
-        Err(error.into())
+        Err(error.or_path().into())
     }
 }
 
@@ -400,11 +400,13 @@ mod tests {
             let config = SourceConfig { plain_http, token_file, ..SourceConfig::at(url) };
             open(&config, Limits::default()).map(|source| source.describe())
         };
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         let shared = open("docker://host/ns", false).unwrap_err();
         assert_eq!(shared.reason(), Reason::InsecurePerms, "{shared}");
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(open("docker://host/ns", false).is_ok());
+        for mode in [0o640, 0o600] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(open("docker://host/ns", false).is_ok(), "{mode:o}");
+        }
         assert!(open("docker://127.0.0.1:1/ns", true).is_ok(), "loopback");
         let clear = open("docker://host/ns", true).unwrap_err();
         assert_eq!(clear.reason(), Reason::Config, "{clear}");

@@ -391,8 +391,10 @@ impl Pipeline<'_> {
             self.image.target.start_flush(first.offset, bytes.len() as u64);
         }
         for chunk in signed {
-            self.ledger.mark(chunk, Origin::Source);
-            self.progress.advance(chunk.len.into());
+            // Two sources may have sent it.
+            if self.ledger.mark(chunk, Origin::Source) {
+                self.progress.advance(chunk.len.into());
+            }
         }
         Ok(others.first().map(|chunk| chunk.index))
     }

@@ -93,14 +93,14 @@ impl Ledger {
         self.state().count
     }
 
-    /// The slot holds the chunk, which was verified before.
+    /// The slot holds the chunk, which was verified before. Gives whether that is new.
     ///
     /// Waits when writing is a whole flush ahead of flushing, so that dirty memory does not pile up
     /// before a slow medium.
-    pub(super) fn mark(&self, chunk: &Chunk, origin: Origin) {
+    pub(super) fn mark(&self, chunk: &Chunk, origin: Origin) -> bool {
         let mut state = self.state();
         if state.holds(chunk.index) {
-            return;
+            return false;
         }
         if let Some(word) = state.held.get_mut(chunk.index as usize / 64) {
             *word |= 1 << (chunk.index % 64);
@@ -127,6 +127,7 @@ impl Ledger {
                 state = self.begun.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
+        true
     }
 
     /// Counts bytes that came from a source.

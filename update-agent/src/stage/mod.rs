@@ -346,8 +346,9 @@ impl Staging<'_> {
                 return Ok(());
             }
             self.image.write(bytes, chunk.offset)?;
-            self.ledger.mark(&chunk, Origin::Seed);
-            self.progress.advance(chunk.len.into());
+            if self.ledger.mark(&chunk, Origin::Seed) {
+                self.progress.advance(chunk.len.into());
+            }
             Ok(())
         })?;
         match wrong.into_inner() {

@@ -19,7 +19,7 @@ pub(in crate::cli) enum ChangeCommand {
     Delegate(DelegateArgs),
     /// Change keys and thresholds; without --role, to what signer.toml says
     Rotate(RotateArgs),
-    /// Take keys away from every role that has them
+    /// Remove keys from every role that has them
     Revoke(RevokeArgs),
     /// Sign root, targets or delegated roles again, for a new expiry
     Renew(RenewArgs),
@@ -34,7 +34,7 @@ pub(in crate::cli) struct InitArgs {
     /// How many root keys must sign
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(in crate::cli) root_threshold: u32,
-    /// Public keys of the root role; secret halves that lie beside them sign
+    /// Public keys of the root role; private keys beside them sign
     #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
     pub(in crate::cli) root_keys: Vec<PathBuf>,
     /// How many targets keys must sign
@@ -43,7 +43,7 @@ pub(in crate::cli) struct InitArgs {
     /// Public keys of the targets role
     #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
     pub(in crate::cli) targets_keys: Vec<PathBuf>,
-    /// What the repository calls itself in all that is signed for it; otherwise derived from
+    /// Name of the repository in everything that is signed for it. By default it is derived from
     /// REF, the keys and the time
     #[arg(long, value_name = "WORD")]
     pub(in crate::cli) id: Option<String>,
@@ -82,28 +82,28 @@ pub(in crate::cli) struct DelegateArgs {
     pub(in crate::cli) repo: RepoArgs,
     #[command(flatten)]
     pub(in crate::cli) signing: SigningArgs,
-    /// Its name
+    /// Name of the delegated role
     #[arg(long, value_name = "ROLE")]
     pub(in crate::cli) role: String,
-    /// Names it may sign for, like demo/*; * does not cross a /
+    /// Target names it may sign for, such as demo/*; * does not match a /
     #[arg(long, value_name = "PATTERN", required_unless_present = "remove")]
     pub(in crate::cli) path: Vec<String>,
-    /// Its public keys; without them, other paths for a role that is there
+    /// Its public keys. Without them, an existing role gets other paths
     #[arg(long, value_name = "A.pub,B.pub", value_delimiter = ',')]
     pub(in crate::cli) role_keys: Vec<PathBuf>,
     /// How many of them must sign
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(in crate::cli) threshold: u32,
-    /// It signs for nothing any more; what it listed is gone
+    /// Remove the role, and with it everything that it signed
     #[arg(long, conflicts_with_all = ["path", "role_keys", "terminating", "period"])]
     pub(in crate::cli) remove: bool,
-    /// Nobody after it is asked for these names
+    /// Ask no later role for these names (a terminating delegation of TUF)
     #[arg(long)]
     pub(in crate::cli) terminating: bool,
-    /// Who delegates
+    /// The role that delegates
     #[arg(long, value_name = "ROLE", default_value = "targets")]
     pub(in crate::cli) by: String,
-    /// How long its signatures last
+    /// How long its signatures are valid
     #[arg(long, value_name = "DURATION")]
     pub(in crate::cli) period: Option<String>,
 }
@@ -114,16 +114,16 @@ pub(in crate::cli) struct RotateArgs {
     pub(in crate::cli) repo: RepoArgs,
     #[command(flatten)]
     pub(in crate::cli) signing: SigningArgs,
-    /// Whose keys
+    /// The role whose keys change
     #[arg(long, value_name = "ROLE")]
     pub(in crate::cli) role: Vec<String>,
-    /// A public key that comes
+    /// Public key to add
     #[arg(long, value_name = "A.pub", requires = "role")]
     pub(in crate::cli) add: Vec<PathBuf>,
-    /// A key that goes
+    /// Key to remove
     #[arg(long, value_name = "A.pub|KEYID", requires = "role")]
     pub(in crate::cli) remove: Vec<String>,
-    /// How many must sign from now on
+    /// How many keys must sign from now on
     #[arg(long, value_name = "N", requires = "role")]
     pub(in crate::cli) threshold: Option<u32>,
     #[command(flatten)]
@@ -141,7 +141,7 @@ pub(in crate::cli) struct RevokeArgs {
     pub(in crate::cli) repo: RepoArgs,
     #[command(flatten)]
     pub(in crate::cli) signing: SigningArgs,
-    /// Who signs instead
+    /// Public key that replaces them
     #[arg(long, value_name = "A.pub")]
     pub(in crate::cli) replace: Option<PathBuf>,
     #[command(flatten)]

@@ -35,7 +35,7 @@ pub struct Arguments {
     /// One JSON object on stdout instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress
+    /// Show no progress
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// What to do.
@@ -54,10 +54,10 @@ pub(super) enum Command {
     },
     /// Make a change in a file that others sign: stage COMMAND …, then sign, then commit
     Stage {
-        /// The file to be made
+        /// The file to write
         #[arg(long, short, value_name = "FILE", global = true)]
         out: Option<PathBuf>,
-        /// Put it into the repository instead, where signers find it by the name that is said
+        /// Put it into the repository instead; signers find it by the name that is printed
         #[arg(long, global = true, conflicts_with = "out")]
         share: bool,
         #[command(subcommand)]
@@ -124,7 +124,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<LogCommand>,
     },
-    /// Refuse a trust root that must not be shipped
+    /// Check a trust root before it is shipped: example keys are refused
     PackageRoot {
         /// The trust root
         #[arg(long, value_name = "ROOT")]
@@ -183,7 +183,7 @@ pub(super) struct SignArgs {
     /// Sign without asking; --json asks nobody either
     #[arg(long)]
     pub(super) yes: bool,
-    /// Write here, and leave the first FILE as it is
+    /// Write the signed change to this file instead of the first FILE
     #[arg(long, short, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
 }
@@ -249,7 +249,7 @@ pub(super) struct StatusArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LogCommand {
-    /// Write down that a staged change will never be published
+    /// Record that a staged change will never be published
     Abandon {
         /// The staged change
         #[arg(value_name = "FILE", required = true)]
@@ -268,43 +268,43 @@ const EXPIRES: &str = "How long signatures of a role last from now on (7d, 12h, 
 pub(super) enum KeyCommand {
     /// Make a key: NAME.key (secret, 0600) and NAME.pub
     New {
-        /// Where, without an ending
+        /// Path of the key, without a suffix
         #[arg(long, value_name = "DIR/NAME")]
         out: PathBuf,
         #[arg(long, help = PASSPHRASE)]
         passphrase: bool,
     },
-    /// Take over a key of another tool: PKCS#8 or public key in PEM, or a TUF key object
+    /// Import a key of another tool: PKCS#8 or public key in PEM, or a TUF key object
     Import {
         /// The file
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
-        /// Where to, without an ending
+        /// Path of the key, without a suffix
         #[arg(long, value_name = "DIR/NAME")]
         out: PathBuf,
-        /// Where the secret half of a public key signs
+        /// PKCS#11 URI of the private key, when a public key is imported
         #[arg(long, value_name = "URI")]
         uri: Option<String>,
         #[arg(long, help = PASSPHRASE)]
         passphrase: bool,
     },
-    /// Refer to a key in a token
+    /// Use a key in a PKCS#11 token, such as a smart card or an HSM
     Pkcs11 {
         /// pkcs11:token=T;object=O?module-path=LIB&pin-source=FILE
         uri: String,
-        /// Where to, without an ending: NAME.uri and NAME.pub
+        /// Path of the key, without a suffix: NAME.uri and NAME.pub
         #[arg(long, value_name = "DIR/NAME")]
         out: PathBuf,
         /// Make the key in the token first
         #[arg(long, value_name = "KIND", num_args = 0..=1, default_missing_value = "ed25519")]
         generate: Option<TokenKeyArg>,
     },
-    /// Give a key file another passphrase, from SIGNER_NEW_PASSPHRASE_FILE or the terminal
+    /// Change the passphrase of a key file, from SIGNER_NEW_PASSPHRASE_FILE or the terminal
     Passphrase {
         /// The key file
         #[arg(value_name = "NAME.key")]
         file: PathBuf,
-        /// Leave it without one
+        /// Remove the passphrase
         #[arg(long)]
         remove: bool,
     },
@@ -379,7 +379,7 @@ pub(super) enum ChannelChange {
         /// The channel
         #[arg(long)]
         channel: String,
-        /// Go on; the waves went on meanwhile
+        /// End the hold; it did not stop the clock of the waves
         #[arg(long)]
         off: bool,
     },
@@ -485,13 +485,14 @@ pub(super) struct RegistryArgs {
     /// Trust only these certificates (PEM) instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// File with a bearer token; without, docker's and podman's files are looked at
+    /// File with a bearer token. By default the credentials of `docker login` and `podman login` are
+    /// used
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Prove this client to the registry with a certificate (PEM) that its CA signed
+    /// Client certificate (PEM), for a registry that requires one
     #[arg(long, value_name = "FILE", requires = "client_key")]
     client_cert: Option<PathBuf>,
-    /// Key of the certificate (PEM)
+    /// Private key of the client certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     client_key: Option<PathBuf>,
     /// Host of the registry's token server that may see the credentials, if it is another one
@@ -500,11 +501,11 @@ pub(super) struct RegistryArgs {
     /// HTTP without TLS, on this machine only
     #[arg(long)]
     plain_http: bool,
-    /// Send blobs in pieces of this size (64K to 1G), for a door that refuses or breaks off large
-    /// requests; without, whole, and in smaller and smaller pieces when that is refused
+    /// Send blobs in pieces of this size (64K to 1G), for a proxy that refuses or cuts off large
+    /// requests. By default blobs are sent whole, and in smaller pieces when that is refused
     #[arg(long, value_name = "SIZE", value_parser = size)]
     chunk_size: Option<u64>,
-    /// Give up a transfer in which nothing moves for so long; it is never too long itself
+    /// Give up a transfer that makes no progress for this long, however long it takes in all
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = stall_limit)]
     stall_limit: Duration,
 }
@@ -562,7 +563,7 @@ pub(super) struct SigningArgs {
     /// Directory with keys, root.json, signer.toml and signer.log
     #[arg(long, value_name = "DIR")]
     pub(super) keys: Option<PathBuf>,
-    /// A further key; `sign` uses no other ones then
+    /// A further key; `sign` then uses only the keys given with this option
     #[arg(long, value_name = "FILE|pkcs11:…|cmd:…")]
     pub(super) key: Vec<String>,
     /// Trust root, instead of root.json with the keys
@@ -579,7 +580,8 @@ pub(super) struct SigningArgs {
 /// After an online key was stolen.
 #[derive(Debug, Args)]
 pub(super) struct RecoveryArgs {
-    /// Go on after this state instead of what is published now, which may be a thief's
+    /// Continue from this state instead of the published one, which whoever stole the key may have
+    /// made
     #[arg(long, value_name = "ts-N")]
     pub(super) base: Option<String>,
 }
@@ -620,7 +622,7 @@ pub(super) struct ReleaseArgs {
     #[arg(long, value_name = "NAME=VERSION[,VERSION…]")]
     pub(super) mixed: Vec<String>,
     /// In which order components that start by themselves are switched when a set is activated; the
-    /// other way round when it is given up. Those not named come last; the boot flags after all
+    /// reverse order when it is abandoned. Those not named come last, and after them the boot flags
     #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',')]
     pub(super) order: Vec<ComponentName>,
     /// Raise it when older releases must never run again; else that of what the channel offers
@@ -660,7 +662,7 @@ pub(super) struct SetArgs {
     /// Nobody installs until --no-hold
     #[arg(long, conflicts_with = "no_hold")]
     pub(super) hold: bool,
-    /// Go on
+    /// End the hold
     #[arg(long)]
     pub(super) no_hold: bool,
 }
@@ -729,7 +731,8 @@ pub(super) fn components(
         let wrong = |why: String| SignerError::Usage(format!("--component {argument:?}: {why}"));
         let (name, rest) = argument
             .split_once('=')
-            .ok_or_else(|| wrong("is not NAME=FILE[,hw=ID…]".to_owned()))?;
+            .filter(|(name, _)| !name.ends_with(",hw"))
+            .ok_or_else(|| wrong(format!("name the component, say os={argument}")))?;
         let name = name.parse().map_err(|error| wrong(format!("{error}")))?;
         let mut parts = rest.split(",hw=");
         let path = PathBuf::from(parts.next().unwrap_or_default());
@@ -803,6 +806,10 @@ mod tests {
         assert_eq!(read("os=x").unwrap()[0].compatible, ["all"]);
         for wrong in ["", "os", "OS=x", "=x", "os=-", "os=-,hw=cu-v1"] {
             assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+        for nameless in ["os.img,hw=cu-v1", "./os.img", "/srv/os.img,hw=cu-v1,hw=cu-v2"] {
+            let error = read(nameless).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.ends_with(&format!("name the component, say os={nameless}")), "{error}");
         }
     }
 

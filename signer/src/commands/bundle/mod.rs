@@ -20,6 +20,7 @@ use formats::release::{channel_target_name, target_name};
 use formats::tuf::UnixTime;
 use formats::version::Version;
 use serde::Serialize;
+use storage::interrupt::Cleanup;
 use storage::layout::{Archive, Blob, Layout, LayoutDir, LayoutError};
 
 use self::offline::{OfflineReport, Statement};
@@ -139,7 +140,7 @@ pub fn bundle(
     let content = Content::gather(&tuf, &manifest, &releases, request, statement.as_ref())?;
 
     let total = content.total();
-    let bar = show.begin("writing bundle", total);
+    let bar = show.begin("writing bundle", total + content.own_total());
     match form {
         Form::Tar | Form::Stdout => content.write_tar(registry, &request.output, form, &bar)?,
         Form::Directory => content.write_directory(registry, &request.output, &bar)?,
@@ -265,6 +266,10 @@ impl Content {
         self.blobs.iter().map(|(_, blob, _)| blob.size).sum()
     }
 
+    fn own_total(&self) -> u64 {
+        self.own.iter().map(|(blob, _)| blob.size).sum()
+    }
+
     /// A tar, straight from a layout; from a registry by way of a directory beside it.
     fn write_tar(
         &self,
@@ -278,11 +283,7 @@ impl Content {
         let all = self.blobs.iter().map(|(_, blob, _)| blob).chain(own);
         let digests: Vec<_> = all.map(|blob| blob.digest.clone()).collect();
         let write = |layout: &dyn Layout| {
-            let mut before = 0;
-            let progress = |so_far: u64| {
-                bar.add(so_far.saturating_sub(before));
-                before = so_far;
-            };
+            let progress = |bytes: u64| bar.add(bytes);
             match form {
                 Form::Stdout => {
                     let out = std::io::stdout().lock();
@@ -308,6 +309,7 @@ impl Content {
             path: parent.to_owned(),
             source,
         })?;
+        let _cleanup = Cleanup::path(folder.path());
         let scratch = LayoutDir::create(&folder.path().join("layout")).map_err(layout_error)?;
         self.put_own(&scratch)?;
         match registry.layout() {
@@ -338,6 +340,7 @@ impl Content {
         let layout = LayoutDir::create(output).map_err(layout_error)?;
         self.copy(registry, &layout, bar)?;
         self.put_own(&layout)?;
+        bar.add(self.own_total());
         let older = layout.refs().map_err(layout_error)?;
         let mut references: Vec<_> = older.into_iter().map(|(name, _)| (name, None)).collect();
         for entry in &self.references {

@@ -1,0 +1,44 @@
+//! What a command says when Ctrl-C or SIGTERM ends it.
+
+use storage::interrupt;
+
+use super::args::{BundleArgs, ChannelCommand, Command, KeyCommand};
+use super::output;
+
+const LOOKS: (&str, &str) = ("nothing was changed", "run it again");
+const PUBLISHES: (&str, &str) =
+    ("nodes see all of it or nothing", "run it again: it goes on from here");
+const WRITES: (&str, &str) = ("it may be half done", "run it again");
+
+/// From here on, the command says what stands when it is interrupted.
+pub(super) fn watch(command: &Command, json: bool) {
+    let (what, next) = stands(command);
+    interrupt::stands(what, next);
+    output::watch(json && !makes_standard_output(command));
+}
+
+fn stands(command: &Command) -> (&'static str, &'static str) {
+    match command {
+        Command::Inspect { .. }
+        | Command::Verify { .. }
+        | Command::Lint(_)
+        | Command::Status(_)
+        | Command::Log { command: None, .. }
+        | Command::PackageRoot { .. }
+        | Command::Completions { .. }
+        | Command::Channel { command: ChannelCommand::Show { .. } | ChannelCommand::List { .. } }
+        | Command::Key { command: KeyCommand::List { .. } } => LOOKS,
+        Command::Change(_)
+        | Command::Channel { command: ChannelCommand::Change(_) }
+        | Command::Commit { .. }
+        | Command::Refresh { .. } => PUBLISHES,
+        Command::Bundle(_) => ("the bundle is not complete", "run it again"),
+        Command::Stage { .. } | Command::Sign(_) | Command::Log { .. } | Command::Key { .. } => {
+            WRITES
+        }
+    }
+}
+
+fn makes_standard_output(command: &Command) -> bool {
+    matches!(command, Command::Bundle(BundleArgs { output, .. }) if output.as_os_str() == "-")
+}
