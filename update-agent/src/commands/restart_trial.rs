@@ -11,7 +11,7 @@ use formats::boot_record::BootRecord;
 use formats::reason::Exit;
 use serde_json::json;
 use storage::host::System;
-use update_core::restart::{AGAIN, Asked, Available, Means, Next, Purpose, Waits, last, next};
+use update_core::restart::{AGAIN, Asked, Available, Next, Purpose, Waits, last, next};
 use update_core::update::Node;
 
 use crate::agent::{Agent, leave};
