@@ -18,6 +18,8 @@ use crate::health::program::not_started;
 
 /// 10 s: what the agent needs is durable already; a medium that hangs must not keep the machine.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
+/// 5 s: a program that can be read has begun by then.
+const START_LIMIT: Duration = Duration::from_secs(5);
 /// 50 ms: a restart command takes longer than that.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -59,8 +61,25 @@ pub(crate) fn shown(boot: &BootConfig, means: Means) -> String {
     }
 }
 
-/// Restarts the machine by a command. One that does not end in time is killed; it has asked.
+/// Restarts the machine by a command. One that does not end in time is killed; it has asked. One that cannot
+/// even begin in time, because its file system hangs, is left behind and counts like that.
 pub(crate) fn command(key: &str, argv: &[String], limit: Duration) -> Result<(), AgentError> {
+    let (done, ended) = mpsc::channel();
+    let (name, words) = (key.to_owned(), argv.to_vec());
+    // Whoever starts a program waits until the kernel has read its first page.
+    let starting = thread::Builder::new().spawn(move || {
+        let _ = done.send(start_and_wait(&name, &words, limit));
+    });
+    if starting.is_err() {
+        return start_and_wait(key, argv, limit);
+    }
+    ended.recv_timeout(limit + START_LIMIT).unwrap_or_else(|_| {
+        tracing::warn!("{key} `{}` could not be started: its file hangs", argv.join(" "));
+        Ok(())
+    })
+}
+
+fn start_and_wait(key: &str, argv: &[String], limit: Duration) -> Result<(), AgentError> {
     let shown = argv.join(" ");
     let Some((program, arguments)) = argv.split_first() else {
         return Err(AgentError::new(Reason::Config, format!("{key} is empty")));

@@ -5,6 +5,7 @@
 //! cargo xtask test     format, lints, docs, licences, purity, every test
 //! cargo xtask prove    power cuts, I/O faults, faulty variants, virtual machines, release builds
 //! cargo xtask night    every cell, long fuzzing, seed after seed
+//! cargo xtask previous the agent of the previous landing and this one on the same nodes, both ways
 //! cargo xtask clean    remove from the shared cache what was not used for 30 days
 //! cargo xtask images   build the real Debian images and firmware blobs (cached)
 //! cargo xtask demo     one release through everything, on a real Debian image
@@ -22,6 +23,7 @@
 mod demo;
 mod dist;
 mod fuzz;
+mod previous;
 mod sbom;
 mod sim;
 mod suite;
@@ -49,6 +51,8 @@ enum Task {
     Prove(suite::ProveOptions),
     /// What takes hours: every cell, long fuzzing, power cuts with seed after seed.
     Night(suite::ProveOptions),
+    /// Build the agent of the previous landing, and let each agent go on where the other one stopped.
+    Previous(previous::Options),
     /// Remove images, tools and clients from the cache that all clones on this machine share.
     Clean(cache::Options),
     /// Build (or find in the cache) the images and firmware blobs of the demo.
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::test(&options),
         Task::Prove(options) => suite::prove(&options),
         Task::Night(options) => suite::night(&options),
+        Task::Previous(options) => previous::run(&options),
         Task::Clean(options) => cache::run(&options),
         Task::Images(options) => debian::run(&options),
         Task::Demo(options) => demo::run(&options),

@@ -10,6 +10,7 @@
 /// | a number and `B`, `KiB`, `MiB`, `GiB`, `kB`, `MB`, `GB`, `bytes` | `<size>` |
 /// | a number and `%` | `<percent>` |
 /// | a number and `ms`, `s`, `min`, `h` | `<duration>` |
+/// | several blanks before one of these | one blank: numbers in a column end below each other |
 /// | a number and `chunks` | `<count> chunks` |
 /// | `checked`, and `just now` or a duration and `ago` | `checked <age>` |
 /// | `process` and a number | `process <pid>` |
@@ -21,6 +22,9 @@ pub fn mask(text: &str) -> String {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         if let Some((length, word)) = masked(rest) {
+            while out.ends_with("  ") {
+                out.pop();
+            }
             out.push_str(word);
             rest = &rest[length..];
             continue;
@@ -135,6 +139,8 @@ mod tests {
             ("took 0.04 s, 97 MB/s, 12%".into(), "took <duration>, <size>/s, <percent>"),
             ("1.1.0 is in slot b, 2 tries left".into(), "1.1.0 is in slot b, 2 tries left"),
             ("127.0.0.1:5000 from 127.0.0.1:40001".into(), "127.0.0.1:5000 from 127.0.0.1:<port>"),
+            ("ok       7 ms".into(), "ok <duration>"),
+            ("ok      12 ms  why".into(), "ok <duration>  why"),
             ("up to date, checked just now".into(), "up to date, checked <age>"),
             ("checked 3 min ago, checked by us".into(), "checked <age>, checked by us"),
             ("(process 1234) «é»".into(), "(process <pid>) «é»"),

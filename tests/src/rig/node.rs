@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use racklet_tools::config;
 use serde_json::Value;
@@ -24,6 +25,8 @@ pub struct Node {
     dir: PathBuf,
     /// Its disk.
     pub disk: Disk,
+    /// Its agent, where that is not the one of this commit.
+    other_agent: Mutex<Option<PathBuf>>,
 }
 
 impl Node {
@@ -49,7 +52,7 @@ impl Node {
         disk.preinstall("root-a", &release.os.bytes);
         disk.preinstall("fw-a", &release.firmware.bytes);
         disk.set_flags("root-a", confirmed(1));
-        let node = Node { dir, disk };
+        let node = Node { dir, disk, other_agent: Mutex::default() };
         must(fs::create_dir(node.path("sentinel")), "make the sentinel tree");
         must(fs::write(node.path("sentinel/file"), "not the agent's"), "write a sentinel");
         let os_release = format!("ID=debian\nIMAGE_VERSION={}\n", release.version);
@@ -90,10 +93,18 @@ impl Node {
         self.agent_in_words(args).arg("--json")
     }
 
+    /// Exchanges its agent from now on; `None` for the one of this commit.
+    pub fn exchange_agent(&self, agent: Option<&Path>) {
+        let mut kept = self.other_agent.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = agent.map(Path::to_path_buf);
+    }
+
     /// `update-agent ARGS` as a person sees it.
     #[track_caller]
     pub fn agent_in_words(&self, args: &[&str]) -> Run {
-        program("update-agent").arg("--config").arg(self.config()).args(args)
+        let other = self.other_agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let agent = other.map_or_else(|| program("update-agent"), Run::new);
+        agent.arg("--config").arg(self.config()).args(args)
     }
 
     /// `update-agent apply ARGS`, which has to work; gives what it reports.

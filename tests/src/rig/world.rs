@@ -57,6 +57,20 @@ impl World {
         world
     }
 
+    /// [`World::with_repository`] with the keys of `keys-example/`, which are the same in every world; with the
+    /// trust root of another one, nodes of that one follow this one.
+    #[track_caller]
+    pub fn with_example_keys(root: Option<&Path>) -> Self {
+        let world = World::empty();
+        let keys = world.path("keys");
+        let _made = program("signer").args(["key", "example", "--out"]).arg(&keys).ok();
+        if let Some(root) = root {
+            must(fs::copy(root, keys.join("root.json")), "copy the trust root");
+        }
+        world.init();
+        world
+    }
+
     /// Publishes to that reference from now on, with these options of `signer`.
     pub fn publish_to(&mut self, reference: &str, options: &[&str]) {
         self.reference = reference.to_owned();

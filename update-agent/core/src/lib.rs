@@ -27,6 +27,7 @@ pub mod cut;
 pub mod daemon;
 pub mod fetch;
 pub mod floor;
+pub mod guard;
 pub mod hooks;
 pub mod image;
 pub mod policy;

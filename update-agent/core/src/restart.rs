@@ -122,6 +122,11 @@ pub fn means(purpose: Purpose, available: Available, times: u32) -> Means {
     }
 }
 
+/// The means of which every further request to leave a slot makes use: no other is left.
+pub fn last(available: Available) -> Means {
+    means(Purpose::Leave, available, u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +228,27 @@ mod tests {
                 let polite = requests(Purpose::Try, ALL, refused, took);
                 assert!(polite.iter().all(|(_, means)| *means == Means::Command), "{polite:?}");
             }
+        }
+    }
+
+    /// Whoever asks until the last means was asked for has asked for all of them, each means after the ones
+    /// before it, and ends.
+    #[test]
+    fn the_last_means_comes_after_all_others() {
+        use Means::{Command as C, Forced as F, Kernel as K};
+        let rows: [(Available, &[Means]); 4] = [
+            (ALL, &[C, C, F, K]),
+            (Available { kernel: false, ..ALL }, &[C, C, F]),
+            (Available { forced: false, ..ALL }, &[C, C, C, K]),
+            (NONE, &[C]),
+        ];
+        for (available, expected) in rows {
+            let mut asked: Vec<Means> = Vec::new();
+            while asked.last() != Some(&last(available)) {
+                let times = u32::try_from(asked.len()).expect("few requests");
+                asked.push(means(Purpose::Leave, available, times));
+            }
+            assert_eq!(asked, expected, "{available:?}");
         }
     }
 

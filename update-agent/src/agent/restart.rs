@@ -16,6 +16,7 @@ use super::driver::Driver;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
+use crate::error::AgentError;
 use crate::events::{Event, Why};
 use crate::state::{RestartAsked, State, StateGuard};
 
@@ -50,7 +51,7 @@ impl Restarter<'_> {
     /// Asks for a restart by the means whose turn it is, unless an earlier request may still be obeyed.
     /// `held` where this process has the lock. Gives the time until the next request is due.
     pub(super) fn ask(&self, held: Option<&StateGuard>, purpose: Purpose, why: &str) -> Duration {
-        // One at a time: the guard of a trial asks from a thread of its own.
+        // One at a time: the guard of a trial keeps its requests from a thread of its own.
         let mut last = self.requests.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pending = self.pending(&last).filter(|pending| pending.asked.purpose == purpose);
         let means = match pending.as_ref().map(|pending| (pending.next, pending.means)) {
@@ -163,6 +164,38 @@ impl Agent {
         why: &str,
     ) -> Duration {
         self.restarter().ask(held, purpose, why)
+    }
+
+    /// Asks for a restart out of this boot by these means, and touches no storage: nothing is kept.
+    pub(crate) fn restart_by(&self, means: Means) -> Result<(), AgentError> {
+        self.environment.restart(&self.config, means).inspect_err(|error| {
+            let why = Why { code: error.reason().code(), text: &error.chain() };
+            Event::RestartFailed { why }.tell();
+        })
+    }
+
+    /// What comes after these requests to leave this boot, the storage aside.
+    pub(crate) fn next_restart(&self, asked: Option<Asked>) -> Next {
+        let available = self.environment.restart_means(&self.config);
+        restart::next(Purpose::Leave, available, asked, self.config.restart_waits())
+    }
+
+    /// Keeps a request that was made with [`Agent::restart_by`], for `status` and for the rounds. May wait for
+    /// storage as long as that hangs.
+    pub(crate) fn keep_restart(&self, times: u32, means: Means, why: &str) {
+        let mut last = self.boot.requests.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = RestartAsked {
+            boot_id: self.disk.boot_id().unwrap_or_default(),
+            purpose: Purpose::Leave,
+            why: crate::output::printable(why),
+            times,
+            means,
+            at: self.state.now(),
+            uptime_ms: uptime(self.host.as_ref()).map_or(0, milliseconds),
+            refused: None,
+        };
+        *last = Some((asked.clone(), Instant::now()));
+        self.restarter().keep(None, &asked);
     }
 
     /// The request to restart that is not obeyed yet, if there is one.

@@ -9,6 +9,7 @@ use formats::boot_record::{BootRecord, Slot};
 use formats::reason::Reason;
 use update_core::boot::BootFlags;
 use update_core::daemon::Boot;
+use update_core::guard::Told;
 use update_core::update::{Evidence, Known, Leave, Node, leave_failed_trial, stand};
 
 use super::Agent;
@@ -148,6 +149,17 @@ impl Agent {
         }
     }
 
+    /// What is known of this boot before storage is read, which may hang: the boot loader's word, and what this
+    /// process has seen.
+    pub(crate) fn before_reading(&self) -> Told {
+        let said = std::fs::read_to_string(&self.config.boot.cmdline).unwrap_or_default();
+        Told::Begins {
+            settled: self.boot.settled.load(Ordering::Relaxed),
+            said_trial: said_trial(&said),
+            left: self.config.health.deadline.saturating_sub(self.boot.age()),
+        }
+    }
+
     /// What is left of the deadline of a boot that has something to prove: nothing once it has lost.
     pub(crate) fn deadline_left(&self) -> Duration {
         let own = self.boot.age();
@@ -172,10 +184,13 @@ pub(crate) fn leave(glance: &Glance, said: &str) -> Leave {
         (Some(node), _, _) => Known::Node(node),
         (None, Some((flags, booted)), None) => Known::Flags(flags, booted),
         (None, _, Some(record)) => Known::Record(record, slot_said(said)),
-        (None, None, None) => {
-            Known::BootLoader(said.split_whitespace().any(|word| word == "racklet.boot=trial"))
-        }
+        (None, None, None) => Known::BootLoader(said_trial(said)),
     })
+}
+
+/// Whether the boot loader said that this boot is a trial.
+fn said_trial(cmdline: &str) -> bool {
+    cmdline.split_whitespace().any(|word| word == "racklet.boot=trial")
 }
 
 /// The slot that the kernel was told, where the partition table cannot be asked.

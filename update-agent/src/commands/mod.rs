@@ -5,6 +5,7 @@ mod boot_select;
 mod config;
 mod doctor;
 mod floor;
+mod guard;
 mod health;
 mod interrupted;
 mod kernel;

@@ -3,24 +3,28 @@
 //! It works without everything that may be the reason for that: the configuration, the disk, the record.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use formats::boot_record::BootRecord;
 use formats::reason::Exit;
 use serde_json::json;
 use storage::host::System;
-use update_core::restart::{AGAIN, Available, Means, Purpose, REFUSED_AGAIN, means};
+use update_core::restart::{AGAIN, Asked, Available, Next, Purpose, Waits, last, next};
 
 use crate::agent::{Agent, Glance, leave};
-use crate::config::{BootConfig, Config};
+use crate::config::Config;
 use crate::error::AgentError;
+use crate::exhausted::no_thread;
 use crate::output::Output;
 use crate::restart;
 use crate::state::State;
 
 /// Where the units keep the state.
 const STATE: &str = "/var/lib/update-agent";
+/// 30 s: a disk that spins up has answered by then.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// What the boot loader said.
 const CMDLINE: &str = "/proc/cmdline";
 
@@ -34,10 +38,7 @@ pub(super) fn restart_trial(path: &Path, output: Output) -> Result<Exit, AgentEr
             None
         }
     };
-    let glance = match &config {
-        Some(config) => known(config),
-        None => Glance { record: record(Path::new(STATE)), ..Glance::default() },
-    };
+    let glance = look(config.clone());
     let cmdline =
         config.as_ref().map_or_else(|| PathBuf::from(CMDLINE), |c| c.boot.cmdline.clone());
     let said = std::fs::read_to_string(cmdline).unwrap_or_default();
@@ -50,40 +51,67 @@ pub(super) fn restart_trial(path: &Path, output: Output) -> Result<Exit, AgentEr
         output.result(json!({ "restarting": restarts, "why": why }), &format!("{why}: {end}"));
     };
     if restarts {
-        return insist(config.as_ref().map(|config| &config.boot), report);
+        return insist(config.as_ref(), report);
     }
     report();
     Ok(Exit::Done)
 }
 
 /// Asks for the restart by every means there is, one after the other: a request that was granted has
-/// ended this program before the next is due. `asked` is called once, after the first that was taken.
-fn insist(boot: Option<&BootConfig>, asked: impl Fn()) -> Result<Exit, AgentError> {
+/// ended this program before the next is due. `said` is called once, after the first that was taken.
+fn insist(config: Option<&Config>, said: impl Fn()) -> Result<Exit, AgentError> {
     // Without a configuration this is no rehearsal.
     let every = Available { forced: true, kernel: true };
-    let available = boot.map_or(every, restart::available);
-    let mut said = false;
-    for times in 0.. {
-        let means = means(Purpose::Leave, available, times);
-        let done = match boot {
-            Some(boot) => restart::by(boot, means),
+    let available = config.map_or(every, |config| restart::available(&config.boot));
+    // Longer waits would not end within the TimeoutStartSec= of the unit.
+    let again = config.map_or(AGAIN, |config| config.boot.reboot_wait.min(AGAIN));
+    let waits = Waits { again, interval: again };
+    let mut taken = false;
+    let mut asked: Option<Asked> = None;
+    loop {
+        let means = match next(Purpose::Leave, available, asked, waits) {
+            Next::Wait(wait) => {
+                thread::sleep(wait);
+                asked = asked.map(|asked| Asked { ago: asked.ago.saturating_add(wait), ..asked });
+                continue;
+            }
+            Next::Ask(means) => means,
+        };
+        let done = match config {
+            Some(config) => restart::by(&config.boot, means),
             None => restart::by_default(means),
         };
-        if done.is_ok() && !said {
-            asked();
-            said = true;
+        if done.is_ok() && !taken {
+            said();
+            taken = true;
         }
-        let last = if available.kernel { Means::Kernel } else { Means::Forced };
-        if available == Available::default() || means == last {
+        if means == last(available) {
             return done.map(|()| Exit::Done);
         }
-        let wait = if done.is_ok() { AGAIN } else { REFUSED_AGAIN };
+        let times = asked.map_or(0, |asked| asked.times).saturating_add(1);
+        asked = Some(Asked { times, ago: Duration::ZERO, refused: done.is_err() });
         if let Err(error) = done {
             tracing::warn!("restart refused: {}", error.chain());
         }
-        thread::sleep(wait);
     }
-    Ok(Exit::Done)
+}
+
+/// What can be read of this boot in [`LOOK_LIMIT`]: storage that hangs is as one that cannot be read.
+fn look(config: Option<Config>) -> Glance {
+    let (tell, told) = mpsc::channel();
+    let looking = thread::Builder::new().spawn(move || {
+        let _ = tell.send(match &config {
+            Some(config) => known(config),
+            None => Glance { record: record(Path::new(STATE)), ..Glance::default() },
+        });
+    });
+    if let Err(error) = looking {
+        tracing::warn!("the state is not looked at: {}", no_thread(&error));
+    }
+    told.recv_timeout(LOOK_LIMIT).unwrap_or_else(|_| {
+        tracing::warn!("state and disk do not answer within {} s", LOOK_LIMIT.as_secs());
+        Glance::default()
+    })
 }
 
 /// What can be read of this boot. The floor plays no part.

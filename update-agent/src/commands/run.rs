@@ -3,40 +3,31 @@
 //! What comes after a round is [`update_core::daemon`]'s to say. Beside the rounds runs the guard of a
 //! trial ([`guard`]): it asks for the restart where a round hangs beyond the deadline.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::reason::{Exit, Reason};
 use update_core::daemon::{Boot, Ended, Pace, Wake, after, lets_watchdog_go};
+use update_core::guard::Told;
 use update_core::restart::Purpose;
 
 use super::RunArgs;
+use super::guard::{self, Orders};
 use crate::agent::{Agent, Obstacle, Offered, RoundReport, installed_version, lost};
 use crate::config::Mode;
 use crate::error::AgentError;
 use crate::events::{Event, Why};
-use crate::exhausted::no_thread;
 use crate::health::watch;
 use crate::metrics::Textfile;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::{metrics, notify, progress};
 
-/// 1 min after the deadline: checks are ended at the deadline, and what was found out is then written.
-const GRACE: Duration = Duration::from_secs(60);
-/// Why the guard restarts.
-const HANGS: &str = "the trial did not end by its deadline: the agent hangs";
-
 /// `run`
 pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, AgentError> {
     let progress = progress::start(false);
     thread::scope(|scope| {
-        let (orders, received) = mpsc::channel();
-        let guarding = thread::Builder::new().spawn_scoped(scope, move || guard(agent, &received));
-        if let Err(error) = guarding {
-            tracing::error!("a trial that hangs is not ended: {}", no_thread(&error));
-        }
+        let orders = guard::start(scope, agent);
         match args.once {
             true => once(agent, progress.as_ref(), &orders, output),
             false => daemon(agent, progress.as_ref(), &orders),
@@ -44,38 +35,18 @@ pub(super) fn run(agent: &Agent, args: RunArgs, output: Output) -> Result<Exit, 
     })
 }
 
-/// Asks for a restart when a trial goes on after the time it was given. An order says until when a round
-/// may take, or that there is nothing to guard; the guard ends with who orders.
-fn guard(agent: &Agent, orders: &Receiver<Option<Instant>>) {
-    let mut until: Option<Instant> = None;
-    loop {
-        let order = match until {
-            Some(at) => orders.recv_timeout(at.saturating_duration_since(Instant::now())),
-            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match order {
-            Ok(order) => until = order,
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                tracing::error!("{HANGS}");
-                let wait = agent.ask_restart(None, Purpose::Leave, HANGS);
-                until = Some(Instant::now() + wait);
-            }
-        }
-    }
-}
-
 /// One round; a boot that has something to prove has it guarded.
 fn guarded_round(
     agent: &Agent,
     progress: &dyn Progress,
-    orders: &Sender<Option<Instant>>,
+    orders: &Orders,
 ) -> Result<RoundReport, AgentError> {
-    if agent.unproven() == Boot::Unproven {
-        let _ = orders.send(Some(Instant::now() + agent.deadline_left() + GRACE));
-    }
+    orders.tell(agent.before_reading());
+    let boot = agent.unproven();
+    let left = if boot == Boot::Unproven { agent.deadline_left() } else { Duration::ZERO };
+    orders.tell(Told::Read { boot, left });
     let round = agent.round(progress);
-    let _ = orders.send(None);
+    orders.tell(Told::Ended);
     round
 }
 
@@ -84,7 +55,7 @@ fn guarded_round(
 fn proven_round(
     agent: &Agent,
     progress: &dyn Progress,
-    orders: &Sender<Option<Instant>>,
+    orders: &Orders,
 ) -> Result<RoundReport, AgentError> {
     let mut log = Log::default();
     loop {
@@ -112,7 +83,7 @@ fn proven_round(
 fn once(
     agent: &Agent,
     progress: &dyn Progress,
-    orders: &Sender<Option<Instant>>,
+    orders: &Orders,
     output: Output,
 ) -> Result<Exit, AgentError> {
     let round = proven_round(agent, progress, orders);
@@ -140,11 +111,7 @@ fn once(
 }
 
 /// Round after round.
-fn daemon(
-    agent: &Agent,
-    progress: &dyn Progress,
-    orders: &Sender<Option<Instant>>,
-) -> Result<Exit, AgentError> {
+fn daemon(agent: &Agent, progress: &dyn Progress, orders: &Orders) -> Result<Exit, AgentError> {
     notify::ready();
     metrics::start_listener(agent);
     let mut textfile = Textfile::of(agent);

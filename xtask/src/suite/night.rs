@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 
+use super::progress::Progress;
 use super::prove::virtual_machines;
-use super::runner::{Outcome, Step, build_programs};
-use crate::{fuzz, sim};
+use super::runner::{Outcome, Step, Suite, build_programs};
+use crate::{fuzz, previous, sim};
 
 /// The name of the tier.
 pub(super) const TIER: &str = "night";
@@ -17,6 +18,7 @@ const CUT_MINUTES: &str = "120";
 /// Everything that the other tiers take a sample of.
 pub(super) const STEPS: &[Step] = &[
     Step { name: "programs are built", quick: false, run: |suite| suite.build(build_programs()) },
+    Step { name: "the previous landing's agent and this one", quick: false, run: both_ways },
     Step {
         name: "virtual machines, every cell, 200 cuts at random moments",
         quick: false,
@@ -25,6 +27,13 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "power cuts, seed after seed", quick: false, run: |_| power_cuts() },
     Step { name: "fuzz", quick: false, run: |_| fuzz() },
 ];
+
+/// A clone without the previous landing fails here: nothing would have been shown.
+fn both_ways(suite: &mut Suite) -> Result<Outcome> {
+    let mut progress = Progress::new(&suite.pulse);
+    let done = previous::both_ways()?.follow(|line| progress.line(line))?;
+    Ok(progress.end().outcome(&done))
+}
 
 fn power_cuts() -> Result<Outcome> {
     let done = sim::deep(CUT_MINUTES)?;

@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use racklet_tools::cmd::Finished;
 use racklet_tools::pulse::Pulse;
 use racklet_tools::show;
+
+use super::runner::Outcome;
 
 /// One line of `cargo test` (its own and libtest's), as far as we tell it.
 #[derive(Debug, PartialEq)]
@@ -91,6 +94,25 @@ pub(super) struct Ended {
     /// `BINARY: TEST` of each test that failed.
     pub(super) failures: Vec<String>,
     pub(super) binaries: Vec<Binary>,
+}
+
+impl Ended {
+    /// As a step, with how cargo ended.
+    pub(super) fn outcome(self, done: &Finished) -> Outcome {
+        let Ended { sum: Counts { passed, mut failed }, mut failures, .. } = self;
+        let mut output = failing(&done.stdout);
+        // A crate that does not build, or a test binary that dies, prints no result line.
+        if done.code != 0 && failed == 0 {
+            (failed, output) = (1, done.output());
+            failures.extend(Outcome::of_command(done).failures);
+        }
+        // A name that fits no test is no success.
+        if done.code == 0 && passed == 0 {
+            failed = 1;
+            failures.push(format!("`{}` ran no test", done.shown));
+        }
+        Outcome { passed, failed, failures, output }
+    }
 }
 
 impl<'a> Progress<'a> {
@@ -227,6 +249,31 @@ mod tests {
         assert!(second.starts_with("FAILED 3 passed, 2 failed 0."), "{second}");
         assert!(second.ends_with(" s tests/keys.rs"), "{second}");
         assert_eq!(error, "error: test failed, to rerun pass `-p signer --test keys`");
+    }
+
+    /// The worst that may happen to a step: nothing ran, and it counts as passed.
+    #[test]
+    fn tests_that_did_not_run_have_not_passed() {
+        let done = |code| Finished {
+            shown: "cargo test".to_owned(),
+            code,
+            stdout: "error: it does not build\n".to_owned(),
+            stderr: String::new(),
+            took: Duration::ZERO,
+        };
+        let ended = |passed, failed| Ended { sum: Counts { passed, failed }, ..Ended::default() };
+        // (tests that passed and failed, exit code, what the step counts)
+        let rows = [
+            ((3, 0), 0, (3, 0)),
+            ((2, 1), 101, (2, 1)),
+            ((0, 0), 0, (0, 1)),
+            ((0, 0), 101, (0, 1)),
+            ((3, 0), 101, (3, 1)),
+        ];
+        for ((passed, failed), code, counted) in rows {
+            let outcome = ended(passed, failed).outcome(&done(code));
+            assert_eq!((outcome.passed, outcome.failed), counted, "{passed} {failed} {code}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use racklet_tools::cmd::Cmd;
 use racklet_tools::{paths, programs, setup};
 
-use super::progress::{self, Progress};
+use super::progress::Progress;
 use super::runner::{Outcome, Step, Suite, cargo};
 use super::{advisories, deny, keys, purity};
 
@@ -115,13 +115,7 @@ fn tests(suite: &mut Suite) -> Result<Outcome> {
     let command = cargo(&args).env("RUST_TEST_THREADS", threads.to_string());
     let mut progress = Progress::new(&suite.pulse);
     let done = command.follow(|line| progress.line(line))?;
-    let progress::Ended { sum, mut failures, binaries } = progress.end();
-    let (mut failed, mut output) = (sum.failed, progress::failing(&done.stdout));
-    // A crate that does not build, or a test binary that dies, prints no result line.
-    if done.code != 0 && failed == 0 {
-        (failed, output) = (1, done.output());
-        failures.extend(Outcome::of_command(&done).failures);
-    }
-    suite.summary.binaries = binaries;
-    Ok(Outcome { passed: sum.passed, failed, failures, output })
+    let ended = progress.end();
+    suite.summary.binaries.clone_from(&ended.binaries);
+    Ok(ended.outcome(&done))
 }
