@@ -265,19 +265,32 @@ fn a_failed_agent_is_restarted_only_out_of_a_trial() {
     assert_eq!(node.boot(), "b");
     assert_eq!(ask(), (true, "this boot is a trial that nobody has confirmed".to_owned()));
 
-    // Its record is damaged: the boot loader's word is left.
+    // Its record is damaged: the flags are left, and without the disk the boot loader's word.
     let state = node.path("state");
-    let kept: Vec<(PathBuf, Vec<u8>)> = records(&state, "boot-record");
-    for (path, bytes) in &kept {
-        fs::write(path, &bytes[..bytes.len() / 2]).expect("damage the record");
-    }
-    assert_eq!(ask(), (true, "the boot loader said that this boot is a trial".to_owned()));
-    for (path, bytes) in &kept {
-        fs::write(path, bytes).expect("mend the record");
-    }
+    let damaged = || {
+        let kept: Vec<(PathBuf, Vec<u8>)> = records(&state, "boot-record");
+        for (path, bytes) in &kept {
+            fs::write(path, &bytes[..bytes.len() / 2]).expect("damage the record");
+        }
+        let told = ask();
+        let (disk, away) = (node.path("disk.img"), node.path("away.img"));
+        fs::rename(&disk, &away).expect("move the disk away");
+        let blind = ask();
+        fs::rename(&away, &disk).expect("move the disk back");
+        for (path, bytes) in &kept {
+            fs::write(path, bytes).expect("mend the record");
+        }
+        (told, blind)
+    };
+    let by_flags = "the slot that runs is not confirmed, and the other one is".to_owned();
+    let by_word = "the boot loader said that this boot is a trial".to_owned();
+    assert_eq!(damaged(), ((true, by_flags), (true, by_word.clone())));
 
     node.agent(&["run", "--once"]).ok();
     assert_eq!(ask(), (false, "this boot is no trial".to_owned()), "after the confirm");
+    // The boot loader's word is that of the boot, which was a trial.
+    let confirmed = "the slot that runs is confirmed".to_owned();
+    assert_eq!(damaged(), ((false, confirmed), (true, by_word)));
     // Whatever the agent's trouble is.
     let config = fs::read_to_string(node.config()).expect("read");
     fs::write(node.config(), format!("{config}\nnonsense = ")).expect("write");

@@ -183,7 +183,7 @@ mod tests {
         assert!(refused.contains("key `sh -c exit 1` ended with exit status: 1"), "{refused}");
         let missing =
             command("key", &["/nope/reboot".to_owned()], COMMAND_LIMIT).unwrap_err().chain();
-        assert!(missing.contains("key: cannot run /nope/reboot"), "{missing}");
+        assert!(missing.contains("key: there is no /nope/reboot"), "{missing}");
         // What it leaves behind may be what restarts the machine.
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("later");
