@@ -274,6 +274,13 @@ fn read_log(path: &Path) -> Result<Journal, ServerError> {
     let refused = |why: String| ServerError::Config(format!("--refresh-log: {why}"));
     let check = || storage::private::read_trusted(path, LOG_LIMIT).map(drop);
     let trusted = |error| ServerError::trusted("--refresh-log", error);
+    // It may be read through a link; who writes it replaces what lies under its name.
+    if path.is_symlink() {
+        return Err(refused(format!(
+            "{} is a symbolic link: name the file itself",
+            path.display()
+        )));
+    }
     match check() {
         // Its folder was looked at.
         Err(StoreError::Read(error)) if error.is_missing() => {}
