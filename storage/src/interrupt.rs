@@ -266,8 +266,9 @@ mod tests {
     /// Set in the process that is to be interrupted: this test, once more.
     const ACTS: &str = "RACKLET_TEST_INTERRUPTED";
 
+    /// In one piece: a second signal may end the process at any moment.
     fn say(text: &str) {
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
     }
 
     /// What the interrupted process does, word by word; at the end it succeeds.
