@@ -73,6 +73,7 @@ pub fn say(text: &str) {
 }
 
 /// Takes away the bars that are on the terminal: a last line follows.
+#[cfg(feature = "cli")]
 pub(crate) fn clear() {
     let bars = std::mem::take(&mut *BARS.lock().unwrap_or_else(PoisonError::into_inner));
     for bar in bars.iter().filter_map(WeakProgressBar::upgrade) {
