@@ -15,10 +15,7 @@ use storage::partition_table;
 
 /// A node whose slot b is on trial.
 fn on_trial(world: &World) -> Node {
-    let v1 = world.publish_stable("1.0.0", 1);
-    let node = Node::from_factory(world, "node", &v1, &world.repository().reference());
-    world.publish_stable("1.1.0", 2);
-    node.apply(&[]);
+    let node = Node::with_next(world);
     assert_eq!(node.boot(), "b");
     node
 }

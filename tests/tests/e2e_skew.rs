@@ -230,10 +230,7 @@ fn a_node_at_rest_goes_on_with_everything_a_newer_agent_wrote() {
 #[test]
 fn a_trial_ends_whatever_a_newer_agent_wrote() {
     let world = World::with_repository();
-    let v1 = world.publish_stable("1.0.0", 1);
-    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
-    world.publish_stable("1.1.0", 2);
-    node.apply(&[]);
+    let node = Node::with_next(&world);
     assert_eq!(node.boot(), "b");
     let it = Kept::of(&world, &node);
     let ends: [&[&str]; 3] = [&["run", "--once"], &["confirm"], &["revert"]];
@@ -330,10 +327,7 @@ fn a_later_format_version_is_neither_skipped_nor_lost() {
 #[test]
 fn a_revert_needs_no_record() {
     let world = World::with_repository();
-    let v1 = world.publish_stable("1.0.0", 1);
-    let node = Node::from_factory(&world, "node", &v1, &world.repository().reference());
-    world.publish_stable("1.1.0", 2);
-    node.apply(&[]);
+    let node = Node::with_next(&world);
     assert_eq!(node.boot(), "b");
     let it = Kept::of(&world, &node);
     let record = it.record("boot-record").expect("a boot record");

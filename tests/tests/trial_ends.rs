@@ -4,44 +4,23 @@
 //! No restart here is real: the kernel is never asked where files stand for the boot's own.
 
 use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::reason::{Exit, Reason};
-use racklet_tests::rig::{
-    CLEAR, Node, PRODUCT, Run, Running, TRIES, World, confirmed, tool, trial,
-};
+use racklet_tests::rig::{CLEAR, Node, PRODUCT, Run, TRIES, World, confirmed, tool, trial};
 
 /// A busy machine may take long; what hangs takes forever.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A node whose slot b is next.
-fn with_next(world: &World) -> Node {
-    let v1 = world.publish_stable("1.0.0", 1);
-    let node = Node::from_factory(world, "node", &v1, &world.repository().reference());
-    world.publish_stable("1.1.0", 2);
-    node.apply(&[]);
-    node
-}
-
 /// A node whose slot b is on trial, restarted by this command, whose requests follow each other quickly.
 fn on_trial(world: &World, reboot: &str) -> Node {
-    let node = with_next(world);
+    let node = Node::with_next(world);
     let asked = format!("[\"touch\", {:?}]", node.path("reboot-asked"));
     let forced = format!("[\"touch\", {:?}]", node.path("forced"));
     let lines = format!("{reboot}\nreboot_wait = \"1s\"\nforced_reboot_command = {forced}");
     node.reconfigure(&asked, &lines);
     assert_eq!(node.boot(), "b");
     node
-}
-
-#[track_caller]
-fn await_file(path: &Path, running: &Running) {
-    let end = Instant::now() + PATIENCE;
-    while !path.exists() {
-        assert!(Instant::now() < end, "no {}:\n{}", path.display(), running.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// The request is made again, forced at the third time, and `status` tells it. The daemon stays.
@@ -51,7 +30,7 @@ fn is_insisted_on(reboot: &str, refused: bool) {
     let node = on_trial(&world, reboot);
     node.set_healthy(false);
     let mut running = node.agent(&["run"]).start();
-    await_file(&node.path("forced"), &running);
+    running.await_file(&node.path("forced"), PATIENCE);
     assert!(running.is_running(), "{}", running.log());
     let status = node.status();
     let restart = &status["restart"];
@@ -122,8 +101,8 @@ fn a_state_that_cannot_be_written_ends_the_trial() {
         wrapper.args(["--mount", "sh", "-c", script]).arg(node.state())
     };
     let running = node.agent(&["run"]).under(read_only()).start();
-    await_file(&world.path("asked"), &running);
-    await_file(&node.path("forced"), &running);
+    running.await_file(&world.path("asked"), PATIENCE);
+    running.await_file(&node.path("forced"), PATIENCE);
     running.kill();
     let done = node.agent(&["run", "--once"]).under(read_only()).finish().exits(Exit::Boot);
     assert!(done.stderr.contains("did not end by its deadline"), "{}", done.stderr);
@@ -148,10 +127,10 @@ fn a_lock_that_is_never_free_ends_the_trial() {
         .args(["sh", "-c", "touch \"$0\"; exec sleep 1000"])
         .arg(&ready)
         .start();
-    await_file(&ready, &holder);
+    holder.await_file(&ready, PATIENCE);
     let running = node.agent(&["run"]).start();
-    await_file(&world.path("asked"), &running);
-    await_file(&node.path("forced"), &running);
+    running.await_file(&world.path("asked"), PATIENCE);
+    running.await_file(&node.path("forced"), PATIENCE);
     assert_eq!(running.log().matches("ERROR").count(), 1, "told once:\n{}", running.log());
     running.kill();
     let done = node.run_once().exits(Exit::Boot);
@@ -170,7 +149,7 @@ fn kexec(node: &Node, nth: u8) {
 #[test]
 fn one_boot_past_the_boot_loader_leaves_the_update_next() {
     let world = World::with_repository();
-    let node = with_next(&world);
+    let node = Node::with_next(&world);
     kexec(&node, 1);
     for _ in 0..2 {
         let _done = node.run_once().exits(Exit::Done);
@@ -192,7 +171,7 @@ fn one_boot_past_the_boot_loader_leaves_the_update_next() {
 #[test]
 fn two_boots_past_the_boot_loader_give_the_update_up_and_blame_no_release() {
     let world = World::with_repository();
-    let node = with_next(&world);
+    let node = Node::with_next(&world);
     // A boot loader that says nothing of the flags, as after kexec without its words.
     let words = fs::read_to_string(node.path("cmdline")).unwrap_or_default();
     let silent = words.split_whitespace().filter(|word| !word.starts_with("racklet.boot="));
@@ -220,7 +199,7 @@ fn hold(world: &World, flag: &str) -> Run {
 #[test]
 fn a_hold_takes_back_what_is_next_and_its_end_gives_it_back() {
     let world = World::with_repository();
-    let node = with_next(&world);
+    let node = Node::with_next(&world);
     let _held = hold(&world, "--hold").ok();
     let done = node.run_once().exits(Exit::Done).json();
     assert_eq!(done["did"], "withheld", "{done}");

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::reason::Exit;
 use racklet_tests::rig::{Node, Run, Running, TRIES, World, confirmed, tool, trial};
@@ -17,10 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(200);
 
 /// A node whose slot b is on trial, restarted by this command, whose requests follow each other quickly.
 fn on_trial(world: &World, reboot: &str) -> Node {
-    let v1 = world.publish_stable("1.0.0", 1);
-    let node = Node::from_factory(world, "node", &v1, &world.repository().reference());
-    world.publish_stable("1.1.0", 2);
-    node.apply(&[]);
+    let node = Node::with_next(world);
     let asked = format!("[\"touch\", {:?}]", node.path("reboot-asked"));
     let forced = format!("[\"touch\", {:?}]", node.path("forced"));
     let lines = format!("{reboot}\nreboot_wait = \"1s\"\nforced_reboot_command = {forced}");
@@ -76,20 +73,11 @@ impl Drop for Hung {
     }
 }
 
-#[track_caller]
-fn await_file(path: &Path, running: &Running) {
-    let end = Instant::now() + PATIENCE;
-    while !path.exists() {
-        assert!(Instant::now() < end, "no {}:\n{}", path.display(), running.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// The guard restarts the machine, by force at last. `daemon`: the arguments of `run`.
 #[track_caller]
 fn is_guarded(node: &Node, hangs: Run, daemon: &[&str]) {
     let mut hung = Hung::start(node.agent(daemon), hangs);
-    await_file(&node.path("forced"), hung.running());
+    hung.running().await_file(&node.path("forced"), PATIENCE);
     assert!(hung.running().is_running(), "{}", hung.running().log());
     let log = hung.running().log();
     assert!(log.contains("the trial did not end by its deadline: the agent hangs"), "{log}");
@@ -140,7 +128,7 @@ fn restart_trial_goes_by_the_boot_loaders_word_where_storage_hangs() {
     let no_answer = |line: &str| line.contains("do not answer within 30 s").then_some(());
     let mut hung = restart_trial();
     hung.running().await_line(no_answer);
-    await_file(&node.path("forced"), hung.running());
+    hung.running().await_file(&node.path("forced"), PATIENCE);
     assert!(asked.exists(), "the command comes first");
     drop(hung);
     // On a boot that is no trial it does nothing.

@@ -130,6 +130,16 @@ impl Node {
         slot
     }
 
+    /// One that runs 1.0.0 from its factory in slot a, and has 1.1.0 next in slot b.
+    #[track_caller]
+    pub fn with_next(world: &World) -> Self {
+        let v1 = world.publish_stable("1.0.0", 1);
+        let node = Node::from_factory(world, "node", &v1, &world.repository().reference());
+        world.publish_stable("1.1.0", 2);
+        node.apply(&[]);
+        node
+    }
+
     /// What the daemon does after a boot and at each poll.
     #[track_caller]
     pub fn run_once(&self) -> Done {

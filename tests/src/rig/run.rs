@@ -151,6 +151,16 @@ impl Running {
         }
     }
 
+    /// Waits until a file is there.
+    #[track_caller]
+    pub fn await_file(&self, path: &Path, patience: Duration) {
+        let end = Instant::now() + patience;
+        while !path.exists() {
+            assert!(Instant::now() < end, "no {}:\n{}", path.display(), self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
