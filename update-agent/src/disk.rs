@@ -286,12 +286,8 @@ impl Disk {
         };
         let mut found = None;
         for word in text.split_whitespace() {
-            let said = match word.split_once('=') {
-                Some(("racklet.slot", "a")) => Some(Slot::A),
-                Some(("racklet.slot", "b")) => Some(Slot::B),
-                Some(("root", root)) => self.slot_of_root(table, root),
-                _ => None,
-            };
+            let of_root = || self.slot_of_root(table, word.strip_prefix("root=")?);
+            let said = slot_of_word(word).or_else(of_root);
             // The chooser names the slot and its partition: labels that were swapped in the
             // configuration since must not make the running partition the one to write.
             if let (Some(found), Some(said)) = (found, said)
@@ -354,5 +350,14 @@ impl Disk {
                     .hint("in a simulation, run `update-agent boot-select --simulate` first"))
             }
         }
+    }
+}
+
+/// The slot that a word of the kernel's command line names, where the partition table has no part in it.
+pub(crate) fn slot_of_word(word: &str) -> Option<Slot> {
+    match word {
+        "racklet.slot=a" => Some(Slot::A),
+        "racklet.slot=b" => Some(Slot::B),
+        _ => None,
     }
 }

@@ -16,6 +16,7 @@ use super::Agent;
 use super::driver::Driver;
 use super::restart::{Requests, milliseconds, uptime};
 use crate::boot::BootControl as _;
+use crate::disk::slot_of_word;
 use crate::error::AgentError;
 use crate::events::{Event, Why};
 use crate::health::watch::Watch;
@@ -183,7 +184,9 @@ pub(crate) fn leave(glance: &Glance, said: &str) -> Leave {
     leave_failed_trial(match (&glance.node, glance.flags, &glance.record) {
         (Some(node), _, _) => Known::Node(node),
         (None, Some((flags, booted)), None) => Known::Flags(flags, booted),
-        (None, _, Some(record)) => Known::Record(record, slot_said(said)),
+        (None, _, Some(record)) => {
+            Known::Record(record, said.split_whitespace().find_map(slot_of_word))
+        }
         (None, None, None) => Known::BootLoader(said_trial(said)),
     })
 }
@@ -191,15 +194,6 @@ pub(crate) fn leave(glance: &Glance, said: &str) -> Leave {
 /// Whether the boot loader said that this boot is a trial.
 fn said_trial(cmdline: &str) -> bool {
     cmdline.split_whitespace().any(|word| word == "racklet.boot=trial")
-}
-
-/// The slot that the kernel was told, where the partition table cannot be asked.
-fn slot_said(cmdline: &str) -> Option<Slot> {
-    cmdline.split_whitespace().find_map(|word| match word {
-        "racklet.slot=a" => Some(Slot::A),
-        "racklet.slot=b" => Some(Slot::B),
-        _ => None,
-    })
 }
 
 /// A trial that is lost, as an error for whoever started it.
