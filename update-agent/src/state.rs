@@ -304,10 +304,7 @@ impl State {
     fn finish_reset(&self, held: &StateGuard, reset: &Reset) -> Result<(), AgentError> {
         if let Some(root) = &reset.root {
             // The marker has it, too, until it is written.
-            if record::read(&self.dir, "root").is_err() {
-                record::remove(&self.dir, "root")?;
-            }
-            self.write("root", root.as_bytes())?;
+            self.replace("root", root.as_bytes())?;
         }
         for name in ["trust", "channel", "offline", "report", "journal", "probation", "asking"] {
             record::remove(&self.dir, name)?;
@@ -393,17 +390,12 @@ impl State {
 
     /// When the checks of a trial began. A damaged record is none: the deadline begins anew.
     pub fn probation(&self) -> Option<Began> {
-        let found = record::read(&self.dir, "probation").ok().flatten()?;
-        serde_json::from_slice(&found.record.payload).ok()
+        self.kept("probation")
     }
 
     /// Makes it durable.
     pub fn save_probation(&self, _: &StateGuard, began: &Began) -> Result<(), AgentError> {
-        if record::read(&self.dir, "probation").is_err() {
-            record::remove(&self.dir, "probation")?;
-        }
-        let payload = serde_json::to_vec(began).because(Reason::StoreIo, "write the probation")?;
-        self.write("probation", &payload)
+        self.keep("probation", began)
     }
 
     /// When a restart was first put off, in this boot. A damaged record is none: the time begins anew.
@@ -439,12 +431,9 @@ impl State {
 
     /// Makes such a record durable.
     fn keep<T: Serialize>(&self, name: &str, value: &T) -> Result<(), AgentError> {
-        if record::read(&self.dir, name).is_err() {
-            record::remove(&self.dir, name)?;
-        }
         let payload =
             serde_json::to_vec(value).because(Reason::StoreIo, format!("write {name}"))?;
-        self.write(name, &payload)
+        Ok(self.replace(name, &payload)?)
     }
 
     /// What was taken from the only bank of a component, if anything was.
@@ -480,12 +469,7 @@ impl State {
         journal: Option<&Journal>,
     ) -> Result<(), StoreError> {
         match journal {
-            Some(journal) => {
-                if record::read(&self.dir, "journal").is_err() {
-                    record::remove(&self.dir, "journal")?;
-                }
-                record::write(&self.dir, "journal", &journal.to_bytes()).map(drop)
-            }
+            Some(journal) => self.replace("journal", &journal.to_bytes()),
             None => record::remove(&self.dir, "journal"),
         }
     }
@@ -506,19 +490,12 @@ impl State {
 
     /// Which source is being asked. A damaged note is none: it only decides an order.
     pub fn asking(&self) -> Asking {
-        let found = record::read(&self.dir, "asking").ok().flatten();
-        found
-            .and_then(|found| serde_json::from_slice(&found.record.payload).ok())
-            .unwrap_or_default()
+        self.kept("asking").unwrap_or_default()
     }
 
     /// Makes it durable.
     pub fn save_asking(&self, _: &StateGuard, asking: &Asking) -> Result<(), AgentError> {
-        if record::read(&self.dir, "asking").is_err() {
-            record::remove(&self.dir, "asking")?;
-        }
-        let payload = serde_json::to_vec(asking).because(Reason::StoreIo, "note who is asked")?;
-        self.write("asking", &payload)
+        self.keep("asking", asking)
     }
 
     /// Makes the trusted metadata durable.
@@ -572,10 +549,7 @@ impl State {
 
     /// Keeps the channel document, so that a poll without news needs no download.
     pub fn save_channel_document(&self, _: &StateGuard, bytes: &[u8]) -> Result<(), AgentError> {
-        if record::read(&self.dir, "channel").is_err() {
-            record::remove(&self.dir, "channel")?;
-        }
-        self.write("channel", bytes)
+        Ok(self.replace("channel", bytes)?)
     }
 
     /// The offline statement by which a bundle was accepted, to be verified again.
@@ -656,6 +630,14 @@ impl State {
         let found = record::read(&self.dir, name);
         let found = found.map_err(|error| newer::advised(error.into()))?;
         Ok(found.map(|found| found.record.payload))
+    }
+
+    /// Writes a record, also over one that cannot be read.
+    fn replace(&self, name: &str, payload: &[u8]) -> Result<(), StoreError> {
+        if record::read(&self.dir, name).is_err() {
+            record::remove(&self.dir, name)?;
+        }
+        record::write(&self.dir, name, payload).map(drop)
     }
 
     fn write(&self, name: &str, payload: &[u8]) -> Result<(), AgentError> {

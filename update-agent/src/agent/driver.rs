@@ -72,15 +72,7 @@ pub(super) struct Ended {
 impl Driver<'_> {
     /// The node as it is now.
     pub(super) fn node(&self) -> Result<Node, AgentError> {
-        let (record, booted) = (self.state.boot_record()?, self.disk.booted()?);
-        Ok(Node {
-            evidence: self.slot_check().evidence(&record, booted),
-            record,
-            flags: self.disk.flags()?,
-            booted,
-            boot_id: self.disk.boot_id()?,
-            floor: self.floor().judged()?.floor,
-        })
+        self.slot_check().node(self.state.boot_record()?, self.floor().judged()?.floor)
     }
 
     /// Runs a task to its end.

@@ -384,15 +384,7 @@ impl Agent {
 
     /// The node as it is now.
     pub fn node(&self) -> Result<Node, AgentError> {
-        let (record, booted) = (self.state.boot_record()?, self.disk.booted()?);
-        Ok(Node {
-            evidence: self.slot_check().evidence(&record, booted),
-            record,
-            flags: self.disk.flags()?,
-            booted,
-            boot_id: self.disk.boot_id()?,
-            floor: self.floor()?.floor,
-        })
+        self.slot_check().node(self.state.boot_record()?, self.floor()?.floor)
     }
 
     /// The boot flags of both slots, as the boot loader would read them now.

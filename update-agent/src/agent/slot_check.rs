@@ -7,9 +7,10 @@ use formats::digest::Sha256;
 use formats::gpt::Table;
 use formats::reason::Reason;
 use storage::block::BlockDevice;
-use update_core::update::Evidence;
 use update_core::update::slot_check::{Foreign, Found, Noted, Sample, judge, samples};
+use update_core::update::{Evidence, Node};
 
+use crate::boot::BootControl as _;
 use crate::disk::Disk;
 use crate::error::AgentError;
 use crate::state::{NotedComponent, NotedSlot, State, StateGuard};
@@ -26,9 +27,17 @@ pub(crate) const MEND: &str = "the next `update-agent apply` writes the slot tha
                                `update-agent confirm --adopt` takes both as they are";
 
 impl SlotCheck<'_> {
-    /// What is known of the node beside its record and flags.
-    pub(crate) fn evidence(&self, record: &BootRecord, booted: Slot) -> Evidence {
-        Evidence { foreign: self.foreign(record, booted), ..self.disk.evidence() }
+    /// The node with this record and this floor, as it is now.
+    pub(crate) fn node(&self, record: BootRecord, floor: u64) -> Result<Node, AgentError> {
+        let booted = self.disk.booted()?;
+        Ok(Node {
+            evidence: Evidence { foreign: self.foreign(&record, booted), ..self.disk.evidence() },
+            record,
+            flags: self.disk.flags()?,
+            booted,
+            boot_id: self.disk.boot_id()?,
+            floor,
+        })
     }
 
     /// Which slots another program has written. Of what cannot be read now nothing is concluded: who

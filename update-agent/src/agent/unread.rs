@@ -26,16 +26,7 @@ impl Agent {
             Err(error) if error.reason() == Reason::StoreNewer => BootRecord::default(),
             record => record?,
         };
-        let booted = self.disk.booted()?;
-        let node = Node {
-            evidence: self.slot_check().evidence(&record, booted),
-            record,
-            flags: self.disk.flags()?,
-            booted,
-            boot_id: self.disk.boot_id()?,
-            floor: floor.floor,
-        };
-        Ok((node, floor))
+        Ok((self.slot_check().node(record, floor.floor)?, floor))
     }
 
     /// Goes back by the flags alone: the record cannot be read, and is left as it is. A crash leaves the

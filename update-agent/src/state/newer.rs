@@ -98,28 +98,26 @@ pub(super) fn carried<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// The parts of a payload that this version does not read.
-type Unread<'a> = &'a dyn Fn(&[u8]) -> Vec<String>;
+/// The parts of a payload that this version does not read as a `T`.
+fn unread_as<T: Serialize + DeserializeOwned + Default>(stored: &[u8]) -> Vec<String> {
+    let read = serde_json::from_slice::<T>(stored).unwrap_or_default();
+    unread(stored, &serde_json::to_vec(&read).unwrap_or_default())
+}
+
+/// Gives the parts of a payload that this version does not read.
+type Unread = fn(&[u8]) -> Vec<String>;
 
 impl State {
     /// What a newer agent left that this one does not read, for `status` and `doctor`: records, and parts of
     /// them such as `boot-record: update.quorum`.
     pub fn unread(&self) -> Vec<String> {
         let mut found = Vec::new();
-        let report = |stored: &[u8]| {
-            let read = serde_json::from_slice::<Report>(stored).unwrap_or_default();
-            unread(stored, &serde_json::to_vec(&read).unwrap_or_default())
-        };
-        let noted = |stored: &[u8]| {
-            let read = serde_json::from_slice::<Noted>(stored).unwrap_or_default();
-            unread(stored, &serde_json::to_vec(&read).unwrap_or_default())
-        };
-        let records: [(&str, Unread<'_>); 5] = [
-            ("boot-record", &BootRecord::unread),
-            ("floor", &Floor::unread),
-            ("history", &History::unread),
-            ("noted", &noted),
-            ("report", &report),
+        let records: [(&str, Unread); 5] = [
+            ("boot-record", BootRecord::unread),
+            ("floor", Floor::unread),
+            ("history", History::unread),
+            ("noted", unread_as::<Noted>),
+            ("report", unread_as::<Report>),
         ];
         for (name, unread) in records {
             let payload = self.payload(name).ok().flatten().unwrap_or_default();

@@ -8,7 +8,6 @@ use formats::digest::Sha256;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use serde::{Deserialize, Serialize};
-use storage::record;
 
 use super::{State, StateGuard, newer};
 use crate::error::{AgentError, Because as _};
@@ -51,22 +50,14 @@ pub(crate) struct NotedComponent {
 impl State {
     /// What was noted.
     pub(crate) fn noted(&self) -> Noted {
-        let found = record::read(&self.dir, "noted").ok().flatten();
-        found
-            .and_then(|found| serde_json::from_slice(&found.record.payload).ok())
-            .unwrap_or_default()
+        self.kept("noted").unwrap_or_default()
     }
 
     /// Makes it durable, with what a newer agent noted beyond it.
     pub(crate) fn save_noted(&self, _: &StateGuard, noted: &Noted) -> Result<(), AgentError> {
-        let stored = match record::read(&self.dir, "noted") {
-            Ok(found) => found.map(|found| found.record.payload).unwrap_or_default(),
-            Err(_) => {
-                record::remove(&self.dir, "noted")?;
-                Vec::new()
-            }
-        };
+        let stored = self.payload("noted").ok().flatten().unwrap_or_default();
         let payload = newer::carried(&stored, noted);
-        self.write("noted", &payload.because(Reason::StoreIo, "write what was noted")?)
+        let payload = payload.because(Reason::StoreIo, "write what was noted")?;
+        Ok(self.replace("noted", &payload)?)
     }
 }

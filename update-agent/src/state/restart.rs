@@ -1,12 +1,10 @@
 //! The request to restart, for whoever asks again and for `status`.
 
-use formats::reason::Reason;
 use serde::{Deserialize, Serialize};
-use storage::record;
 use update_core::restart::{Means, Purpose};
 
 use super::{State, StateGuard};
-use crate::error::{AgentError, Because as _};
+use crate::error::AgentError;
 
 /// What was asked for in one boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +31,7 @@ pub struct RestartAsked {
 impl State {
     /// The last request to restart. A damaged record is none: the requests begin anew.
     pub fn restart_asked(&self) -> Option<RestartAsked> {
-        let found = record::read(&self.dir, "restart").ok().flatten()?;
-        serde_json::from_slice(&found.record.payload).ok()
+        self.kept("restart")
     }
 
     /// Makes it durable.
@@ -43,10 +40,6 @@ impl State {
         _: &StateGuard,
         asked: &RestartAsked,
     ) -> Result<(), AgentError> {
-        if record::read(&self.dir, "restart").is_err() {
-            record::remove(&self.dir, "restart")?;
-        }
-        let payload = serde_json::to_vec(asked).because(Reason::StoreIo, "note the restart")?;
-        self.write("restart", &payload)
+        self.keep("restart", asked)
     }
 }
