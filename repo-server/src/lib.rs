@@ -27,6 +27,7 @@
 //! | `budget` | how many bytes of answers are in memory, as a sum | no |
 //! | `clients` | what one client may use, and which connection is closed for a newcomer | no |
 //! | `serve` | sockets, TLS, timeouts, limits, background chores, shutdown | yes |
+//! | [`cli`] | the command line | yes |
 //!
 //! Programs that embed it make a [`Config`] and [`start`] it, or [`Server::bind`] it on a runtime of
 //! their own (see [`threads`]); `examples/serve.rs` is one. [`Store`] is for what is done to a
@@ -65,6 +66,7 @@ mod tls;
 mod tuf_tree;
 
 // The public interface is:
+pub mod cli;
 pub use config::{ALARM_BEFORE, Collect, Config, Limits, Refresh, TlsFiles};
 pub use error::ServerError;
 pub use serve::{Reloader, Running, Server, start, threads};

@@ -13,6 +13,9 @@ use anyhow::{Context, Result, ensure};
 use crate::cmd::Cmd;
 use crate::paths;
 
+#[path = "../../../formats/build-info/commit.rs"]
+mod commit;
+
 /// What is shipped.
 pub const PROGRAMS: [&str; 3] = ["signer", "repo-server", "update-agent"];
 
@@ -83,6 +86,8 @@ impl Place {
             .env("CC_SHELL_ESCAPED_FLAGS", "1")
             .env("CARGO_HOME", &self.cargo_home)
             .env("CARGO_TARGET_DIR", &self.target)
+            // Of this work tree: a copy of its files is none.
+            .env("RACKLET_COMMIT", built_from())
     }
 
     /// `signer` and `repo-server`.
@@ -113,6 +118,11 @@ impl Place {
     fn agent_file(&self) -> Result<PathBuf> {
         Ok(self.target.join(host()?).join("dist/update-agent"))
     }
+}
+
+/// The commit that `--version` of what is shipped names, with its date.
+pub fn built_from() -> String {
+    commit::of(&paths::root()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// The target of this toolchain, as rustc names it.

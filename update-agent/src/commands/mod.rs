@@ -19,6 +19,7 @@ pub(crate) mod status;
 mod trial;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -33,7 +34,7 @@ use crate::output::Output;
 
 /// Installs signed releases: writes the inactive slot, boots it on trial, confirms or reverts it.
 #[derive(Debug, Parser)]
-#[command(name = "update-agent", version, max_term_width = 100)]
+#[command(name = "update-agent", version, long_version = version(), max_term_width = 100)]
 pub struct Cli {
     /// Configuration file.
     #[arg(long, global = true, default_value = DEFAULT_PATH, value_name = "FILE")]
@@ -47,6 +48,13 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What `--version` prints after the name.
+fn version() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| build_info::version(env!("CARGO_PKG_VERSION"), &[]));
+    &TEXT
 }
 
 /// What to do.

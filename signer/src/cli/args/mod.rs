@@ -3,6 +3,7 @@
 mod change;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -29,8 +30,8 @@ const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update reposi
 
 /// Keys, releases and channels of a Racklet Update repository
 #[derive(Debug, Parser)]
-#[command(name = "signer", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(long_about = LONG_ABOUT)]
+#[command(name = "signer", version, long_version = version())]
+#[command(arg_required_else_help = true, max_term_width = 100, long_about = LONG_ABOUT)]
 pub struct Arguments {
     /// One JSON object on stdout instead of text
     #[arg(long, global = true)]
@@ -41,6 +42,16 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// What `--version` prints after the name.
+fn version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let features =
+            [("registry", cfg!(feature = "registry")), ("pkcs11", cfg!(feature = "pkcs11"))];
+        build_info::version(env!("CARGO_PKG_VERSION"), &features)
+    });
+    &TEXT
 }
 
 #[derive(Debug, Subcommand)]

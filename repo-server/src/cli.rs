@@ -1,25 +1,24 @@
-//! `repo-server`: the command line.
-
-// They panic when the reader is gone, or the disk under a log is full.
-#![deny(clippy::print_stdout, clippy::print_stderr)]
+//! The command line: arguments to a configuration, errors to codes.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use formats::error_chain;
 use formats::reason::Exit;
-use repo_server::{
-    ALARM_BEFORE, Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server,
-    ServerError, Store, StoreError, TlsFiles,
-};
 use storage::interrupt::{self, Ending};
 use storage::log::printable;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
+
+use crate::{
+    ALARM_BEFORE, Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server,
+    ServerError, Store, StoreError, TlsFiles,
+};
 
 /// One day: pushes of the largest images over slow lines take hours.
 const GRACE: u64 = 86_400;
@@ -29,13 +28,20 @@ const PORT: u16 = 5443;
 
 /// Embedded OCI registry and classic TUF tree of Racklet Update.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "repo-server", version, long_version = version(), propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Print one JSON object on stdout instead of text.
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// What `--version` prints after the name.
+fn version() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| build_info::version(env!("CARGO_PKG_VERSION"), &[]));
+    &TEXT
 }
 
 #[derive(Debug, Subcommand)]
@@ -298,7 +304,13 @@ impl Serve {
     }
 }
 
-fn main() -> ExitCode {
+/// The definition of the command line, for manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the command line of this process to its end.
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain_usage(&error),
@@ -378,7 +390,7 @@ fn explain_usage(error: &clap::Error) -> ExitCode {
 fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
     start_log(args)?;
     let failed = |source| ServerError::Listen { address: args.listen.to_string(), source };
-    let runtime = repo_server::threads().build();
+    let runtime = crate::threads().build();
     let runtime = runtime.map_err(|source| ServerError::Io {
         doing: "start the threads of",
         path: PathBuf::from("this process"),

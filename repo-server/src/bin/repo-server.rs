@@ -1,0 +1,7 @@
+//! The `repo-server` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repo_server::cli::main()
+}
