@@ -12,7 +12,7 @@ use racklet_tools::programs::{PROGRAMS, Place, host, is_static, shipped_folder};
 use racklet_tools::show;
 use sha2::{Digest as _, Sha256};
 
-use crate::sbom;
+use crate::{licences, sbom};
 
 pub(crate) mod reproduce;
 
@@ -66,17 +66,20 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Beside the programs: an SPDX document of each, and [`SUMS`] of all files.
+/// Beside the programs: an SPDX document and the licences of each, and [`SUMS`] of all files.
 fn describe(dir: &Path) -> Result<()> {
     let (mut sums, target) = (String::new(), host()?);
     for program in PROGRAMS {
         let sha256 = sha256(&dir.join(program))?;
-        let name = format!("{program}.spdx.json");
+        sums += &format!("{sha256}  {program}\n");
         let document =
             sbom::document(&sbom::Subject { program, sha256: &sha256, target: &target })?;
-        fs::write(dir.join(&name), document).with_context(|| format!("write {name}"))?;
-        let of_document = self::sha256(&dir.join(&name))?;
-        sums += &format!("{sha256}  {program}\n{of_document}  {name}\n");
+        let licences = licences::texts(program, &target)?;
+        for (end, text) in [("spdx.json", document), ("licences.txt", licences)] {
+            let name = format!("{program}.{end}");
+            fs::write(dir.join(&name), text).with_context(|| format!("write {name}"))?;
+            sums += &format!("{}  {name}\n", self::sha256(&dir.join(&name))?);
+        }
     }
     fs::write(dir.join(SUMS), sums).with_context(|| format!("write {SUMS}"))
 }

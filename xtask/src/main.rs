@@ -23,6 +23,7 @@
 mod demo;
 mod dist;
 mod fuzz;
+mod licences;
 mod previous;
 mod sbom;
 mod sim;

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 /// One crate of the tree: name, version, licence.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Crate {
-    name: String,
-    version: String,
-    licence: String,
+pub(crate) struct Crate {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) licence: String,
 }
 
 impl Crate {
@@ -37,12 +37,21 @@ pub(crate) struct Subject<'a> {
     pub(crate) target: &'a str,
 }
 
+/// What is linked into a program; the first is its own package.
+pub(crate) fn crates(program: &str, target: &str) -> Result<Vec<Crate>> {
+    Ok(edges(&tree(program, target)?)?.into_iter().map(|(one, _)| one).collect())
+}
+
+fn tree(program: &str, target: &str) -> Result<String> {
+    Cmd::cargo()
+        .args(["tree", "--locked", "-p", program, "-e", "no-dev,no-build,no-proc-macro"])
+        .args(["--target", target, "--prefix", "depth", "--format", "|{p}|{l}"])
+        .read()
+}
+
 /// The document of one program.
 pub(crate) fn document(subject: &Subject<'_>) -> Result<String> {
-    let tree = Cmd::cargo()
-        .args(["tree", "--locked", "-p", subject.program, "-e", "no-dev,no-build,no-proc-macro"])
-        .args(["--target", subject.target, "--prefix", "depth", "--format", "|{p}|{l}"])
-        .read()?;
+    let tree = tree(subject.program, subject.target)?;
     let sums = checksums(&std::fs::read_to_string(paths::root().join("Cargo.lock"))?)?;
     let created = Cmd::new("git")
         .args(["log", "-1", "--date=format-local:%Y-%m-%dT%H:%M:%SZ", "--format=%cd"])

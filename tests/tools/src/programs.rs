@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 
@@ -120,9 +121,14 @@ impl Place {
     }
 }
 
-/// The commit that `--version` of what is shipped names, with its date.
-pub fn built_from() -> String {
-    commit::of(&paths::root()).unwrap_or_else(|| "unknown".to_owned())
+/// The commit that `--version` of what is shipped names, with its date: `RACKLET_COMMIT`, or that of the work tree. It
+/// is asked for once: a commit that is made meanwhile does not give three programs two origins.
+pub fn built_from() -> &'static str {
+    static COMMIT: OnceLock<String> = OnceLock::new();
+    COMMIT.get_or_init(|| {
+        let given = std::env::var("RACKLET_COMMIT").ok().filter(|given| !given.trim().is_empty());
+        given.or_else(|| commit::of(&paths::root())).unwrap_or_else(|| "unknown".to_owned())
+    })
 }
 
 /// The target of this toolchain, as rustc names it.
