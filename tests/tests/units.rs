@@ -41,7 +41,7 @@ fn units() -> BTreeMap<String, (&'static str, String)> {
     for (folder, program) in FOLDERS {
         for entry in fs::read_dir(repository().join(folder)).expect("read the units").flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if ![".conf", ".catalog"].iter().any(|other| name.ends_with(other)) {
+            if ![".conf", ".catalog", ".env"].iter().any(|other| name.ends_with(other)) {
                 let text = fs::read_to_string(entry.path()).expect("read a unit");
                 found.insert(name, (program, text));
             }

@@ -10,6 +10,7 @@
 //! cargo xtask images   build the real Debian images and firmware blobs (cached)
 //! cargo xtask demo     one release through everything, on a real Debian image
 //! cargo xtask dist     build the programs as they are shipped: a small static agent
+//! cargo xtask package  Debian packages of the same programs, with units, manual pages and documents
 //! cargo xtask advisories DIR   copy the facts of the public advisory database
 //! cargo xtask sim      cut the power of a simulated machine at every step, everywhere
 //! cargo xtask vm       boot real machines under QEMU, cell by cell (tests/vm)
@@ -24,6 +25,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod licences;
+mod package;
 mod previous;
 mod sbom;
 mod sim;
@@ -62,6 +64,8 @@ enum Task {
     Demo(demo::Options),
     /// Build the programs as they are shipped, into target/shipped.
     Dist(dist::Options),
+    /// Build Debian packages of them, into target/packages.
+    Package(package::Options),
     /// Copy the facts of the public advisory database out of a checkout of it.
     Advisories(suite::advisories::Options),
     /// Cut the power of a simulated machine everywhere, and judge every state that may be left.
@@ -101,6 +105,7 @@ fn main() -> ExitCode {
         Task::Images(options) => debian::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Dist(options) => dist::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Advisories(options) => suite::advisories::take(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Vm(options) => options.hand_over("racklet-vm"),

@@ -35,6 +35,7 @@ const PACKAGES: &[Package] = &[
     ("systemd", "systemd-analyze", "checks the units we ship"),
     ("strace", "strace", "an old kernel, by system calls that are refused"),
     ("shellcheck", "shellcheck", "checks the hooks we ship"),
+    ("dpkg-dev", "dpkg-parsechangelog", "reads the changelog of our packages, and builds them"),
     ("coreutils", "sha256sum", "witness of what is in a slot"),
     ("softhsm2", "softhsm2-util", "tokens for keys behind PKCS#11"),
     ("openssl", "openssl", "witness of keys and certificates"),
@@ -66,6 +67,19 @@ pub const BENCH: &[Package] = &[
     ("nginx-light", "nginx", "the yardstick of a web server"),
     ("docker-registry", "docker-registry", "the yardstick of a registry"),
     ("wrk", "wrk", "load"),
+];
+
+/// What `cargo xtask package` calls.
+const PACKAGING: &[Package] = &[
+    ("dpkg-dev", "dpkg-buildpackage", "builds Debian packages"),
+    ("debhelper", "dh", "Debian's own rules of where files go and what happens on upgrades"),
+];
+
+/// What `cargo xtask night` judges packages with.
+const JUDGES: &[Package] = &[
+    ("lintian", "lintian", "Debian's policy, checked"),
+    ("piuparts", "piuparts", "installs, upgrades and purges packages, and looks for leftovers"),
+    ("debootstrap", "debootstrap", "the systems they are installed in"),
 ];
 
 /// Package, a file of it, why: unpacked into the cache, because installing it would change more than
@@ -133,6 +147,16 @@ pub fn run(options: &Options) -> Result<()> {
 pub fn demo() -> Result<()> {
     let of_demo = |(name, ..): &&Package| DEMO.contains(name);
     install(&PACKAGES.iter().filter(of_demo).copied().collect::<Vec<_>>(), false)
+}
+
+/// Installs what `cargo xtask package` calls.
+pub fn packaging() -> Result<()> {
+    install(PACKAGING, false)
+}
+
+/// Installs what packages are judged with.
+pub fn judges() -> Result<()> {
+    install(JUDGES, false)
 }
 
 /// Installs what `cargo xtask bench` calls besides.

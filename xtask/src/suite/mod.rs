@@ -88,7 +88,7 @@ pub(crate) fn night(options: &ProveOptions) -> Result<()> {
 }
 
 /// Files git knows, relative to the workspace root.
-fn tracked_files() -> Result<Vec<String>> {
+pub(crate) fn tracked_files() -> Result<Vec<String>> {
     let text = Cmd::new("git").arg("ls-files").current_dir(&paths::root()).read()?;
     Ok(text.lines().map(str::to_string).collect())
 }

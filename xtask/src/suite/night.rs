@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::progress::Progress;
 use super::prove::virtual_machines;
 use super::runner::{Outcome, Step, Suite, build_programs};
-use crate::{fuzz, previous, sim};
+use crate::{fuzz, package, previous, sim};
 
 /// The name of the tier.
 pub(super) const TIER: &str = "night";
@@ -24,6 +24,11 @@ pub(super) const STEPS: &[Step] = &[
         quick: false,
         run: |suite| virtual_machines(suite, &["--trials", "200", "--patience", "3"]),
     },
+    Step {
+        name: "packages: policy, two builds, install, upgrade, purge",
+        quick: false,
+        run: |_| packages(),
+    },
     Step { name: "power cuts, seed after seed", quick: false, run: |_| power_cuts() },
     Step { name: "fuzz", quick: false, run: |_| fuzz() },
 ];
@@ -39,6 +44,12 @@ fn power_cuts() -> Result<Outcome> {
     let done = sim::deep(CUT_MINUTES)?;
     print!("{}", done.stdout);
     Ok(Outcome { output: done.stderr.clone(), ..Outcome::of_command(&done) })
+}
+
+fn packages() -> Result<Outcome> {
+    let (passed, failures) = package::judge::judge()?;
+    let output = failures.iter().map(|fault| format!("{fault}\n")).collect();
+    Ok(Outcome { passed, failed: failures.len() as u64, failures, output })
 }
 
 fn fuzz() -> Result<Outcome> {

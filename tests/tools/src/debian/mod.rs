@@ -9,12 +9,14 @@
 //! those of the machine's own apt and stand in no file of the image. Without root or network a
 //! smaller tree of this machine's own programs takes the place; [`Images::origin`] says so.
 
+mod base;
 mod fallback;
 mod image;
 mod minimal;
 mod same_kernel;
 mod sources;
 
+pub use base::{Base, base};
 pub use minimal::tree as minimal_tree;
 
 use std::fs;
