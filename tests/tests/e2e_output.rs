@@ -1,6 +1,6 @@
 //! What the agent's commands print, to people and to programs, through one update.
 
-use racklet_tests::rig::{Node, RepoServer, World, redact};
+use racklet_tests::rig::{Node, RepoServer, World, program, redact};
 
 #[test]
 fn what_people_read() {
@@ -65,4 +65,21 @@ fn what_programs_read() {
     tell(&["history"]);
     tell(&["apply", "--version", "9.9.9"]);
     insta::assert_snapshot!("what_programs_read", told);
+}
+
+/// The same four lines of each program, without configuration; `-V` is one line. A commit is named only by release
+/// builds, see `build_info`.
+#[test]
+fn every_program_says_what_it_was_built_from() {
+    for name in ["signer", "repo-server", "update-agent"] {
+        let said = program(name).args(["--version"]).ok().text();
+        let lines: Vec<&str> = said.lines().collect();
+        let [first, commit, target, features] = lines[..] else { panic!("{name} says {said}") };
+        assert_eq!(program(name).args(["-V"]).ok().text().trim_end(), first);
+        assert_eq!(first, concat!("NAME ", env!("CARGO_PKG_VERSION")).replace("NAME", name));
+        assert!(commit.starts_with("commit    "), "{said}");
+        assert!(target.contains("linux"), "{said}");
+        let expected = if name == "signer" { "registry pkcs11" } else { "none" };
+        assert_eq!(features, format!("features  {expected}"), "{said}");
+    }
 }
