@@ -9,7 +9,7 @@
 //! cargo xtask clean    remove from the shared cache what was not used for 30 days
 //! cargo xtask images   build the real Debian images and firmware blobs (cached)
 //! cargo xtask demo     one release through everything, on a real Debian image
-//! cargo xtask dist     build the programs as they are shipped: a small static agent
+//! cargo xtask dist     build the programs as they are shipped: a small static agent; --target aarch64
 //! cargo xtask package  Debian packages of the same programs, with units, manual pages and documents
 //! cargo xtask advisories DIR   copy the facts of the public advisory database
 //! cargo xtask sim      cut the power of a simulated machine at every step, everywhere
@@ -62,7 +62,7 @@ enum Task {
     Images(debian::Options),
     /// Carry releases through signer, repo-server and update-agent, and check every step.
     Demo(demo::Options),
-    /// Build the programs as they are shipped, into target/shipped.
+    /// Build the programs as they are shipped, into target/shipped; for another processor with --target.
     Dist(dist::Options),
     /// Build Debian packages of them, into target/packages.
     Package(package::Options),

@@ -61,7 +61,7 @@ fn agent() -> Result<PathBuf> {
         take_out(commit, &folder, &sources)?;
     }
     let Place { cargo_home, .. } = Place::here();
-    Place { sources, cargo_home, target: folder.join("target") }.agent()
+    Place { sources, cargo_home, target: folder.join("target"), compilers: None }.agent()
 }
 
 /// Writes the files of a commit to `sources`, which is there only once it is whole.

@@ -6,6 +6,7 @@
 //! | [`paths`] | where things are: the workspace, cargo's target |
 //! | [`cache`] | what all clones on a machine share |
 //! | [`programs`] | our own programs, built as tests want them or as they are shipped |
+//! | [`cross`] | compilers for other processors, cached |
 //! | [`setup`] | packages of Debian and Python that the commands call |
 //! | [`debian`], [`firmware`] | real system images and firmware, cached |
 //! | [`disk`], [`config`] | a node's disk, and its configuration |
@@ -18,6 +19,7 @@
 pub mod cache;
 pub mod cmd;
 pub mod config;
+pub mod cross;
 pub mod debian;
 pub mod disk;
 pub mod firmware;

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, ensure};
 
 use crate::cmd::Cmd;
+use crate::cross::{Compilers, Processor};
 use crate::paths;
 
 #[path = "../../../formats/build-info/commit.rs"]
@@ -19,6 +20,9 @@ mod commit;
 
 /// What is shipped.
 pub const PROGRAMS: [&str; 3] = ["signer", "repo-server", "update-agent"];
+
+/// Bytes that the agent may have: what nodes with little flash have room for, beside a kernel.
+pub const AGENT_LIMIT: u64 = 8 << 20;
 
 /// Where `cargo xtask dist` leaves what is shipped.
 pub fn shipped_folder() -> PathBuf {
@@ -62,6 +66,8 @@ pub struct Place {
     pub cargo_home: PathBuf,
     /// Cargo's target directory.
     pub target: PathBuf,
+    /// The compilers for another processor; none for this machine's own.
+    pub compilers: Option<Compilers>,
 }
 
 impl Place {
@@ -70,33 +76,76 @@ impl Place {
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         let cargo_home =
             std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
-        Self { sources: paths::root(), cargo_home, target: paths::target() }
+        Self { sources: paths::root(), cargo_home, target: paths::target(), compilers: None }
+    }
+
+    /// The same for another processor, with its compilers and all crates at hand; the outputs go to a folder of
+    /// their own.
+    pub fn cross(processor: Processor) -> Result<Self> {
+        let compilers = Compilers::of(processor)?;
+        compilers.fetch()?;
+        let here = Self::here();
+        let target = here.target.join(format!("cross-{}", processor.name()));
+        Ok(Self { target, compilers: Some(compilers), ..here })
+    }
+
+    /// Where `cargo xtask dist` leaves what is shipped.
+    pub fn shipped_folder(&self) -> PathBuf {
+        match &self.compilers {
+            None => shipped_folder(),
+            Some(there) => paths::target().join(format!("shipped-{}", there.processor.name())),
+        }
+    }
+
+    /// The target of what is built, as rustc names it.
+    pub fn rust_target(&self) -> Result<String> {
+        match &self.compilers {
+            None => host(),
+            Some(there) => Ok(there.processor.rust().to_owned()),
+        }
     }
 
     /// cargo with the compilers told to write other names for our folders (`RUSTFLAGS` cannot hold a space).
-    fn cargo(&self, flags: &[&str]) -> Cmd {
+    fn cargo(&self, flags: &[&str]) -> Result<Cmd> {
         let names = [(&self.cargo_home, "/cargo"), (&self.sources, "/racklet-update")];
         let rust = names.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
         let c = names.map(|(from, to)| format!("'-ffile-prefix-map={}={to}'", from.display()));
-        let rust: Vec<&str> =
+        let mut rust: Vec<&str> =
             rust.iter().map(String::as_str).chain(flags.iter().copied()).collect();
-        Cmd::cargo()
-            .current_dir(&self.sources)
-            .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"))
-            .env("CFLAGS", c.join(" "))
-            .env("CC_SHELL_ESCAPED_FLAGS", "1")
-            .env("CARGO_HOME", &self.cargo_home)
-            .env("CARGO_TARGET_DIR", &self.target)
-            // Of this work tree: a copy of its files is none.
-            .env("RACKLET_COMMIT", built_from())
+        if self.compilers.is_some() {
+            // Of this machine's own build clippy looks at all warnings; nobody does of another.
+            rust.push("-Dwarnings");
+        }
+        let variables: [(&str, OsString); 4] = [
+            ("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}").into()),
+            ("CFLAGS", c.join(" ").into()),
+            ("CC_SHELL_ESCAPED_FLAGS", "1".into()),
+            // Of this work tree: a copy of its files is none, and the compilers' Debian has no git.
+            ("RACKLET_COMMIT", built_from().into()),
+        ];
+        if let Some(there) = &self.compilers {
+            return there.cargo(&self.sources, &self.cargo_home, &self.target, &variables);
+        }
+        let mut cargo = Cmd::cargo().current_dir(&self.sources);
+        for (name, value) in variables {
+            cargo = cargo.env(name, value);
+        }
+        Ok(cargo.env("CARGO_HOME", &self.cargo_home).env("CARGO_TARGET_DIR", &self.target))
+    }
+
+    /// cargo as tests are built with it, by the compilers for another processor.
+    pub fn plain_cargo(&self, variables: &[(&str, OsString)]) -> Result<Cmd> {
+        let there = self.compilers.as_ref().context("there are no compilers for another one")?;
+        there.cargo(&self.sources, &self.cargo_home, &self.target, variables)
     }
 
     /// `signer` and `repo-server`.
     pub fn others(&self) -> Result<[(PathBuf, &'static str); 2]> {
         let args =
             ["build", "--release", "--locked", "--bins", "-p", "signer", "-p", "repo-server"];
-        self.cargo(&[]).args(args).args(["--target", &host()?]).watch()?;
-        let release = self.target.join(host()?).join("release");
+        let target = self.rust_target()?;
+        self.cargo(&[])?.args(args).args(["--target", &target]).watch()?;
+        let release = self.target.join(target).join("release");
         Ok(["signer", "repo-server"].map(|program| (release.join(program), program)))
     }
 
@@ -111,13 +160,14 @@ impl Place {
     /// The command that builds it.
     pub fn agent_command(&self) -> Result<Cmd> {
         // With the target named, build scripts and macros are built without its flags.
-        let cargo = self.cargo(&["-C", "target-feature=+crt-static"]);
+        let cargo = self.cargo(&["-C", "target-feature=+crt-static"])?;
         let args = ["build", "--locked", "-p", "update-agent", "--profile", "dist"];
-        Ok(cargo.args(args).args(["--target", &host()?]))
+        Ok(cargo.args(args).args(["--target", &self.rust_target()?]))
     }
 
-    fn agent_file(&self) -> Result<PathBuf> {
-        Ok(self.target.join(host()?).join("dist/update-agent"))
+    /// Where it lies.
+    pub fn agent_file(&self) -> Result<PathBuf> {
+        Ok(self.target.join(self.rust_target()?).join("dist/update-agent"))
     }
 }
 

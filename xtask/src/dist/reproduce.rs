@@ -9,15 +9,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use racklet_tools::cmd::Cmd;
+use racklet_tools::cross::Compilers;
 use racklet_tools::paths;
-use racklet_tools::programs::{self, Place};
+use racklet_tools::programs::Place;
 
 use super::{copy, sha256};
 
-/// Compares the programs in `dir` with those of a second build: one line for each that differs.
-pub(super) fn all(dir: &Path) -> Result<Vec<String>> {
+/// Compares the programs in `dir` with those of a second build, for the same processor: one line for each that
+/// differs.
+pub(super) fn all(here: &Place, dir: &Path) -> Result<Vec<String>> {
     let temp = tempfile::tempdir()?;
-    let place = elsewhere(temp.path())?;
+    let place = elsewhere(temp.path(), here.compilers.clone())?;
     let others = place.others()?;
     let mut faults = Vec::new();
     for (file, program) in others.into_iter().chain([(place.agent()?, "update-agent")]) {
@@ -28,11 +30,11 @@ pub(super) fn all(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// The same of the agent alone, which runs as root on every node.
-pub(crate) fn agent() -> Result<Vec<String>> {
-    let here = programs::agent()?;
+pub(crate) fn agent(here: &Place) -> Result<Vec<String>> {
+    let one = here.agent()?;
     let temp = tempfile::tempdir()?;
-    let there = elsewhere(temp.path())?.agent()?;
-    Ok(compare("update-agent", &here, &there)?.into_iter().chain(names(&here)?).collect())
+    let other = elsewhere(temp.path(), here.compilers.clone())?.agent()?;
+    Ok(compare("update-agent", &one, &other)?.into_iter().chain(names(&one)?).collect())
 }
 
 fn compare(program: &str, one: &Path, other: &Path) -> Result<Option<String>> {
@@ -53,7 +55,7 @@ fn names(program: &Path) -> Result<Vec<String>> {
 }
 
 /// A copy of the sources below `temp`, and a home of cargo beside it.
-fn elsewhere(temp: &Path) -> Result<Place> {
+fn elsewhere(temp: &Path, compilers: Option<Compilers>) -> Result<Place> {
     let sources = temp.join("a folder/of another depth/sources");
     let files = Cmd::new("git").args(["ls-files", "-z"]).current_dir(&paths::root()).read()?;
     for file in files.split('\0').filter(|file| !file.is_empty()) {
@@ -73,5 +75,5 @@ fn elsewhere(temp: &Path) -> Result<Place> {
             symlink(&from, cargo_home.join(name))?;
         }
     }
-    Ok(Place { sources, cargo_home, target: temp.join("target") })
+    Ok(Place { sources, cargo_home, target: temp.join("target"), compilers })
 }

@@ -32,7 +32,7 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         name: "two builds of the agent are the same",
         quick: false,
-        run: |_| Ok(Outcome::of_findings(dist::reproduce::agent()?)),
+        run: |_| Ok(Outcome::of_findings(dist::reproduce::agent(&programs::Place::here())?)),
     },
     Step { name: POWER_CUTS, quick: false, run: power_cuts },
 ];

@@ -14,7 +14,7 @@ mod fallback;
 mod image;
 mod minimal;
 mod same_kernel;
-mod sources;
+pub(crate) mod sources;
 
 pub use base::{Base, base};
 pub use minimal::tree as minimal_tree;

@@ -6,18 +6,18 @@ use crate::cmd::Cmd;
 
 /// Where packages come from on this machine.
 #[derive(Debug, PartialEq)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     /// Archive with the suite's `main`.
-    pub(super) archive: String,
+    pub(crate) archive: String,
     /// Archive with its security updates, where the machine has one configured.
-    pub(super) security: Option<String>,
+    pub(crate) security: Option<String>,
     /// apt's transport settings (proxies, retries) as configuration lines.
-    pub(super) options: String,
+    pub(crate) options: String,
 }
 
 impl Sources {
     /// `sources.list` for the upgraded system: main, updates and security of `suite`.
-    pub(super) fn list(&self, suite: &str) -> String {
+    pub(crate) fn list(&self, suite: &str) -> String {
         let mut text =
             format!("deb {0} {suite} main\ndeb {0} {suite}-updates main\n", self.archive);
         if let Some(security) = &self.security {
@@ -27,14 +27,14 @@ impl Sources {
     }
 
     /// The proxy debootstrap's downloads need, which reads no apt configuration.
-    pub(super) fn http_proxy(&self) -> Option<&str> {
+    pub(crate) fn http_proxy(&self) -> Option<&str> {
         let line = self.options.lines().find(|l| l.starts_with("Acquire::http::Proxy "))?;
         line.split('"').nth(1).filter(|proxy| !proxy.is_empty())
     }
 }
 
 /// Asks apt what this machine is configured to use; fetches its lists first when there are none.
-pub(super) fn of_host(suite: &str) -> Result<Sources> {
+pub(crate) fn of_host(suite: &str) -> Result<Sources> {
     if targets()?.is_empty() {
         Cmd::new("apt-get").args(["-q", "update"]).run()?;
     }
