@@ -11,6 +11,9 @@ use rustix::io::Errno;
 
 use super::{BlockDevice, DeviceError, check_range, in_use};
 
+/// 64 KiB: the largest page that Linux has, on ARMv8.
+const LARGEST_PAGE: u64 = 64 << 10;
+
 /// What a device is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -151,6 +154,14 @@ impl FileDevice {
         }
     }
 
+    /// Advice: where it is not taken, reads are merely served from memory.
+    fn advise_not_needed(&self, range: std::ops::Range<u64>) {
+        // A length of zero would mean "to the end".
+        if let Some(len) = std::num::NonZeroU64::new(range.end.saturating_sub(range.start)) {
+            let _ = fs::fadvise(&self.file, range.start, Some(len), Advice::DontNeed);
+        }
+    }
+
     fn write_zeros(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
         const ZEROS: &[u8] = &[0; 1 << 20];
         let end = offset + len;
@@ -214,15 +225,17 @@ impl BlockDevice for FileDevice {
 
     fn start_flush(&self, offset: u64, len: u64) {
         // What is dirty cannot be forgotten: the kernel begins to write it instead, and waits for nothing.
-        self.forget_cached(offset, len);
+        self.advise_not_needed(offset..offset.saturating_add(len));
     }
 
     fn forget_cached(&self, offset: u64, len: u64) {
-        // Advice: where it is not taken, reads are merely served from memory. A length of zero
-        // would mean "to the end".
-        if let Some(len) = std::num::NonZeroU64::new(len) {
-            let _ = fs::fadvise(&self.file, offset, Some(len), Advice::DontNeed);
+        if len == 0 {
+            return;
         }
+        // The kernel forgets whole pages only. A sector that shares its page with others would be read back from
+        // memory; what lies beside it is merely read once more.
+        let end = offset.saturating_add(len).div_ceil(LARGEST_PAGE).saturating_mul(LARGEST_PAGE);
+        self.advise_not_needed(offset / LARGEST_PAGE * LARGEST_PAGE..end);
     }
 
     fn describe(&self) -> String {

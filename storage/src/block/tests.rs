@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use formats::gpt::{Geometry, Guid, NewPartition, Table};
+use rustix::io::ReadWriteFlags;
 
 use super::*;
 use crate::sim::{Disk, Fault, Loss};
@@ -207,6 +208,32 @@ fn a_loop_device_is_a_device() {
     let second = FileDevice::open(&node.0, Access::Exclusive).unwrap_err();
     assert_eq!(second.reason(), Reason::SlotActive);
     assert!(FileDevice::open(&node.0, Access::Read).is_ok());
+}
+
+/// What is read back after a write must not come from memory, also where it is less than a page.
+#[test]
+fn a_sector_that_is_forgotten_is_not_in_memory() {
+    let (_dir, path) = file(1 << 20);
+    let device = FileDevice::open(&path, Access::Write).unwrap();
+    let in_memory = |offset: u64| {
+        let mut sector = [0; 512];
+        let sector = &mut [std::io::IoSliceMut::new(&mut sector)];
+        rustix::io::preadv2(device.file(), sector, offset, ReadWriteFlags::NOWAIT).is_ok()
+    };
+    device.write_at(&vec![0xaa; 1 << 20], 0).unwrap();
+    device.sync().unwrap();
+    device.forget_cached(0, 1 << 20);
+    if in_memory(512) {
+        println!("skipped: the file system here forgets nothing, or does not say so");
+        return;
+    }
+    for offset in [512, 65_536 - 512, 131_072, (1 << 20) - 512] {
+        device.write_at(&[0xbb; 512], offset).unwrap();
+        device.sync().unwrap();
+        assert!(in_memory(offset), "{offset}");
+        device.forget_cached(offset, 512);
+        assert!(!in_memory(offset), "{offset}");
+    }
 }
 
 #[test]
