@@ -50,23 +50,84 @@ fn kernel_partition(
     };
     let rdev = disk.file().metadata().map_err(failed)?.rdev();
     let sysfs = format!("/sys/dev/block/{}:{}", major(rdev), minor(rdev));
-    for entry in std::fs::read_dir(sysfs).map_err(failed)?.flatten() {
+    match known_as(Path::new(&sysfs), number).map_err(failed)? {
+        None => Ok(None),
+        Some(kernel) if kernel.place == Some((start, len)) => {
+            Ok(Some(Path::new("/dev").join(kernel.node)))
+        }
+        Some(_) => Err(DeviceError::InUse {
+            device: disk.describe(),
+            by: format!("the kernel knows partition {number} at another place; reboot first"),
+        }),
+    }
+}
+
+/// A partition, as the kernel knows it.
+#[derive(Debug, PartialEq, Eq)]
+struct Known {
+    /// Below `/dev`.
+    node: String,
+    /// Where it begins and how long it is, in bytes.
+    place: Option<(u64, u64)>,
+}
+
+/// Looks a partition up in the kernel's folder of a disk. Names of nodes are never made from that of the disk:
+/// drivers differ (`sda2`, `nvme0n1p2`, `mmcblk0p2`), and an eMMC has boot partitions that are disks
+/// (`mmcblk0boot0`).
+fn known_as(disk: &Path, number: u32) -> std::io::Result<Option<Known>> {
+    for entry in std::fs::read_dir(disk)?.flatten() {
         let read = |name| std::fs::read_to_string(entry.path().join(name)).ok();
         let field = |name| read(name).and_then(|text| text.trim().parse::<u64>().ok());
         if field("partition") != Some(u64::from(number)) {
             continue;
         }
         // sysfs counts in 512 bytes, whatever the sector size.
-        let kernel = field("start").zip(field("size"));
-        if kernel.map(|(start, size)| (start << 9, size << 9)) != Some((start, len)) {
-            return Err(DeviceError::InUse {
-                device: disk.describe(),
-                by: format!("the kernel knows partition {number} at another place; reboot first"),
-            });
-        }
+        let place = field("start").zip(field("size")).map(|(start, size)| (start << 9, size << 9));
         // sysfs writes `!` for a `/` in the name of a node.
         let node = entry.file_name().to_string_lossy().replace('!', "/");
-        return Ok(Some(Path::new("/dev").join(node)));
+        return Ok(Some(Known { node, place }));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn partitions_are_found_whatever_the_driver_calls_them() {
+        let rows = [
+            ("sda", "sda2", "sda2"),
+            ("nvme0n1", "nvme0n1p2", "nvme0n1p2"),
+            ("mmcblk0", "mmcblk0p2", "mmcblk0p2"),
+            ("loop3", "loop3p2", "loop3p2"),
+            ("cciss!c0d0", "cciss!c0d0p2", "cciss/c0d0p2"),
+        ];
+        for (disk, partition, node) in rows {
+            let temp = tempfile::tempdir().unwrap();
+            let folder = temp.path().join(disk);
+            let file = |path: &str, text: &str| {
+                let path = folder.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            };
+            file("size", "30535680\n");
+            // An eMMC's boot partitions, RPMB and the queue have no number.
+            file(&format!("{disk}boot0/size"), "8192\n");
+            file(&format!("{disk}boot1/size"), "8192\n");
+            file("queue/logical_block_size", "512\n");
+            for (number, start) in [(1, 2048), (2, 198_656)] {
+                let name = format!("{}{number}", partition.trim_end_matches('2'));
+                file(&format!("{name}/partition"), &format!("{number}\n"));
+                file(&format!("{name}/start"), &format!("{start}\n"));
+                file(&format!("{name}/size"), "196608\n");
+            }
+            let place = Some((198_656 * 512, 196_608 * 512));
+            let known = Known { node: node.to_owned(), place };
+            assert_eq!(known_as(&folder, 2).unwrap(), Some(known), "{disk}");
+            assert_eq!(known_as(&folder, 3).unwrap(), None, "{disk}");
+        }
+    }
 }
