@@ -25,6 +25,7 @@
 //! | [`uboot_env`] | environment of U-Boot, `fw_env.config` | U-Boot, libubootenv |
 //! | [`grub_env`] | environment block of GRUB | GRUB manual, `grub-editenv` |
 //! | [`bls`] | boot counters in file names, order of entries | UAPI.1, systemd-boot |
+//! | [`device_tree`] | names of a board, as hardware ids | Devicetree Specification 0.4 §2.3.1 |
 //! | [`tpm`] | TPM 2.0 commands of a monotonic counter | TCG TPM 2.0 Library 1.59 |
 //! | [`record`] | sealed records: sequence, payload, checksum | own |
 //! | [`carry`] | what a record has beyond what this version knows | – |
@@ -49,6 +50,7 @@ pub mod boot_vars;
 pub mod carry;
 pub mod channel;
 pub mod chunks;
+pub mod device_tree;
 pub mod digest;
 mod error_chain;
 pub mod example_keys;

@@ -2,10 +2,12 @@
 
 use formats::bls::{BootFiles, EntryFields, EntryName, SlotEntry};
 use formats::boot_record::{BootRecord, Floor, History, Journal};
+use formats::device_tree::hardware_ids;
 use formats::gpt::header::Header;
 use formats::gpt::{Geometry, Table, TableCopy};
 use formats::grub_env::GrubEnv;
 use formats::record::Record;
+use formats::release::is_word;
 use formats::tpm::{
     Form, HEADER_LEN, Public, RESPONSE_LIMIT, parse_bare, parse_counter, parse_done, parse_session,
     response_len,
@@ -82,6 +84,13 @@ pub fn loader_entry(data: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(text) else { return false };
     let _ = EntryFields::parse(text);
     BootFiles::parse(text).is_ok() || ours.is_some()
+}
+
+/// The property `compatible` of a device tree.
+pub fn device_tree(data: &[u8]) -> bool {
+    let Ok(ids) = hardware_ids(data) else { return false };
+    assert!(!ids.is_empty() && ids.iter().all(|id| is_word(id, 64)), "{ids:?}");
+    true
 }
 
 /// A record of the agent's state, and what may be in it.

@@ -101,6 +101,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("uboot_environment", boot::uboot_environment),
     Target::new("grub_environment", boot::grub_environment),
     Target::new("loader_entry", boot::loader_entry),
+    Target::new("device_tree", boot::device_tree),
     Target::new("record", boot::record),
     Target::new("tpm", boot::tpm),
     Target::new("route", tools::route_of),

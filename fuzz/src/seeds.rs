@@ -286,6 +286,7 @@ fn of_boot(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
         "counted",
         b"slot-a+2-1.conf\ntitle A\nlinux /a/linux\ninitrd /a/initrd\noptions quiet\n",
     );
+    put("device_tree", "board", b"raspberrypi,4-model-b\0brcm,bcm2711\0");
     let payloads =
         [("boot", BootRecord::default().to_bytes()), ("floor", Floor::default().to_bytes())];
     for (name, payload) in payloads {

@@ -8,6 +8,7 @@ use registry_auth::Proxies;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use super::hardware::HARDWARE_FROM;
 use super::{Config, base_of, text_of};
 use crate::error::{AgentError, Because as _};
 
@@ -58,10 +59,22 @@ impl Effective {
         machine: Option<String>,
     ) -> Result<Self, AgentError> {
         let text = text_of(path)?;
-        let config = Config::read(&text, base_of(path))
+        let mut config = Config::read(&text, base_of(path))
             .map_err(|error| error.context(format!("configuration {}", path.display())))?;
         let mut settings = settings(&config, &text)?;
         let mut problems = config.problems();
+        match config.own_hardware() {
+            Ok(None) => {}
+            Ok(Some(ids)) => {
+                let row = settings.iter_mut().find(|setting| setting.place == "node.hardware");
+                if let Some(row) = row {
+                    row.value = Value::from(ids.clone());
+                    row.from = Origin::Outside(HARDWARE_FROM);
+                }
+                config.node.hardware = ids;
+            }
+            Err(error) => problems.push(error.chain()),
+        }
         let outside = match Proxies::from_environment(variable) {
             Ok(proxies) => proxies.named().map(|(name, proxy)| (name, proxy.to_string())),
             Err(error) => {

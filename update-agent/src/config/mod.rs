@@ -5,6 +5,7 @@
 
 mod chooser;
 mod effective;
+mod hardware;
 mod metrics;
 mod mistake;
 mod rules;
@@ -84,8 +85,12 @@ pub struct NodeConfig {
     /// The channel it follows.
     #[serde(default = "stable")]
     pub channel: String,
-    /// Hardware ids it answers to; at least one.
+    /// Hardware ids it answers to; at least one, with those of `hardware_from`.
+    #[serde(default)]
     pub hardware: Vec<String>,
+    /// A device tree's property `compatible`, whose names are hardware ids, too; [`Config::load`] adds them.
+    #[serde(default)]
+    pub hardware_from: Option<PathBuf>,
     /// A stable name for waves; `/etc/machine-id` when absent.
     #[serde(default)]
     pub id: Option<String>,
@@ -376,10 +381,12 @@ impl Config {
         Waits { again: self.boot.reboot_wait, interval: self.policy.interval }
     }
 
-    /// Reads, parses and checks the file. It and its directory must not be writable by others.
+    /// Reads, parses and checks the file, and asks the machine for its hardware ids where the file says so.
+    /// The file and its directory must not be writable by others.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
         let text = text_of(path)?;
         Self::parse(&text, base_of(path))
+            .and_then(Config::with_own_hardware)
             .map_err(|error| error.context(format!("configuration {}", path.display())))
     }
 
@@ -407,8 +414,12 @@ impl Config {
         below(&mut config.boot.grub_env);
         below(&mut config.boot.esp);
         below(&mut config.node.os_release);
-        let optional =
-            [&mut config.floor.tpm, &mut config.floor.tpm_owner, &mut config.chooser.root];
+        let optional = [
+            &mut config.node.hardware_from,
+            &mut config.floor.tpm,
+            &mut config.floor.tpm_owner,
+            &mut config.chooser.root,
+        ];
         for path in optional.into_iter().flatten() {
             below(path);
         }
@@ -589,6 +600,7 @@ mod tests {
         let rows = [
             ("a misspelt key", "\nmode =", "\nmoode ="),
             ("no hardware", "hardware = [\"racklet-cu-v1\"]", "hardware = []"),
+            ("no hardware key", "hardware = [\"racklet-cu-v1\"]", ""),
             ("odd product", "product = \"demo\"", "product = \"../demo\""),
             ("one label twice", "os = \"root-b\"", "os = \"root-a\""),
             ("component in one slot only", "firmware = \"fw-b\"", ""),

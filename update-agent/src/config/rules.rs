@@ -42,8 +42,12 @@ impl Config {
         let mut problems = Vec::new();
         problems.extend(no_word("node.product", "product name", &node.product));
         problems.extend(no_word("node.channel", "channel name", &node.channel));
-        if node.hardware.is_empty() {
-            problems.push("node.hardware is empty: no release would fit; list its ids".to_owned());
+        if node.hardware.is_empty() && node.hardware_from.is_none() {
+            problems.push(
+                "node.hardware is empty: no release would fit; list its ids, or set \
+                 node.hardware_from"
+                    .to_owned(),
+            );
         }
         for id in &node.hardware {
             problems.extend(no_word("node.hardware:", "hardware id", id));
