@@ -79,7 +79,17 @@ pub(super) fn kexec_file_load(
             flags,
         )
     };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if done >= 0 {
+        return Ok(());
+    }
+    Err(match io::Error::last_os_error() {
+        // Debian's kernels for ARMv8, for one.
+        error if error.raw_os_error() == Some(libc::ENOSYS) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this kernel has no kexec_file_load: build the firmware's with CONFIG_KEXEC_FILE",
+        ),
+        error => error,
+    })
 }
 
 /// Sets after how long an unfed watchdog restarts the machine; gives what the driver made of it.
