@@ -4,7 +4,7 @@
 //! ```text
 //! test     format, lints, docs, licences, advisories, purity, every test      25 minutes, 8 when built
 //! prove    power cuts, I/O faults, faulty variants, machines, release builds  30 minutes
-//! night    every cell, long fuzzing, seed after seed                          a night
+//! night    every cell, long fuzzing, seed after seed, ARMv8                   a night
 //! ```
 //!
 //! Each step runs even when an earlier one failed, so that one run tells everything; a failing step shows its
@@ -13,6 +13,7 @@
 //! binaries, the cells, and one for each other step.
 
 pub(crate) mod advisories;
+mod arm;
 mod deny;
 mod keys;
 mod night;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::arm;
 use super::progress::Progress;
 use super::prove::virtual_machines;
 use super::runner::{Outcome, Step, Suite, build_programs};
@@ -30,6 +31,17 @@ pub(super) const STEPS: &[Step] = &[
         run: |_| packages(),
     },
     Step { name: "power cuts, seed after seed", quick: false, run: |_| power_cuts() },
+    Step { name: "ARMv8: tests, emulated", quick: false, run: arm::tests },
+    Step {
+        name: "ARMv8: what is published has the same bytes",
+        quick: false,
+        run: |_| arm::same_bytes(),
+    },
+    Step {
+        name: "ARMv8: two builds of the agent are the same",
+        quick: false,
+        run: |_| arm::same_agent(),
+    },
     Step { name: "fuzz", quick: false, run: |_| fuzz() },
 ];
 
