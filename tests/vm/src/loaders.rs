@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use racklet_tools::cmd::Cmd;
 
 use super::machine::{DISK, Hardware, Machine};
+use super::platform;
 use super::power::{self, Subject};
 use super::world::{Disk, KERNEL, Setup, World, offset};
 
@@ -29,6 +30,12 @@ pub(super) const CELLS: &[super::Cell] = &[
     }),
     super::Cell::new("uboot-power-cycles", "fw_printenv", |world, dir| {
         power_cycles(world, dir, &UBOOT, CHOSEN)
+    }),
+    super::Cell::new("arm-systemd-boot-cycle", "systemd-boot 252, mdir", |world, dir| {
+        cycle(&world.of_arm(&dir.join("world"))?, dir, &SYSTEMD_BOOT)
+    }),
+    super::Cell::new("arm-uboot-cycle", "U-Boot 2023.01, fw_printenv", |world, dir| {
+        cycle(&world.of_arm(&dir.join("world"))?, dir, &UBOOT_ARM)
     }),
     super::Cell::new("uboot-torn", "U-Boot 2023.01, fw_printenv", uboot_torn),
 ];
@@ -84,7 +91,7 @@ const UBOOT: Loader = Loader {
     boot: "backend = \"uboot-env\"\nenv_config = \"/data/fw_env.config\"\n",
     disk: "/dev/sda",
     files: &[("fw_env.config", "/dev/sda4 0x0 0x4000\n/dev/sda4 0x80000 0x4000\n")],
-    install: install_uboot,
+    install: |world, dir, disk| install_uboot(world, dir, disk, &PC_BOARD),
     hardware: |world, dir| {
         let drive = format!("{DISK}{}", dir.join("disk.img").display());
         let bios = world.tools.file("usr/lib/u-boot/qemu-x86/u-boot.rom").display().to_string();
@@ -96,6 +103,19 @@ const UBOOT: Loader = Loader {
         Cmd::new("fw_printenv").arg("-c").arg(dir.join("fw_env.config")).args(names).read()
     },
     expected: "BOOT_ORDER=B\nBOOT_A_LEFT=0\nBOOT_B_LEFT=9999999",
+};
+
+const UBOOT_ARM: Loader = Loader {
+    disk: "/dev/vda",
+    files: &[("fw_env.config", "/dev/vda4 0x0 0x4000\n/dev/vda4 0x80000 0x4000\n")],
+    install: |world, dir, disk| install_uboot(world, dir, disk, &ARM_BOARD),
+    hardware: |world, dir| {
+        let drive = format!("{DISK}{}", dir.join("disk.img").display());
+        let bios = world.tools.file("usr/lib/u-boot/qemu_arm64/u-boot.bin").display().to_string();
+        let words = ["-bios", &bios, "-drive", &drive, "-device", "virtio-blk-pci,drive=d0"];
+        Ok(words.map(str::to_owned).to_vec())
+    },
+    ..UBOOT
 };
 
 /// A → B → confirm → a release whose kernel panics → back, by the loader's own counting.
@@ -231,14 +251,17 @@ fn install_systemd_boot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
     let entry = |slot: &str| {
         format!(
             "title slot {slot}\nsort-key racklet\nlinux /racklet/vmlinuz\n\
-             options {KERNEL} init=/init root=PARTLABEL=root-{slot} ro \
-             racklet.slot={slot}\n"
+             options {} init=/init root=PARTLABEL=root-{slot} ro \
+             racklet.slot={slot}\n",
+            world.tools.platform.kernel
         )
     };
     let (a, b) = (text(dir, "a.conf", &entry("a"))?, text(dir, "b.conf", &entry("b"))?);
-    let program = world.tools.file("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
+    let efi = world.tools.platform.efi;
+    let program = world.tools.file(&format!("usr/lib/systemd/boot/efi/systemd-boot{efi}.efi"));
+    let fallback = format!("EFI/BOOT/BOOT{}.EFI", efi.to_uppercase());
     let files = [
-        ("EFI/BOOT/BOOTX64.EFI", program),
+        (fallback.as_str(), program),
         ("loader/loader.conf", text(dir, "loader.conf", "timeout 0\n")?),
         ("loader/entries/racklet-1-a.conf", a.clone()),
         ("loader/racklet/a.conf", a),
@@ -309,25 +332,65 @@ pub(super) fn grub_env(dir: &Path) -> Result<PathBuf> {
     Ok(env)
 }
 
-fn install_uboot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
+/// What the scripts for U-Boot have to know of a board.
+struct Board {
+    /// The processor, as mkimage names it.
+    processor: &'static str,
+    /// The interface of the disk, as U-Boot names it.
+    interface: &'static str,
+    /// Further words for the kernel.
+    words: &'static str,
+    /// `racklet_ram` of `redundant.cmd`.
+    ram: &'static str,
+    /// Where kernel and initrd are loaded to.
+    load: [&'static str; 2],
+    /// Starts them.
+    start: &'static str,
+}
+
+/// Without nokaslr this kernel, started by this U-Boot, may unpack itself over the initrd.
+const PC_BOARD: Board = Board {
+    processor: "x86",
+    interface: "scsi",
+    words: " nokaslr",
+    ram: "60",
+    load: ["0x2000000", "0x8000000"],
+    start: "zboot 0x2000000 ${racklet_size} 0x8000000 ${filesize}",
+};
+
+/// Its memory begins at 1 GiB, with the device tree.
+const ARM_BOARD: Board = Board {
+    processor: "arm64",
+    interface: "virtio",
+    words: "",
+    ram: "480",
+    load: ["0x40400000", "0x44000000"],
+    start: "booti 0x40400000 0x44000000:${filesize} ${fdt_addr}",
+};
+
+fn install_uboot(world: &World, dir: &Path, disk: &Disk, board: &Board) -> Result<()> {
+    let Board { processor, interface, words, ram, load: [kernel, initrd], start } = *board;
     let boot = |slot: &str, number: u32| {
         format!(
-            "setenv racklet_boot_{slot} 'ext4load scsi 0:{number} 0x2000000 /boot/vmlinuz && \
+            "setenv racklet_boot_{slot} 'ext4load {interface} 0:{number} {kernel} /boot/vmlinuz && \
              setenv racklet_size ${{filesize}} && \
-             ext4load scsi 0:{number} 0x8000000 /boot/initrd.img && \
-             zboot 0x2000000 ${{racklet_size}} 0x8000000 ${{filesize}}'\n"
+             ext4load {interface} 0:{number} {initrd} /boot/initrd.img && {start}'\n"
         )
     };
-    // Without nokaslr this kernel, started by this U-Boot, may unpack itself over the initrd.
-    let mut board = format!("setenv bootargs '{KERNEL} nokaslr'\n{}{}", boot("a", 2), boot("b", 3));
-    for (copy, memory) in [(1, "0x6000000"), (2, "0x6010000")] {
+    let told = world.tools.platform.kernel;
+    let mut lines = format!(
+        "setenv racklet_ram {ram}\nsetenv bootargs '{told}{words}'\n{}{}",
+        boot("a", 2),
+        boot("b", 3)
+    );
+    for (copy, memory) in [(1, "00000"), (2, "10000")] {
         let sector = copy_at(copy)? / 512;
-        board += &format!(
-            "setenv racklet_read_{copy} 'scsi read {memory} 0x{sector:x} 0x20'\n\
-             setenv racklet_write_{copy} 'scsi write 0x6020000 0x{sector:x} 0x20'\n"
+        lines += &format!(
+            "setenv racklet_read_{copy} '{interface} read 0x{ram}{memory} 0x{sector:x} 0x20'\n\
+             setenv racklet_write_{copy} '{interface} write 0x{ram}20000 0x{sector:x} 0x20'\n"
         );
     }
-    let source = board
+    let source = lines
         + include_str!("../../../update-agent/boot/uboot/redundant.cmd")
         + include_str!("../../../update-agent/boot/uboot/boot.cmd");
     let source = text(dir, "boot.cmd", &source)?;
@@ -335,7 +398,7 @@ fn install_uboot(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
     world
         .tools
         .program("usr/bin/mkimage")
-        .args(["-A", "x86", "-T", "script", "-C", "none", "-d"])
+        .args(["-A", processor, "-T", "script", "-C", "none", "-d"])
         .arg(&source)
         .arg(&script)
         .run()?;
@@ -375,7 +438,7 @@ fn uboot_torn(world: &World, dir: &Path) -> Result<String> {
         ..Setup::default()
     };
     let disk = world.disk(dir, &setup)?;
-    install_uboot(world, dir, &disk)?;
+    install_uboot(world, dir, &disk, &PC_BOARD)?;
     let start = |log: &str| {
         Hardware {
             tools: &world.tools,
@@ -427,20 +490,10 @@ fn uboot_torn(world: &World, dir: &Path) -> Result<String> {
     Ok(format!("copy {counts} torn, booted by the other one, mended, {:.0} s", all.as_secs_f64()))
 }
 
-/// OVMF with variables of its own, the disk on NVMe.
+/// UEFI with variables of its own, the disk on NVMe.
 pub(super) fn uefi(world: &World, dir: &Path) -> Result<Vec<String>> {
-    let vars = dir.join("vars.fd");
-    fs::copy(world.tools.file("usr/share/OVMF/OVMF_VARS_4M.fd"), &vars)?;
-    let code = world.tools.file("usr/share/OVMF/OVMF_CODE_4M.fd");
-    let words = [
-        "-drive".to_owned(),
-        format!("if=pflash,format=raw,readonly=on,file={}", code.display()),
-        "-drive".to_owned(),
-        format!("if=pflash,format=raw,file={}", vars.display()),
-        "-drive".to_owned(),
-        format!("{DISK}{}", dir.join("disk.img").display()),
-        "-device".to_owned(),
-        "nvme,drive=d0,serial=d0".to_owned(),
-    ];
-    Ok(words.to_vec())
+    let mut words = platform::uefi(&world.tools, &dir.join("vars.fd"))?;
+    let disk = format!("{DISK}{}", dir.join("disk.img").display());
+    words.extend(["-drive", &disk, "-device", "nvme,drive=d0,serial=d0"].map(str::to_owned));
+    Ok(words)
 }

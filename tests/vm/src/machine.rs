@@ -17,10 +17,6 @@ use super::tools::Tools;
 /// took longer than the watchdog waits. That flushes are there is the power-cut proof's to show.
 pub(super) const DISK: &str = "if=none,id=d0,format=raw,cache=unsafe,file=";
 
-/// An old processor is soon emulated: what `max` has to protect itself with costs a quarter of the time.
-/// Random numbers must not wait for noise.
-const PROCESSOR: &str = "qemu64,+ssse3,+rdrand";
-
 /// A machine that runs. Killed when dropped, and when its life is over.
 pub(super) struct Machine {
     child: Child,
@@ -52,17 +48,17 @@ impl Hardware<'_> {
     pub(super) fn start(self) -> Result<Machine> {
         let Hardware { tools, arguments, memory, life, log } = self;
         let permit = tools.permits.take();
-        let mut child = Command::new(tools.file("usr/bin/qemu-system-x86_64"))
+        let mut child = Command::new(tools.file(tools.platform.qemu))
             .env("LD_LIBRARY_PATH", tools.libraries())
             .arg("-L")
             .arg(tools.file("usr/share/qemu"))
             .arg("-L")
             .arg(tools.file("usr/share/seabios"))
             // Never KVM: hosts that are machines themselves offer one that hangs.
-            .args(["-accel", "tcg", "-smp", "1", "-cpu", PROCESSOR, "-machine", "q35"])
+            .args(["-accel", "tcg", "-smp", "1"])
+            .args(tools.platform.board)
             .args(["-m", &memory.to_string(), "-nodefaults", "-nographic"])
-            .args(["-serial", "stdio", "-monitor", "none", "-device", "i6300esb"])
-            .args(["-action", "watchdog=reset"])
+            .args(["-serial", "stdio", "-monitor", "none"])
             .args(&arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

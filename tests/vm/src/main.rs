@@ -18,6 +18,7 @@ mod loaders;
 mod loadvm;
 mod machine;
 mod nbd;
+mod platform;
 mod power;
 mod qmp;
 mod rack;

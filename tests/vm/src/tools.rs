@@ -12,6 +12,7 @@ use racklet_tools::cmd::{Cmd, which};
 use racklet_tools::{cache, paths};
 
 use super::machine::Permits;
+use super::platform::{PC, Platform};
 
 /// Unpacked with everything they depend on that this machine has not.
 const WITH_DEPENDENCIES: &[&str] = &["qemu-system-x86"];
@@ -46,6 +47,10 @@ pub(super) struct Tools {
     /// In the cache.
     name: String,
     root: PathBuf,
+    /// Folders whose files count before those of `root`: of another platform.
+    before: Vec<PathBuf>,
+    /// What machines they are for.
+    pub(super) platform: &'static Platform,
     /// Leave to use them for a machine.
     pub(super) permits: Permits,
 }
@@ -76,11 +81,25 @@ impl Tools {
             fetch(dir, &[full.as_str(), cloud.as_str()]).with_context(
                 || "fetch packages for virtual machines; try: apt-get update && cargo xtask vm",
             )?;
-            let tools =
-                Tools { name: name.clone(), root: dir.join("root"), permits: permits.clone() };
+            let tools = Tools::at(&name, dir, permits.clone());
             unpack_kernel(&tools.kernel(false)?, &tools.chooser_kernel())
         })?;
-        Ok(Tools { name, root: dir.join("root"), permits })
+        Ok(Tools::at(&name, &dir, permits))
+    }
+
+    fn at(name: &str, dir: &Path, permits: Permits) -> Self {
+        let (name, root) = (name.to_owned(), dir.join("root"));
+        Tools { name, root, before: Vec::new(), platform: &PC, permits }
+    }
+
+    /// The same for another platform, whose own files are in these folders.
+    pub(super) fn with_platform(&self, platform: &'static Platform, before: Vec<PathBuf>) -> Self {
+        Tools { before, platform, ..self.clone() }
+    }
+
+    /// Their name in the cache.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The kernel with its drivers as modules, unpacked: started through its PVH entry. An emulated
@@ -91,7 +110,8 @@ impl Tools {
 
     /// A file of one of the packages.
     pub(super) fn file(&self, path: &str) -> PathBuf {
-        self.root.join(path)
+        let before = self.before.iter().map(|folder| folder.join(path));
+        before.into_iter().find(|file| file.exists()).unwrap_or_else(|| self.root.join(path))
     }
 
     /// Packages that only some cells need, unpacked in a folder of their own.
@@ -127,8 +147,11 @@ impl Tools {
         path
     }
 
-    /// The kernel with its drivers as modules, or the one with few drivers built in.
+    /// The kernel with its drivers as modules, or the one with few drivers built in; a platform that has only
+    /// one of them uses it for both.
     pub(super) fn kernel(&self, cloud: bool) -> Result<PathBuf> {
+        let kinds = self.platform.slot_modules;
+        let cloud = if kinds.iter().any(|(kind, _)| *kind == cloud) { cloud } else { !cloud };
         let boot = self.file("boot");
         for entry in fs::read_dir(&boot)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

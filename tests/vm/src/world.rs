@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use racklet_tools::cmd::Cmd;
+use racklet_tools::cross::Processor;
+use racklet_tools::programs::Place;
 use racklet_tools::{paths, programs};
 
 use super::Proofs;
+pub(super) use super::platform::KERNEL;
+use super::platform::PC;
 use super::tools::Tools;
 use super::tree::Tree;
 
@@ -22,10 +26,6 @@ pub(super) const HARDWARE: &str = "vm-q35";
 /// Bytes of a file system image, the data before its verity tree.
 const IMAGE: u64 = 72 << 20;
 const MIB: u64 = 1 << 20;
-/// What every kernel is told. Without KVM on a busy computer timer interrupts are late, which a
-/// kernel that measures them takes for a broken board.
-pub(super) const KERNEL: &str = "console=ttyS0 panic=1 quiet no_timer_check";
-
 /// What a release does when it boots, and the version it is published as.
 pub(super) const RELEASES: &[(&str, &str)] = &[
     ("1.0.0", "ok"),
@@ -85,26 +85,9 @@ pub(super) const BUSYBOX: &[&str] = &[
     "ln",
 ];
 
-/// Modules of a booted slot, on the kernel that has them as modules.
-const SLOT_MODULES: &[&str] = &[
-    "nvme",
-    "crc32c_generic",
-    "ext4",
-    "i6300esb",
-    "tpm_crb",
-    "ahci",
-    "sd_mod",
-    "vfat",
-    "nls_cp437",
-    "nls_ascii",
-];
-
 /// Modules of the initramfs that mounts a slot through dm-verity. sha256 may be built in.
 const ROOT_MODULES: &[&str] =
     &["nvme", "crc32c_generic", "ext4", "dm-mod", "dm-verity", "sha256_generic"];
-
-/// Modules of a booted slot on the kernel that has the others built in.
-const CLOUD_MODULES: &[&str] = &["vfat", "nls_cp437", "nls_ascii"];
 
 /// Everything that is made once.
 pub(super) struct World {
@@ -114,8 +97,13 @@ pub(super) struct World {
     pub(super) proofs: Proofs,
     /// Power cuts of a cell that is about them.
     pub(super) cuts: u32,
+    /// Whether our programs are built, or taken as they were built last.
+    build: bool,
     pub(super) dir: PathBuf,
+    /// The agent that runs here.
     agent: PathBuf,
+    /// The agent that runs in guests; the same, where they have this computer's processor.
+    guest: PathBuf,
     /// Where `signer` and `repo-server` are.
     programs: PathBuf,
     bundles: Mutex<BTreeMap<String, PathBuf>>,
@@ -130,28 +118,70 @@ impl World {
         patience: u32,
         proofs: Proofs,
     ) -> Result<Self> {
+        let agent = shipped_agent(build)?;
         let world = World {
             tools,
             patience,
             proofs,
             cuts: 50,
+            build,
             dir: dir.to_owned(),
-            agent: shipped_agent(build)?,
+            guest: agent.clone(),
+            agent,
             programs: our_programs(build)?,
             bundles: Mutex::default(),
         };
-        world.signer(&["init"])?.run()?;
-        for (version, mode) in RELEASES {
-            let image = world.dir.join(format!("os-{version}.img"));
-            world.image(version, mode, &image)?;
-            let component = format!("os={},hw={HARDWARE}", image.display());
+        world.publish(RELEASES)?;
+        Ok(world)
+    }
+
+    /// The same for ARMv8 machines, below an empty folder: with the releases of a cycle alone.
+    pub(super) fn of_arm(&self, dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        eprintln!("building the agent for ARMv8 guests …");
+        let place = Place::cross(Processor::Aarch64)?;
+        let world = World {
+            tools: self.tools.of_arm()?,
+            // Its firmware takes three times as long as a PC's.
+            patience: self.patience * 2,
+            proofs: self.proofs.clone(),
+            cuts: self.cuts,
+            build: self.build,
+            dir: dir.to_owned(),
+            agent: self.agent.clone(),
+            guest: if self.build { place.agent()? } else { place.agent_file()? },
+            programs: self.programs.clone(),
+            bundles: Mutex::default(),
+        };
+        let wanted = |(version, _): &&(&str, &str)| ["1.0.0", "1.1.0", "1.2.1"].contains(version);
+        let releases: Vec<_> = RELEASES.iter().filter(wanted).copied().collect();
+        world.publish(&releases)?;
+        Ok(world)
+    }
+
+    /// A new repository with these releases.
+    fn publish(&self, releases: &[(&str, &str)]) -> Result<()> {
+        self.signer(&["init"])?.run()?;
+        for (version, mode) in releases {
+            let image = self.dir.join(format!("os-{version}.img"));
+            self.image(version, mode, &image)?;
+            let hardware = self.tools.platform.hardware;
+            let mut components =
+                vec!["--component".to_owned(), format!("os={},hw={hardware}", image.display())];
+            if hardware != HARDWARE {
+                // One release for a mixed rack: a node has to pick the image of its own board.
+                let other = self.dir.join("os-of-a-pc.img");
+                fs::write(&other, b"of a PC\n".repeat(128 << 10))?;
+                let other = format!("os={},hw={HARDWARE}", other.display());
+                components.extend(["--component".to_owned(), other]);
+            }
             let security = if SECURE.contains(version) { "2" } else { "1" };
             let publish = ["publish", "--product", PRODUCT, "--version", version];
             let publish = [&publish[..], &["--security-version", security]].concat();
-            world.signer(&publish)?.args(["--component", &component, "--verity", "os"]).run()?;
+            self.signer(&publish)?.args(components).args(["--verity", "os"]).run()?;
             fs::remove_file(&image)?;
         }
-        Ok(world)
+        Ok(())
     }
 
     fn signer(&self, command: &[&str]) -> Result<Cmd> {
@@ -181,14 +211,14 @@ impl World {
         fs::read(self.dir.join("keys/root.json")).context("read the trust root")
     }
 
-    /// The agent as it is in guests; it runs here, too.
+    /// The agent, as it is in guests of this computer's processor.
     pub(super) fn agent(&self) -> Cmd {
         Cmd::new(&self.agent)
     }
 
-    /// The agent's file.
+    /// The file of the agent in guests.
     pub(super) fn agent_file(&self) -> &Path {
-        &self.agent
+        &self.guest
     }
 
     /// The signer's file.
@@ -224,21 +254,23 @@ impl World {
         for applet in BUSYBOX {
             tree.link(&format!("bin/{applet}"), "busybox");
         }
-        tree.copy("bin/update-agent", &self.agent)?;
+        tree.copy("bin/update-agent", &self.guest)?;
         if mode == "noagent" {
             tree.remove("bin/update-agent");
         }
-        tree.program("init", include_str!("guest/init.sh"));
+        let platform = self.tools.platform;
+        let init = include_str!("guest/init.sh").replace("ttyS0", platform.console);
+        tree.program("init", init);
         tree.program("bin/reboot-now", include_str!("guest/reboot.sh"));
         tree.file("etc/version", version);
         tree.file("etc/mode", mode);
         tree.file("etc/os-release", format!("ID=racklet-vm\nIMAGE_VERSION={version}\n"));
         tree.file("www/index.html", "works\n");
         let mut list = String::new();
-        for (cloud, names) in [(false, SLOT_MODULES), (true, CLOUD_MODULES)] {
-            for module in self.tools.modules(cloud, names)? {
+        for (cloud, names) in platform.slot_modules {
+            for module in self.tools.modules(*cloud, names)? {
                 let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let path = format!("lib/modules/{}-{name}", if cloud { "cloud" } else { "full" });
+                let path = format!("lib/modules/{}-{name}", if *cloud { "cloud" } else { "full" });
                 tree.copy(&path, &module)?;
                 list.push_str(&format!("/{path}\n"));
             }
@@ -250,7 +282,7 @@ impl World {
     /// What the chooser's kernel starts: the agent, which mounts the slot through dm-verity.
     fn root_initramfs(&self) -> Result<Vec<u8>> {
         let mut tree = Tree::default();
-        tree.copy("init", &self.agent)?;
+        tree.copy("init", &self.guest)?;
         let mut modules = Vec::new();
         for module in self.tools.modules(false, ROOT_MODULES)? {
             let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -271,7 +303,8 @@ impl World {
         tree.file("boot/initrd-verity.img", self.root_initramfs()?);
         let entry = format!(
             "title Racklet\nlinux /boot/vmlinuz\ninitrd /boot/initrd-verity.img\n\
-             options {KERNEL} init=/init\n"
+             options {} init=/init\n",
+            self.tools.platform.kernel
         );
         tree.file("boot/racklet.conf", entry);
         ext4(&tree, file, IMAGE, "os")
@@ -291,7 +324,9 @@ impl World {
         };
         fs::write(factory.join("os-release"), "IMAGE_VERSION=0\n")?;
         // The agent itself writes the first slot, as if the other one were running.
+        let node = format!("hardware = [{:?}]", self.tools.platform.hardware);
         let here = agent_toml(&Setup {
+            node: &node,
             state: "data/state",
             root: "data/root.json",
             disk: "../disk.img",
@@ -318,7 +353,8 @@ impl World {
             fs::copy(self.bundle(version)?, factory.join(format!("data/{version}.tar")))?;
         }
         let deadline = self.life(setup.deadline).as_secs();
-        let there = agent_toml(&Setup { deadline, ..*setup });
+        let node = self.tools.platform.node;
+        let there = agent_toml(&Setup { deadline, node, ..*setup });
         fs::write(factory.join("data/agent.toml"), there)?;
         for (name, text) in setup.files {
             fs::write(factory.join("data").join(name), text)?;
@@ -335,6 +371,8 @@ impl World {
 /// What differs between the machines' configurations.
 #[derive(Clone, Copy)]
 pub(super) struct Setup<'a> {
+    /// The line of `[node]` that says what hardware it is.
+    pub(super) node: &'a str,
     pub(super) state: &'a str,
     pub(super) root: &'a str,
     pub(super) disk: &'a str,
@@ -358,6 +396,7 @@ pub(super) struct Setup<'a> {
 impl Default for Setup<'_> {
     fn default() -> Self {
         Setup {
+            node: PC.node,
             state: "state",
             root: "root.json",
             disk: "/dev/nvme0n1",
@@ -375,7 +414,7 @@ impl Default for Setup<'_> {
 
 /// The agent's configuration.
 pub(super) fn agent_toml(setup: &Setup<'_>) -> String {
-    let Setup { state, root, disk, boot, health, deadline, period, tries, more, .. } = setup;
+    let Setup { node, state, root, disk, boot, health, deadline, period, tries, more, .. } = setup;
     // A simulated machine has no network to look at.
     let web = match boot.contains("cmdline") {
         true => String::new(),
@@ -385,7 +424,7 @@ pub(super) fn agent_toml(setup: &Setup<'_>) -> String {
     };
     format!(
         "state_dir = {state:?}\n\
-         [node]\nproduct = {PRODUCT:?}\nhardware = [{HARDWARE:?}]\nid = \"vm\"\n\
+         [node]\nproduct = {PRODUCT:?}\n{node}\nid = \"vm\"\n\
          [trust]\nroot = {root:?}\n\
          [boot]\ndisk = {disk:?}\ntries = {tries}\nverity = true\n\
          reboot_command = [\"/bin/reboot-now\"]\n{boot}\

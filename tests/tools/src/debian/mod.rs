@@ -11,6 +11,7 @@
 
 mod base;
 mod fallback;
+pub mod foreign;
 mod image;
 mod minimal;
 mod same_kernel;

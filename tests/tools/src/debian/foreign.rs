@@ -1,0 +1,60 @@
+//! Packages of another architecture, unpacked; nothing is installed, and this machine's apt is not changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{SUITE, sources};
+use crate::cmd::Cmd;
+
+/// apt for an architecture, with a state of its own below a folder.
+pub struct Foreign {
+    config: PathBuf,
+}
+
+impl Foreign {
+    /// Fetches the lists of packages, from where this machine's come.
+    pub fn of(dir: &Path, architecture: &str) -> Result<Self> {
+        let sources = sources::of_host(SUITE)?;
+        fs::create_dir_all(dir.join("lists/partial"))
+            .and_then(|()| fs::create_dir_all(dir.join("cache/archives/partial")))
+            .and_then(|()| fs::write(dir.join("sources.list"), sources.list(SUITE)))
+            .with_context(|| format!("make {}", dir.display()))?;
+        let shown = dir.display();
+        let text = format!(
+            "APT::Architecture \"{architecture}\";\nAPT::Architectures \"{architecture}\";\n\
+             APT::Sandbox::User \"root\";\nDir::State \"{shown}\";\nDir::State::status \"/dev/null\";\n\
+             Dir::Cache \"{shown}/cache\";\nDir::Etc::sourcelist \"{shown}/sources.list\";\n\
+             Dir::Etc::sourceparts \"-\";\n"
+        );
+        let config = dir.join("apt.conf");
+        fs::write(&config, text).context("write apt's configuration")?;
+        let foreign = Foreign { config };
+        foreign.apt("apt-get").args(["-q", "update"]).run()?;
+        Ok(foreign)
+    }
+
+    fn apt(&self, program: &str) -> Cmd {
+        Cmd::new(program).env("APT_CONFIG", &self.config)
+    }
+
+    /// The dependency of a package whose name begins so: the kernel of a metapackage.
+    pub fn depends_on(&self, package: &str, start: &str) -> Result<String> {
+        let text = self.apt("apt-cache").args(["depends", package]).read()?;
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        let name = names.into_iter().find(|name| name.starts_with(start));
+        name.map(str::to_owned).with_context(|| format!("{package} depends on no {start}…"))
+    }
+
+    /// Unpacks packages, without those that they depend on.
+    pub fn unpack(&self, packages: &[&str], to: &Path) -> Result<()> {
+        let archives = self.config.with_file_name("archives");
+        fs::create_dir_all(&archives).with_context(|| format!("make {}", archives.display()))?;
+        self.apt("apt-get").args(["-q", "download"]).args(packages).current_dir(&archives).run()?;
+        for entry in fs::read_dir(&archives)? {
+            Cmd::new("dpkg").arg("-x").arg(entry?.path()).arg(to).run()?;
+        }
+        Ok(())
+    }
+}
