@@ -50,7 +50,7 @@ impl VerityDevice {
         let sectors = verity.data_len() / 512;
         let mut table = target(sectors, "verity", &verity.target_parameters(device));
         let mut load = request(name, READ_ONLY, &table);
-        put(&mut load, 20, &1u32.to_le_bytes());
+        put(&mut load, 20, &1u32.to_ne_bytes());
         table.clear();
         device_mapper(&made.control, DmCommand::Load, &mut load)
             .because(Reason::SlotIo, failed("load the table; is dm-verity loaded?"))?;
@@ -109,10 +109,10 @@ impl Drop for VerityDevice {
 /// A `dm_ioctl` (version 4.0.0) for the device of that name, with `data` behind it.
 fn request(name: &str, flags: u32, data: &[u8]) -> Vec<u8> {
     let mut buffer = vec![0; DM_HEADER];
-    put(&mut buffer, 0, &4u32.to_le_bytes());
-    put(&mut buffer, 12, &((DM_HEADER + data.len()) as u32).to_le_bytes());
-    put(&mut buffer, 16, &(DM_HEADER as u32).to_le_bytes());
-    put(&mut buffer, 28, &flags.to_le_bytes());
+    put(&mut buffer, 0, &4u32.to_ne_bytes());
+    put(&mut buffer, 12, &((DM_HEADER + data.len()) as u32).to_ne_bytes());
+    put(&mut buffer, 16, &(DM_HEADER as u32).to_ne_bytes());
+    put(&mut buffer, 28, &flags.to_ne_bytes());
     put(&mut buffer, 48, name.as_bytes());
     buffer.extend(data);
     buffer
@@ -121,7 +121,7 @@ fn request(name: &str, flags: u32, data: &[u8]) -> Vec<u8> {
 /// A `dm_target_spec` with its parameters.
 fn target(sectors: u64, kind: &str, parameters: &str) -> Vec<u8> {
     let mut spec = vec![0; 40];
-    put(&mut spec, 8, &sectors.to_le_bytes());
+    put(&mut spec, 8, &sectors.to_ne_bytes());
     put(&mut spec, 24, kind.as_bytes());
     spec.extend(parameters.as_bytes());
     spec.push(0);
@@ -137,7 +137,7 @@ fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) {
 /// The minor number in an answer's `dev`, which the kernel spreads around the major.
 fn minor_of(answer: &[u8]) -> u64 {
     let dev = answer.get(40..48).and_then(|dev| <[u8; 8]>::try_from(dev).ok());
-    let dev = dev.map_or(0, u64::from_le_bytes);
+    let dev = dev.map_or(0, u64::from_ne_bytes);
     dev & 0xff | (dev >> 12) & 0xf_ff00
 }
 

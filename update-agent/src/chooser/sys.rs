@@ -39,7 +39,7 @@ pub(super) fn device_mapper(
     buffer: &mut [u8],
 ) -> io::Result<()> {
     let told = buffer.get(12..16).and_then(|size| <[u8; 4]>::try_from(size).ok());
-    let told = told.map(u32::from_le_bytes).and_then(|size| usize::try_from(size).ok());
+    let told = told.map(u32::from_ne_bytes).and_then(|size| usize::try_from(size).ok());
     assert!(buffer.len() >= DM_HEADER && told == Some(buffer.len()), "the kernel writes so much");
     // _IOWR(0xfd, command, struct dm_ioctl)
     let request = 3 << 30 | (DM_HEADER as u64) << 16 | 0xfd << 8 | command as u64;
