@@ -17,6 +17,7 @@
 //! | [`agent`] | the operations of a node ([`agent::Agent`]), their options and reports |
 //! | [`config`] | the configuration file |
 //! | [`environment`] | what an agent meets: sources, health checks, the way to restart |
+//! | [`factory`] | the state of a node that no agent has run on yet |
 //! | [`hooks`] | programs of the operator's that run around an update |
 //! | [`progress`] | progress sinks |
 //! | [`source`] | repositories that updates come from |
@@ -48,6 +49,7 @@ pub mod agent;
 pub mod config;
 pub mod environment;
 pub mod error;
+pub mod factory;
 pub mod hooks;
 pub mod progress;
 pub mod source;
