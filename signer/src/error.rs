@@ -145,6 +145,10 @@ pub enum SignerError {
     /// Something ends too soon.
     #[error("{0}")]
     Expires(String),
+    /// The first disk of a node.
+    #[cfg(feature = "factory")]
+    #[error(transparent)]
+    Factory(#[from] crate::factory::FactoryError),
 }
 
 impl From<SigningError> for SignerError {
@@ -197,6 +201,8 @@ impl SignerError {
             SignerError::Clock(_) => Reason::ClockUntrusted,
             SignerError::Interrupted { .. } => Reason::Interrupted,
             SignerError::Expires(_) => Reason::Expired,
+            #[cfg(feature = "factory")]
+            SignerError::Factory(error) => error.reason(),
         }
     }
 
@@ -218,6 +224,8 @@ impl SignerError {
         match self {
             SignerError::Image(error) => error.hint().map(Cow::Owned),
             SignerError::Interrupted { stands, .. } => Some(stands.next.clone()),
+            #[cfg(feature = "factory")]
+            SignerError::Factory(error) => Some(Cow::Owned(error.hint())),
             _ => match self.registry() {
                 Some(RegistryError::Client { hint, .. }) => Some(Cow::Owned(hint.clone())),
                 _ => None,

@@ -25,6 +25,7 @@
 //! | [`key`] | key files, tokens, programs; the one door through which keys sign | yes |
 //! | [`image`], [`attachment`] | file → zstd frames, chunk list; SBOMs and provenance | files |
 //! | [`policy`] | `signer.toml` → who should sign what, what hardware holds | no |
+//! | `factory` | a published release → the first disk of a node | files, programs that make file systems |
 //! | [`journal`] | what was signed from here, chained; the signer's memory | its file |
 //! | [`error`], [`progress`] | why a command failed, with stable codes; how far it is | the terminal |
 //!
@@ -58,6 +59,8 @@ pub mod attachment;
 pub mod cli;
 pub mod commands;
 pub mod error;
+#[cfg(feature = "factory")]
+pub mod factory;
 pub mod image;
 pub mod journal;
 pub mod key;

@@ -72,6 +72,9 @@ pub enum VerifyError {
         /// Whether it is a digest, a length or the compression.
         reason: Reason,
     },
+    /// An image could not be written where it was unpacked to.
+    #[error("write an image")]
+    Write(#[source] std::io::Error),
     /// A channel offers a release that is not signed, or signed with other content.
     #[error("channel {target} offers {offered}, which is not a signed release of that content")]
     Offer {
@@ -91,6 +94,7 @@ impl VerifyError {
             VerifyError::Registry(error) => error.reason(),
             VerifyError::Target { source, .. } => source.reason(),
             VerifyError::Image { reason, .. } => *reason,
+            VerifyError::Write(_) => Reason::StoreIo,
             VerifyError::Release { .. }
             | VerifyError::ChunkList { .. }
             | VerifyError::Offer { .. } => Reason::BundleFormat,
@@ -320,7 +324,28 @@ fn verify_component(
     verified: &mut Verified,
 ) -> Result<(), VerifyError> {
     let manifest = &component.manifest;
-    let descriptor = &manifest.chunks;
+    let list = chunk_list(registry, release, component)?;
+    for (encoding, image) in list.encodings().iter().zip(&manifest.images) {
+        let label = format!("{} {}", release.listed.target, component.listed.name);
+        let bar = progress(&label, image.size);
+        let blob = registry.open_blob(&release.repository, image)?;
+        let raw = component.config.raw_sha256;
+        image::verify(blob, image, &list, encoding, raw, &bar, &mut |_| Ok(()))?;
+        bar.done();
+        verified.blob_bytes += image.size;
+        verified.image_bytes += list.raw_size();
+        verified.chunks += u64::from(list.chunk_count());
+    }
+    Ok(())
+}
+
+/// The chunk list of a component, if it is one of its image and of the blobs that the manifest lists.
+pub fn chunk_list(
+    registry: &dyn Registry,
+    release: &Release,
+    component: &Component,
+) -> Result<ChunkList, VerifyError> {
+    let (manifest, descriptor) = (&component.manifest, &component.manifest.chunks);
     let bytes = registry.blob(&release.repository, descriptor, "chunk list", LIST_LIMIT)?;
     let list = ChunkList::parse(bytes)
         .map_err(|source| VerifyError::ChunkList { digest: descriptor.digest.clone(), source })?;
@@ -330,20 +355,34 @@ fn verify_component(
         && encodings.iter().zip(&manifest.images).all(|(encoding, image)| {
             Digest::Sha256(encoding.blob) == image.digest && encoding.blob_size == image.size
         });
-    if !agrees {
-        let what = format!("the chunk list of component {}", component.listed.name);
+    if agrees {
+        return Ok(list);
+    }
+    let what = format!("the chunk list of component {}", component.listed.name);
+    let source = ReleaseError::Contradiction { what };
+    Err(VerifyError::Release { target: release.listed.target.clone(), source })
+}
+
+/// Gives the image of a component to `sink`, in order. Each frame is verified before it is unpacked and each chunk
+/// before it is given; the digest of the whole is known at the end.
+pub fn unpack(
+    registry: &dyn Registry,
+    release: &Release,
+    component: &Component,
+    list: &ChunkList,
+    progress: &dyn Fn(u64) -> Progress,
+    sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<(), VerifyError> {
+    let blobs = list.encodings().iter().zip(&component.manifest.images);
+    // Each holds everything; the shortest is read.
+    let Some((encoding, image)) = blobs.min_by_key(|(_, image)| image.size) else {
+        let what = format!("component {} without an image", component.listed.name);
         let source = ReleaseError::Contradiction { what };
         return Err(VerifyError::Release { target: release.listed.target.clone(), source });
-    }
-    for (encoding, image) in encodings.iter().zip(&manifest.images) {
-        let label = format!("{} {}", release.listed.target, component.listed.name);
-        let bar = progress(&label, image.size);
-        let blob = registry.open_blob(&release.repository, image)?;
-        image::verify(blob, image, &list, encoding, component.config.raw_sha256, &bar)?;
-        bar.done();
-        verified.blob_bytes += image.size;
-        verified.image_bytes += list.raw_size();
-        verified.chunks += u64::from(list.chunk_count());
-    }
+    };
+    let bar = progress(image.size);
+    let blob = registry.open_blob(&release.repository, image)?;
+    image::verify(blob, image, list, encoding, component.config.raw_sha256, &bar, sink)?;
+    bar.done();
     Ok(())
 }

@@ -8,6 +8,8 @@ mod change;
 mod channel;
 mod component;
 mod delta;
+#[cfg(feature = "factory")]
+mod factory;
 mod files;
 mod init;
 mod inspect;
@@ -27,6 +29,8 @@ pub use bundle::{BundleReport, BundleRequest, Form, Selection, bundle, form_of};
 pub use change::{ChangeOptions, ChangeReport, change, refresh, renew};
 pub use channel::{ChannelPreview, ChannelReport, ChannelsReport, SEEN, channel, list as channels};
 pub use component::ComponentInput;
+#[cfg(feature = "factory")]
+pub use factory::{FactoryReport, FactoryRequest, factory, source_date_epoch};
 pub use init::{InitReport, InitRequest, init};
 pub use inspect::{InspectReport, inspect};
 pub use key::{KeyReport, KeysReport, Protect, example, import_key, list, new, passphrase, pkcs11};

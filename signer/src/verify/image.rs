@@ -17,7 +17,8 @@ use crate::repository::RegistryError;
 const WINDOW_LOG_MAX: u32 = 23;
 
 /// Reads a blob to its end: every frame has its signed digest and decompresses to its chunks, the
-/// seekable table is the one that follows from them, and nothing comes after it.
+/// seekable table is the one that follows from them, and nothing comes after it. The chunks are given to
+/// `sink` in order, once they are verified.
 pub(super) fn verify(
     blob: impl Read,
     descriptor: &Descriptor,
@@ -25,6 +26,7 @@ pub(super) fn verify(
     encoding: &Encoding,
     raw_sha256: Sha256,
     progress: &Progress,
+    sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(), VerifyError> {
     let mut blob = Blob { blob, descriptor, hasher: descriptor.digest.algorithm().hasher() };
     let mut raw = Algorithm::Sha256.hasher();
@@ -56,6 +58,7 @@ pub(super) fn verify(
             rest = after;
         }
         raw.update(&bytes);
+        sink(&bytes).map_err(VerifyError::Write)?;
         // Chunk lists bound a frame's raw length to 64 MiB.
         let raw = u32::try_from(length).unwrap_or(u32::MAX);
         match table.last_mut() {

@@ -1,6 +1,7 @@
 //! The arguments.
 
 mod change;
+mod factory;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -23,6 +24,7 @@ use crate::repository::{ClientOptions, Patience};
 pub(super) use self::change::{
     ChangeCommand, DelegateArgs, InitArgs, PublishArgs, RenewArgs, RevokeArgs, RotateArgs,
 };
+pub(super) use self::factory::FactoryArgs;
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
      A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading, \
@@ -104,6 +106,8 @@ pub(super) enum Command {
     },
     /// Write releases with all their metadata to a tar or directory, for nodes without a network
     Bundle(BundleArgs),
+    /// Make the first disk of a node: slots, boot loader, and a published release in slot a
+    Factory(FactoryArgs),
     /// Show what is in a repository or bundle
     Inspect {
         /// The repository

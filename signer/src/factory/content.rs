@@ -1,0 +1,251 @@
+//! What is written into the parts of a disk.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use formats::boot_record::{ReleaseId, Slot, SlotComponent};
+use formats::release::{ComponentSummary, ReleaseError};
+use update_agent::factory::{FirstComponent, FirstSlot, write_state};
+
+use super::board::Loader;
+use super::disk::{Disk, write_sparse};
+use super::error::FactoryError;
+use super::filesystem::{EspContent, read_ext};
+use super::layout::{EspFile, Holds};
+use super::plan::on_data;
+use super::tree::Tree;
+use super::{Inputs, first_boot_marker, loader, proof};
+use crate::error::SignerError;
+use crate::progress::Show;
+use crate::repository::Registry;
+use crate::verify::{Component, VerifyError, chunk_list, unpack};
+
+/// Offset and value of the magic of ext2 to ext4.
+const EXT_MAGIC: (u64, [u8; 2]) = (1080, [0x53, 0xef]);
+
+/// The images of the first slot.
+pub(super) struct Images<'a> {
+    pub(super) registry: &'a dyn Registry,
+    pub(super) inputs: &'a Inputs<'a>,
+    pub(super) show: Show,
+}
+
+impl Images<'_> {
+    /// Writes the components of slot a: into their partitions, or into files for the ESP in `work`.
+    pub(super) fn write(
+        &self,
+        disk: &Disk,
+        work: &Path,
+    ) -> Result<Vec<FirstComponent>, SignerError> {
+        let mut written = Vec::new();
+        for summary in self.inputs.chosen {
+            written.extend(self.write_one(summary, disk, work)?);
+        }
+        Ok(written)
+    }
+
+    /// `None`: the component lies on no part of this disk.
+    fn write_one(
+        &self,
+        summary: &ComponentSummary,
+        disk: &Disk,
+        work: &Path,
+    ) -> Result<Option<FirstComponent>, SignerError> {
+        let layout = self.inputs.layout;
+        let holds = Holds::Component(summary.name.clone(), Slot::A);
+        if let Some(part) = layout.partition(&holds) {
+            let mut write = |at: u64, bytes: &[u8]| disk.write(part.offset + at, bytes);
+            return self.unpack(summary, part.len, &mut write).map(Some);
+        }
+        let own = |file: &&EspFile| file.component == summary.name && file.slot == Slot::A;
+        let Some(file) = layout.esp_files.iter().find(own) else { return Ok(None) };
+        let path = esp_file(work, summary);
+        let failed = FactoryError::file("write", &path);
+        let out = File::create(&path).map_err(&failed)?;
+        out.set_len(file.len).map_err(&failed)?;
+        let mut write = |at: u64, bytes: &[u8]| write_sparse(&out, at, bytes);
+        self.unpack(summary, file.len, &mut write).map(Some)
+    }
+
+    /// Gives the image of a component, piece by piece with its offset, to `write`. `place` is the length of where
+    /// it is written.
+    fn unpack(
+        &self,
+        summary: &ComponentSummary,
+        place: u64,
+        write: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> Result<FirstComponent, SignerError> {
+        let release = self.inputs.release;
+        let component = self.component(summary)?;
+        let list = chunk_list(self.registry, release, component)?;
+        let label = format!("writing {}", summary.name);
+        let mut at = 0;
+        let mut sink = |bytes: &[u8]| -> io::Result<()> {
+            write(at, bytes)?;
+            at += bytes.len() as u64;
+            Ok(())
+        };
+        let progress = |len| self.show.begin(&label, len);
+        unpack(self.registry, release, component, &list, &progress, &mut sink)?;
+        let identity = SlotComponent {
+            name: summary.name.clone(),
+            manifest: summary.manifest.clone(),
+            chunks: component.manifest.chunks.digest.clone(),
+            raw_size: summary.raw_size,
+        };
+        Ok(FirstComponent { identity, list, place })
+    }
+
+    fn component(&self, summary: &ComponentSummary) -> Result<&Component, VerifyError> {
+        let release = self.inputs.release;
+        let of = |one: &&Component| one.listed.manifest.digest == summary.manifest;
+        release.components.iter().find(of).ok_or_else(|| {
+            let what = format!("the index of component {}", summary.name);
+            let target = release.listed.target.clone();
+            VerifyError::Release { target, source: ReleaseError::Contradiction { what } }
+        })
+    }
+
+    /// Looks whether the image has the configuration and the trust root where they are not put on the data
+    /// partition. Of a file system that cannot be read here that is noted.
+    pub(super) fn check(&self, disk: &Path) -> Result<Vec<String>, SignerError> {
+        let Inputs { board, node, layout, config, root, .. } = self.inputs;
+        let wanted =
+            [("the configuration", &node.config, *config), ("trust.root", &node.root, *root)];
+        let in_image: Vec<_> =
+            wanted.into_iter().filter(|(_, path, _)| on_data(board, path).is_none()).collect();
+        let part = layout.partition(&Holds::Component(node.boot.clone(), Slot::A));
+        let Some(part) = part.filter(|_| !in_image.is_empty()) else { return Ok(Vec::new()) };
+        if !is_ext(disk, part.offset)? {
+            let paths: Vec<String> =
+                in_image.iter().map(|(_, path, _)| path.display().to_string()).collect();
+            return Ok(vec![format!(
+                "{} is no ext file system, so it was not checked that it has {}",
+                node.boot,
+                paths.join(" and ")
+            )]);
+        }
+        for (what, path, bytes) in in_image {
+            let found = read_ext(disk, part.offset, path, self.inputs.epoch)?;
+            let why = match found {
+                Some(found) if found == bytes => continue,
+                Some(_) => "is not what was given",
+                None => "is not there",
+            };
+            let (component, path) = (node.boot.to_string(), path.clone());
+            return Err(FactoryError::Image { what, component, path, why }.into());
+        }
+        Ok(Vec::new())
+    }
+
+    /// Puts the proof behind the boot component, where the node's chooser asks for it.
+    pub(super) fn prove(&self, disk: &Path) -> Result<(), FactoryError> {
+        let Inputs { node, layout, state, release, root, .. } = self.inputs;
+        let part = layout.partition(&Holds::Component(node.boot.clone(), Slot::A));
+        let Some(part) = part.filter(|_| node.verity) else { return Ok(()) };
+        let own = self.inputs.chosen.iter().find(|one| one.name == node.boot);
+        let proof = proof::make(state, &release.listed.summary.version, node, root)?;
+        proof::write(disk, part, &proof, own.map_or(0, |own| own.raw_size))
+    }
+}
+
+fn is_ext(disk: &Path, offset: u64) -> Result<bool, FactoryError> {
+    let failed = FactoryError::file("read", disk);
+    let (at, magic) = EXT_MAGIC;
+    let mut found = [0; 2];
+    File::open(disk)
+        .and_then(|file| file.read_exact_at(&mut found, offset + at))
+        .map_err(failed)?;
+    Ok(found == magic)
+}
+
+/// Where the bytes of a component lie until they are copied to the ESP.
+fn esp_file(work: &Path, summary: &ComponentSummary) -> PathBuf {
+    work.join(format!("component-{}", summary.name))
+}
+
+/// The files of the data partition: those given, the state, and what else is not in the slots.
+pub(super) fn data_tree(
+    inputs: &Inputs<'_>,
+    components: &[FirstComponent],
+    work: &Path,
+) -> Result<Tree, FactoryError> {
+    let Inputs { board, node, config, root, release, .. } = inputs;
+    let mut tree = Tree::default();
+    if let Some(data) = inputs.data {
+        tree.copy(data, Path::new(""))?;
+    }
+    let staged = work.join("state");
+    write_state(&staged, &first_slot(inputs, components)?)?;
+    if let Some(at) = on_data(board, &node.state_dir) {
+        if tree.has_below(&at) {
+            return Err(FactoryError::State(node.state_dir.clone()));
+        }
+        tree.directory(&at, 0o700);
+        tree.copy(&staged, &at)?;
+        tree.owned_by_root(&at);
+    }
+    let marker = first_boot_marker(&node.state_dir);
+    let version = release.listed.summary.version.as_str();
+    let files: [(&str, &Path, &[u8]); 3] = [
+        ("config", &node.config, *config),
+        ("root", &node.root, *root),
+        ("first-boot", &marker, version.as_bytes()),
+    ];
+    for (name, path, bytes) in files {
+        let Some(at) = on_data(board, path) else { continue };
+        let from = work.join(name);
+        fs::write(&from, bytes).map_err(FactoryError::file("write", &from))?;
+        tree.file(&at, 0o644, &from);
+    }
+    Ok(tree)
+}
+
+fn first_slot(
+    inputs: &Inputs<'_>,
+    components: &[FirstComponent],
+) -> Result<FirstSlot, FactoryError> {
+    let summary = &inputs.release.listed.summary;
+    let index = inputs.release.index.as_sha256().ok_or(FactoryError::Digest)?;
+    let release = ReleaseId {
+        index,
+        version: summary.version.clone().into(),
+        security_version: summary.security_version,
+    };
+    let (order, components) = (summary.order.clone(), components.to_vec());
+    Ok(FirstSlot { release, order, components, at: inputs.epoch })
+}
+
+/// The files of the ESP: the boot loader, its entries, and the places of components.
+pub(super) fn esp(inputs: &Inputs<'_>, work: &Path) -> Result<Vec<EspContent>, FactoryError> {
+    let Inputs { board, node, layout, chosen, .. } = inputs;
+    let mut content = Vec::new();
+    if let Some(esp) = &board.esp {
+        content.push((board.architecture.removable_program().to_owned(), esp.program.clone()));
+    }
+    let files = match board.loader {
+        Loader::SystemdBoot => loader::systemd_boot(board, node, layout),
+        Loader::Chooser => Vec::new(),
+    };
+    for (number, file) in files.into_iter().enumerate() {
+        let from = work.join(format!("loader-{number}"));
+        fs::write(&from, &file.text).map_err(FactoryError::file("write", &from))?;
+        content.push((file.path, from));
+    }
+    for file in &layout.esp_files {
+        let of = chosen.iter().find(|one| one.name == file.component && file.slot == Slot::A);
+        let from = match of {
+            Some(summary) => esp_file(work, summary),
+            None => {
+                let own = work.join(format!("empty-{}", file.component));
+                let made = File::create(&own).and_then(|made| made.set_len(file.len));
+                made.map_err(FactoryError::file("write", &own))?;
+                own
+            }
+        };
+        content.push((file.path.clone(), from));
+    }
+    Ok(content)
+}

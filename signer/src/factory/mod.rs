@@ -1,0 +1,174 @@
+//! The first disk of a node, made from a published release.
+//!
+//! ```text
+//!  board profile ─┐
+//!  configuration ─┼─► plan (pure) ─► layout ─┬─ GPT, boot loader's files
+//!  release ───────┘                          ├─ slot a: the images, each chunk verified as a node does
+//!                                            ├─ slot b: empty
+//!                                            └─ data: the agent's state, which knows the release in slot a
+//! ```
+//!
+//! The same inputs give the same bytes: GUIDs are drawn from a seed, file systems are made at a time that stands
+//! still. A disk appears whole under its name, or not at all.
+//!
+//! It refuses what a node would refuse: a trust root that does not lead to the release, a configuration that
+//! `update-agent config check` does not accept, images for other hardware or larger than their slots.
+
+pub mod board;
+mod content;
+mod disk;
+mod error;
+mod filesystem;
+pub mod identity;
+pub mod layout;
+pub mod loader;
+pub mod node;
+pub mod plan;
+mod proof;
+mod tools;
+mod tree;
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use formats::digest::Digest;
+use formats::release::{ComponentName, ComponentSummary, Summary};
+
+use self::board::{Board, Loader};
+use self::content::{Images, data_tree};
+use self::disk::Disk;
+pub use self::error::FactoryError;
+use self::identity::Seed;
+use self::layout::{Holds, Layout};
+use self::node::Node;
+use self::tools::{DEBUGFS, MCOPY, MKE2FS, MKFS_VFAT, MMD};
+use crate::error::SignerError;
+use crate::progress::Show;
+use crate::repository::Registry;
+use crate::state::State;
+use crate::verify::Release;
+
+/// Everything that a disk is made of.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// The profile of the board.
+    pub board: &'a Board,
+    /// The node, by its configuration.
+    pub node: &'a Node,
+    /// The bytes of that configuration.
+    pub config: &'a [u8],
+    /// The trust root that it is given.
+    pub root: &'a [u8],
+    /// What else is on the data partition: a directory.
+    pub data: Option<&'a Path>,
+    /// The metadata that leads to the release.
+    pub state: &'a State,
+    /// The release.
+    pub release: &'a Release,
+    /// Its components for this node.
+    pub chosen: &'a [ComponentSummary],
+    /// What goes where.
+    pub layout: &'a Layout,
+    /// What GUIDs are drawn from.
+    pub seed: Seed,
+    /// The time of all files, Unix seconds.
+    pub epoch: u64,
+}
+
+/// A disk that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// Digest of all of it.
+    pub digest: Digest,
+    /// What its maker should know.
+    pub notes: Vec<String>,
+}
+
+/// The components of a release that this node installs, by the rule of nodes: for each of its places the only one
+/// that fits its hardware.
+pub fn choose(node: &Node, summary: &Summary) -> Vec<ComponentSummary> {
+    let fits = |component: &&ComponentSummary| {
+        component.compatible.iter().any(|id| node.hardware.contains(id))
+    };
+    let of = |name: &ComponentName| {
+        let mut found = summary.components.iter().filter(|one| one.name == *name).filter(fits);
+        // Two that fit are as bad as none.
+        found.next().filter(|_| found.next().is_none()).cloned()
+    };
+    node.places.keys().filter_map(of).collect()
+}
+
+/// Makes the disk as the file `output`, which must not exist.
+///
+/// A crash leaves no file of that name; a temporary one beside it may be left.
+pub fn build(
+    registry: &dyn Registry,
+    inputs: &Inputs<'_>,
+    output: &Path,
+    show: Show,
+) -> Result<Built, SignerError> {
+    require_tools(inputs.board)?;
+    if let Some(esp) = &inputs.board.esp {
+        File::open(&esp.program).map_err(FactoryError::file("read", &esp.program))?;
+    }
+    if output.exists() {
+        return Err(FactoryError::Exists(output.to_owned()).into());
+    }
+    let beside = directory_of(output);
+    let failed = FactoryError::file("write", output);
+    let work = tempfile::Builder::new().prefix(".factory-").tempdir_in(beside).map_err(&failed)?;
+    let mode = std::fs::Permissions::from_mode(0o644);
+    let named = tempfile::Builder::new().prefix(".disk-").permissions(mode).tempfile_in(beside);
+    let file = named.map_err(&failed)?;
+    let layout = inputs.layout;
+    let disk = Disk::create(file.reopen().map_err(&failed)?, layout, output)?;
+    let images = Images { registry, inputs, show };
+    let components = images.write(&disk, work.path())?;
+    let notes = images.check(file.path())?;
+    images.prove(file.path())?;
+
+    // Nobody else may be able to write where a state is made, and beside the output somebody may.
+    let private =
+        tempfile::tempdir().map_err(FactoryError::file("write", &std::env::temp_dir()))?;
+    let tree = data_tree(inputs, &components, private.path())?;
+    if let Some(data) = layout.partition(&Holds::Data) {
+        let part = work.path().join("data.img");
+        filesystem::ext4(&part, data.len, &data.label, &tree, inputs.seed, inputs.epoch)?;
+        disk.write_file(data.offset, &part)?;
+    }
+    if let Some(esp) = layout.partition(&Holds::Esp) {
+        let part = work.path().join("esp.img");
+        let content = content::esp(inputs, work.path())?;
+        filesystem::fat(&part, esp.len, &content, inputs.seed, inputs.epoch)?;
+        disk.write_file(esp.offset, &part)?;
+    }
+    let bar = show.begin("reading back", layout.len);
+    let digest = disk.finish(layout.len, &bar).map_err(&failed)?;
+    bar.done();
+    file.persist_noclobber(output).map_err(|error| failed(error.error))?;
+    File::open(beside).and_then(|dir| dir.sync_all()).map_err(&failed)?;
+    Ok(Built { digest, notes })
+}
+
+/// Says what is missing before anything is read.
+fn require_tools(board: &Board) -> Result<(), FactoryError> {
+    [MKE2FS, DEBUGFS].into_iter().try_for_each(tools::Tool::is_there)?;
+    match board.loader {
+        Loader::SystemdBoot => {
+            [MKFS_VFAT, MMD, MCOPY].into_iter().try_for_each(tools::Tool::is_there)
+        }
+        Loader::Chooser => Ok(()),
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The file whose presence on the data partition says that a node has not become itself yet: beside the state.
+pub fn first_boot_marker(state_dir: &Path) -> PathBuf {
+    let mut name = state_dir.as_os_str().to_owned();
+    name.push(".first-boot");
+    name.into()
+}

@@ -1,0 +1,80 @@
+//! What a factory has to know of a node's configuration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use formats::boot_record::{PerSlot, Slot};
+use formats::release::ComponentName;
+use update_agent::config::Config;
+use update_agent::error::AgentError;
+use update_agent::place::Place;
+
+/// A node, as its configuration describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Where the configuration lies on the node.
+    pub config: PathBuf,
+    /// The product whose releases it installs.
+    pub product: String,
+    /// The channel it follows.
+    pub channel: String,
+    /// The hardware ids it answers to.
+    pub hardware: Vec<String>,
+    /// Who keeps the boot flags, as `boot.backend` names it.
+    pub backend: &'static str,
+    /// The component whose partitions carry the boot flags.
+    pub boot: ComponentName,
+    /// Whether its chooser verifies slots.
+    pub verity: bool,
+    /// Where the ESP is mounted.
+    pub esp: PathBuf,
+    /// Where the agent keeps its state.
+    pub state_dir: PathBuf,
+    /// Where its trust root lies.
+    pub root: PathBuf,
+    /// Where each component lies in each slot.
+    pub places: BTreeMap<ComponentName, PerSlot<Where>>,
+}
+
+/// Where a component of a slot lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Where {
+    /// In the partition of that label.
+    Partition(String),
+    /// In a file or on a device of that path.
+    Path(PathBuf),
+    /// In flash memory.
+    Flash,
+}
+
+impl Node {
+    /// Reads a configuration that lies at `at` on the node. It must be one that `update-agent config check`
+    /// accepts; files that it names are not looked at.
+    pub fn read(text: &str, at: &Path) -> Result<Self, AgentError> {
+        let named = |error: AgentError| error.context("the node's configuration");
+        let config = Config::parse(text, at.parent().unwrap_or(Path::new("/"))).map_err(named)?;
+        config.health.usable().map_err(|error| named(error.into()))?;
+        let place = |slot: Slot, name: &ComponentName| match config.slots.of(slot).get(name) {
+            Some(Place::Label(label)) => Where::Partition(label.clone()),
+            Some(Place::Device(device)) if device.flash.is_none() => {
+                Where::Path(device.device.clone())
+            }
+            _ => Where::Flash,
+        };
+        let of =
+            |name: &ComponentName| PerSlot { a: place(Slot::A, name), b: place(Slot::B, name) };
+        Ok(Node {
+            config: at.to_owned(),
+            places: config.slots.a.keys().map(|name| (name.clone(), of(name))).collect(),
+            product: config.node.product,
+            channel: config.node.channel,
+            hardware: config.node.hardware,
+            backend: config.boot.backend.name(),
+            boot: config.boot.component,
+            verity: config.boot.verity,
+            esp: config.boot.esp,
+            state_dir: config.state_dir,
+            root: config.trust.root,
+        })
+    }
+}
