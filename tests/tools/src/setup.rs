@@ -21,6 +21,12 @@ const PACKAGES: &[Package] = &[
     ("squashfs-tools", "unsquashfs", "packages of squashfs images, for SBOMs; makes such images"),
     ("gdisk", "sgdisk", "makes the demo's disks; witness of our partition tables"),
     ("cgpt", "cgpt", "ChromeOS' own reader of the boot attributes"),
+    (
+        "dosfstools",
+        "mkfs.vfat",
+        "EFI system partitions of disks that signer factory makes; fsck.vfat",
+    ),
+    ("mtools", "mcopy", "their files"),
     ("swtpm", "swtpm", "a TPM 2.0 in software, for the rollback floor"),
     ("libubootenv-tool", "fw_printenv", "reader of U-Boot's environment"),
     ("grub-common", "grub-editenv", "reader of GRUB's environment block, checker of its scripts"),

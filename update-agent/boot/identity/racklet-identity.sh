@@ -24,6 +24,10 @@ if [ ! -s "$own/machine-id" ]; then
 fi
 # The file has to be there, and may be empty, because the root file system is read-only.
 mount --bind "$own/machine-id" /etc/machine-id
+# A package may have made a second one while the image was built, which D-Bus would believe.
+if [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ]; then
+    ln -sf /etc/machine-id /var/lib/dbus/machine-id
+fi
 
 if command -v ssh-keygen >/dev/null; then
     mkdir -p "$own/etc/ssh"

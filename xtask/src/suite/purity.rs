@@ -28,6 +28,10 @@ const PURE_SOURCES: &[(&str, &[&str])] = &[
     ("repo-server/src/store/facts.rs", &[]),
     ("repo-server/src/store/gc/plan.rs", &[]),
     ("repo-server/src/store/gc/targets.rs", &[]),
+    ("signer/src/factory/identity.rs", SIGNER_IO),
+    ("signer/src/factory/layout.rs", SIGNER_IO),
+    ("signer/src/factory/loader.rs", SIGNER_IO),
+    ("signer/src/factory/plan.rs", SIGNER_IO),
     ("signer/src/plan/", SIGNER_IO),
     ("signer/src/state/", SIGNER_IO),
 ];

@@ -106,7 +106,7 @@ pub(super) enum Command {
     },
     /// Write releases with all their metadata to a tar or directory, for nodes without a network
     Bundle(BundleArgs),
-    /// Make the first disk of a node: slots, boot loader, and a published release in slot a
+    /// Make the first disk of a node from a published release
     Factory(FactoryArgs),
     /// Show what is in a repository or bundle
     Inspect {
