@@ -25,6 +25,14 @@ use crate::verify::{Component, VerifyError, chunk_list, unpack};
 /// Offset and value of the magic of ext2 to ext4.
 const EXT_MAGIC: (u64, [u8; 2]) = (1080, [0x53, 0xef]);
 
+/// What an image must not have, because every node would: a path, and what to do. An empty file is none.
+const SHARED: [(&str, &str); 4] = [
+    ("/etc/machine-id", "empty it"),
+    ("/var/lib/dbus/machine-id", "remove it"),
+    ("/etc/ssh/ssh_host_ed25519_key", "remove it"),
+    ("/etc/ssh/ssh_host_rsa_key", "remove it"),
+];
+
 /// The images of the first slot.
 pub(super) struct Images<'a> {
     pub(super) registry: &'a dyn Registry,
@@ -109,7 +117,7 @@ impl Images<'_> {
     }
 
     /// Looks whether the image has the configuration and the trust root where they are not put on the data
-    /// partition. Of a file system that cannot be read here that is noted.
+    /// partition, and what all nodes would share. A file system that cannot be read here is noted.
     pub(super) fn check(&self, disk: &Path) -> Result<Vec<String>, SignerError> {
         let Inputs { board, node, layout, config, root, .. } = self.inputs;
         let wanted =
@@ -117,14 +125,12 @@ impl Images<'_> {
         let in_image: Vec<_> =
             wanted.into_iter().filter(|(_, path, _)| on_data(board, path).is_none()).collect();
         let part = layout.partition(&Holds::Component(node.boot.clone(), Slot::A));
-        let Some(part) = part.filter(|_| !in_image.is_empty()) else { return Ok(Vec::new()) };
+        let Some(part) = part else { return Ok(Vec::new()) };
         if !is_ext(disk, part.offset)? {
-            let paths: Vec<String> =
-                in_image.iter().map(|(_, path, _)| path.display().to_string()).collect();
+            let (config, root) = (node.config.display(), node.root.display());
             return Ok(vec![format!(
-                "{} is no ext file system, so it was not checked that it has {}",
-                node.boot,
-                paths.join(" and ")
+                "{} is no ext file system: it was not checked that it has {config} and {root}",
+                node.boot
             )]);
         }
         for (what, path, bytes) in in_image {
@@ -137,7 +143,22 @@ impl Images<'_> {
             let (component, path) = (node.boot.to_string(), path.clone());
             return Err(FactoryError::Image { what, component, path, why }.into());
         }
-        Ok(Vec::new())
+        self.shared(disk, part.offset)
+    }
+
+    /// What all nodes with this image would have in common and should not.
+    fn shared(&self, disk: &Path, offset: u64) -> Result<Vec<String>, SignerError> {
+        let mut notes = Vec::new();
+        for (path, remedy) in SHARED {
+            let found = read_ext(disk, offset, Path::new(path), self.inputs.epoch)?;
+            let found = found.unwrap_or_default();
+            if !found.trim_ascii().is_empty() && found.trim_ascii() != b"uninitialized" {
+                notes.push(format!(
+                    "the image has {path}, the same on every node: {remedy} before you publish"
+                ));
+            }
+        }
+        Ok(notes)
     }
 
     /// Puts the proof behind the boot component, where the node's chooser asks for it.

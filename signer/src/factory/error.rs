@@ -24,7 +24,7 @@ pub enum FactoryError {
     },
     /// The configuration of the node is refused, or its state could not be written.
     #[error("{}", .0.chain())]
-    Node(AgentError),
+    Node(Box<AgentError>),
     /// The disk cannot be laid out.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -146,6 +146,6 @@ impl FactoryError {
 
 impl From<AgentError> for FactoryError {
     fn from(error: AgentError) -> Self {
-        FactoryError::Node(error)
+        FactoryError::Node(Box::new(error))
     }
 }
