@@ -93,12 +93,19 @@ fn units(tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
+/// Of a node whose kernels are components on the ESP, as `signer factory` makes it.
+const KERNELS: [(&str, &str); 2] = [
+    ("firmware = \"fw-a\"", "kernel = { device = \"/efi/racklet/a/vmlinuz\" }"),
+    ("firmware = \"fw-b\"", "kernel = { device = \"/efi/racklet/b/vmlinuz\" }"),
+];
+
 /// The shipped example with [`EDITS`] and the line that names the loader.
 fn configuration(backend: &Backend) -> Result<String> {
     let mut text =
         fs::read_to_string(paths::root().join("update-agent/update-agent.example.toml"))?;
     let loader = ("#backend = \"gpt-attributes\"", backend.line);
-    for (from, to) in EDITS.iter().chain([&loader]) {
+    let kernels = if backend.made { &KERNELS[..] } else { &[] };
+    for (from, to) in EDITS.iter().chain([&loader]).chain(kernels) {
         ensure!(text.matches(from).count() == 1, "the example says {from:?} not just once");
         text = text.replace(from, to);
     }
@@ -117,14 +124,15 @@ fn node(world: &World, dir: &Path, backend: &Backend) -> Result<Tree> {
     tree.folder("efi");
     tree.folder("srv/www");
     tree.file("etc/machine-id", "7261636b6c657400000000000000000a\n");
-    let esp = format!("/dev/nvme0n1p1 {} vfat umask=0077 0 0\n", backend.esp);
-    tree.file(
-        "etc/fstab",
-        format!(
-            "/dev/nvme0n1p6 /var ext4 defaults 0 0\ntmpfs /tmp tmpfs mode=1777 0 0\n{}",
-            if backend.esp.is_empty() { "" } else { &esp }
-        ),
-    );
+    tree.file("etc/fstab", file_systems(backend));
+    if backend.made {
+        let dir = paths::root().join("update-agent/boot/identity");
+        tree.copy("usr/lib/racklet/identity", &dir.join("racklet-identity.sh"))?;
+        let unit = "racklet-identity.service";
+        tree.file(&format!("usr/lib/systemd/system/{unit}"), fs::read(dir.join(unit))?);
+        let wants = format!("etc/systemd/system/sysinit.target.wants/{unit}");
+        tree.link(&wants, &format!("/usr/lib/systemd/system/{unit}"));
+    }
     let console = "[Journal]\nStorage=volatile\nForwardToConsole=yes\nTTYPath=/dev/ttyS0\nMaxLevelConsole=info\n";
     tree.file("etc/systemd/journald.conf.d/console.conf", console);
     tree.program("usr/lib/guest-shell", include_str!("shell.sh"));
@@ -150,6 +158,31 @@ fn node(world: &World, dir: &Path, backend: &Backend) -> Result<Tree> {
     Ok(tree)
 }
 
+/// What is mounted beside the slot.
+fn file_systems(backend: &Backend) -> String {
+    let (data, esp) = match backend.made {
+        true => ("PARTLABEL=data", "PARTLABEL=esp"),
+        false => ("/dev/nvme0n1p6", "/dev/nvme0n1p1"),
+    };
+    let mut text = format!("{data} /var ext4 defaults 0 0\ntmpfs /tmp tmpfs mode=1777 0 0\n");
+    if !backend.esp.is_empty() {
+        text += &format!("{esp} {} vfat umask=0077 0 0\n", backend.esp);
+    }
+    text
+}
+
+/// Debian's sgdisk, with the library that it needs beyond the small Debian's.
+fn sgdisk(world: &World, tree: &Path) -> Result<()> {
+    let found = world.tools.further(&["gdisk", "libpopt0"])?;
+    for (folder, to) in [("sbin", "sbin"), ("lib", "lib"), ("usr/lib", "lib")] {
+        let from = found.join(folder);
+        if from.is_dir() {
+            Cmd::new("cp").arg("-a").arg(from.join(".")).arg(tree.join("usr").join(to)).run()?;
+        }
+    }
+    Ok(())
+}
+
 /// Debian's kexec, with the libraries of Xen that it is linked to.
 fn kexec(world: &World, tree: &Path) -> Result<()> {
     let named = ["--recurse", "--important", "kexec-tools"];
@@ -173,7 +206,15 @@ pub(super) fn base(world: &World, dir: &Path, backend: &Backend) -> Result<(Path
     if backend.kexec {
         kexec(world, &tree)?;
     }
+    if backend.made {
+        sgdisk(world, &tree)?;
+    }
     node(world, dir, backend)?.write_to(&tree)?;
+    if backend.made {
+        Cmd::new("cp").arg("-a").arg(tree.join("var")).arg(dir.join("var")).run()?;
+        let config = tree.join("etc/update-agent/update-agent.toml");
+        fs::copy(config, dir.join("update-agent.toml"))?;
+    }
     let (image, var) = (dir.join("base.img"), dir.join("var.img"));
     make_ext4(&tree.join("var"), &var, super::VAR << 20, "var")?;
     make_ext4(&tree, &image, SLOT, "os")?;

@@ -12,6 +12,7 @@
 
 mod field;
 mod image;
+mod made;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub(super) const CELLS: &[Cell] = &[
         story(world, dir, &GPT)
     }),
     Cell::new("units-field", "systemd 252, systemd-boot, kexec", field::story),
+    Cell::new("factory-systemd-boot", "systemd 252, systemd-boot, sgdisk, fsck.vfat", made::story),
 ];
 
 /// Where the guest sees the server.
@@ -65,6 +67,8 @@ struct Backend {
     install: fn(&World, &Path, &Disk) -> Result<()>,
     /// Whether the system has a program to start a kernel without a boot loader.
     kexec: bool,
+    /// Whether `signer factory` makes the disk, with kernels as components on the ESP.
+    made: bool,
     /// Whether `boot-select` on this computer picks the slot at every start, in place of a loader.
     selected: bool,
 }
@@ -74,6 +78,7 @@ const SYSTEMD_BOOT: Backend = Backend {
     esp: "/efi",
     install: install_systemd_boot,
     kexec: false,
+    made: false,
     selected: false,
 };
 const GRUB: Backend = Backend {
@@ -81,6 +86,7 @@ const GRUB: Backend = Backend {
     esp: "/boot",
     install: install_grub,
     kexec: false,
+    made: false,
     selected: false,
 };
 const GPT: Backend = Backend {
@@ -91,6 +97,7 @@ const GPT: Backend = Backend {
         Cmd::new("cgpt").args(confirmed).arg(&disk.path).run().map(drop)
     },
     kexec: false,
+    made: false,
     selected: true,
 };
 
@@ -143,6 +150,8 @@ fn install_grub(world: &World, dir: &Path, disk: &Disk) -> Result<()> {
 
 /// The repository and its releases.
 struct Site<'a> {
+    /// Whether the kernel is a component.
+    kernels: bool,
     world: &'a World,
     dir: &'a Path,
     server: Server,
@@ -179,7 +188,10 @@ impl Site<'_> {
             "stable",
         ])
         .args(component("os", &image))
-        .args(component("firmware", &firmware))
+        .args(match self.kernels {
+            true => component("kernel", &self.world.tools.kernel(true)?),
+            false => component("firmware", &firmware),
+        })
         .run()?;
         Ok(image)
     }
@@ -190,11 +202,15 @@ fn site<'a>(world: &'a World, dir: &'a Path, backend: &Backend) -> Result<Site<'
     let rig = Rig::at(dir, world.server_dir());
     rig.credentials_for(&["127.0.0.1", SEEN])?;
     fs::create_dir(dir.join("repository"))?;
-    let mut site = Site { world, dir, server: rig.serve()?, base: PathBuf::new() };
+    let (server, kernels) = (rig.serve()?, backend.made);
+    let mut site = Site { kernels, world, dir, server, base: PathBuf::new() };
     site.signer(&["init"]).run()?;
     let (base, var) = image::base(world, dir, backend)?;
     site.base = base;
     let first = site.publish("1.0.0", Fault::None)?;
+    if backend.made {
+        return Ok(site);
+    }
     let disk = disk(dir, &[("root-a", &first), ("var", &var)])?;
     (backend.install)(world, dir, &disk)?;
     Ok(site)
