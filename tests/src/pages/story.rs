@@ -162,6 +162,10 @@ impl Site {
         let tokens = notes.join("tokens");
         must(fs::create_dir(&tokens), "make the token store");
         self.give(&tokens);
+        // Pages that begin with `cd "$(mktemp -d)"` leave nothing behind.
+        let scratch = notes.join("scratch");
+        must(fs::create_dir(&scratch), "make a folder for what is temporary");
+        self.give(&scratch);
         let tokens = format!("directories.tokendir = {}\n", tokens.display());
         must(fs::write(notes.join("softhsm2.conf"), tokens), "configure the token store");
         let mut shell = if self.changes_user() {
@@ -183,6 +187,7 @@ impl Site {
             .env("LC_ALL", "C.UTF-8")
             .env("PYTHONPATH", &self.packages)
             .env("SOFTHSM2_CONF", notes.join("softhsm2.conf"))
+            .env("TMPDIR", &scratch)
             .current_dir(here)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
