@@ -33,6 +33,7 @@ fn stands(command: &Command) -> (&'static str, &'static str) {
         | Command::Commit { .. }
         | Command::Refresh { .. } => PUBLISHES,
         Command::Bundle(_) => ("the bundle is not complete", "run it again"),
+        Command::Download(_) => ("there is no file under that name", "run it again"),
         Command::Factory(_) => ("there is no disk under that name", "run it again"),
         Command::Stage { .. } | Command::Sign(_) | Command::Log { .. } | Command::Key { .. } => {
             WRITES

@@ -3,6 +3,7 @@
 mod args;
 mod change;
 mod channel;
+mod download;
 mod factory;
 mod interrupted;
 mod output;
@@ -118,6 +119,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
             output::success(&report, json);
         }
         Command::Bundle(arguments) => bundle(arguments, run)?,
+        Command::Download(arguments) => download::run(arguments, run)?,
         Command::Factory(arguments) => factory::run(arguments, run)?,
         Command::Inspect { reference, registry, trust } => {
             let registry = opened(&reference, &registry, Access::Read)?;

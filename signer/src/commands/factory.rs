@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use formats::boot_record::Slot;
-use formats::release::{ComponentSummary, target_name};
+use formats::release::ComponentSummary;
 use formats::tuf::UnixTime;
 use formats::version::Version;
 use serde::Serialize;
 
+use super::select::{Wanted, select};
 use super::{Report, bytes, has_example_key, read_trusted};
 use crate::error::SignerError;
 use crate::factory::board::Board;
@@ -16,7 +17,6 @@ use crate::factory::layout::{Holds, Layout};
 use crate::factory::node::Node;
 use crate::factory::plan::{Image, plan};
 use crate::factory::{FactoryError, Inputs, build, choose};
-use crate::plan::PlanError;
 use crate::progress::Show;
 use crate::published::{self, Files, PublishedError};
 use crate::repository::Registry;
@@ -224,30 +224,13 @@ fn listed(
     request: &FactoryRequest,
     now: UnixTime,
 ) -> Result<ListedRelease, SignerError> {
-    let version = match &request.version {
-        Some(version) => version.clone(),
-        None => {
-            let statement = published::offline_statement(registry)?;
-            verify_offline(&found.files, &request.root, statement.as_deref(), now)?;
-            offered(state, node)?
-        }
-    };
-    let target = target_name(&node.product, &version);
-    let releases = state.releases().map_err(PublishedError::from)?;
-    let listed = releases.into_iter().find(|listed| listed.target == target);
-    Ok(listed.ok_or(PlanError::NoRelease { target })?)
-}
-
-/// What the node's channel offers.
-fn offered(state: &State, node: &Node) -> Result<Version, SignerError> {
+    if request.version.is_none() {
+        let statement = published::offline_statement(registry)?;
+        verify_offline(&found.files, &request.root, statement.as_deref(), now)?;
+    }
     let Node { product, channel, .. } = node;
-    let mut channels = state.channels.values().map(|signed| &signed.data);
-    let own = channels.find(|one| one.product == *product && one.channel == *channel);
-    let offer = own.and_then(|one| one.release.as_ref());
-    offer.map(|offer| offer.version.clone()).ok_or_else(|| {
-        let text = format!("channel {channel} of {product} offers nothing: give --version VERSION");
-        SignerError::Usage(text)
-    })
+    let version = request.version.as_ref();
+    select(state, &Wanted { product, channel, version })
 }
 
 /// When the role that lists a release signed it; 0 when it does not say.

@@ -8,6 +8,7 @@ mod change;
 mod channel;
 mod component;
 mod delta;
+mod download;
 #[cfg(feature = "factory")]
 mod factory;
 mod files;
@@ -17,6 +18,7 @@ mod key;
 mod lint;
 mod package;
 mod publish;
+mod select;
 mod session;
 mod sign;
 mod signing;
@@ -29,6 +31,7 @@ pub use bundle::{BundleReport, BundleRequest, Form, Selection, bundle, form_of};
 pub use change::{ChangeOptions, ChangeReport, change, refresh, renew};
 pub use channel::{ChannelPreview, ChannelReport, ChannelsReport, SEEN, channel, list as channels};
 pub use component::ComponentInput;
+pub use download::{DownloadReport, DownloadRequest, download};
 #[cfg(feature = "factory")]
 pub use factory::{FactoryReport, FactoryRequest, factory, source_date_epoch};
 pub use init::{InitReport, InitRequest, init};

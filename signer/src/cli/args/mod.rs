@@ -1,6 +1,7 @@
 //! The arguments.
 
 mod change;
+mod download;
 mod factory;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::repository::{ClientOptions, Patience};
 pub(super) use self::change::{
     ChangeCommand, DelegateArgs, InitArgs, PublishArgs, RenewArgs, RevokeArgs, RotateArgs,
 };
+pub(super) use self::download::DownloadArgs;
 pub(super) use self::factory::FactoryArgs;
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
@@ -106,6 +108,8 @@ pub(super) enum Command {
     },
     /// Write releases with all their metadata to a tar or directory, for nodes without a network
     Bundle(BundleArgs),
+    /// Write the image of a component to a file, verified as nodes do
+    Download(DownloadArgs),
     /// Make the first disk of a node from a published release
     Factory(FactoryArgs),
     /// Show what is in a repository or bundle

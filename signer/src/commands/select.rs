@@ -1,0 +1,45 @@
+//! Which release a command is about: one that is named, or what a channel offers.
+
+use formats::release::target_name;
+use formats::version::Version;
+
+use crate::error::SignerError;
+use crate::plan::PlanError;
+use crate::published::PublishedError;
+use crate::state::{ListedRelease, State};
+
+/// A release, as people name it.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) product: &'a str,
+    pub(super) channel: &'a str,
+    /// `None`: what the channel offers.
+    pub(super) version: Option<&'a Version>,
+}
+
+/// Finds it in verified metadata.
+///
+/// # Errors
+///
+/// The channel offers nothing, or there is no such release.
+pub(super) fn select(state: &State, wanted: &Wanted<'_>) -> Result<ListedRelease, SignerError> {
+    let version = match wanted.version {
+        Some(version) => version.clone(),
+        None => offered(state, wanted)?,
+    };
+    let target = target_name(wanted.product, &version);
+    let releases = state.releases().map_err(PublishedError::from)?;
+    let listed = releases.into_iter().find(|listed| listed.target == target);
+    Ok(listed.ok_or(PlanError::NoRelease { target })?)
+}
+
+fn offered(state: &State, wanted: &Wanted<'_>) -> Result<Version, SignerError> {
+    let Wanted { product, channel, .. } = wanted;
+    let mut channels = state.channels.values().map(|signed| &signed.data);
+    let own = channels.find(|one| one.product == *product && one.channel == *channel);
+    let offer = own.and_then(|one| one.release.as_ref());
+    offer.map(|offer| offer.version.clone()).ok_or_else(|| {
+        let text = format!("channel {channel} of {product} offers nothing: give --version VERSION");
+        SignerError::Usage(text)
+    })
+}
