@@ -435,6 +435,38 @@ fn each_bad_input_has_one_clear_error_and_leaves_nothing() {
     again.refused(Reason::Config);
 }
 
+/// It is run whole by a cell of the virtual machines.
+#[test]
+fn the_maker_of_debian_images_refuses_before_it_begins() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../signer/images/debian-image");
+    tool("shellcheck", "shellcheck").arg(&script).ok();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("root.json"), "{}").unwrap();
+    let there = dir.path().to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["--size"], 2, "--size needs a value"),
+        (&["--colour", "red"], 2, "--colour is no option"),
+        (&["--etc", there, "--package", "agent.deb"], 2, "-o is missing"),
+        (&["--etc", there, "-o", "made"], 2, "--package is missing"),
+        (&["--etc", there, "--package", "a.deb", "-o", "made"], 1, "has no update-agent.toml"),
+        (
+            &["--etc", there, "--package", "a.deb", "-o", "made", "--version", "1 0"],
+            2,
+            "--version may",
+        ),
+    ];
+    for (arguments, code, said) in cases {
+        let done = std::process::Command::new(&script).args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(said), "{arguments:?}: {text}");
+    }
+    fs::write(dir.path().join("update-agent.toml"), "").unwrap();
+    let output = ["--etc", there, "--package", "a.deb", "-o", there];
+    let done = std::process::Command::new(&script).args(output).output().unwrap();
+    assert!(String::from_utf8_lossy(&done.stderr).contains("is there already"), "{done:?}");
+}
+
 #[test]
 fn the_identity_of_a_node_begins_with_the_file_that_the_factory_leaves() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../update-agent/boot/identity");

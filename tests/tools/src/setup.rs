@@ -88,6 +88,14 @@ const JUDGES: &[Package] = &[
     ("debootstrap", "debootstrap", "the systems they are installed in"),
 ];
 
+/// What `docs/first-disk.md` calls, and `cargo xtask night` with it.
+const FIRST_DISK: &[Package] = &[
+    ("mmdebstrap", "mmdebstrap", "makes Debian systems, with updates and security"),
+    ("e2fsprogs", "mke2fs", "their file systems"),
+    ("dosfstools", "mkfs.vfat", "EFI system partitions"),
+    ("mtools", "mcopy", "their files"),
+];
+
 /// Package, a file of it, why: unpacked into the cache, because installing it would change more than
 /// a test may.
 const UNPACKED: &[(&str, &str, &str)] = &[
@@ -163,6 +171,11 @@ pub fn packaging() -> Result<()> {
 /// Installs what packages are judged with.
 pub fn judges() -> Result<()> {
     install(JUDGES, false)
+}
+
+/// Installs what `docs/first-disk.md` calls.
+pub fn first_disk() -> Result<()> {
+    install(FIRST_DISK, false)
 }
 
 /// Installs what `cargo xtask bench` calls besides.

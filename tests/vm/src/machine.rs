@@ -47,8 +47,8 @@ impl Hardware<'_> {
     /// Switches it on.
     pub(super) fn start(self) -> Result<Machine> {
         let Hardware { tools, arguments, memory, life, log } = self;
-        let permit = tools.permits.take();
-        let mut child = Command::new(tools.file(tools.platform.qemu))
+        let mut command = Command::new(tools.file(tools.platform.qemu));
+        command
             .env("LD_LIBRARY_PATH", tools.libraries())
             .arg("-L")
             .arg(tools.file("usr/share/qemu"))
@@ -59,7 +59,21 @@ impl Hardware<'_> {
             .args(tools.platform.board)
             .args(["-m", &memory.to_string(), "-nodefaults", "-nographic"])
             .args(["-serial", "stdio", "-monitor", "none"])
-            .args(&arguments)
+            .args(&arguments);
+        Machine::begin(command, tools, life, log)
+    }
+}
+
+impl Machine {
+    /// Starts QEMU by a command whose standard input and output are the serial line.
+    pub(super) fn begin(
+        mut command: Command,
+        tools: &Tools,
+        life: Duration,
+        log: PathBuf,
+    ) -> Result<Self> {
+        let permit = tools.permits.take();
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -92,9 +106,7 @@ impl Hardware<'_> {
         });
         Ok(Machine { child, input, lines, said: Vec::new(), started, life, log, _permit: permit })
     }
-}
 
-impl Machine {
     /// Waits for a line with this in it, and gives the line.
     pub(super) fn expect(&mut self, marker: &str) -> Result<String> {
         self.expect_any(&[marker])

@@ -10,6 +10,7 @@
 //! All of it inside the limits of `update-agent.service`; the flags lie on a file system that
 //! `ProtectSystem=strict` would make read-only.
 
+mod debian;
 mod field;
 mod image;
 mod made;
@@ -38,6 +39,7 @@ pub(super) const CELLS: &[Cell] = &[
         story(world, dir, &GPT)
     }),
     Cell::new("units-field", "systemd 252, systemd-boot, kexec", field::story),
+    Cell::new("factory-debian", "our packages, mmdebstrap, OVMF, systemd-boot", debian::story),
     Cell::new("factory-systemd-boot", "systemd 252, systemd-boot, sgdisk, fsck.vfat", made::story),
 ];
 

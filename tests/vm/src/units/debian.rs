@@ -1,0 +1,214 @@
+//! `docs/first-disk.md`, from an empty directory to a Debian that updates itself: the commands of the page, run as
+//! they are printed, with our packages.
+//!
+//! What differs from a reader's machine: packages are unpacked instead of installed, ports are free ones, the board
+//! profile names systemd-boot where it was unpacked, and a hook gives the harness a shell in the guest.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use racklet_tools::cmd::Cmd;
+use racklet_tools::{paths, setup};
+
+use super::{after, status};
+use crate::machine::Machine;
+use crate::world::World;
+
+const PAGE: &str = "docs/first-disk.md";
+const SECTION: &str = "## Debian from an empty directory";
+/// Where the packages put what the page names.
+const SHARED: &str = "/usr/share/racklet-signer";
+/// Of the server, on the page.
+const PORT: &str = "5443";
+
+pub(super) fn story(world: &World, dir: &Path) -> Result<String> {
+    let started = Instant::now();
+    setup::first_disk()?;
+    let place = Place::new(world, dir)?;
+    let page = Page::read()?;
+    fs::create_dir(dir.join("etc"))?;
+    fs::write(dir.join("etc/update-agent.toml"), place.here(&page.configuration))?;
+    let _server = place.server(&page.server)?;
+    place.run(&page.disk)?;
+    let made = started.elapsed();
+
+    let mut machine = place.power_on(&page.start)?;
+    machine.expect("@@shell slot=a version=1.0.0")?;
+    let booted = machine.age();
+    let known = status(&mut machine)?;
+    ensure!(known["runs"] == "1.0.0", "it does not know what runs: {known:#}");
+    ensure!(known["slots"]["a"]["confirmed"] == true, "slot a is not confirmed: {known:#}");
+    healthy(&mut machine)?;
+    let identity = machine.ok("cat /etc/machine-id")?;
+    ensure!(identity.trim().len() == 32, "its machine id: {identity:?}");
+    let (code, _) = machine.run("test -e /usr/bin/nano")?;
+    ensure!(code != 0, "the first release has the editor of the second");
+
+    let from = machine.said.len();
+    place.run(&page.next)?;
+    after(&mut machine, from, "@@shell slot=b version=1.1.0")?;
+    after(&mut machine, from, "slot b is confirmed")?;
+    machine.ok("dpkg --verify racklet-update-agent && dpkg-query -W nano")?;
+    healthy(&mut machine)?;
+    ensure!(machine.ok("cat /etc/machine-id")? == identity, "an update changed the machine id");
+    let known = status(&mut machine)?;
+    ensure!(known["runs"] == "1.1.0" && known["next"] == "b", "after the update: {known:#}");
+    drop(machine.cut());
+    let verified = Cmd::new("sgdisk").arg("-v").arg(dir.join("node.img")).read()?;
+    ensure!(verified.contains("No problems found"), "sgdisk -v: {verified}");
+    Ok(format!(
+        "{} commands, {:.0} s in all; the disk after {:.0} s, its first boot in {:.0} s",
+        page.commands,
+        started.elapsed().as_secs_f64(),
+        made.as_secs_f64(),
+        booted.as_secs_f64()
+    ))
+}
+
+/// No unit has failed: what a new node's owner would look at first.
+fn healthy(machine: &mut Machine) -> Result<()> {
+    let failed = machine.ok("systemctl list-units --failed --plain --no-legend")?;
+    ensure!(failed.trim().is_empty(), "failed units: {failed}");
+    Ok(())
+}
+
+/// What the page says to do.
+struct Page {
+    configuration: String,
+    /// Certificates, the server in the background, keys.
+    server: String,
+    disk: String,
+    /// The line that starts QEMU, without what follows it.
+    start: String,
+    next: String,
+    commands: usize,
+}
+
+impl Page {
+    fn read() -> Result<Self> {
+        let text = fs::read_to_string(paths::root().join(PAGE)).context(PAGE)?;
+        let (_, section) = text.split_once(SECTION).context("the section")?;
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let fences = section.split("```").skip(1).step_by(2);
+        let blocks: Vec<&str> =
+            fences.filter_map(|block| Some(block.split_once('\n')?.1)).collect();
+        // The first installs packages; the last makes a file system of another tree.
+        let [_, configuration, server, disk, rest, _] = blocks[..] else {
+            bail!("{PAGE} has {} blocks in {SECTION:?}, not 6", blocks.len());
+        };
+        let (start, next) = rest.split_once('\n').context("what follows QEMU")?;
+        ensure!(start.starts_with("qemu-system-"), "the last block begins with {start}");
+        let commands = [server, disk, rest].map(logical_lines);
+        Ok(Page {
+            configuration: configuration.to_owned(),
+            server: server.to_owned(),
+            disk: disk.to_owned(),
+            start: start.to_owned(),
+            next: next.to_owned(),
+            commands: commands.iter().sum(),
+        })
+    }
+}
+
+/// Lines, where one that ends with a backslash goes on.
+fn logical_lines(block: &str) -> usize {
+    block.lines().filter(|line| !line.ends_with('\\')).count()
+}
+
+/// The reader's directory and what was installed there.
+struct Place<'a> {
+    world: &'a World,
+    dir: &'a Path,
+    installed: PathBuf,
+    port: u16,
+}
+
+impl<'a> Place<'a> {
+    /// Builds our packages and unpacks them.
+    fn new(world: &'a World, dir: &'a Path) -> Result<Self> {
+        Cmd::cargo().args(["xtask", "package"]).watch()?;
+        let (packages, installed) = (paths::target().join("packages"), dir.join("installed"));
+        for entry in fs::read_dir(&packages).context("the packages")?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("racklet-update-agent_") {
+                fs::copy(entry.path(), dir.join(name))?;
+            } else if name.ends_with(".deb") {
+                Cmd::new("dpkg-deb").arg("-x").arg(entry.path()).arg(&installed).run()?;
+            }
+        }
+        let loader = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+        let board = installed.join(&SHARED[1..]).join("boards/generic-uefi.toml");
+        let text = fs::read_to_string(&board).with_context(|| board.display().to_string())?;
+        let unpacked = world.tools.file(&loader[1..]).display().to_string();
+        ensure!(text.contains(loader), "{} names no {loader}", board.display());
+        fs::write(&board, text.replace(loader, &unpacked))?;
+        let hook = dir.join("guest");
+        fs::write(&hook, include_str!("guest.sh"))?;
+        Cmd::new("chmod").arg("755").arg(&hook).run()?;
+        fs::write(dir.join("shell"), include_str!("shell.sh"))?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Ok(Place { world, dir, installed, port })
+    }
+
+    /// What the page says, on this machine.
+    fn here(&self, text: &str) -> String {
+        let shared = self.installed.join(&SHARED[1..]).display().to_string();
+        text.replace(PORT, &self.port.to_string())
+            .replace(SHARED, &shared)
+            .replace("/debian-image ", "/debian-image --hook ./guest ")
+    }
+
+    fn path(&self) -> String {
+        let path = std::env::var("PATH").unwrap_or_default();
+        format!("{}:{path}:/usr/sbin:/sbin", self.installed.join("usr/bin").display())
+    }
+
+    fn run(&self, commands: &str) -> Result<()> {
+        let script = self.here(commands);
+        let shell = Cmd::new("sh").args(["-exc", &script]).current_dir(self.dir);
+        shell.env("PATH", self.path()).run().map(drop)
+    }
+
+    /// Runs a block that leaves the server running.
+    fn server(&self, commands: &str) -> Result<Background> {
+        self.run(&format!("{commands}\necho $! >server.pid"))?;
+        let pid = fs::read_to_string(self.dir.join("server.pid"))?;
+        Ok(Background { pid: pid.trim().to_owned() })
+    }
+
+    /// Starts QEMU, by the page's own line.
+    fn power_on(&self, line: &str) -> Result<Machine> {
+        let tools = &self.world.tools;
+        let libraries = tools.libraries();
+        let qemu = format!(
+            "exec env LD_LIBRARY_PATH={} {} -L {} -L {} ",
+            libraries.to_string_lossy(),
+            tools.file("usr/bin/qemu-system-x86_64").display(),
+            tools.file("usr/share/qemu").display(),
+            tools.file("usr/share/seabios").display()
+        );
+        let firmware = tools.file("usr/share/ovmf/OVMF.fd").display().to_string();
+        let line = line
+            .replace("qemu-system-x86_64 ", &qemu)
+            .replace("/usr/share/ovmf/OVMF.fd", &firmware);
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]).current_dir(self.dir);
+        Machine::begin(command, tools, self.world.life(2400), self.dir.join("serial.log"))
+    }
+}
+
+/// A program that one of the commands left running.
+struct Background {
+    pid: String,
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = Cmd::new("kill").arg(&self.pid).finish();
+    }
+}
