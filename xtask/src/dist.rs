@@ -58,12 +58,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds all of them for this machine; the folder where they lie, with their checksums and what they are made of.
+/// [`build_for`] this machine.
 pub(crate) fn build() -> Result<PathBuf> {
     build_for(&Place::here())
 }
 
-fn build_for(place: &Place) -> Result<PathBuf> {
+/// Builds all of them; the folder where they lie, with their checksums and what they are made of.
+pub(crate) fn build_for(place: &Place) -> Result<PathBuf> {
     let dir = place.shipped_folder();
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     for (from, program) in place.others()?.into_iter().chain([(place.agent()?, "update-agent")]) {

@@ -11,6 +11,7 @@
 //! cargo xtask demo     one release through everything, on a real Debian image
 //! cargo xtask dist     build the programs as they are shipped: a small static agent; --target aarch64
 //! cargo xtask package  Debian packages of the same programs, with units, manual pages and documents
+//! cargo xtask release  publish them, and archives, as a release of product racklet-update
 //! cargo xtask advisories DIR   copy the facts of the public advisory database
 //! cargo xtask sim      cut the power of a simulated machine at every step, everywhere
 //! cargo xtask vm       boot real machines under QEMU, cell by cell (tests/vm)
@@ -27,6 +28,7 @@ mod fuzz;
 mod licences;
 mod package;
 mod previous;
+mod release;
 mod sbom;
 mod sim;
 mod suite;
@@ -66,6 +68,8 @@ enum Task {
     Dist(dist::Options),
     /// Build Debian packages of them, into target/packages.
     Package(package::Options),
+    /// Publish packages and archives of this commit as a release of our own, by our own signer.
+    Release(release::Options),
     /// Copy the facts of the public advisory database out of a checkout of it.
     Advisories(suite::advisories::Options),
     /// Cut the power of a simulated machine everywhere, and judge every state that may be left.
@@ -106,6 +110,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Dist(options) => dist::run(&options),
         Task::Package(options) => package::run(&options),
+        Task::Release(options) => release::run(&options),
         Task::Advisories(options) => suite::advisories::take(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Vm(options) => options.hand_over("racklet-vm"),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use racklet_tools::cmd::Cmd;
+use racklet_tools::programs::Place;
 use racklet_tools::{debian, paths, setup, show};
 
 use super::changelog::Commit;
@@ -23,7 +24,7 @@ pub(crate) fn judge() -> Result<(u64, Vec<String>)> {
     ensure!(paths::is_root(), "packages are installed in a chroot: run it as root");
     setup::packaging()?;
     setup::judges()?;
-    let (inputs, commit) = (Inputs::build()?, Commit::of_head()?);
+    let (inputs, commit) = (Inputs::build(Place::here())?, Commit::of_head()?);
     let stage = Stage { inputs: &inputs, commit: &commit, maintainer: MAINTAINER };
     let temp = tempfile::tempdir()?;
     let built = |name: &str, version: &str| stage.build(&temp.path().join(name), version);

@@ -6,20 +6,22 @@
 //! the repository ── units, examples, docs ────┘
 //! ```
 //!
-//! `packaging/debian` says which file goes where, in debhelper's own words; [`contents`] compares that with what the
+//! `packaging/debian` says which file goes where, in debhelper's own words; a test in `contents.rs` compares that with what the
 //! repository has. The same sources give the same packages: all times are that of the commit.
 
-mod changelog;
+pub(crate) mod changelog;
 #[cfg(test)]
 mod contents;
 pub(crate) mod judge;
-mod stage;
+pub(crate) mod stage;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use racklet_tools::cmd::Cmd;
+use racklet_tools::cross::Processor;
+use racklet_tools::programs::Place;
 use racklet_tools::{paths, setup, show};
 
 use crate::dist;
@@ -36,6 +38,9 @@ pub(crate) struct Options {
     /// Build the packages once more, in another folder, time zone and language, and compare.
     #[arg(long)]
     reproduce: bool,
+    /// For another processor, into target/packages-PROCESSOR; needs what `cargo xtask dist --target` needs.
+    #[arg(long, value_name = "PROCESSOR")]
+    target: Option<Processor>,
     /// Who is asked about these packages.
     #[arg(long, value_name = "NAME <MAIL>", default_value = MAINTAINER)]
     maintainer: String,
@@ -47,23 +52,17 @@ pub(crate) const MAINTAINER: &str = "Racklet Update <packages@racklet.invalid>";
 /// `cargo xtask package`
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::packaging()?;
-    let inputs = Inputs::build()?;
+    let place = options.target.map_or_else(|| Ok(Place::here()), Place::cross)?;
+    let inputs = Inputs::build(place)?;
     let commit = Commit::of_head()?;
     let stage = Stage { inputs: &inputs, commit: &commit, maintainer: &options.maintainer };
-    let folder = paths::target().join("packages");
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-    }
-    let packages = stage.build(&folder, &commit.version())?;
+    let packages = stage.packages()?;
     for package in &packages {
         let size = show::bytes(fs::metadata(package)?.len());
         println!("{size:>10}  {}", package.display());
     }
-    let sums =
-        Cmd::new("sha256sum").args(packages.iter().filter_map(|package| package.file_name()));
-    let sums = sums.current_dir(&folder).read()? + "\n";
-    print!("{sums}");
-    fs::write(folder.join("SHA256SUMS"), sums)?;
+    let folder = inputs.folder();
+    print!("{}", sums(&folder, &packages)?);
     if options.reproduce {
         same_again(&stage, &packages)?;
         println!("built again elsewhere: the same bytes");
@@ -71,18 +70,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Writes `SHA256SUMS` of files in a folder, as `sha256sum --check` reads it; its text.
+pub(crate) fn sums(folder: &Path, files: &[PathBuf]) -> Result<String> {
+    let names = files.iter().filter_map(|file| file.file_name());
+    let text = Cmd::new("sha256sum").args(names).current_dir(folder).read()? + "\n";
+    fs::write(folder.join("SHA256SUMS"), &text).context("write SHA256SUMS")?;
+    Ok(text)
+}
+
 /// Everything that is built before debhelper begins.
 pub(crate) struct Inputs {
     /// Programs, their SPDX documents and licences.
-    shipped: PathBuf,
+    pub(crate) shipped: PathBuf,
     /// Manual pages and completions.
     manual: PathBuf,
+    /// Where the programs were built, and for which processor.
+    pub(crate) place: Place,
 }
 
 impl Inputs {
     /// Builds the programs as they are shipped, and their pages.
-    pub(crate) fn build() -> Result<Self> {
-        let shipped = dist::build()?;
+    pub(crate) fn build(place: Place) -> Result<Self> {
+        let shipped = dist::build_for(&place)?;
         let manual = paths::target().join("manual");
         if manual.exists() {
             fs::remove_dir_all(&manual).with_context(|| format!("remove {}", manual.display()))?;
@@ -90,7 +99,14 @@ impl Inputs {
         let date = Commit::of_head()?.date;
         let cargo = Cmd::cargo().args(["run", "--locked", "--bin", "racklet-manual", "--"]);
         cargo.arg(&manual).args(["--date", &date]).watch()?;
-        Ok(Self { shipped, manual })
+        Ok(Self { shipped, manual, place })
+    }
+
+    /// Where packages of it go.
+    fn folder(&self) -> PathBuf {
+        let processor = self.place.compilers.as_ref().map(|there| there.processor.name());
+        let name = processor.map_or_else(String::new, |name| format!("-{name}"));
+        paths::target().join(format!("packages{name}"))
     }
 }
 

@@ -41,6 +41,15 @@ impl Stage<'_> {
         self.build_with(folder, version, |dpkg| dpkg)
     }
 
+    /// Builds packages of this commit's version where people look for them.
+    pub(crate) fn packages(&self) -> Result<Vec<PathBuf>> {
+        let folder = self.inputs.folder();
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+        }
+        self.build(&folder, &self.commit.version())
+    }
+
     /// The same, with what must not matter changed.
     pub(crate) fn build_elsewhere(&self, folder: &Path, version: &str) -> Result<Vec<PathBuf>> {
         self.build_with(folder, version, |dpkg| {
@@ -58,9 +67,19 @@ impl Stage<'_> {
         let work = folder.join("work").join("racklet-update");
         self.fill(&work, version)?;
         // -d: what would be needed to compile; -nc: the folder is new.
-        let dpkg = Cmd::new("dpkg-buildpackage").args(["-b", "-us", "-uc", "-d", "-nc"]);
-        let dpkg = dpkg.current_dir(&work).env("SOURCE_DATE_EPOCH", &self.commit.time);
-        let done = more(dpkg).finish()?;
+        let dpkg = match &self.inputs.place.compilers {
+            None => {
+                let dpkg = Cmd::new("dpkg-buildpackage").current_dir(&work);
+                more(dpkg.env("SOURCE_DATE_EPOCH", &self.commit.time))
+            }
+            // Where the processor's C library is a package, which knows its version.
+            Some(there) => {
+                let time = ("SOURCE_DATE_EPOCH", self.commit.time.clone().into());
+                let dpkg = there.command(&work, &[folder], &[time], "dpkg-buildpackage");
+                dpkg.args(["--host-arch", there.processor.debian()])
+            }
+        };
+        let done = dpkg.args(["-b", "-us", "-uc", "-d", "-nc"]).finish()?;
         fs::write(folder.join("build.log"), done.output())?;
         done.expect(0)?;
         let built = collect(&folder.join("work"), folder)?;

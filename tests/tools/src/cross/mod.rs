@@ -47,8 +47,18 @@ impl Processor {
         }
     }
 
+    /// The architecture of this machine, as Debian names it; `None` where nothing of ours is built for it.
+    pub fn own() -> Option<&'static str> {
+        match std::env::consts::ARCH {
+            "x86_64" => Some("amd64"),
+            "aarch64" => Some(Processor::Aarch64.debian()),
+            "arm" => Some(Processor::Armv7.debian()),
+            _ => None,
+        }
+    }
+
     /// The architecture, as Debian names it.
-    fn debian(self) -> &'static str {
+    pub fn debian(self) -> &'static str {
         match self {
             Processor::Aarch64 => "arm64",
             Processor::Armv7 => "armhf",
@@ -88,6 +98,8 @@ impl Processor {
             format!("libstd-rust-web-dev:{debian}"),
             format!("libc6-dev:{debian}"),
             format!("gcc-{gnu}"),
+            // Debian packages of what was built.
+            "debhelper".to_owned(),
             // To run what was built; with a fixed clock, to compare what two builds publish.
             "qemu-user".to_owned(),
             "faketime".to_owned(),
