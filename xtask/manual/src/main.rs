@@ -1,13 +1,16 @@
-//! Writes the manual pages and the shell completions of the three programs, for packages.
+//! Writes the manual pages and the shell completions of the three programs, for packages, and their commands for the
+//! book.
 //!
 //! ```text
 //! DIR/man/update-agent.8, update-agent-apply.8, signer.1, …     a page for each program and each command
 //! DIR/completions/bash/…, zsh/…, fish/…                         named as the shells look for them
+//! DIR/book/                                                     the commands of each program, parts of pages
 //! ```
 //!
 //! Everything comes from the definitions of the command lines; [`programs`] adds what they do not hold: examples,
 //! files, the environment. It is not part of `cargo xtask`, which links none of our crates.
 
+mod markdown;
 mod page;
 mod programs;
 
@@ -55,6 +58,8 @@ fn write(dir: &Path, date: &str) -> Result<usize> {
         for page in pages {
             save(&dir.join("man").join(&page.name), &page.text)?;
         }
+        let commands = markdown::commands(program);
+        save(&dir.join("book").join(format!("{}.md", program.name)), commands.as_bytes())?;
         for (shell, folder) in [(Shell::Bash, "bash"), (Shell::Zsh, "zsh"), (Shell::Fish, "fish")] {
             let (name, script) = completions(program, shell);
             save(&dir.join("completions").join(folder).join(name), &script)?;
