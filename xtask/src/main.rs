@@ -12,6 +12,7 @@
 //! cargo xtask dist     build the programs as they are shipped: a small static agent; --target aarch64
 //! cargo xtask package  Debian packages of the same programs, with units, manual pages and documents
 //! cargo xtask release  publish them, and archives, as a release of product racklet-update
+//! cargo xtask book     docs/ as a book for a browser, with every command of the programs
 //! cargo xtask advisories DIR   copy the facts of the public advisory database
 //! cargo xtask sim      cut the power of a simulated machine at every step, everywhere
 //! cargo xtask vm       boot real machines under QEMU, cell by cell (tests/vm)
@@ -22,6 +23,7 @@
 //! Nothing here is shipped. What is shipped is driven only through its command line, as an
 //! operator would, so that the demo is also a test of the contract.
 
+mod book;
 mod demo;
 mod dist;
 mod fuzz;
@@ -70,6 +72,8 @@ enum Task {
     Package(package::Options),
     /// Publish packages and archives of this commit as a release of our own, by our own signer.
     Release(release::Options),
+    /// Build docs/ as a book for a browser, into target/book.
+    Book(book::Options),
     /// Copy the facts of the public advisory database out of a checkout of it.
     Advisories(suite::advisories::Options),
     /// Cut the power of a simulated machine everywhere, and judge every state that may be left.
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         Task::Dist(options) => dist::run(&options),
         Task::Package(options) => package::run(&options),
         Task::Release(options) => release::run(&options),
+        Task::Book(options) => book::run(&options),
         Task::Advisories(options) => suite::advisories::take(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Vm(options) => options.hand_over("racklet-vm"),

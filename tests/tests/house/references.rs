@@ -16,7 +16,7 @@ const SOURCES: [&str; 9] =
 
 /// Names that look like ours, and belong to somebody else.
 const FOREIGN: &[(&str, &str)] = &[
-    ("agent.toml", "a file of the README's tour"),
+    ("agent.toml", "a file of the tutorials"),
     ("initramfs.toml", "a file that operators write for the slot's initramfs"),
     ("oauth.md", "of docker's registry, in its repository"),
     ("proto.md", "of the network block device, in its repository"),
@@ -107,7 +107,7 @@ impl Tree {
 }
 
 /// A path without `.` and `..`.
-fn normal(path: &str) -> String {
+pub(crate) fn normal(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/').filter(|part| *part != ".") {
         match part {

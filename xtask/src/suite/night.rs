@@ -1,12 +1,13 @@
 //! The steps of `cargo xtask night`: what takes hours.
 
 use anyhow::Result;
+use racklet_tools::paths;
 
 use super::arm;
 use super::progress::Progress;
 use super::prove::virtual_machines;
 use super::runner::{Outcome, Step, Suite, build_programs};
-use crate::{fuzz, package, previous, sim};
+use crate::{book, fuzz, package, previous, sim};
 
 /// The name of the tier.
 pub(super) const TIER: &str = "night";
@@ -30,6 +31,7 @@ pub(super) const STEPS: &[Step] = &[
         quick: false,
         run: |_| packages(),
     },
+    Step { name: "the book", quick: false, run: |_| the_book() },
     Step { name: "power cuts, seed after seed", quick: false, run: |_| power_cuts() },
     Step { name: "ARMv8: tests, emulated", quick: false, run: arm::tests },
     Step {
@@ -62,6 +64,12 @@ fn packages() -> Result<Outcome> {
     let (passed, failures) = package::judge::judge()?;
     let output = failures.iter().map(|fault| format!("{fault}\n")).collect();
     Ok(Outcome { passed, failed: failures.len() as u64, failures, output })
+}
+
+/// Without a warning, and with no link that leads nowhere.
+fn the_book() -> Result<Outcome> {
+    book::build(&paths::target().join("book"))?;
+    Ok(Outcome { passed: 1, failed: 0, failures: Vec::new(), output: String::new() })
 }
 
 fn fuzz() -> Result<Outcome> {
