@@ -6,6 +6,7 @@
 //! | [`codes`] | `docs/exit-codes.md`: the same codes as `formats::reason` |
 //! | [`cases`] | `docs/*-cases.md`: every number once, with tests that are there |
 //! | [`configuration`] | `docs/reference/configuration.md`: the keys and defaults of the example |
+//! | [`media_types`] | `docs/reference/formats.md`: every media type of the source |
 //! | [`dependencies`] | every `Cargo.toml`: what it lists is named by a source |
 //! | [`book`] | `docs/SUMMARY.md`: every page once, links that stay in the book |
 //! | [`references`] | every text: files that it names, links, numbers that it cites |
@@ -17,5 +18,6 @@ mod cases;
 mod codes;
 mod configuration;
 mod dependencies;
+mod media_types;
 mod promises;
 mod references;
