@@ -2,69 +2,52 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command};
 
 use crate::programs::Program;
 
-/// All commands, those without commands below them each as a section. Options that every command of the program has
-/// stand once, in the first section.
+/// All commands, each with a section. Options that every command of the program has stand once, in the first section.
 pub(crate) fn commands(program: &Program) -> String {
     let mut command = (program.command)().disable_help_subcommand(true);
     command.build();
-    let mut text = String::new();
-    let shared: Vec<&Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).collect();
-    text.push_str("## For every command\n\n");
-    for arg in &shared {
+    let mut text = String::from("## For every command\n\n");
+    for arg in command.get_arguments().filter(|arg| arg.is_global_set()) {
         text.push_str(&option(arg));
     }
-    text.push_str(&standard());
-    section(&command, &mut text);
+    text.push_str("- `-h`, `--help`  \n  Print help.\n\n");
+    sections(&command, program.name, &mut text);
     text
 }
 
-/// What clap adds to every command.
-fn standard() -> String {
-    "- `-h`, `--help`  \n  Print help.\n\n".to_owned()
-}
-
-/// The section of a command, and those of the commands below it.
-fn section(command: &Command, text: &mut String) {
-    let below: Vec<&Command> = command.get_subcommands().filter(|it| !it.is_hide_set()).collect();
-    if below.is_empty() {
-        text.push_str(&one(command));
+/// The section of a command that does something itself, and those of the commands below it. `name` are its words.
+fn sections(command: &Command, name: &str, text: &mut String) {
+    if !command.is_subcommand_required_set() {
+        text.push_str(&section(command, name));
     }
-    for command in below {
-        section(command, text);
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        sections(below, &format!("{name} {}", below.get_name()), text);
     }
 }
 
-fn one(command: &Command) -> String {
-    let name = command.get_display_name().unwrap_or(command.get_name()).replace('-', " ");
-    let name = full_name(command, &name);
-    let about = command.get_long_about().or(command.get_about());
+fn section(command: &Command, name: &str) -> String {
     let mut text = format!("## {name}\n\n");
-    if let Some(about) = about {
+    if let Some(about) = command.get_long_about().or(command.get_about()) {
         let _infallible = writeln!(text, "{}\n", plain(&about.to_string()));
     }
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim();
     let _infallible = writeln!(text, "```text\n{usage}\n```\n");
-    let shown = |arg: &&Arg| !arg.is_hide_set() && !arg.is_global_set();
-    let own = |arg: &&Arg| !matches!(arg.get_id().as_str(), "help" | "version");
-    for arg in command.get_arguments().filter(shown).filter(own) {
+    for arg in command.get_arguments().filter(|arg| is_own(arg)) {
         text.push_str(&option(arg));
     }
     text
 }
 
-/// The words of a command: the display name joins them by `-`, which names of programs and commands have, too.
-fn full_name(command: &Command, otherwise: &str) -> String {
-    let usage = command.clone().render_usage().to_string();
-    let words = usage.trim_start_matches("Usage:").split_whitespace();
-    let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-    let name: Vec<&str> =
-        words.take_while(is_word).take_while(|word| !word.starts_with("--")).collect();
-    if name.is_empty() { otherwise.to_owned() } else { name.join(" ") }
+/// Whether the section of a command has to describe it: no option of every command, and none that clap adds.
+fn is_own(arg: &Arg) -> bool {
+    use ArgAction::{Help, HelpLong, HelpShort, Version};
+    let added = matches!(arg.get_action(), Help | HelpShort | HelpLong | Version);
+    !(arg.is_hide_set() || arg.is_global_set() || added)
 }
 
 /// An option or argument: how it is written, what it does, what else is known of its value.
@@ -121,8 +104,6 @@ fn plain(help: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Arg, ArgAction, Command};
-
     use super::*;
     use crate::programs::PROGRAMS;
 
@@ -142,37 +123,46 @@ mod tests {
         assert_eq!(option(&flag.help("`--yes` to_all")), "- `--yes`  \n  `--yes` to\\_all.\n\n");
     }
 
-    /// Every command that can be called has a section, in which every option of its own is named.
-    #[test]
-    fn every_command_has_a_section() {
-        fn look(command: &Command, text: &str, found: &mut usize) {
-            let below: Vec<&Command> =
-                command.get_subcommands().filter(|it| !it.is_hide_set()).collect();
-            for command in &below {
-                look(command, text, found);
-            }
-            if below.is_empty() {
-                let name = full_name(command, "");
-                let heading = format!("## {name}\n");
-                assert_eq!(text.matches(&heading).count(), 1, "{heading}");
-                let (_, section) = text.split_once(&heading).expect("its section");
-                let section = section.split("\n## ").next().unwrap_or_default();
-                let options = command.get_arguments().filter(|arg| !arg.is_hide_set());
-                for long in options.filter(|arg| !arg.is_global_set()).filter_map(Arg::get_long) {
-                    let named = section.contains(&format!("--{long}"));
-                    assert!(named || ["help", "version"].contains(&long), "{name} --{long}");
-                }
-                *found += 1;
-            }
+    /// The words of each command that can be called, and its own options.
+    fn callable(command: &Command, name: &str, found: &mut Vec<(String, Vec<String>)>) {
+        if !command.is_subcommand_required_set() {
+            let own = command.get_arguments().filter(|arg| is_own(arg));
+            let longs = own.filter_map(Arg::get_long).map(|long| format!("--{long}"));
+            found.push((name.to_owned(), longs.collect()));
         }
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            callable(below, &format!("{name} {}", below.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_section_with_its_options() {
         for program in &PROGRAMS {
-            let text = commands(program);
             let mut command = (program.command)().disable_help_subcommand(true);
             command.build();
-            let mut found = 0;
-            look(&command, &text, &mut found);
-            assert_eq!(text.matches("\n## ").count(), found, "{}", program.name);
-            assert!(found > 2, "{}", program.name);
+            let mut wanted = Vec::new();
+            callable(&command, program.name, &mut wanted);
+            let text = commands(program);
+            let sections = text.split("\n## ").skip(1).map(|section| {
+                let (name, section) = section.split_once('\n').expect("more than a heading");
+                let forms = section.split('`').filter(|form| form.starts_with("--"));
+                let longs = forms.map(|form| form.split(' ').next().unwrap_or(form).to_owned());
+                (name.to_owned(), longs.collect::<Vec<_>>())
+            });
+            let sections: Vec<_> = sections.collect();
+            assert_eq!(sections.len(), wanted.len(), "{}", program.name);
+            for ((name, longs), (section, found)) in wanted.iter().zip(&sections) {
+                assert_eq!(name, section);
+                let missing: Vec<_> = longs.iter().filter(|long| !found.contains(long)).collect();
+                assert!(missing.is_empty(), "{name} has {missing:?}, too");
+            }
         }
+        let signer = commands(&PROGRAMS[1]);
+        for heading in ["signer key pkcs11", "signer log", "signer log abandon"] {
+            assert!(signer.contains(&format!("\n## {heading}\n")), "{heading}");
+        }
+        let publish = signer.split("\n## signer publish\n").nth(1).expect("its section");
+        let publish = publish.split("\n## ").next().unwrap_or_default();
+        assert!(publish.contains("- `--version <VERSION>`"), "{publish}");
     }
 }
