@@ -25,7 +25,7 @@ use crate::package::{Inputs, MAINTAINER, PACKAGES, sums};
 use crate::suite::tracked_files;
 
 /// The product that a release is one of.
-const PRODUCT: &str = "racklet-update";
+pub(crate) const PRODUCT: &str = "racklet-update";
 
 /// The components with a package each, in the order of [`PACKAGES`].
 const COMPONENTS: [&str; 4] = ["agent-deb", "signer-deb", "server-deb", "doc-deb"];
@@ -156,11 +156,16 @@ impl Release {
         Ok(())
     }
 
+    /// Our signer, as it is shipped.
+    pub(crate) fn signer(&self) -> Cmd {
+        Cmd::new(&self.signer)
+    }
+
     /// The command that publishes it; with `options`, which say where and with which keys.
     pub(crate) fn publish(&self, options: &[OsString]) -> Result<Cmd> {
         ensure!(COMPONENTS.len() == PACKAGES.len(), "each package is a component");
-        let mut signer = Cmd::new(&self.signer);
-        signer = signer.args(["publish", "--product", PRODUCT, "--version", &self.version]);
+        let mut signer = self.signer().args(["publish", "--product", PRODUCT]);
+        signer = signer.args(["--version", &self.version]);
         for file in &self.files {
             let (component, path) = (file.component, file.path.display());
             let component = format!("{component}={path},hw={}", file.hardware);

@@ -12,6 +12,7 @@ use racklet_tools::{debian, paths, setup, show};
 use super::changelog::Commit;
 use super::stage::Stage;
 use super::{Inputs, MAINTAINER, PACKAGES, same_again};
+use crate::release::{PRODUCT, Release};
 
 /// The life of packages, run as root in namespaces of its own.
 const LIFE_SH: &str = include_str!("life.sh");
@@ -41,7 +42,30 @@ pub(crate) fn judge() -> Result<(u64, Vec<String>)> {
     judged("lintian", lintian(&old));
     judged("piuparts", piuparts(&base, &old, temp.path()));
     judged("install, upgrade, remove, purge", life(&base, temp.path()));
-    Ok((4 - faults.len() as u64, faults))
+    judged("published and verified by ourselves", released(temp.path()));
+    Ok((5 - faults.len() as u64, faults))
+}
+
+/// Publishes this commit as a release of our own, and gets each file of it back with the trust root alone.
+fn released(temp: &Path) -> Result<()> {
+    let release = Release::build(vec![Place::here()], &temp.join("release-files"))?;
+    let (repository, keys) = (format!("oci:{}", temp.join("own").display()), temp.join("own-keys"));
+    let keys = keys.display().to_string();
+    release.signer().args(["init", "--repo", &repository, "--keys", &keys]).run()?;
+    let options = ["--repo", &repository, "--keys", &keys, "--channel", "stable"];
+    release.publish(&options.map(Into::into))?.run()?;
+    let root = temp.join("root.json");
+    fs::copy(Path::new(&keys).join("root.json"), &root).context("copy the trust root")?;
+    for (number, file) in release.files.iter().enumerate() {
+        let got = temp.join(format!("got-{number}"));
+        let from = ["download", "--repo", &repository, "--product", PRODUCT, "--component"];
+        let download =
+            release.signer().args(from).arg(file.component).args(["--hw", file.hardware]);
+        download.arg("--root").arg(&root).arg("-o").arg(&got).run()?;
+        let same = fs::read(&got)? == fs::read(&file.path)?;
+        ensure!(same, "{} is not {}", got.display(), file.path.display());
+    }
+    Ok(())
 }
 
 /// No error and no warning but those that an override names.
