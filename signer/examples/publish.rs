@@ -20,6 +20,7 @@ fn print<T: Report>(answer: &Answer<T>) {
     match answer {
         Answer::Done(report) => println!("{}", report.text()),
         Answer::Staged(report) => println!("{}", report.text()),
+        Answer::Described(report) => println!("{}", report.text()),
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use formats::tuf::{Role, UnixTime};
 
 use super::args::{
-    self, ChangeCommand, DelegateArgs, InitArgs, PublishArgs, RecoveryArgs, RenewArgs, RepoArgs,
-    RevokeArgs, RotateArgs, SigningArgs,
+    self, ChangeCommand, DelegateArgs, DryRunArgs, InitArgs, PublishArgs, RecoveryArgs, RenewArgs,
+    RepoArgs, RevokeArgs, RotateArgs, SigningArgs,
 };
 use super::channel::preview;
 use super::opened;
@@ -61,10 +61,11 @@ fn init(arguments: InitArgs, run: Run<'_>) -> Result<(), SignerError> {
 }
 
 fn publish(arguments: PublishArgs, run: Run<'_>) -> Result<(), SignerError> {
-    let PublishArgs { repo, signing, release, channel, rollout, role: by, level, expires } =
+    let PublishArgs { repo, signing, release, channel, rollout, role: by, level, expires, dry } =
         arguments;
     let rollout = rollout.read(run.now)?;
     if channel.is_none() && rollout != Rollout::default() {
+    let run = run.dry(&dry);
         let text = "waves and windows belong to a channel: give --channel, too";
         return Err(SignerError::Usage(text.to_owned()));
     }
@@ -99,6 +100,7 @@ fn publish(arguments: PublishArgs, run: Run<'_>) -> Result<(), SignerError> {
 fn delegate(arguments: DelegateArgs, run: Run<'_>) -> Result<(), SignerError> {
     let delegated = delegated(&arguments.role)?;
     let (paths, terminating) = (arguments.path, arguments.terminating);
+    let run = run.dry(&arguments.dry);
     let change = if arguments.remove {
         Change::Undelegate(delegated.clone())
     } else if arguments.role_keys.is_empty() {
@@ -121,10 +123,11 @@ fn delegate(arguments: DelegateArgs, run: Run<'_>) -> Result<(), SignerError> {
 }
 
 fn rotate(arguments: RotateArgs, run: Run<'_>) -> Result<(), SignerError> {
-    let RotateArgs { repo, signing, role: roles, add, remove, threshold, recovery, expires } =
+    let RotateArgs { repo, signing, role: roles, add, remove, threshold, recovery, expires, dry } =
         arguments;
     let expiry = Expiry::parse(&expires)?;
     let to = Target { repo: &repo, signing: &signing, recovery: Some(&recovery) };
+    let run = run.dry(&dry);
     run.change(to, expiry, |signing| {
         if roles.is_empty() {
             let (roles, delegations) = declared(&signing.policy)?;
@@ -135,7 +138,8 @@ fn rotate(arguments: RotateArgs, run: Run<'_>) -> Result<(), SignerError> {
 }
 
 fn revoke(arguments: RevokeArgs, run: Run<'_>) -> Result<(), SignerError> {
-    let RevokeArgs { revoked, repo, signing, replace, recovery } = arguments;
+    let RevokeArgs { revoked, repo, signing, replace, recovery, dry } = arguments;
+    let run = run.dry(&dry);
     let replacement = replace.map(|path| key::read_public(&path)).transpose()?;
     let change = Change::Revoke { keys: key_ids(&revoked)?, replacement };
     let to = Target { repo: &repo, signing: &signing, recovery: Some(&recovery) };
@@ -143,7 +147,8 @@ fn revoke(arguments: RevokeArgs, run: Run<'_>) -> Result<(), SignerError> {
 }
 
 fn renew(arguments: RenewArgs, run: Run<'_>) -> Result<(), SignerError> {
-    let RenewArgs { roles, repo, signing, expires } = &arguments;
+    let RenewArgs { roles, repo, signing, expires, dry } = &arguments;
+    let run = run.dry(dry);
     let expiry = Expiry::parse(expires)?;
     let change = Change::Renew(roles.iter().map(|name| role(name)).collect::<Result<_, _>>()?);
     run.change(Target { repo, signing, recovery: None }, expiry, |_| Ok(change))
@@ -159,6 +164,12 @@ struct Target<'a> {
 impl Run<'_> {
     fn change(
         self,
+    /// The same, changing nothing if that is asked for.
+    pub(super) fn dry(self, arguments: &DryRunArgs) -> Self {
+        let delivery = if arguments.dry_run { Delivery::DryRun } else { self.delivery };
+        Run { delivery, ..self }
+    }
+
         to: Target<'_>,
         expiry: Expiry,
         change: impl FnOnce(&Signing) -> Result<Change, SignerError>,
@@ -186,6 +197,7 @@ impl Run<'_> {
         let signing = signing::signing(arguments, keys, Some(&repo.repo))?;
         // A wrong clock is a reason of its own, before TLS fails for it or a directory is made.
         signing.check_clock(None, None, self.now)?;
+        let access = if self.delivery == Delivery::DryRun { Access::Read } else { access };
         Ok((signing, opened(&repo.repo, &repo.registry, access)?))
     }
 
@@ -196,6 +208,7 @@ impl Run<'_> {
         }
     }
 }
+            Answer::Described(report) => output::success(report.as_ref(), self.json),
 
 fn rotations(
     roles: &[String],

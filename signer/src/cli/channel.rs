@@ -55,7 +55,8 @@ pub(super) fn change(command: ChannelChange, run: Run<'_>) -> Result<(), SignerE
             (by, Change::Promote { from, to, role: signer(role)? })
         }
     };
-    let ChannelArgs { repo, signing, yes, expires } = by;
+    let ChannelArgs { repo, signing, yes, expires, dry } = by;
+    let run = run.dry(&dry);
     let expiry = Expiry::parse(&expires)?;
     let (mut signing, registry) = run.open(&signing, &repo, Access::Update)?;
     signing.preview = preview(run.json, yes);

@@ -19,6 +19,10 @@ pub(super) fn watch(command: &Command, json: bool) {
 
 fn stands(command: &Command) -> (&'static str, &'static str) {
     match command {
+        Command::Change(change) if change.is_dry_run() => LOOKS,
+        Command::Channel { command: ChannelCommand::Change(change) } if change.is_dry_run() => {
+            LOOKS
+        }
         Command::Inspect { .. }
         | Command::Verify { .. }
         | Command::Lint(_)

@@ -83,6 +83,7 @@ pub fn change(
     let planned = PlannedChange { change: change.clone(), release: None, expiry: &options.expiry };
     let (published, changed, warnings) = match session.apply(base, planned)? {
         Outcome::Staged(report) => return Ok(Answer::Staged(report)),
+        Outcome::Described(report) => return Ok(Answer::Described(report)),
         Outcome::Unchanged(published) => (published, false, Vec::new()),
         Outcome::Published(published, warnings) => (published, true, warnings),
     };

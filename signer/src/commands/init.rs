@@ -99,6 +99,15 @@ pub fn init(
     delivery: Delivery<'_>,
     now: UnixTime,
 ) -> Result<Answer<InitReport>, SignerError> {
+    let file = match delivery {
+        Delivery::DryRun => {
+            let text =
+                "init makes keys, so there is no dry run of it: try it in an empty directory";
+            return Err(SignerError::Usage(text.to_owned()));
+        }
+        Delivery::Stage(path) => Some(path),
+        Delivery::Publish | Delivery::Share => None,
+    };
     if latest_digest(registry)?.is_some() {
         let text = format!("{} holds a repository already", registry.reference());
         return Err(SignerError::Exists(text));
@@ -125,7 +134,7 @@ pub fn init(
     let mut warnings = lint(None, &staged.proposal, &signing.policy, now)?;
     if delivery != Delivery::Publish {
         let session = Session { registry, signing, delivery, now };
-        return Ok(Answer::Staged(session.stage(staged, None, warnings)?));
+        return Ok(Answer::Staged(session.stage(file, staged, None, warnings)?));
     }
     check_memory(signing, &staged, None)?;
     let by = sign_payloads(None, &staged.proposal, &signing.keys, &mut staged.signatures)?;

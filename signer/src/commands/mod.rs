@@ -9,6 +9,7 @@ mod channel;
 mod component;
 mod delta;
 mod download;
+mod dry_run;
 #[cfg(feature = "factory")]
 mod factory;
 mod files;
@@ -32,6 +33,7 @@ pub use change::{ChangeOptions, ChangeReport, change, refresh, renew};
 pub use channel::{ChannelPreview, ChannelReport, ChannelsReport, SEEN, channel, list as channels};
 pub use component::ComponentInput;
 pub use download::{DownloadReport, DownloadRequest, download};
+pub use dry_run::DryRunReport;
 #[cfg(feature = "factory")]
 pub use factory::{FactoryReport, FactoryRequest, factory, source_date_epoch};
 pub use init::{InitReport, InitRequest, init};
@@ -83,6 +85,8 @@ pub enum Answer<T> {
     Done(T),
     /// It waits for signatures.
     Staged(StageReport),
+    /// It was a dry run.
+    Described(Box<DryRunReport>),
 }
 
 /// 1 MiB: twice the longest root that nodes take; bounds what a wrong path makes us read.

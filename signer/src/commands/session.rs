@@ -9,6 +9,7 @@ use formats::tuf::{Role, UnixTime};
 use super::Signing;
 use super::ceremony::{check_memory, events, files_of, lint, online_events, repository_name};
 use super::channel::ChannelPreview;
+use super::dry_run::DryRunReport;
 use super::files::write_new;
 use super::stage::{StageReport, stage_report};
 use crate::error::SignerError;
@@ -37,6 +38,8 @@ pub enum Delivery<'a> {
     Stage(&'a Path),
     /// It is put into the repository under a name of its own, for others to sign.
     Share,
+    /// It is described, and nothing is signed, uploaded or written.
+    DryRun,
 }
 
 /// What every step of a change needs.
@@ -74,6 +77,8 @@ pub(super) enum Outcome {
     Published(Box<Published>, Vec<Finding>),
     /// It waits for signatures.
     Staged(StageReport),
+    /// It is described only.
+    Described(Box<DryRunReport>),
 }
 
 impl Base {
@@ -150,6 +155,10 @@ impl Session<'_> {
         let expiry = self.signing.periods(expiry)?;
         let before = &base.published.state;
         let Some(proposal) = decide(before, &change, &expiry, self.now)? else {
+            if self.delivery == Delivery::DryRun {
+                let nothing = DryRunReport::of_nothing(before, change.describe());
+                return Ok(Outcome::Described(Box::new(nothing)));
+            }
             return Ok(Outcome::Unchanged(Box::new(base.published)));
         };
         let staged = Staged {
@@ -165,25 +174,34 @@ impl Session<'_> {
         let findings = lint(Some(before), &staged.proposal, &self.signing.policy, self.now)?;
         match self.delivery {
             Delivery::Publish => self.publish(staged, base, findings, &expiry),
-            Delivery::Stage(_) | Delivery::Share => {
-                Ok(Outcome::Staged(self.stage(staged, Some(before), findings)?))
+            Delivery::DryRun => {
+                check_memory(self.signing, &staged, Some(before))?;
+                let described = DryRunReport::of(before, &staged, findings, self.now)?;
+                Ok(Outcome::Described(Box::new(described)))
+            }
+            Delivery::Stage(path) => {
+                Ok(Outcome::Staged(self.stage(Some(path), staged, Some(before), findings)?))
+            }
+            Delivery::Share => {
+                Ok(Outcome::Staged(self.stage(None, staged, Some(before), findings)?))
             }
         }
     }
 
-    /// Takes a change to where others find it.
+    /// Takes a change to where others find it: a new file, or without one the repository.
     pub(super) fn stage(
         &self,
+        file: Option<&Path>,
         mut staged: Staged,
         before: Option<&State>,
         findings: Vec<Finding>,
     ) -> Result<StageReport, SignerError> {
-        let path = match self.delivery {
-            Delivery::Stage(path) => {
+        let path = match file {
+            Some(path) => {
                 write_new(path, &staged.to_bytes())?;
                 path.to_owned()
             }
-            Delivery::Publish | Delivery::Share => shared::push(self.registry, &mut staged)?,
+            None => shared::push(self.registry, &mut staged)?,
         };
         stage_report(&path, true, &staged, before, findings, Vec::new(), self.now)
     }

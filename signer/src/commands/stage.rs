@@ -48,7 +48,7 @@ pub struct RequirementReport {
 }
 
 impl RequirementReport {
-    fn of(missing: &Missing) -> Self {
+    pub(super) fn of(missing: &Missing) -> Self {
         let text = |ids: &[KeyId]| ids.iter().map(KeyId::to_string).collect();
         RequirementReport {
             role: missing.role.to_string(),
@@ -58,6 +58,14 @@ impl RequirementReport {
             waiting: text(&missing.waiting),
             met: missing.is_met(),
         }
+    }
+
+    /// Who has to sign, before anybody has.
+    pub(super) fn needed(&self) -> String {
+        let short = self.waiting.iter().map(|id| id.get(..8).unwrap_or_default());
+        let keys: Vec<&str> = short.collect();
+        let (role, by, threshold) = (&self.role, &self.by, self.threshold);
+        format!("must sign {role} ({by}): {threshold} of {}", keys.join(", "))
     }
 
     fn line(&self) -> String {

@@ -14,12 +14,14 @@
 mod client;
 mod layout;
 mod referrers;
+mod rehearsal;
 mod tags;
 
 #[cfg(feature = "registry")]
 pub use client::{Backoff, Patience, RegistryClient};
 pub use layout::LayoutRepository;
 pub use referrers::{attach, attach_all, attached};
+pub use rehearsal::{Rehearsal, Transfer};
 pub use tags::{Beside, keep};
 
 use std::io::{self, Read, Write};

@@ -130,6 +130,7 @@ pub fn done<T: std::fmt::Debug>(answer: Result<Answer<T>, SignerError>) -> Resul
     answer.map(|answer| match answer {
         Answer::Done(report) => report,
         Answer::Staged(report) => panic!("it was staged: {report:?}"),
+        Answer::Described(report) => panic!("it was a dry run: {report:?}"),
     })
 }
 

@@ -343,7 +343,7 @@ fn publish(desk: &Desk, root: &[u8], machine: &Machine, version: u8) -> Result<(
     );
     match done.map_err(|error| format!("error[{}]: {}", error.reason(), error_chain(&error)))? {
         Answer::Done(_) => Ok(()),
-        Answer::Staged(_) => Err("it was staged".to_owned()),
+        Answer::Staged(_) | Answer::Described(_) => Err("it was not published".to_owned()),
     }
 }
 

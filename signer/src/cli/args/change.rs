@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{EXPIRES, PASSPHRASE, RecoveryArgs, ReleaseArgs, RepoArgs, RolloutArgs, SigningArgs};
+use super::{
+    DryRunArgs, EXPIRES, PASSPHRASE, RecoveryArgs, ReleaseArgs, RepoArgs, RolloutArgs, SigningArgs,
+};
 
 /// What can be done at once or staged, beside the changes of channels.
 #[derive(Debug, Subcommand)]
@@ -23,6 +25,20 @@ pub(in crate::cli) enum ChangeCommand {
     Revoke(RevokeArgs),
     /// Sign root, targets or delegated roles again, for a new expiry
     Renew(RenewArgs),
+}
+
+impl ChangeCommand {
+    /// Whether nothing is to be changed.
+    pub(in crate::cli) fn is_dry_run(&self) -> bool {
+        match self {
+            ChangeCommand::Init(_) => false,
+            ChangeCommand::Publish(arguments) => arguments.dry.dry_run,
+            ChangeCommand::Delegate(arguments) => arguments.dry.dry_run,
+            ChangeCommand::Rotate(arguments) => arguments.dry.dry_run,
+            ChangeCommand::Revoke(arguments) => arguments.dry.dry_run,
+            ChangeCommand::Renew(arguments) => arguments.dry.dry_run,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +90,8 @@ pub(in crate::cli) struct PublishArgs {
     pub(in crate::cli) level: i32,
     #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
     pub(in crate::cli) expires: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) dry: DryRunArgs,
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +124,8 @@ pub(in crate::cli) struct DelegateArgs {
     /// How long its signatures are valid
     #[arg(long, value_name = "DURATION")]
     pub(in crate::cli) period: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) dry: DryRunArgs,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +150,8 @@ pub(in crate::cli) struct RotateArgs {
     pub(in crate::cli) recovery: RecoveryArgs,
     #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
     pub(in crate::cli) expires: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) dry: DryRunArgs,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +168,8 @@ pub(in crate::cli) struct RevokeArgs {
     pub(in crate::cli) replace: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) recovery: RecoveryArgs,
+    #[command(flatten)]
+    pub(in crate::cli) dry: DryRunArgs,
 }
 
 #[derive(Debug, Args)]
@@ -159,4 +183,6 @@ pub(in crate::cli) struct RenewArgs {
     pub(in crate::cli) signing: SigningArgs,
     #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
     pub(in crate::cli) expires: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) dry: DryRunArgs,
 }

@@ -428,6 +428,16 @@ pub(super) enum ChannelChange {
 
 /// Where, and who signs.
 #[derive(Debug, Args)]
+impl ChannelChange {
+    /// Whether nothing is to be changed.
+    pub(super) fn is_dry_run(&self) -> bool {
+        let (ChannelChange::Set { by, .. }
+        | ChannelChange::Hold { by, .. }
+        | ChannelChange::Promote { by, .. }) = self;
+        by.dry.dry_run
+    }
+}
+
 pub(super) struct ChannelArgs {
     #[command(flatten)]
     pub(super) repo: RepoArgs,
@@ -440,6 +450,8 @@ pub(super) struct ChannelArgs {
     pub(super) expires: Vec<String>,
 }
 
+    #[command(flatten)]
+    pub(super) dry: DryRunArgs,
 /// A repository to look at.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
@@ -594,6 +606,14 @@ pub(super) struct SigningArgs {
     /// signer.log, instead of the one with the keys
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
+#[derive(Debug, Args)]
+pub(super) struct DryRunArgs {
+    /// Say what would be signed and uploaded and who must sign, and do none of it. Needs no key; images
+    /// are built to be measured
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
 }
 
 /// After an online key was stolen.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use self::prepare::Prepared;
 use self::upload::Uploaded;
 use super::component::ComponentInput;
+use super::dry_run::PlannedRelease;
 use super::session::{Outcome, PlannedChange, Session};
 use super::state_report::warning_lines;
 use super::{Answer, Delivery, Report, SEEN, Signing, bytes, counted, has_example_key, time};
@@ -20,7 +21,7 @@ use crate::error::SignerError;
 use crate::image;
 use crate::plan::{Change, Expiry, Finding, NewRelease, Rollout, channel_of, notes};
 use crate::progress::Show;
-use crate::repository::Registry;
+use crate::repository::{Registry, Rehearsal, Transfer};
 use crate::stage::StagedRelease;
 use crate::state::State;
 
@@ -79,8 +80,9 @@ pub struct PublishReport {
     example_keys: bool,
 }
 
+/// One image of a release.
 #[derive(Debug, Clone, Serialize)]
-struct ComponentReport {
+pub(super) struct ComponentReport {
     name: String,
     compatible: Vec<String>,
     manifest: String,
@@ -98,25 +100,33 @@ struct ComponentReport {
     deltas: Vec<u64>,
 }
 
+impl ComponentReport {
+    /// Its lines, each after a line break.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "\n  {:10} {} in {}, {} to download, for {}",
+            self.name,
+            bytes(self.raw_size),
+            counted(self.chunks.into(), "chunk"),
+            bytes(self.blob_size),
+            self.compatible.join(", "),
+        );
+        if let Some(reason) = &self.raw {
+            text.push_str(&format!("\n  {:10} taken as it is: {reason}", ""));
+        }
+        for size in &self.deltas {
+            text.push_str(&format!("\n  {:10} {} as a delta", "", bytes(*size)));
+        }
+        text
+    }
+}
+
 impl Report for PublishReport {
     fn text(&self) -> String {
         let verb = if self.changed { "published" } else { "already published, unchanged:" };
         let mut text = format!("{verb} {} ({})", self.target, self.index);
         for component in &self.components {
-            text.push_str(&format!(
-                "\n  {:10} {} in {}, {} to download, for {}",
-                component.name,
-                bytes(component.raw_size),
-                counted(component.chunks.into(), "chunk"),
-                bytes(component.blob_size),
-                component.compatible.join(", "),
-            ));
-            if let Some(reason) = &component.raw {
-                text.push_str(&format!("\n  {:10} taken as it is: {reason}", ""));
-            }
-            for size in &component.deltas {
-                text.push_str(&format!("\n  {:10} {} as a delta", "", bytes(*size)));
-            }
+            text.push_str(&component.text());
         }
         if let Some(channel) = &self.channel {
             text.push_str(&format!("\noffered by channel {channel}"));
@@ -152,6 +162,15 @@ pub fn publish(
 ) -> Result<Answer<PublishReport>, SignerError> {
     let session = Session { registry, signing, delivery, now };
     let before = session.latest()?.published;
+    if delivery == Delivery::DryRun {
+        let rehearsal = Rehearsal::of(registry);
+        let session = Session { registry: &rehearsal, ..session };
+        let prepared = Prepared::of(&session, &before, request)?;
+        let uploaded = prepared.upload(&rehearsal, &before, request, show)?;
+        let planned = PlannedRelease::of(&uploaded, request, rehearsal.transfer());
+        let answer = uploaded.make_visible(session, request)?;
+        return Ok(answer.of_release(planned));
+    }
     let prepared = Prepared::of(&session, &before, request)?;
     let uploaded = prepared.upload(registry, &before, request, show)?;
     // That may have taken hours: what is signed follows what is published now.
@@ -183,6 +202,10 @@ impl Uploaded {
                 report.warnings.extend(warnings);
                 return Ok(Answer::Staged(report));
             }
+            Outcome::Described(mut report) => {
+                report.warnings.extend(warnings);
+                return Ok(Answer::Described(report));
+            }
             Outcome::Unchanged(published) => (published, false),
             Outcome::Published(published, found) => {
                 warnings.extend(found);
@@ -206,6 +229,18 @@ impl Uploaded {
             warnings,
             example_keys: has_example_key(&state.root),
         }))
+    }
+}
+
+impl PlannedRelease {
+    fn of(uploaded: &Uploaded, request: &PublishRequest, upload: Transfer) -> Self {
+        PlannedRelease {
+            target: target_name(&request.product, &request.version),
+            index: uploaded.index_digest.to_string(),
+            security_version: uploaded.summary.security_version,
+            components: uploaded.components.clone(),
+            upload,
+        }
     }
 }
 
