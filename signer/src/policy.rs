@@ -24,6 +24,11 @@
 //! longest = "30d"
 //! role = "demo-releases"           # who signs for it; absent: targets
 //!
+//! [repository]                     # for commands without --repo
+//! url = "docker://updates.example/racklet"
+//! keys = "."
+//! token_file = "push-token"
+//!
 //! [hardware.racklet-cu-v1]
 //! needs = ["os", "firmware"]
 //! slots = { os = "2GiB", firmware = "16MiB" }
@@ -32,12 +37,15 @@
 //! # Ok::<(), signer::policy::PolicyError>(())
 //! ```
 
+mod repository;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use formats::tuf::Role;
 use serde::Deserialize;
 
+pub use self::repository::{RepositoryPolicy, chunk_size};
 use crate::plan::{Expiry, ExpiryError, parse_duration};
 
 /// Name of the file.
@@ -58,6 +66,21 @@ pub enum PolicyError {
     /// A name that no role has.
     #[error("{0:?} is not a top-level role; declare delegated roles under [[delegation]]")]
     Role(String),
+    /// A value in `[repository]` that cannot be used.
+    #[error("[repository] {key}: {why}")]
+    Repository {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `[repository]` in a file that whoever serves the repository can write.
+    #[error(
+        "[repository] stands in the directory of the repository itself, which does not say where it is \
+         or which credentials it gets: move the section to a file that SIGNER_CONFIG names, or to the \
+         signer.toml with your keys"
+    )]
+    Misplaced,
 }
 
 /// What the file says.
@@ -71,6 +94,8 @@ pub struct Policy {
     pub offline: Option<OfflinePolicy>,
     /// Hardware by id.
     pub hardware: BTreeMap<String, Hardware>,
+    /// The repository of commands that name none.
+    pub repository: Option<RepositoryPolicy>,
 }
 
 /// Offline validity of bundles.
@@ -127,6 +152,7 @@ struct FileForm {
     offline: Option<OfflineForm>,
     #[serde(default)]
     hardware: BTreeMap<String, HardwareForm>,
+    repository: Option<repository::RepositoryForm>,
 }
 
 #[derive(Deserialize)]
@@ -218,10 +244,11 @@ impl Policy {
             }
             policy.hardware.insert(id, hardware);
         }
+        policy.repository = form.repository.map(repository::RepositoryForm::read).transpose()?;
         Ok(policy)
     }
 
-    /// The same with the paths of keys made relative to a directory.
+    /// The same with its paths made relative to a directory.
     pub fn below(mut self, directory: &Path) -> Self {
         let delegated = self.delegations.iter_mut().map(|delegation| &mut delegation.role);
         for role in self.roles.values_mut().chain(delegated) {
@@ -229,6 +256,7 @@ impl Policy {
                 *path = directory.join(&path);
             }
         }
+        self.repository = self.repository.map(|repository| repository.below(directory));
         self
     }
 

@@ -9,8 +9,8 @@ use super::args::{
     RepoArgs, RevokeArgs, RotateArgs, SigningArgs,
 };
 use super::channel::preview;
-use super::opened;
 use super::output;
+use super::place::Place;
 use super::signing::{self, KeysUsed, declared, key_ids, public_keys, role};
 use crate::attachment;
 use crate::commands::{self, Answer, ChangeOptions, Delivery, Report, Signing};
@@ -43,9 +43,11 @@ pub(super) fn run(command: ChangeCommand, run: Run<'_>) -> Result<(), SignerErro
 }
 
 fn init(arguments: InitArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let InitArgs { repo, signing, .. } = &arguments;
+    let place = Place::of(repo.repo.as_deref(), &repo.registry, signing)?;
     let missing = || SignerError::Usage("give --keys DIR: where keys are made".to_owned());
     let request = commands::InitRequest {
-        keys: arguments.signing.keys.clone().ok_or_else(missing)?,
+        keys: place.signing.keys.ok_or_else(missing)?,
         root_threshold: arguments.root_threshold,
         root_keys: arguments.root_keys,
         targets_threshold: arguments.targets_threshold,
@@ -63,9 +65,9 @@ fn init(arguments: InitArgs, run: Run<'_>) -> Result<(), SignerError> {
 fn publish(arguments: PublishArgs, run: Run<'_>) -> Result<(), SignerError> {
     let PublishArgs { repo, signing, release, channel, rollout, role: by, level, expires, dry } =
         arguments;
+    let run = run.dry(&dry);
     let rollout = rollout.read(run.now)?;
     if channel.is_none() && rollout != Rollout::default() {
-    let run = run.dry(&dry);
         let text = "waves and windows belong to a channel: give --channel, too";
         return Err(SignerError::Usage(text.to_owned()));
     }
@@ -98,9 +100,9 @@ fn publish(arguments: PublishArgs, run: Run<'_>) -> Result<(), SignerError> {
 }
 
 fn delegate(arguments: DelegateArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let run = run.dry(&arguments.dry);
     let delegated = delegated(&arguments.role)?;
     let (paths, terminating) = (arguments.path, arguments.terminating);
-    let run = run.dry(&arguments.dry);
     let change = if arguments.remove {
         Change::Undelegate(delegated.clone())
     } else if arguments.role_keys.is_empty() {
@@ -125,9 +127,9 @@ fn delegate(arguments: DelegateArgs, run: Run<'_>) -> Result<(), SignerError> {
 fn rotate(arguments: RotateArgs, run: Run<'_>) -> Result<(), SignerError> {
     let RotateArgs { repo, signing, role: roles, add, remove, threshold, recovery, expires, dry } =
         arguments;
+    let run = run.dry(&dry);
     let expiry = Expiry::parse(&expires)?;
     let to = Target { repo: &repo, signing: &signing, recovery: Some(&recovery) };
-    let run = run.dry(&dry);
     run.change(to, expiry, |signing| {
         if roles.is_empty() {
             let (roles, delegations) = declared(&signing.policy)?;
@@ -162,14 +164,14 @@ struct Target<'a> {
 }
 
 impl Run<'_> {
-    fn change(
-        self,
     /// The same, changing nothing if that is asked for.
     pub(super) fn dry(self, arguments: &DryRunArgs) -> Self {
         let delivery = if arguments.dry_run { Delivery::DryRun } else { self.delivery };
         Run { delivery, ..self }
     }
 
+    fn change(
+        self,
         to: Target<'_>,
         expiry: Expiry,
         change: impl FnOnce(&Signing) -> Result<Change, SignerError>,
@@ -194,21 +196,22 @@ impl Run<'_> {
     ) -> Result<(Signing, Box<dyn Registry>), SignerError> {
         let publishes = self.delivery == Delivery::Publish;
         let keys = if publishes { KeysUsed::All } else { KeysUsed::None };
-        let signing = signing::signing(arguments, keys, Some(&repo.repo))?;
+        let place = Place::of(repo.repo.as_deref(), &repo.registry, arguments)?;
+        let signing = signing::signing(&place.signing, keys, Some(place.repo()?))?;
         // A wrong clock is a reason of its own, before TLS fails for it or a directory is made.
         signing.check_clock(None, None, self.now)?;
         let access = if self.delivery == Delivery::DryRun { Access::Read } else { access };
-        Ok((signing, opened(&repo.repo, &repo.registry, access)?))
+        Ok((signing, place.open(access)?))
     }
 
     pub(super) fn finish<T: Report>(self, answer: Answer<T>) {
         match answer {
             Answer::Done(report) => output::success(&report, self.json),
             Answer::Staged(report) => output::success(&report, self.json),
+            Answer::Described(report) => output::success(report.as_ref(), self.json),
         }
     }
 }
-            Answer::Described(report) => output::success(report.as_ref(), self.json),
 
 fn rotations(
     roles: &[String],

@@ -2,8 +2,9 @@
 
 use super::args::{ChannelArgs, ChannelChange, ChannelCommand, SetArgs};
 use super::change::Run;
+use super::place::Place;
 use super::signing::role;
-use super::{opened, output, trust_root_of};
+use super::{output, trust_root_of};
 use crate::commands::{self, ChangeOptions, ChannelPreview};
 use crate::error::SignerError;
 use crate::plan::{Change, ChannelEdit, Expiry, Rollout};
@@ -15,15 +16,17 @@ pub(super) fn run(command: ChannelCommand, run: Run<'_>) -> Result<(), SignerErr
     match command {
         ChannelCommand::Change(command) => change(command, run)?,
         ChannelCommand::Show { reference, registry, trust, product, channel } => {
-            let root = trust_root_of(&trust)?;
-            let registry = opened(reference.get(), &registry, Access::Read)?;
+            let place = Place::to_read(reference.get(), &registry, &trust, None)?;
+            let root = trust_root_of(&place.trust())?;
+            let registry = place.open(Access::Read)?;
             let registry = registry.as_ref();
             let report = commands::channel(registry, &root, &product, &channel, now)?;
             output::success(&report, json);
         }
         ChannelCommand::List { reference, registry, trust, product } => {
-            let root = trust_root_of(&trust)?;
-            let registry = opened(reference.get(), &registry, Access::Read)?;
+            let place = Place::to_read(reference.get(), &registry, &trust, None)?;
+            let root = trust_root_of(&place.trust())?;
+            let registry = place.open(Access::Read)?;
             let registry = registry.as_ref();
             let report = commands::channels(registry, &root, product.as_deref(), now)?;
             output::success(&report, json);

@@ -7,6 +7,7 @@ mod download;
 mod factory;
 mod interrupted;
 mod output;
+mod place;
 mod signing;
 
 pub use args::Arguments;
@@ -25,12 +26,14 @@ use self::args::{
     StageCommand, StatusArgs, TrustArgs,
 };
 use self::change::Run;
+use self::place::Place;
 use self::signing::KeysUsed;
 use crate::commands::{self, Delivery, ROOT_FILE, Report, Signing, StageReport};
 use crate::error::SignerError;
 use crate::plan::{Expiry, parse_duration};
 use crate::progress::Show;
 use crate::repository::{Access, Registry, open};
+use crate::shared::is_name;
 
 /// No core dump and no debugger of the same user reads a key out of this process (case 182).
 pub fn harden() {
@@ -122,13 +125,15 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Download(arguments) => download::run(arguments, run)?,
         Command::Factory(arguments) => factory::run(arguments, run)?,
         Command::Inspect { reference, registry, trust } => {
-            let registry = opened(&reference, &registry, Access::Read)?;
-            let root = trust_root(&trust)?;
+            let place = Place::to_read(reference.as_deref(), &registry, &trust, None)?;
+            let registry = place.open(Access::Read)?;
+            let root = trust_root(&place.trust())?;
             output::success(&commands::inspect(registry.as_ref(), root.as_deref(), now)?, json);
         }
         Command::Verify { reference, registry, trust } => {
-            let registry = opened(&reference, &registry, Access::Read)?;
-            let root = trust_root(&trust)?;
+            let place = Place::to_read(reference.as_deref(), &registry, &trust, None)?;
+            let registry = place.open(Access::Read)?;
+            let root = trust_root(&place.trust())?;
             let report = commands::verify(registry.as_ref(), root.as_deref(), now, show)?;
             output::success(&report, json);
         }
@@ -162,11 +167,13 @@ fn sign(arguments: SignArgs, run: Run<'_>) -> Result<(), SignerError> {
                     terminal, or read `signer status FILE` and give --yes";
         return Err(SignerError::Usage(text.to_owned()));
     }
-    let mut signing = signing::signing(&signing, KeysUsed::Given, None)?;
+    let place = Place::of(repo.as_deref(), &registry, &signing)?;
+    let mut signing = signing::signing(&place.signing, KeysUsed::Given, None)?;
     signing.check_clock(None, None, run.now)?;
     let agrees = |shown: &StageReport| !asks || output::agrees(shown);
     let access = if output.is_none() { Access::Update } else { Access::Read };
-    let from = repo.map(|repo| opened(&repo, &registry, access)).transpose()?;
+    let shared = place.repo.is_some() && files.iter().any(|file| is_name(file));
+    let from = (repo.is_some() || shared).then(|| place.open(access)).transpose()?;
     let (from, output) = (from.as_deref(), output.as_ref());
     let report = commands::sign(from, &mut signing, &files, output, run.now, agrees)?;
     output::success(&report, run.json);
@@ -182,8 +189,9 @@ fn bundle(arguments: BundleArgs, run: Run<'_>) -> Result<(), SignerError> {
         None => return Err(SignerError::Usage("give --version or --channel".to_owned())),
     };
     let valid_for = valid_for.as_deref().map(parse_duration).transpose()?;
-    let mut signing = bundling(&signing, valid_for.is_some(), &repo.repo)?;
-    let registry = opened(&repo.repo, &repo.registry, Access::Read)?;
+    let place = Place::of(repo.repo.as_deref(), &repo.registry, &signing)?;
+    let mut signing = bundling(&place, valid_for.is_some())?;
+    let registry = place.open(Access::Read)?;
     let form = form.map(Into::into);
     let request = commands::BundleRequest { product, selection, output, form, valid_for };
     let report = commands::bundle(registry.as_ref(), &mut signing, &request, run.now, run.show)?;
@@ -198,13 +206,18 @@ fn bundle(arguments: BundleArgs, run: Run<'_>) -> Result<(), SignerError> {
 
 fn lint(arguments: LintArgs, run: Run<'_>) -> Result<Exit, SignerError> {
     let LintArgs { reference, registry, trust, config } = arguments;
-    let policy = signing::policy(config.as_deref(), trust.keys.as_deref(), Some(&reference))?;
-    let trust_root = trust_root(&trust)?;
+    let file = reference.as_deref().and_then(staged_file);
+    let named = reference.as_deref().filter(|_| file.is_none());
+    let place = Place::to_read(named, &registry, &trust, config.as_deref())?;
+    let SigningArgs { config, keys, .. } = &place.signing;
+    let at = reference.as_deref().or(place.repo.as_deref());
+    let policy = signing::policy(config.as_deref(), keys.as_deref(), at)?;
+    let trust_root = trust_root(&place.trust())?;
     let signing = Signing { trust_root, policy, ..Signing::default() };
-    let (report, refused) = match staged_file(&reference) {
+    let (report, refused) = match file {
         Some(file) => commands::lint_staged(&signing, &[file], run.now)?,
         None => {
-            let registry = opened(&reference, &registry, Access::Read)?;
+            let registry = place.open(Access::Read)?;
             commands::lint(registry.as_ref(), &signing, run.now)?
         }
     };
@@ -213,16 +226,22 @@ fn lint(arguments: LintArgs, run: Run<'_>) -> Result<Exit, SignerError> {
 
 fn status(arguments: StatusArgs, run: Run<'_>) -> Result<Exit, SignerError> {
     let StatusArgs { reference, repo, registry, trust, expires_within } = arguments;
-    let root = trust_root(&trust)?;
-    let from = repo.map(|repo| opened(&repo, &registry, Access::Read)).transpose()?;
-    let named = from.is_some().then(|| PathBuf::from(&reference));
-    if let Some(file) = named.or_else(|| staged_file(&reference)) {
+    let at = reference.as_deref();
+    let file = at.and_then(staged_file);
+    let shared = at.map(PathBuf::from).filter(|name| repo.is_some() || is_name(name));
+    let is_change = file.is_some() || shared.is_some();
+    let named = if is_change { repo.as_deref() } else { at.or(repo.as_deref()) };
+    let place = Place::to_read(named, &registry, &trust, None)?;
+    let root = trust_root(&place.trust())?;
+    if let Some(file) = shared.or(file) {
+        let wanted = repo.is_some() || (place.repo.is_some() && is_name(&file));
+        let from = wanted.then(|| place.open(Access::Read)).transpose()?;
         let signing = Signing { trust_root: root, ..Signing::default() };
         let report = commands::stage_status(from.as_deref(), &signing, &[file], run.now)?;
         output::success(&report, run.json);
         return Ok(Exit::Done);
     }
-    let registry = opened(&reference, &registry, Access::Read)?;
+    let registry = place.open(Access::Read)?;
     let days = expires_within.map(i64::from);
     let (report, late) = commands::status(registry.as_ref(), root.as_deref(), days, run.now)?;
     Ok(output::success_or(&report, late.as_ref(), run.json))
@@ -233,7 +252,8 @@ fn log(
     command: Option<LogCommand>,
     run: Run<'_>,
 ) -> Result<(), SignerError> {
-    let mut signing = signing::signing(arguments, KeysUsed::None, None)?;
+    let place = Place::of(None, &RegistryArgs::default(), arguments)?;
+    let mut signing = signing::signing(&place.signing, KeysUsed::None, None)?;
     match command {
         None => output::success(&commands::log(&signing)?, run.json),
         Some(LogCommand::Abandon { files }) => {
@@ -284,18 +304,11 @@ fn key_command(command: KeyCommand, json: bool) -> Result<(), SignerError> {
 }
 
 /// Who makes a bundle: with keys where something is signed, otherwise only to look.
-fn bundling(
-    arguments: &SigningArgs,
-    signs: bool,
-    repository: &str,
-) -> Result<Signing, SignerError> {
+fn bundling(place: &Place, signs: bool) -> Result<Signing, SignerError> {
     if signs {
-        return signing::signing(arguments, KeysUsed::All, Some(repository));
+        return signing::signing(&place.signing, KeysUsed::All, Some(place.repo()?));
     }
-    let trust = TrustArgs { root: arguments.root.clone(), keys: arguments.keys.clone() };
-    let root = trust_root(&trust)?.ok_or_else(|| {
-        SignerError::Usage("give --keys DIR or --root FILE to verify against".to_owned())
-    })?;
+    let root = trust_root_of(&place.trust())?;
     Ok(Signing { trust_root: Some(root), ..Signing::default() })
 }
 
@@ -309,7 +322,8 @@ fn trust_root(trust: &TrustArgs) -> Result<Option<Vec<u8>>, SignerError> {
 
 /// The trust root of a command that does not go without one.
 fn trust_root_of(trust: &TrustArgs) -> Result<Vec<u8>, SignerError> {
-    let missing = "give --keys DIR or --root FILE to verify against";
+    let missing = "give --keys DIR or --root FILE to verify against, or name one of them in \
+                   [repository] of signer.toml";
     trust_root(trust)?.ok_or_else(|| SignerError::Usage(missing.to_owned()))
 }
 

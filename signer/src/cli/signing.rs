@@ -12,7 +12,7 @@ use crate::error::SignerError;
 use crate::journal::{JOURNAL_FILE, Journal};
 use crate::key::{self, KeyLocation, KeyStore};
 use crate::plan::{Delegation, RoleKeySet};
-use crate::policy::{POLICY_FILE, Policy};
+use crate::policy::{POLICY_FILE, Policy, PolicyError};
 
 /// KeysUsed of the keys are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,12 +104,17 @@ pub(super) fn policy(
         _ => None,
     });
     let beside = keys.map(|keys| keys.join(POLICY_FILE));
-    let found = [beside, in_repository].into_iter().flatten().find(|path| path.exists());
-    let Some(path) = given.map(Path::to_owned).or(found) else { return Ok(Policy::default()) };
+    let trusted = given.map(Path::to_owned).or_else(|| beside.filter(|path| path.exists()));
+    let is_trusted = trusted.is_some();
+    let found = trusted.or_else(|| in_repository.filter(|path| path.exists()));
+    let Some(path) = found else { return Ok(Policy::default()) };
     let bytes = commands::read_trusted(&path, "configuration")?;
     let wrong = |source| SignerError::Policy { path: path.clone(), source };
     let text = String::from_utf8_lossy(&bytes);
     let policy = Policy::parse(&text).map_err(wrong)?;
+    if policy.repository.is_some() && !is_trusted {
+        return Err(wrong(PolicyError::Misplaced));
+    }
     Ok(policy.below(path.parent().unwrap_or(Path::new(""))))
 }
 

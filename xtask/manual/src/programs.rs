@@ -93,6 +93,8 @@ const SIGNER: Program = Program {
     ],
     environment: &[
         PROXIES,
+        ("SIGNER_REPO", "The repository of commands that name none."),
+        ("SIGNER_CONFIG", "signer.toml of commands without --config."),
         ("SIGNER_PASSPHRASE_FILE", "A private file, or a pipe, with the passphrase of key files."),
         ("SIGNER_NEW_PASSPHRASE_FILE", "The same for a passphrase that replaces it."),
         ("PKCS11_MODULE_PATH", "The PKCS#11 library of keys in tokens whose URI names none."),
@@ -122,7 +124,7 @@ const SIGNER: Program = Program {
         ),
         (
             "signer.toml, signer.log",
-            "Beside the keys: settings of their owner; what was signed with them.",
+            "Beside the keys: the repository and its credentials, who signs what; what was signed with them.",
         ),
     ],
     see_also: "/usr/share/doc/racklet-update/docs (package racklet-update-doc), update-agent(8), repo-server(8)",

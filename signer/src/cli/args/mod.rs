@@ -19,6 +19,7 @@ use crate::error::SignerError;
 use crate::image::RawReason;
 use crate::key::TokenKeyKind;
 use crate::plan::{Rollout, RolloutError, parse_duration, parse_waves, parse_window};
+use crate::policy::chunk_size;
 use crate::progress;
 use crate::repository::{ClientOptions, Patience};
 
@@ -30,7 +31,8 @@ pub(super) use self::factory::FactoryArgs;
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
      A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading, \
-     oci-archive:FILE.tar[:NS].";
+     oci-archive:FILE.tar[:NS]. Commands that name none take SIGNER_REPO, or what [repository] of \
+     signer.toml says, which also names credentials and keys (docs/signer-toml.md).";
 
 /// Keys, releases and channels of a Racklet Update repository
 #[derive(Debug, Parser)]
@@ -114,9 +116,9 @@ pub(super) enum Command {
     Factory(FactoryArgs),
     /// Show what is in a repository or bundle
     Inspect {
-        /// The repository
+        /// The repository or bundle; by default SIGNER_REPO, or the repository of signer.toml
         #[arg(value_name = "REF")]
-        reference: String,
+        reference: Option<String>,
         #[command(flatten)]
         registry: RegistryArgs,
         #[command(flatten)]
@@ -124,9 +126,9 @@ pub(super) enum Command {
     },
     /// Verify a repository or bundle as nodes do, and every byte of its images
     Verify {
-        /// The repository
+        /// The repository or bundle; by default SIGNER_REPO, or the repository of signer.toml
         #[arg(value_name = "REF")]
-        reference: String,
+        reference: Option<String>,
         #[command(flatten)]
         registry: RegistryArgs,
         #[command(flatten)]
@@ -236,9 +238,9 @@ pub(super) struct BundleArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct LintArgs {
-    /// The repository, or a staged change
+    /// The repository, or a staged change; by default SIGNER_REPO, or the repository of signer.toml
     #[arg(value_name = "REF|FILE")]
-    pub(super) reference: String,
+    pub(super) reference: Option<String>,
     #[command(flatten)]
     pub(super) registry: RegistryArgs,
     #[command(flatten)]
@@ -250,9 +252,9 @@ pub(super) struct LintArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// The repository, or a staged change
+    /// The repository, or a staged change; by default SIGNER_REPO, or the repository of signer.toml
     #[arg(value_name = "REF|FILE|staged-…")]
-    pub(super) reference: String,
+    pub(super) reference: Option<String>,
     /// The repository that a change was put into by its name
     #[arg(long, value_name = "REF")]
     pub(super) repo: Option<String>,
@@ -426,8 +428,6 @@ pub(super) enum ChannelChange {
     },
 }
 
-/// Where, and who signs.
-#[derive(Debug, Args)]
 impl ChannelChange {
     /// Whether nothing is to be changed.
     pub(super) fn is_dry_run(&self) -> bool {
@@ -438,6 +438,8 @@ impl ChannelChange {
     }
 }
 
+/// Where, and who signs.
+#[derive(Debug, Args)]
 pub(super) struct ChannelArgs {
     #[command(flatten)]
     pub(super) repo: RepoArgs,
@@ -448,15 +450,15 @@ pub(super) struct ChannelArgs {
     pub(super) yes: bool,
     #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
     pub(super) expires: Vec<String>,
-}
-
     #[command(flatten)]
     pub(super) dry: DryRunArgs,
+}
+
 /// A repository to look at.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(super) struct RefArgs {
-    /// The repository
+    /// The repository; by default SIGNER_REPO, or that of signer.toml
     #[arg(value_name = "REF")]
     reference: Option<String>,
     /// The repository, as for commands that change it
@@ -465,8 +467,8 @@ pub(super) struct RefArgs {
 }
 
 impl RefArgs {
-    pub(super) fn get(&self) -> &str {
-        self.reference.as_deref().or(self.repo.as_deref()).unwrap_or_default()
+    pub(super) fn get(&self) -> Option<&str> {
+        self.reference.as_deref().or(self.repo.as_deref())
     }
 }
 
@@ -504,45 +506,48 @@ impl RolloutArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct RepoArgs {
-    /// The repository
+    /// The repository; by default SIGNER_REPO, or that of signer.toml
     #[arg(long, value_name = "REF")]
-    pub(super) repo: String,
+    pub(super) repo: Option<String>,
     #[command(flatten)]
     pub(super) registry: RegistryArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(super) struct RegistryArgs {
     /// Trust only these certificates (PEM) instead of the system's
     #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
     /// File with a bearer token. By default the credentials of `docker login` and `podman login` are
     /// used
     #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
     /// Client certificate (PEM), for a registry that requires one
     #[arg(long, value_name = "FILE", requires = "client_key")]
-    client_cert: Option<PathBuf>,
+    pub(super) client_cert: Option<PathBuf>,
     /// Private key of the client certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "client_cert")]
-    client_key: Option<PathBuf>,
+    pub(super) client_key: Option<PathBuf>,
     /// Host of the registry's token server that may see the credentials, if it is another one
     #[arg(long, value_name = "HOST")]
-    token_host: Option<String>,
+    pub(super) token_host: Option<String>,
     /// HTTP without TLS, on this machine only
     #[arg(long)]
-    plain_http: bool,
-    /// Send blobs in pieces of this size (64K to 1G), for a proxy that refuses or cuts off large
+    pub(super) plain_http: bool,
+    /// Send blobs in pieces of this size (64KiB to 1GiB), for a proxy that refuses or cuts off large
     /// requests. By default blobs are sent whole, and in smaller pieces when that is refused
     #[arg(long, value_name = "SIZE", value_parser = size)]
-    chunk_size: Option<u64>,
-    /// Give up a transfer that makes no progress for this long, however long it takes in all
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = stall_limit)]
-    stall_limit: Duration,
+    pub(super) chunk_size: Option<u64>,
+    /// Give up a transfer that makes no progress for this long (2m by default), however long it takes
+    /// in all
+    #[arg(long, value_name = "DURATION", value_parser = stall_limit)]
+    pub(super) stall_limit: Option<Duration>,
 }
 
 impl RegistryArgs {
     pub(super) fn options(&self) -> ClientOptions {
+        let usual = Patience::default();
+        let patience = Patience { stall: self.stall_limit.unwrap_or(usual.stall), ..usual };
         ClientOptions {
             ca: self.ca.clone(),
             token_file: self.token_file.clone(),
@@ -550,7 +555,7 @@ impl RegistryArgs {
             client_key: self.client_key.clone(),
             token_host: self.token_host.clone(),
             plain_http: self.plain_http,
-            patience: Patience { stall: self.stall_limit, ..Patience::default() },
+            patience,
             chunk_size: self.chunk_size,
             tell: Some(progress::say),
             ..ClientOptions::default()
@@ -558,20 +563,13 @@ impl RegistryArgs {
     }
 }
 
-/// Bytes, or with `K`, `M` or `G` so many times 1024 of them.
+/// Bytes of a piece, as `8MiB`; `8M` says the same.
 fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(['K', 'M', 'G']);
-    let unit = match text.strip_prefix(digits) {
-        Some("") => Some(1),
-        Some("K") => Some(1 << 10),
-        Some("M") => Some(1 << 20),
-        Some("G") => Some(1 << 30),
-        _ => None,
+    let spelled = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(_) => format!("{text}iB"),
+        None => text.to_owned(),
     };
-    let count = digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
-    let size = unit.and_then(|unit| count?.checked_mul(unit));
-    let size = size.filter(|size| (64 << 10..=1 << 30).contains(size));
-    size.ok_or_else(|| "give a size from 64K to 1G, like 8M".to_owned())
+    chunk_size(&spelled).map_err(|_| "give a size from 64KiB to 1GiB, like 8MiB".to_owned())
 }
 
 fn stall_limit(text: &str) -> Result<Duration, String> {
@@ -589,7 +587,7 @@ pub(super) struct KeysArgs {
 }
 
 /// Who signs, and what they trust.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(super) struct SigningArgs {
     /// Directory with keys, root.json, signer.toml and signer.log
     #[arg(long, value_name = "DIR")]
@@ -600,20 +598,20 @@ pub(super) struct SigningArgs {
     /// Trust root, instead of root.json with the keys
     #[arg(long, value_name = "FILE")]
     pub(super) root: Option<PathBuf>,
-    /// signer.toml, instead of the one with the keys or in the repository's directory
+    /// signer.toml, instead of SIGNER_CONFIG, the one with the keys or in the repository's directory
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// signer.log, instead of the one with the keys
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct DryRunArgs {
     /// Say what would be signed and uploaded and who must sign, and do none of it. Needs no key; images
     /// are built to be measured
     #[arg(long)]
     pub(super) dry_run: bool,
-}
-
 }
 
 /// After an online key was stolen.
@@ -625,7 +623,7 @@ pub(super) struct RecoveryArgs {
     pub(super) base: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(super) struct TrustArgs {
     /// Trust root to verify against
     #[arg(long, value_name = "FILE")]
@@ -827,7 +825,8 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        for (text, bytes) in [("64K", 65_536), ("8M", 8 << 20), ("1G", 1 << 30), ("70000", 70_000)]
+        for (text, bytes) in
+            [("64KiB", 65_536), ("8M", 8 << 20), ("1GiB", 1 << 30), ("70000", 70_000)]
         {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
