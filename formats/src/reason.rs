@@ -122,6 +122,8 @@ reasons! {
     Operator = "operator", Boot;
     /// This release failed on this node before; a newer one or `--retry` is needed.
     FailedBefore = "failed_before", Boot;
+    /// The maintainers withdrew this release.
+    Withdrawn = "withdrawn", Boot;
     /// The release or its roll-out is held, or not yet this node's turn.
     Deferred = "deferred", Nothing;
     /// A hook of the node's operator does not let it be installed now.

@@ -168,6 +168,7 @@ fn of_registries(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
         attachments: Vec::new(),
         mixed: Vec::new(),
         order: vec!["os".parse().expect("a name")],
+        withdrawn: None,
     };
     put("release_summary", "one", &summary.to_custom());
     put("channel", "empty", &Channel::new("demo", "stable").to_bytes());

@@ -245,6 +245,9 @@ fn component_lines(file: &TargetFile) -> Vec<String> {
             ));
         }
     }
+    if let Some(withdrawn) = &summary.withdrawn {
+        lines.push(format!("    WITHDRAWN: {}", withdrawn.because));
+    }
     for mixture in &summary.mixed {
         let with: Vec<&str> = mixture.with.iter().map(|version| version.as_str()).collect();
         lines.push(format!("    {} may run beside {}", mixture.component, with.join(", ")));

@@ -367,6 +367,7 @@ fn case_06_extraneous_dependencies() {
         attachments: Vec::new(),
         mixed: Vec::new(),
         order: Vec::new(),
+        withdrawn: None,
     };
     let role = scene.repo.delegate(&Role::Targets, "releases", &["demo/*"]);
     let publish = |repo: &mut Forge, summary: &Summary| {

@@ -80,6 +80,9 @@ pub struct Report {
     /// What was last offered and decided.
     #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
     pub offer: Option<OfferReport>,
+    /// That the release which ran at the last check was withdrawn.
+    #[serde(default, deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<WithdrawnReport>,
     /// What is counted for the metrics.
     #[serde(default, skip_serializing_if = "Counts::is_empty")]
     pub counts: Counts,
@@ -123,6 +126,29 @@ pub struct MetadataVersions {
     /// Unix seconds at which the offline statement of a bundle ends, if there was one that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline: Option<i64>,
+}
+
+/// A release that runs here and was withdrawn by its maintainers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawnReport {
+    /// `withdrawn`.
+    pub code: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its index.
+    pub index: Sha256,
+    /// Unix seconds at which it was withdrawn.
+    pub at: u64,
+    /// Why, in the words of its maintainers.
+    pub because: String,
+}
+
+impl WithdrawnReport {
+    /// In words.
+    pub(crate) fn sentence(&self) -> String {
+        let WithdrawnReport { version, because, .. } = self;
+        format!("{version}, which runs here, was withdrawn by its maintainers: {because}")
+    }
 }
 
 /// The last decision.

@@ -17,6 +17,7 @@ mod error;
 mod index;
 mod name;
 mod summary;
+mod withdrawal;
 
 use serde::Deserialize;
 
@@ -25,6 +26,7 @@ pub use error::ReleaseError;
 pub use index::{IndexedComponent, ReleaseIndex};
 pub use name::{ComponentName, channel_of_target, channel_target_name, is_word, target_name};
 pub use summary::{Attachment, AttachmentKind, ComponentSummary, Mixture, Summary};
+pub use withdrawal::{REASON_LIMIT, Withdrawal};
 
 /// Components one release may have.
 pub const COMPONENTS_LIMIT: usize = 64;
@@ -130,6 +132,7 @@ mod tests {
             attachments: Vec::new(),
             mixed: Vec::new(),
             order: Vec::new(),
+            withdrawn: None,
         };
         assert_eq!(Summary::parse_custom(&summary.to_custom()).unwrap(), summary);
         assert_eq!(index.check_against(&summary), Ok(()));

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ATTACHMENTS_LIMIT, COMPONENTS_LIMIT, ComponentName, ReleaseError, from_json};
+use super::{
+    ATTACHMENTS_LIMIT, COMPONENTS_LIMIT, ComponentName, ReleaseError, Withdrawal, from_json,
+};
 use crate::digest::Digest;
 use crate::oci::media_type;
 use crate::verity::Verity;
@@ -33,6 +35,9 @@ pub struct Summary {
     /// name, and after all of them the boot flags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub order: Vec<ComponentName>,
+    /// Set once its maintainers took it back: no node installs it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Withdrawal>,
 }
 
 /// A mixture that was tested by whoever signs: between the start of an update set and its confirm or
@@ -143,6 +148,7 @@ impl Summary {
                 })?;
             }
         }
+        custom.racklet.withdrawn.as_ref().map_or(Ok(()), Withdrawal::check)?;
         Ok(custom.racklet)
     }
 

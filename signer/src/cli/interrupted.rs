@@ -2,7 +2,7 @@
 
 use storage::interrupt;
 
-use super::args::{BundleArgs, ChannelCommand, Command, KeyCommand};
+use super::args::{BundleArgs, ChannelCommand, Command, KeyCommand, ReleaseCommand};
 use super::output;
 
 const LOOKS: (&str, &str) = ("nothing was changed", "run it again");
@@ -23,6 +23,9 @@ fn stands(command: &Command) -> (&'static str, &'static str) {
         Command::Channel { command: ChannelCommand::Change(change) } if change.is_dry_run() => {
             LOOKS
         }
+        Command::Release { command: ReleaseCommand::Change(change) } if change.is_dry_run() => {
+            LOOKS
+        }
         Command::Inspect { .. }
         | Command::Verify { .. }
         | Command::Lint(_)
@@ -31,9 +34,11 @@ fn stands(command: &Command) -> (&'static str, &'static str) {
         | Command::PackageRoot { .. }
         | Command::Completions { .. }
         | Command::Channel { command: ChannelCommand::Show { .. } | ChannelCommand::List { .. } }
+        | Command::Release { command: ReleaseCommand::List { .. } }
         | Command::Key { command: KeyCommand::List { .. } } => LOOKS,
         Command::Change(_)
         | Command::Channel { command: ChannelCommand::Change(_) }
+        | Command::Release { command: ReleaseCommand::Change(_) }
         | Command::Commit { .. }
         | Command::Refresh { .. } => PUBLISHES,
         Command::Bundle(_) => ("the bundle is not complete", "run it again"),

@@ -8,6 +8,7 @@ mod factory;
 mod interrupted;
 mod output;
 mod place;
+mod release;
 mod signing;
 
 pub use args::Arguments;
@@ -99,6 +100,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
     match command {
         Command::Change(command) => change::run(command, run)?,
         Command::Channel { command } => channel::run(command, run)?,
+        Command::Release { command } => release::run(command, run)?,
         Command::Stage { share: true, change, .. } => {
             stage(change, Run { delivery: Delivery::Share, ..run })?;
         }
@@ -267,6 +269,7 @@ fn stage(command: StageCommand, run: Run<'_>) -> Result<(), SignerError> {
     match command {
         StageCommand::Change(command) => change::run(command, run),
         StageCommand::Channel { command } => channel::change(command, run),
+        StageCommand::Release { command } => release::change(command, run),
     }
 }
 

@@ -19,6 +19,7 @@ mod key;
 mod lint;
 mod package;
 mod publish;
+mod release;
 mod select;
 mod session;
 mod sign;
@@ -42,6 +43,7 @@ pub use key::{KeyReport, KeysReport, Protect, example, import_key, list, new, pa
 pub use lint::{LintReport, lint, lint_staged};
 pub use package::{PackageReport, check_package_root};
 pub use publish::{PublishReport, PublishRequest, publish};
+pub use release::{ReleaseReport, ReleasesReport, releases};
 pub use session::Delivery;
 pub use sign::{AbandonReport, CommitReport, LogReport, abandon, commit, log, sign, stage_status};
 pub use signing::Signing;

@@ -80,6 +80,15 @@ pub enum Change {
         /// Who signs for it from now on; `None`: whoever does now, at first the top level.
         role: Option<Role>,
     },
+    /// No channel offers a release any more, and its signed target says that nobody is to install it.
+    Withdraw {
+        /// The product.
+        product: String,
+        /// The version.
+        version: Version,
+        /// Why, in one line.
+        because: String,
+    },
     /// Another role may sign for some names.
     Delegate(Delegation),
     /// A delegated role signs for these names instead; its keys stay.
@@ -126,6 +135,9 @@ impl Change {
             Change::Hold { product, channel, .. } => format!("channel {product}/{channel}"),
             Change::Promote { from, to, .. } => {
                 format!("promote {from} to {}/{}", to.product, to.channel)
+            }
+            Change::Withdraw { product, version, .. } => {
+                format!("withdraw {}", target_name(product, version))
             }
             Change::Delegate(delegation) => format!("delegate to {}", delegation.keys.role.name()),
             Change::Repath { role, .. } => format!("other paths for {}", role.name()),
@@ -227,6 +239,9 @@ pub fn decide(
             let release = Some(promoted(state, &to.product, from)?);
             let edit = ChannelEdit { release, ..to.clone() };
             draft.set_channel(&edit, ChannelSigner::of(role.as_ref()), now)?;
+        }
+        Change::Withdraw { product, version, because } => {
+            draft.withdraw(product, version, because, now)?;
         }
         Change::Delegate(delegation) => draft.delegate(delegation)?,
         Change::Repath { role, paths, terminating } => draft.repath(role, paths, *terminating)?,

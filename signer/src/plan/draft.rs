@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use formats::channel::{Channel, Offer};
 use formats::json::Value;
-use formats::release::{channel_target_name, target_name};
+use formats::release::{Summary, Withdrawal, channel_target_name, target_name};
 use formats::tuf::{Envelope, Role, Root, TargetFile, Targets, UnixTime};
+use formats::version::Version;
 
 use super::document::next;
 use super::proposal::{Proposal, requirements};
@@ -90,8 +91,12 @@ impl<'a> Draft<'a> {
         };
         if let Some(version) = edit.release.clone() {
             let name = target_name(&edit.product, &version);
-            let listed = self.find(&name).and_then(|(_, file)| file.hashes.as_sha256());
-            let sha256 = listed.ok_or(PlanError::NoRelease { target: name })?;
+            let listed = self.find(&name).map(|(_, file)| file);
+            if let Some(Withdrawal { because, .. }) = listed.as_ref().and_then(withdrawn) {
+                return Err(PlanError::Withdrawn { target: name, because });
+            }
+            let sha256 = listed.and_then(|file| file.hashes.as_sha256());
+            let sha256 = sha256.ok_or(PlanError::NoRelease { target: name })?;
             let offer = Offer { version, sha256 };
             // Waves belong to a release: the next one begins with the first of them.
             if document.release.as_ref() != Some(&offer) {
@@ -121,6 +126,53 @@ impl<'a> Draft<'a> {
             self.channels.insert(target, document);
         }
         Ok(())
+    }
+
+    /// Takes a release out of every channel and marks its target. Whoever signs for the release, and
+    /// whoever signs for such a channel, has to sign.
+    pub(super) fn withdraw(
+        &mut self,
+        product: &str,
+        version: &Version,
+        because: &str,
+        now: UnixTime,
+    ) -> Result<(), PlanError> {
+        let target = target_name(product, version);
+        let missing = || PlanError::NoRelease { target: target.clone() };
+        let (role, mut file) = self.find(&target).ok_or_else(missing)?;
+        let before = withdrawn(&file);
+        let at = u64::try_from(now.secs()).unwrap_or(0);
+        let at = before.as_ref().map_or(at, |before| before.at);
+        let withdrawal = Withdrawal { at, because: because.to_owned() };
+        withdrawal.check().map_err(|error| PlanError::Because(error.to_string()))?;
+        if before.as_ref() == Some(&withdrawal) {
+            return Ok(());
+        }
+        let custom = file.custom.as_ref().and_then(|custom| withdrawal.put_into(custom));
+        file.custom = Some(custom.ok_or_else(missing)?);
+        self.list(&role, &target, &file);
+        let offers = self.state.channels.iter().filter(|(_, channel)| {
+            let offered = channel.data.release.as_ref();
+            channel.data.product == product && offered.is_some_and(|it| it.version == *version)
+        });
+        for (name, channel) in offers {
+            let mut document = channel.data.clone();
+            // Nodes may run it, so the next release still has to come after it.
+            document.newest = document.newest_offered().cloned();
+            document.release = None;
+            if let Some((role, _)) = self.find(name) {
+                self.list(&role, name, &TargetFile::of(&document.to_bytes(), None));
+                self.channels.insert(name.clone(), document);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a role that lists a target list this of it.
+    fn list(&mut self, role: &Role, name: &str, file: &TargetFile) {
+        if let Some(targets) = self.targets.get_mut(role) {
+            targets.targets.insert(name.to_owned(), file.clone());
+        }
     }
 
     pub(super) fn renew(&mut self, roles: &[Role]) -> Result<(), PlanError> {
@@ -205,6 +257,11 @@ impl<'a> Draft<'a> {
         proposal.payloads.sort_by(|a, b| order(&a.role).cmp(&order(&b.role)));
         Ok((!proposal.payloads.is_empty()).then_some(proposal))
     }
+}
+
+/// Why a release was taken back, if it was.
+fn withdrawn(file: &TargetFile) -> Option<Withdrawal> {
+    Summary::parse_custom(&file.custom.as_ref()?.to_bytes()).ok()?.withdrawn
 }
 
 fn order(role: &Role) -> (u8, &str) {

@@ -42,6 +42,17 @@ pub enum PlanError {
         /// As it is published.
         published: Version,
     },
+    /// A release that its maintainers took back.
+    #[error("{target} was withdrawn ({because}), and stays so: publish a newer version")]
+    Withdrawn {
+        /// The target.
+        target: String,
+        /// Why.
+        because: String,
+    },
+    /// A reason for a withdrawal that cannot be shown.
+    #[error("{0}")]
+    Because(String),
     /// Older than what its channel offered.
     #[error(
         "version {offered} of {product} is older than {newest}, which channel {channel} offered; nodes that run that one would refuse it"
@@ -250,6 +261,8 @@ impl PlanError {
             | PlanError::OtherSpelling { .. }
             | PlanError::OlderVersion { .. } => Reason::VersionRollback,
             PlanError::SecurityVersion { .. } => Reason::SecverFloor,
+            PlanError::Withdrawn { .. } => Reason::Withdrawn,
+            PlanError::Because(_) => Reason::Usage,
             PlanError::NoRelease { .. } | PlanError::NoChannel { .. } => Reason::TargetNotFound,
             PlanError::NotPromoted { .. } => Reason::Config,
             PlanError::Channel(_) => Reason::MetaFormat,

@@ -27,7 +27,7 @@ use std::fmt;
 use formats::channel::Channel;
 use formats::example_keys;
 use formats::reason::Reason;
-use formats::release::{Summary, target_name};
+use formats::release::{Summary, Withdrawal, target_name};
 use formats::tuf::{
     DelegatedTo, Header, Metadata, PublicKey, Role, RoleKeys, Root, TargetFile, Targets, UnixTime,
 };
@@ -142,6 +142,7 @@ pub fn lint_change(
         let was = before.and_then(|state| state.target(target));
         match was {
             Some(was) if was == file || target.contains("/channels/") => {}
+            Some(was) if is_withdrawal(was, file) => {}
             Some(_) => {
                 let text = format!("{target} is published with other content");
                 found.refuse(Reason::VersionRollback, text);
@@ -178,6 +179,13 @@ pub fn check_online(state: &State, policy: &Policy, now: UnixTime) -> Result<(),
     view.period(&mut found, &Role::Snapshot, &state.snapshot.data.header);
     view.period(&mut found, &Role::Timestamp, &state.timestamp.data.header);
     found.0.into_iter().next().map_or(Ok(()), |finding| Err(PlanError::Lint(finding)))
+}
+
+/// Whether a published release stays what it is, and is withdrawn.
+fn is_withdrawal(was: &TargetFile, is: &TargetFile) -> bool {
+    let (Some(before), Some(after)) = (&was.custom, &is.custom) else { return false };
+    let same = TargetFile { custom: was.custom.clone(), ..is.clone() } == *was;
+    same && Withdrawal::is_all_that_changed(before, after)
 }
 
 /// Every target that is listed anywhere.
@@ -272,10 +280,16 @@ impl View<'_> {
         for (target, channel) in self.channels {
             let Some(offer) = &channel.release else { continue };
             let name = target_name(&channel.product, &offer.version);
-            let signed = lookup(&name, |role| self.targets.get(role));
-            if signed.and_then(|(_, file)| file.hashes.as_sha256()) != Some(offer.sha256) {
+            let signed = lookup(&name, |role| self.targets.get(role)).map(|(_, file)| file);
+            if signed.and_then(|file| file.hashes.as_sha256()) != Some(offer.sha256) {
                 let text = format!("{target} offers {name}, which is not signed with that content");
                 found.refuse(Reason::TargetNotFound, text);
+            }
+            let custom = signed.and_then(|file| file.custom.as_ref());
+            let summary = custom.and_then(|it| Summary::parse_custom(&it.to_bytes()).ok());
+            if summary.is_some_and(|summary| summary.withdrawn.is_some()) {
+                let text = format!("{target} offers {name}, which was withdrawn");
+                found.refuse(Reason::Withdrawn, text);
             }
         }
     }

@@ -4,8 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use formats::channel::Offer;
-use formats::release::{COMPONENTS_LIMIT, Summary, channel_target_name};
+use formats::release::{COMPONENTS_LIMIT, Summary, Withdrawal, channel_target_name, target_name};
 use formats::version::Version;
 
 use super::{PlanError, check_word};
@@ -78,8 +77,9 @@ pub fn check_release(state: &State, proposal: &Proposal<'_>) -> Result<(), PlanE
     let published: Vec<&Summary> =
         releases.iter().filter(|r| r.product == product).map(|r| &r.summary).collect();
     // A version that is there already changes nothing, wherever it stands in the order.
-    if published.iter().any(|summary| summary.version == *version) {
-        return Ok(());
+    if let Some(summary) = published.iter().find(|summary| summary.version == *version) {
+        let Some(Withdrawal { because, .. }) = summary.withdrawn.clone() else { return Ok(()) };
+        return Err(PlanError::Withdrawn { target: target_name(product, version), because });
     }
     for summary in &published {
         if summary.version.compare(version) == Ordering::Equal {
@@ -99,8 +99,10 @@ pub fn check_offer(state: &State, channel: &str, proposal: &Proposal<'_>) -> Res
         return Ok(());
     };
     let (product, channel) = (product.to_owned(), channel.to_owned());
-    let offer = document.data.release.as_ref();
-    let floor = offered(state, &product, offer)?;
+    // Where the last offer was withdrawn, nodes may have its floor all the same.
+    let last = document.data.release.as_ref().map(|offer| &offer.version);
+    let last = last.or(document.data.newest.as_ref());
+    let floor = offered(state, &product, last)?;
     if let Some(floor) = floor.filter(|floor| floor.security_version > security_version) {
         let (offered, published) = (security_version, floor.security_version);
         let version = floor.version;
@@ -125,22 +127,22 @@ pub fn security_version(
     let document = channel.map(|channel| channel_target_name(product, channel));
     let document = document.and_then(|target| state.channels.get(&target));
     let offer = document.and_then(|document| document.data.release.as_ref());
-    if let Some(summary) = offered(state, product, offer)? {
+    if let Some(summary) = offered(state, product, offer.map(|offer| &offer.version))? {
         return Ok(summary.security_version);
     }
     let releases = state.releases()?.into_iter().filter(|release| release.product == product);
     Ok(releases.map(|release| release.summary.security_version).max().unwrap_or(1))
 }
 
-/// What is published under the name of an offer.
+/// What is published under a version.
 fn offered(
     state: &State,
     product: &str,
-    offer: Option<&Offer>,
+    version: Option<&Version>,
 ) -> Result<Option<Summary>, PlanError> {
-    let Some(offer) = offer else { return Ok(None) };
+    let Some(version) = version else { return Ok(None) };
     let mut releases = state.releases()?.into_iter();
-    let it = releases.find(|it| it.product == product && it.summary.version == offer.version);
+    let it = releases.find(|it| it.product == product && it.summary.version == *version);
     Ok(it.map(|it| it.summary))
 }
 

@@ -144,6 +144,7 @@ impl Repository {
             attachments: Vec::new(),
             mixed: Vec::new(),
             order: Vec::new(),
+            withdrawn: None,
         };
         let custom = Value::parse(&summary.to_custom()).expect("a summary is JSON");
         let mut channel = Channel::new(PRODUCT, CHANNEL);

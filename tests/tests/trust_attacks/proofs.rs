@@ -35,6 +35,7 @@ fn summary() -> Summary {
         attachments: Vec::new(),
         mixed: Vec::new(),
         order: Vec::new(),
+        withdrawn: None,
     }
 }
 

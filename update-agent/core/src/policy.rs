@@ -6,6 +6,7 @@
 //! | rule | passes when | otherwise |
 //! |---|---|---|
 //! | `newer` | the offer is newer than what runs | up to date, or `version_rollback` |
+//! | `withdrawn` | its maintainers did not withdraw it; not asked where they did not | `withdrawn` |
 //! | `floor` | its security version is not below the floor | `secver_floor` |
 //! | `attachments` | it has what this node requires; not asked where nothing is required | `attachment_missing` |
 //! | `hardware` | every component of this node is there for its hardware | `hw_mismatch` |
@@ -93,6 +94,8 @@ pub enum Decision {
 pub enum Rule {
     /// The offer is newer than what runs.
     Newer,
+    /// Its maintainers did not withdraw it.
+    Withdrawn,
     /// It is not below the floor.
     Floor,
     /// It has what this node requires.
@@ -115,8 +118,9 @@ pub enum Rule {
 
 impl Rule {
     /// All, in the order in which they are asked.
-    pub const ALL: [Rule; 10] = [
+    pub const ALL: [Rule; 11] = [
         Rule::Newer,
+        Rule::Withdrawn,
         Rule::Floor,
         Rule::Attachments,
         Rule::Hardware,
@@ -132,6 +136,7 @@ impl Rule {
     pub fn name(self) -> &'static str {
         match self {
             Rule::Newer => "newer",
+            Rule::Withdrawn => "withdrawn",
             Rule::Floor => "floor",
             Rule::Attachments => "attachments",
             Rule::Hardware => "hardware",
@@ -184,6 +189,10 @@ pub fn decide(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Decided {
     for rule in Rule::ALL {
         let verdict = match rule {
             Rule::Newer => newer(node, offered),
+            Rule::Withdrawn => match withdrawn(offered) {
+                Some(verdict) => Err(verdict),
+                None => continue,
+            },
             Rule::Floor => floor(node, offered),
             Rule::Attachments if node.require.is_empty() => continue,
             Rule::Attachments => attachments(node, offered),
@@ -253,6 +262,13 @@ fn newer(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
             ),
         )),
     }
+}
+
+/// Nobody goes on installing what was taken back, not even an operator who names it.
+fn withdrawn(offered: &Offered<'_>) -> Option<(Decision, String)> {
+    let Summary { version, withdrawn, .. } = offered.summary;
+    let because = &withdrawn.as_ref()?.because;
+    Some(refuse(Reason::Withdrawn, format!("{version} was withdrawn: {because}")))
 }
 
 fn floor(node: &NodeFacts<'_>, offered: &Offered<'_>) -> Verdict {
@@ -524,6 +540,7 @@ mod tests {
         now: u64,
         wave: u8,
         channel: Option<Channel>,
+        withdrawn: Option<&'static str>,
         attached: &'static [&'static str],
         require: &'static [AttachmentKind],
     }
@@ -546,6 +563,7 @@ mod tests {
             now: 1_800_000_000,
             wave: 50,
             channel: Some(Channel::new("demo", "stable")),
+            withdrawn: None,
             attached: &[],
             require: &[],
         }
@@ -575,6 +593,9 @@ mod tests {
             attachments: case.attached.iter().copied().map(attachment).collect(),
             mixed: Vec::new(),
             order: Vec::new(),
+            withdrawn: case
+                .withdrawn
+                .map(|because| formats::release::Withdrawal { at: 0, because: because.to_owned() }),
         };
         let installed = case.installed.map(|(version, sv)| id(version, sv));
         let own_word = case.own_word.map(|version| version.parse().unwrap());
@@ -609,6 +630,38 @@ mod tests {
                 retry: case.retry,
             },
         )
+    }
+
+    #[test]
+    fn nobody_installs_what_was_withdrawn() {
+        let withdrawn = || Case { withdrawn: Some("it loses data"), ..base() };
+        let refused = Decision::Refuse(Reason::Withdrawn);
+        for (name, case, rule, decision) in [
+            ("by channel", withdrawn(), "withdrawn", refused.clone()),
+            (
+                "named by an operator",
+                Case { channel: None, ..withdrawn() },
+                "withdrawn",
+                refused.clone(),
+            ),
+            (
+                "a retry of what failed",
+                Case { failed: true, retry: true, ..withdrawn() },
+                "withdrawn",
+                refused,
+            ),
+            (
+                "what runs goes on",
+                Case { installed: Some(("1.1", 2)), ..withdrawn() },
+                "newer",
+                Decision::UpToDate,
+            ),
+        ] {
+            let decided = run(&case);
+            let last = decided.answers.last().map(|answer| answer.rule.name());
+            assert_eq!((last, decided.decision.clone()), (Some(rule), decision), "{name}");
+        }
+        assert_eq!(run(&withdrawn()).why(), "1.1 was withdrawn: it loses data");
     }
 
     fn channel(edit: impl FnOnce(&mut Channel)) -> Option<Channel> {
@@ -806,6 +859,7 @@ mod tests {
             attachments: Vec::new(),
             mixed: Vec::new(),
             order: Vec::new(),
+            withdrawn: None,
         };
         let decided = decide(
             &NodeFacts {
@@ -961,6 +1015,7 @@ mod tests {
                 attachments: Vec::new(),
                 mixed,
                 order: Vec::new(),
+                withdrawn: None,
             };
             let own_word = runs.map(|version| version.parse().unwrap());
             let switched: &[&ComponentName] = if switched { &[&bmc] } else { &[] };

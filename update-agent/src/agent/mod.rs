@@ -34,6 +34,7 @@ mod slot_check;
 mod trial;
 mod unread;
 mod update;
+mod withdrawn;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub use self::reset::ResetReport;
 pub use self::round::{Offered, RoundReport};
 pub use self::simulate::BootReport;
 pub use crate::health::{CheckResult, CheckState};
+pub use crate::state::WithdrawnReport;
 
 pub(crate) use self::restart::Pending;
 pub(crate) use self::slot_check::MEND;
@@ -154,7 +156,9 @@ impl Agent {
             let (node, source) = (self.inputs(), refreshed.source());
             let offer = refreshed.decide(&node, &held, &Wish::default())?;
             let obstacle = |judged: &_| self.obstacle(judged);
-            Ok(CheckReport::new(source, node.id, offer.as_ref().map(Offer::judged), obstacle))
+            let judged = offer.as_ref().map(Offer::judged);
+            let report = CheckReport::new(source, node.id, judged, obstacle);
+            Ok(CheckReport { withdrawn: self.withdrawn(), ..report })
         })
     }
 
@@ -174,7 +178,8 @@ impl Agent {
         let judged = judged.map_err(unknown)?;
         let source = "what is trusted already".to_owned();
         let obstacle = |judged: &_| self.obstacle(judged);
-        Ok(Some(CheckReport::new(source, node.id, judged.as_ref(), obstacle)))
+        let report = CheckReport::new(source, node.id, judged.as_ref(), obstacle);
+        Ok(Some(CheckReport { withdrawn: self.withdrawn(), ..report }))
     }
 
     /// What [`Agent::apply`] would fetch and write. Writes no slot.
@@ -246,6 +251,15 @@ impl Agent {
             None => error.chain(),
         };
         Some(Obstacle { reason: error.reason(), why })
+    }
+
+    /// That the release in the booted slot was withdrawn, as far as the last check knew.
+    pub(crate) fn withdrawn(&self) -> Option<WithdrawnReport> {
+        let known = self.state.report().withdrawn?;
+        let record = self.state.boot_record().ok()?;
+        let booted = self.disk.booted().ok()?;
+        let runs = record.slots.of(booted).as_ref()?;
+        (runs.release.index == known.index).then_some(known)
     }
 
     /// The stations up to the plan.

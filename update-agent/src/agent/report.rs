@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use update_core::policy::{Decided, Decision};
 
 use super::update::JudgedRelease;
+use crate::state::WithdrawnReport;
 
 /// Which release, and from where. By default: what the channel offers, from the configured sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,6 +91,9 @@ pub struct CheckReport {
     /// Why it was decided so, when there is a release.
     #[serde(flatten)]
     pub judged: Option<DecisionReport>,
+    /// That the release which runs was withdrawn; at the last check, for [`Agent::explain`](super::Agent::explain).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<WithdrawnReport>,
     /// Why [`Agent::apply`](super::Agent::apply) would not install it as this node stands, although the
     /// rules let it be installed.
     #[serde(skip)]
@@ -276,6 +280,7 @@ impl CheckReport {
                 decision,
                 node_id,
                 judged: None,
+                withdrawn: None,
                 obstacle,
             };
         };
@@ -294,6 +299,7 @@ impl CheckReport {
             available: Some(available),
             decision,
             node_id,
+            withdrawn: None,
             obstacle: (decision == Verdict::Install).then(|| obstacle(release)).flatten(),
             judged: Some(DecisionReport {
                 until,

@@ -40,7 +40,7 @@ use super::report::{ApplyReport, ComponentPlan, PlanReport, Verdict, Wish, rules
 use super::reuse::{ReuseFinder, operator_seeds};
 use super::single_bank::SingleBanks;
 use super::slot_check::SlotCheck;
-use super::{ROOT_LIMIT, bundle};
+use super::{ROOT_LIMIT, bundle, withdrawn};
 use crate::boot::BootControl as _;
 use crate::chooser;
 use crate::config::Config;
@@ -181,6 +181,7 @@ impl<'a> Refreshed<'a> {
         // A bundle that was carried here means its own content; configured sources go by the channel.
         let bundle = wish.from.as_ref().map(|_| self.best.bundled()).transpose()?.flatten();
         let started = self.sources.started;
+        withdrawn::note(node, held, &mut self.trusted)?;
         let judged = judge(node, held, &mut self.trusted, wish, bundle.as_deref(), started)?;
         Ok(judged.map(|judged| Offer { refreshed: self, judged }))
     }

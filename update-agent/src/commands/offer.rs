@@ -30,6 +30,13 @@ pub(super) fn explain(agent: &Agent, output: Output) -> Result<Exit, AgentError>
 }
 
 fn text(report: &CheckReport) -> String {
+    match &report.withdrawn {
+        Some(withdrawn) => format!("{}\n{}", withdrawn.sentence(), of_offer(report)),
+        None => of_offer(report),
+    }
+}
+
+fn of_offer(report: &CheckReport) -> String {
     let source = &report.source;
     let Some((available, judged)) = report.available.as_ref().zip(report.judged.as_ref()) else {
         return format!("{source}: the channel offers nothing yet");

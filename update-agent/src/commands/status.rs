@@ -143,6 +143,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         checked: report.last_success.map(|at| agent.state.now().saturating_sub(at)),
     };
     let node_id = agent.node_id();
+    let withdrawn = agent.withdrawn();
     let value = json!({
         "booted": node.booted,
         "next": next_slot(node.flags),
@@ -162,6 +163,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "last_error": report.last_error,
         "metadata": report.metadata,
         "offer": report.offer,
+        "withdrawn": withdrawn,
         // The command at work; both names say the same, `running` is the older one.
         "running": running,
         "in_progress": running,
@@ -178,6 +180,9 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         text += &format!("WARNING: {}\n", crate::example::WARNING);
     }
     text += &format!("{}\n", headline.text());
+    if let Some(withdrawn) = &withdrawn {
+        text += &format!("WITHDRAWN: {}\n", withdrawn.sentence());
+    }
     for slot in Slot::BOTH {
         text += &slot_line(&node, slot);
     }

@@ -31,6 +31,8 @@ pub(super) struct Facts {
     pub(super) os_version: Option<String>,
     pub(super) floor: Option<Judged>,
     pub(super) report: Report,
+    /// Whether the release that runs was withdrawn.
+    pub(super) withdrawn: bool,
     pub(super) history: History,
     pub(super) metadata: Vec<RoleFacts>,
     /// Unix seconds of the last check of this process, and of its last success.
@@ -69,6 +71,7 @@ impl Facts {
                 .map(|version| version.to_string()),
             floor: agent.floor().ok(),
             report: agent.state.report(),
+            withdrawn: agent.withdrawn().is_some(),
             history: agent.state.history().unwrap_or_default(),
             metadata: agent.state.trust().map(|stored| roles(&stored)).unwrap_or_default(),
             checked: agent.last_check.last(),

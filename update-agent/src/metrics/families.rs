@@ -292,6 +292,12 @@ fn checks(facts: &Facts) -> Vec<Family> {
             "The last offer, what was decided, and the rule it did not pass",
         )
         .samples(offer),
+        Family::new(
+            "release_withdrawn",
+            Kind::Gauge,
+            "1 if the release that runs was withdrawn by its maintainers",
+        )
+        .value(Some(u64::from(facts.withdrawn))),
     ]
 }
 

@@ -96,6 +96,7 @@ fn full_facts() -> Facts {
     let role = |role: &str, version| RoleFacts { role: role.to_owned(), version, expires: 2000 };
     Facts {
         example_keys: true,
+        withdrawn: true,
         node: Some(Node {
             record: BootRecord {
                 slots: PerSlot { a: Some(content("1.0.0", 1)), b: Some(content("1.1.0", 2)) },
@@ -184,6 +185,7 @@ fn a_new_node_has_what_is_known_of_it_and_nothing_else() {
          standing{state=\"revert_unfinished\"} 0\n\
          standing{state=\"staged\"} 0\n\
          poll_interval_seconds 3600\n\
+         release_withdrawn 0\n\
          floor_security_version 0\n\
          floor_lost 0"
             .lines()
@@ -219,6 +221,7 @@ fn every_fact_has_its_sample() {
         "failures_total{reason=\"unreachable\"} 7",
         "received_bytes_total{source=\"docker://registry.example/racklet\"} 12345",
         "offer_info{version=\"1.2.0\",decision=\"deferred\",rule=\"hold\"} 1",
+        "release_withdrawn 1",
         "metadata_version{role=\"timestamp\"} 40",
         "metadata_expiry_timestamp_seconds{role=\"root\"} 2000",
         "floor_security_version 1",

@@ -3,6 +3,7 @@
 mod change;
 mod download;
 mod factory;
+mod release;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -28,6 +29,7 @@ pub(super) use self::change::{
 };
 pub(super) use self::download::DownloadArgs;
 pub(super) use self::factory::FactoryArgs;
+pub(super) use self::release::{ReleaseChange, ReleaseCommand, WithdrawArgs};
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
      A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading, \
@@ -68,6 +70,11 @@ pub(super) enum Command {
     Channel {
         #[command(subcommand)]
         command: ChannelCommand,
+    },
+    /// Which releases there are; taking one back
+    Release {
+        #[command(subcommand)]
+        command: ReleaseCommand,
     },
     /// Make a change in a file that others sign: stage COMMAND …, then sign, then commit
     Stage {
@@ -187,6 +194,11 @@ pub(super) enum StageCommand {
         #[command(subcommand)]
         command: ChannelChange,
     },
+    /// Take a release back
+    Release {
+        #[command(subcommand)]
+        command: ReleaseChange,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -277,6 +289,11 @@ pub(super) enum LogCommand {
         files: Vec<PathBuf>,
     },
 }
+
+/// Headings of options that many commands share.
+const REGISTRY: &str = "How the registry is reached";
+const KEYS: &str = "Keys and trust";
+const ROLL_OUT: &str = "Roll-out";
 
 const PASSPHRASE: &str = "Protect new offline keys with a passphrase, from SIGNER_PASSPHRASE_FILE \
                           or the terminal; done anyway when that variable is set";
@@ -478,16 +495,16 @@ pub(super) struct RolloutArgs {
     /// From TIME on, so many of all nodes may install; TIME is now, +DURATION (+90m, +4h, +1h30m,
     /// +1d), or like 2026-12-01T08:00:00Z; repeatable, rising. Without it waves stay, and start again
     /// when the release is another one
-    #[arg(long, value_name = "PERCENT%@TIME")]
+    #[arg(long, help_heading = ROLL_OUT, value_name = "PERCENT%@TIME")]
     wave: Vec<String>,
     /// No waves: all nodes at once
-    #[arg(long, conflicts_with = "wave")]
+    #[arg(long, help_heading = ROLL_OUT, conflicts_with = "wave")]
     clear_waves: bool,
     /// Nodes install at these times of day only, in UTC (22:00+4h); repeatable. Without it windows stay
-    #[arg(long, value_name = "HH:MM+DURATION")]
+    #[arg(long, help_heading = ROLL_OUT, value_name = "HH:MM+DURATION")]
     window: Vec<String>,
     /// No windows: at any time of day
-    #[arg(long, conflicts_with = "window")]
+    #[arg(long, help_heading = ROLL_OUT, conflicts_with = "window")]
     clear_windows: bool,
 }
 
@@ -516,31 +533,31 @@ pub(super) struct RepoArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct RegistryArgs {
     /// Trust only these certificates (PEM) instead of the system's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = REGISTRY, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
     /// File with a bearer token. By default the credentials of `docker login` and `podman login` are
     /// used
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = REGISTRY, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
     /// Client certificate (PEM), for a registry that requires one
-    #[arg(long, value_name = "FILE", requires = "client_key")]
+    #[arg(long, help_heading = REGISTRY, value_name = "FILE", requires = "client_key")]
     pub(super) client_cert: Option<PathBuf>,
     /// Private key of the client certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    #[arg(long, help_heading = REGISTRY, value_name = "FILE", requires = "client_cert")]
     pub(super) client_key: Option<PathBuf>,
     /// Host of the registry's token server that may see the credentials, if it is another one
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, help_heading = REGISTRY, value_name = "HOST")]
     pub(super) token_host: Option<String>,
     /// HTTP without TLS, on this machine only
-    #[arg(long)]
+    #[arg(long, help_heading = REGISTRY)]
     pub(super) plain_http: bool,
     /// Send blobs in pieces of this size (64KiB to 1GiB), for a proxy that refuses or cuts off large
     /// requests. By default blobs are sent whole, and in smaller pieces when that is refused
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, help_heading = REGISTRY, value_name = "SIZE", value_parser = size)]
     pub(super) chunk_size: Option<u64>,
     /// Give up a transfer that makes no progress for this long (2m by default), however long it takes
     /// in all
-    #[arg(long, value_name = "DURATION", value_parser = stall_limit)]
+    #[arg(long, help_heading = REGISTRY, value_name = "DURATION", value_parser = stall_limit)]
     pub(super) stall_limit: Option<Duration>,
 }
 
@@ -590,19 +607,19 @@ pub(super) struct KeysArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct SigningArgs {
     /// Directory with keys, root.json, signer.toml and signer.log
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = KEYS, value_name = "DIR")]
     pub(super) keys: Option<PathBuf>,
     /// A further key; `sign` then uses only the keys given with this option
-    #[arg(long, value_name = "FILE|pkcs11:…|cmd:…")]
+    #[arg(long, help_heading = KEYS, value_name = "FILE|pkcs11:…|cmd:…")]
     pub(super) key: Vec<String>,
     /// Trust root, instead of root.json with the keys
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = KEYS, value_name = "FILE")]
     pub(super) root: Option<PathBuf>,
     /// signer.toml, instead of SIGNER_CONFIG, the one with the keys or in the repository's directory
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = KEYS, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// signer.log, instead of the one with the keys
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = KEYS, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
 }
 
@@ -626,10 +643,10 @@ pub(super) struct RecoveryArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct TrustArgs {
     /// Trust root to verify against
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = KEYS, value_name = "FILE")]
     pub(super) root: Option<PathBuf>,
     /// Directory with root.json to verify against
-    #[arg(long, value_name = "DIR", conflicts_with = "root")]
+    #[arg(long, help_heading = KEYS, value_name = "DIR", conflicts_with = "root")]
     pub(super) keys: Option<PathBuf>,
 }
 

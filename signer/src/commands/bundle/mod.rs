@@ -16,7 +16,7 @@ use formats::oci::{
     Descriptor, Index, MANIFEST_LIMIT, Manifest, NamedManifest, RepositoryName, annotation,
     media_type,
 };
-use formats::release::{channel_target_name, target_name};
+use formats::release::{Withdrawal, channel_target_name, target_name};
 use formats::tuf::UnixTime;
 use formats::version::Version;
 use serde::Serialize;
@@ -185,7 +185,10 @@ fn find_releases(
             continue;
         }
         let found = listed.iter().find(|release| release.target == target);
-        let found = found.ok_or(PlanError::NoRelease { target })?;
+        let found = found.ok_or(PlanError::NoRelease { target: target.clone() })?;
+        if let Some(Withdrawal { because, .. }) = found.summary.withdrawn.clone() {
+            return Err(PlanError::Withdrawn { target, because }.into());
+        }
         releases.push(read_release(registry, state, found)?);
     }
     Ok(releases)

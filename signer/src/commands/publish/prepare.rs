@@ -98,7 +98,9 @@ fn rehearse(
 ) -> Result<(), SignerError> {
     let (version, components, attachments) = (request.version.clone(), Vec::new(), Vec::new());
     let (mixed, order) = (request.mixed.clone(), request.order.clone());
-    let summary = Summary { version, security_version, components, attachments, mixed, order };
+    let withdrawn = None;
+    let summary =
+        Summary { version, security_version, components, attachments, mixed, order, withdrawn };
     let change = request.change(summary, Vec::new());
     match decide(&before.state, &change, &request.expiry, now) {
         // The same images again are nothing to do; whether they are the same is not known yet.

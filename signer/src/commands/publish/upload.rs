@@ -65,6 +65,7 @@ impl Prepared {
             attachments: attachment::store(registry, repository, &descriptor, &documents)?,
             mixed: request.mixed.clone(),
             order: request.order.clone(),
+            withdrawn: None,
         };
         let (repository, index_digest) = (repository.clone(), descriptor.digest);
         Ok(Uploaded { repository, summary, index, index_digest, components: reports, warnings })
