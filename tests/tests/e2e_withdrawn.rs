@@ -45,7 +45,7 @@ fn nodes_that_run_it_are_told_and_others_do_not_get_it() {
         format!("WITHDRAWN: 1.1.0, which runs here, was withdrawn by its maintainers: {BECAUSE}");
     assert!(words.lines().any(|printed| printed == line), "{words}");
     assert!(metric(&runs, "update_agent_release_withdrawn 1"));
-    runs.run_once().exits(Exit::Done);
+    let _done = runs.run_once().exits(Exit::Done);
     assert!(!runs.reboot_was_asked(), "nothing is done about it");
     runs.disk.expect(confirmed(1), confirmed(2));
 
