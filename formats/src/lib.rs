@@ -25,6 +25,8 @@
 //! | [`uboot_env`] | environment of U-Boot, `fw_env.config` | U-Boot, libubootenv |
 //! | [`grub_env`] | environment block of GRUB | GRUB manual, `grub-editenv` |
 //! | [`bls`] | boot counters in file names, order of entries | UAPI.1, systemd-boot |
+//! | [`autoboot`] | partitions of a Raspberry Pi, `autoboot.txt` | Raspberry Pi documentation |
+//! | [`fat`] | where a file of a FAT root directory lies | Microsoft FAT specification 1.03 |
 //! | [`device_tree`] | names of a board, as hardware ids | Devicetree Specification 0.4 §2.3.1 |
 //! | [`tpm`] | TPM 2.0 commands of a monotonic counter | TCG TPM 2.0 Library 1.59 |
 //! | [`record`] | sealed records: sequence, payload, checksum | own |
@@ -43,6 +45,7 @@
 //! assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
 //! ```
 
+pub mod autoboot;
 pub mod bls;
 pub mod boot_flags;
 pub mod boot_record;
@@ -54,6 +57,7 @@ pub mod device_tree;
 pub mod digest;
 mod error_chain;
 pub mod example_keys;
+pub mod fat;
 pub mod gpt;
 pub mod gpt_attrs;
 pub mod grub_env;

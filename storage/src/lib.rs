@@ -12,6 +12,7 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`autoboot`] | `autoboot.txt` of a Raspberry Pi, in place |
 //! | [`dir`] | directories held open, the steps that changes in them are made of, their locks |
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
 //! | [`esp`] | boot entries on an EFI system partition, without renaming what counts |
@@ -40,6 +41,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod autoboot;
 pub mod block;
 pub mod dir;
 mod error;

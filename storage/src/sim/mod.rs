@@ -4,6 +4,7 @@
 //! told to, and can be "switched off" after any operation.
 
 mod disk;
+pub mod fat;
 mod files;
 mod flash;
 pub mod machine;
