@@ -83,7 +83,8 @@ pub fn load(device: &dyn BlockDevice) -> Result<Autoboot, AutobootStoreError> {
 
 /// Changes the file and gives what was read back. Nothing is written when `change` changes nothing.
 ///
-/// A crash in the middle leaves the old file or the new one.
+/// A crash in the middle leaves the old file or the new one, on a medium that writes a sector as a whole. On one that
+/// leaves garbage in it there is no second copy: the boot loader knows none.
 pub fn edit(
     device: &dyn BlockDevice,
     change: impl FnOnce(&mut Autoboot) -> Result<(), AutobootError>,
@@ -104,12 +105,18 @@ pub fn edit(
     if sector == before {
         return Ok(wanted);
     }
-    device.write_at(&sector, offset)?;
-    device.sync()?;
-    device.forget_cached(offset, SECTOR as u64);
-    let mut there = [0; SECTOR];
-    device.read_at(&mut there, offset)?;
-    if there == sector { Ok(wanted) } else { Err(AutobootStoreError::Readback(device.describe())) }
+    // Once more where it reads back differently: what is there then may name no partition at all.
+    for _ in 0..2 {
+        device.write_at(&sector, offset)?;
+        device.sync()?;
+        device.forget_cached(offset, SECTOR as u64);
+        let mut there = [0; SECTOR];
+        device.read_at(&mut there, offset)?;
+        if there == sector {
+            return Ok(wanted);
+        }
+    }
+    Err(AutobootStoreError::Readback(device.describe()))
 }
 
 /// Where the file begins, and its length: within its first sector.

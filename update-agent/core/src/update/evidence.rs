@@ -10,6 +10,11 @@
 //! | [`Silent`](BootLoader::Silent) | yes | `counting` is false: updates are refused |
 //! | [`Silent`](BootLoader::Silent) | no | unchanged: the next trial shows whether tries are spent |
 //! | [`CannotTell`](BootLoader::CannotTell) | yes or no | unchanged, likewise |
+//! | [`Asked`](BootLoader::Asked) | yes or no | unchanged; no boot says anything of it |
+//!
+//! A boot loader that has to be asked for each trial boots the confirmed slot whenever nobody asks, and reverts in
+//! that way alone. There a boot past the slot that is next is no sign of a fault, and every trial was counted: by
+//! the agent that asked for it, or by the operator who did.
 //!
 //! The slot on trial that was refused gets the reason as that of its failure, unless a failed health
 //! check gave one: the slot itself never ran to say it.
@@ -29,6 +34,8 @@ pub enum BootLoader {
     /// Nothing can be concluded: the boot loader of this node has no way to tell the kernel.
     #[default]
     CannotTell,
+    /// It starts the slot on trial only in a boot that was asked to, and the confirmed slot in every other one.
+    Asked,
 }
 
 /// What a boot shows beside its flags. By default: nothing.
@@ -72,7 +79,7 @@ pub(super) fn observe(mut node: Node) -> Node {
             record.counting = record.counting.filter(|counted| *counted);
         }
         BootLoader::Silent if record.chooser => record.counting = Some(false),
-        BootLoader::Silent | BootLoader::CannotTell => {}
+        BootLoader::Silent | BootLoader::CannotTell | BootLoader::Asked => {}
     }
     if let Some(update) = &mut record.update
         && let Some(code) = evidence.refused.of(update.slot)
@@ -101,7 +108,7 @@ mod tests {
     use formats::version::Version;
 
     use super::*;
-    use BootLoader::{CannotTell, Silent, Told};
+    use BootLoader::{Asked, CannotTell, Silent, Told};
 
     fn node(record: BootRecord, evidence: Evidence) -> Node {
         let (flags, boot_id) = (PerSlot::default(), "2".to_owned());
@@ -135,7 +142,7 @@ mod tests {
     fn what_a_boot_loader_shows() {
         // (chooser, counting) of the record before, observed, and adopted then.
         type Seen = (bool, Option<bool>);
-        let rows: [(BootLoader, Seen, Seen, Seen); 18] = [
+        let rows: [(BootLoader, Seen, Seen, Seen); 20] = [
             (Told, (false, None), (true, None), (true, None)),
             (Told, (false, Some(true)), (true, Some(true)), (true, Some(true))),
             (Told, (false, Some(false)), (true, None), (true, None)),
@@ -154,6 +161,8 @@ mod tests {
             (CannotTell, (true, None), (true, None), (false, None)),
             (CannotTell, (true, Some(true)), (true, Some(true)), (false, None)),
             (CannotTell, (true, Some(false)), (true, Some(false)), (false, None)),
+            (Asked, (false, None), (false, None), (false, None)),
+            (Asked, (false, Some(true)), (false, Some(true)), (false, None)),
         ];
         for (loader, (chooser, counting), observed, adopted) in rows {
             let before = BootRecord { chooser, counting, ..BootRecord::default() };

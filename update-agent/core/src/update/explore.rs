@@ -8,6 +8,9 @@
 //! each boot is chosen by the same [`select`] the real chooser uses, and every step is the binary's
 //! [`begin`] and [`step`]. A violated promise prints the shortest way to it.
 //!
+//! There are two kinds of boot loader: one that spends tries by itself, and one that boots the confirmed slot until
+//! it is asked for a trial (`formats::autoboot`), whose tries the agent spends before it asks.
+//!
 //! Beside power cuts there is what a machine in the field does: a check that fails by chance, a medium
 //! that takes no writes, a lock that is never free, a restart that is refused, a boot past the boot
 //! loader (kexec, a menu), a channel that is held while its release is next.
@@ -22,6 +25,7 @@ use super::*;
 use crate::boot::{BootFlags, FlagEdit, Selection, SlotFlags, select};
 use crate::image::tests::staged;
 use crate::{daemon, restart};
+use formats::autoboot::Named;
 use formats::boot_record::{BootRecord, PerSlot, Phase, ReleaseId, Slot, SlotContent, Update};
 use formats::digest::Sha256;
 use formats::reason::{Reason, RecordedReason};
@@ -52,6 +56,8 @@ struct World {
     bank: Bank,
     booted: Slot,
     boot: u8,
+    /// Whether the boot loader has to be asked for a trial.
+    asks: bool,
     /// Boots in a row, this one included, that the boot loader did not choose; 2 stands for more.
     foreign: u8,
     /// Requests in this boot to leave it.
@@ -94,6 +100,19 @@ enum Fault {
     BlamesAtOnce,
     /// What is withheld keeps its flags.
     WithholdsOnPaper,
+    /// A boot loader that has to be asked is blamed for boots that nobody asked for.
+    BlamesUnasked,
+    /// The slot that does not boot is named for trials, also where it is being written.
+    NamesTheOther,
+    /// A trial is asked for without spending a try.
+    AsksForNothing,
+}
+
+impl Fault {
+    /// Whether it is one of nodes whose boot loader has to be asked.
+    fn asks(self) -> bool {
+        matches!(self, Fault::BlamesUnasked | Fault::NamesTheOther | Fault::AsksForNothing)
+    }
 }
 
 /// What a check and a medium do while a task runs.
@@ -107,9 +126,10 @@ enum Luck {
     ReadOnly,
 }
 
-/// The model: a node with one fault, or none.
+/// The model: a node with one fault, or none, and its kind of boot loader.
 struct Explored {
     fault: Fault,
+    asks: bool,
 }
 
 /// What happens next, and what it leads to.
@@ -130,7 +150,7 @@ fn is_bad(release: &ReleaseId) -> bool {
     release.version.to_string().starts_with("bad")
 }
 
-fn start() -> World {
+fn start(asks: bool) -> World {
     let old = release("1", 1);
     let content =
         SlotContent { release: old.clone(), components: vec![], confirmed: true, order: vec![] };
@@ -145,14 +165,28 @@ fn start() -> World {
         bank: Bank { next: Slot::A, runs: Slot::A },
         booted: Slot::A,
         boot: 0,
+        asks,
         foreign: 0,
         asked: 0,
         broken: None,
     }
 }
 
+/// What a boot loader that has to be asked would boot.
+fn named(flags: BootFlags, fault: Fault) -> Named {
+    let named = Named::of(flags, Slot::A);
+    match fault {
+        Fault::NamesTheOther => Named { tried: named.default.other(), ..named },
+        _ => named,
+    }
+}
+
 /// The boot loader: the chooser's own function, or a faulty one.
-fn choose(flags: BootFlags, fault: Fault) -> Option<Selection> {
+fn choose(flags: BootFlags, asks: bool, fault: Fault) -> Option<Selection> {
+    if asks {
+        let slot = named(flags, fault).default;
+        return flags.of(slot).bootable().then_some(Selection { slot, flags });
+    }
     let choice = select(flags)?;
     let spared = fault == Fault::SpendsNothing;
     Some(if spared { Selection { flags, ..choice } } else { choice })
@@ -166,13 +200,23 @@ impl World {
             booted: self.booted,
             boot_id: self.boot.to_string(),
             floor: self.floor,
-            evidence: Evidence::default(),
+            evidence: Evidence {
+                loader: match self.asks {
+                    true => BootLoader::Asked,
+                    false => BootLoader::CannotTell,
+                },
+                ..Evidence::default()
+            },
         }
     }
 
     /// The boot loader decides, memory is gone, the boot id is new, the other component starts.
     fn reboot(&self, fault: Fault) -> Option<World> {
-        let choice = choose(self.flags, fault)?;
+        let choice = choose(self.flags, self.asks, fault)?;
+        self.start(choice)
+    }
+
+    fn start(&self, choice: Selection) -> Option<World> {
         let named = match &self.record.update {
             Some(Update { phase: Phase::Trial { boot_id, .. }, .. }) => boot_id.clone(),
             _ => String::new(),
@@ -185,8 +229,8 @@ impl World {
 
     /// Something else than the boot loader starts a slot that may be booted, and spends nothing. Of
     /// interest while an update is next or on trial, and up to what is proof against a boot loader.
-    fn reboot_past_the_loader(&self, slot: Slot) -> Option<World> {
-        if !self.may_start(slot) || !self.has_trial() || self.foreign == 2 {
+    fn reboot_past_the_loader(&self, slot: Slot, fault: Fault) -> Option<World> {
+        if !self.may_start(slot, fault) || !self.has_trial() || self.foreign == 2 {
             return None;
         }
         let started = self.reboot(Fault::None)?;
@@ -194,8 +238,30 @@ impl World {
         Some(World { flags: self.flags, booted: slot, foreign, ..started })
     }
 
-    fn may_start(&self, slot: Slot) -> bool {
-        self.flags.of(slot).bootable()
+    /// A boot loader that has to be asked can be asked by anybody, at any time.
+    fn may_start(&self, slot: Slot, fault: Fault) -> bool {
+        self.flags.of(slot).bootable() || self.asks && named(self.flags, fault).tried == slot
+    }
+
+    /// The agent of a node whose boot loader has to be asked spends a try and asks. The boot loader hears it, or the
+    /// power fails before.
+    fn ask_to_try(&self, fault: Fault) -> Option<[World; 2]> {
+        let next = select(self.flags).filter(|next| !self.flags.of(next.slot).successful)?;
+        if !self.asks || stand(&self.node()) != Standing::AwaitingReboot {
+            return None;
+        }
+        let flags = if fault == Fault::AsksForNothing { self.flags } else { next.flags };
+        let spent = World { flags, ..self.clone() };
+        let slot = named(flags, fault).tried;
+        Some([spent.start(Selection { slot, flags })?, spent.reboot(fault)?])
+    }
+
+    /// What an agent that restarts leads to while nothing disturbs it.
+    fn restart(&self, fault: Fault) -> Option<World> {
+        match self.ask_to_try(fault) {
+            Some([tried, _]) => Some(tried),
+            None => self.reboot(fault),
+        }
     }
 
     fn has_trial(&self) -> bool {
@@ -262,28 +328,34 @@ impl World {
         matches!(self.content.of(slot), Content::Holds(release) if is_bad(release))
     }
 
-    fn s2(&self) -> bool {
+    fn s2(&self, fault: Fault) -> bool {
         let torn = |slot: Slot| *self.content.of(slot) == Content::Torn;
         !torn(self.bank.next)
-            && Slot::BOTH.into_iter().all(|slot| !self.flags.of(slot).bootable() || !torn(slot))
+            && Slot::BOTH.into_iter().all(|slot| !self.may_start(slot, fault) || !torn(slot))
     }
 
-    /// S3 and L3: follow the boot loader while every trial fails; it ends on a confirmed slot.
+    /// S3 and L3: follow the boot loader while every trial fails; it ends on a confirmed slot. One that has to be
+    /// asked is on a slot that boots at once, and is asked for a bounded number of trials.
     fn ends_on_a_confirmed_slot(&self, fault: Fault) -> bool {
         let mut flags = self.flags;
+        if self.asks && !flags.of(named(flags, fault).default).bootable() {
+            return false;
+        }
         for _ in 0..=15 {
-            let Some(choice) = choose(flags, fault) else { return false };
+            // For the agent that asks as for the boot loader that does not have to be asked.
+            let Some(choice) = choose(flags, false, fault) else { return false };
             if flags.of(choice.slot).successful {
                 return true;
             }
-            flags = choice.flags;
+            let spends = fault != Fault::AsksForNothing;
+            flags = if spends { choice.flags } else { flags };
         }
         false
     }
 
-    fn s5(&self) -> bool {
+    fn s5(&self, fault: Fault) -> bool {
         Slot::BOTH.into_iter().all(|slot| match self.content.of(slot) {
-            Content::Holds(release) if self.flags.of(slot).bootable() => {
+            Content::Holds(release) if self.may_start(slot, fault) => {
                 release.security_version >= self.floor
             }
             _ => true,
@@ -396,6 +468,9 @@ fn run(world: &World, task: Task, fault: Fault, luck: Luck) -> Option<Ran> {
     {
         update.passed_over = 1;
     }
+    if fault == Fault::BlamesUnasked {
+        node.evidence.loader = BootLoader::CannotTell;
+    }
     let (mut state, mut effect) = begin(node, task).ok()?;
     let mut end = world.clone();
     let mut deaths = Vec::new();
@@ -412,6 +487,12 @@ fn run(world: &World, task: Task, fault: Fault, luck: Luck) -> Option<Ran> {
                     ..
                 } if world.has_trial() && world.foreign < 2 => {
                     end.broken = Some("field: one boot past the boot loader is no proof");
+                }
+                Outcome::Reverted {
+                    reason: RecordedReason::Known(Reason::CountingInactive),
+                    ..
+                } if world.asks => {
+                    end.broken = Some("field: boots that nobody asked for are no proof");
                 }
                 Outcome::Withheld { slot, .. }
                     if end.flags.of(*slot).bootable() || end.bank.next == *slot =>
@@ -488,7 +569,7 @@ impl Model for Explored {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        vec![start()]
+        vec![start(self.asks)]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -502,9 +583,13 @@ impl Model for Explored {
         let dark = || World { broken, ..world.clone() };
         add("power cut".to_owned(), world.reboot(self.fault).unwrap_or_else(dark));
         for slot in Slot::BOTH {
-            if let Some(to) = world.reboot_past_the_loader(slot) {
+            if let Some(to) = world.reboot_past_the_loader(slot, self.fault) {
                 add(format!("power cut, something else starts {slot}"), to);
             }
+        }
+        if let Some([tried, lost]) = world.ask_to_try(self.fault) {
+            add("a trial is asked for".to_owned(), tried);
+            add("a trial is asked for, and the power fails".to_owned(), lost);
         }
         let ends = [
             ("it cannot write", daemon::Ended::Failed),
@@ -555,14 +640,17 @@ impl Model for Explored {
             Property::always("step by step: S1, S5, L5, sets, field", |_, world: &World| {
                 world.broken.is_none()
             }),
-            Property::always("S2: what may start is whole", |_, world: &World| world.s2()),
+            Property::always("S2: what may start is whole", |model: &Explored, world: &World| {
+                world.s2(model.fault)
+            }),
             Property::always(
                 "S3 and L3: trials end on a confirmed slot",
                 |model: &Explored, world: &World| world.ends_on_a_confirmed_slot(model.fault),
             ),
-            Property::always("S5: no slot that may boot is below the floor", |_, world: &World| {
-                world.s5()
-            }),
+            Property::always(
+                "S5: no slot that may boot is below the floor",
+                |model: &Explored, world: &World| world.s5(model.fault),
+            ),
             Property::always("no unhealthy release is confirmed", |_, world: &World| {
                 let confirmed = |slot: &Slot| world.flags.of(*slot).confirmed();
                 !Slot::BOTH.iter().filter(|slot| confirmed(slot)).any(|slot| world.holds_bad(*slot))
@@ -631,11 +719,11 @@ fn reaches_goal(world: &World) -> bool {
             Some(None) => return false,
             Some(Some(Ran { end, outcome: Outcome::Confirmed(_), .. })) => end,
             // It ended with something a reboot carries on.
-            Some(Some(Ran { end, .. })) => match end.reboot(fault) {
+            Some(Some(Ran { end, .. })) => match end.restart(fault) {
                 Some(rebooted) => rebooted,
                 None => return false,
             },
-            None => match now.reboot(fault) {
+            None => match now.restart(fault) {
                 Some(rebooted) => rebooted,
                 None => return false,
             },
@@ -648,9 +736,9 @@ fn way(path: Path<World, Action>) -> Vec<String> {
     path.into_actions().into_iter().map(|action| action.what).collect()
 }
 
-#[test]
-fn every_state_keeps_every_promise() {
-    let checker = Explored { fault: Fault::None }.checker().threads(2).spawn_bfs().join();
+fn keeps_every_promise(asks: bool) {
+    let model = Explored { fault: Fault::None, asks };
+    let checker = model.checker().threads(2).spawn_bfs().join();
     println!(
         "stateright: {} unique states, {} generated, depth {}",
         checker.unique_state_count(),
@@ -668,10 +756,22 @@ fn every_state_keeps_every_promise() {
     assert!(checker.unique_state_count() > 10_000, "the exploration shrank");
 }
 
+#[test]
+fn every_state_keeps_every_promise() {
+    keeps_every_promise(false);
+}
+
+/// The same with a boot loader that spends nothing and has to be asked for a trial.
+#[test]
+fn every_state_keeps_every_promise_where_trials_are_asked_for() {
+    keeps_every_promise(true);
+}
+
 /// The promises that are broken at the first depth at which one is, each with a shortest way there.
 fn shortest(fault: Fault) -> Option<Vec<(&'static str, Vec<String>)>> {
     (2..10).find_map(|depth| {
-        let model = Explored { fault }.checker().target_max_depth(depth).threads(2);
+        let model = Explored { fault, asks: fault.asks() };
+        let model = model.checker().target_max_depth(depth).threads(2);
         let broken = model.spawn_bfs().join().discoveries().into_iter();
         let broken = broken.filter(|(name, _)| !name.starts_with("a "));
         let broken: Vec<_> = broken.map(|(name, path)| (name, way(path))).collect();
@@ -697,6 +797,9 @@ fn faulty_agents_are_caught() {
         (Fault::RecordsOrStays, "step by step"),
         (Fault::BlamesAtOnce, "step by step"),
         (Fault::WithholdsOnPaper, "step by step"),
+        (Fault::BlamesUnasked, "step by step"),
+        (Fault::NamesTheOther, "S2"),
+        (Fault::AsksForNothing, "S3 and L3"),
     ];
     for (fault, expected) in rows {
         let broken = shortest(fault).unwrap_or_else(|| panic!("{fault:?} is not caught"));

@@ -5,7 +5,7 @@ use formats::reason::{Reason, RecordedReason};
 use formats::release::ComponentName;
 
 use super::effect::{Effect, Event, Order};
-use super::evidence::{adopt, observe};
+use super::evidence::{BootLoader, adopt, observe};
 use super::standing::{Node, Standing, stand};
 use super::task::{Outcome, Refusal, Task};
 use super::unknown::understand;
@@ -361,11 +361,14 @@ impl State {
         self.persist(At::PersistingConfirmed)
     }
 
-    /// The floor may rise to what every slot that can still boot has; an unknown slot keeps it.
+    /// The floor may rise to what every slot that can still boot has; an unknown slot keeps it. A boot loader that
+    /// has to be asked can be asked by anybody, also for a slot whose tries are used up.
     fn floor_to_raise(&self) -> Option<u64> {
         let mut lowest = None;
         for slot in Slot::BOTH {
-            if !self.node.flags.of(slot).bootable() {
+            let flags = *self.node.flags.of(slot);
+            let asked = self.node.evidence.loader == BootLoader::Asked && flags.priority > 0;
+            if !flags.bootable() && !asked {
                 continue;
             }
             if self.node.evidence.foreign.of(slot).is_some() {
@@ -468,8 +471,10 @@ impl State {
     /// The update stays next, from this boot on.
     fn pass_over(mut self) -> (State, Effect) {
         let this = self.node.boot_id.clone();
+        let counts = self.node.evidence.loader != BootLoader::Asked;
         if let Some(update) = &mut self.node.record.update {
-            update.passed_over = update.passed_over.saturating_add(1);
+            // Where nobody asked for the trial, it says so once: no number of such boots proves anything.
+            update.passed_over = if counts { update.passed_over.saturating_add(1) } else { 1 };
             if let Phase::Trial { boot_id, .. } = &mut update.phase {
                 *boot_id = this;
             }

@@ -3,7 +3,7 @@
 use formats::boot_record::{BootRecord, Phase, Slot};
 use formats::reason::Reason;
 
-use super::evidence::Evidence;
+use super::evidence::{BootLoader, Evidence};
 use super::unknown;
 use crate::boot::{BootFlags, select};
 
@@ -36,7 +36,8 @@ pub enum Standing {
     /// The slot is next; this boot is the one that activated it.
     AwaitingReboot,
     /// The slot is next, but this boot started the other one without spending a try: something else
-    /// than the boot loader's choice by its flags, as far as is known. The record does not say so yet.
+    /// than the boot loader's choice by its flags, as far as is known; or nobody asked a boot loader that has to be
+    /// asked. The record does not say so yet.
     PassedOver,
     /// This boot is a trial.
     OnTrial {
@@ -69,13 +70,14 @@ pub fn stand(node: &Node) -> Standing {
     };
     let flags = *node.flags.of(update.slot);
     let runs = node.booted == update.slot;
+    let asked = node.evidence.loader == BootLoader::Asked;
     match &unknown::phase_of(node, update) {
         Phase::Staging | Phase::Unknown { .. } => Standing::Interrupted,
         Phase::Staged => Standing::Staged,
         Phase::Reverting { .. } => Standing::RevertUnfinished,
         Phase::Trial { .. } if flags.confirmed() => Standing::ConfirmUnfinished,
         Phase::Trial { tries, .. } if runs => {
-            Standing::OnTrial { tries_left: flags.tries, counted: flags.tries < *tries }
+            Standing::OnTrial { tries_left: flags.tries, counted: asked || flags.tries < *tries }
         }
         // The record was written, the flags were not: the slot was never made next.
         Phase::Trial { .. } if flags.priority == 0 => Standing::Staged,
@@ -84,7 +86,7 @@ pub fn stand(node: &Node) -> Standing {
         }
         // Once is no proof: kexec, a boot menu, a key press. A try that was spent proves the contrary.
         Phase::Trial { tries, .. }
-            if flags.bootable() && (update.passed_over == 0 || flags.tries < *tries) =>
+            if flags.bootable() && (asked || update.passed_over == 0 || flags.tries < *tries) =>
         {
             Standing::PassedOver
         }
