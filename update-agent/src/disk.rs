@@ -227,11 +227,27 @@ impl Disk {
         })
     }
 
-    /// The slot that runs: by the command line of the running kernel, and, on a real disk, by what
-    /// is mounted at `/`. Unknown or contradictory is an error: nothing is guessed.
+    /// The slot that runs: by the boot loader's own word where it has one, by the command line of the running
+    /// kernel, and, on a real disk, by what is mounted at `/`. Unknown or contradictory is an error: nothing is
+    /// guessed.
     pub(crate) fn booted(&self) -> Result<Slot, AgentError> {
         let table = self.table()?;
         let said = self.slot_of_cmdline(&table)?;
+        let booted = match self.boot.backend {
+            Backend::RpiTryboot => self.slot_by_firmware(&table)?,
+            _ => None,
+        };
+        if let (Some(booted), Some(said)) = (booted, said)
+            && booted != said
+        {
+            let text = format!(
+                "{} says slot {said} booted, but the boot loader booted slot {booted}",
+                self.boot.cmdline.display()
+            );
+            return Err(AgentError::new(Reason::BootRecord, text)
+                .hint("choose the command line by the partition, as boot/rpi/config.txt does"));
+        }
+        let said = said.or(booted);
         let mounted = self.slot_of_mounted_root(&table)?;
         match (said, mounted) {
             (Some(said), Some(mounted)) if said != mounted => Err(AgentError::new(
@@ -255,8 +271,11 @@ impl Disk {
     /// nothing.
     pub(crate) fn evidence(&self) -> Evidence {
         let text = self.host.read_kernel(&self.boot.cmdline).unwrap_or_default();
-        // The entries of systemd-boot are fixed texts.
-        Evidence::of_command_line(&text, self.boot.backend != Backend::SystemdBoot)
+        let found = Evidence::of_command_line(&text, self.boot.backend.tells_the_kernel());
+        match self.boot.backend.has_to_be_asked() {
+            true => Evidence { loader: BootLoader::Asked, ..found },
+            false => found,
+        }
     }
 
     /// Whether a chooser that reads the flags told the kernel what they say.

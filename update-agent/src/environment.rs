@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use update_core::hooks::Said;
-use update_core::restart::{Available, Means};
+use update_core::restart::{Available, Means, Purpose};
 
 use crate::config::Config;
 use crate::error::AgentError;
@@ -41,8 +41,8 @@ pub trait Environment: Send + Sync {
         Vec::new()
     }
 
-    /// Restarts the machine by these means. `Ok`: it was asked for, which is not yet done.
-    fn restart(&self, config: &Config, means: Means) -> Result<(), AgentError>;
+    /// Restarts the machine for this purpose, by these means. `Ok`: it was asked for, which is not yet done.
+    fn restart(&self, config: &Config, purpose: Purpose, means: Means) -> Result<(), AgentError>;
 
     /// Which means there are beside the configured command; none by default.
     fn restart_means(&self, _: &Config) -> Available {
@@ -119,8 +119,8 @@ impl Environment for RealWorld {
         health::once(&config.health, &config.sources)
     }
 
-    fn restart(&self, config: &Config, means: Means) -> Result<(), AgentError> {
-        restart::by(&config.boot, means)
+    fn restart(&self, config: &Config, purpose: Purpose, means: Means) -> Result<(), AgentError> {
+        restart::by(&config.boot, purpose, means)
     }
 
     fn restart_means(&self, config: &Config) -> Available {

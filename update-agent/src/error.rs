@@ -171,6 +171,7 @@ from_lower_layers!(
     TableError,
     StoreError,
     storage::uboot_env::UbootStoreError,
+    storage::autoboot::AutobootStoreError,
     storage::grub_env::GrubStoreError,
     update_core::trust::StoredError,
     update_core::update::Refusal,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use formats::reason::Reason;
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::system::RebootCommand;
-use update_core::restart::{Available, COMMAND_LIMIT, Means};
+use update_core::restart::{Available, COMMAND_LIMIT, Means, Purpose};
 
 use crate::config::BootConfig;
 use crate::error::AgentError;
@@ -30,14 +30,22 @@ pub(crate) fn available(boot: &BootConfig) -> Available {
     Available { forced, kernel: forced && boot.is_of_this_machine() }
 }
 
-/// Restarts the machine by these means.
-pub(crate) fn by(boot: &BootConfig, means: Means) -> Result<(), AgentError> {
+/// Restarts the machine for this purpose, by these means.
+pub(crate) fn by(boot: &BootConfig, purpose: Purpose, means: Means) -> Result<(), AgentError> {
     let limit = COMMAND_LIMIT.min(boot.reboot_wait);
     match means {
-        Means::Command => command("boot.reboot_command", &boot.reboot_command, limit),
+        Means::Command => command(key_of(boot, purpose), boot.command_for(purpose), limit),
         Means::Forced => command("boot.forced_reboot_command", &boot.forced_command(), limit),
         Means::Kernel if available(boot).kernel => kernel(),
         Means::Kernel => Err(AgentError::new(Reason::Config, "the kernel must not be asked here")),
+    }
+}
+
+/// Which key of the configuration names the command of a restart for this purpose.
+fn key_of(boot: &BootConfig, purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Try if boot.backend.has_to_be_asked() => "boot.try_command",
+        _ => "boot.reboot_command",
     }
 }
 
@@ -53,9 +61,9 @@ pub(crate) fn by_default(means: Means) -> Result<(), AgentError> {
 }
 
 /// How people read the means.
-pub(crate) fn shown(boot: &BootConfig, means: Means) -> String {
+pub(crate) fn shown(boot: &BootConfig, purpose: Purpose, means: Means) -> String {
     match means {
-        Means::Command => format!("`{}`", boot.reboot_command.join(" ")),
+        Means::Command => format!("`{}`", boot.command_for(purpose).join(" ")),
         Means::Forced => format!("`{}`", boot.forced_command().join(" ")),
         Means::Kernel => "reboot(2)".to_owned(),
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use storage::sim::machine::{Call, CallKind, Verdict};
 
 use crate::case::Case;
-use crate::node::{Backend, GRUB_BLOCK, Node};
+use crate::node::Node;
 use crate::promises;
 use crate::scenario::{End, Row, end};
 
@@ -197,14 +197,18 @@ pub(crate) fn one(
     let mut node = row.node(&row.base).out_of_step();
     let hit_file = Arc::new(AtomicUsize::new(0));
     let hits = Arc::clone(&hit_file);
+    let only_copy = row.kit.only_copy();
     node.machine.follow(move |call: &Call<'_>| {
         let hit = if for_good { call.nth >= nth } else { call.nth == nth };
         if !hit || !fault.fits(call.kind) {
             return Verdict::Do;
         }
         // Only where it is read back can a lie be found out.
-        let unsure = !crate::node::is_device(call.place) || call.place == GRUB_BLOCK;
-        let torn = fault == Fault::Short && call.place == GRUB_BLOCK;
+        let only_copy = only_copy.is_some_and(|(device, offset, len)| {
+            call.place == device && (offset..offset + len).contains(&call.offset)
+        });
+        let unsure = !crate::node::is_device(call.place) || only_copy;
+        let torn = fault == Fault::Short && only_copy;
         if (fault.lies() && unsure) || torn {
             hits.fetch_add(1, Ordering::Relaxed);
         }
@@ -234,8 +238,8 @@ pub(crate) fn one(
 
 /// What even a medium that lies leaves: a slot boots, holds a whole release, and is never lost.
 fn survives(row: &Row, media: &storage::sim::Media) -> Result<(), String> {
-    // Its one block without a checksum may be anything now: documented.
-    if row.kit.backend == Backend::Grub {
+    // The one copy without a checksum may be anything now: documented.
+    if row.kit.only_copy().is_some() {
         return Ok(());
     }
     let mut node = row.node(media);

@@ -15,11 +15,11 @@ use formats::gpt::{Geometry, Guid, NewPartition, Table};
 use formats::grub_env::GrubEnv;
 use formats::oci::Descriptor;
 use formats::uboot_env::{Env, EnvCopy, Layout};
-use storage::block::Access;
+use storage::block::{Access, Window};
 use storage::files::{Files as _, PrivateDir};
 use storage::host::Host as _;
 use storage::partition_table;
-use storage::sim::{Machine, Media};
+use storage::sim::{Machine, Media, fat};
 use update_agent::agent::{Agent, ApplyOptions, RevertOptions, Wish};
 use update_agent::config::Config;
 use update_agent::environment::Environment;
@@ -27,7 +27,7 @@ use update_agent::error::AgentError;
 use update_agent::progress::{Progress, Silent};
 use update_agent::source::{FetchError, Sink, Source, TufState};
 use update_agent::stage::Pace;
-use update_core::restart::Means;
+use update_core::restart::{Means, Purpose};
 
 use crate::repository::{CHANNEL, HARDWARE, PRODUCT, Snapshot};
 use racklet_testkit::forge::NOW;
@@ -45,6 +45,8 @@ pub enum Backend {
     SystemdBoot,
     /// GRUB's environment block, which promises less.
     Grub,
+    /// `autoboot.txt` of a Raspberry Pi, whose boot loader has to be asked for a trial.
+    Rpi,
     /// GPT entries for the system, and beside it firmware in two banks of NOR flash, which are erased
     /// in blocks and programmed once.
     FlashBank,
@@ -52,12 +54,13 @@ pub enum Backend {
 
 impl Backend {
     /// All of them.
-    pub const ALL: [Backend; 6] = [
+    pub const ALL: [Backend; 7] = [
         Backend::Gpt,
         Backend::Uboot,
         Backend::UbootActive,
         Backend::SystemdBoot,
         Backend::Grub,
+        Backend::Rpi,
         Backend::FlashBank,
     ];
 
@@ -69,6 +72,7 @@ impl Backend {
             Backend::UbootActive => "uboot-env (active)",
             Backend::SystemdBoot => "systemd-boot",
             Backend::Grub => "grub-env",
+            Backend::Rpi => "rpi-tryboot",
             Backend::FlashBank => "flash-bank",
         }
     }
@@ -87,6 +91,7 @@ impl Backend {
             }
             Backend::SystemdBoot => "backend = 'systemd-boot'\nesp = 'esp'",
             Backend::Grub => "backend = 'grub-env'\ngrub_env = 'grubenv'",
+            Backend::Rpi => "backend = 'rpi-tryboot'\nfirmware_node = 'kernel/bootloader'",
         }
     }
 }
@@ -99,13 +104,17 @@ pub const DISK: &str = "/disk";
 pub const STATE: &str = "/state";
 const ENV_SIZE: u64 = 4096;
 /// GRUB's environment block.
-pub const GRUB_BLOCK: &str = "/grubenv";
+const GRUB_BLOCK: &str = "/grubenv";
 /// Where systemd-boot looks for entries.
 pub const ENTRIES: &str = "/esp/loader/entries";
 /// Firmware of slots A and B on flash.
 const BANKS: [&str; 2] = ["/bank-a", "/bank-b"];
 const CMDLINE: &str = "/kernel/cmdline";
 const BOOT_ID: &str = "/kernel/boot_id";
+/// What a restart was asked for with; like the register of a Raspberry Pi, it does not survive a power cut.
+const ARGUMENT: &str = "/kernel/bootloader/reboot-argument";
+/// The partition with `autoboot.txt`.
+const AUTOBOOT: &str = "autoboot";
 
 /// How a node is made: its configuration, and where its slots are.
 #[derive(Debug)]
@@ -117,6 +126,8 @@ pub struct Kit {
     single_copy: bool,
     config: Config,
     places: Vec<(Slot, usize, &'static str, u64, u64)>,
+    /// Where `autoboot.txt` lies on the disk.
+    autoboot: u64,
 }
 
 /// Names of components, in the order of a release.
@@ -154,7 +165,7 @@ impl Kit {
             Ok(config) => config,
             Err(error) => panic!("the configuration of a simulated node: {}", error.chain()),
         };
-        Kit { backend, components, single_copy: false, config, places: Vec::new() }
+        Kit { backend, components, single_copy: false, config, places: Vec::new(), autoboot: 0 }
     }
 
     /// One copy of U-Boot's environment, which is accepted.
@@ -173,7 +184,7 @@ impl Kit {
             COMPONENTS[..on_disk].iter().map(move |name| format!("{name}-{slot}"))
         };
         let labels: Vec<String> = ["a", "b"].into_iter().flat_map(of_slot).collect();
-        let partitions: Vec<NewPartition<'_>> = labels
+        let mut partitions: Vec<NewPartition<'_>> = labels
             .iter()
             .enumerate()
             .map(|(nth, label)| NewPartition {
@@ -187,7 +198,12 @@ impl Kit {
                 },
             })
             .collect();
-        let len = (labels.len() as u64 + 2) << 20;
+        if self.backend == Backend::Rpi {
+            let (number, len) = (0xaa, fat::VOLUME as u64);
+            let (type_guid, guid) = (guid(0xee), guid(number));
+            partitions.push(NewPartition { label: AUTOBOOT, type_guid, guid, len, attributes: 0 });
+        }
+        let len = (partitions.len() as u64 + 2) << 20;
         let geometry = Geometry::new(len, 512).expect("a small disk");
         let table = Table::create(geometry, guid(0xdd), &partitions).expect("there is room");
         let mut media = Media::new()
@@ -198,6 +214,11 @@ impl Kit {
         let machine = Machine::on(&media, 0);
         let disk = machine.open_device(Path::new(DISK), Access::Write).expect("there is a disk");
         partition_table::format(&disk, &table).expect("a disk in memory takes a table");
+        if let Ok(partition) = table.find(AUTOBOOT) {
+            let volume = fat::with_autoboot(&autoboot());
+            disk.write_at(&volume, partition.offset(geometry)).expect("it fits");
+            self.autoboot = partition.offset(geometry) + fat::FILE as u64;
+        }
         self.places = Slot::BOTH
             .into_iter()
             .flat_map(|slot| (0..on_disk).map(move |component| (slot, component)))
@@ -225,7 +246,8 @@ impl Kit {
         let flags = formats::boot_record::PerSlot { a: confirmed(1), b: SlotFlags::CLEARED };
         let variables = boot_vars::variables(None, flags);
         match self.backend {
-            Backend::Gpt => media,
+            // In the partition, once there is one.
+            Backend::Gpt | Backend::Rpi => media,
             Backend::FlashBank => {
                 let erased = vec![0xff; usize::try_from(CAPACITY[1]).expect("a few KiB")];
                 media.with_bytes(BANKS[0], &erased).with_bytes(BANKS[1], &erased)
@@ -277,11 +299,35 @@ impl Kit {
         }
     }
 
+    /// Where the boot flags lie that have one copy and no checksum: device, offset and length in bytes.
+    pub fn only_copy(&self) -> Option<(&'static str, u64, u64)> {
+        match self.backend {
+            Backend::Grub => Some((GRUB_BLOCK, 0, 1024)),
+            Backend::Rpi => Some((DISK, self.autoboot, 512)),
+            _ => None,
+        }
+    }
+
+    /// The slot that boots from a partition: the first components are the first partitions.
+    pub fn slot_on(&self, partition: u32) -> Option<Slot> {
+        let slot = |nth: usize| Slot::BOTH.into_iter().nth(nth / self.components);
+        let nth = usize::try_from(partition).ok()?.checked_sub(1)?;
+        slot(nth).filter(|_| nth % self.components == 0)
+    }
+
     /// Where a component of a slot is: device, offset and length in bytes.
     pub fn place(&self, slot: Slot, component: usize) -> (&'static str, u64, u64) {
         let found = self.places.iter().find(|place| (place.0, place.1) == (slot, component));
         found.map_or((DISK, 0, 0), |place| (place.2, place.3, place.4))
     }
+}
+
+/// `autoboot.txt` as a factory leaves it: slot A is partition 1, and nothing else boots.
+fn autoboot() -> Vec<u8> {
+    let text = b"[all]\ntryboot_a_b=1\nboot_partition=1\n[tryboot]\nboot_partition=1\n";
+    let mut bytes = text.to_vec();
+    bytes.resize(256, b'\n');
+    bytes
 }
 
 /// What systemd-boot's entry of a slot says.
@@ -302,6 +348,7 @@ pub struct Surroundings {
     repository: Snapshot,
     healthy: bool,
     restarted: AtomicBool,
+    machine: Machine,
     in_step: Option<Machine>,
     /// How often the sources were opened, and what they were asked for.
     asked: Arc<Mutex<Vec<String>>>,
@@ -322,8 +369,10 @@ impl Environment for Surroundings {
         Ok(if self.healthy { Ok(()) } else { Err("web: no answer".to_owned()) })
     }
 
-    fn restart(&self, _: &Config, _: Means) -> Result<(), AgentError> {
+    fn restart(&self, _: &Config, purpose: Purpose, _: Means) -> Result<(), AgentError> {
         self.restarted.store(true, Ordering::SeqCst);
+        let argument = if purpose == Purpose::Try { "0 tryboot" } else { "" };
+        self.machine.write_kernel(Path::new(ARGUMENT), argument).expect("memory");
         Ok(())
     }
 
@@ -464,12 +513,19 @@ impl<'a> Node<'a> {
         let repository = repository.clone();
         let restarted = AtomicBool::new(false);
         let machine = Machine::on(media, now);
-        let in_step = Some(machine.clone());
-        let asked = Arc::default();
+        let (in_step, asked) = (Some(machine.clone()), Arc::default());
+        let of_its_own = machine.clone();
         Node {
             kit,
             machine,
-            surroundings: Arc::new(Surroundings { repository, healthy, restarted, in_step, asked }),
+            surroundings: Arc::new(Surroundings {
+                repository,
+                healthy,
+                restarted,
+                machine: of_its_own,
+                in_step,
+                asked,
+            }),
             boots,
             booted: None,
         }
@@ -487,6 +543,22 @@ impl<'a> Node<'a> {
     /// How it was made.
     pub fn kit(&self) -> &'a Kit {
         self.kit
+    }
+
+    /// `autoboot.txt` as the boot loader finds it, on a node that has one.
+    pub fn autoboot(&self) -> Result<Option<Vec<u8>>, String> {
+        if self.kit.backend != Backend::Rpi {
+            return Ok(None);
+        }
+        let disk = self.machine.open_device(Path::new(DISK), Access::Read);
+        let disk = disk.map_err(|error| format!("S3: {error}"))?;
+        let table = partition_table::load(&disk).map_err(|error| format!("S3: {error}"))?.table;
+        let partition = table.find(AUTOBOOT).map_err(|error| format!("S3: {error}"))?;
+        let (start, len) = (partition.offset(table.geometry()), partition.len(table.geometry()));
+        let window =
+            Window::new(disk, start, len, AUTOBOOT).map_err(|error| format!("S3: {error}"))?;
+        let bytes = storage::autoboot::read(&window).map_err(|error| format!("S3: {error}"))?;
+        Ok(Some(bytes))
     }
 
     /// A fresh process of the agent.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use formats::autoboot;
 use formats::bls::SlotEntry;
 use formats::boot_record::Slot;
 use formats::tuf::{Envelope, Role};
@@ -126,6 +127,7 @@ pub fn check(node: &Node<'_>, known: &Known, before: &Before) -> Result<(), Stri
         lowest = lowest.min(known.security_version(release));
     }
     last_resort(flags)?;
+    named_partitions(node, &flags, &held)?;
     whole_entries(node)?;
     let trusted = trusted(&agent).map_err(|error| format!("S8: trusted metadata: {error}"))?;
     // A newer root may have taken away the keys of timestamp and snapshot: then they begin again.
@@ -143,6 +145,29 @@ pub fn check(node: &Node<'_>, known: &Known, before: &Before) -> Result<(), Stri
     }
     if floor > lowest {
         return Err(format!("S5: the floor {floor} is above security version {lowest} of a slot"));
+    }
+    Ok(())
+}
+
+/// What the boot loader of a Raspberry Pi finds, by the rules of its documentation: without being asked it boots a
+/// confirmed slot, and whoever asks for a tryboot gets a whole release.
+fn named_partitions(
+    node: &Node<'_>,
+    flags: &BootFlags,
+    held: &dyn Fn(Slot) -> Option<usize>,
+) -> Result<(), String> {
+    let Some(bytes) = node.autoboot()? else { return Ok(()) };
+    for tryboot in [false, true] {
+        let number = autoboot::boots(&bytes, tryboot);
+        let slot = node.kit().slot_on(number);
+        let slot =
+            slot.ok_or_else(|| format!("S3: partition {number} boots (tryboot: {tryboot})"))?;
+        if held(slot).is_none() {
+            return Err(format!("S2: slot {slot} boots (tryboot: {tryboot}), and is not whole"));
+        }
+        if !tryboot && !flags.of(slot).confirmed() {
+            return Err(format!("S3: slot {slot} boots and is not confirmed"));
+        }
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use update_agent::error::AgentError;
 
 use crate::case::Case;
 use crate::faults::{self, Ended, Fault};
-use crate::node::{Backend, DISK, GRUB_BLOCK, Kit, Node};
+use crate::node::{Backend, DISK, Kit, Node};
 use crate::promises::{self, Before, Known};
 use crate::repository::{Repository, Snapshot};
 use crate::variants::Variant;
@@ -223,7 +223,11 @@ fn raise_floor(node: &Node<'_>) -> Result<(), String> {
     agent.state.raise_floor(&held, 2).map_err(|error| error.chain())
 }
 
+/// Into what is next, and a round there. A boot loader that has to be asked for it is asked by the daemon.
 fn boot_and_run(node: &mut Node<'_>) -> Result<(), String> {
+    if node.kit().backend == Backend::Rpi {
+        return daemon(node);
+    }
     boot(node)?;
     done(node.run_once())
 }
@@ -287,7 +291,12 @@ fn give_up_next(node: &mut Node<'_>) -> Result<(), String> {
     let reverting = |update: &formats::boot_record::Update| {
         matches!(update.phase, formats::boot_record::Phase::Reverting { .. })
     };
-    if record.failures.is_empty() && !record.update.as_ref().is_some_and(reverting) {
+    let is_next = |update: &formats::boot_record::Update| {
+        matches!(update.phase, formats::boot_record::Phase::Trial { .. })
+            && node.kit().backend == Backend::Rpi
+    };
+    let done_with = record.update.as_ref().is_some_and(|it| reverting(it) || is_next(it));
+    if record.failures.is_empty() && !done_with {
         done(node.apply())?;
     }
     if record.failures.is_empty() {
@@ -468,25 +477,26 @@ impl Case for Row {
         Row::judge(self, media, in_step)
     }
 
-    /// GRUB's block has one copy and no checksum: a state in which it is neither what it was nor what
-    /// was being written is lost, and documented as such. Everything else has to hold there, too.
+    /// GRUB's block has one copy and no checksum, and so has `autoboot.txt`: a state in which it is neither what it
+    /// was nor what was being written is lost, and documented as such. A sector that is written whole or not at all
+    /// never leaves one of the latter. Everything else has to hold there, too.
     fn is_documented(&self, media: &Media, recordings: &[Recording]) -> bool {
-        if self.kit.backend != Backend::Grub {
-            return false;
-        }
-        let now = media.bytes(GRUB_BLOCK);
+        let Some((device, offset, len)) = self.kit.only_copy() else { return false };
+        let there = |media: &Media| media.hash_of(device, offset, len);
+        let now = there(media);
+        let mut bytes = vec![0; usize::try_from(len).expect("a few sectors")];
+        media.read(device, offset, &mut bytes);
         let written = |recording: &Recording| {
             recording.operations().iter().any(|operation| match operation {
-                Operation::Write { object, bytes, .. } => {
-                    recording.base().name_of(*object) == GRUB_BLOCK
-                        && now.as_ref().is_some_and(|now| bytes[..] == now[..])
+                Operation::Write { object, offset: at, bytes: written } => {
+                    recording.base().name_of(*object) == device
+                        && *at == offset
+                        && written[..] == bytes[..]
                 }
                 _ => false,
             })
         };
-        !recordings
-            .iter()
-            .any(|recording| recording.base().bytes(GRUB_BLOCK) == now || written(recording))
+        !recordings.iter().any(|recording| there(recording.base()) == now || written(recording))
     }
 
     fn calls(&self) -> Result<Vec<CallKind>, String> {

@@ -154,6 +154,18 @@ pub const ALL: &[Variant] = &[
         }),
     },
     Variant {
+        name: "autoboot.txt not flushed before the slot is written",
+        scenario: "apply",
+        backend: Backend::Rpi,
+        // Its partition is the third one, behind the slots.
+        fault: Fault::Omits(|memory, call| {
+            let autoboot = 3 << 20..4 << 20;
+            call.kind == CallKind::Sync
+                && call.place == DISK
+                && autoboot.contains(&memory.last_write)
+        }),
+    },
+    Variant {
         name: "failed flush ignored, slot not read back",
         scenario: "apply",
         backend: Backend::Grub,

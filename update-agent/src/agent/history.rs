@@ -33,7 +33,7 @@ impl Driver<'_> {
             Outcome::Activated(slot) => ("activated", *slot, None, String::new()),
             Outcome::Confirmed(slot) => ("confirmed", *slot, None, String::new()),
             Outcome::PassedOver(slot) => {
-                let why = bypass::sentence(self.config.boot.backend, *slot);
+                let why = bypass::sentence(&self.config.boot, *slot);
                 tracing::warn!("{why}");
                 ("passed over", *slot, None, why)
             }

@@ -44,8 +44,8 @@ use formats::tuf::{Metadata as _, Root};
 use storage::host::{Host, System};
 use update_core::boot::BootFlags;
 use update_core::floor::Judged;
-use update_core::restart::Means;
-use update_core::update::{Node, Outcome, Task};
+use update_core::restart::{Means, Purpose};
+use update_core::update::{Node, Outcome, Standing, Task, stand};
 
 pub use self::operator::{MarkBadOptions, RevertOptions};
 pub use self::report::{
@@ -234,9 +234,18 @@ impl Agent {
         Ok(HealthReport { passed: ended.is_ok(), why: ended.err().unwrap_or_default() })
     }
 
-    /// Restarts the machine by the configured command. `Ok`: it was asked for.
+    /// Restarts the machine by the configured command: into the release that is next, if one is. `Ok`: it was
+    /// asked for.
     pub fn reboot(&self) -> Result<(), AgentError> {
-        self.environment.restart(&self.config, Means::Command)
+        let mut purpose = Purpose::Leave;
+        if self.config.boot.backend.has_to_be_asked() {
+            let _held = self.state.hold()?;
+            if stand(&self.node()?) == Standing::AwaitingReboot {
+                purpose = Purpose::Try;
+                self.disk.before_try()?;
+            }
+        }
+        self.environment.restart(&self.config, purpose, Means::Command)
     }
 
     /// Why [`Agent::apply`] would not install a release that the rules let through, as this node

@@ -13,6 +13,7 @@ use update_core::restart::{self, Asked, Means, Next, Purpose};
 
 use super::Agent;
 use super::driver::Driver;
+use crate::boot::BootControl as _;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
@@ -72,7 +73,12 @@ impl Restarter<'_> {
         // Before it is made: it may be the last thing that this program does.
         self.keep(held, &asked);
         *last = Some((asked.clone(), Instant::now()));
-        if let Err(error) = self.environment.restart(self.config, means) {
+        let prepared = match purpose {
+            Purpose::Try => self.disk.before_try(),
+            Purpose::Leave => Ok(()),
+        };
+        let done = prepared.and_then(|()| self.environment.restart(self.config, purpose, means));
+        if let Err(error) = done {
             let why = Why { code: error.reason().code(), text: &error.chain() };
             Event::RestartFailed { why }.tell();
             asked.refused = Some(crate::output::printable(&error.chain()));
@@ -168,7 +174,7 @@ impl Agent {
 
     /// Asks for a restart out of this boot by these means, and touches no storage: nothing is kept.
     pub(crate) fn restart_by(&self, means: Means) -> Result<(), AgentError> {
-        self.environment.restart(&self.config, means).inspect_err(|error| {
+        self.environment.restart(&self.config, Purpose::Leave, means).inspect_err(|error| {
             let why = Why { code: error.reason().code(), text: &error.chain() };
             Event::RestartFailed { why }.tell();
         })

@@ -38,8 +38,10 @@ impl Agent {
         let partition = self.disk.partition(&table, slot, &boot.component)?;
         let partuuid = partition.guid.to_string();
         let line = match boot.backend {
-            // Its entries are fixed texts: they know the slot, and nothing of its tries.
-            Backend::SystemdBoot => format!("root=PARTUUID={partuuid} ro racklet.slot={slot}"),
+            // Fixed texts: they know the slot, and nothing of its tries.
+            Backend::SystemdBoot | Backend::RpiTryboot => {
+                format!("root=PARTUUID={partuuid} ro racklet.slot={slot}")
+            }
             _ => command_line(slot, &partuuid, flags.tries, flags.successful),
         };
         self.write_unless_real(&boot.cmdline, &format!("{line}\n"))?;

@@ -6,6 +6,7 @@
 //! | `uboot-env` | variables in U-Boot's redundant environment | the old flags or the new ones |
 //! | `systemd-boot` | counters in the names of entries on the ESP | the old flags or the new ones; a slot being activated may be cleared |
 //! | `grub-env` | variables in GRUB's environment block | maybe no flags at all; `doctor` says so |
+//! | `rpi-tryboot` | partitions that `autoboot.txt` of a Raspberry Pi names | the old flags or the new ones |
 //!
 //! Others write there, too: `fw_setenv` and partitioning tools. Each edit of the first two takes the lock that
 //! they take ([`storage::shared_lock`]).
@@ -16,6 +17,7 @@
 pub(crate) mod bypass;
 mod gpt_attributes;
 mod grub_env;
+mod rpi_tryboot;
 mod systemd_boot;
 mod uboot_env;
 
@@ -48,6 +50,12 @@ pub trait BootControl {
 
     /// Repairs a damaged copy of the record, before a boot; the flags stay what they are.
     fn repair(&self) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    /// Makes durable what the restart that is to try the slot that is next needs: the try that it spends, where the
+    /// boot loader spends none. Done twice in one boot it is done once.
+    fn before_try(&self) -> Result<(), AgentError> {
         Ok(())
     }
 
@@ -84,6 +92,7 @@ impl Disk {
             Backend::SystemdBoot => {
                 Box::new(systemd_boot::SystemdBoot::new(self.host(), self.boot()))
             }
+            Backend::RpiTryboot => Box::new(rpi_tryboot::RpiTryboot::new(self)),
         }
     }
 }
@@ -107,6 +116,14 @@ impl BootControl for Disk {
 
     fn repair(&self) -> Result<(), AgentError> {
         self.control().repair()
+    }
+
+    fn before_try(&self) -> Result<(), AgentError> {
+        self.control().before_try()
+    }
+
+    fn choose(&self) -> Result<Selection, AgentError> {
+        self.control().choose()
     }
 }
 

@@ -5,6 +5,7 @@ use storage::interrupt;
 
 use super::ApplyArgs;
 use crate::agent::{Agent, ApplyOptions, ApplyReport, Attempt, PlanReport, UpToDate, Wish};
+use crate::config::BootConfig;
 use crate::error::AgentError;
 use crate::output::{Output, bytes};
 use crate::progress;
@@ -52,7 +53,7 @@ pub(super) fn apply(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<E
     match agent.apply(&args.wish(), &args.options(), progress.as_ref())? {
         Attempt::UpToDate(why) => Ok(nothing(output, &why)),
         Attempt::Made(report) => {
-            output.report(&report, &apply_text(&report));
+            output.report(&report, &apply_text(&report, &agent.config.boot));
             // Who pressed Ctrl-C during the last moment of it wants no restart.
             if args.reboot && report.activated && !interrupt::was_asked() {
                 agent.noting(|| agent.restart_when_agreed(progress.as_ref()))?;
@@ -62,9 +63,9 @@ pub(super) fn apply(agent: &Agent, args: &ApplyArgs, output: Output) -> Result<E
     }
 }
 
-fn apply_text(report: &ApplyReport) -> String {
+fn apply_text(report: &ApplyReport, boot: &BootConfig) -> String {
     let next = if report.activated {
-        "it is next: reboot to try it"
+        &format!("it is next: {} to try it", boot.how_to_try())
     } else {
         "it is not next: run `update-agent apply` to activate it"
     };

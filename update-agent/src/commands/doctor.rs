@@ -11,6 +11,7 @@ use serde_json::json;
 use update_core::chooser::ChooserFloor;
 use update_core::floor::Guarantee;
 use update_core::policy::shared_id;
+use update_core::restart::Purpose;
 use update_core::trust::{CLOCK_TOLERANCE, Clock, Limits, Refresh, Stored};
 use update_core::update::stand;
 
@@ -237,10 +238,10 @@ fn booted(agent: &Agent) -> Answer {
 
 fn counting(agent: &Agent) -> Answer {
     let record = agent.state.boot_record()?;
-    let tells = agent.config.boot.backend != Backend::SystemdBoot;
+    let tells = agent.config.boot.backend.tells_the_kernel();
     let backend = agent.config.boot.backend;
     if let Some(update) = record.update.as_ref().filter(|update| update.passed_over > 0) {
-        return Ok((Level::Weak, bypass::sentence(backend, update.slot)));
+        return Ok((Level::Weak, bypass::sentence(&agent.config.boot, update.slot)));
     }
     match (record.counting, agent.disk.chooser_booted()) {
         (_, false) if record.chooser && tells => Err(AgentError::new(
@@ -311,12 +312,18 @@ fn state(agent: &Agent) -> Answer {
 }
 
 fn restart(agent: &Agent) -> Answer {
-    let argv = &agent.config.boot.reboot_command;
-    program::startable(argv).map_err(|why| {
-        AgentError::new(Reason::Config, format!("boot.reboot_command: {why}"))
-            .hint("without it no update begins and no trial ends: set boot.reboot_command")
-    })?;
-    good(argv.join(" "))
+    let boot = &agent.config.boot;
+    let mut commands = vec![("boot.reboot_command", boot.command_for(Purpose::Leave))];
+    if boot.backend.has_to_be_asked() {
+        commands.push(("boot.try_command", boot.command_for(Purpose::Try)));
+    }
+    for (key, argv) in &commands {
+        program::startable(argv).map_err(|why| {
+            AgentError::new(Reason::Config, format!("{key}: {why}"))
+                .hint(format!("without it no update begins and no trial ends: set {key}"))
+        })?;
+    }
+    good(commands.iter().map(|(_, argv)| argv.join(" ")).collect::<Vec<_>>().join("; "))
 }
 
 /// The row that only nodes with hooks have.

@@ -78,7 +78,7 @@ fn insist(config: Option<&Config>, said: impl Fn()) -> Result<Exit, AgentError> 
             Next::Ask(means) => means,
         };
         let done = match config {
-            Some(config) => restart::by(&config.boot, means),
+            Some(config) => restart::by(&config.boot, Purpose::Leave, means),
             None => restart::by_default(means),
         };
         if done.is_ok() && !taken {

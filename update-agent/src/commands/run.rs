@@ -14,7 +14,7 @@ use update_core::restart::Purpose;
 use super::RunArgs;
 use super::guard::{self, Orders};
 use crate::agent::{Agent, Obstacle, Offered, RoundReport, installed_version, lost};
-use crate::config::Mode;
+use crate::config::{BootConfig, Mode};
 use crate::error::AgentError;
 use crate::events::{Event, Why};
 use crate::health::watch;
@@ -57,7 +57,7 @@ fn proven_round(
     progress: &dyn Progress,
     orders: &Orders,
 ) -> Result<RoundReport, AgentError> {
-    let mut log = Log::default();
+    let mut log = Log::of(agent);
     loop {
         let round = guarded_round(agent, progress, orders);
         let boot = agent.unproven();
@@ -106,7 +106,7 @@ fn once(
     if let Some(refused) = refused.filter(|_| report.is_restarting()) {
         return Err(AgentError::new(Reason::Config, refused).hint("restart the machine by hand"));
     }
-    output.report(&report, &text(&report));
+    output.report(&report, &text(&report, &agent.config.boot));
     Ok(Exit::Done)
 }
 
@@ -119,7 +119,7 @@ fn daemon(agent: &Agent, progress: &dyn Progress, orders: &Orders) -> Result<Exi
     textfile.write();
     tell_start(agent);
     let mut jitter = Jitter::new()?;
-    let mut log = Log::default();
+    let mut log = Log::of(agent);
     let mut failures: u32 = 0;
     loop {
         let round = guarded_round(agent, progress, orders);
@@ -188,24 +188,31 @@ fn pace(agent: &Agent, boot: Boot, failures: u32) -> Pace {
 }
 
 /// The log of rounds. What fails again and again in the same way is told once.
-#[derive(Debug, Default)]
-struct Log(Option<String>);
+#[derive(Debug)]
+struct Log<'a> {
+    boot: &'a BootConfig,
+    failed: Option<String>,
+}
 
-impl Log {
+impl<'a> Log<'a> {
+    fn of(agent: &'a Agent) -> Self {
+        Log { boot: &agent.config.boot, failed: None }
+    }
+
     fn tell(&mut self, round: &Result<RoundReport, AgentError>) {
         match round {
             Ok(report) => {
-                self.0 = None;
-                tell(report);
+                self.failed = None;
+                tell(report, self.boot);
             }
             Err(error) => {
                 let (code, said) = (error.reason().code(), error.chain());
-                if self.0.as_ref() == Some(&said) {
+                if self.failed.as_ref() == Some(&said) {
                     tracing::debug!(code, "again: {said}");
                 } else if !error.was_told() {
                     Event::RoundFailed { why: Why { code, text: &said } }.tell();
                 }
-                self.0 = Some(said);
+                self.failed = Some(said);
             }
         }
     }
@@ -233,9 +240,9 @@ fn tell_start(agent: &Agent) {
 }
 
 /// Tells what a round found; what it did has been told by who did it.
-fn tell(report: &RoundReport) {
+fn tell(report: &RoundReport, boot: &BootConfig) {
     match report {
-        RoundReport::Nothing { .. } => tracing::info!("{}", text(report)),
+        RoundReport::Nothing { .. } => tracing::info!("{}", text(report, boot)),
         RoundReport::Notified { version, decision, why, offered, obstacle } => {
             let version = &version.to_string();
             let next_step = match offered {
@@ -245,7 +252,7 @@ fn tell(report: &RoundReport) {
                 }
                 Offered::Available => &waits("available", obstacle.as_ref()),
                 Offered::Staged => &waits("staged", obstacle.as_ref()),
-                Offered::Next => "is next: reboot to try it",
+                Offered::Next => &format!("is next: {} to try it", boot.how_to_try()),
                 Offered::Delayed(_) | Offered::Restarting => return,
             };
             Event::Offered { version, next_step }.tell();
@@ -262,7 +269,7 @@ fn waits(how: &str, obstacle: Option<&Obstacle>) -> String {
     }
 }
 
-fn text(report: &RoundReport) -> String {
+fn text(report: &RoundReport, boot: &BootConfig) -> String {
     match report {
         RoundReport::Nothing { why } => (*why).to_owned(),
         RoundReport::Reverted { slot, reason, why, .. } => {
@@ -278,7 +285,7 @@ fn text(report: &RoundReport) -> String {
             Offered::Declined => format!("{version}: {why}"),
             Offered::Available => format!("{version} {}", waits("available", obstacle.as_ref())),
             Offered::Staged => format!("{version} {}", waits("staged", obstacle.as_ref())),
-            Offered::Next => format!("{version} is next: reboot to try it"),
+            Offered::Next => format!("{version} is next: {} to try it", boot.how_to_try()),
             Offered::Delayed(wait) => {
                 format!(
                     "{version} is next; hooks.before_restart is asked again in {} s",

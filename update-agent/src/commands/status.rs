@@ -334,7 +334,10 @@ fn failed_check(phase: &Phase) -> Option<&str> {
 
 /// What the next request to restart will be, and in how many seconds.
 fn next_request(agent: &Agent, pending: &Pending) -> (String, u64) {
-    (restart::shown(&agent.config.boot, pending.means), pending.wait().as_secs())
+    (
+        restart::shown(&agent.config.boot, pending.asked.purpose, pending.means),
+        pending.wait().as_secs(),
+    )
 }
 
 fn restart_value(agent: &Agent, pending: &Pending) -> Value {
@@ -386,10 +389,10 @@ fn sentence(agent: &Agent, node: &Node, standing: &Standing) -> String {
             format!("{what}: written and verified, not next{why}")
         }
         Standing::PassedOver | Standing::AwaitingReboot if passed_over(node, standing) => {
-            format!("{what}: {}", bypass::sentence(agent.config.boot.backend, node.booted.other()))
+            format!("{what}: {}", bypass::sentence(&agent.config.boot, node.booted.other()))
         }
         Standing::PassedOver | Standing::AwaitingReboot => {
-            format!("{what}: next; reboot to try it")
+            format!("{what}: next; {} to try it", agent.config.boot.how_to_try())
         }
         Standing::OnTrial { tries_left, .. } => {
             let failed = node.record.update.as_ref().and_then(|own| failed_check(&own.phase));

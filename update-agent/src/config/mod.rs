@@ -20,7 +20,7 @@ use formats::release::{AttachmentKind, ComponentName};
 use formats::uboot_env::FlagRule;
 use serde::{Deserialize, Serialize};
 use storage::StoreError;
-use update_core::restart::Waits;
+use update_core::restart::{Purpose, Waits};
 
 pub use self::chooser::{ChooserConfig, RescueEnd};
 pub(crate) use self::effective::{Effective, Origin, Setting};
@@ -154,6 +154,15 @@ pub struct BootConfig {
     /// `systemd-boot`: where the EFI system partition is mounted.
     #[serde(default = "esp")]
     pub esp: PathBuf,
+    /// `rpi-tryboot`: the label of the partition with `autoboot.txt`, the first FAT of the disk.
+    #[serde(default = "autoboot")]
+    pub autoboot: String,
+    /// `rpi-tryboot`: the boot loader's node of the device tree, which names the partition that booted.
+    #[serde(default = "firmware_node")]
+    pub firmware_node: PathBuf,
+    /// `rpi-tryboot`: how to restart the machine into the slot that is next, once.
+    #[serde(default = "systemctl_tryboot")]
+    pub try_command: Vec<String>,
     /// Only releases with a dm-verity tree are installed, each with its proof behind it: what a
     /// verifying chooser needs.
     #[serde(default)]
@@ -184,12 +193,30 @@ pub enum Backend {
     GrubEnv,
     /// Boot counters in the names of systemd-boot's entries.
     SystemdBoot,
+    /// Partitions that `autoboot.txt` of a Raspberry Pi names.
+    RpiTryboot,
 }
 
 impl BootConfig {
     /// How a machine is restarted whose configuration cannot be read.
     pub(crate) fn default_restart() -> Vec<String> {
         systemctl_reboot()
+    }
+
+    /// The command of a restart for this purpose.
+    pub(crate) fn command_for(&self, purpose: Purpose) -> &[String] {
+        match purpose {
+            Purpose::Try if self.backend.has_to_be_asked() => &self.try_command,
+            _ => &self.reboot_command,
+        }
+    }
+
+    /// What an operator does to try the release that is next: the first words of a sentence.
+    pub(crate) fn how_to_try(&self) -> String {
+        match self.backend.has_to_be_asked() {
+            true => format!("restart by `{}`", shown(&self.try_command)),
+            false => "reboot".to_owned(),
+        }
     }
 
     /// Whether the boot is that of this machine, and not of files that stand for it in a rehearsal.
@@ -222,14 +249,27 @@ impl Backend {
             Backend::UbootEnv => "uboot-env",
             Backend::GrubEnv => "grub-env",
             Backend::SystemdBoot => "systemd-boot",
+            Backend::RpiTryboot => "rpi-tryboot",
         }
+    }
+
+    /// Whether its boot loader tells the kernel what the flags say. Otherwise its entries are fixed texts.
+    pub(crate) fn tells_the_kernel(self) -> bool {
+        !matches!(self, Backend::SystemdBoot | Backend::RpiTryboot)
+    }
+
+    /// Whether its boot loader tries a slot only after a restart that asks for it.
+    pub(crate) fn has_to_be_asked(self) -> bool {
+        self == Backend::RpiTryboot
     }
 
     /// The most tries its record can count.
     pub fn tries_limit(self) -> u8 {
         match self {
             Backend::GptAttributes | Backend::SystemdBoot => 15,
-            Backend::UbootEnv | Backend::GrubEnv => formats::boot_vars::TRIES_LIMIT,
+            Backend::UbootEnv | Backend::GrubEnv | Backend::RpiTryboot => {
+                formats::boot_vars::TRIES_LIMIT
+            }
         }
     }
 }
@@ -357,6 +397,29 @@ fn esp() -> PathBuf {
     "/efi".into()
 }
 
+fn autoboot() -> String {
+    "autoboot".to_owned()
+}
+
+fn firmware_node() -> PathBuf {
+    "/proc/device-tree/chosen/bootloader".into()
+}
+
+fn systemctl_tryboot() -> Vec<String> {
+    let mut argv = systemctl_reboot();
+    argv.push("--reboot-argument=0 tryboot".to_owned());
+    argv
+}
+
+/// A command as a shell would take it, for people.
+fn shown(argv: &[String]) -> String {
+    let word = |word: &String| match word.contains(' ') {
+        true => format!("'{word}'"),
+        false => word.clone(),
+    };
+    argv.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
 fn two_minutes() -> Duration {
     update_core::restart::AGAIN
 }
@@ -413,6 +476,7 @@ impl Config {
         below(&mut config.boot.env_lock);
         below(&mut config.boot.grub_env);
         below(&mut config.boot.esp);
+        below(&mut config.boot.firmware_node);
         below(&mut config.node.os_release);
         let optional = [
             &mut config.node.hardware_from,
@@ -433,6 +497,7 @@ impl Config {
             }
         };
         program(&mut config.boot.reboot_command);
+        program(&mut config.boot.try_command);
         let mut forced = config.boot.forced_command();
         program(&mut forced);
         config.boot.forced_reboot_command = Some(forced);
@@ -573,6 +638,32 @@ mod tests {
     }
 
     #[test]
+    fn only_a_restart_into_the_slot_that_is_next_asks_for_a_trial() {
+        let commands = |lines: &str| {
+            let text = EXAMPLE.replace("[boot]\n", &format!("[boot]\n{lines}\n"));
+            let config = Config::parse(&text, Path::new("/etc/update-agent")).unwrap();
+            let of = |purpose| config.boot.command_for(purpose).join(" ");
+            (of(Purpose::Try), of(Purpose::Leave), config.boot.how_to_try())
+        };
+        let plain = "systemctl reboot";
+        let tryboot = "systemctl reboot --reboot-argument=0 tryboot";
+        let quoted = "restart by `systemctl reboot '--reboot-argument=0 tryboot'`";
+        let rows = [
+            ("", (plain, plain, "reboot")),
+            ("try_command = [\"other\"]", (plain, plain, "reboot")),
+            ("backend = \"rpi-tryboot\"", (tryboot, plain, quoted)),
+            (
+                "backend = \"rpi-tryboot\"\ntry_command = [\"./try\"]",
+                ("/etc/update-agent/./try", plain, "restart by `/etc/update-agent/./try`"),
+            ),
+        ];
+        for (lines, (to_try, to_leave, how)) in rows {
+            let expected = (to_try.to_owned(), to_leave.to_owned(), how.to_owned());
+            assert_eq!(commands(lines), expected, "{lines}");
+        }
+    }
+
+    #[test]
     fn programs_of_commands_are_places_too() {
         let text = EXAMPLE.replace("[boot]\n", "[boot]\nreboot_command = [\"./restart\"]\n")
             + "[[health.check]]\nname = \"own\"\ncommand = [\"checks/own.sh\", \"a/b\"]\n\
@@ -608,6 +699,16 @@ mod tests {
                 "two digits of tries",
                 "#backend = \"gpt-attributes\"",
                 "backend = \"uboot-env\"\ntries = 10",
+            ),
+            (
+                "no command to try a slot",
+                "#backend = \"gpt-attributes\"",
+                "backend = \"rpi-tryboot\"\ntry_command = []",
+            ),
+            (
+                "autoboot.txt in a slot",
+                "#backend = \"gpt-attributes\"",
+                "backend = \"rpi-tryboot\"\nautoboot = \"root-a\"",
             ),
             ("unknown mode", "mode = \"notify\"", "mode = \"yolo\""),
             ("no time to restart in", "[boot]\n", "[boot]\nreboot_wait = \"10ms\"\n"),

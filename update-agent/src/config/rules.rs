@@ -77,6 +77,18 @@ impl Config {
         if self.boot.reboot_command.is_empty() {
             problems.push("boot.reboot_command is empty; name a command".to_owned());
         }
+        if self.boot.backend.has_to_be_asked() {
+            if self.boot.try_command.is_empty() {
+                problems.push("boot.try_command is empty; name a command".to_owned());
+            }
+            let label = &self.boot.autoboot;
+            let slots = self.slots.a.values().chain(self.slots.b.values());
+            if slots.into_iter().any(|place| matches!(place, Place::Label(own) if own == label)) {
+                problems.push(format!(
+                    "boot.autoboot {label:?} is a partition of a slot; autoboot.txt needs one of its own"
+                ));
+            }
+        }
         if self.boot.reboot_wait < Duration::from_secs(1) {
             problems.push("boot.reboot_wait is below a second".to_owned());
         }
