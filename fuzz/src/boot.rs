@@ -1,8 +1,10 @@
 //! What lies on disks and in flash, written by boot loaders and by us, and what a TPM answers.
 
+use formats::autoboot::{Autoboot, FILE_LIMIT, boots};
 use formats::bls::{BootFiles, EntryFields, EntryName, SlotEntry};
 use formats::boot_record::{BootRecord, Floor, History, Journal};
 use formats::device_tree::hardware_ids;
+use formats::fat::{Found, Volume, find};
 use formats::gpt::header::Header;
 use formats::gpt::{Geometry, Table, TableCopy};
 use formats::grub_env::GrubEnv;
@@ -66,6 +68,30 @@ pub fn grub_environment(data: &[u8]) -> bool {
     let written = block.encode().expect("what was read fits");
     assert_eq!(written.len(), data.len());
     GrubEnv::parse(&written).expect("what is written is read");
+    true
+}
+
+/// `autoboot.txt` of a Raspberry Pi: what is read boots what its text says.
+pub fn autoboot(data: &[u8]) -> bool {
+    let _ = boots(data, true);
+    let Ok(file) = Autoboot::parse(data) else { return false };
+    let Ok(written) = file.encode(FILE_LIMIT) else { return false };
+    assert_eq!(Autoboot::parse(&written).as_ref(), Ok(&file), "what is written is read");
+    for tryboot in [false, true] {
+        assert_eq!(boots(&written, tryboot), boots(data, tryboot));
+    }
+    true
+}
+
+/// A boot sector of a FAT of 1 MiB, and a piece of its root directory.
+pub fn fat(data: &[u8]) -> bool {
+    let Some((sector, directory)) = data.split_first_chunk() else { return false };
+    let Ok(volume) = Volume::parse(sector, 1 << 20) else { return false };
+    if let Found::File(file) = find(directory, b"AUTOBOOTTXT")
+        && let Some(place) = volume.cluster(file.cluster)
+    {
+        assert!(place.start < place.end && place.end <= 1 << 20, "{place:?}");
+    }
     true
 }
 

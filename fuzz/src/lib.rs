@@ -100,6 +100,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("partition_table", boot::partition_table),
     Target::new("uboot_environment", boot::uboot_environment),
     Target::new("grub_environment", boot::grub_environment),
+    Target::new("autoboot", boot::autoboot),
+    Target::new("fat", boot::fat),
     Target::new("loader_entry", boot::loader_entry),
     Target::new("device_tree", boot::device_tree),
     Target::new("record", boot::record),

@@ -283,6 +283,13 @@ fn of_boot(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
     block.set("ORDER", "A B").expect("it fits");
     put("grub_environment", "block", &block.encode().expect("it fits"));
     put(
+        "autoboot",
+        "trial",
+        b"[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n[none]\n\
+          BOOT_ORDER=B A\nBOOT_A_LEFT=9999999\nBOOT_B_LEFT=3\nracklet_asked=1a2b3c4d\n",
+    );
+    put("fat", "fat12", &fat12());
+    put(
         "loader_entry",
         "counted",
         b"slot-a+2-1.conf\ntitle A\nlinux /a/linux\ninitrd /a/initrd\noptions quiet\n",
@@ -373,3 +380,20 @@ const RSA: &str = "\
     F7VojldAPDhHtYsmT8LwhJCw0kDszvO5i8RxSW23QfdBwelYOSx2xlqqLGuUv6Ub\n\
     LQIDAQAB\n\
     -----END PUBLIC KEY-----\n";
+
+/// The boot sector of a FAT12 of 1 MiB, and a root directory with one file.
+fn fat12() -> Vec<u8> {
+    let mut bytes = vec![0; 512 + 64];
+    let fields: [(usize, &[u8]); 6] = [
+        (11, &[0, 2, 4, 1, 0, 2, 0, 2, 0, 8, 0xf8, 2, 0]),
+        (510, &[0x55, 0xaa]),
+        (512, b"AUTOBOOTTXT\x20"),
+        (512 + 26, &[2, 0]),
+        (512 + 28, &[0, 1, 0, 0]),
+        (544, &[0]),
+    ];
+    for (at, what) in fields {
+        bytes[at..at + what.len()].copy_from_slice(what);
+    }
+    bytes
+}
