@@ -18,7 +18,8 @@ fn download(world: &World, from: &str, component: &str, to: &Path) -> Run {
 
 /// What is left of a download that failed: nothing, its temporary file neither.
 fn assert_nothing_at(file: &Path) {
-    let folder = fs::read_dir(file.parent().unwrap()).unwrap().flatten();
+    let folder = file.parent().expect("a folder");
+    let folder = fs::read_dir(folder).expect("list the folder").flatten();
     let left: Vec<_> = folder.map(|entry| entry.file_name()).collect();
     assert!(left.is_empty(), "{left:?}");
 }

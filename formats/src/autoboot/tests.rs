@@ -153,10 +153,10 @@ proptest! {
 
     #[test]
     fn strangers_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        if let Ok(file) = Autoboot::parse(&bytes) {
-            if let Ok(written) = file.encode(FILE_LIMIT) {
-                prop_assert_eq!(Autoboot::parse(&written), Ok(file));
-            }
+        if let Ok(file) = Autoboot::parse(&bytes)
+            && let Ok(written) = file.encode(FILE_LIMIT)
+        {
+            prop_assert_eq!(Autoboot::parse(&written), Ok(file));
         }
         let _ = (boots(&bytes, true), boots(&bytes, false));
     }

@@ -100,7 +100,7 @@ fn signers(before: &State, proposal: &Proposal) -> Result<Vec<RequirementReport>
     let mut all = missing(Some(before), proposal, &Signatures::new())?;
     for role in [Role::Snapshot, Role::Timestamp] {
         for needed in requirements(Some(before), proposal, &role)? {
-            let waiting: Vec<KeyId> = needed.role_keys.keyids.iter().copied().collect();
+            let waiting: Vec<KeyId> = needed.role_keys.keyids.to_vec();
             let (role, threshold) = (role.clone(), needed.role_keys.threshold);
             all.push(Missing { role, by: needed.by, threshold, signed: Vec::new(), waiting });
         }
