@@ -205,7 +205,7 @@ impl Policy {
     /// rule that nobody keeps.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let form: FileForm =
-            toml::from_str(text).map_err(|error| PolicyError::Form(error.to_string()))?;
+            toml::from_str(text).map_err(|error| PolicyError::Form(in_one_line(text, &error)))?;
         let mut policy = Policy::default();
         for (name, role) in form.roles {
             let known = Role::TOP_LEVEL.into_iter().find(|known| known.name() == name);
@@ -297,6 +297,15 @@ impl Policy {
     }
 }
 
+/// What is wrong and in which line; the excerpt of TOML's own message would take several.
+fn in_one_line(text: &str, error: &toml::de::Error) -> String {
+    let message: Vec<&str> = error.message().split_whitespace().collect();
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| before.matches('\n').count() + 1);
+    let place = line.map_or_else(String::new, |line| format!("line {line}: "));
+    format!("{place}{}", message.join(" "))
+}
+
 fn period(role: Role, text: Option<&str>) -> Result<Option<u64>, PolicyError> {
     let Some(text) = text else { return Ok(None) };
     let seconds = parse_duration(text)?;
@@ -332,6 +341,15 @@ mod tests {
         for text in ["", "GiB", "1GB", "-1", "1.5GiB", "99999999999TiB", "1 KiB"] {
             assert!(parse_size(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_place() {
+        let error = Policy::parse("[roles.root]\nthreshold = 2\nthresh = 2\n").unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("line 3: unknown field `thresh`, expected one of"), "{text}");
+        let text = Policy::parse("[roles.root\n").unwrap_err().to_string();
+        assert!(text.starts_with("line 1: ") && !text.contains('\n'), "{text}");
     }
 
     #[test]
