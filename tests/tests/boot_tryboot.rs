@@ -108,7 +108,7 @@ fn rpi_tryboot_by_mtools() {
     expect(&node, "apply", (A, B), [("a", "confirmed"), ("b", "3 tries")]);
     for cycle in 0..5 {
         assert_eq!(power_cut(&node), "a", "nobody asked, boot {cycle}");
-        assert_eq!(node.status()["update"]["state"], "awaiting_reboot");
+        assert_eq!(node.status()["standing"], "awaiting_reboot");
     }
     node.run_once();
     expect(&node, "asked", (A, B), [("a", "confirmed"), ("b", "2 tries")]);
@@ -135,6 +135,7 @@ fn rpi_tryboot_by_mtools() {
     node.agent(&["apply", "--retry", "--reboot"]).ok();
     expect(&node, "apply --reboot", (B, A), [("a", "2 tries"), ("b", "confirmed")]);
     assert_eq!(node.boot(), "a");
+    world.publish_stable("1.3.0", 4);
     node.agent(&["apply"]).finish().refused(Reason::TrialActive);
     let _done = node.run_once().exits(Exit::Done);
     expect(&node, "confirm in slot a", (A, A), [("a", "confirmed"), ("b", "confirmed")]);
