@@ -141,7 +141,7 @@ fn rpi_tryboot_by_mtools() {
     expect(&node, "confirm in slot a", (A, A), [("a", "confirmed"), ("b", "confirmed")]);
     assert_eq!(power_cut(&node), "a");
 
-    node.agent(&["mark-bad", "a"]).ok();
+    node.agent(&["mark-bad", "--slot", "a"]).ok();
     expect(&node, "the slot that runs is bad", (B, B), [("a", "not bootable"), ("b", "confirmed")]);
     assert_eq!(power_cut(&node), "b");
 }

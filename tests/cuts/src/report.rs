@@ -65,7 +65,7 @@ impl Total {
     pub fn words(&self) -> String {
         let mut text = format!(
             "{} distinct crash states ({} after one cut, {} after two), {} failures; {} recovered in \
-             a second run; {} with GRUB's block torn, as documented; {:.0} s of threads",
+             a second run; {} with the only copy of boot flags torn, as documented; {:.0} s of threads",
             self.states(),
             self.once,
             self.twice,
