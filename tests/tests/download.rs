@@ -72,13 +72,15 @@ fn what_is_not_verified_is_no_file() {
     let stranger = World::with_repository();
     download(&stranger, &repository, "os", &file).finish().refused(Reason::SigThreshold);
 
-    // One bit of the longest blob, which is the image.
-    let blobs = fs::read_dir(world.path("repository/blobs/sha256")).unwrap().flatten();
-    let longest = blobs.max_by_key(|blob| blob.metadata().map_or(0, |it| it.len())).unwrap().path();
-    let mut bytes = fs::read(&longest).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&longest, bytes).unwrap();
+    // One bit of each long blob: those are the images, in their encodings.
+    for blob in fs::read_dir(world.path("repository/blobs/sha256")).unwrap().flatten() {
+        let mut bytes = fs::read(blob.path()).unwrap();
+        if bytes.len() > 1 << 20 {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(blob.path(), bytes).unwrap();
+        }
+    }
     get("os").finish().refused(Reason::HashMismatch);
     assert_nothing_at(&file);
     assert!(release.os.path.exists());

@@ -129,8 +129,11 @@ pub fn build(
     images.prove(file.path())?;
 
     // Nobody else may be able to write where a state is made, and beside the output somebody may.
-    let private =
-        tempfile::tempdir().map_err(FactoryError::file("write", &std::env::temp_dir()))?;
+    // Whatever the umask: a group of several people is somebody.
+    let private = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempdir()
+        .map_err(FactoryError::file("write", &std::env::temp_dir()))?;
     let tree = data_tree(inputs, &components, private.path())?;
     if let Some(data) = layout.partition(&Holds::Data) {
         let part = work.path().join("data.img");

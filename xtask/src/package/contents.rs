@@ -12,7 +12,7 @@ use super::stage::{DEBIAN, SOURCES};
 use crate::suite::tracked_files;
 
 /// Which files belong into packages, by the beginning of their names.
-const NEEDED: [&str; 11] = [
+const NEEDED: [&str; 12] = [
     "docs/",
     "README.md",
     "CHANGELOG.md",
@@ -21,6 +21,7 @@ const NEEDED: [&str; 11] = [
     "update-agent/hooks/",
     "update-agent/update-agent.example.toml",
     "signer/systemd/",
+    "signer/signer.example.toml",
     "signer/boards/",
     "signer/images/",
     "repo-server/systemd/",
