@@ -85,3 +85,21 @@ fn what_is_not_verified_is_no_file() {
     assert_nothing_at(&file);
     assert!(release.os.path.exists());
 }
+
+#[test]
+fn what_was_withdrawn_is_not_downloaded() {
+    let world = World::with_repository();
+    let _v1 = world.publish_stable("1.0.0", 1);
+    let _v2 = world.publish_stable("1.1.0", 2);
+    let withdraw = ["release", "withdraw", "1.1.0", "--product", PRODUCT, "--because", "it leaks"];
+    let _done = world.signer(&withdraw).ok();
+    fs::create_dir(world.path("downloads")).unwrap();
+    let file = world.path("downloads/os.img");
+    let get = |version| {
+        let run = download(&world, &world.repository().reference(), "os", &file);
+        run.args(["--version", version])
+    };
+    get("1.1.0").finish().refused(Reason::Withdrawn);
+    assert_nothing_at(&file);
+    let _done = get("1.0.0").ok();
+}

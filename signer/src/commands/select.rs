@@ -1,6 +1,6 @@
 //! Which release a command is about: one that is named, or what a channel offers.
 
-use formats::release::target_name;
+use formats::release::{Withdrawal, target_name};
 use formats::version::Version;
 
 use crate::error::SignerError;
@@ -21,7 +21,7 @@ pub(super) struct Wanted<'a> {
 ///
 /// # Errors
 ///
-/// The channel offers nothing, or there is no such release.
+/// The channel offers nothing, there is no such release, or its maintainers have withdrawn it.
 pub(super) fn select(state: &State, wanted: &Wanted<'_>) -> Result<ListedRelease, SignerError> {
     let version = match wanted.version {
         Some(version) => version.clone(),
@@ -30,7 +30,13 @@ pub(super) fn select(state: &State, wanted: &Wanted<'_>) -> Result<ListedRelease
     let target = target_name(wanted.product, &version);
     let releases = state.releases().map_err(PublishedError::from)?;
     let listed = releases.into_iter().find(|listed| listed.target == target);
-    Ok(listed.ok_or(PlanError::NoRelease { target })?)
+    let listed = listed.ok_or_else(|| PlanError::NoRelease { target: target.clone() })?;
+    match &listed.summary.withdrawn {
+        None => Ok(listed),
+        Some(Withdrawal { because, .. }) => {
+            Err(PlanError::Withdrawn { target, because: because.clone() }.into())
+        }
+    }
 }
 
 fn offered(state: &State, wanted: &Wanted<'_>) -> Result<Version, SignerError> {
