@@ -15,13 +15,28 @@ use storage::log::printable;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
+use crate::amount::{bytes, seconds};
 use crate::{
-    ALARM_BEFORE, Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server,
-    ServerError, Store, StoreError, TlsFiles,
+    Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server, ServerError,
+    Store, StoreError, TlsFiles,
 };
 
 /// One day: pushes of the largest images over slow lines take hours.
-const GRACE: u64 = 86_400;
+const GRACE: &str = "1d";
+
+/// Defaults as the library has them, as people write them.
+const MAX_BLOB: &str = "64GiB";
+const MIN_RATE: &str = "4KiB";
+const ALARM: &str = "6h";
+
+/// Under which options are listed.
+const STORAGE: &str = "Storage";
+const NETWORK: &str = "Network and TLS";
+const RIGHTS: &str = "Who may push and pull";
+const GARBAGE: &str = "Garbage";
+const METADATA: &str = "TUF metadata";
+const CLIENTS: &str = "Limits of clients";
+const LOG: &str = "Log";
 
 /// That of --listen.
 const PORT: u16 = 5443;
@@ -59,8 +74,8 @@ enum Command {
     Gc {
         #[command(flatten)]
         place: Location,
-        /// Seconds; nothing younger is deleted, because pushes under way need it.
-        #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
+        /// Nothing younger is deleted, because pushes under way need it.
+        #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = GRACE)]
         grace: u64,
         /// Only list what would be deleted.
         #[arg(long)]
@@ -77,26 +92,27 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Location {
     /// The repository: an OCI image layout; `serve` makes one where there is none.
-    #[arg(long, value_name = "DIR", required_unless_present = "s3")]
+    #[arg(long, value_name = "DIR", required_unless_present = "s3", help_heading = STORAGE)]
     dir: Option<PathBuf>,
     /// The repository in a bucket, which any number of servers may share: BUCKET or BUCKET/prefix.
     /// Credentials come from the environment (AWS_ACCESS_KEY_ID, …) or ~/.aws/credentials.
-    #[arg(long, value_name = "BUCKET", conflicts_with = "dir", value_parser = S3::parse)]
+    #[arg(long, value_name = "BUCKET", conflicts_with = "dir", value_parser = S3::parse,
+          help_heading = STORAGE)]
     s3: Option<S3>,
     /// The S3 service, if it is not AWS: https://host:port.
-    #[arg(long, value_name = "URL", requires = "s3")]
+    #[arg(long, value_name = "URL", requires = "s3", help_heading = STORAGE)]
     s3_endpoint: Option<Url>,
     /// The bucket's region; default: AWS_REGION or us-east-1.
-    #[arg(long, value_name = "REGION", requires = "s3")]
+    #[arg(long, value_name = "REGION", requires = "s3", help_heading = STORAGE)]
     s3_region: Option<String>,
     /// A file of AWS credentials; its profile is AWS_PROFILE or `default`.
-    #[arg(long, value_name = "FILE", requires = "s3")]
+    #[arg(long, value_name = "FILE", requires = "s3", help_heading = STORAGE)]
     s3_credentials: Option<PathBuf>,
     /// CA certificates (PEM) for the service, in addition to the system's.
-    #[arg(long, value_name = "FILE", requires = "s3")]
+    #[arg(long, value_name = "FILE", requires = "s3", help_heading = STORAGE)]
     s3_ca: Option<PathBuf>,
     /// Plain HTTP to a service on another machine.
-    #[arg(long, requires = "s3_endpoint")]
+    #[arg(long, requires = "s3_endpoint", help_heading = STORAGE)]
     s3_insecure_http: bool,
 }
 
@@ -136,106 +152,128 @@ struct Serve {
     #[command(flatten)]
     place: Location,
     /// Address and port to listen on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443", value_parser = address)]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443",
+          value_parser = address, help_heading = NETWORK)]
     listen: SocketAddr,
     /// The server's certificate and its chain (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = NETWORK)]
     tls_cert: Option<PathBuf>,
     /// The certificate's private key (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = NETWORK)]
     tls_key: Option<PathBuf>,
     /// Only clients with a certificate signed by one of these (PEM) may connect.
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = NETWORK)]
     client_ca: Option<PathBuf>,
     /// Allow plain HTTP on any address, for a server behind a TLS proxy.
-    #[arg(long)]
+    #[arg(long, help_heading = NETWORK)]
     insecure_http: bool,
     /// Tokens that may push, one per line, or sha256:<hex> of one; `create-only` before one keeps it
     /// from moving tags. Without this, nobody may push.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = RIGHTS)]
     push_token_file: Option<PathBuf>,
     /// Tokens that may pull. Without this, everybody may pull.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = RIGHTS)]
     pull_token_file: Option<PathBuf>,
     /// Change nothing in the repository.
-    #[arg(long)]
+    #[arg(long, help_heading = STORAGE)]
     read_only: bool,
     /// Let push tokens delete tags, manifests and blobs.
-    #[arg(long)]
+    #[arg(long, help_heading = RIGHTS)]
     allow_delete: bool,
     /// Show the TUF state of this namespace under /metadata and /targets, and watch its timestamp;
     /// "" is that of `tuf` alone. Without this, the only TUF repository there is.
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", help_heading = METADATA)]
     namespace: Option<String>,
-    /// The largest blob, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().blob_bytes)]
+    /// The largest blob.
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = MAX_BLOB,
+          help_heading = STORAGE)]
     max_blob: u64,
-    /// Quota of all blobs and uploads together, in bytes.
-    #[arg(long, value_name = "BYTES")]
+    /// Quota of all blobs and uploads together.
+    #[arg(long, value_name = "SIZE", value_parser = bytes, help_heading = STORAGE)]
     quota: Option<u64>,
-    /// Quota of each repository, in bytes; a blob that several repositories share counts for each.
-    #[arg(long, value_name = "BYTES")]
+    /// Quota of each repository; a blob that several repositories share counts for each.
+    #[arg(long, value_name = "SIZE", value_parser = bytes, help_heading = STORAGE)]
     repository_quota: Option<u64>,
-    /// Seconds between garbage collections. Without this, none.
-    #[arg(long, value_name = "SECONDS")]
+    /// Time between garbage collections. Without this, there are none.
+    #[arg(long, value_name = "DURATION", value_parser = seconds, help_heading = GARBAGE)]
     gc_interval: Option<u64>,
-    /// Seconds; nothing younger is garbage.
-    #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
+    /// Nothing younger is garbage.
+    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = GRACE,
+          help_heading = GARBAGE)]
     gc_grace: u64,
     /// Serve /metrics and /healthz on this address, over plain HTTP. Without this, /metrics is served
     /// with the rest, for whoever may pull.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NETWORK)]
     metrics_listen: Option<SocketAddr>,
-    /// Seconds before a TUF timestamp expires that an alarm is raised.
-    #[arg(long, value_name = "SECONDS", default_value_t = ALARM_BEFORE.as_secs())]
+    /// How long before a TUF timestamp expires an alarm is raised.
+    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = ALARM,
+          help_heading = METADATA)]
     alarm_before: u64,
     /// Renew snapshot and timestamp of --namespace with this key (may be given twice). The server then
     /// holds an online key, and logs it; offline keys are refused. `signer refresh` on another machine
     /// is safer.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["read_only", "s3"],
-          requires_all = ["refresh_root", "namespace"])]
+          requires_all = ["refresh_root", "namespace"], help_heading = METADATA)]
     refresh_key: Vec<PathBuf>,
     /// The repository's root.json: nothing else is signed with --refresh-key, and no other timestamp
     /// silences the alarm. May be given without a key.
-    #[arg(long, value_name = "FILE", requires = "namespace")]
+    #[arg(long, value_name = "FILE", requires = "namespace", help_heading = METADATA)]
     refresh_root: Option<PathBuf>,
     /// The signing log, which detects an old state that is put back; default: signer.log next to the
     /// first key.
-    #[arg(long, value_name = "FILE", requires = "refresh_key")]
+    #[arg(long, value_name = "FILE", requires = "refresh_key", help_heading = METADATA)]
     refresh_log: Option<PathBuf>,
     /// How long what is signed lasts: snapshot=DURATION or timestamp=DURATION (may be given twice).
     /// Default: as long as what these keys signed before; at first 7d and 1d.
-    #[arg(long, value_name = "ROLE=DURATION", requires = "refresh_key")]
+    #[arg(
+        help_heading = "TUF metadata",
+        long,
+        value_name = "ROLE=DURATION",
+        requires = "refresh_key"
+    )]
     refresh_expires: Vec<String>,
     /// Connections of one client (an IPv4 address or an IPv6 /64) at once; an IPv6 /56 may have twice
     /// as many and a /48 four times, but not more than half of --max-connections. A further one takes
     /// the place of an idle one, or is closed.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().client_connections)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().client_connections,
+          help_heading = CLIENTS)]
     client_connections: usize,
     /// Requests per second of one client, in the long run; 0 is no limit.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().client_rate)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().client_rate,
+          help_heading = CLIENTS)]
     client_rate: u32,
     /// Requests of one client at once, after a pause.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().client_burst)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().client_burst,
+          help_heading = CLIENTS)]
     client_burst: u32,
     /// Connections at once. When all are taken, an idle one of the client with most is closed for a
     /// newcomer; while none is idle, newcomers wait.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections,
+          help_heading = CLIENTS)]
     max_connections: usize,
     /// Uploads received at once; further ones get 429.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().uploads)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().uploads,
+          help_heading = CLIENTS)]
     max_uploads: usize,
-    /// Seconds after which an idle upload is deleted.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    /// How long an upload may be idle before it is deleted.
+    #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = "1h",
+          help_heading = CLIENTS)]
     upload_expiry: u64,
-    /// Minimum rate of a transfer, in bytes per second; slower ones are closed.
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().min_rate)]
+    /// Minimum rate of a transfer, per second; slower ones are closed.
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = MIN_RATE,
+          help_heading = CLIENTS)]
     min_rate: u64,
     /// Format of log lines.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = LOG)]
     log_format: LogFormat,
     /// Log filter, in the syntax of tracing-subscriber: `warn`, `info,access=off`, …
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "REPO_SERVER_LOG")]
+    #[arg(
+        help_heading = "Log",
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "REPO_SERVER_LOG"
+    )]
     log: String,
 }
 
@@ -588,4 +626,25 @@ fn count(number: usize, what: &str) -> String {
 
 fn print_json(value: &serde_json::Value) -> Result<(), ServerError> {
     tell(&value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ALARM_BEFORE;
+
+    /// They are written twice: as people read them, and where programs that embed the server take them from.
+    #[test]
+    fn defaults_are_those_of_the_library() {
+        let Cli { command: Command::Serve(serve), .. } =
+            Cli::try_parse_from(["repo-server", "serve", "--dir", "x"]).unwrap()
+        else {
+            panic!("another command");
+        };
+        let limits = Limits::default();
+        assert_eq!(serve.max_blob, limits.blob_bytes);
+        assert_eq!(serve.min_rate, limits.min_rate);
+        assert_eq!(serve.alarm_before, ALARM_BEFORE.as_secs());
+        assert_eq!((serve.gc_grace, serve.upload_expiry), (86_400, 3600));
+    }
 }

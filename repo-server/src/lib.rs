@@ -21,6 +21,7 @@
 //! | `handle` | a request to its answer | through `store` |
 //! | `store` | image layout, links, what is visible where, garbage collection | yes |
 //! | `tuf_tree` | TUF file names → digests | through `store` |
+//! | `amount` | spans of time and sizes of the command line | no |
 //! | `alarm` | is the TUF timestamp renewed in time | through `store` |
 //! | `anchor` | the state below the operator's trust root | through `store` |
 //! | `refresh` | with `--refresh-key` only: renews snapshot and timestamp | through `signer` |
@@ -45,6 +46,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod alarm;
+mod amount;
 mod anchor;
 mod auth;
 mod body;

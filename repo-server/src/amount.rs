@@ -1,0 +1,36 @@
+//! Spans of time and sizes on the command line, as `signer` writes them.
+
+use signer::plan::parse_duration;
+use signer::policy::parse_size;
+
+/// Seconds of `45s`, `30m`, `12h`, `7d` or `1h30m`; a number alone is seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// Bytes of `4096`, `512KiB`, `16MiB`, `2GiB`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_alone_mean_what_they_meant() {
+        assert_eq!(seconds("86400"), Ok(86_400));
+        assert_eq!(seconds("1d"), Ok(86_400));
+        assert_eq!(seconds("1h30m"), Ok(5400));
+        assert_eq!(bytes("68719476736"), bytes("64GiB"));
+        for text in ["", "-1", "1.5h", "7 d", "1D"] {
+            assert!(seconds(text).is_err(), "{text:?}");
+        }
+        for text in ["", "-1", "64GB", "1.5GiB"] {
+            assert!(bytes(text).is_err(), "{text:?}");
+        }
+    }
+}
