@@ -22,8 +22,12 @@ if [ ! -s "$own/machine-id" ]; then
     sync "$own/machine-id.new"
     mv "$own/machine-id.new" "$own/machine-id"
 fi
-# The file has to be there, and may be empty, because the root file system is read-only.
+# The file has to be there, and may be empty, because the root file system is read-only. With an empty one systemd has
+# drawn an id for this boot, under which journald writes what journalctl would not find.
 mount --bind "$own/machine-id" /etc/machine-id
+if [ -d /run/log/journal ] && [ ! -d "/run/log/journal/$(cat /etc/machine-id)" ]; then
+    systemctl restart --no-block systemd-journald.service
+fi
 # A package may have made a second one while the image was built, which D-Bus would believe.
 if [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ]; then
     ln -sf /etc/machine-id /var/lib/dbus/machine-id
