@@ -64,6 +64,7 @@ pub mod factory;
 pub mod image;
 pub mod journal;
 pub mod key;
+mod new_file;
 pub mod plan;
 pub mod policy;
 pub mod progress;

@@ -12,8 +12,8 @@ use formats::digest::Digest;
 use formats::oci::{Descriptor, Manifest, RepositoryName, media_type};
 use formats::reason::Reason;
 use formats::release::{
-    ATTACHMENT_LIMIT, Attachment, CONFIG_LIMIT, ComponentManifest, ImageConfig, ReleaseError,
-    ReleaseIndex, target_name,
+    ATTACHMENT_LIMIT, Attachment, CONFIG_LIMIT, ComponentManifest, ComponentSummary, ImageConfig,
+    ReleaseError, ReleaseIndex, target_name,
 };
 use formats::tuf::{TufError, UnixTime};
 use update_core::trust::{Clock, Limits, Refresh, Reply, Stored, TrustError, TrustedSet, run};
@@ -188,6 +188,18 @@ pub struct Release {
     pub components: Vec<Component>,
     /// What is attached to it: the manifest, and its blobs.
     pub attachments: Vec<(Descriptor, Vec<Descriptor>)>,
+}
+
+impl Release {
+    /// The documents of a component that the signed summary lists.
+    pub fn component(&self, summary: &ComponentSummary) -> Result<&Component, VerifyError> {
+        let of = |one: &&Component| one.listed.manifest.digest == summary.manifest;
+        self.components.iter().find(of).ok_or_else(|| {
+            let what = format!("the index of component {}", summary.name);
+            let target = self.listed.target.clone();
+            VerifyError::Release { target, source: ReleaseError::Contradiction { what } }
+        })
+    }
 }
 
 /// Reads the documents of a release: index, manifests, configs.

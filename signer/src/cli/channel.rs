@@ -1,6 +1,6 @@
 //! `channel`: what a channel offers, how fast, and at what times of day.
 
-use super::args::{ChannelArgs, ChannelChange, ChannelCommand, SetArgs};
+use super::args::{ChannelArgs, ChannelChange, ChannelCommand, ListArgs, SetArgs};
 use super::change::Run;
 use super::place::Place;
 use super::signing::role;
@@ -23,7 +23,7 @@ pub(super) fn run(command: ChannelCommand, run: Run<'_>) -> Result<(), SignerErr
             let report = commands::channel(registry, &root, &product, &channel, now)?;
             output::success(&report, json);
         }
-        ChannelCommand::List { reference, registry, trust, product } => {
+        ChannelCommand::List(ListArgs { reference, registry, trust, product }) => {
             let place = Place::to_read(reference.get(), &registry, &trust, None)?;
             let root = trust_root_of(&place.trust())?;
             let registry = place.open(Access::Read)?;

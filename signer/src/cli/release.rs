@@ -1,6 +1,6 @@
 //! `release`: which releases there are, and taking one back.
 
-use super::args::{ReleaseChange, ReleaseCommand, WithdrawArgs};
+use super::args::{ListArgs, ReleaseChange, ReleaseCommand, WithdrawArgs};
 use super::change::Run;
 use super::place::Place;
 use super::{output, trust_root_of};
@@ -13,7 +13,7 @@ use crate::repository::Access;
 pub(super) fn run(command: ReleaseCommand, run: Run<'_>) -> Result<(), SignerError> {
     match command {
         ReleaseCommand::Change(command) => change(command, run),
-        ReleaseCommand::List { reference, registry, trust, product } => {
+        ReleaseCommand::List(ListArgs { reference, registry, trust, product }) => {
             let place = Place::to_read(reference.get(), &registry, &trust, None)?;
             let root = trust_root_of(&place.trust())?;
             let registry = place.open(Access::Read)?;

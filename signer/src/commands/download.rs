@@ -1,23 +1,23 @@
 //! `download`: the image of one component as a file, verified from the trust root down.
 
-use std::fs::{File, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use formats::release::{ComponentName, ComponentSummary};
 use formats::tuf::UnixTime;
 use formats::version::Version;
 use serde::Serialize;
 
+use super::files::failed;
 use super::select::{Wanted, select};
 use super::{Report, bytes, has_example_key};
 use crate::error::SignerError;
+use crate::new_file::NewFile;
 use crate::progress::Show;
 use crate::published::{self, PublishedError};
 use crate::repository::Registry;
 use crate::state::State;
-use crate::verify::{Component, chunk_list, read_release, unpack, verify_offline};
+use crate::verify::{chunk_list, read_release, unpack, verify_offline};
 
 /// What is wanted of which release.
 #[derive(Debug, Clone)]
@@ -104,26 +104,15 @@ pub fn download(
     let summary =
         chosen(&listed.summary.components, &request.component, request.hardware.as_deref())
             .map_err(|why| SignerError::Usage(format!("{}: {why}", listed.target)))?;
-    let of = |one: &&Component| one.listed.manifest.digest == summary.manifest;
-    let Some(component) = release.components.iter().find(of) else {
-        return Err(SignerError::Usage(format!("{} has no index of it", listed.target)));
-    };
+    let component = release.component(summary)?;
 
-    let failed = |source| SignerError::File { action: "write", path: output.clone(), source };
-    let beside = match output.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mode = Permissions::from_mode(0o644);
-    let named = tempfile::Builder::new().prefix(".download-").permissions(mode).tempfile_in(beside);
-    let mut file = named.map_err(failed)?;
+    let mut file = NewFile::of(output, 0o644).map_err(failed(output))?;
     let list = chunk_list(registry, &release, component)?;
     let label = format!("downloading {}", summary.name);
     let progress = |len| show.begin(&label, len);
-    unpack(registry, &release, component, &list, &progress, &mut |bytes| file.write_all(bytes))?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist_noclobber(output).map_err(|error| failed(error.error))?;
-    File::open(beside).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    let mut sink = |bytes: &[u8]| file.file().write_all(bytes);
+    unpack(registry, &release, component, &list, &progress, &mut sink)?;
+    file.appear().map_err(failed(output))?;
     Ok(DownloadReport {
         output: output.clone(),
         target: listed.target.clone(),

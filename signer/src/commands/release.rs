@@ -1,9 +1,6 @@
 //! Releases for people: which there are, who offers them, and which were withdrawn.
 
-use std::cmp::Ordering;
-
 use formats::tuf::UnixTime;
-use formats::version::Version;
 use serde::Serialize;
 
 use super::{Report, bytes, time};
@@ -113,10 +110,8 @@ pub fn releases(
     let state = published::load(registry, Some(trust_root))?.state;
     let mut listed = state.releases().map_err(PublishedError::from)?;
     listed.retain(|release| product.is_none_or(|product| release.product == product));
-    let version = |release: &ListedRelease| -> Version { release.summary.version.clone() };
-    listed.sort_by(|a, b| match a.product.cmp(&b.product) {
-        Ordering::Equal => version(a).compare(&version(b)),
-        other => other,
+    listed.sort_by(|a, b| {
+        a.product.cmp(&b.product).then_with(|| a.summary.version.compare(&b.summary.version))
     });
     let releases = listed.iter().map(|release| ReleaseReport::of(&state, release, now)).collect();
     Ok(ReleasesReport { releases })

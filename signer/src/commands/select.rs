@@ -27,14 +27,26 @@ pub(super) fn select(state: &State, wanted: &Wanted<'_>) -> Result<ListedRelease
         Some(version) => version.clone(),
         None => offered(state, wanted)?,
     };
-    let target = target_name(wanted.product, &version);
     let releases = state.releases().map_err(PublishedError::from)?;
-    let listed = releases.into_iter().find(|listed| listed.target == target);
-    let listed = listed.ok_or_else(|| PlanError::NoRelease { target: target.clone() })?;
+    Ok(find(&releases, target_name(wanted.product, &version))?.clone())
+}
+
+/// Finds a release by its target's name.
+///
+/// # Errors
+///
+/// There is no such release, or its maintainers have withdrawn it.
+pub(super) fn find(
+    releases: &[ListedRelease],
+    target: String,
+) -> Result<&ListedRelease, PlanError> {
+    let Some(listed) = releases.iter().find(|listed| listed.target == target) else {
+        return Err(PlanError::NoRelease { target });
+    };
     match &listed.summary.withdrawn {
         None => Ok(listed),
         Some(Withdrawal { because, .. }) => {
-            Err(PlanError::Withdrawn { target, because: because.clone() }.into())
+            Err(PlanError::Withdrawn { target, because: because.clone() })
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use formats::boot_record::{ReleaseId, Slot, SlotComponent};
-use formats::release::{ComponentSummary, ReleaseError};
+use formats::release::ComponentSummary;
 use update_agent::factory::{FirstComponent, FirstSlot, write_state};
 
 use super::board::Loader;
@@ -20,7 +20,7 @@ use super::{Inputs, first_boot_marker, loader, proof};
 use crate::error::SignerError;
 use crate::progress::Show;
 use crate::repository::Registry;
-use crate::verify::{Component, VerifyError, chunk_list, unpack};
+use crate::verify::{chunk_list, unpack};
 
 /// Offset and value of the magic of ext2 to ext4.
 const EXT_MAGIC: (u64, [u8; 2]) = (1080, [0x53, 0xef]);
@@ -86,7 +86,7 @@ impl Images<'_> {
         write: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
     ) -> Result<FirstComponent, SignerError> {
         let release = self.inputs.release;
-        let component = self.component(summary)?;
+        let component = release.component(summary)?;
         let list = chunk_list(self.registry, release, component)?;
         let label = format!("writing {}", summary.name);
         let mut at = 0;
@@ -104,16 +104,6 @@ impl Images<'_> {
             raw_size: summary.raw_size,
         };
         Ok(FirstComponent { identity, list, place })
-    }
-
-    fn component(&self, summary: &ComponentSummary) -> Result<&Component, VerifyError> {
-        let release = self.inputs.release;
-        let of = |one: &&Component| one.listed.manifest.digest == summary.manifest;
-        release.components.iter().find(of).ok_or_else(|| {
-            let what = format!("the index of component {}", summary.name);
-            let target = release.listed.target.clone();
-            VerifyError::Release { target, source: ReleaseError::Contradiction { what } }
-        })
     }
 
     /// Looks whether the image has the configuration and the trust root where they are not put on the data

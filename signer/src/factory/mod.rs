@@ -44,6 +44,7 @@ use self::layout::{Holds, Layout};
 use self::node::Node;
 use self::tools::{DEBUGFS, MCOPY, MKE2FS, MKFS_VFAT, MMD};
 use crate::error::SignerError;
+use crate::new_file::{NewFile, directory_of};
 use crate::progress::Show;
 use crate::repository::Registry;
 use crate::state::State;
@@ -118,11 +119,9 @@ pub fn build(
     let beside = directory_of(output);
     let failed = FactoryError::file("write", output);
     let work = tempfile::Builder::new().prefix(".factory-").tempdir_in(beside).map_err(&failed)?;
-    let mode = std::fs::Permissions::from_mode(0o644);
-    let named = tempfile::Builder::new().prefix(".disk-").permissions(mode).tempfile_in(beside);
-    let file = named.map_err(&failed)?;
+    let mut file = NewFile::of(output, 0o644).map_err(&failed)?;
     let layout = inputs.layout;
-    let disk = Disk::create(file.reopen().map_err(&failed)?, layout, output)?;
+    let disk = Disk::create(file.file().try_clone().map_err(&failed)?, layout, output)?;
     let images = Images { registry, inputs, show };
     let components = images.write(&disk, work.path())?;
     let notes = images.check(file.path())?;
@@ -149,8 +148,7 @@ pub fn build(
     let bar = show.begin("reading back", layout.len);
     let digest = disk.finish(layout.len, &bar).map_err(&failed)?;
     bar.done();
-    file.persist_noclobber(output).map_err(|error| failed(error.error))?;
-    File::open(beside).and_then(|dir| dir.sync_all()).map_err(&failed)?;
+    file.appear().map_err(&failed)?;
     Ok(Built { digest, notes })
 }
 
@@ -163,10 +161,6 @@ fn require_tools(board: &Board) -> Result<(), FactoryError> {
         }
         Loader::Chooser => Ok(()),
     }
-}
-
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The file whose presence on the data partition says that a node has not become itself yet: beside the state.

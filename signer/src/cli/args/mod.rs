@@ -379,17 +379,7 @@ pub(super) enum ChannelCommand {
         channel: String,
     },
     /// All channels, one line each
-    List {
-        #[command(flatten)]
-        reference: RefArgs,
-        #[command(flatten)]
-        registry: RegistryArgs,
-        #[command(flatten)]
-        trust: TrustArgs,
-        /// Only those of this product
-        #[arg(long)]
-        product: Option<String>,
-    },
+    List(ListArgs),
 }
 
 /// What changes a channel.
@@ -469,6 +459,20 @@ pub(super) struct ChannelArgs {
     pub(super) expires: Vec<String>,
     #[command(flatten)]
     pub(super) dry: DryRunArgs,
+}
+
+/// What is listed: all in a repository, or what is of one product.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    pub(super) reference: RefArgs,
+    #[command(flatten)]
+    pub(super) registry: RegistryArgs,
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
+    /// Only those of this product
+    #[arg(long)]
+    pub(super) product: Option<String>,
 }
 
 /// A repository to look at.

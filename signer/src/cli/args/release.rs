@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use formats::version::Version;
 
-use super::{ChannelArgs, RefArgs, RegistryArgs, TrustArgs};
+use super::{ChannelArgs, ListArgs};
 
 const EXAMPLES: &str = "Examples:\n  \
      signer release withdraw 1.2.0 --product demo --because \"loses data on power cuts\"\n  \
@@ -14,17 +14,7 @@ pub(in crate::cli) enum ReleaseCommand {
     #[command(flatten)]
     Change(ReleaseChange),
     /// All releases, one line each: who offers them, and which were withdrawn
-    List {
-        #[command(flatten)]
-        reference: RefArgs,
-        #[command(flatten)]
-        registry: RegistryArgs,
-        #[command(flatten)]
-        trust: TrustArgs,
-        /// Only those of this product
-        #[arg(long)]
-        product: Option<String>,
-    },
+    List(ListArgs),
 }
 
 /// What changes a release.

@@ -16,7 +16,7 @@ use formats::oci::{
     Descriptor, Index, MANIFEST_LIMIT, Manifest, NamedManifest, RepositoryName, annotation,
     media_type,
 };
-use formats::release::{Withdrawal, channel_target_name, target_name};
+use formats::release::{channel_target_name, target_name};
 use formats::tuf::UnixTime;
 use formats::version::Version;
 use serde::Serialize;
@@ -24,6 +24,7 @@ use storage::interrupt::Cleanup;
 use storage::layout::{Archive, Blob, Layout, LayoutDir, LayoutError};
 
 use self::offline::{OfflineReport, Statement};
+use super::select::find;
 use super::{Report, Signing, bytes, counted, has_example_key, time};
 use crate::error::SignerError;
 use crate::plan::PlanError;
@@ -184,12 +185,7 @@ fn find_releases(
         if releases.iter().any(|release| release.listed.target == target) {
             continue;
         }
-        let found = listed.iter().find(|release| release.target == target);
-        let found = found.ok_or(PlanError::NoRelease { target: target.clone() })?;
-        if let Some(Withdrawal { because, .. }) = found.summary.withdrawn.clone() {
-            return Err(PlanError::Withdrawn { target, because }.into());
-        }
-        releases.push(read_release(registry, state, found)?);
+        releases.push(read_release(registry, state, find(&listed, target)?)?);
     }
     Ok(releases)
 }
