@@ -34,18 +34,13 @@ pub(crate) fn available(boot: &BootConfig) -> Available {
 pub(crate) fn by(boot: &BootConfig, purpose: Purpose, means: Means) -> Result<(), AgentError> {
     let limit = COMMAND_LIMIT.min(boot.reboot_wait);
     match means {
-        Means::Command => command(key_of(boot, purpose), boot.command_for(purpose), limit),
+        Means::Command => {
+            let (key, argv) = boot.command_for(purpose);
+            command(key, argv, limit)
+        }
         Means::Forced => command("boot.forced_reboot_command", &boot.forced_command(), limit),
         Means::Kernel if available(boot).kernel => kernel(),
         Means::Kernel => Err(AgentError::new(Reason::Config, "the kernel must not be asked here")),
-    }
-}
-
-/// Which key of the configuration names the command of a restart for this purpose.
-fn key_of(boot: &BootConfig, purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Try if boot.backend.has_to_be_asked() => "boot.try_command",
-        _ => "boot.reboot_command",
     }
 }
 
@@ -63,7 +58,7 @@ pub(crate) fn by_default(means: Means) -> Result<(), AgentError> {
 /// How people read the means.
 pub(crate) fn shown(boot: &BootConfig, purpose: Purpose, means: Means) -> String {
     match means {
-        Means::Command => format!("`{}`", boot.command_for(purpose).join(" ")),
+        Means::Command => format!("`{}`", boot.command_for(purpose).1.join(" ")),
         Means::Forced => format!("`{}`", boot.forced_command().join(" ")),
         Means::Kernel => "reboot(2)".to_owned(),
     }

@@ -11,7 +11,6 @@ use serde_json::json;
 use update_core::chooser::ChooserFloor;
 use update_core::floor::Guarantee;
 use update_core::policy::shared_id;
-use update_core::restart::Purpose;
 use update_core::trust::{CLOCK_TOLERANCE, Clock, Limits, Refresh, Stored};
 use update_core::update::stand;
 
@@ -312,11 +311,7 @@ fn state(agent: &Agent) -> Answer {
 }
 
 fn restart(agent: &Agent) -> Answer {
-    let boot = &agent.config.boot;
-    let mut commands = vec![("boot.reboot_command", boot.command_for(Purpose::Leave))];
-    if boot.backend.has_to_be_asked() {
-        commands.push(("boot.try_command", boot.command_for(Purpose::Try)));
-    }
+    let commands = agent.config.boot.restart_commands();
     for (key, argv) in &commands {
         program::startable(argv).map_err(|why| {
             AgentError::new(Reason::Config, format!("{key}: {why}"))

@@ -203,12 +203,21 @@ impl BootConfig {
         systemctl_reboot()
     }
 
-    /// The command of a restart for this purpose.
-    pub(crate) fn command_for(&self, purpose: Purpose) -> &[String] {
+    /// The command of a restart for this purpose, behind the key that names it.
+    pub(crate) fn command_for(&self, purpose: Purpose) -> (&'static str, &[String]) {
         match purpose {
-            Purpose::Try if self.backend.has_to_be_asked() => &self.try_command,
-            _ => &self.reboot_command,
+            Purpose::Try if self.backend.has_to_be_asked() => {
+                ("boot.try_command", &self.try_command)
+            }
+            _ => ("boot.reboot_command", &self.reboot_command),
         }
+    }
+
+    /// All commands of restarts, in the same form.
+    pub(crate) fn restart_commands(&self) -> Vec<(&'static str, &[String])> {
+        let mut commands = [Purpose::Leave, Purpose::Try].map(|it| self.command_for(it)).to_vec();
+        commands.dedup();
+        commands
     }
 
     /// What an operator does to try the release that is next: the first words of a sentence.
@@ -642,7 +651,7 @@ mod tests {
         let commands = |lines: &str| {
             let text = EXAMPLE.replace("[boot]\n", &format!("[boot]\n{lines}\n"));
             let config = Config::parse(&text, Path::new("/etc/update-agent")).unwrap();
-            let of = |purpose| config.boot.command_for(purpose).join(" ");
+            let of = |purpose| config.boot.command_for(purpose).1.join(" ");
             (of(Purpose::Try), of(Purpose::Leave), config.boot.how_to_try())
         };
         let plain = "systemctl reboot";

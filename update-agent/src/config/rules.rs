@@ -74,13 +74,12 @@ impl Config {
         if !(1..=limit).contains(&self.boot.tries) {
             problems.push(format!("boot.tries = {} is not 1 to {limit}", self.boot.tries));
         }
-        if self.boot.reboot_command.is_empty() {
-            problems.push("boot.reboot_command is empty; name a command".to_owned());
+        for (key, argv) in self.boot.restart_commands() {
+            if argv.is_empty() {
+                problems.push(format!("{key} is empty; name a command"));
+            }
         }
         if self.boot.backend.has_to_be_asked() {
-            if self.boot.try_command.is_empty() {
-                problems.push("boot.try_command is empty; name a command".to_owned());
-            }
             let label = &self.boot.autoboot;
             let slots = self.slots.a.values().chain(self.slots.b.values());
             if slots.into_iter().any(|place| matches!(place, Place::Label(own) if own == label)) {
