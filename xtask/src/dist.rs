@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// [`build_for`] this machine.
+/// [`build_for`], for this machine.
 pub(crate) fn build() -> Result<PathBuf> {
     build_for(&Place::here())
 }
@@ -116,7 +116,7 @@ fn describe(place: &Place, dir: &Path) -> Result<()> {
 }
 
 /// SHA-256 of a file, hexadecimal.
-fn sha256(file: &Path) -> Result<String> {
+pub(crate) fn sha256(file: &Path) -> Result<String> {
     let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
     Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }

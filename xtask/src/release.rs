@@ -20,8 +20,8 @@ use racklet_tools::programs::{PROGRAMS, Place};
 use racklet_tools::{paths, setup, show};
 
 use crate::package::changelog::Commit;
-use crate::package::stage::Stage;
-use crate::package::{Inputs, MAINTAINER, PACKAGES, sums};
+use crate::package::stage::{Stage, copy};
+use crate::package::{Inputs, MAINTAINER, PACKAGES, SHIPPED, sums};
 use crate::suite::tracked_files;
 
 /// The product that a release is one of.
@@ -32,22 +32,6 @@ const COMPONENTS: [&str; 4] = ["agent-deb", "signer-deb", "server-deb", "doc-deb
 
 /// The component with the programs and what goes with them.
 const ARCHIVE: &str = "programs";
-
-/// What an archive has beside the programs, by the beginning of the names.
-const BESIDE: [&str; 9] = [
-    "README.md",
-    "CHANGELOG.md",
-    "docs/",
-    "update-agent/systemd/",
-    "update-agent/boot/",
-    "update-agent/hooks/",
-    "update-agent/update-agent.example.toml",
-    "signer/",
-    "repo-server/systemd/",
-];
-
-/// Of [`BESIDE`], what only this repository needs.
-const LEFT_OUT: [&str; 2] = ["signer/src/", "signer/tests/"];
 
 /// Of `cargo xtask release`.
 #[derive(clap::Args)]
@@ -188,8 +172,7 @@ fn archive(inputs: &Inputs, commit: &Commit, name: &str, to: &Path) -> Result<()
     let tree = temp.path().join(name);
     Cmd::new("cp").args(["-r", "-T"]).arg(&inputs.shipped).arg(&tree).run()?;
     for file in tracked_files()? {
-        let wanted = BESIDE.iter().any(|start| file.starts_with(start));
-        if wanted && !LEFT_OUT.iter().any(|start| file.starts_with(start)) {
+        if SHIPPED.iter().any(|start| file.starts_with(start)) {
             copy(&paths::root().join(&file), &tree.join(&file))?;
         }
     }
@@ -206,10 +189,4 @@ fn archive(inputs: &Inputs, commit: &Commit, name: &str, to: &Path) -> Result<()
         .run()?;
     Cmd::new("gzip").args(["-n", "-9"]).arg(&tar).run()?;
     copy(&temp.path().join("tar.gz"), to)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let folder = to.parent().context("a file lies in a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    fs::copy(from, to).map(drop).with_context(|| format!("copy {}", from.display()))
 }

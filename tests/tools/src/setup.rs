@@ -88,13 +88,9 @@ const JUDGES: &[Package] = &[
     ("debootstrap", "debootstrap", "the systems they are installed in"),
 ];
 
-/// What `docs/first-disk.md` calls, and `cargo xtask night` with it.
-const FIRST_DISK: &[Package] = &[
-    ("mmdebstrap", "mmdebstrap", "makes Debian systems, with updates and security"),
-    ("e2fsprogs", "mke2fs", "their file systems"),
-    ("dosfstools", "mkfs.vfat", "EFI system partitions"),
-    ("mtools", "mcopy", "their files"),
-];
+/// What `docs/first-disk.md` calls beside [`PACKAGES`], and `cargo xtask night` with it.
+const FIRST_DISK: &[Package] =
+    &[("mmdebstrap", "mmdebstrap", "makes Debian systems, with updates and security")];
 
 /// Package, a file of it, why: unpacked into the cache, because installing it would change more than
 /// a test may.

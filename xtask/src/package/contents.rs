@@ -7,25 +7,9 @@ use std::fs;
 use racklet_tools::paths;
 use racklet_tools::programs::PROGRAMS;
 
-use super::PACKAGES;
 use super::stage::{DEBIAN, SOURCES};
+use super::{PACKAGES, SHIPPED};
 use crate::suite::tracked_files;
-
-/// Which files belong into packages, by the beginning of their names.
-const NEEDED: [&str; 12] = [
-    "docs/",
-    "README.md",
-    "CHANGELOG.md",
-    "update-agent/systemd/",
-    "update-agent/boot/",
-    "update-agent/hooks/",
-    "update-agent/update-agent.example.toml",
-    "signer/systemd/",
-    "signer/signer.example.toml",
-    "signer/boards/",
-    "signer/images/",
-    "repo-server/systemd/",
-];
 
 /// What is made before packages are: it is not in the repository.
 const MADE: [&str; 3] = ["shipped/", "man/", "completions/"];
@@ -70,7 +54,7 @@ fn every_file_that_is_needed_is_in_exactly_one_package() {
     let lines = lines();
     let mut needed = 0;
     for file in files() {
-        if !NEEDED.iter().any(|start| file.starts_with(start)) {
+        if !SHIPPED.iter().any(|start| file.starts_with(start)) {
             continue;
         }
         needed += 1;

@@ -32,6 +32,22 @@ use stage::Stage;
 pub(crate) const PACKAGES: [&str; 4] =
     ["racklet-update-agent", "racklet-signer", "racklet-repo-server", "racklet-update-doc"];
 
+/// Which files of the repository belong into packages and archives, by the beginning of their names.
+pub(crate) const SHIPPED: [&str; 12] = [
+    "docs/",
+    "README.md",
+    "CHANGELOG.md",
+    "update-agent/systemd/",
+    "update-agent/boot/",
+    "update-agent/hooks/",
+    "update-agent/update-agent.example.toml",
+    "signer/systemd/",
+    "signer/signer.example.toml",
+    "signer/boards/",
+    "signer/images/",
+    "repo-server/systemd/",
+];
+
 /// Of `cargo xtask package`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -72,8 +88,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Writes `SHA256SUMS` of files in a folder, as `sha256sum --check` reads it; its text.
 pub(crate) fn sums(folder: &Path, files: &[PathBuf]) -> Result<String> {
-    let names = files.iter().filter_map(|file| file.file_name());
-    let text = Cmd::new("sha256sum").args(names).current_dir(folder).read()? + "\n";
+    let mut text = String::new();
+    for file in files {
+        let name = file.file_name().context("a file has a name")?;
+        text += &format!("{}  {}\n", dist::sha256(file)?, name.display());
+    }
     fs::write(folder.join("SHA256SUMS"), &text).context("write SHA256SUMS")?;
     Ok(text)
 }

@@ -90,10 +90,15 @@ impl Stage<'_> {
     /// Copies everything there, with `debian/` complete.
     fn fill(&self, work: &Path, version: &str) -> Result<()> {
         for file in tracked_files()? {
+            let from = paths::root().join(&file);
+            // Removed from the work tree, and not yet from the repository.
+            if !from.exists() {
+                continue;
+            }
             if let Some(inside) = file.strip_prefix(DEBIAN) {
-                copy(&paths::root().join(&file), &work.join("debian").join(inside))?;
+                copy(&from, &work.join("debian").join(inside))?;
             } else if SOURCES.iter().any(|source| file.starts_with(source)) {
-                copy(&paths::root().join(&file), &work.join(&file))?;
+                copy(&from, &work.join(&file))?;
             }
         }
         for (from, to) in [(&self.inputs.shipped, "shipped"), (&self.inputs.manual, "")] {
@@ -111,10 +116,7 @@ impl Stage<'_> {
 }
 
 /// With modes that do not depend on the caller's umask.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    if !from.exists() {
-        return Ok(());
-    }
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     let folder = to.parent().context("a file lies in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     fs::copy(from, to).with_context(|| format!("copy {}", from.display()))?;
