@@ -82,7 +82,7 @@ struct Page {
     /// Certificates, the server in the background, keys.
     server: String,
     disk: String,
-    /// The line that starts QEMU, without what follows it.
+    /// The command that starts QEMU, without what follows it.
     start: String,
     next: String,
     commands: usize,
@@ -100,9 +100,9 @@ impl Page {
         let [_, configuration, server, disk, rest, _] = blocks[..] else {
             bail!("{PAGE} has {} blocks in {SECTION:?}, not 6", blocks.len());
         };
-        let (start, next) = rest.split_once('\n').context("what follows QEMU")?;
+        let (start, next) = first_command(rest).context("what follows QEMU")?;
         ensure!(start.starts_with("qemu-system-"), "the last block begins with {start}");
-        let commands = [server, disk, rest].map(logical_lines);
+        let commands = [server, disk, rest].map(commands_in);
         Ok(Page {
             configuration: configuration.to_owned(),
             server: server.to_owned(),
@@ -114,9 +114,15 @@ impl Page {
     }
 }
 
-/// Lines, where one that ends with a backslash goes on.
-fn logical_lines(block: &str) -> usize {
-    block.lines().filter(|line| !line.ends_with('\\')).count()
+/// A command, whose lines but the last end with a backslash, and what follows it.
+fn first_command(block: &str) -> Option<(&str, &str)> {
+    let mut lines = block.match_indices('\n').map(|(at, _)| at);
+    let end = lines.find(|end| !block[..*end].ends_with('\\'))?;
+    Some((&block[..end], &block[end + 1..]))
+}
+
+fn commands_in(block: &str) -> usize {
+    std::iter::successors(first_command(block), |(_, rest)| first_command(rest)).count()
 }
 
 /// The reader's directory and what was installed there.
@@ -173,14 +179,14 @@ impl<'a> Place<'a> {
         shell.env("PATH", self.path()).run().map(drop)
     }
 
-    /// Runs a block that leaves the server running.
+    /// Runs a block that leaves the server running, which must not hold what this program reads.
     fn server(&self, commands: &str) -> Result<Background> {
-        self.run(&format!("{commands}\necho $! >server.pid"))?;
+        self.run(&format!("exec >server.out 2>&1\n{commands}\necho $! >server.pid"))?;
         let pid = fs::read_to_string(self.dir.join("server.pid"))?;
         Ok(Background { pid: pid.trim().to_owned() })
     }
 
-    /// Starts QEMU, by the page's own line.
+    /// Starts QEMU, by the page's own command.
     fn power_on(&self, line: &str) -> Result<Machine> {
         let tools = &self.world.tools;
         let libraries = tools.libraries();
@@ -210,5 +216,19 @@ impl Drop for Background {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ended = Cmd::new("kill").arg(&self.pid).finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page promises twelve commands.
+    #[test]
+    fn the_page_has_the_blocks_that_are_run() {
+        let page = Page::read().unwrap();
+        assert_eq!(page.commands, 12);
+        assert!(page.start.ends_with("if=virtio"), "{}", page.start);
+        assert!(page.next.starts_with("/usr/share/"), "{}", page.next);
     }
 }
