@@ -29,6 +29,7 @@ impl NewFile {
     }
 
     /// Where it is until it has its name.
+    #[cfg(feature = "factory")]
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
     }
