@@ -20,7 +20,7 @@ use storage::files::{Files as _, PrivateDir};
 use storage::host::Host as _;
 use storage::partition_table;
 use storage::sim::{Machine, Media, fat};
-use update_agent::agent::{Agent, ApplyOptions, RevertOptions, Wish};
+use update_agent::agent::{Agent, ApplyOptions, RevertOptions, RoundReport, Wish};
 use update_agent::config::Config;
 use update_agent::environment::Environment;
 use update_agent::error::AgentError;
@@ -582,8 +582,8 @@ impl<'a> Node<'a> {
     }
 
     /// One round of the daemon.
-    pub fn run_once(&self) -> Result<(), AgentError> {
-        self.perform(|agent, progress| agent.round(progress)).map(drop)
+    pub fn run_once(&self) -> Result<RoundReport, AgentError> {
+        self.perform(|agent, progress| agent.round(progress))
     }
 
     /// `reset`, with another trust root if one is given.
@@ -684,6 +684,6 @@ mod tests {
 
     #[test]
     fn an_install_by_the_daemon_asks_its_source_for_everything_once() {
-        asks_once(|node| node.run_once());
+        asks_once(|node| node.run_once().map(drop));
     }
 }

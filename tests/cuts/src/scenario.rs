@@ -207,8 +207,8 @@ fn boot(node: &mut Node<'_>) -> Result<(), String> {
     node.boot().map(drop).map_err(|error| format!("S3: the boot loader: {}", error.chain()))
 }
 
-fn done(result: Result<(), AgentError>) -> Result<(), String> {
-    result.map_err(|error| format!("error[{}]: {}", error.reason(), error.chain()))
+fn done<T>(result: Result<T, AgentError>) -> Result<(), String> {
+    result.map(drop).map_err(|error| format!("error[{}]: {}", error.reason(), error.chain()))
 }
 
 fn boot_and_apply(node: &mut Node<'_>) -> Result<(), String> {
@@ -236,14 +236,15 @@ fn boot_and_run(node: &mut Node<'_>) -> Result<(), String> {
 fn daemon(node: &mut Node<'_>) -> Result<(), String> {
     boot(node)?;
     for _ in 0..8 {
-        match node.run_once() {
-            Ok(_) => {}
+        let restarting = match node.run_once() {
+            Ok(report) => report.is_restarting(),
             // What failed here is not tried again: that is the goal of some scenarios.
-            Err(error) if error.reason() == Reason::FailedBefore => {}
+            Err(error) if error.reason() == Reason::FailedBefore => false,
             Err(error) => return Err(format!("error[{}]: {}", error.reason(), error.chain())),
-        }
+        };
         if !node.restarted() {
-            return Ok(());
+            // The daemon goes on asking; this one ends, as `run --once` does, with an error.
+            return if restarting { Err("the restart was refused".to_owned()) } else { Ok(()) };
         }
         boot(node)?;
     }
