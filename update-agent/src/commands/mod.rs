@@ -29,21 +29,25 @@ use formats::version::Version;
 use crate::agent::Agent;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::AgentError;
+use crate::health::parse_period;
 use crate::metrics::Textfile;
 use crate::output::Output;
+
+/// The heading of the options that every command has.
+const EVERYWHERE: &str = "Options of every command";
 
 /// Installs signed releases: writes the inactive slot, boots it on trial, confirms or reverts it.
 #[derive(Debug, Parser)]
 #[command(name = "update-agent", version, long_version = version(), max_term_width = 100)]
 pub struct Cli {
     /// Configuration file.
-    #[arg(long, global = true, default_value = DEFAULT_PATH, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, default_value = DEFAULT_PATH, value_name = "FILE")]
     pub config: PathBuf,
     /// Print one JSON object instead of text.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
     /// Log more to standard error; given twice, log everything.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// What to do.
     #[command(subcommand)]
@@ -246,9 +250,14 @@ pub struct BootSelectArgs {
 /// Options of `map-root`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct MapRootArgs {
-    /// How long the disk may take to appear, in seconds.
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
-    pub wait: u64,
+    /// How long the disk may take to appear (`45s`, `2m`).
+    #[arg(long, default_value = "30s", value_parser = seconds, value_name = "DURATION")]
+    pub wait: Duration,
+}
+
+/// A period as the configuration has it; a number alone is seconds, as it was.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).or_else(|_| parse_period(text))
 }
 
 /// Runs a command line to its end.
@@ -281,7 +290,7 @@ fn run_to(cli: &Cli, output: Output) -> Exit {
     }
     // An initramfs has no configuration: the chooser's word is all that counts.
     if let Command::MapRoot(args) = &cli.command {
-        return match crate::chooser::map_root(Duration::from_secs(args.wait)) {
+        return match crate::chooser::map_root(args.wait) {
             Ok(node) => {
                 let node = node.display().to_string();
                 output.result(serde_json::json!({ "root": node }), &node);
