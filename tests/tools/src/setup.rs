@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::cmd::{Cmd, which};
+use crate::cross::Processor;
 use crate::{cache, firmware, paths};
 
 /// A package, a program or file of it (none: ask dpkg), why.
@@ -92,6 +93,12 @@ const JUDGES: &[Package] = &[
 const FIRST_DISK: &[Package] =
     &[("mmdebstrap", "mmdebstrap", "makes Debian systems, with updates and security")];
 
+/// What lets the kernel start programs of another processor.
+const EMULATION: &[Package] = &[
+    ("qemu-user-static", "qemu-aarch64-static", "runs programs of other processors"),
+    ("binfmt-support", "update-binfmts", "makes the kernel start them with it"),
+];
+
 /// Package, a file of it, why: unpacked into the cache, because installing it would change more than
 /// a test may.
 const UNPACKED: &[(&str, &str, &str)] = &[
@@ -172,6 +179,20 @@ pub fn judges() -> Result<()> {
 /// Installs what `docs/first-disk.md` calls.
 pub fn first_disk() -> Result<()> {
     install(FIRST_DISK, false)
+}
+
+/// Installs what starts programs of another processor in a chroot, and checks that the kernel does.
+pub fn emulation(processor: Processor) -> Result<()> {
+    install(EMULATION, false)?;
+    let entry = format!("/proc/sys/fs/binfmt_misc/{}", processor.emulator());
+    if Path::new(&entry).exists() {
+        return Ok(());
+    }
+    bail!(
+        "the kernel does not start programs of {} by itself, there is no {entry}: mount -t binfmt_misc none \
+         /proc/sys/fs/binfmt_misc && update-binfmts --enable",
+        processor.name()
+    )
 }
 
 /// Installs what `cargo xtask bench` calls besides.

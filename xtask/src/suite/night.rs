@@ -1,7 +1,9 @@
 //! The steps of `cargo xtask night`: what takes hours.
 
 use anyhow::Result;
+use racklet_tools::cross::Processor;
 use racklet_tools::paths;
+use racklet_tools::programs::Place;
 
 use super::arm;
 use super::progress::Progress;
@@ -29,7 +31,7 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         name: "packages: policy, two builds, install, upgrade, purge",
         quick: false,
-        run: |_| packages(),
+        run: |_| packages(Place::here()),
     },
     Step { name: "the book", quick: false, run: |_| the_book() },
     Step { name: "power cuts, seed after seed", quick: false, run: |_| power_cuts() },
@@ -43,6 +45,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "ARMv8: two builds of the agent are the same",
         quick: false,
         run: |_| arm::same_agent(),
+    },
+    Step {
+        name: "ARMv8: packages: policy, two builds, install, upgrade, purge",
+        quick: false,
+        run: |_| packages(Place::cross(Processor::Aarch64)?),
     },
     Step { name: "fuzz", quick: false, run: |_| fuzz() },
 ];
@@ -60,8 +67,8 @@ fn power_cuts() -> Result<Outcome> {
     Ok(Outcome { output: done.stderr.clone(), ..Outcome::of_command(&done) })
 }
 
-fn packages() -> Result<Outcome> {
-    let (passed, failures) = package::judge::judge()?;
+fn packages(place: Place) -> Result<Outcome> {
+    let (passed, failures) = package::judge::judge(place)?;
     let output = failures.iter().map(|fault| format!("{fault}\n")).collect();
     Ok(Outcome { passed, failed: failures.len() as u64, failures, output })
 }

@@ -6,7 +6,8 @@
 #   tree.sh upgrade TREE            apt sources on standard input
 #   tree.sh image   TREE EPOCH FILE MKE2FS-ARGUMENTS…
 #
-# APT_OPTIONS holds the host's own apt transport settings (proxies), one line each.
+# APT_OPTIONS holds the host's own apt transport settings (proxies), one line each. ARCHITECTURE names another one than
+# this machine's, whose programs the kernel must be able to start.
 set -eu
 action=$1
 tree=$2
@@ -50,7 +51,7 @@ clean() {
 case $action in
 new)
     # The mirror's `main` alone, without updates or security: an installation that has aged.
-    debootstrap --variant=minbase --include="$3" "$1" "$tree" "$2"
+    debootstrap --variant=minbase ${ARCHITECTURE:+--arch="$ARCHITECTURE"} --include="$3" "$1" "$tree" "$2"
     mount -t proc proc "$tree/proc"
     clean
     ;;

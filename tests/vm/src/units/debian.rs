@@ -1,8 +1,9 @@
-//! `docs/first-disk.md`, from an empty directory to a Debian that updates itself: the commands of the page, run as
-//! they are printed, with our packages.
+//! `docs/first-disk.md`, from an empty directory to a Debian that updates itself, and whose package is purged at last:
+//! the commands of the page, run as they are printed, with our packages.
 //!
 //! What differs from a reader's machine: packages are unpacked instead of installed, ports are free ones, the board
-//! profile names systemd-boot where it was unpacked, and a hook gives the harness a shell in the guest.
+//! profile names systemd-boot where it was unpacked, and a hook gives the harness a shell in the guest. For ARMv8, what
+//! the page says to change is changed.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use racklet_tools::cmd::Cmd;
+use racklet_tools::cross::Processor;
 use racklet_tools::{paths, setup};
 
 use super::{after, status};
@@ -22,13 +24,68 @@ const PAGE: &str = "docs/first-disk.md";
 const SECTION: &str = "## Debian from an empty directory";
 /// Where the packages put what the page names.
 const SHARED: &str = "/usr/share/racklet-signer";
+/// How the name of the agent's package begins.
+const AGENT: &str = "racklet-update-agent_";
 /// Of the server, on the page.
 const PORT: &str = "5443";
 
+/// The machine whose disk is made.
+struct Kind {
+    /// Where its packages are, below the target directory.
+    packages: &'static str,
+    /// What `debian-image` is told beside what the page says.
+    image: &'static str,
+    /// What is changed in the board profile.
+    board: &'static [(&'static str, &'static str)],
+    /// systemd-boot, where its package has it, without the first slash.
+    loader: &'static str,
+    console: &'static str,
+    /// How the command that starts QEMU begins.
+    qemu: &'static str,
+    firmware: &'static str,
+}
+
+/// The page's own.
+const PC: Kind = Kind {
+    packages: "packages",
+    image: "",
+    board: &[],
+    loader: "usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+    console: "ttyS0",
+    qemu: "qemu-system-x86_64 ",
+    firmware: "usr/share/ovmf/OVMF.fd",
+};
+
+/// What the page says of ARMv8.
+const ARM: Kind = Kind {
+    packages: "packages-aarch64",
+    image: "--arch arm64 ",
+    board: &[
+        ("architecture = \"x86-64\"", "architecture = \"arm64\""),
+        ("systemd-bootx64.efi", "systemd-bootaa64.efi"),
+        ("ttyS0", "ttyAMA0"),
+    ],
+    loader: "usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
+    console: "ttyAMA0",
+    qemu: "qemu-system-aarch64 -machine virt -cpu cortex-a72 ",
+    firmware: "usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
+};
+
 pub(super) fn story(world: &World, dir: &Path) -> Result<String> {
+    first_disk(world, dir, &PC)
+}
+
+pub(super) fn story_on_arm(world: &World, dir: &Path) -> Result<String> {
+    setup::emulation(Processor::Aarch64)?;
+    Cmd::cargo().args(["xtask", "package", "--target", "aarch64"]).watch()?;
+    let world = world.of_arm(&dir.join("world"))?;
+    first_disk(&world, dir, &ARM)
+}
+
+fn first_disk(world: &World, dir: &Path, kind: &Kind) -> Result<String> {
     let started = Instant::now();
     setup::first_disk()?;
-    let place = Place::new(world, dir)?;
+    let place = Place::new(world, dir, kind)?;
     let page = Page::read()?;
     fs::create_dir(dir.join("etc"))?;
     fs::write(dir.join("etc/update-agent.toml"), place.here(&page.configuration))?;
@@ -57,6 +114,7 @@ pub(super) fn story(world: &World, dir: &Path) -> Result<String> {
     ensure!(machine.ok("cat /etc/machine-id")? == identity, "an update changed the machine id");
     let known = status(&mut machine)?;
     ensure!(known["runs"] == "1.1.0" && known["next"] == "b", "after the update: {known:#}");
+    purged(&mut machine)?;
     drop(machine.cut());
     let verified = Cmd::new("sgdisk").arg("-v").arg(dir.join("node.img")).read()?;
     ensure!(verified.contains("No problems found"), "sgdisk -v: {verified}");
@@ -74,6 +132,24 @@ fn healthy(machine: &mut Machine) -> Result<()> {
     let failed = machine.ok("systemctl list-units --failed --plain --no-legend")?;
     ensure!(failed.trim().is_empty(), "failed units: {failed}");
     Ok(())
+}
+
+/// The package goes, as an operator takes it off: the agent ends, its configuration and state are kept and named.
+fn purged(machine: &mut Machine) -> Result<()> {
+    machine.ok("mount -o remount,rw /")?;
+    let said = machine.ok(
+        "systemctl disable --now update-agent.service && dpkg --purge racklet-update-agent 2>&1",
+    )?;
+    for folder in ["/etc/update-agent", "/var/lib/update-agent"] {
+        ensure!(said.contains(&format!("rm -r {folder}")), "purge does not name {folder}: {said}");
+        machine.ok(&format!("test -d {folder}"))?;
+    }
+    machine.ok(
+        "test ! -e /usr/bin/update-agent && ! dpkg-query -W racklet-update-agent 2>/dev/null",
+    )?;
+    let left = machine.ok("systemctl list-unit-files --plain --no-legend 'update-agent*' || :")?;
+    ensure!(left.trim().is_empty(), "units are left: {left}");
+    healthy(machine)
 }
 
 /// What the page says to do.
@@ -129,35 +205,41 @@ fn commands_in(block: &str) -> usize {
 struct Place<'a> {
     world: &'a World,
     dir: &'a Path,
+    kind: &'a Kind,
     installed: PathBuf,
     port: u16,
 }
 
 impl<'a> Place<'a> {
-    /// Builds our packages and unpacks them.
-    fn new(world: &'a World, dir: &'a Path) -> Result<Self> {
+    /// Builds our packages for this computer and unpacks those of the signer and the server.
+    fn new(world: &'a World, dir: &'a Path, kind: &'a Kind) -> Result<Self> {
         Cmd::cargo().args(["xtask", "package"]).watch()?;
-        let (packages, installed) = (paths::target().join("packages"), dir.join("installed"));
-        for entry in fs::read_dir(&packages).context("the packages")?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("racklet-update-agent_") {
-                fs::copy(entry.path(), dir.join(name))?;
-            } else if name.ends_with(".deb") {
-                Cmd::new("dpkg-deb").arg("-x").arg(entry.path()).arg(&installed).run()?;
+        let installed = dir.join("installed");
+        for (name, file) in packages(PC.packages)? {
+            if !name.starts_with(AGENT) {
+                Cmd::new("dpkg-deb").arg("-x").arg(file).arg(&installed).run()?;
             }
         }
-        let loader = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+        for (name, file) in packages(kind.packages)? {
+            if name.starts_with(AGENT) {
+                fs::copy(file, dir.join(name))?;
+            }
+        }
         let board = installed.join(&SHARED[1..]).join("boards/generic-uefi.toml");
-        let text = fs::read_to_string(&board).with_context(|| board.display().to_string())?;
-        let unpacked = world.tools.file(&loader[1..]).display().to_string();
-        ensure!(text.contains(loader), "{} names no {loader}", board.display());
-        fs::write(&board, text.replace(loader, &unpacked))?;
+        let mut text = fs::read_to_string(&board).with_context(|| board.display().to_string())?;
+        let unpacked = world.tools.file(kind.loader).display().to_string();
+        let loader = format!("/{}", kind.loader);
+        for (page, ours) in kind.board.iter().chain([&(loader.as_str(), unpacked.as_str())]) {
+            ensure!(text.contains(page), "{} has no {page}", board.display());
+            text = text.replace(page, ours);
+        }
+        fs::write(&board, text)?;
         let hook = dir.join("guest");
-        fs::write(&hook, include_str!("guest.sh"))?;
+        fs::write(&hook, include_str!("guest.sh").replace("ttyS0", kind.console))?;
         Cmd::new("chmod").arg("755").arg(&hook).run()?;
         fs::write(dir.join("shell"), include_str!("shell.sh"))?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        Ok(Place { world, dir, installed, port })
+        Ok(Place { world, dir, kind, installed, port })
     }
 
     /// What the page says, on this machine.
@@ -165,7 +247,7 @@ impl<'a> Place<'a> {
         let shared = self.installed.join(&SHARED[1..]).display().to_string();
         text.replace(PORT, &self.port.to_string())
             .replace(SHARED, &shared)
-            .replace("/debian-image ", "/debian-image --hook ./guest ")
+            .replace("/debian-image ", &format!("/debian-image {}--hook ./guest ", self.kind.image))
     }
 
     fn path(&self) -> String {
@@ -190,21 +272,29 @@ impl<'a> Place<'a> {
     fn power_on(&self, line: &str) -> Result<Machine> {
         let tools = &self.world.tools;
         let libraries = tools.libraries();
+        let (program, machine) = self.kind.qemu.split_once(' ').unwrap_or_default();
         let qemu = format!(
-            "exec env LD_LIBRARY_PATH={} {} -L {} -L {} ",
+            "exec env LD_LIBRARY_PATH={} {} -L {} -L {} {machine}",
             libraries.to_string_lossy(),
-            tools.file("usr/bin/qemu-system-x86_64").display(),
+            tools.file("usr/bin").join(program).display(),
             tools.file("usr/share/qemu").display(),
             tools.file("usr/share/seabios").display()
         );
-        let firmware = tools.file("usr/share/ovmf/OVMF.fd").display().to_string();
-        let line = line
-            .replace("qemu-system-x86_64 ", &qemu)
-            .replace("/usr/share/ovmf/OVMF.fd", &firmware);
+        let firmware = tools.file(self.kind.firmware).display().to_string();
+        let line = line.replace(PC.qemu, &qemu).replace(&format!("/{}", PC.firmware), &firmware);
         let mut command = Command::new("sh");
         command.args(["-c", &line]).current_dir(self.dir);
         Machine::begin(command, tools, self.world.life(2400), self.dir.join("serial.log"))
     }
+}
+
+/// The files of packages in a folder below the target directory, and their names.
+fn packages(folder: &str) -> Result<Vec<(String, PathBuf)>> {
+    let folder = paths::target().join(folder);
+    let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?.flatten();
+    let named =
+        entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    Ok(named.filter(|(name, _)| name.ends_with(".deb")).collect())
 }
 
 /// A program that one of the commands left running.

@@ -40,6 +40,11 @@ pub(super) const CELLS: &[Cell] = &[
     }),
     Cell::new("units-field", "systemd 252, systemd-boot, kexec", field::story),
     Cell::new("factory-debian", "our packages, mmdebstrap, OVMF, systemd-boot", debian::story),
+    Cell::new(
+        "arm-factory-debian",
+        "our packages, mmdebstrap, EDK II, systemd-boot",
+        debian::story_on_arm,
+    ),
     Cell::new("factory-systemd-boot", "systemd 252, systemd-boot, sgdisk, fsck.vfat", made::story),
 ];
 
