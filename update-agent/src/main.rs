@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use update_agent::commands::{Cli, explain_usage, run};
-use update_agent::exhausted::{Memory, survive_file_size};
+use update_agent::exhausted::{Memory, share_one_heap, survive_file_size};
 use update_agent::{chooser, config};
 
 #[global_allocator]
 static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
+    share_one_heap();
     survive_file_size();
     if chooser::is_root_init() {
         chooser::run_root();
