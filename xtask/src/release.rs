@@ -130,7 +130,7 @@ impl Release {
         }
         let name = format!("{PRODUCT}-{}-{hardware}", self.version);
         let path = folder.join(format!("{name}.tar.gz"));
-        archive(inputs, commit, &name, &path)?;
+        archive(&inputs.shipped, commit, &name, &path)?;
         self.files.push(Released { component: ARCHIVE, hardware, path });
         for program in PROGRAMS {
             let path = folder.join(format!("{program}-{hardware}.spdx.json"));
@@ -166,11 +166,14 @@ impl Release {
     }
 }
 
-/// The programs, and what packages put beside them, below one folder; the same sources give the same bytes.
-fn archive(inputs: &Inputs, commit: &Commit, name: &str, to: &Path) -> Result<()> {
+/// The programs and their documents in `bin`, and beside it what packages put beside them, as the repository has it; all
+/// below one folder. The same sources give the same bytes.
+fn archive(shipped: &Path, commit: &Commit, name: &str, to: &Path) -> Result<()> {
     let temp = tempfile::tempdir()?;
     let tree = temp.path().join(name);
-    Cmd::new("cp").args(["-r", "-T"]).arg(&inputs.shipped).arg(&tree).run()?;
+    fs::create_dir(&tree).with_context(|| format!("make {}", tree.display()))?;
+    // Not beside the other files: those of the program `signer` are in a folder of that name.
+    Cmd::new("cp").args(["-r", "-T"]).arg(shipped).arg(tree.join("bin")).run()?;
     for file in tracked_files()? {
         if SHIPPED.iter().any(|start| file.starts_with(start)) {
             copy(&paths::root().join(&file), &tree.join(&file))?;
@@ -189,4 +192,38 @@ fn archive(inputs: &Inputs, commit: &Commit, name: &str, to: &Path) -> Result<()
         .run()?;
     Cmd::new("gzip").args(["-n", "-9"]).arg(&tar).run()?;
     copy(&temp.path().join("tar.gz"), to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_and_the_folders_of_their_files_have_places_of_their_own() {
+        let temp = tempfile::tempdir().unwrap();
+        let shipped = temp.path().join("shipped");
+        fs::create_dir(&shipped).unwrap();
+        for program in PROGRAMS {
+            fs::write(shipped.join(program), program).unwrap();
+        }
+        let commit = Commit::of_head().unwrap();
+        let archives = ["one.tar.gz", "two.tar.gz"].map(|name| temp.path().join(name));
+        for path in &archives {
+            archive(&shipped, &commit, "racklet", path).unwrap();
+        }
+        let [one, two] = archives;
+        assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
+        let listed = Cmd::new("tar").arg("-tzf").arg(&one).read().unwrap();
+        let files: Vec<&str> = listed.lines().collect();
+        for program in PROGRAMS {
+            assert!(files.contains(&format!("racklet/bin/{program}").as_str()), "{files:?}");
+        }
+        for file in [
+            "README.md",
+            "signer/boards/generic-uefi.toml",
+            "update-agent/systemd/update-agent.service",
+        ] {
+            assert!(files.contains(&format!("racklet/{file}").as_str()), "{files:?}");
+        }
+    }
 }
