@@ -64,9 +64,9 @@ impl Commit {
     /// `debian/changelog` for this version.
     pub(crate) fn changelog(&self, version: &str, maintainer: &str) -> String {
         format!(
-            "racklet-update ({version}) unstable; urgency=medium\n\n  * Built from commit {}. What operators have \
-             to know of its changes is in\n    /usr/share/doc/racklet-update/CHANGELOG.md (racklet-update-doc).\n\n \
-             -- {maintainer}  {}\n",
+            "racklet-update ({version}) unstable; urgency=medium\n\n  * Built from commit {}.\n    What operators \
+             have to know of its changes is in racklet-update-doc:\n    \
+             /usr/share/doc/racklet-update/CHANGELOG.md\n\n -- {maintainer}  {}\n",
             self.hash, self.mail
         )
     }
@@ -119,7 +119,10 @@ mod tests {
     fn debian_reads_the_changelog() {
         let text =
             commit("20261129123456", "ffff", false).changelog("0.1.0~x", "A B <a@b.invalid>");
-        let parsed = Cmd::new("dpkg-parsechangelog").args(["-l", "-", "-S", "Version"]).input(text);
+        let parsed =
+            Cmd::new("dpkg-parsechangelog").args(["-l", "-", "-S", "Version"]).input(text.clone());
         assert_eq!(parsed.read().expect("it is read"), "0.1.0~x");
+        // lintian's rule.
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     }
 }
