@@ -262,6 +262,7 @@ fn of_boot(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
         label,
         type_guid: Guid([7; 16]),
         guid: Guid([byte; 16]),
+        at: None,
         len: 1 << 20,
         attributes: 0,
     };

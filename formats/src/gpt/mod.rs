@@ -285,7 +285,9 @@ impl Table {
     }
 
     /// A new table for tools and tests: 128 entries of 128 bytes, and the partitions one after
-    /// the other, each beginning at a whole MiB.
+    /// the other, each beginning at a whole MiB or at its own place.
+    ///
+    /// Errors: no room on the disk, or two partitions that overlap.
     pub fn create(
         geometry: Geometry,
         disk_guid: Guid,
@@ -303,7 +305,10 @@ impl Table {
         let mut entries = Vec::new();
         let mut free = *usable.start();
         for new in partitions {
-            let first = free.next_multiple_of(aligned);
+            let first = match new.at {
+                Some(at) => geometry.sectors_of(at),
+                None => free.next_multiple_of(aligned),
+            };
             let len = geometry.sectors_of(new.len);
             let last = first.checked_add(len).and_then(|end| end.checked_sub(1));
             let last = last.filter(|last| *last >= first && usable.contains(last));
@@ -330,6 +335,8 @@ pub struct NewPartition<'a> {
     pub type_guid: Guid,
     /// Its own GUID.
     pub guid: Guid,
+    /// Where it begins, in bytes, rounded up to whole sectors; `None`: at the next whole MiB behind the one before.
+    pub at: Option<u64>,
     /// Its length in bytes, rounded up to whole sectors.
     pub len: u64,
     /// Its attribute bits.

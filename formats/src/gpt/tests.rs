@@ -13,7 +13,7 @@ fn guid(byte: u8) -> Guid {
 }
 
 fn partition(label: &str, byte: u8, len: u64) -> NewPartition<'_> {
-    NewPartition { label, type_guid: Guid::LINUX, guid: guid(byte), len, attributes: 0 }
+    NewPartition { label, type_guid: Guid::LINUX, guid: guid(byte), at: None, len, attributes: 0 }
 }
 
 fn table(sector_size: u32) -> Table {
@@ -23,6 +23,23 @@ fn table(sector_size: u32) -> Table {
         partition("data", 3, (8 << 20) + 1),
     ];
     Table::create(geometry(sector_size), guid(9), &parts).unwrap()
+}
+
+#[test]
+fn a_partition_lies_where_it_is_asked_to() {
+    let at = |at, new: NewPartition<'static>| NewPartition { at: Some(at), ..new };
+    let place = |at_last| {
+        let parts = [
+            at(4 << 20, partition("root", 1, 8 << 20)),
+            at(0x18000, partition("env", 2, 0x4000)),
+            at(at_last, partition("data", 3, 1 << 20)),
+        ];
+        let table = Table::create(geometry(512), guid(9), &parts)?;
+        Ok(table.partitions().map(|part| part.offset(table.geometry())).collect::<Vec<_>>())
+    };
+    assert_eq!(place(12 << 20), Ok(vec![4 << 20, 0x18000, 12 << 20]));
+    assert_eq!(place(11 << 20), Err(GptError::Overlap(1, 3)));
+    assert!(matches!(place(512), Err(GptError::Bounds { number: 3, .. })), "on the table itself");
 }
 
 /// Reads one copy back, with `edit` applied to its header fields and the sums made right again.

@@ -194,8 +194,8 @@ impl Layout {
 
 impl Partition {
     fn new_partition(&self) -> NewPartition<'_> {
-        let Partition { label, guid, type_guid, attributes, len, .. } = self;
-        let (guid, type_guid) = (*guid, *type_guid);
-        NewPartition { label, type_guid, guid, len: *len, attributes: *attributes }
+        let Partition { label, guid, type_guid, attributes, offset, len, .. } = self;
+        let (guid, type_guid, at) = (*guid, *type_guid, Some(*offset));
+        NewPartition { label, type_guid, guid, at, len: *len, attributes: *attributes }
     }
 }

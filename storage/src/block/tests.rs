@@ -280,6 +280,7 @@ fn a_partition_of_a_disk_is_its_own_node() {
         label: "root-a",
         type_guid: Guid::LINUX,
         guid: Guid([1; 16]),
+        at: None,
         len: 1 << 20,
         attributes: 0,
     };

@@ -17,6 +17,7 @@ fn new_table(sector_size: u32, len: usize) -> Table {
         label,
         type_guid: Guid::LINUX,
         guid: Guid([byte; 16]),
+        at: None,
         len: 1 << 20,
         attributes: attrs.put_into(1),
     };
@@ -164,6 +165,7 @@ fn the_only_copy_that_says_something_bootable_is_never_overwritten() {
                 label: "root-a",
                 type_guid: Guid::LINUX,
                 guid: Guid([7; 16]),
+                at: None,
                 len: 1 << 19,
                 attributes: A.put_into(1),
             }],
@@ -260,6 +262,7 @@ fn a_table_of_other_partitions_is_not_written() {
         label: "root-a",
         type_guid: Guid::LINUX,
         guid: Guid([7; 16]),
+        at: None,
         len: 1 << 20,
         attributes: 0,
     };

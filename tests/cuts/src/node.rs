@@ -191,6 +191,7 @@ impl Kit {
                 label,
                 type_guid: guid(0xee),
                 guid: guid(u8::try_from(nth).expect("four at most") + 1),
+                at: None,
                 len: CAPACITY[nth % on_disk],
                 attributes: match (self.backend, nth) {
                     (Backend::Gpt | Backend::FlashBank, 0) => attributes(confirmed(1)),
@@ -201,7 +202,8 @@ impl Kit {
         if self.backend == Backend::Rpi {
             let (number, len) = (0xaa, fat::VOLUME as u64);
             let (type_guid, guid) = (guid(0xee), guid(number));
-            partitions.push(NewPartition { label: AUTOBOOT, type_guid, guid, len, attributes: 0 });
+            let (label, at, attributes) = (AUTOBOOT, None, 0);
+            partitions.push(NewPartition { label, type_guid, guid, at, len, attributes });
         }
         let len = (partitions.len() as u64 + 2) << 20;
         let geometry = Geometry::new(len, 512).expect("a small disk");
