@@ -28,6 +28,11 @@ use storage::host::System;
 use crate::error::AgentError;
 use crate::state::{NotedComponent, NotedSlot, State};
 
+/// U-Boot's script that boots a slot by the flags in its environment (`boot/uboot/boot.cmd`).
+pub const UBOOT_SCRIPT: &str = include_str!("../boot/uboot/boot.cmd");
+/// What comes before it on a U-Boot that does not keep two copies of its environment itself.
+pub const UBOOT_REDUNDANT: &str = include_str!("../boot/uboot/redundant.cmd");
+
 /// What the first slot of a node holds.
 #[derive(Debug, Clone)]
 pub struct FirstSlot {

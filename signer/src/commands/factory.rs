@@ -1,19 +1,21 @@
 //! `factory`: the first disk of a node.
 
+mod report;
+
 use std::path::{Path, PathBuf};
 
-use formats::boot_record::Slot;
 use formats::release::ComponentSummary;
 use formats::tuf::UnixTime;
 use formats::version::Version;
-use serde::Serialize;
 
+pub use self::report::FactoryReport;
+use self::report::{partitions, raw_report};
 use super::select::{Wanted, select};
-use super::{Report, bytes, has_example_key, read_trusted};
+use super::{has_example_key, read_trusted};
 use crate::error::SignerError;
-use crate::factory::board::Board;
+use crate::factory::board::{Board, Raw};
 use crate::factory::identity::Seed;
-use crate::factory::layout::{Holds, Layout};
+use crate::factory::loader::uboot::env_config;
 use crate::factory::node::Node;
 use crate::factory::plan::{Image, plan};
 use crate::factory::{FactoryError, Inputs, build, choose};
@@ -45,85 +47,6 @@ pub struct FactoryRequest {
     pub epoch: Option<u64>,
     /// The file to be made; `None`: only the plan is wanted.
     pub output: Option<PathBuf>,
-}
-
-/// The disk that was made, or would be.
-#[derive(Debug, Serialize)]
-pub struct FactoryReport {
-    /// `None`: it was not made.
-    output: Option<PathBuf>,
-    target: String,
-    /// Digest of the release index.
-    index: String,
-    security_version: u64,
-    /// Bytes of the disk.
-    size: u64,
-    /// Digest of the disk.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-    disk_guid: String,
-    partitions: Vec<PartitionReport>,
-    /// Components that are on no part of this disk.
-    elsewhere: Vec<String>,
-    notes: Vec<String>,
-    /// Unix seconds, the time of all files.
-    epoch: u64,
-    example_keys: bool,
-}
-
-/// A partition, as reports write it.
-#[derive(Debug, Serialize)]
-struct PartitionReport {
-    number: usize,
-    label: String,
-    offset: u64,
-    size: u64,
-    #[serde(rename = "type")]
-    type_guid: String,
-    guid: String,
-    /// What is in it, for people.
-    holds: String,
-}
-
-impl Report for FactoryReport {
-    fn text(&self) -> String {
-        let mut text = match &self.output {
-            Some(output) => format!(
-                "{} holds {} in slot a, confirmed, security version {}",
-                output.display(),
-                self.target,
-                self.security_version
-            ),
-            None => format!("a disk of {} would hold {} in slot a", bytes(self.size), self.target),
-        };
-        for part in &self.partitions {
-            text.push_str(&format!(
-                "\n  {} {:<10} {:>10} at {:>10}  {}",
-                part.number,
-                part.label,
-                bytes(part.size),
-                bytes(part.offset),
-                part.holds
-            ));
-        }
-        if !self.elsewhere.is_empty() {
-            text.push_str(&format!(
-                "\nnot on this disk: {}; the first update writes it",
-                self.elsewhere.join(", ")
-            ));
-        }
-        for note in &self.notes {
-            text.push_str(&format!("\nnote: {note}"));
-        }
-        if let Some(sum) = &self.sha256 {
-            text.push_str(&format!("\n{sum}"));
-        }
-        text
-    }
-
-    fn example_keys(&self) -> bool {
-        self.example_keys
-    }
 }
 
 /// The time that the environment gives to what is made.
@@ -165,7 +88,10 @@ pub fn factory(
         Some(text) => Seed::of(&[text.as_bytes()]),
         None => Seed::of(&[index.as_bytes(), &config, &board_bytes, &request.root]),
     };
-    let layout = plan(&board, &node, &images, seed).map_err(FactoryError::from)?;
+    let len = |raw: &Raw| std::fs::metadata(&raw.file).map(|about| about.len());
+    let raw = board.raw.iter().map(|raw| len(raw).map_err(FactoryError::file("read", &raw.file)));
+    let raw = raw.collect::<Result<Vec<u64>, _>>()?;
+    let layout = plan(&board, &node, &images, &raw, seed).map_err(FactoryError::from)?;
 
     let epoch = request.epoch.unwrap_or_else(|| signed_at(&state, &listed));
     let mut report = FactoryReport {
@@ -176,7 +102,9 @@ pub fn factory(
         size: layout.len,
         sha256: None,
         disk_guid: layout.guid.to_string(),
-        partitions: partitions(&layout),
+        partitions: partitions(&board, &layout),
+        raw: layout.raw.iter().map(raw_report).collect(),
+        env_config: board.env.as_ref().map(|env| env_config(&node, env)),
         elsewhere: layout.elsewhere.iter().map(ToString::to_string).collect(),
         notes: Vec::new(),
         epoch,
@@ -238,29 +166,4 @@ fn signed_at(state: &State, listed: &ListedRelease) -> u64 {
     let signed = state.targets_of(&listed.role).map(|signed| &signed.data);
     let at = signed.and_then(|targets| targets.header.signed_at(&targets.unknown));
     at.and_then(|at| u64::try_from(at.secs()).ok()).unwrap_or(0)
-}
-
-fn partitions(layout: &Layout) -> Vec<PartitionReport> {
-    let row = |(number, part): (usize, &crate::factory::layout::Partition)| PartitionReport {
-        number,
-        label: part.label.clone(),
-        offset: part.offset,
-        size: part.len,
-        type_guid: part.type_guid.to_string(),
-        guid: part.guid.to_string(),
-        holds: holds(layout, &part.holds),
-    };
-    (1..).zip(&layout.partitions).map(row).collect()
-}
-
-fn holds(layout: &Layout, holds: &Holds) -> String {
-    match holds {
-        Holds::Esp => {
-            let files: Vec<&str> = layout.esp_files.iter().map(|file| file.path.as_str()).collect();
-            format!("boot loader; {}", files.join(", "))
-        }
-        Holds::Component(name, Slot::A) => format!("{name} of slot a"),
-        Holds::Component(name, Slot::B) => format!("{name} of slot b, empty"),
-        Holds::Data => "kept through updates: state, floor, history".to_owned(),
-    }
 }

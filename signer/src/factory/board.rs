@@ -2,15 +2,19 @@
 //!
 //! `docs/first-disk.md` documents the file; `signer/boards/` has one for each boot loader.
 
+mod firmware;
+mod types;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use formats::gpt::Guid;
 use formats::release::ComponentName;
 use serde::Deserialize;
 use update_agent::config::DEFAULT_PATH;
 
+pub use self::firmware::{Autoboot, Env, Raw, UBoot};
+pub use self::types::{Architecture, esp_type, fat_type, reserved_type};
 use crate::policy::parse_size;
 
 /// A board profile.
@@ -21,15 +25,33 @@ pub struct Board {
     pub loader: Loader,
     /// What the machine is.
     pub architecture: Architecture,
-    /// The partition of the boot loader; for loaders that have one.
+    /// Programs before the first partition, for the processor's own boot program.
+    #[serde(default)]
+    pub raw: Vec<Raw>,
+    /// Where the first partition begins, but for those of U-Boot's environment.
+    #[serde(default = "first_mib")]
+    pub partitions_from: Size,
+    /// The partition of systemd-boot.
     #[serde(default)]
     pub esp: Option<Esp>,
+    /// U-Boot's script, and what it has to know.
+    #[serde(default, rename = "u-boot")]
+    pub uboot: Option<UBoot>,
+    /// U-Boot's environment.
+    #[serde(default)]
+    pub env: Option<Env>,
+    /// The partition that chooses between the others on a Raspberry Pi.
+    #[serde(default)]
+    pub autoboot: Option<Autoboot>,
     /// What the kernel is and is told; for loaders that have an entry per slot.
     #[serde(default)]
     pub kernel: Kernel,
     /// Where the agent's configuration lies on the node.
     #[serde(default = "config_path")]
     pub config: PathBuf,
+    /// The component with the root file system, where it is not the one of `boot.component`.
+    #[serde(default)]
+    pub system: Option<ComponentName>,
     /// Bytes of the place of each component in one slot.
     pub slots: BTreeMap<ComponentName, Size>,
     /// What is kept through updates.
@@ -44,6 +66,11 @@ pub enum Loader {
     SystemdBoot,
     /// A chooser in the firmware that reads the attributes of the partitions.
     Chooser,
+    /// U-Boot with our script, the flags in its environment.
+    #[serde(rename = "u-boot")]
+    UBoot,
+    /// The boot loader in a Raspberry Pi, which reads `autoboot.txt`.
+    RaspberryPi,
 }
 
 impl Loader {
@@ -52,6 +79,8 @@ impl Loader {
         match self {
             Loader::SystemdBoot => "systemd-boot",
             Loader::Chooser => "a chooser",
+            Loader::UBoot => "U-Boot",
+            Loader::RaspberryPi => "a Raspberry Pi's boot loader",
         }
     }
 
@@ -60,52 +89,10 @@ impl Loader {
         match self {
             Loader::SystemdBoot => "systemd-boot",
             Loader::Chooser => "gpt-attributes",
+            Loader::UBoot => "uboot-env",
+            Loader::RaspberryPi => "rpi-tryboot",
         }
     }
-}
-
-/// What the machine is: it decides the type of the root partitions (Discoverable Partitions Specification) and the
-/// name of the program that firmware starts (UEFI 2.10 §3.5.1.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Architecture {
-    /// 64-bit PC.
-    #[serde(rename = "x86-64")]
-    X86_64,
-    /// ARMv8.
-    #[serde(rename = "arm64")]
-    Arm64,
-    /// 32-bit ARM.
-    #[serde(rename = "arm")]
-    Arm,
-}
-
-impl Architecture {
-    /// The type of a root partition.
-    pub fn root_type(self) -> Guid {
-        guid(match self {
-            Architecture::X86_64 => "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
-            Architecture::Arm64 => "b921b045-1df0-41c3-af44-4c6f280d3fae",
-            Architecture::Arm => "69dad710-2ce4-4e3c-b16c-21a1d49abed3",
-        })
-    }
-
-    /// The file on the ESP that firmware starts when nothing else is configured.
-    pub fn removable_program(self) -> &'static str {
-        match self {
-            Architecture::X86_64 => "EFI/BOOT/BOOTX64.EFI",
-            Architecture::Arm64 => "EFI/BOOT/BOOTAA64.EFI",
-            Architecture::Arm => "EFI/BOOT/BOOTARM.EFI",
-        }
-    }
-}
-
-/// The type of an EFI system partition (UEFI 2.10 §5.3.3).
-pub fn esp_type() -> Guid {
-    guid("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
-}
-
-fn guid(text: &str) -> Guid {
-    text.parse().expect("a constant of the right form")
 }
 
 /// `[esp]`
@@ -132,9 +119,12 @@ pub struct Kernel {
 
 impl Default for Kernel {
     fn default() -> Self {
-        let name = |text: &str| text.parse().expect("a component's name");
         Kernel { linux: name("kernel"), initrd: name("initrd"), options: String::new() }
     }
+}
+
+fn name(text: &str) -> ComponentName {
+    text.parse().expect("a component's name")
 }
 
 /// `[data]`
@@ -149,6 +139,10 @@ pub struct Data {
     /// Where the node mounts it.
     #[serde(default = "data_mount")]
     pub mount: PathBuf,
+}
+
+fn first_mib() -> Size {
+    Size(1 << 20)
 }
 
 fn config_path() -> PathBuf {
@@ -186,10 +180,23 @@ impl Board {
     /// Parses a profile; a relative path in it is below `base`. The error is the parser's, with the line.
     pub fn parse(text: &str, base: &Path) -> Result<Self, toml::de::Error> {
         let mut board: Board = toml::from_str(text)?;
-        if let Some(esp) = &mut board.esp {
-            esp.program = base.join(&esp.program);
+        let programs = board.esp.iter_mut().map(|esp| &mut esp.program);
+        let raw = board.raw.iter_mut().map(|raw| &mut raw.file);
+        let initial = board.env.iter_mut().filter_map(|env| env.initial.as_mut());
+        for file in programs.chain(raw).chain(initial) {
+            *file = base.join(&*file);
         }
         Ok(board)
+    }
+
+    /// The component with the root file system.
+    pub fn system(&self, boot: &ComponentName) -> ComponentName {
+        match (&self.system, self.loader) {
+            (Some(system), _) => system.clone(),
+            // What boots is the FAT with firmware and kernel.
+            (None, Loader::RaspberryPi) => name("os"),
+            (None, _) => boot.clone(),
+        }
     }
 }
 
@@ -197,9 +204,11 @@ impl Board {
 mod tests {
     use super::*;
 
-    const SHIPPED: [(&str, &str); 2] = [
+    const SHIPPED: [(&str, &str); 4] = [
         ("generic-uefi", include_str!("../../boards/generic-uefi.toml")),
         ("linuxboot", include_str!("../../boards/linuxboot.toml")),
+        ("raspberry-pi", include_str!("../../boards/raspberry-pi.toml")),
+        ("u-boot-arm64", include_str!("../../boards/u-boot-arm64.toml")),
     ];
 
     #[test]

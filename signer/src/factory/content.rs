@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use formats::boot_record::{ReleaseId, Slot, SlotComponent};
 use formats::release::ComponentSummary;
+use formats::uboot_env::parse_config;
 use update_agent::factory::{FirstComponent, FirstSlot, write_state};
 
-use super::board::Loader;
 use super::disk::{Disk, write_sparse};
 use super::error::FactoryError;
-use super::filesystem::{EspContent, read_ext};
+use super::filesystem::read_ext;
 use super::layout::{EspFile, Holds};
 use super::plan::on_data;
 use super::tree::Tree;
-use super::{Inputs, first_boot_marker, loader, proof};
+use super::{Inputs, first_boot_marker, proof};
 use crate::error::SignerError;
 use crate::progress::Show;
 use crate::repository::Registry;
@@ -32,6 +32,9 @@ const SHARED: [(&str, &str); 4] = [
     ("/etc/ssh/ssh_host_ed25519_key", "remove it"),
     ("/etc/ssh/ssh_host_rsa_key", "remove it"),
 ];
+
+/// What `fw_env.config` is called in errors.
+const ENV: &str = "boot.env_config";
 
 /// The images of the first slot.
 pub(super) struct Images<'a> {
@@ -106,31 +109,37 @@ impl Images<'_> {
         Ok(FirstComponent { identity, list, place })
     }
 
-    /// Looks whether the image has the configuration and the trust root where they are not put on the data
-    /// partition, and what all nodes would share. A file system that cannot be read here is noted.
+    /// Looks whether the image has the configuration, the trust root and what describes U-Boot's environment where
+    /// they are not put on the data partition, and what all nodes would share. A file system that cannot be read here
+    /// is noted.
     pub(super) fn check(&self, disk: &Path) -> Result<Vec<String>, SignerError> {
         let Inputs { board, node, layout, config, root, .. } = self.inputs;
+        let env_config = self.inputs.env_config();
+        let env_config = env_config.iter().map(|text| (ENV, &node.env_config, text.as_bytes()));
         let wanted =
             [("the configuration", &node.config, *config), ("trust.root", &node.root, *root)];
+        let wanted = wanted.into_iter().chain(env_config);
         let in_image: Vec<_> =
-            wanted.into_iter().filter(|(_, path, _)| on_data(board, path).is_none()).collect();
-        let part = layout.partition(&Holds::Component(node.boot.clone(), Slot::A));
+            wanted.filter(|(_, path, _)| on_data(board, path).is_none()).collect();
+        let system = board.system(&node.boot);
+        let part = layout.partition(&Holds::Component(system.clone(), Slot::A));
         let Some(part) = part else { return Ok(Vec::new()) };
         if !is_ext(disk, part.offset)? {
             let (config, root) = (node.config.display(), node.root.display());
             return Ok(vec![format!(
-                "{} is no ext file system: it was not checked that it has {config} and {root}",
-                node.boot
+                "{system} is no ext file system: it was not checked that it has {config} and {root}"
             )]);
         }
         for (what, path, bytes) in in_image {
             let found = read_ext(disk, part.offset, path, self.inputs.epoch)?;
             let why = match found {
-                Some(found) if found == bytes => continue,
+                Some(found) if found == bytes || what == ENV && same_places(&found, bytes) => {
+                    continue;
+                }
                 Some(_) => "is not what was given",
                 None => "is not there",
             };
-            let (component, path) = (node.boot.to_string(), path.clone());
+            let (component, path) = (system.to_string(), path.clone());
             return Err(FactoryError::Image { what, component, path, why }.into());
         }
         self.shared(disk, part.offset)
@@ -162,6 +171,12 @@ impl Images<'_> {
     }
 }
 
+/// Whether two texts of `fw_env.config` name the same places.
+fn same_places(one: &[u8], other: &[u8]) -> bool {
+    let places = |text| parse_config(&String::from_utf8_lossy(text)).ok();
+    places(one).is_some_and(|found| places(other) == Some(found))
+}
+
 fn is_ext(disk: &Path, offset: u64) -> Result<bool, FactoryError> {
     let failed = FactoryError::file("read", disk);
     let (at, magic) = EXT_MAGIC;
@@ -173,7 +188,7 @@ fn is_ext(disk: &Path, offset: u64) -> Result<bool, FactoryError> {
 }
 
 /// Where the bytes of a component lie until they are copied to the ESP.
-fn esp_file(work: &Path, summary: &ComponentSummary) -> PathBuf {
+pub(super) fn esp_file(work: &Path, summary: &ComponentSummary) -> PathBuf {
     work.join(format!("component-{}", summary.name))
 }
 
@@ -200,11 +215,13 @@ pub(super) fn data_tree(
     }
     let marker = first_boot_marker(&node.state_dir);
     let version = release.listed.summary.version.as_str();
-    let files: [(&str, &Path, &[u8]); 3] = [
+    let env_config = inputs.env_config();
+    let mut files: Vec<(&str, &Path, &[u8])> = vec![
         ("config", &node.config, *config),
         ("root", &node.root, *root),
         ("first-boot", &marker, version.as_bytes()),
     ];
+    files.extend(env_config.iter().map(|text| ("env", &*node.env_config, text.as_bytes())));
     for (name, path, bytes) in files {
         let Some(at) = on_data(board, path) else { continue };
         let from = work.join(name);
@@ -227,36 +244,4 @@ fn first_slot(
     };
     let (order, components) = (summary.order.clone(), components.to_vec());
     Ok(FirstSlot { release, order, components, at: inputs.epoch })
-}
-
-/// The files of the ESP: the boot loader, its entries, and the places of components.
-pub(super) fn esp(inputs: &Inputs<'_>, work: &Path) -> Result<Vec<EspContent>, FactoryError> {
-    let Inputs { board, node, layout, chosen, .. } = inputs;
-    let mut content = Vec::new();
-    if let Some(esp) = &board.esp {
-        content.push((board.architecture.removable_program().to_owned(), esp.program.clone()));
-    }
-    let files = match board.loader {
-        Loader::SystemdBoot => loader::systemd_boot(board, node, layout),
-        Loader::Chooser => Vec::new(),
-    };
-    for (number, file) in files.into_iter().enumerate() {
-        let from = work.join(format!("loader-{number}"));
-        fs::write(&from, &file.text).map_err(FactoryError::file("write", &from))?;
-        content.push((file.path, from));
-    }
-    for file in &layout.esp_files {
-        let of = chosen.iter().find(|one| one.name == file.component && file.slot == Slot::A);
-        let from = match of {
-            Some(summary) => esp_file(work, summary),
-            None => {
-                let own = work.join(format!("empty-{}", file.component));
-                let made = File::create(&own).and_then(|made| made.set_len(file.len));
-                made.map_err(FactoryError::file("write", &own))?;
-                own
-            }
-        };
-        content.push((file.path.clone(), from));
-    }
-    Ok(content)
 }

@@ -3,8 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
+use formats::autoboot::AutobootError;
+use formats::fat::FatError;
 use formats::gpt::GptError;
 use formats::reason::Reason;
+use formats::release::ComponentName;
+use formats::uboot_env::UbootEnvError;
 use storage::block::DeviceError;
 use update_agent::error::AgentError;
 use update_core::chooser::ProofError;
@@ -59,6 +63,24 @@ pub enum FactoryError {
         /// In what it is not right.
         why: &'static str,
     },
+    /// A program is no longer what the disk was laid out for.
+    #[error("{0} changed while the disk was made")]
+    Changed(PathBuf),
+    /// The image that a Raspberry Pi starts.
+    #[error("the image of {component} is nothing that a Raspberry Pi starts")]
+    NoFat {
+        /// Of which component.
+        component: ComponentName,
+        /// Why not.
+        #[source]
+        source: FatError,
+    },
+    /// The variables do not make an environment of U-Boot.
+    #[error("U-Boot's environment")]
+    Env(#[from] UbootEnvError),
+    /// No `autoboot.txt` can be made of the plan.
+    #[error("autoboot.txt")]
+    Autoboot(#[from] AutobootError),
     /// A file that a data partition does not hold.
     #[error("{path} is {kind}; only files, directories and symbolic links are copied")]
     Kind {
@@ -119,14 +141,21 @@ impl FactoryError {
             FactoryError::Node(error) => error.advice().unwrap_or_default().to_owned(),
             FactoryError::Board { .. } => "docs/first-disk.md describes the file".to_owned(),
             FactoryError::Image { .. } => {
-                "publish a release whose image has it, or set board.config and trust.root to a \
-                 place on the data partition: the files given are then written there"
+                "publish a release whose image has it, or set board.config, trust.root or \
+                 boot.env_config to a place on the data partition, where it is then written"
                     .to_owned()
             }
             FactoryError::Layout(LayoutError::TooLarge { .. }) => {
                 "make [slots] of the board larger, or the image smaller".to_owned()
             }
+            FactoryError::Env(UbootEnvError::Full { .. }) => {
+                "make env.size larger, as U-Boot was built, or env.initial shorter".to_owned()
+            }
             FactoryError::Proof(error) => error.hint().unwrap_or_default().to_owned(),
+            FactoryError::NoFat { .. } => {
+                "publish a FAT with firmware, kernel and config.txt: docs/raspberry-pi.md"
+                    .to_owned()
+            }
             FactoryError::State(_) => {
                 "remove it there: each node begins with a state of its own".to_owned()
             }
@@ -135,7 +164,7 @@ impl FactoryError {
         }
     }
 
-    pub(super) fn file(
+    pub(crate) fn file(
         action: &'static str,
         path: &std::path::Path,
     ) -> impl Fn(io::Error) -> Self + use<> {

@@ -1,4 +1,4 @@
-//! The two file systems of a disk: ext4 for what survives updates, FAT for the boot loader. Each is made in a file of
+//! The two file systems of a disk: ext4 for what survives updates, FAT for boot loaders. Each is made in a file of
 //! its own, the same bytes from the same inputs.
 
 use std::collections::BTreeSet;
@@ -44,21 +44,22 @@ pub(super) fn ext4(
     }
 }
 
-/// A file for the ESP: its path there, and the file with its bytes.
-pub(super) type EspContent = (String, PathBuf);
+/// A file for a FAT: its path there, and the file with its bytes.
+pub(super) type FatContent = (String, PathBuf);
 
 /// Makes a FAT32 of `len` bytes with these files.
 pub(super) fn fat(
     file: &Path,
     len: u64,
-    content: &[EspContent],
+    label: &str,
+    content: &[FatContent],
     seed: Seed,
     epoch: u64,
 ) -> Result<(), FactoryError> {
     create(file, len)?;
     let image = file.display().to_string();
     let volume = seed.volume_id();
-    let options = ["--invariant", "-F", "32", "-n", "ESP", "-i", &volume, &image];
+    let options = ["--invariant", "-F", "32", "-n", label, "-i", &volume, &image];
     MKFS_VFAT.run(options, epoch, "")?;
     for folder in folders(content) {
         MMD.run(["-i", &image, &format!("::/{folder}")], epoch, "")?;
@@ -71,8 +72,8 @@ pub(super) fn fat(
 }
 
 /// The directories of these files, each after the one it is in.
-fn folders(content: &[EspContent]) -> BTreeSet<String> {
-    let above = |(path, _): &EspContent| {
+fn folders(content: &[FatContent]) -> BTreeSet<String> {
+    let above = |(path, _): &FatContent| {
         let parts: Vec<PathBuf> = Path::new(path).ancestors().skip(1).map(Path::to_owned).collect();
         parts.into_iter().filter_map(|part| part.to_str().map(str::to_owned))
     };

@@ -24,9 +24,70 @@ pub enum LayoutError {
         /// What it would have to say.
         expected: &'static str,
     },
-    /// The loader needs an ESP, or has none.
-    #[error("the board {0}")]
-    Esp(&'static str),
+    /// The loader needs a section of the profile.
+    #[error("the board starts {loader} and has no [{section}]")]
+    SectionMissing {
+        /// The board's loader.
+        loader: &'static str,
+        /// Which section.
+        section: &'static str,
+    },
+    /// The loader does not know a section of the profile.
+    #[error("the board starts {loader}, which reads no [{section}]")]
+    SectionUnread {
+        /// The board's loader.
+        loader: &'static str,
+        /// Which section.
+        section: &'static str,
+    },
+    /// A value that U-Boot or its script could not use.
+    #[error("{key} must be {why}")]
+    UBoot {
+        /// Which value.
+        key: &'static str,
+        /// What it has to be.
+        why: &'static str,
+    },
+    /// A place or length outside of partitions that is not of whole sectors.
+    #[error("{what}: {bytes} bytes are no multiple of 512")]
+    Sectors {
+        /// Of what.
+        what: String,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// A program without a byte.
+    #[error("{0} is empty")]
+    Empty(String),
+    /// Two things outside of partitions that share bytes.
+    #[error("{one} ends at byte {end}, behind byte {at} where {other} begins")]
+    Overlap {
+        /// The first one on the disk.
+        one: String,
+        /// One past its last byte.
+        end: u64,
+        /// The one behind it.
+        other: String,
+        /// Its first byte.
+        at: u64,
+    },
+    /// Something outside of partitions that reaches into them.
+    #[error(
+        "{what} ends at byte {end}, but partitions_from of the board is {from}: make it larger"
+    )]
+    NotBefore {
+        /// What it is.
+        what: String,
+        /// One past its last byte.
+        end: u64,
+        /// Where the first partition begins.
+        from: u64,
+    },
+    /// What the loader starts is no partition.
+    #[error(
+        "the component {0} must be a partition of this disk in [slots]: the board's loader starts it by number"
+    )]
+    NoPartition(ComponentName),
     /// A node whose chooser verifies slots, and an image that it cannot verify.
     #[error("boot.verity is set, but the image of {0} was published without --verity {0}")]
     NoVerity(ComponentName),
@@ -131,6 +192,8 @@ pub struct Layout {
     pub guid: Guid,
     /// Its partitions in their order.
     pub partitions: Vec<Partition>,
+    /// Programs outside of them.
+    pub raw: Vec<RawPlace>,
     /// Files on the ESP that are places of components.
     pub esp_files: Vec<EspFile>,
     /// Components of the node that lie on no part of this disk.
@@ -156,11 +219,24 @@ pub struct Partition {
     pub holds: Holds,
 }
 
+/// A program outside of partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawPlace {
+    /// Its file, on the machine that makes the disk.
+    pub file: PathBuf,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
 /// What a partition is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holds {
     /// The boot loader.
-    Esp,
+    Loader,
+    /// A copy of U-Boot's environment, 1 or 2.
+    Env(u32),
     /// A component of a slot.
     Component(ComponentName, Slot),
     /// What survives updates.
@@ -184,6 +260,12 @@ impl Layout {
     /// The partition that holds this.
     pub fn partition(&self, holds: &Holds) -> Option<&Partition> {
         self.partitions.iter().find(|partition| partition.holds == *holds)
+    }
+
+    /// The number of the partition that holds this, from 1.
+    pub fn number(&self, holds: &Holds) -> Option<u32> {
+        let numbered = (1..).zip(&self.partitions);
+        numbered.filter(|(_, found)| found.holds == *holds).map(|(number, _)| number).next()
     }
 
     /// The partitions as `formats::gpt` makes them.

@@ -1,6 +1,10 @@
 //! The files that make a boot loader start the slots. Pure.
 
+pub mod raspberry_pi;
+pub mod uboot;
+
 use formats::boot_record::Slot;
+use formats::release::ComponentName;
 
 use super::board::Board;
 use super::layout::Layout;
@@ -9,7 +13,7 @@ use super::node::{Node, Where};
 /// A small file of the boot loader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoaderFile {
-    /// Its path on the ESP, without a leading slash.
+    /// Its path on the loader's partition, without a leading slash.
     pub path: String,
     /// What it says.
     pub text: String,
@@ -37,14 +41,19 @@ fn entry(board: &Board, node: &Node, layout: &Layout, slot: Slot) -> String {
             text.push_str(&format!("{key} /{}\n", file.path));
         }
     }
-    let root = match node.places.get(&node.boot).map(|places| places.of(slot)) {
-        Some(Where::Partition(label)) => label.as_str(),
-        _ => "",
-    };
+    let root = root_label(node, &node.boot, slot);
     let mut options = format!("root=PARTLABEL={root} ro racklet.slot={slot}");
     if !board.kernel.options.is_empty() {
         options = format!("{options} {}", board.kernel.options);
     }
     text.push_str(&format!("options {options}\n"));
     text
+}
+
+/// The label of a component's partition; nothing where it is none.
+fn root_label<'a>(node: &'a Node, name: &ComponentName, slot: Slot) -> &'a str {
+    match node.places.get(name).map(|places| places.of(slot)) {
+        Some(Where::Partition(label)) => label,
+        _ => "",
+    }
 }

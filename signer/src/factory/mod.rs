@@ -19,6 +19,7 @@ mod content;
 mod disk;
 mod error;
 mod filesystem;
+mod firmware;
 pub mod identity;
 pub mod layout;
 pub mod loader;
@@ -28,7 +29,6 @@ mod proof;
 mod tools;
 mod tree;
 
-use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ pub use self::error::FactoryError;
 use self::identity::Seed;
 use self::layout::{Holds, Layout};
 use self::node::Node;
-use self::tools::{DEBUGFS, MCOPY, MKE2FS, MKFS_VFAT, MMD};
+use self::tools::{DEBUGFS, MCOPY, MKE2FS, MKFS_VFAT, MKIMAGE, MMD};
 use crate::error::SignerError;
 use crate::new_file::{NewFile, directory_of};
 use crate::progress::Show;
@@ -75,6 +75,13 @@ pub struct Inputs<'a> {
     pub seed: Seed,
     /// The time of all files, Unix seconds.
     pub epoch: u64,
+}
+
+impl Inputs<'_> {
+    /// What `boot.env_config` of the node has to say; `None`: nothing reads it.
+    fn env_config(&self) -> Option<String> {
+        self.board.env.as_ref().map(|env| loader::uboot::env_config(self.node, env))
+    }
 }
 
 /// A disk that was made.
@@ -110,9 +117,7 @@ pub fn build(
     show: Show,
 ) -> Result<Built, SignerError> {
     require_tools(inputs.board)?;
-    if let Some(esp) = &inputs.board.esp {
-        File::open(&esp.program).map_err(FactoryError::file("read", &esp.program))?;
-    }
+    firmware::check_programs(inputs)?;
     if output.exists() {
         return Err(FactoryError::Exists(output.to_owned()).into());
     }
@@ -125,6 +130,7 @@ pub fn build(
     let images = Images { registry, inputs, show };
     let components = images.write(&disk, work.path())?;
     let notes = images.check(file.path())?;
+    firmware::check_boot_image(inputs, file.path())?;
     images.prove(file.path())?;
 
     // Nobody else may be able to write where a state is made, and beside the output somebody may.
@@ -139,12 +145,14 @@ pub fn build(
         filesystem::ext4(&part, data.len, &data.label, &tree, inputs.seed, inputs.epoch)?;
         disk.write_file(data.offset, &part)?;
     }
-    if let Some(esp) = layout.partition(&Holds::Esp) {
-        let part = work.path().join("esp.img");
-        let content = content::esp(inputs, work.path())?;
-        filesystem::fat(&part, esp.len, &content, inputs.seed, inputs.epoch)?;
-        disk.write_file(esp.offset, &part)?;
+    if let Some(own) = layout.partition(&Holds::Loader) {
+        let part = work.path().join("loader.img");
+        let content = firmware::files(inputs, work.path())?;
+        let label = firmware::label(inputs.board.loader);
+        filesystem::fat(&part, own.len, label, &content, inputs.seed, inputs.epoch)?;
+        disk.write_file(own.offset, &part)?;
     }
+    firmware::write_outside(inputs, &disk, output)?;
     let bar = show.begin("reading back", layout.len);
     let digest = disk.finish(layout.len, &bar).map_err(&failed)?;
     bar.done();
@@ -155,12 +163,13 @@ pub fn build(
 /// Says what is missing before anything is read.
 fn require_tools(board: &Board) -> Result<(), FactoryError> {
     [MKE2FS, DEBUGFS].into_iter().try_for_each(tools::Tool::is_there)?;
-    match board.loader {
-        Loader::SystemdBoot => {
-            [MKFS_VFAT, MMD, MCOPY].into_iter().try_for_each(tools::Tool::is_there)
-        }
-        Loader::Chooser => Ok(()),
-    }
+    let fat = [MKFS_VFAT, MMD, MCOPY].as_slice();
+    let more: &[&[tools::Tool]] = match board.loader {
+        Loader::SystemdBoot | Loader::RaspberryPi => &[fat],
+        Loader::UBoot => &[fat, &[MKIMAGE]],
+        Loader::Chooser => &[],
+    };
+    more.iter().copied().flatten().try_for_each(|tool| tool.is_there())
 }
 
 /// The file whose presence on the data partition says that a node has not become itself yet: beside the state.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use formats::boot_record::{PerSlot, Slot};
 use formats::release::ComponentName;
-use update_agent::config::Config;
+use update_agent::config::{Config, EnvFlags};
 use update_agent::error::AgentError;
 use update_agent::place::Place;
 
@@ -28,6 +28,14 @@ pub struct Node {
     pub verity: bool,
     /// Where the ESP is mounted.
     pub esp: PathBuf,
+    /// The node's own name of the disk.
+    pub disk: PathBuf,
+    /// Where `fw_env.config` lies, for U-Boot.
+    pub env_config: PathBuf,
+    /// Whether the newer copy of U-Boot's environment is the one that counts further, as on disks.
+    pub env_counts: bool,
+    /// The label of the partition with `autoboot.txt`, for a Raspberry Pi.
+    pub autoboot: String,
     /// Where the agent keeps its state.
     pub state_dir: PathBuf,
     /// Where its trust root lies.
@@ -73,6 +81,10 @@ impl Node {
             boot: config.boot.component,
             verity: config.boot.verity,
             esp: config.boot.esp,
+            disk: config.boot.disk,
+            env_config: config.boot.env_config,
+            env_counts: config.boot.env_flags == EnvFlags::Incrementing,
+            autoboot: config.boot.autoboot,
             state_dir: config.state_dir,
             root: config.trust.root,
         })

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!  0        protective MBR, GPT
-//!  1 MiB    esp                     where the loader has one
+//!           U-Boot, its environment outside of partitions, where the board has them
+//!  1 MiB    esp, boot, autoboot     the loader's own, where it has one
 //!           component a, b          the boot component first, the others by name
 //!           data                    last, so that it can be made longer on a larger disk
 //!  + 1 MiB  backup GPT
 //! ```
-//! All partitions begin and end at whole MiB.
+//! All partitions begin and end at whole MiB, but for the copies of U-Boot's environment.
+
+mod firmware;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component as PathPart, Path, PathBuf};
@@ -18,20 +21,24 @@ use formats::gpt::Guid;
 use formats::gpt::entry::LABEL_UNITS;
 use formats::release::ComponentName;
 
-use super::board::{Board, Loader, Size, esp_type};
+use self::firmware::{loader_partition, outside};
+use super::board::{Board, Loader, Size, fat_type, reserved_type};
 use super::identity::Seed;
 use super::layout::{EspFile, Holds, Layout, LayoutError, Partition};
 use super::node::{Node, Where};
 
 const MIB: u64 = 1 << 20;
 /// 34 MiB: the least on which FAT32 has the clusters that make it FAT32 (65,525 of 512 bytes, and both tables).
-const ESP_LEAST: u64 = 34 * MIB;
+const FAT_LEAST: u64 = 34 * MIB;
 /// 8 MiB on the ESP for the boot loader, its entries, directories and the FAT itself.
 const ESP_OVERHEAD: u64 = 8 * MIB;
 /// 16 MiB: room for a journal of ext4 and the state.
 const DATA_LEAST: u64 = 16 * MIB;
 /// 1 MiB behind the image of a node whose chooser verifies slots: room for the proof of its release.
 const PROOF: u64 = MIB;
+
+/// The flags of the first slot; those of the other one are cleared.
+pub const FIRST: SlotFlags = SlotFlags { priority: 1, tries: 0, successful: true };
 
 /// An image of the release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,32 +49,41 @@ pub struct Image {
     pub verity: bool,
 }
 
-/// Lays out the disk of a node. `images` are those of the release for this node.
+/// Lays out the disk of a node. `images` are those of the release for this node, `raw` the lengths of the board's
+/// programs outside of partitions, in its order.
 pub fn plan(
     board: &Board,
     node: &Node,
     images: &BTreeMap<ComponentName, Image>,
+    raw: &[u64],
     seed: Seed,
 ) -> Result<Layout, LayoutError> {
-    check_loader(board, node)?;
+    firmware::check(board, node)?;
     let mut layout = Layout {
         len: 0,
         guid: seed.guid("disk"),
         partitions: Vec::new(),
+        raw: outside(board, raw)?,
         esp_files: Vec::new(),
         elsewhere: Vec::new(),
     };
-    let mut partitions = Partitions { seed, next: MIB, made: Vec::new() };
-    if let Some(esp) = &board.esp {
-        let len = aligned("esp.size", esp.size)?;
-        at_least("the ESP", esp.size, ESP_LEAST)?;
-        partitions.add("esp", esp_type(), 0, len, Holds::Esp);
+    let next = aligned("partitions_from", board.partitions_from)?;
+    let mut partitions = Partitions { seed, next, made: Vec::new() };
+    if let Some(own) = loader_partition(board, node) {
+        let len = aligned(own.key, own.size)?;
+        at_least(own.what, own.size, FAT_LEAST)?;
+        partitions.add(&own.label, own.type_guid, 0, len, Holds::Loader);
+    }
+    let copies = board.env.iter().flat_map(|env| env.offsets().map(|offset| (offset, env.size.0)));
+    for (copy, (offset, len)) in (1..).zip(copies) {
+        partitions.add_at(&format!("env-{copy}"), reserved_type(), offset, len, Holds::Env(copy));
     }
     for (name, places) in in_order(node) {
         component(board, node, name, places, &mut partitions, &mut layout)?;
     }
     check_images(board, node, images, &layout)?;
     check_esp(board, node, &layout)?;
+    firmware::check_slots(board, node, &partitions.made)?;
     let data = aligned("data.size", board.data.size)?;
     at_least("the data partition", board.data.size, DATA_LEAST)?;
     partitions.add(&board.data.label, Guid::LINUX, 0, data, Holds::Data);
@@ -94,31 +110,18 @@ struct Partitions {
 
 impl Partitions {
     fn add(&mut self, label: &str, type_guid: Guid, attributes: u64, len: u64, holds: Holds) {
+        let offset = self.next;
+        self.next = self.next.saturating_add(len);
+        self.add_at(label, type_guid, offset, len, holds);
+        self.made.iter_mut().rev().take(1).for_each(|made| made.attributes = attributes);
+    }
+
+    /// One before the others.
+    fn add_at(&mut self, label: &str, type_guid: Guid, offset: u64, len: u64, holds: Holds) {
         let number = self.made.len() + 1;
         let guid = self.seed.guid(&format!("partition {number}"));
-        let (label, offset) = (label.to_owned(), self.next);
-        self.next = self.next.saturating_add(len);
-        self.made.push(Partition { label, guid, type_guid, attributes, offset, len, holds });
-    }
-}
-
-fn check_loader(board: &Board, node: &Node) -> Result<(), LayoutError> {
-    let expected = board.loader.backend();
-    if node.backend != expected {
-        return Err(LayoutError::Backend {
-            loader: board.loader.name(),
-            backend: node.backend,
-            expected,
-        });
-    }
-    match (board.loader, &board.esp) {
-        (Loader::SystemdBoot, None) => {
-            Err(LayoutError::Esp("starts systemd-boot and has no [esp]"))
-        }
-        (Loader::Chooser, Some(_)) => {
-            Err(LayoutError::Esp("starts a chooser, which reads no [esp]"))
-        }
-        _ => Ok(()),
+        let label = label.to_owned();
+        self.made.push(Partition { label, guid, type_guid, attributes: 0, offset, len, holds });
     }
 }
 
@@ -168,15 +171,17 @@ fn component(
 
 /// Type and attributes of a component's partition.
 fn kind(board: &Board, node: &Node, name: &ComponentName, slot: Slot) -> (Guid, u64) {
-    if *name != node.boot {
-        return (Guid::LINUX, 0);
-    }
-    let confirmed = SlotFlags { priority: 1, tries: 0, successful: true };
+    let boot = *name == node.boot;
+    let type_guid = match board.loader {
+        _ if *name == board.system(&node.boot) => board.architecture.root_type(),
+        Loader::RaspberryPi if boot => fat_type(),
+        _ => Guid::LINUX,
+    };
     let flags = match (board.loader, slot) {
-        (Loader::Chooser, Slot::A) => confirmed.put_into(0),
+        (Loader::Chooser, Slot::A) if boot => FIRST.put_into(0),
         _ => 0,
     };
-    (board.architecture.root_type(), flags)
+    (type_guid, flags)
 }
 
 fn check_images(

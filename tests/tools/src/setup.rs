@@ -29,6 +29,7 @@ const PACKAGES: &[Package] = &[
     ),
     ("mtools", "mcopy", "their files"),
     ("swtpm", "swtpm", "a TPM 2.0 in software, for the rollback floor"),
+    ("u-boot-tools", "mkimage", "U-Boot's scripts on disks that signer factory makes; reads them"),
     ("libubootenv-tool", "fw_printenv", "reader of U-Boot's environment"),
     ("grub-common", "grub-editenv", "reader of GRUB's environment block, checker of its scripts"),
     ("skopeo", "skopeo", "mirrors repositories; witness of our OCI layouts"),

@@ -1,3 +1,4 @@
+use super::super::board::esp_type;
 use super::*;
 
 const BOARD: &str = include_str!("../../../boards/generic-uefi.toml");
@@ -54,7 +55,7 @@ fn seed() -> Seed {
 
 #[test]
 fn a_uefi_disk_has_its_parts_in_order_and_aligned() {
-    let layout = plan(&board(BOARD), &node(UEFI), &both(), seed()).unwrap();
+    let layout = plan(&board(BOARD), &node(UEFI), &both(), &[], seed()).unwrap();
     let parts = layout.partitions.iter();
     let shown: Vec<(&str, u64, u64)> =
         parts.map(|part| (part.label.as_str(), part.offset / MIB, part.len / MIB)).collect();
@@ -70,7 +71,7 @@ fn a_uefi_disk_has_its_parts_in_order_and_aligned() {
 
 #[test]
 fn the_chooser_finds_slot_a_confirmed() {
-    let layout = plan(&board(CHOOSER), &node(&plain()), &both(), seed()).unwrap();
+    let layout = plan(&board(CHOOSER), &node(&plain()), &both(), &[], seed()).unwrap();
     let flags = |label: &str| {
         let part = layout.partitions.iter().find(|part| part.label == label).unwrap();
         SlotFlags::of_attributes(part.attributes)
@@ -85,7 +86,7 @@ fn the_type_of_a_root_partition_is_that_of_the_architecture() {
         [("x86-64", "BOOTX64.EFI"), ("arm64", "BOOTAA64.EFI"), ("arm", "BOOTARM.EFI")]
     {
         let board = board(&BOARD.replace("x86-64", architecture));
-        let layout = plan(&board, &node(UEFI), &both(), seed()).unwrap();
+        let layout = plan(&board, &node(UEFI), &both(), &[], seed()).unwrap();
         let types: Vec<Guid> = layout.partitions.iter().map(|part| part.type_guid).collect();
         let root = board.architecture.root_type();
         assert_eq!(types, [esp_type(), root, root, Guid::LINUX], "{architecture}");
@@ -98,7 +99,7 @@ fn what_is_on_another_device_is_named_and_left_out() {
     let text = UEFI
         .replace("[slots.b]", "bmc = { device = \"/dev/mtd0\" }\n[slots.b]")
         .replace("[health]", "bmc = { device = \"/dev/mtd1\" }\n[health]");
-    let layout = plan(&board(BOARD), &node(&text), &both(), seed()).unwrap();
+    let layout = plan(&board(BOARD), &node(&text), &both(), &[], seed()).unwrap();
     assert_eq!(layout.elsewhere, ["bmc".parse().unwrap()]);
 }
 
@@ -135,7 +136,7 @@ fn each_mistake_has_one_error() {
             if from.is_empty() { text.to_owned() } else { text.replacen(from, to, 1) }
         };
         let (board, node) = (board(&edit(BOARD, board_edit)), node(&edit(UEFI, node_edit)));
-        let error = plan(&board, &node, &both(), seed()).expect_err(name);
+        let error = plan(&board, &node, &both(), &[], seed()).expect_err(name);
         assert!(error.to_string().contains(said), "{name}: {error}");
     }
 }
@@ -145,12 +146,13 @@ fn a_kernel_that_uefi_cannot_read_is_refused() {
     let text = UEFI
         .replace("{ device = \"/efi/racklet/a/vmlinuz\" }", "\"kernel-a\"")
         .replace("{ device = \"/efi/racklet/b/vmlinuz\" }", "\"kernel-b\"");
-    let error = plan(&board(BOARD), &node(&text), &both(), seed()).unwrap_err();
+    let error = plan(&board(BOARD), &node(&text), &both(), &[], seed()).unwrap_err();
     assert!(matches!(error, LayoutError::NotOnEsp { .. }), "{error}");
     let error = plan(
         &board(BOARD),
         &node(&plain().replace("gpt-attributes", "systemd-boot")),
         &both(),
+        &[],
         seed(),
     );
     assert!(matches!(error, Err(LayoutError::NotOnEsp { .. })), "{error:?}");
@@ -160,13 +162,13 @@ fn a_kernel_that_uefi_cannot_read_is_refused() {
 fn images_have_to_be_there_and_to_fit() {
     let (board, kernels) = (board(BOARD), ("kernel", 9_000_000));
     for (size, fits) in [(0, true), (2 << 30, true), ((2 << 30) + 1, false)] {
-        let found = plan(&board, &node(UEFI), &images(&[("os", size), kernels]), seed());
+        let found = plan(&board, &node(UEFI), &images(&[("os", size), kernels]), &[], seed());
         assert_eq!(found.is_ok(), fits, "{size}");
         if let Err(error) = found {
             assert_eq!(error.reason(), formats::reason::Reason::SlotSize);
         }
     }
-    let error = plan(&board, &node(UEFI), &images(&[kernels]), seed()).unwrap_err();
+    let error = plan(&board, &node(UEFI), &images(&[kernels]), &[], seed()).unwrap_err();
     assert_eq!(error.to_string(), "the release has no os for board-1");
     assert_eq!(error.reason(), formats::reason::Reason::HwMismatch);
 }
@@ -176,7 +178,7 @@ fn a_verifying_chooser_has_its_proof_behind_the_image() {
     let node = node(&plain().replace("[boot]", "[boot]\nverity = true"));
     let of = |len| {
         let os = Image { len, verity: true };
-        plan(&board(CHOOSER), &node, &[("os".parse().unwrap(), os)].into(), seed())
+        plan(&board(CHOOSER), &node, &[("os".parse().unwrap(), os)].into(), &[], seed())
     };
     assert!(of((2 << 30) - MIB).is_ok());
     assert!(matches!(of((2 << 30) - MIB + 1), Err(LayoutError::TooLarge { .. })));
@@ -184,7 +186,7 @@ fn a_verifying_chooser_has_its_proof_behind_the_image() {
 
 #[test]
 fn the_same_facts_give_the_same_plan_and_another_seed_other_guids() {
-    let made = |seed| plan(&board(BOARD), &node(UEFI), &both(), seed).unwrap();
+    let made = |seed| plan(&board(BOARD), &node(UEFI), &both(), &[], seed).unwrap();
     assert_eq!(made(seed()), made(seed()));
     let (one, other) = (made(seed()), made(Seed::of(&[b"another"])));
     assert_ne!(one.guid, other.guid);

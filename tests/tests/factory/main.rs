@@ -3,13 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod boards;
+mod rig;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use formats::reason::Reason;
-use racklet_tests::rig::{HARDWARE, PRODUCT, Run, World, confirmed, program, system, tool};
+use racklet_tests::rig::{World, confirmed, tool};
 use serde_json::Value;
+
+use rig::{Factory, Mounted, judge};
 
 const MIB: u64 = 1 << 20;
 
@@ -73,187 +77,6 @@ fn chooser_node() -> String {
     let lines = NODE.lines().filter(|line| !line.starts_with("kernel"));
     let text: String = lines.map(|line| format!("{line}\n")).collect();
     text.replace("systemd-boot", "gpt-attributes")
-}
-
-/// A maintainer's folder with a repository, a board and a node's configuration.
-struct Factory {
-    world: World,
-    node: String,
-}
-
-impl Factory {
-    /// With release 1.0.0, security version 3.
-    fn new(board: &str, node: &str) -> Self {
-        let world = World::with_repository();
-        fs::write(world.path("board.toml"), board).unwrap();
-        fs::write(world.path("update-agent.toml"), node).unwrap();
-        fs::write(world.path("loader.efi"), "MZ no program").unwrap();
-        let factory = Factory { world, node: node.to_owned() };
-        factory.publish("1.0.0", 1);
-        factory
-    }
-
-    /// A file system with the node's configuration and a system that shares most with the one before.
-    fn image(&self, version: &str, number: u64) -> PathBuf {
-        let tree = self.world.path(&format!("tree-{version}"));
-        fs::create_dir_all(tree.join("etc/update-agent")).unwrap();
-        fs::create_dir_all(tree.join("usr")).unwrap();
-        fs::write(tree.join("etc/update-agent/update-agent.toml"), &self.node).unwrap();
-        fs::copy(self.world.path("root.json"), tree.join("etc/update-agent/root.json")).unwrap();
-        fs::write(tree.join("usr/system"), system(number)).unwrap();
-        let image = self.world.path(&format!("os-{version}.img"));
-        let options = ["-q", "-t", "ext4", "-b", "4096", "-d"];
-        tool("mke2fs", "e2fsprogs").args(options).arg(&tree).arg(&image).arg("20M").ok();
-        image
-    }
-
-    fn publish(&self, version: &str, number: u64) {
-        let image = self.image(version, number);
-        let kernel = self.world.path(&format!("kernel-{version}"));
-        fs::write(&kernel, &system(number + 50).split_off(3 << 20)[..2_500_000]).unwrap();
-        let component =
-            |name: &str, file: &Path| format!("{name}={},hw={HARDWARE}", file.display());
-        self.world
-            .signer(&["publish", "--product", PRODUCT, "--version", version])
-            .args(["--channel", "stable", "--security-version", "3"])
-            .args(["--component", &component("os", &image)])
-            .args(["--component", &component("kernel", &kernel)])
-            .ok();
-    }
-
-    /// `signer factory` from a repository, with `--json` and what else is asked for.
-    fn run(&self, repository: &str, more: &[&str]) -> Run {
-        program("signer")
-            .args(["factory", "--json", "--repo", repository])
-            .arg("--root")
-            .arg(self.world.path("root.json"))
-            .arg("--config")
-            .arg(self.world.path("update-agent.toml"))
-            .arg("--board")
-            .arg(self.world.path("board.toml"))
-            .args(more)
-    }
-
-    fn make(&self, name: &str, more: &[&str]) -> (PathBuf, Value) {
-        let disk = self.world.path(name);
-        let reference = self.world.repository().reference();
-        let report = self.run(&reference, more).arg("-o").arg(&disk).ok().json();
-        (disk, report)
-    }
-
-    /// The files of a part of the disk, as a running node would have them mounted.
-    fn unpack(&self, disk: &Path, report: &Value) -> Mounted {
-        let folder = |name: &str| {
-            let path = self.world.path(&format!("{name}-of-{}", name_of(disk)));
-            fs::create_dir(&path).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-            path
-        };
-        let (var, esp) = (folder("var"), folder("esp"));
-        let data = format!("{}?offset={}", disk.display(), offset(report, "data"));
-        let dump = format!("rdump /lib {}", var.display());
-        tool("debugfs", "e2fsprogs").args(["-R", &dump, &data]).ok();
-        if let Some(at) = found(report, "esp") {
-            let part = format!("{}@@{at}", disk.display());
-            tool("mcopy", "mtools")
-                .env("MTOOLS_SKIP_CHECK", "1")
-                .args(["-s", "-n", "-i", &part, "::*"])
-                .arg(&esp)
-                .ok();
-        }
-        Mounted { var, esp }
-    }
-
-    /// The agent on a disk. What the kernel says is in files, and file systems are unpacked.
-    fn agent(&self, disk: &Path, report: &Value) -> Agent {
-        let Mounted { var, esp } = self.unpack(disk, report);
-        let here = self.world.path(&format!("agent-of-{}.toml", name_of(disk)));
-        let files = self.world.path(&format!("kernel-of-{}", name_of(disk)));
-        fs::create_dir(&files).unwrap();
-        fs::write(files.join("cmdline"), "root=PARTLABEL=root-a racklet.slot=a\n").unwrap();
-        fs::write(files.join("boot_id"), "first\n").unwrap();
-        let boot = format!(
-            "[boot]\ncmdline = {:?}\nboot_id = {:?}\nesp = {esp:?}\nreboot_command = [\"true\"]\n",
-            files.join("cmdline"),
-            files.join("boot_id"),
-        );
-        let text = self
-            .node
-            .replace("\"/efi/", &format!("\"{}/", esp.display()))
-            .replace("/var/lib", &var.join("lib").display().to_string())
-            .replace("/dev/vda", &disk.display().to_string())
-            .replace("oci:/srv/repository", &self.world.repository().reference())
-            .replace("[boot]\n", &boot);
-        fs::write(&here, text).unwrap();
-        Agent { config: here }
-    }
-}
-
-/// Parts of a disk, unpacked.
-struct Mounted {
-    var: PathBuf,
-    esp: PathBuf,
-}
-
-struct Agent {
-    config: PathBuf,
-}
-
-impl Agent {
-    fn run(&self, args: &[&str]) -> Run {
-        program("update-agent").arg("--config").arg(&self.config).args(args).arg("--json")
-    }
-}
-
-fn name_of(disk: &Path) -> String {
-    disk.file_stem().unwrap().to_string_lossy().into_owned()
-}
-
-/// Where the partition of a label begins, if there is one.
-fn found(report: &Value, label: &str) -> Option<u64> {
-    let parts = report["partitions"].as_array().unwrap();
-    parts.iter().find(|part| part["label"] == label).map(|part| part["offset"].as_u64().unwrap())
-}
-
-fn offset(report: &Value, label: &str) -> u64 {
-    found(report, label).unwrap_or_else(|| panic!("{label} in {report}"))
-}
-
-/// A part of a disk as a file of its own.
-fn part(disk: &Path, report: &Value, label: &str) -> PathBuf {
-    let parts = report["partitions"].as_array().unwrap();
-    let row = parts.iter().find(|part| part["label"] == label).unwrap();
-    let (at, len) = (row["offset"].as_u64().unwrap(), row["size"].as_u64().unwrap());
-    let bytes = fs::read(disk).unwrap();
-    let file = disk.with_extension(label);
-    let (at, end) = (usize::try_from(at).unwrap(), usize::try_from(at + len).unwrap());
-    fs::write(&file, &bytes[at..end]).unwrap();
-    file
-}
-
-fn word(value: &Value) -> String {
-    value.as_str().unwrap().to_owned()
-}
-
-/// What other people's tools say of a disk and its file systems.
-fn judge(disk: &Path, report: &Value) {
-    let verified = tool("sgdisk", "gdisk").arg("-v").arg(disk).ok();
-    assert!(verified.text().contains("No problems found"), "{}", verified.output());
-    for told in report["partitions"].as_array().unwrap() {
-        let number = told["number"].to_string();
-        let seen = |option: &str| {
-            let show = tool("cgpt", "cgpt").args(["show", "-i", &number, option]).arg(disk);
-            show.ok().text().trim().to_lowercase()
-        };
-        let sectors = |member: &str| (told[member].as_u64().unwrap() / 512).to_string();
-        assert_eq!((seen("-b"), seen("-s")), (sectors("offset"), sectors("size")));
-        assert_eq!(seen("-l"), told["label"]);
-        assert_eq!((seen("-t"), seen("-u")), (word(&told["type"]), word(&told["guid"])));
-    }
-    tool("e2fsck", "e2fsprogs").arg("-fn").arg(part(disk, report, "data")).ok();
-    if found(report, "esp").is_some() {
-        tool("fsck.vfat", "dosfstools").arg("-n").arg(part(disk, report, "esp")).ok();
-    }
 }
 
 #[test]
