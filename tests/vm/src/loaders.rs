@@ -41,10 +41,10 @@ pub(super) const CELLS: &[super::Cell] = &[
 ];
 
 /// One boot loader.
-struct Loader {
+pub(super) struct Loader {
     /// Lines of `[boot]`.
-    boot: &'static str,
-    disk: &'static str,
+    pub(super) boot: &'static str,
+    pub(super) disk: &'static str,
     /// Further files of the data partition.
     files: &'static [(&'static str, &'static str)],
     /// Puts it on the disk, slot a confirmed.
@@ -105,7 +105,7 @@ const UBOOT: Loader = Loader {
     expected: "BOOT_ORDER=B\nBOOT_A_LEFT=0\nBOOT_B_LEFT=9999999",
 };
 
-const UBOOT_ARM: Loader = Loader {
+pub(super) const UBOOT_ARM: Loader = Loader {
     disk: "/dev/vda",
     files: &[("fw_env.config", "/dev/vda4 0x0 0x4000\n/dev/vda4 0x80000 0x4000\n")],
     install: |world, dir, disk| install_uboot(world, dir, disk, &ARM_BOARD),
@@ -129,6 +129,11 @@ fn cycle(world: &World, dir: &Path, loader: &Loader) -> Result<String> {
     };
     let disk = world.disk(dir, &setup)?;
     (loader.install)(world, dir, &disk)?;
+    updates(world, dir, loader, &disk)
+}
+
+/// The same, on a disk that is there.
+pub(super) fn updates(world: &World, dir: &Path, loader: &Loader, disk: &Disk) -> Result<String> {
     let mut machine = Hardware {
         tools: &world.tools,
         arguments: (loader.hardware)(world, dir)?,
@@ -158,7 +163,7 @@ fn cycle(world: &World, dir: &Path, loader: &Loader) -> Result<String> {
     ensure!(refused.1.contains("failed_before"), "not tried again: {refused:?}");
     let all = machine.age();
     drop(machine.cut());
-    let record = (loader.record)(world, dir, &disk)?;
+    let record = (loader.record)(world, dir, disk)?;
     ensure!(record == loader.expected, "its record is {record:?}");
     let verified = Cmd::new("sgdisk").arg("-v").arg(&disk.path).read()?;
     ensure!(verified.contains("No problems found"), "sgdisk -v: {verified}");

@@ -17,6 +17,7 @@ mod linuxboot;
 mod loaders;
 mod loadvm;
 mod machine;
+mod made;
 mod nbd;
 mod platform;
 mod power;
@@ -173,6 +174,7 @@ fn cells() -> Vec<Cell> {
         recorded::CELLS,
         units::CELLS,
         loaders::CELLS,
+        made::CELLS,
         flash::CELLS,
         linuxboot::CELLS,
         roots::CELLS,

@@ -23,7 +23,8 @@ esac
 while read -r module; do insmod "$module" 2>/dev/null; done </etc/modules
 tries=0
 while [ $tries -lt 100 ]; do
-    for data in /dev/nvme0n1p5 /dev/sda5 /dev/vda5; do
+    # A disk that signer factory made for U-Boot has six partitions.
+    for data in /dev/vda6 /dev/nvme0n1p5 /dev/sda5 /dev/vda5; do
         [ -b $data ] && break 2
     done
     sleep 0.1
