@@ -10,6 +10,7 @@ mod document;
 mod error;
 mod name;
 mod named;
+mod references;
 
 pub mod annotation;
 pub mod media_type;
@@ -19,6 +20,7 @@ pub use document::{Index, Manifest};
 pub use error::OciError;
 pub use name::{NameError, RepositoryName, Tag};
 pub use named::NamedManifest;
+pub use references::References;
 
 /// 4 MiB: the manifest size every registry must take (distribution-spec §"Pushing Manifests").
 pub const MANIFEST_LIMIT: u64 = 4 << 20;

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use formats::digest::{Algorithm, Digest};
 use formats::oci::{Descriptor, Index, NamedManifest, annotation};
 
 use super::blob::{Blob, read_failed};
 use super::writer::BlobWriter;
-use super::{INDEX_LIMIT, LAYOUT_FILE, Layout, LayoutError, check_layout_file, reference_of};
-use crate::dir::{Dir, DirFile, FileStamp, Policy};
+use super::{
+    INDEX_LIMIT, LAYOUT_FILE, Layout, LayoutError, Swept, check_layout_file, reference_of,
+};
+use crate::dir::{Dir, DirFile, FileStamp, Lock, Policy};
 use crate::error::FileError;
 use crate::host::{Host, System};
 
@@ -150,6 +153,49 @@ impl LayoutDir {
         let removed = blobs.unlink(&digest.hex()).map_err(LayoutError::Write)?;
         blobs.sync().map_err(LayoutError::Write)?;
         Ok(removed)
+    }
+
+    /// Whether a server keeps links and uploads of its own in this directory: then it alone knows
+    /// which blobs are needed.
+    pub fn is_served(&self) -> Result<bool, LayoutError> {
+        let found = self.0.root.subdirectory("repositories").map_err(LayoutError::opening)?;
+        Ok(found.is_some())
+    }
+
+    /// The lock that every writer of tags holds.
+    pub(super) fn lock(&self) -> Result<Lock, LayoutError> {
+        self.0.root.lock().map_err(LayoutError::Write)
+    }
+
+    /// Removes those of these blobs that were last written before a time, durably, and counts them.
+    pub(super) fn remove_old(
+        &self,
+        digests: &[&Digest],
+        before: SystemTime,
+        swept: &mut Swept,
+    ) -> Result<(), LayoutError> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let Some(blobs) = self.0.blobs(algorithm).map_err(LayoutError::opening)? else {
+                continue;
+            };
+            let mut removed = 0;
+            for digest in digests.iter().filter(|it| it.algorithm() == algorithm) {
+                let hex = digest.hex();
+                let Some(stamp) = blobs.stamp(&hex).map_err(LayoutError::Read)? else { continue };
+                if stamp.modified() >= before {
+                    swept.young += 1;
+                    continue;
+                }
+                blobs.unlink(&hex).map_err(LayoutError::Write)?;
+                removed += 1;
+                swept.blobs += 1;
+                swept.bytes += stamp.len;
+            }
+            if removed > 0 {
+                blobs.sync().map_err(LayoutError::Write)?;
+            }
+        }
+        Ok(())
     }
 
     /// All blobs, sorted by algorithm and digest.

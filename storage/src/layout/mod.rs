@@ -16,6 +16,7 @@ mod archive;
 mod archive_writer;
 mod blob;
 mod dir;
+mod garbage;
 mod sniff;
 mod writer;
 
@@ -30,6 +31,7 @@ use formats::ustar::UstarError;
 pub use archive::{Archive, ENTRY_LIMIT};
 pub use blob::Blob;
 pub use dir::LayoutDir;
+pub use garbage::{Sweep, Swept};
 pub use writer::BlobWriter;
 
 use crate::error::FileError;

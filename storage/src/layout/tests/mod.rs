@@ -8,6 +8,7 @@ use super::*;
 
 mod archive;
 mod dir;
+mod garbage;
 mod writing;
 
 fn scratch() -> (TempDir, PathBuf) {
