@@ -28,9 +28,10 @@ use serde::Serialize;
 use signer::commands::{self, Signing};
 use signer::journal::{Event, JOURNAL_FILE, Journal, JournalError, Roles};
 use signer::key::{self, KeyLocation, KeyStore, PASSPHRASE_FILE};
-use signer::plan::{Expiry, default_period, period_of};
+use signer::plan::{Expiry, Retention, default_period, period_of};
 use signer::published::Published;
-use signer::repository::{Access, ClientOptions, open};
+use signer::repository::{Access, ClientOptions, Registry, open};
+use signer::retention;
 use signer::state::{State, delegators};
 use storage::StoreError;
 
@@ -181,6 +182,7 @@ impl Refresher {
         let renewed = renewed?;
         signs.timestamp = renewed.state.timestamp.data.header.version;
         self.note(&mut journal, &renewed, false, now)?;
+        self.retire(&renewed.state, now)?;
         let (repository, timestamp) = (&signs.repository, signs.timestamp);
         tracing::info!(target: "refresh", %repository, timestamp, "snapshot and timestamp renewed");
         Ok(())
@@ -246,12 +248,30 @@ impl Refresher {
         expiry: &Expiry,
         now: UnixTime,
     ) -> Result<Published, Refused> {
-        let (path, namespace) = (self.dir.clone(), self.namespace.clone());
-        let registry =
-            open(&Reference::Layout { path, namespace }, Access::Write, &ClientOptions::default())
-                .map_err(|error| Refused::new(error.reason(), error_chain(&error)))?;
+        let registry = self.registry()?;
         let renewed = commands::renew(registry.as_ref(), signing, found, expiry, now);
         renewed.map(|(published, _)| published).map_err(signer_refused)
+    }
+
+    /// Removes states that are old by now; a collection removes what only they needed.
+    fn retire(&self, state: &State, now: UnixTime) -> Result<(), Refused> {
+        let newest = state.timestamp.data.header.version;
+        let registry = self.registry()?;
+        let (retired, finding) =
+            retention::retire(registry.as_ref(), Retention::default(), newest, now);
+        if let Some(finding) = finding {
+            tracing::warn!(target: "refresh", code = %finding.reason, "{}", finding.text);
+        }
+        if retired.tags > 0 {
+            tracing::info!(target: "refresh", tags = retired.tags, "old states removed");
+        }
+        Ok(())
+    }
+
+    fn registry(&self) -> Result<Box<dyn Registry>, Refused> {
+        let (path, namespace) = (self.dir.clone(), self.namespace.clone());
+        open(&Reference::Layout { path, namespace }, Access::Write, &ClientOptions::default())
+            .map_err(|error| Refused::new(error.reason(), error_chain(&error)))
     }
 }
 

@@ -70,6 +70,7 @@ pub mod policy;
 pub mod progress;
 pub mod published;
 pub mod repository;
+pub mod retention;
 #[doc(hidden)]
 pub mod shared;
 pub mod signing;

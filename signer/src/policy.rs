@@ -29,6 +29,9 @@
 //! keys = "."
 //! token_file = "push-token"
 //!
+//! [retention]
+//! states = 256                     # of the newest states; fewer of older ones
+//!
 //! [hardware.racklet-cu-v1]
 //! needs = ["os", "firmware"]
 //! slots = { os = "2GiB", firmware = "16MiB" }
@@ -38,6 +41,7 @@
 //! ```
 
 mod repository;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,7 +50,8 @@ use formats::tuf::Role;
 use serde::Deserialize;
 
 pub use self::repository::{RepositoryPolicy, chunk_size};
-use crate::plan::{Expiry, ExpiryError, parse_duration};
+use crate::plan::retention::LEAST_STATES;
+use crate::plan::{Expiry, ExpiryError, Retention, parse_duration};
 
 /// Name of the file.
 pub const POLICY_FILE: &str = "signer.toml";
@@ -74,6 +79,11 @@ pub enum PolicyError {
         /// What is wrong with it.
         why: String,
     },
+    /// A number of states that are to be kept, and cannot be.
+    #[error(
+        "[retention] states: {0}: give a number of at least {LEAST_STATES}, or \"all\" to remove none"
+    )]
+    Retention(String),
     /// `[repository]` in a file that whoever serves the repository can write.
     #[error(
         "[repository] stands in the directory of the repository itself, which does not say where it is \
@@ -96,6 +106,8 @@ pub struct Policy {
     pub hardware: BTreeMap<String, Hardware>,
     /// The repository of commands that name none.
     pub repository: Option<RepositoryPolicy>,
+    /// How many states are kept.
+    pub retention: Retention,
 }
 
 /// Offline validity of bundles.
@@ -153,6 +165,7 @@ struct FileForm {
     #[serde(default)]
     hardware: BTreeMap<String, HardwareForm>,
     repository: Option<repository::RepositoryForm>,
+    retention: Option<retention::RetentionForm>,
 }
 
 #[derive(Deserialize)]
@@ -245,6 +258,8 @@ impl Policy {
             policy.hardware.insert(id, hardware);
         }
         policy.repository = form.repository.map(repository::RepositoryForm::read).transpose()?;
+        let retention = form.retention.map(retention::RetentionForm::read).transpose()?;
+        policy.retention = retention.unwrap_or_default();
         Ok(policy)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! [ns/]tuf:latest      artifactType application/vnd.racklet.tuf.v1, empty config
-//!      :ts-<version>   the same manifest, for audits and as a root for garbage collection
+//!      :ts-<version>   the same manifest, for audits and as a root for garbage collection, until
+//!                      `crate::retention` removes it
 //!   layers             1.root.json … N.root.json, timestamp.json, S.snapshot.json, T.targets.json,
 //!                      <v>.<role>.json, targets/<product>/channels/<name>.json
 //! ```

@@ -74,6 +74,19 @@ fn read(registry: &dyn Registry, tag: &Tag) -> Result<Option<(Staged, Digest)>, 
     Ok(Some((Staged::parse(&file).map_err(in_file)?, Digest::sha256_of(&bytes))))
 }
 
+/// The indexes of releases that come with changes which wait in a directory for signatures. Their
+/// blobs have no tag yet. What cannot be read is no change, and a registry collects by itself.
+pub fn releases(registry: &dyn Registry) -> Result<Vec<Digest>, RegistryError> {
+    if registry.layout().is_none() {
+        return Ok(Vec::new());
+    }
+    let tags = registry.tags(&tuf_repository(registry)?)?;
+    let staged = tags.iter().filter(|listed| listed.tag.as_str().starts_with(PREFIX));
+    let read = staged.filter_map(|listed| read(registry, &listed.tag).ok().flatten());
+    let release = |(staged, _): (Staged, Digest)| Some(staged.release?.tag().descriptor.digest);
+    Ok(read.filter_map(release).collect())
+}
+
 /// Puts a change into its repository, together with the signatures that others put there, and gives
 /// its name. Nobody's signature is lost: who was slower merges and tries again.
 pub fn push(registry: &dyn Registry, staged: &mut Staged) -> Result<PathBuf, SignerError> {

@@ -16,7 +16,7 @@ use formats::reason::Reason;
 use formats::reference::Reference;
 use signer::commands::refresh;
 use signer::plan::Expiry;
-use signer::repository::{BlobSink, Expect, Registry, RegistryError, Stored};
+use signer::repository::{BlobSink, Expect, Listed, Registry, RegistryError, Removal, Stored};
 
 /// The digest of the state readers see, after everything below it was verified.
 fn visible(fixture: &Fixture) -> String {
@@ -202,6 +202,16 @@ fn somebody_else_publishes_meanwhile() {
                 self.reached(Meanwhile::Tagging);
             }
             self.inner.set_tag(repository, tag, manifest, bytes, expect)
+        }
+        fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError> {
+            self.inner.tags(repository)
+        }
+        fn remove_tags(
+            &self,
+            repository: &RepositoryName,
+            tags: &[Listed],
+        ) -> Result<Removal, RegistryError> {
+            self.inner.remove_tags(repository, tags)
         }
     }
     for (moment, other, told_to_run_again) in [

@@ -1,12 +1,13 @@
 //! Commands that change a repository: at once, or staged for others to sign.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use formats::tuf::{Role, UnixTime};
 
 use super::args::{
-    self, ChangeCommand, DelegateArgs, DryRunArgs, InitArgs, PublishArgs, RecoveryArgs, RenewArgs,
-    RepoArgs, RevokeArgs, RotateArgs, SigningArgs,
+    self, ChangeCommand, DelegateArgs, DryRunArgs, InitArgs, PruneArgs, PublishArgs, RecoveryArgs,
+    RenewArgs, RepoArgs, RevokeArgs, RotateArgs, SigningArgs,
 };
 use super::channel::preview;
 use super::output;
@@ -17,7 +18,9 @@ use crate::commands::{self, Answer, ChangeOptions, Delivery, Report, Signing};
 use crate::error::SignerError;
 use crate::image;
 use crate::key;
-use crate::plan::{Change, Delegation, Expiry, RoleKeySet, Rollout, Rotation, parse_duration};
+use crate::plan::{
+    Change, Delegation, Expiry, Retention, RoleKeySet, Rollout, Rotation, Unlisting, parse_duration,
+};
 use crate::progress::Show;
 use crate::repository::{Access, Registry};
 
@@ -39,6 +42,7 @@ pub(super) fn run(command: ChangeCommand, run: Run<'_>) -> Result<(), SignerErro
         ChangeCommand::Rotate(arguments) => rotate(arguments, run),
         ChangeCommand::Revoke(arguments) => revoke(arguments, run),
         ChangeCommand::Renew(arguments) => renew(arguments, run),
+        ChangeCommand::Prune(arguments) => prune(arguments, run),
     }
 }
 
@@ -154,6 +158,22 @@ fn renew(arguments: RenewArgs, run: Run<'_>) -> Result<(), SignerError> {
     let expiry = Expiry::parse(expires)?;
     let change = Change::Renew(roles.iter().map(|name| role(name)).collect::<Result<_, _>>()?);
     run.change(Target { repo, signing, recovery: None }, expiry, |_| Ok(change))
+}
+
+fn prune(arguments: PruneArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let PruneArgs { repo, signing, keep, product, states, grace, expires, dry } = arguments;
+    let run = run.dry(&dry);
+    let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+    let request = commands::PruneRequest {
+        unlisting: Unlisting { product, keep },
+        states: states.and_then(Retention::of),
+        grace: Duration::from_secs(parse_duration(&grace)?),
+        expiry: Expiry::parse(&expires)?,
+    };
+    let (mut signing, registry) = run.open(&signing, &repo, Access::Update)?;
+    let (registry, delivery) = (registry.as_ref(), run.delivery);
+    run.finish(commands::prune(registry, &mut signing, &request, delivery, run.now, run.show)?);
+    Ok(())
 }
 
 /// What is changed, and who changes it.

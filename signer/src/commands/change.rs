@@ -12,8 +12,9 @@ use super::{Answer, Delivery, Report, Signing};
 use crate::error::SignerError;
 use crate::journal::Event;
 use crate::plan::{self, Change, Expiry, Finding};
-use crate::published::{self, Published, Visible};
+use crate::published::{Published, Visible};
 use crate::repository::Registry;
+use crate::retention;
 use crate::signing;
 use crate::state::State;
 
@@ -125,7 +126,8 @@ fn refresh_once(
     let (name, manifest) = (repository_name(registry), published.manifest.to_string());
     let event = Event::published(&name, &manifest, &published.state, false, now);
     signing.record(&[event.kept_as(visible.alias.as_str())])?;
-    let warnings = visible.beside.iter().map(tag_taken).collect();
+    let mut warnings: Vec<Finding> = visible.beside.iter().map(tag_taken).collect();
+    warnings.extend(signing.retire(registry, &published.state, now));
     let what = "snapshot and timestamp renewed".to_owned();
     Ok(ChangeReport::of(&published, true, what, warnings))
 }
@@ -143,6 +145,7 @@ pub fn renew(
     let state = signing::refresh(&before.state, &signing.keys, expiry, now)?;
     plan::check_online(&state, &signing.policy, now)?;
     signing.record(&online_events(&state, "refresh", "refresh", now))?;
-    let visible = published::publish(registry, Some(&before.manifest), &state, None)?;
+    let keep = (signing.policy.retention, now);
+    let visible = retention::publish(registry, keep, Some(&before.manifest), &state, None)?;
     Ok((Published { manifest: visible.manifest.clone(), state }, visible))
 }

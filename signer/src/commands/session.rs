@@ -19,11 +19,11 @@ use crate::plan::{
 };
 use crate::published::{self, LATEST, Published, PublishedError};
 use crate::repository::{Beside, Registry, RegistryError};
-use crate::shared;
 use crate::signing::{finish, sign_payloads};
 use crate::stage::{Staged, StagedRelease};
 use crate::state::State;
 use crate::verify::read_release;
+use crate::{retention, shared};
 
 /// Times that a change is made again because snapshot and timestamp moved meanwhile. A timer and a
 /// few people meet by chance; a registry that always says "moved" must end.
@@ -282,12 +282,14 @@ impl Session<'_> {
         all.extend(online_events(&state, "commit", &staged.what, now));
         self.signing.record(&all)?;
         let tag = staged.release.as_ref().map(StagedRelease::tag);
-        let visible = published::publish(registry, previous.as_ref(), &state, tag.as_ref())?;
+        let keep = (self.signing.policy.retention, now);
+        let visible = retention::publish(registry, keep, previous.as_ref(), &state, tag.as_ref())?;
         let (repository, manifest) = (repository_name(registry), visible.manifest.to_string());
         let event = Event::published(&repository, &manifest, &state, restart.is_some(), now);
         self.signing.record(&[event.kept_as(visible.alias.as_str())])?;
         self.signing.advance_trust_root(&state)?;
-        let found = visible.beside.iter().map(tag_taken).collect();
+        let mut found: Vec<Finding> = visible.beside.iter().map(tag_taken).collect();
+        found.extend(self.signing.retire(registry, &state, now));
         Ok((Published { manifest: visible.manifest, state }, found))
     }
 }

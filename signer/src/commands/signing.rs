@@ -16,6 +16,7 @@ use crate::plan::{Expiry, Finding, Proposal, check_at_hand};
 use crate::policy::Policy;
 use crate::published::{self, Published};
 use crate::repository::Registry;
+use crate::retention;
 use crate::state::State;
 
 /// What a command signs with: keys, a trust root, the policy, the signing log.
@@ -133,6 +134,17 @@ impl Signing {
         let published = published::load(registry, Some(self.root()?))?;
         self.remembers(&repository_name(registry), &published.state, Roles::All)?;
         Ok(published)
+    }
+
+    /// Removes states that are old now that this one is public; what is to be said of it.
+    pub(super) fn retire(
+        &self,
+        registry: &dyn Registry,
+        state: &State,
+        now: UnixTime,
+    ) -> Option<Finding> {
+        let newest = state.timestamp.data.header.version;
+        retention::retire(registry, self.policy.retention, newest, now).1
     }
 
     /// Lets the trust root with the keys go forward to the newest root of a state verified from it.

@@ -9,7 +9,7 @@ use super::draft::{ChannelSigner, Draft};
 use super::names::key_name;
 use super::{
     Delegation, Expiry, PlanError, Proposal, ReleaseProposal, RoleKeySet, Rollout, Rotation,
-    check_release,
+    check_release, counted,
 };
 use crate::state::State;
 
@@ -89,6 +89,8 @@ pub enum Change {
         /// Why, in one line.
         because: String,
     },
+    /// Releases that nobody can install any more; no channel offers them.
+    Unlist(Vec<String>),
     /// Another role may sign for some names.
     Delegate(Delegation),
     /// A delegated role signs for these names instead; its keys stay.
@@ -139,6 +141,10 @@ impl Change {
             Change::Withdraw { product, version, .. } => {
                 format!("withdraw {}", target_name(product, version))
             }
+            Change::Unlist(targets) => match targets.as_slice() {
+                [one] => format!("unlist {one}"),
+                all => format!("unlist {}", counted(all.len() as u64, "release")),
+            },
             Change::Delegate(delegation) => format!("delegate to {}", delegation.keys.role.name()),
             Change::Repath { role, .. } => format!("other paths for {}", role.name()),
             Change::Undelegate(role) => format!("delegate no more to {}", role.name()),
@@ -242,6 +248,9 @@ pub fn decide(
         }
         Change::Withdraw { product, version, because } => {
             draft.withdraw(product, version, because, now)?;
+        }
+        Change::Unlist(targets) => {
+            targets.iter().try_for_each(|target| draft.unlist(target))?;
         }
         Change::Delegate(delegation) => draft.delegate(delegation)?,
         Change::Repath { role, paths, terminating } => draft.repath(role, paths, *terminating)?,

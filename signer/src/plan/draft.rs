@@ -168,6 +168,24 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Lists a release no more, wherever it is listed.
+    pub(super) fn unlist(&mut self, target: &str) -> Result<(), PlanError> {
+        let missing = || PlanError::NoRelease { target: target.to_owned() };
+        self.find(target).ok_or_else(missing)?;
+        let offers = |channel: &Channel| {
+            let offer = channel.release.as_ref();
+            offer.is_some_and(|it| target_name(&channel.product, &it.version) == target)
+        };
+        if let Some(by) = self.state.channels.values().find(|channel| offers(&channel.data)) {
+            let (target, channel) = (target.to_owned(), by.data.channel.clone());
+            return Err(PlanError::Offered { target, channel });
+        }
+        for targets in self.targets.values_mut() {
+            targets.targets.remove(target);
+        }
+        Ok(())
+    }
+
     /// Lets a role that lists a target list this of it.
     fn list(&mut self, role: &Role, name: &str, file: &TargetFile) {
         if let Some(targets) = self.targets.get_mut(role) {

@@ -115,6 +115,16 @@ pub enum PlanError {
         /// The target.
         target: String,
     },
+    /// A release that a channel offers cannot go.
+    #[error(
+        "{target} is offered by channel {channel}: let the channel offer another release first"
+    )]
+    Offered {
+        /// The target.
+        target: String,
+        /// The channel.
+        channel: String,
+    },
     /// A channel that is not there.
     #[error("{product} has no channel {channel}; it has {there}")]
     NoChannel {
@@ -264,7 +274,7 @@ impl PlanError {
             PlanError::Withdrawn { .. } => Reason::Withdrawn,
             PlanError::Because(_) => Reason::Usage,
             PlanError::NoRelease { .. } | PlanError::NoChannel { .. } => Reason::TargetNotFound,
-            PlanError::NotPromoted { .. } => Reason::Config,
+            PlanError::NotPromoted { .. } | PlanError::Offered { .. } => Reason::Config,
             PlanError::Channel(_) => Reason::MetaFormat,
             PlanError::Expiry(_) | PlanError::RootExpired { .. } => Reason::Expired,
             PlanError::KeysMissing { .. } => Reason::SigThreshold,

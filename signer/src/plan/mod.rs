@@ -32,8 +32,10 @@ mod names;
 mod online;
 mod proposal;
 mod release;
+pub mod retention;
 mod roles;
 mod rollout;
+mod unlist;
 
 pub use assemble::{Missing, Offline, assemble, check_at_hand, check_versions, missing, to_sign};
 pub(crate) use change::channel_of;
@@ -47,11 +49,14 @@ pub use names::key_name;
 pub use online::{Restart, UnsignedSnapshot, UnsignedTimestamp};
 pub use proposal::{Payload, Proposal, Requirement, Signatures, requirements};
 pub use release::{Proposal as ReleaseProposal, check_offer, check_release, security_version};
+pub use retention::Retention;
 pub use roles::{Delegation, RoleKeySet, Rotation};
 pub use rollout::{
     Rollout, RolloutError, notes, parse_waves, parse_window, schedule_lines, time_of, wave_line,
     windows_line,
 };
+
+pub use unlist::{Unlisting, without_bases};
 
 use formats::release::is_word;
 

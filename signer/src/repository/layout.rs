@@ -9,9 +9,11 @@ use formats::oci::{
 };
 use formats::reference::Reference;
 use storage::host::{Host, System};
-use storage::layout::{Archive, BlobWriter, Layout, LayoutDir, LayoutError};
+use storage::layout::{
+    Archive, BlobWriter, Layout, LayoutDir, LayoutError, Sweep, Swept, reference_of,
+};
 
-use super::{BlobSink, Expect, Registry, RegistryError, Stored};
+use super::{BlobSink, Expect, Listed, Registry, RegistryError, Removal, Stored, referrers};
 use crate::progress::Progress;
 
 /// A layout whose references read `[ns/]repository:tag`.
@@ -178,21 +180,85 @@ impl Registry for LayoutRepository {
         repository: &RepositoryName,
         tag: &Tag,
         manifest: &Descriptor,
-        _bytes: &[u8],
+        bytes: &[u8],
         expect: Expect<'_>,
     ) -> Result<(), RegistryError> {
         let name = full_name(repository, tag);
-        self.writable()?.update_refs(|refs| {
+        let dir = self.writable()?;
+        dir.update_refs(|refs| {
             let found = refs.get(&name).map(|found| &found.digest);
             if !expect.allows(found) {
                 let (repository, tag) = (repository.clone(), tag.clone());
                 return Err(RegistryError::Moved { repository, tag });
+            }
+            // Under the lock, which whoever removes garbage holds, too: what becomes visible is whole.
+            // A list of what is attached may name what is gone.
+            if found != Some(&manifest.digest)
+                && !referrers::is_list(tag)
+                && let Some(digest) = dir.missing(bytes)?
+            {
+                return Err(RegistryError::Missing { what: "blob", digest });
             }
             let mut plain = manifest.clone();
             plain.annotations.retain(|key, _| key != annotation::REF_NAME);
             refs.insert(name.clone(), plain);
             Ok(())
         })
+    }
+
+    fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError> {
+        let index = self.inner().index()?;
+        let tag = |reference: &str| {
+            let (name, tag) = reference.rsplit_once(':')?;
+            (name == repository.as_str()).then(|| tag.parse().ok()).flatten()
+        };
+        let entries = index.manifests.iter();
+        let listed = entries.filter_map(|entry| {
+            let manifest = Some(entry.digest.clone());
+            Some(Listed { tag: tag(reference_of(entry)?)?, manifest })
+        });
+        Ok(listed.collect())
+    }
+
+    fn remove_tags(
+        &self,
+        repository: &RepositoryName,
+        tags: &[Listed],
+    ) -> Result<Removal, RegistryError> {
+        let mut removed = 0;
+        self.writable()?.update_refs(|refs| {
+            for Listed { tag, manifest } in tags {
+                let name = full_name(repository, tag);
+                let there = refs.get(&name).map(|found| &found.digest);
+                let moved = manifest.is_some() && there != manifest.as_ref();
+                if there.is_some() && !moved {
+                    refs.remove(&name);
+                    removed += 1;
+                }
+            }
+            Ok::<_, RegistryError>(())
+        })?;
+        Ok(Removal { removed, stopped: None })
+    }
+
+    fn sweep(&self, sweep: &Sweep<'_>) -> Result<Option<Swept>, RegistryError> {
+        let dir = self.writable()?;
+        if dir.is_served()? {
+            return Ok(None);
+        }
+        Ok(Some(dir.sweep(sweep)?))
+    }
+
+    fn put_blob(
+        &self,
+        _repository: &RepositoryName,
+        blob: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        // One that is there already is young again, and is no garbage before it is referred to.
+        let stored = self.writable()?.put_blob(bytes)?;
+        debug_assert_eq!(stored, blob.digest);
+        Ok(())
     }
 }
 

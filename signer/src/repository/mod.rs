@@ -20,9 +20,9 @@ mod tags;
 #[cfg(feature = "registry")]
 pub use client::{Backoff, Patience, RegistryClient};
 pub use layout::LayoutRepository;
-pub use referrers::{attach, attach_all, attached};
+pub use referrers::{attach, attach_all, attached, is_list_of};
 pub use rehearsal::{Rehearsal, Transfer};
-pub use tags::{Beside, keep};
+pub use tags::{Beside, Listed, Removal, keep};
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ use formats::oci::{Descriptor, NameError, RepositoryName, Tag};
 use formats::reason::Reason;
 use formats::reference::Reference;
 use storage::FileError;
-use storage::layout::{Layout, LayoutError};
+use storage::layout::{Layout, LayoutError, Sweep, Swept};
 
 use crate::progress::Progress;
 
@@ -136,6 +136,28 @@ pub enum RegistryError {
         /// What the registry says.
         said: String,
     },
+    /// A registry that has no room left.
+    #[error(
+        "{action} at {registry}: {said}; remove old tags and releases there, or raise its quota"
+    )]
+    Full {
+        /// What was asked for.
+        action: String,
+        /// `host:port`.
+        registry: String,
+        /// What the registry says.
+        said: String,
+    },
+    /// A registry that removes no tags, or not for us.
+    #[error("{registry} removes no tags of {repository}: {said}")]
+    KeepsTags {
+        /// `host:port`.
+        registry: String,
+        /// The repository.
+        repository: RepositoryName,
+        /// What the registry says.
+        said: String,
+    },
     /// A registry that makes no repository when something is pushed to it.
     #[error("{registry} has no repository {repository} and does not create it: {said}")]
     NoRepository {
@@ -192,9 +214,10 @@ impl RegistryError {
             RegistryError::Stream { .. } => Reason::Unreachable,
             RegistryError::Spool { .. } | RegistryError::Directory { .. } => Reason::StoreIo,
             RegistryError::Moved { .. } => Reason::Busy,
-            RegistryError::TagTaken { .. } | RegistryError::NoRepository { .. } => {
-                Reason::HttpStatus
-            }
+            RegistryError::TagTaken { .. }
+            | RegistryError::KeepsTags { .. }
+            | RegistryError::Full { .. }
+            | RegistryError::NoRepository { .. } => Reason::HttpStatus,
             RegistryError::Name(_) | RegistryError::ReadOnly(_) | RegistryError::PlainHttp(_) => {
                 Reason::Config
             }
@@ -308,6 +331,26 @@ pub trait Registry {
         bytes: &[u8],
         expect: Expect<'_>,
     ) -> Result<(), RegistryError>;
+
+    /// The tags of a repository, in any order; none when there is no such repository.
+    fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError>;
+
+    /// Removes tags, and nothing that they stand for. One whose manifest is known and is another one
+    /// by now stays; one that is gone already is not counted.
+    ///
+    /// In a directory all of them go in one step, or none. A registry is asked for each: what was
+    /// removed before it refused or failed stays removed, see [`Removal::stopped`].
+    fn remove_tags(
+        &self,
+        repository: &RepositoryName,
+        tags: &[Listed],
+    ) -> Result<Removal, RegistryError>;
+
+    /// Removes blobs that nothing needs, see [`LayoutDir::sweep`](storage::layout::LayoutDir::sweep);
+    /// `None` where that is somebody else's business: registries and servers collect by themselves.
+    fn sweep(&self, _sweep: &Sweep<'_>) -> Result<Option<Swept>, RegistryError> {
+        Ok(None)
+    }
 
     /// The bytes of a small blob, verified; at most `limit` bytes.
     fn blob(

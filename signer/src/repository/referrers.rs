@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use formats::digest::Digest;
+use formats::digest::{Algorithm, Digest};
 use formats::oci::{Descriptor, Index, Manifest, RepositoryName, Tag, media_type};
 
 use super::{Expect, Registry, RegistryError, Stored, keep};
@@ -19,6 +19,24 @@ fn tag_of(subject: &Digest) -> Result<Tag, RegistryError> {
     // A tag has at most 128 characters; sha512 would not fit (§"Referrers Tag Schema": truncate).
     let hex: String = subject.hex().chars().take(64).collect();
     Ok(format!("{}-{hex}", subject.algorithm().name()).parse::<Tag>()?)
+}
+
+/// Whether a tag is that of such a list, or of one beside it.
+pub(super) fn is_list(tag: &Tag) -> bool {
+    let Some((algorithm, rest)) = tag.as_str().split_once('-') else { return false };
+    let hex = rest.split('-').next().unwrap_or_default();
+    Algorithm::from_name(algorithm).is_ok()
+        && hex.len() == 64
+        && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether a tag is that of the list of what is attached to `subject`, or of one beside it.
+pub fn is_list_of(tag: &Tag, subject: &Digest) -> bool {
+    let list = tag_of(subject).ok();
+    list.is_some_and(|list| {
+        let rest = tag.as_str().strip_prefix(list.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    })
 }
 
 /// Stores a manifest that has a subject, and has it listed there.

@@ -10,7 +10,7 @@ use formats::reference::Reference;
 use serde::Serialize;
 use storage::layout::Layout;
 
-use super::{BlobSink, Expect, Registry, RegistryError, Stored};
+use super::{BlobSink, Expect, Listed, Registry, RegistryError, Removal, Stored};
 use crate::progress::Progress;
 
 /// Blobs and manifests that a run would have stored, each counted once.
@@ -178,6 +178,18 @@ impl Registry for Rehearsal<'_> {
         _expect: Expect<'_>,
     ) -> Result<(), RegistryError> {
         Ok(())
+    }
+
+    fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError> {
+        self.inner.tags(repository)
+    }
+
+    fn remove_tags(
+        &self,
+        _repository: &RepositoryName,
+        _tags: &[Listed],
+    ) -> Result<Removal, RegistryError> {
+        Ok(Removal::default())
     }
 
     fn put_blob(

@@ -20,6 +20,24 @@ pub struct Beside {
     pub given: Tag,
 }
 
+/// A tag as a repository lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The tag.
+    pub tag: Tag,
+    /// What it stands for; `None` where a list says only names.
+    pub manifest: Option<Digest>,
+}
+
+/// Which tags were removed.
+#[derive(Debug, Default)]
+pub struct Removal {
+    /// How many.
+    pub removed: u64,
+    /// Why there were no more.
+    pub stopped: Option<RegistryError>,
+}
+
 /// Gives a stored manifest a tag that keeps it: `tag`, or one beside it when that stands for
 /// something else and cannot be moved.
 pub fn keep(

@@ -9,7 +9,8 @@ use formats::oci::{Descriptor, RepositoryName, Tag};
 use formats::reason::Reason;
 use formats::reference::Reference;
 use signer::progress::Progress;
-use signer::repository::{BlobSink, Expect, Registry, RegistryError, Stored};
+use signer::repository::{BlobSink, Expect, Listed, Registry, RegistryError, Removal, Stored};
+use storage::layout::{Layout, Sweep, Swept};
 
 /// Whether the call that fails has its effect: a request that was lost, or its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,5 +134,21 @@ impl Registry for Failing<'_> {
         expect: Expect<'_>,
     ) -> Result<(), RegistryError> {
         self.step(|| self.inner.set_tag(repository, tag, manifest, bytes, expect))
+    }
+    fn layout(&self) -> Option<&dyn Layout> {
+        self.inner.layout()
+    }
+    fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError> {
+        self.inner.tags(repository)
+    }
+    fn remove_tags(
+        &self,
+        repository: &RepositoryName,
+        tags: &[Listed],
+    ) -> Result<Removal, RegistryError> {
+        self.step(|| self.inner.remove_tags(repository, tags))
+    }
+    fn sweep(&self, sweep: &Sweep<'_>) -> Result<Option<Swept>, RegistryError> {
+        self.step(|| self.inner.sweep(sweep))
     }
 }

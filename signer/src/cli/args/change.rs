@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::plan::retention::LEAST_STATES;
+
 use super::{
     DryRunArgs, EXPIRES, PASSPHRASE, RecoveryArgs, ReleaseArgs, RepoArgs, RolloutArgs, SigningArgs,
 };
@@ -25,6 +27,12 @@ pub(in crate::cli) enum ChangeCommand {
     Revoke(RevokeArgs),
     /// Sign root, targets or delegated roles again, for a new expiry
     Renew(RenewArgs),
+    /// Unlist releases that no channel offers, and remove what nobody needs any more
+    ///
+    /// The newest releases of a product stay, and so do withdrawn ones and those that deltas start from. Nodes
+    /// that run an unlisted release go on; nobody installs it any more. Its images stay until the newest
+    /// states do not list it either. Then their tags go and, in a directory, their blobs.
+    Prune(PruneArgs),
 }
 
 impl ChangeCommand {
@@ -37,6 +45,7 @@ impl ChangeCommand {
             ChangeCommand::Rotate(arguments) => arguments.dry.dry_run,
             ChangeCommand::Revoke(arguments) => arguments.dry.dry_run,
             ChangeCommand::Renew(arguments) => arguments.dry.dry_run,
+            ChangeCommand::Prune(arguments) => arguments.dry.dry_run,
         }
     }
 }
@@ -181,6 +190,33 @@ pub(in crate::cli) struct RenewArgs {
     pub(in crate::cli) repo: RepoArgs,
     #[command(flatten)]
     pub(in crate::cli) signing: SigningArgs,
+    #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
+    pub(in crate::cli) expires: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) dry: DryRunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PruneArgs {
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    #[command(flatten)]
+    pub(in crate::cli) signing: SigningArgs,
+    /// How many of the newest releases of each product stay, whoever offers them
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(in crate::cli) keep: u32,
+    /// Only releases of this product
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) product: Option<String>,
+    /// How many of the newest states stay in this run, at least 16. Default: as signer.toml says, or
+    /// 256
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(LEAST_STATES..))]
+    pub(in crate::cli) states: Option<u64>,
+    /// Blobs of a directory that nothing needs stay for so long: longer than a staged release waits for
+    /// signatures
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    pub(in crate::cli) grace: String,
     #[arg(long, value_name = "ROLE=DURATION", help = EXPIRES)]
     pub(in crate::cli) expires: Vec<String>,
     #[command(flatten)]

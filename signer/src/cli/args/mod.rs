@@ -25,7 +25,8 @@ use crate::progress;
 use crate::repository::{ClientOptions, Patience};
 
 pub(super) use self::change::{
-    ChangeCommand, DelegateArgs, InitArgs, PublishArgs, RenewArgs, RevokeArgs, RotateArgs,
+    ChangeCommand, DelegateArgs, InitArgs, PruneArgs, PublishArgs, RenewArgs, RevokeArgs,
+    RotateArgs,
 };
 pub(super) use self::download::DownloadArgs;
 pub(super) use self::factory::FactoryArgs;

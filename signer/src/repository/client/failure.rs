@@ -169,6 +169,22 @@ impl Failure {
         matches!(self, Failure::Status { status: 404, code, .. } if code == "NAME_UNKNOWN")
     }
 
+    /// Whether what was to be removed is not there.
+    pub(super) fn is_gone(&self) -> bool {
+        match self {
+            Failure::Status { status: 404, code, .. } => {
+                matches!(code.as_str(), "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" | "NOT_FOUND")
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the registry does not do such a thing, or not for us (distribution-spec §"Deleting
+    /// Tags": 400 or 405 where that is switched off).
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Failure::Status { status: 400 | 401 | 403 | 404 | 405 | 501, .. })
+    }
+
     /// Whether the same request may go better a little later.
     pub(super) fn is_passing(&self) -> bool {
         match self {

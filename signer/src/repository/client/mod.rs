@@ -11,6 +11,7 @@
 //! | `failure` | what an error means (pure) | no |
 //! | `http` | one request, repeated where that may help | yes |
 //! | `patience` | when a transfer has stalled | no |
+//! | `tags` | lists of tags, and their removal | yes |
 //! | `transfer` | files and downloads as streams | yes |
 //! | `upload` | blobs: mounts, whole uploads, and resuming after a cut | yes |
 //! | `upload_plan` | in how many requests a blob goes up, and what is tried after a failure (pure) | no |
@@ -30,6 +31,7 @@ mod files;
 mod helpers;
 mod http;
 mod patience;
+mod tags;
 mod transfer;
 mod upload;
 mod upload_plan;
@@ -63,7 +65,7 @@ use self::http::Http;
 pub use self::patience::Patience;
 use self::transfer::{BlobReader, Content};
 use self::upload::{Connection, push_scope};
-use super::{BlobSink, ClientOptions, Expect, Registry, RegistryError, Stored};
+use super::{BlobSink, ClientOptions, Expect, Listed, Registry, RegistryError, Removal, Stored};
 use crate::progress::Progress;
 
 /// Uploads at once: enough to fill a line with small blobs, few enough for any registry.
@@ -159,6 +161,10 @@ impl RegistryClient {
 
     /// The error of something that was pushed.
     fn refused(&self, action: &str, to: &RepositoryName, failure: &Failure) -> RegistryError {
+        if matches!(failure, Failure::Status { status: 507, .. }) {
+            let (action, registry) = (action.to_owned(), self.authority.clone());
+            return RegistryError::Full { action, registry, said: failure.to_string() };
+        }
         if !failure.is_missing_repository() {
             return self.failed(action, failure);
         }
@@ -408,6 +414,18 @@ impl Registry for RegistryClient {
             }
             None => Err(error),
         }
+    }
+
+    fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError> {
+        self.list_tags(repository)
+    }
+
+    fn remove_tags(
+        &self,
+        repository: &RepositoryName,
+        tags: &[Listed],
+    ) -> Result<Removal, RegistryError> {
+        Ok(self.remove_each(repository, tags))
     }
 
     fn referrers(
