@@ -11,6 +11,7 @@ use std::time::Duration;
 use formats::oci::{Manifest, RepositoryName, annotation};
 use formats::tuf::UnixTime;
 use serde::Deserialize;
+use storage::layout::{INDEX_LIMIT, reference_of};
 
 use crate::anchor::{Anchor, Refused};
 use crate::route::Reference;
@@ -115,6 +116,49 @@ fn timestamp(store: &Store, name: &RepositoryName) -> Result<Option<(u64, UnixTi
     let read = file
         .and_then(|File { signed }| Some((signed.version, UnixTime::parse(&signed.expires).ok()?)));
     Ok(Some(read.unwrap_or((0, UnixTime::EPOCH))))
+}
+
+/// How full `index.json` is, which has to list every tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Room {
+    /// Its bytes.
+    pub bytes: u64,
+    /// The most that it may have.
+    pub limit: u64,
+    /// Tags of all repositories.
+    pub tags: u64,
+}
+
+impl Room {
+    /// Whether half of the room is used.
+    fn is_short(self) -> bool {
+        // Nothing is known before the first look.
+        self.limit > 0 && self.bytes >= self.limit.div_ceil(2)
+    }
+}
+
+/// How full the storage's `index.json` is. Blocks.
+pub(crate) fn room(store: &Store) -> Result<Room, StoreError> {
+    let index = store.index()?;
+    let tags = index.manifests.iter().filter(|entry| reference_of(entry).is_some()).count();
+    let (bytes, limit) = (index.to_bytes().len() as u64, INDEX_LIMIT);
+    Ok(Room { bytes, limit, tags: tags as u64 })
+}
+
+/// Tells the log when room becomes short, and when there is enough again.
+pub(crate) fn log_room(before: Room, now: Room) {
+    let Room { bytes, limit, tags } = now;
+    match (before.is_short(), now.is_short()) {
+        (false, true) => tracing::warn!(
+            target: "alarm", bytes, limit, tags,
+            "index.json is half full: when it is full, nothing can be published; let signer remove \
+             old states (--allow-delete), and remove old releases"
+        ),
+        (true, false) => tracing::info!(
+            target: "alarm", bytes, limit, tags, "index.json has room again"
+        ),
+        _ => {}
+    }
 }
 
 /// Tells the log what changed since last time.

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::alarm::Freshness;
+use crate::alarm::{Freshness, Room};
 use crate::refresh::RefreshStatus;
 
 /// The media type of the text.
@@ -81,6 +81,10 @@ pub(crate) struct Metrics {
     pub(crate) stored: Gauge,
     /// Bytes of garbage removed.
     pub(crate) collected: Counter,
+    /// Bytes of `index.json`, and the most that it may have.
+    index: Gauge,
+    index_limit: Gauge,
+    tags: Gauge,
 }
 
 impl Metrics {
@@ -105,6 +109,9 @@ impl Metrics {
             repositories: Gauge::default(),
             stored: Gauge::default(),
             collected: Counter::default(),
+            index: Gauge::default(),
+            index_limit: Gauge::default(),
+            tags: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -132,6 +139,11 @@ impl Metrics {
         to.register("timestamp_version", "Version of the TUF timestamp", self.version.clone());
         let text = "1 when the TUF timestamp has expired or soon will: look at the signer";
         to.register("timestamp_stale", text, self.stale.clone());
+        let text = "index.json, which lists all tags";
+        to.register_with_unit("index", text, Unit::Bytes, self.index.clone());
+        let text = "The most that index.json may have: then no tag can be pushed";
+        to.register_with_unit("index_limit", text, Unit::Bytes, self.index_limit.clone());
+        to.register("tags", "Tags of all repositories", self.tags.clone());
         let text = "1 while the server's own key signs nothing, by the reason; see /healthz";
         to.register("refresh_refused", text, self.refused.clone());
     }
@@ -170,6 +182,14 @@ impl Metrics {
             self.version.get_or_create(&named).set(version);
             self.stale.get_or_create(&named).set(i64::from(it.is_stale()));
         }
+    }
+
+    /// How full `index.json` is now.
+    pub(crate) fn room(&self, room: Room) {
+        let number = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
+        self.index.set(number(room.bytes));
+        self.index_limit.set(number(room.limit));
+        self.tags.set(number(room.tags));
     }
 
     /// What the server's own key signs now, and why not.

@@ -47,6 +47,22 @@ fn metrics_are_open_metrics() {
     });
 }
 
+/// Without room for another tag, nothing can be published: there is time to see it coming.
+#[test]
+fn metrics_say_how_much_room_there_is_for_tags() {
+    let server = Fixture::with(|config| config.limits.alarm_every = Duration::from_millis(50));
+    let metric = |name: &str| {
+        let text = String::from_utf8(server.get("/metrics").expect(200).body).unwrap();
+        value(&text, name)
+    };
+    until("the limit", || metric("repo_server_index_limit_bytes") == Some(8_388_608.0));
+    server.push_artifact("a", "1", &[b"layer"]);
+    server.push_artifact("a", "2", &[b"another layer"]);
+    until("two tags", || metric("repo_server_tags") == Some(2.0));
+    let index = std::fs::metadata(server.dir().join("index.json")).unwrap().len();
+    assert_eq!(metric("repo_server_index_bytes"), Some(index as f64));
+}
+
 #[test]
 fn metrics_have_an_address_of_their_own() {
     let server = Fixture::with(|config| {

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::alarm;
+use crate::alarm::{self, Room};
 use crate::body::Body;
 use crate::config::Limits;
 use crate::handle::{App, lists};
@@ -30,6 +30,7 @@ pub(super) fn start(app: &Arc<App>, metrics: Option<TcpListener>) -> JoinSet<()>
     chores.spawn(collect_garbage(Arc::clone(app)));
     chores.spawn(renew_timestamps(Arc::clone(app)));
     chores.spawn(watch_timestamps(Arc::clone(app)));
+    chores.spawn(watch_room(Arc::clone(app)));
     chores.spawn(relist(Arc::clone(app)));
     chores.spawn(rest_uploads(Arc::clone(app)));
     if let Some(listener) = metrics {
@@ -150,6 +151,28 @@ async fn watch_timestamps(app: Arc<App>) {
                 tracing::error!(error = error_chain(&error), "reading timestamps failed")
             }
             Err(panic) => tracing::error!(%panic, "reading timestamps failed"),
+        }
+    }
+}
+
+/// Looks, now and then, how much room there is for tags.
+async fn watch_room(app: Arc<App>) {
+    let mut turns = tokio::time::interval(app.limits.alarm_every);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = Room::default();
+    loop {
+        turns.tick().await;
+        let store = Arc::clone(&app.store);
+        match tokio::task::spawn_blocking(move || alarm::room(&store)).await {
+            Ok(Ok(room)) => {
+                alarm::log_room(before, room);
+                app.metrics.room(room);
+                before = room;
+            }
+            Ok(Err(error)) => {
+                tracing::error!(error = error_chain(&error), "reading index.json failed")
+            }
+            Err(panic) => tracing::error!(%panic, "reading index.json failed"),
         }
     }
 }

@@ -148,6 +148,11 @@ impl Store {
         Ok(store)
     }
 
+    /// `index.json` as it stands now.
+    pub(crate) fn index(&self) -> Result<Arc<formats::oci::Index>, StoreError> {
+        self.backend.index()
+    }
+
     /// What is used of the quotas.
     pub(crate) fn usage(&self) -> &Arc<Usage> {
         &self.usage

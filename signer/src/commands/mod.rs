@@ -21,6 +21,7 @@ mod package;
 mod prune;
 mod publish;
 mod release;
+mod room;
 mod select;
 mod session;
 mod sign;

@@ -5,9 +5,11 @@ use formats::release::Summary;
 use formats::tuf::{Header, Metadata, Role, UnixTime};
 use serde::Serialize;
 
+use super::room::Room;
+use super::state_report::warning_lines;
 use super::{Report, counted, has_example_key, time};
 use crate::error::SignerError;
-use crate::plan::{period_of, time_of};
+use crate::plan::{Finding, period_of, time_of};
 use crate::published::{self, Published};
 use crate::repository::Registry;
 use crate::state::{State, delegators};
@@ -22,6 +24,10 @@ pub struct StatusReport {
     roles: Vec<RoleStatus>,
     releases: Vec<ReleaseStatus>,
     channels: Vec<ChannelStatus>,
+    /// How full it is; absent for a registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<Room>,
+    warnings: Vec<Finding>,
     example_keys: bool,
 }
 
@@ -83,7 +89,10 @@ impl Report for StatusReport {
         for channel in &self.channels {
             text.push_str(&format!("\n  {}", channel.line()));
         }
-        text
+        if let Some(room) = &self.room {
+            text.push_str(&format!("\n  {}", room.line()));
+        }
+        text + &warning_lines(&self.warnings)
     }
 
     fn example_keys(&self) -> bool {
@@ -170,6 +179,7 @@ pub fn status(
 ) -> Result<(StatusReport, Option<SignerError>), SignerError> {
     let Published { state, .. } = published::load(registry, trust_root)?;
     let roles = roles(&state, now);
+    let room = Room::of(registry)?;
     let releases = state.releases().map_err(published::PublishedError::from)?;
     let report = StatusReport {
         repository: registry.reference().to_string(),
@@ -183,6 +193,8 @@ pub fn status(
             })
             .collect(),
         channels: channels(&state),
+        warnings: room.iter().filter_map(Room::finding).collect(),
+        room,
         example_keys: has_example_key(&state.root),
         roles,
     };
