@@ -72,6 +72,7 @@ pub fn factory(
     let config = read_trusted(&request.config, "the node's configuration")?;
     let node =
         Node::read(&String::from_utf8_lossy(&config), &board.config).map_err(FactoryError::from)?;
+    let node = node.on_board(&board).map_err(FactoryError::from)?;
 
     let nothing = || PublishedError::Nothing(registry.reference().to_string());
     let found = published::fetch(registry)?.ok_or_else(nothing)?;

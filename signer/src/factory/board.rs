@@ -25,6 +25,9 @@ pub struct Board {
     pub loader: Loader,
     /// What the machine is.
     pub architecture: Architecture,
+    /// The names that its device tree gives it, as hardware ids: for a node that takes them from there.
+    #[serde(default)]
+    pub hardware: Vec<String>,
     /// Programs before the first partition, for the processor's own boot program.
     #[serde(default)]
     pub raw: Vec<Raw>,

@@ -24,6 +24,18 @@ pub enum LayoutError {
         /// What it would have to say.
         expected: &'static str,
     },
+    /// The profile has names of a device tree, and the node does not ask for them.
+    #[error(
+        "the board has `hardware`, but the configuration has no node.hardware_from, so the node would not answer to \
+         these names"
+    )]
+    NotAsked,
+    /// Nothing says which images fit a node that asks its machine.
+    #[error(
+        "the node reads its hardware ids from its device tree (node.hardware_from); name them here, too: `hardware` of \
+         the board, `update-agent config check` on such a board shows them"
+    )]
+    NoHardware,
     /// The loader needs a section of the profile.
     #[error("the board starts {loader} and has no [{section}]")]
     SectionMissing {

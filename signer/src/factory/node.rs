@@ -9,6 +9,9 @@ use update_agent::config::{Config, EnvFlags};
 use update_agent::error::AgentError;
 use update_agent::place::Place;
 
+use super::board::Board;
+use super::layout::LayoutError;
+
 /// A node, as its configuration describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -18,8 +21,10 @@ pub struct Node {
     pub product: String,
     /// The channel it follows.
     pub channel: String,
-    /// The hardware ids it answers to.
+    /// The hardware ids it answers to; without those that only the machine itself knows.
     pub hardware: Vec<String>,
+    /// Whether it asks the machine for further ones.
+    pub asks_machine: bool,
     /// Who keeps the boot flags, as `boot.backend` names it.
     pub backend: &'static str,
     /// The component whose partitions carry the boot flags.
@@ -77,6 +82,7 @@ impl Node {
             product: config.node.product,
             channel: config.node.channel,
             hardware: config.node.hardware,
+            asks_machine: config.node.hardware_from.is_some(),
             backend: config.boot.backend.name(),
             boot: config.boot.component,
             verity: config.boot.verity,
@@ -88,5 +94,15 @@ impl Node {
             state_dir: config.state_dir,
             root: config.trust.root,
         })
+    }
+
+    /// The node on a board, whose device tree names it.
+    pub fn on_board(mut self, board: &Board) -> Result<Self, LayoutError> {
+        match (self.asks_machine, board.hardware.is_empty()) {
+            (false, false) => return Err(LayoutError::NotAsked),
+            (true, true) if self.hardware.is_empty() => return Err(LayoutError::NoHardware),
+            _ => self.hardware.extend(board.hardware.iter().cloned()),
+        }
+        Ok(self)
     }
 }

@@ -103,6 +103,23 @@ fn what_is_on_another_device_is_named_and_left_out() {
     assert_eq!(layout.elsewhere, ["bmc".parse().unwrap()]);
 }
 
+/// A device tree's names are those of the board: whoever asks for them, gets them, and nobody else.
+#[test]
+fn a_node_that_asks_its_machine_has_the_names_of_the_board() {
+    let on = |names: &str, hardware: &str| {
+        let board = board(&format!("hardware = {names}\n{BOARD}"));
+        let node = node(&UEFI.replace("hardware = [\"board-1\"]", hardware));
+        node.on_board(&board).map(|node| node.hardware).map_err(|error| error.to_string())
+    };
+    let asks = "hardware_from = \"/proc/device-tree/compatible\"";
+    let both = format!("hardware = [\"board-1\"]\n{asks}");
+    assert_eq!(on("[\"acme.x1\"]", asks).unwrap(), ["acme.x1"]);
+    assert_eq!(on("[\"acme.x1\"]", &both).unwrap(), ["board-1", "acme.x1"]);
+    assert_eq!(on("[]", &both).unwrap(), ["board-1"]);
+    assert!(on("[]", asks).unwrap_err().contains("node.hardware_from"));
+    assert!(on("[\"acme.x1\"]", "hardware = [\"board-1\"]").unwrap_err().contains("hardware"));
+}
+
 /// A mistake: in the board, in the configuration, and what is said.
 type Row = (&'static str, (&'static str, &'static str), (&'static str, &'static str), &'static str);
 
