@@ -120,20 +120,31 @@ pub(super) const UBOOT_ARM: Loader = Loader {
 
 /// A → B → confirm → a release whose kernel panics → back, by the loader's own counting.
 fn cycle(world: &World, dir: &Path, loader: &Loader) -> Result<String> {
+    cycle_to(world, dir, loader, "1.2.1")
+}
+
+/// The same, with another version of the release that panics.
+pub(super) fn cycle_to(world: &World, dir: &Path, loader: &Loader, panics: &str) -> Result<String> {
     let setup = Setup {
         disk: loader.disk,
         boot: loader.boot,
-        bundles: &["1.1.0", "1.2.1"],
+        bundles: &["1.1.0", panics],
         files: loader.files,
         ..Setup::default()
     };
     let disk = world.disk(dir, &setup)?;
     (loader.install)(world, dir, &disk)?;
-    updates(world, dir, loader, &disk)
+    updates(world, dir, loader, &disk, panics)
 }
 
 /// The same, on a disk that is there.
-pub(super) fn updates(world: &World, dir: &Path, loader: &Loader, disk: &Disk) -> Result<String> {
+pub(super) fn updates(
+    world: &World,
+    dir: &Path,
+    loader: &Loader,
+    disk: &Disk,
+    panics: &str,
+) -> Result<String> {
     let mut machine = Hardware {
         tools: &world.tools,
         arguments: (loader.hardware)(world, dir)?,
@@ -149,17 +160,18 @@ pub(super) fn updates(world: &World, dir: &Path, loader: &Loader, disk: &Disk) -
     machine.expect("@@ready slot=b version=1.1.0")?;
     machine.send("reboot-now")?;
     machine.expect("@@ready slot=b version=1.1.0")?;
-    update(&mut machine, "1.2.1")?;
+    update(&mut machine, panics)?;
+    let starts = format!("@@start version={panics}");
     for _ in 0..2 {
-        machine.expect_any(&["@@start version=1.2.1", "@@boot"]).and_then(|line| {
-            ensure!(line.contains("1.2.1"), "it came back too early: {line}");
+        machine.expect_any(&[&starts, "@@boot"]).and_then(|line| {
+            ensure!(line.contains(panics), "it came back too early: {line}");
             Ok(line)
         })?;
     }
     machine.expect("@@start version=1.1.0")?;
     machine.expect("\"did\":\"reverted\"")?;
     machine.expect("@@ready slot=b version=1.1.0")?;
-    let refused = machine.run("agent apply --version 1.2.1 /data/1.2.1.tar")?;
+    let refused = machine.run(&format!("agent apply --version {panics} /data/{panics}.tar"))?;
     ensure!(refused.1.contains("failed_before"), "not tried again: {refused:?}");
     let all = machine.age();
     drop(machine.cut());

@@ -42,7 +42,7 @@ fn story(world: &World, dir: &Path) -> Result<String> {
         Cmd::new("fw_printenv").arg("-c").arg(dir.join("fw_env.config")).args(names).read()?;
     let first = "BOOT_ORDER=A\nBOOT_A_LEFT=9999999\nBOOT_B_LEFT=0";
     ensure!(flags == first, "before the first boot: {flags}");
-    updates(world, dir, &UBOOT_ARM, &disk)
+    updates(world, dir, &UBOOT_ARM, &disk, "1.2.1")
 }
 
 /// Makes the disk; what `signer` reports of it.

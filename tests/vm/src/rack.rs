@@ -8,6 +8,9 @@
 //! | 3 | two new roots, 1.3.0 | 1.3.0 | 1.3.0 | 1.3.0 | 1.3.0, over the roots | 1.3.0, bank b |
 //!
 //! Nobody tells a node what to do: it is switched on, its agent polls, writes, restarts, confirms.
+//!
+//! In the mixed rack each release also has an image for ARMv8, in the same index. After round 2 an ARMv8 board with
+//! U-Boot gets bundles of these releases: 1.1.0, which it keeps, and 1.2.0, which panics there and is reverted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,11 +21,18 @@ use racklet_tools::rig::{Rig, Server};
 use serde_json::Value;
 
 use super::Cell;
+use super::loaders::{UBOOT_ARM, cycle_to};
 use super::machine::DISK;
 use super::small::{Lab, Node, Release, in_pairs};
 use super::world::World;
 
-pub(super) const CELLS: &[Cell] = &[Cell::new("rack", "each agent's status; cgpt, cmp", rack)];
+pub(super) const CELLS: &[Cell] = &[
+    Cell::new("rack", "each agent's status; cgpt, cmp", |world, dir| rack(world, dir, None)),
+    Cell::new("arm-mixed-rack", "the same; U-Boot 2023.01, fw_printenv", |world, dir| {
+        let arm = world.arm_beside(dir)?;
+        rack(world, dir, Some(&arm))
+    }),
+];
 
 /// Where the guests see the server.
 const SEEN: &str = "10.0.2.100";
@@ -45,7 +55,8 @@ struct Member {
     flash: bool,
 }
 
-fn rack(world: &World, dir: &Path) -> Result<String> {
+/// With an ARMv8 board beside the others, or without.
+fn rack(world: &World, dir: &Path, arm: Option<&World>) -> Result<String> {
     let rig = Rig::at(dir, world.server_dir());
     rig.credentials_for(&["127.0.0.1", SEEN])?;
     fs::create_dir(dir.join("repository"))?;
@@ -63,7 +74,14 @@ fn rack(world: &World, dir: &Path) -> Result<String> {
         let component = format!("bmc={},hw=bmc-x1", bmc(version).display());
         let breaks = [("etc/breaks", broken)];
         let files = if broken.is_empty() { &[][..] } else { &breaks[..] };
-        let options = ["--channel", "stable", "--component", &component];
+        let mut options = vec!["--channel", "stable", "--component", &component];
+        let image = dir.join(format!("os-arm-{version}.img"));
+        let other;
+        if let Some(arm) = arm {
+            arm.image(version, if broken.is_empty() { "ok" } else { "panic" }, &image)?;
+            other = format!("os={},hw={}", image.display(), arm.tools.platform.hardware);
+            options.extend(["--component", &other]);
+        }
         lab.publish(&Release { version, files, options: &options })
     };
     publish("1.0.0", "")?;
@@ -89,6 +107,12 @@ fn rack(world: &World, dir: &Path) -> Result<String> {
     all(&["n5", "n1", "n3"], "1.1.0")?;
     publish("1.2.0", "n3\n")?;
     all(&["n3", "n5", "n2"], "1.2.0")?;
+    let board = arm.map(|arm| {
+        let dir = dir.join("arm");
+        fs::create_dir(&dir)?;
+        cycle_to(arm, &dir, &UBOOT_ARM, "1.2.0")
+    });
+    let board = board.transpose()?;
     for name in ["second", "third"] {
         let key = dir.join(name);
         Cmd::new(world.signer_file()).args(["key", "new", "--out"]).arg(&key).run()?;
@@ -101,7 +125,10 @@ fn rack(world: &World, dir: &Path) -> Result<String> {
         member.ends_on("1.3.0", &bmc("1.3.0"))?;
     }
     server.stop()?;
-    Ok(format!("{updates} updates over TLS, 1 reverted by itself, 1 from 1.0.0 over 2 new roots"))
+    let board = board.map_or_else(String::new, |saw| format!("; an ARMv8 board: {saw}"));
+    Ok(format!(
+        "{updates} updates over TLS, 1 reverted by itself, 1 from 1.0.0 over 2 new roots{board}"
+    ))
 }
 
 impl Member {

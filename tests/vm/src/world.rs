@@ -138,9 +138,18 @@ impl World {
     /// The same for ARMv8 machines, below an empty folder: with the releases of a cycle alone.
     pub(super) fn of_arm(&self, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        let world = self.arm_beside(dir)?;
+        let wanted = |(version, _): &&(&str, &str)| ["1.0.0", "1.1.0", "1.2.1"].contains(version);
+        let releases: Vec<_> = RELEASES.iter().filter(wanted).copied().collect();
+        world.publish(&releases)?;
+        Ok(world)
+    }
+
+    /// ARMv8 machines whose releases are in a repository that somebody else fills, below that folder.
+    pub(super) fn arm_beside(&self, dir: &Path) -> Result<Self> {
         eprintln!("building the agent for ARMv8 guests …");
         let place = Place::cross(Processor::Aarch64)?;
-        let world = World {
+        Ok(World {
             tools: self.tools.of_arm()?,
             // Its firmware takes three times as long as a PC's.
             patience: self.patience * 2,
@@ -152,11 +161,7 @@ impl World {
             guest: if self.build { place.agent()? } else { place.agent_file()? },
             programs: self.programs.clone(),
             bundles: Mutex::default(),
-        };
-        let wanted = |(version, _): &&(&str, &str)| ["1.0.0", "1.1.0", "1.2.1"].contains(version);
-        let releases: Vec<_> = RELEASES.iter().filter(wanted).copied().collect();
-        world.publish(&releases)?;
-        Ok(world)
+        })
     }
 
     /// A new repository with these releases.
@@ -238,8 +243,11 @@ impl World {
             return Ok(found.clone());
         }
         let file = self.dir.join(format!("{version}.tar"));
-        let what = ["bundle", "--product", PRODUCT, "--version", version];
-        self.signer(&what)?.arg("-o").arg(&file).run()?;
+        // Of a rack, it may be there already.
+        if !file.exists() {
+            let what = ["bundle", "--product", PRODUCT, "--version", version];
+            self.signer(&what)?.arg("-o").arg(&file).run()?;
+        }
         bundles.insert(version.to_owned(), file.clone());
         Ok(file)
     }
@@ -295,7 +303,7 @@ impl World {
 
     /// One file system that every loader can boot: kernel; an initrd that is the whole system; the
     /// same system as files, for a kernel that mounts it; and an initrd that does that by dm-verity.
-    fn image(&self, version: &str, mode: &str, file: &Path) -> Result<()> {
+    pub(super) fn image(&self, version: &str, mode: &str, file: &Path) -> Result<()> {
         let mut tree = self.system(version, mode)?;
         let initrd = tree.cpio();
         tree.copy("boot/vmlinuz", &self.tools.kernel(false)?)?;
