@@ -1,6 +1,6 @@
 //! Spans of time and sizes on the command line, as `signer` writes them.
 
-use signer::plan::parse_duration;
+use signer::plan::{Retention, parse_duration};
 use signer::policy::parse_size;
 
 /// Seconds of `45s`, `30m`, `12h`, `7d` or `1h30m`; a number alone is seconds.
@@ -14,6 +14,15 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
 /// Bytes of `4096`, `512KiB`, `16MiB`, `2GiB`.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| error.to_string())
+}
+
+/// How many old states stay: a number of at least 16, or `all`, as `[retention]` of signer.toml has it.
+pub(crate) fn states(text: &str) -> Result<Retention, String> {
+    let number = || text.parse().ok().and_then(Retention::of);
+    match text {
+        "all" => Ok(Retention::EVERYTHING),
+        _ => number().ok_or_else(|| format!("{text}: give a number of at least 16, or all")),
+    }
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use std::time::{Duration, SystemTime};
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use formats::error_chain;
 use formats::reason::Exit;
+use signer::plan::Retention;
 use storage::interrupt::{self, Ending};
 use storage::log::printable;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
-use crate::amount::{bytes, seconds};
+use crate::amount::{bytes, seconds, states};
 use crate::{
     Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server, ServerError,
     Store, StoreError, TlsFiles,
@@ -23,6 +24,8 @@ use crate::{
 
 /// One day: pushes of the largest images over slow lines take hours.
 const GRACE: &str = "1d";
+/// [`Retention::default`].
+const STATES: &str = "256";
 
 /// Defaults as the library has them, as people write them.
 const MAX_BLOB: &str = "64GiB";
@@ -77,6 +80,10 @@ enum Command {
         /// Nothing younger is deleted, because pushes under way need it.
         #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = GRACE)]
         grace: u64,
+        /// The newest TUF states that keep their tags; of older ones every 16th stays, then every 256th, and so
+        /// on. Or all.
+        #[arg(long, value_name = "NUMBER", value_parser = states, default_value = STATES)]
+        states: Retention,
         /// Only list what would be deleted.
         #[arg(long)]
         dry_run: bool,
@@ -201,6 +208,11 @@ struct Serve {
     #[arg(long, value_name = "DURATION", value_parser = seconds, default_value = GRACE,
           help_heading = GARBAGE)]
     gc_grace: u64,
+    /// The newest TUF states that keep their tags in a collection; of older ones every 16th stays, then every
+    /// 256th, and so on. Or all.
+    #[arg(long, value_name = "NUMBER", value_parser = states, default_value = STATES,
+          help_heading = GARBAGE)]
+    gc_states: Retention,
     /// Serve /metrics and /healthz on this address, over plain HTTP. Without this, /metrics is served
     /// with the rest, for whoever may pull.
     #[arg(long, value_name = "ADDR", value_parser = address, help_heading = NETWORK)]
@@ -317,6 +329,7 @@ impl Serve {
             collect: self.gc_interval.map(|seconds| Collect {
                 interval: Duration::from_secs(seconds.max(1)),
                 grace: Duration::from_secs(self.gc_grace),
+                states: self.gc_states,
             }),
             quota: Quota { total: self.quota, repository: self.repository_quota },
             metrics_listen: self.metrics_listen,
@@ -357,8 +370,8 @@ pub fn main() -> ExitCode {
     let done = survive_file_limits().and_then(|()| match &cli.command {
         Command::Serve(args) => serve(args, cli.json),
         Command::Scrub { place } => scrub(place, cli.json),
-        Command::Gc { place, grace, dry_run } => {
-            collect(place, Duration::from_secs(*grace), *dry_run, cli.json)
+        Command::Gc { place, grace, states, dry_run } => {
+            collect(place, (Duration::from_secs(*grace), *states), *dry_run, cli.json)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -567,7 +580,12 @@ fn scrub(place: &Location, json: bool) -> Result<Exit, ServerError> {
     Ok(if damaged == 0 { Exit::Done } else { Exit::Content })
 }
 
-fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<Exit, ServerError> {
+fn collect(
+    place: &Location,
+    (grace, keep): (Duration, Retention),
+    dry: bool,
+    json: bool,
+) -> Result<Exit, ServerError> {
     let store = match place.bucket() {
         Some(_) => place.open(false)?,
         None => {
@@ -577,22 +595,27 @@ fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<E
         }
     };
     let (now, failed) = (SystemTime::now(), |error: StoreError| place.failed(&error));
-    let done = match dry {
+    let (states, done) = match dry {
         true => {
+            let states = store.old_states(keep).map_err(failed)?;
             let plan = store.plan_collection(grace, now).map_err(failed)?;
             interrupt::outcome();
             if !json {
-                show(&plan)?;
+                show(&states, &plan)?;
             }
-            plan.garbage()
+            (states.len(), plan.garbage())
         }
-        false => store.collect(grace, now).map_err(failed)?,
+        false => {
+            let states = store.retire(keep).map_err(failed)?;
+            (states, store.collect(grace, now).map_err(failed)?)
+        }
     };
     interrupt::outcome();
     if json {
         print_json(&serde_json::json!({
             "ok": true,
             "dry_run": dry,
+            "states": states,
             "links": done.links,
             "blobs": done.blobs,
             "bytes": done.bytes,
@@ -603,13 +626,17 @@ fn collect(place: &Location, grace: Duration, dry: bool, json: bool) -> Result<E
         let verb = if dry { "would be removed" } else { "removed" };
         let (blobs, links) = (count(done.blobs, "blob"), count(done.links, "link"));
         let (mib, kept) = (done.bytes >> 20, count(done.kept, "blob"));
-        tell(&format!("{blobs} ({mib} MiB) and {links} {verb}, {kept} kept"))?;
+        let states = count(states, "old state");
+        tell(&format!("{states}, {blobs} ({mib} MiB) and {links} {verb}, {kept} kept"))?;
     }
     Ok(Exit::Done)
 }
 
-/// What a collection would remove, one line each.
-fn show(plan: &CollectionPlan) -> Result<(), ServerError> {
+/// What a collection would remove, one line each. What only an old state needs is not among it: it goes later.
+fn show(states: &[String], plan: &CollectionPlan) -> Result<(), ServerError> {
+    for state in states {
+        tell(&format!("state {state}"))?;
+    }
     for (repository, digest) in plan.links() {
         tell(&format!("link {repository}@{digest}"))?;
     }
@@ -646,5 +673,6 @@ mod tests {
         assert_eq!(serve.min_rate, limits.min_rate);
         assert_eq!(serve.alarm_before, ALARM_BEFORE.as_secs());
         assert_eq!((serve.gc_grace, serve.upload_expiry), (86_400, 3600));
+        assert_eq!(serve.gc_states, Retention::default());
     }
 }

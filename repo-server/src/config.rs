@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use signer::plan::Retention;
+
 use crate::store::bucket::s3::S3;
 use crate::store::quota::Quota;
 
@@ -97,6 +99,8 @@ pub struct Collect {
     pub interval: Duration,
     /// Nothing younger is deleted. Longer than the longest push takes.
     pub grace: Duration,
+    /// How many old TUF states keep their tags.
+    pub states: Retention,
 }
 
 /// PEM files of a TLS server.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use common::{Fixture, noise};
 use formats::digest::Digest;
 use repo_server::Collect;
+use signer::plan::Retention;
 
 fn gc(dir: &Path, more: &[&str]) -> (Option<i32>, serde_json::Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_repo-server"));
@@ -84,7 +85,11 @@ fn garbage_is_collected() {
     assert_eq!(common::tree(&dir), before);
     let day = Duration::from_secs(86_400);
     let server = repo_server::start(common::config(&temp, |config| {
-        config.collect = Some(Collect { interval: Duration::from_millis(50), grace: day });
+        config.collect = Some(Collect {
+            interval: Duration::from_millis(50),
+            grace: day,
+            states: Retention::EVERYTHING,
+        });
     }));
     let server = Fixture { temp, server: server.unwrap() };
     common::until("the collection of garbage", || {
@@ -95,12 +100,51 @@ fn garbage_is_collected() {
     server.get(&format!("/v2/a/blobs/{}", Digest::sha256_of(b"kept"))).expect(200);
 }
 
+/// A server that deletes nothing over HTTP still loses the tags of old TUF states in its collections.
+#[test]
+fn old_states_lose_their_tags_in_a_collection() {
+    let server = Fixture::new();
+    for number in 1..=40_u32 {
+        server.push_artifact("fleet/tuf", &format!("ts-{number}"), &[&number.to_le_bytes()]);
+    }
+    server.push_artifact("fleet/tuf", "latest", &[&40_u32.to_le_bytes()]);
+    server.push_artifact("fleet/tuf", "change-1", &[b"staged"]);
+    let Fixture { temp, server: running } = server;
+    running.stop();
+    let dir = temp.path().join("repository");
+    let before = common::tree(&dir);
+    let (_, would) = gc(&dir, &["--dry-run", "--states", "16"]);
+    // 16 and 25 to 40 stay.
+    assert_eq!(would["states"], 23, "{would}");
+    assert_eq!(gc(&dir, &["--dry-run", "--states", "all"]).1["states"], 0);
+    assert_eq!(gc(&dir, &["--dry-run"]).1["states"], 0, "256 by default");
+    assert_eq!(gc(&dir, &["--states", "15"]).0, Some(2));
+    assert_eq!(common::tree(&dir), before);
+    let (interval, grace) = (Duration::from_millis(50), Duration::from_secs(86_400));
+    let server = repo_server::start(common::config(&temp, |config| {
+        let states = Retention::of(16).unwrap();
+        config.collect = Some(Collect { interval, grace, states });
+    }));
+    let server = Fixture { temp, server: server.unwrap() };
+    let tags = || server.get("/v2/fleet/tuf/tags/list").expect(200).json()["tags"].clone();
+    common::until("the collection of old states", || tags().as_array().unwrap().len() == 19);
+    let tags = tags().to_string();
+    for (tag, stays) in [("ts-16", true), ("ts-25", true), ("change-1", true), ("ts-24", false)] {
+        assert_eq!(tags.contains(&format!("\"{tag}\"")), stays, "{tag}: {tags}");
+    }
+    server.get("/v2/fleet/tuf/manifests/latest").expect(200);
+}
+
 /// A push under way survives a collection that runs all the time.
 #[test]
 fn pushes_survive_a_greedy_collector() {
     let server = Fixture::with(|config| {
         let grace = Duration::from_secs(60);
-        config.collect = Some(Collect { interval: Duration::from_millis(1), grace });
+        config.collect = Some(Collect {
+            interval: Duration::from_millis(1),
+            grace,
+            states: Retention::EVERYTHING,
+        });
     });
     for i in 0..30_u32 {
         let tag = format!("v{i}");

@@ -22,6 +22,7 @@ use crate::handle::{App, lists};
 use crate::lock::LockRw as _;
 use crate::refresh;
 use crate::store::RELIST;
+use crate::store::StoreError;
 use crate::store::gc::Collected;
 
 /// Starts all chores; they end when the set is dropped.
@@ -89,12 +90,15 @@ async fn collect_garbage(app: Arc<App>) {
     loop {
         tokio::time::sleep(collect.interval).await;
         let store = Arc::clone(&app.store);
-        let work = move || store.collect(collect.grace, SystemTime::now());
+        let work = move || -> Result<_, StoreError> {
+            let states = store.retire(collect.states)?;
+            Ok((states, store.collect(collect.grace, SystemTime::now())?))
+        };
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(done)) => {
+            Ok(Ok((states, done))) => {
                 app.metrics.collection(true, done.bytes);
                 let Collected { links, blobs, bytes, kept, .. } = done;
-                tracing::info!(links, blobs, bytes, kept, "garbage collected");
+                tracing::info!(states, links, blobs, bytes, kept, "garbage collected");
             }
             Ok(Err(error)) => {
                 app.metrics.collection(false, 0);

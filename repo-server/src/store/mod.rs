@@ -30,6 +30,7 @@ mod links;
 pub(crate) mod local;
 pub(crate) mod quota;
 mod read;
+mod retire;
 mod shared;
 pub(crate) mod write;
 

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use formats::digest::Digest;
-use formats::oci::{MANIFEST_LIMIT, RepositoryName};
+use formats::oci::{Descriptor, MANIFEST_LIMIT, RepositoryName};
 
 use self::plan::{Age, Inventory, Keep, Mark, Plan, Question};
 use super::backend::{Link, LinkKind, Refs, StoredBlob};
@@ -171,13 +171,7 @@ impl Store {
     ) -> Result<(Refs, Plan), StoreError> {
         let links = self.backend.links()?;
         self.rebuild(state)?;
-        let index = self.backend.index()?;
-        let mut refs = Refs::new();
-        for entry in &index.manifests {
-            if let Some(reference) = storage::layout::reference_of(entry) {
-                refs.insert(reference.to_owned(), entry.clone());
-            }
-        }
+        let (index, refs) = (self.backend.index()?, self.refs()?);
         let condemned = self.backend.shared().map(|shared| shared.condemned()).transpose()?;
         let condemned = condemned.map(|found| {
             found.into_iter().map(|(digest, since)| (digest, clock.age(since))).collect()
@@ -200,6 +194,15 @@ impl Store {
             }
         }
         Ok((refs, mark.plan()))
+    }
+
+    /// The references as they stand now.
+    pub(super) fn refs(&self) -> Result<Refs, StoreError> {
+        let index = self.backend.index()?;
+        let named = |entry: &Descriptor| {
+            Some((storage::layout::reference_of(entry)?.to_owned(), entry.clone()))
+        };
+        Ok(index.manifests.iter().filter_map(named).collect())
     }
 
     /// Linked manifests by what they are attached to.
