@@ -342,10 +342,14 @@ fn the_servers_metrics_that_documents_name_exist() {
         for name in words.filter_map(|word| word.strip_prefix("repo_server_")) {
             let name = name.strip_suffix("_total").unwrap_or(name);
             let plain = source.contains(&format!("to.register(\"{name}\","));
-            let in_seconds = name.strip_suffix("_seconds").is_some_and(|name| {
-                source.contains(&format!("to.register_with_unit(\"{name}\", text, Unit::Seconds"))
-            });
-            assert!(plain || in_seconds, "{file}: the server has no repo_server_{name}");
+            let with_unit =
+                [("_seconds", "Seconds"), ("_bytes", "Bytes")].iter().any(|(ending, unit)| {
+                    name.strip_suffix(ending).is_some_and(|name| {
+                        let call = format!("to.register_with_unit(\"{name}\", text, Unit::{unit}");
+                        source.contains(&call)
+                    })
+                });
+            assert!(plain || with_unit, "{file}: the server has no repo_server_{name}");
             named += 1;
         }
     }
