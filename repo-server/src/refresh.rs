@@ -174,15 +174,17 @@ impl Refresher {
             let text = "a key file holds another key than at the start: start the server again";
             return Err(Refused::new(Reason::Config, text));
         }
-        let renewed = self.publish(&mut signing, &found, &expiry, now);
+        // Once: opening a directory for writing flushes all names in it.
+        let registry = self.registry()?;
+        let renewed = commands::renew(registry.as_ref(), &mut signing, &found, &expiry, now);
         // Also when it was not published: the signatures are in the log.
         if let Some(written) = signing.journal {
             *journal = written;
         }
-        let renewed = renewed?;
+        let (renewed, _) = renewed.map_err(signer_refused)?;
         signs.timestamp = renewed.state.timestamp.data.header.version;
         self.note(&mut journal, &renewed, false, now)?;
-        self.retire(&renewed.state, now)?;
+        retire(registry.as_ref(), &renewed.state, now);
         let (repository, timestamp) = (&signs.repository, signs.timestamp);
         tracing::info!(target: "refresh", %repository, timestamp, "snapshot and timestamp renewed");
         Ok(())
@@ -241,37 +243,22 @@ impl Refresher {
         Ok(keys)
     }
 
-    fn publish(
-        &self,
-        signing: &mut Signing,
-        found: &Published,
-        expiry: &Expiry,
-        now: UnixTime,
-    ) -> Result<Published, Refused> {
-        let registry = self.registry()?;
-        let renewed = commands::renew(registry.as_ref(), signing, found, expiry, now);
-        renewed.map(|(published, _)| published).map_err(signer_refused)
-    }
-
-    /// Removes states that are old by now; a collection removes what only they needed.
-    fn retire(&self, state: &State, now: UnixTime) -> Result<(), Refused> {
-        let newest = state.timestamp.data.header.version;
-        let registry = self.registry()?;
-        let (retired, finding) =
-            retention::retire(registry.as_ref(), Retention::default(), newest, now);
-        if let Some(finding) = finding {
-            tracing::warn!(target: "refresh", code = %finding.reason, "{}", finding.text);
-        }
-        if retired.tags > 0 {
-            tracing::info!(target: "refresh", tags = retired.tags, "old states removed");
-        }
-        Ok(())
-    }
-
     fn registry(&self) -> Result<Box<dyn Registry>, Refused> {
         let (path, namespace) = (self.dir.clone(), self.namespace.clone());
         open(&Reference::Layout { path, namespace }, Access::Write, &ClientOptions::default())
             .map_err(|error| Refused::new(error.reason(), error_chain(&error)))
+    }
+}
+
+/// Removes states that are old by now; a collection removes what only they needed.
+fn retire(registry: &dyn Registry, state: &State, now: UnixTime) {
+    let newest = state.timestamp.data.header.version;
+    let (retired, finding) = retention::retire(registry, Retention::default(), newest, now);
+    if let Some(finding) = finding {
+        tracing::warn!(target: "refresh", code = %finding.reason, "{}", finding.text);
+    }
+    if retired.tags > 0 {
+        tracing::info!(target: "refresh", tags = retired.tags, "old states removed");
     }
 }
 
