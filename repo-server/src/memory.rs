@@ -41,12 +41,9 @@ impl CrowdWatch {
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
     {
-        unsafe extern "C" {
-            fn malloc_trim(pad: usize) -> std::ffi::c_int;
-        }
         // SAFETY: malloc_trim(3) takes a number and touches no memory that is in use; it may be
         // called by any thread.
-        unsafe { malloc_trim(0) };
+        unsafe { libc::malloc_trim(0) };
     }
 }
 
@@ -55,13 +52,8 @@ pub(crate) fn give_back() {
 pub(crate) fn share_heaps() {
     #[cfg(target_env = "gnu")]
     {
-        /// `M_ARENA_MAX` of `malloc.h`.
-        const ARENA_MAX: std::ffi::c_int = -8;
-        unsafe extern "C" {
-            fn mallopt(option: std::ffi::c_int, value: std::ffi::c_int) -> std::ffi::c_int;
-        }
         // SAFETY: mallopt(3) takes two numbers and may be called by any thread.
-        unsafe { mallopt(ARENA_MAX, 2) };
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
     }
 }
 
