@@ -16,6 +16,7 @@ use formats::digest::{Digest, Sha256};
 use formats::error_chain;
 use formats::oci::{Manifest, RepositoryName, Tag, annotation, media_type};
 use formats::reference::Namespace;
+use signer::published::TUF_REPOSITORY;
 
 use crate::error::ServerError;
 use crate::lock::LockMutex as _;
@@ -119,7 +120,6 @@ impl TufTree {
         if let Some(name) = chosen.as_ref().filter(|name| is_there(name) == Some(true)) {
             return Ok(Some(name.clone()));
         }
-        let is_tuf = |name: &str| name == "tuf" || name.ends_with("/tuf");
         let all = store.repositories().into_iter();
         let mut found = all.filter(|(name, tags)| *tags > 0 && is_tuf(name.as_str()));
         let first = found.next().map(|(name, _)| name);
@@ -166,6 +166,11 @@ impl TufTree {
         states.insert(digest, Arc::clone(&files));
         Ok(files)
     }
+}
+
+/// Whether a repository is one of TUF states, alone or below a namespace.
+pub(crate) fn is_tuf(name: &str) -> bool {
+    name.rsplit('/').next() == Some(TUF_REPOSITORY)
 }
 
 /// `latest`, then `ts-<n>` from the newest down.

@@ -4,19 +4,14 @@
 //! Which ones is [`Retention`]'s to say, by version numbers alone. The newest state is the one that `tuf:latest` stands
 //! for. Their bytes go with the next collection.
 
-use std::collections::BTreeSet;
-
 use formats::oci::Descriptor;
 use signer::plan::Retention;
 use signer::plan::retention::version_of;
+use signer::published::LATEST;
 
 use super::backend::Refs;
 use super::{Store, StoreError};
-
-/// The repository of TUF states, alone or below a namespace.
-const TUF: &str = "tuf";
-/// The tag of the newest state.
-const LATEST: &str = "latest";
+use crate::tuf_tree::is_tuf;
 
 impl Store {
     /// The references of old states. Changes nothing.
@@ -48,8 +43,7 @@ impl Store {
 fn old_states(refs: &Refs, retention: Retention) -> Vec<String> {
     let newest = refs.iter().filter_map(|(reference, latest)| {
         let (repository, tag) = reference.rsplit_once(':')?;
-        let is_tuf = repository.rsplit('/').next() == Some(TUF);
-        (is_tuf && tag == LATEST).then_some((repository, latest))
+        (is_tuf(repository) && tag == LATEST).then_some((repository, latest))
     });
     newest
         .flat_map(|(repository, latest)| of_repository(refs, repository, latest, retention))
@@ -63,22 +57,17 @@ fn of_repository(
     retention: Retention,
 ) -> Vec<String> {
     let prefix = format!("{repository}:");
-    let states =
-        refs.range(prefix.clone()..).take_while(|(reference, _)| reference.starts_with(&prefix));
-    let states: Vec<(&String, u64, &Descriptor)> = states
-        .filter_map(|(reference, state)| {
-            Some((reference, version_of(reference.strip_prefix(&prefix)?)?, state))
-        })
-        .collect();
+    let tagged = refs.range(prefix.clone()..).map_while(|(reference, state)| {
+        let tag = reference.strip_prefix(&prefix)?;
+        Some((reference, tag, state))
+    });
     // One that has no tag of its own is somebody else's, who knows what comes after what.
-    let is_latest = |(_, _, state): &&(&String, u64, &Descriptor)| state.digest == latest.digest;
-    let Some(newest) = states.iter().filter(is_latest).map(|(_, version, _)| *version).max() else {
+    let latest = tagged.clone().filter(|(.., state)| state.digest == latest.digest);
+    let Some(newest) = latest.filter_map(|(_, tag, _)| version_of(tag)).max() else {
         return Vec::new();
     };
-    let there: BTreeSet<u64> = states.iter().map(|(_, version, _)| *version).collect();
-    let old: BTreeSet<u64> = retention.removable(newest, &there).into_iter().collect();
-    let states = states.into_iter().filter(|(_, version, _)| old.contains(version));
-    states.map(|(reference, ..)| reference.clone()).collect()
+    let old = retention.old(newest, tagged, |(_, tag, _)| tag);
+    old.into_iter().map(|(reference, ..)| reference.clone()).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! What is dropped once is never wanted again: a state only grows older, and multiples of 256 are
 //! multiples of 16. The tag `latest` is no part of it; it is always kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// 16: a mistake of a quarter of an hour of refreshes can still be looked at, and no run undoes the
 /// state that another one is about to build upon.
@@ -91,6 +91,25 @@ impl Retention {
         }
         old.reverse();
         old
+    }
+
+    /// Of things that have a tag each, those whose state is not kept, the oldest first. What is no state
+    /// is not judged.
+    pub fn old<T>(
+        self,
+        newest: u64,
+        all: impl IntoIterator<Item = T>,
+        tag: impl Fn(&T) -> &str,
+    ) -> Vec<T> {
+        let mut by_version = BTreeMap::<u64, Vec<T>>::new();
+        for one in all {
+            if let Some(version) = version_of(tag(&one)) {
+                by_version.entry(version).or_default().push(one);
+            }
+        }
+        let there = by_version.keys().copied().collect();
+        let old = self.removable(newest, &there);
+        old.iter().flat_map(|version| by_version.remove(version).unwrap_or_default()).collect()
     }
 
     /// How many states at most are old enough to be removed when `newest` is the newest one.

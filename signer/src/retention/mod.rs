@@ -13,7 +13,7 @@
 
 mod releases;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use formats::digest::Digest;
@@ -22,8 +22,7 @@ use formats::tuf::UnixTime;
 use serde::Serialize;
 use storage::layout::{LayoutError, Sweep, Swept};
 
-use crate::plan::retention::{Retention, version_of};
-use crate::plan::{Finding, Level};
+use crate::plan::{Finding, Level, Retention};
 use crate::progress::Show;
 use crate::published::{self, PublishedError, ReleaseTag, Visible, tuf_repository};
 use crate::repository::{Listed, Registry, RegistryError};
@@ -121,7 +120,7 @@ fn all_states(
 ) -> Result<Option<RegistryError>, RegistryError> {
     let repository = tuf_repository(registry)?;
     let newest = state.timestamp.data.header.version;
-    let old = removable(retention, newest, registry.tags(&repository)?);
+    let old = retention.old(newest, registry.tags(&repository)?, |listed| listed.tag.as_str());
     for some in old.chunks(AT_MOST) {
         let stopped = remove_states(registry, &repository, some, before(now, GRACE), retired)?;
         if stopped.is_some() {
@@ -194,7 +193,7 @@ fn try_retire(
         return Ok(None);
     }
     let repository = tuf_repository(registry)?;
-    let mut old = removable(retention, newest, registry.tags(&repository)?);
+    let mut old = retention.old(newest, registry.tags(&repository)?, |listed| listed.tag.as_str());
     if old.len() < AT_LEAST {
         return Ok(None);
     }
@@ -222,19 +221,6 @@ fn remove_states(
         (retired.blobs, retired.bytes) = (retired.blobs + blobs, retired.bytes + bytes);
     }
     Ok(removal.stopped)
-}
-
-/// The tags of states that are not kept, the oldest first. All others are not ours to judge.
-fn removable(retention: Retention, newest: u64, tags: Vec<Listed>) -> Vec<Listed> {
-    let mut by_version = BTreeMap::<u64, Vec<Listed>>::new();
-    for listed in tags {
-        if let Some(version) = version_of(listed.tag.as_str()) {
-            by_version.entry(version).or_default().push(listed);
-        }
-    }
-    let there = by_version.keys().copied().collect();
-    let old = retention.removable(newest, &there);
-    old.iter().flat_map(|version| by_version.remove(version).unwrap_or_default()).collect()
 }
 
 /// The manifests of some tags and what they refer to. One that cannot be read any more has no say.
