@@ -11,7 +11,7 @@ use std::time::Duration;
 use formats::oci::{Manifest, RepositoryName, annotation};
 use formats::tuf::UnixTime;
 use serde::Deserialize;
-use storage::layout::{INDEX_LIMIT, reference_of};
+use storage::layout::Room;
 
 use crate::anchor::{Anchor, Refused};
 use crate::route::Reference;
@@ -118,31 +118,9 @@ fn timestamp(store: &Store, name: &RepositoryName) -> Result<Option<(u64, UnixTi
     Ok(Some(read.unwrap_or((0, UnixTime::EPOCH))))
 }
 
-/// How full `index.json` is, which has to list every tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Room {
-    /// Its bytes.
-    pub bytes: u64,
-    /// The most that it may have.
-    pub limit: u64,
-    /// Tags of all repositories.
-    pub tags: u64,
-}
-
-impl Room {
-    /// Whether half of the room is used.
-    fn is_short(self) -> bool {
-        // Nothing is known before the first look.
-        self.limit > 0 && self.bytes >= self.limit.div_ceil(2)
-    }
-}
-
 /// How full the storage's `index.json` is. Blocks.
 pub(crate) fn room(store: &Store) -> Result<Room, StoreError> {
-    let index = store.index()?;
-    let tags = index.manifests.iter().filter(|entry| reference_of(entry).is_some()).count();
-    let (bytes, limit) = (index.to_bytes().len() as u64, INDEX_LIMIT);
-    Ok(Room { bytes, limit, tags: tags as u64 })
+    store.index().map(|index| Room::of(&index))
 }
 
 /// Tells the log when room becomes short, and when there is enough again.

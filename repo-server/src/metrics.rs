@@ -13,7 +13,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::alarm::{Freshness, Room};
+use storage::layout::Room;
+
+use crate::alarm::Freshness;
 use crate::refresh::RefreshStatus;
 
 /// The media type of the text.

@@ -11,11 +11,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use storage::layout::Room;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::alarm::{self, Room};
+use crate::alarm;
 use crate::body::Body;
 use crate::config::Limits;
 use crate::handle::{App, lists};

@@ -4,7 +4,7 @@
 use formats::oci::Index;
 use formats::reason::Reason;
 use serde::Serialize;
-use storage::layout::{INDEX_LIMIT, reference_of};
+use storage::layout;
 
 use super::bytes;
 use crate::plan::{Finding, Level};
@@ -34,14 +34,8 @@ impl Room {
     }
 
     fn in_index(index: &Index) -> Self {
-        let tags = index.manifests.iter().filter(|entry| reference_of(entry).is_some()).count();
-        let used = index.to_bytes().len() as u64;
-        Room {
-            tags: tags as u64,
-            index_bytes: used,
-            index_limit: INDEX_LIMIT,
-            percent: used * 100 / INDEX_LIMIT,
-        }
+        let layout::Room { bytes, limit, tags } = layout::Room::of(index);
+        Room { tags, index_bytes: bytes, index_limit: limit, percent: bytes * 100 / limit }
     }
 
     /// `312 tags, 68.0 KiB of 8.0 MiB (0 %)`.
@@ -66,6 +60,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use formats::oci::{Descriptor, annotation};
+    use storage::layout::INDEX_LIMIT;
 
     use super::*;
 

@@ -17,6 +17,7 @@ mod archive_writer;
 mod blob;
 mod dir;
 mod garbage;
+mod room;
 mod sniff;
 mod writer;
 
@@ -32,6 +33,7 @@ pub use archive::{Archive, ENTRY_LIMIT};
 pub use blob::Blob;
 pub use dir::LayoutDir;
 pub use garbage::{Sweep, Swept};
+pub use room::Room;
 pub use writer::BlobWriter;
 
 use crate::error::FileError;
