@@ -4,7 +4,8 @@
 //! $XDG_CACHE_HOME/racklet-update/      by default ~/.cache/racklet-update
 //!   NAME/             one entry; its name holds the version, or the digest of the recipe
 //!   NAME/complete     written last: without it the entry is made again
-//!   locks/NAME        held shared by those who use the entry, exclusively by whoever makes or removes it
+//!   locks/NAME        held shared by those who use or make the entry, exclusively by whoever removes it
+//!   locks/NAME.make   held exclusively by whoever makes the entry
 //! ```
 //!
 //! Two commands at a time are safe: the second waits for the first and finds what that made. An entry is in use
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::{paths, show};
@@ -112,29 +113,26 @@ impl Cache {
     }
 
     fn entry(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-        let lock = self.lock(name)?;
         let failed = || format!("lock {name} in {}", self.folder.display());
-        if lock.try_lock_shared().is_err() {
-            eprintln!("waiting for another command that makes {name} …");
-            lock.lock_shared().with_context(failed)?;
-        }
-        let mut make = Some(make);
-        loop {
-            if let Some(dir) = self.complete(name) {
-                hold(&dir, lock);
-                return Ok(dir);
+        // Shared from here on, also while it is made: nobody removes it, and nobody has to turn a shared lock
+        // into an exclusive one, which would wait for users that keep theirs.
+        let used = self.lock(name)?;
+        used.lock_shared().with_context(failed)?;
+        if self.complete(name).is_none() {
+            let making = self.lock(&format!("{name}.make"))?;
+            if making.try_lock().is_err() {
+                eprintln!("waiting for another command that makes {name} …");
+                making.lock().with_context(failed)?;
             }
-            // No lock turns from shared to exclusive at one stroke: whoever comes between may have made it.
-            lock.unlock().with_context(failed)?;
-            lock.lock().with_context(failed)?;
-            match (self.complete(name), make.take()) {
-                (None, Some(make)) => self.fill(name, make)?,
-                (None, None) => bail!("{name} was removed from the cache as soon as it was made"),
-                (Some(_), again) => make = again,
+            // Whoever was waited for may have made it.
+            if self.complete(name).is_none() {
+                self.fill(name, make)?;
             }
-            lock.unlock().with_context(failed)?;
-            lock.lock_shared().with_context(failed)?;
+            making.unlock().with_context(failed)?;
         }
+        let dir = self.complete(name).with_context(|| format!("{name} is not in the cache"))?;
+        hold(&dir, used);
+        Ok(dir)
     }
 
     fn fill(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
@@ -151,7 +149,10 @@ impl Cache {
 
     fn forget(&self, name: &str) -> Result<()> {
         let lock = self.lock(name)?;
-        lock.lock().with_context(|| format!("lock {name}"))?;
+        if lock.try_lock().is_err() {
+            eprintln!("waiting for the commands that use {name} …");
+            lock.lock().with_context(|| format!("lock {name}"))?;
+        }
         remove(&self.folder.join(name))
     }
 
@@ -279,12 +280,40 @@ mod tests {
         assert!(cache.find("two").is_none());
     }
 
+    /// Another command asks for an entry while it is made, by a command that uses it to its end.
+    #[test]
+    fn who_comes_while_an_entry_is_made_waits_for_that_only() {
+        let (_dir, cache) = cache();
+        let lock = |name: &str| {
+            let lock = File::options().create(true).append(true).open(cache.folder.join(name));
+            lock.expect("a lock")
+        };
+        fs::create_dir_all(cache.folder.join("locks")).expect("a folder");
+        for _ in 0..20 {
+            let (maker, user) = (lock("locks/one.make"), lock("locks/one"));
+            maker.lock().expect("nobody else makes it");
+            std::thread::scope(|scope| {
+                let second = scope.spawn(|| cache.entry("one", |_| panic!("it is made already")));
+                // As it is while a maker fills it, and when that has taken its lock for the rest of its life.
+                user.lock_shared().expect("nobody removes it");
+                let dir = cache.folder.join("one");
+                fs::create_dir_all(&dir).expect("made");
+                fs::write(dir.join(COMPLETE), "").expect("completed");
+                maker.unlock().expect("unlocked");
+                assert_eq!(second.join().expect("no panic").expect("it is there"), dir);
+            });
+            release(&cache);
+            user.unlock().expect("unlocked");
+            cache.forget("one").expect("nobody uses it");
+        }
+    }
+
     #[test]
     fn what_was_not_completed_is_made_again() {
         let (_dir, cache) = cache();
         let failed = cache.entry("one", |dir| {
             fs::write(dir.join("half"), "")?;
-            bail!("the power failed")
+            anyhow::bail!("the power failed")
         });
         assert!(failed.is_err());
         assert!(cache.find("one").is_none());
