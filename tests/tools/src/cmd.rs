@@ -2,14 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::paths;
 
@@ -19,6 +21,8 @@ pub struct Cmd {
     input: Option<Vec<u8>>,
     /// Printed when it begins, see [`Cmd::aloud`].
     aloud: bool,
+    /// See [`Cmd::silent_for`].
+    silence: Option<Duration>,
 }
 
 /// What a finished command left behind.
@@ -39,7 +43,7 @@ pub struct Finished {
 impl Cmd {
     /// A program by its name on `PATH`, or by its path.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { command: Command::new(program), input: None, aloud: false }
+        Self { command: Command::new(program), input: None, aloud: false, silence: None }
     }
 
     /// cargo, as whoever called us would call it. What it tells a program that it runs is taken away: build
@@ -54,7 +58,7 @@ impl Cmd {
             }
         }
         command.env("CARGO_TERM_COLOR", "never").current_dir(paths::root());
-        Self { command, input: None, aloud: false }
+        Self { command, input: None, aloud: false, silence: None }
     }
 
     /// One more argument.
@@ -93,6 +97,13 @@ impl Cmd {
         self
     }
 
+    /// In [`Cmd::follow`]: after so long without a line, what the command runs is killed, and a line says so; the
+    /// command itself, once it runs nothing.
+    pub fn silent_for(mut self, limit: Duration) -> Self {
+        self.silence = Some(limit);
+        self
+    }
+
     fn announce(&self) {
         if self.aloud {
             println!("     $ {self}");
@@ -112,7 +123,7 @@ impl Cmd {
         if let Some(dir) = self.command.get_current_dir() {
             command.current_dir(dir);
         }
-        Self { command, input: self.input, aloud: false }
+        Self { command, aloud: false, ..self }
     }
 
     /// Runs to the end, capturing both streams; any exit code is an answer.
@@ -184,12 +195,25 @@ impl Cmd {
         let mut child = self.command.spawn().with_context(|| format!("start `{shown}`"))?;
         // It holds two writing ends, which would keep the pipe open for ever.
         drop(self.command);
-        let (mut reader, mut line, mut all) = (BufReader::new(reader), Vec::new(), String::new());
-        while reader.read_until(b'\n', &mut line).context("read its output")? > 0 {
-            let text = String::from_utf8_lossy(&line);
+        let (tell, told) = mpsc::channel();
+        // Ends with the pipe; on its own where a process that nobody waits for keeps that open.
+        thread::spawn(move || tell_lines(reader, &tell));
+        let mut all = String::new();
+        loop {
+            // Without a limit: about as long as a machine lives.
+            let line = told.recv_timeout(self.silence.unwrap_or(Duration::from_secs(1 << 32)));
+            let text = match line {
+                Ok(line) => line.context("read its output")?,
+                Err(RecvTimeoutError::Timeout) => match end_what_it_runs(&mut child)? {
+                    Some(what) => {
+                        format!("error: nothing was said for so long: {what} was killed\n")
+                    }
+                    None => break,
+                },
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             each(text.trim_end_matches('\n'));
             all.push_str(&text);
-            line.clear();
         }
         let status = child.wait().with_context(|| format!("wait for `{shown}`"))?;
         Ok(Finished {
@@ -233,6 +257,50 @@ impl Drop for Running {
             drop(waiter.join());
         }
     }
+}
+
+/// Every line, until the end of the stream or an error.
+fn tell_lines(stream: impl Read, tell: &Sender<std::io::Result<String>>) {
+    let (mut reader, mut line) = (BufReader::new(stream), Vec::new());
+    loop {
+        line.clear();
+        let told = match reader.read_until(b'\n', &mut line) {
+            Ok(0) => return,
+            Ok(_) => tell.send(Ok(String::from_utf8_lossy(&line).into_owned())),
+            Err(error) => return drop(tell.send(Err(error))),
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+/// Kills the children of a command, or the command when it has none; what was killed. `None` when the command
+/// itself has ended.
+fn end_what_it_runs(command: &mut Child) -> Result<Option<String>> {
+    if command.try_wait()?.is_some() {
+        return Ok(None);
+    }
+    let own = command.id();
+    // One thread of the command may have started them, or another.
+    let mut pids = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{own}/task")).into_iter().flatten().flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    if pids.is_empty() {
+        pids.push(i32::try_from(own)?);
+    }
+    let mut killed = Vec::new();
+    for pid in pids {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if let Some(process) = Pid::from_raw(pid) {
+            // It may have ended by itself meanwhile.
+            let _ended = kill_process(process, Signal::KILL);
+        }
+        killed.push(format!("{} (pid {pid})", name.trim_end()));
+    }
+    Ok(Some(killed.join(", ")))
 }
 
 /// Looks now and then whether the child ended or is not wanted any more.
@@ -332,6 +400,31 @@ mod tests {
         let done = done.expect("sh starts");
         assert_eq!((lines.join("|").as_str(), done.code), ("a|b|c\u{fffd}", 4));
         assert_eq!(done.stdout, "a\nb\nc\u{fffd}");
+    }
+
+    /// Of a test that waits for ever, the next ones must not: cargo goes on with them when it is killed.
+    #[test]
+    fn what_says_nothing_for_too_long_is_killed_and_named() {
+        let limit = Duration::from_millis(300);
+        let mut lines = Vec::new();
+        let done = Cmd::new("sh")
+            .args(["-c", "echo first; (exec sleep 1000); echo \"$?, and on\""])
+            .silent_for(limit)
+            .follow(|line| lines.push(line.to_owned()))
+            .expect("sh starts");
+        // The shell, too, may say that it was killed.
+        let [first, killed, .., on] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((first.as_str(), on.as_str(), done.code), ("first", "137, and on", 0));
+        assert!(killed.starts_with("error: nothing was said for so long: sleep (pid "), "{killed}");
+
+        // One that runs nothing is killed itself, and one that left somebody behind is not waited for.
+        let done = Cmd::new("sleep").arg("1000").silent_for(limit).follow(|_| ());
+        assert_eq!(done.expect("sleep starts").code, -1);
+        let script = "sleep 20 & echo left";
+        let done = Cmd::new("sh").args(["-c", script]).silent_for(limit).follow(|_| ());
+        let done = done.expect("sh starts");
+        assert_eq!((done.stdout.as_str(), done.code), ("left\n", 0));
+        assert!(done.took < Duration::from_secs(20), "{:?}", done.took);
     }
 
     #[test]

@@ -16,7 +16,7 @@ enum Line<'a> {
     Begins(String),
     /// One test passed or was ignored.
     Test,
-    /// One test failed, or cargo has a complaint.
+    /// One test failed or runs for long, or cargo has a complaint.
     Bad(&'a str),
     /// The last line of a binary.
     Result(Counts),
@@ -43,9 +43,9 @@ fn read(line: &str) -> Line<'_> {
         });
     }
     if line.starts_with("test ") {
-        return match line.ends_with(" ... FAILED") {
-            true => Line::Bad(line),
-            false => Line::Test,
+        return match [" ... FAILED", " has been running for over 60 seconds"] {
+            ends if ends.iter().any(|end| line.ends_with(end)) => Line::Bad(line),
+            _ => Line::Test,
         };
     }
     if line.starts_with("error") {
@@ -122,8 +122,18 @@ impl<'a> Progress<'a> {
     }
 
     /// All binaries that ended.
-    pub(super) fn end(self) -> Ended {
+    pub(super) fn end(mut self) -> Ended {
+        self.without_result();
         self.ended
+    }
+
+    /// A binary that began and said nothing of its end was killed, or died.
+    fn without_result(&mut self) {
+        let binary = std::mem::take(&mut self.binary);
+        if !binary.is_empty() {
+            self.ended.sum.failed += 1;
+            self.ended.failures.push(format!("{binary}: ended without a result"));
+        }
     }
 
     /// Takes the next line of output.
@@ -131,6 +141,7 @@ impl<'a> Progress<'a> {
         match read(line) {
             Line::Begins(binary) => {
                 self.pulse.at(format!("{binary} begins"));
+                self.without_result();
                 (self.binary, self.begun, self.tests) = (binary, Instant::now(), 0);
             }
             Line::Test => {
@@ -147,14 +158,17 @@ impl<'a> Progress<'a> {
                 self.ended.sum.passed += counts.passed;
                 self.ended.sum.failed += counts.failed;
                 // Many binaries have no tests of their own; they are soon over.
+                let name = std::mem::take(&mut self.binary);
                 if counts != Counts::default() {
-                    let (name, took) = (self.binary.clone(), self.begun.elapsed());
+                    let took = self.begun.elapsed();
                     self.pulse.say(row(&name, counts, took));
                     self.ended.binaries.push(Binary { name, took });
                 }
                 self.begun = Instant::now();
             }
-            Line::Other if self.binary.is_empty() => self.pulse.at(line.trim()),
+            Line::Other if self.ended.binaries.is_empty() && self.binary.is_empty() => {
+                self.pulse.at(line.trim())
+            }
             Line::Other => {}
         }
     }
@@ -202,6 +216,10 @@ mod tests {
         test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured\n\
         error: test failed, to rerun pass `-p signer --test keys`\n\
         \u{20}  Doc-tests formats\n\
+        \nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored\n\
+        \u{20}    Running tests/dies.rs (target/debug/deps/dies-3)\n\
+        \nrunning 2 tests\ntest good ... ok\n\
+        \u{20}    Running tests/empty.rs (target/debug/deps/empty-3)\n\
         \nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored\n";
 
     #[test]
@@ -213,6 +231,10 @@ mod tests {
             ("   Doc-tests formats", begins("formats (documentation)")),
             ("test a::b ... ok", Line::Test),
             ("test a::b ... FAILED", Line::Bad("test a::b ... FAILED")),
+            (
+                "test a::b has been running for over 60 seconds",
+                Line::Bad("test a::b has been running for over 60 seconds"),
+            ),
             ("error[E0308]: mismatched types", Line::Bad("error[E0308]: mismatched types")),
             (
                 "test result: FAILED. 3 passed; 2 failed; 0 ignored",
@@ -236,8 +258,8 @@ mod tests {
         let mut progress = Progress::new(&pulse);
         OUTPUT.lines().for_each(|line| progress.line(line));
         let Ended { sum, failures, binaries } = progress.end();
-        assert_eq!(sum, Counts { passed: 15, failed: 2 });
-        assert_eq!(failures, ["tests/keys.rs: bad"]);
+        assert_eq!(sum, Counts { passed: 15, failed: 3 });
+        assert_eq!(failures, ["tests/keys.rs: bad", "tests/dies.rs: ended without a result"]);
         let names: Vec<&str> = binaries.iter().map(|binary| binary.name.as_str()).collect();
         assert_eq!(names, ["formats src/lib.rs", "tests/keys.rs"]);
         drop(pulse);

@@ -1,7 +1,7 @@
 //! The steps of `cargo xtask test`.
 
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow};
 use racklet_tools::cmd::Cmd;
@@ -46,6 +46,10 @@ pub(super) const OF_THE_PROGRAMS: &[Step] = &[
     Step { name: BUILD, quick: false, run: |suite| suite.build(programs::build_all()) },
     Step { name: "tests", quick: true, run: tests },
 ];
+
+/// A test binary that says nothing for so long hangs. The slowest single test takes two minutes; a loaded machine
+/// makes that six.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 const BUILD: &str = "programs and tests are built";
 
@@ -114,7 +118,7 @@ fn tests(suite: &mut Suite) -> Result<Outcome> {
     let threads = thread::available_parallelism().map_or(2, |count| 2 * count.get());
     let command = cargo(&args).env("RUST_TEST_THREADS", threads.to_string());
     let mut progress = Progress::new(&suite.pulse);
-    let done = command.follow(|line| progress.line(line))?;
+    let done = command.silent_for(SILENCE).follow(|line| progress.line(line))?;
     let ended = progress.end();
     suite.summary.binaries.clone_from(&ended.binaries);
     Ok(ended.outcome(&done))
