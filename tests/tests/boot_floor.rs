@@ -43,7 +43,8 @@ impl Tpm {
             .spawn()
             .expect("swtpm is missing: install the package swtpm (`cargo xtask setup` does)");
         let until = Instant::now() + Duration::from_secs(120);
-        while !socket.exists() {
+        // There is a moment between its name and its first connection, in which it refuses.
+        while UnixStream::connect(&socket).is_err() {
             assert!(Instant::now() < until, "swtpm does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -3,6 +3,7 @@
 //! The TPM is swtpm, which other people wrote; its state outlives the machines, as that of a real one.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -46,7 +47,8 @@ impl Tpm {
             .context("start swtpm")?;
         let tpm = Tpm { child, place };
         let until = Instant::now() + Duration::from_secs(20);
-        while !socket.exists() {
+        // There is a moment between its name and its first connection, in which it refuses.
+        while UnixStream::connect(&socket).is_err() {
             ensure!(Instant::now() < until, "swtpm does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
