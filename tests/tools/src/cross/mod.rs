@@ -17,7 +17,7 @@ use crate::debian::sources::{self, Sources};
 use crate::{cache, paths};
 
 /// The first suite whose compiler is not older than the workspace's `rust-version`.
-const SUITE: &str = "trixie";
+pub(crate) const SUITE: &str = "trixie";
 
 const TREE_SH: &str = include_str!("tree.sh");
 

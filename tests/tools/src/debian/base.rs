@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{SUITE, TREE_SH, image, sources};
 use crate::cmd::{Cmd, which};
-use crate::cross::Processor;
+use crate::cross::{self, Processor};
 use crate::{cache, paths, setup};
 
 /// Beside what every Debian has: what our packages depend on and recommend, so that dpkg alone can install them.
@@ -25,27 +25,29 @@ pub struct Base {
     pub proxy: Option<String>,
 }
 
-/// Finds it in the cache or makes it; for another processor in ten minutes, because its programs are emulated.
+/// Finds it in the cache or makes it; for another processor in ten minutes, because its programs are emulated. Of the
+/// suite in which our programs are built: they need its C library or a newer one.
 pub fn base(processor: Option<Processor>) -> Result<Base> {
     if let Some(processor) = processor {
         setup::emulation(processor)?;
     }
-    let sources = sources::of_host(SUITE)?;
+    let suite = if processor.is_some() { cross::SUITE } else { SUITE };
+    let sources = sources::of_host(suite)?;
     let architecture = processor.map_or("", Processor::debian);
-    let key = cache::digest(&[SUITE, architecture, PACKAGES, TREE_SH]);
+    let key = cache::digest(&[suite, architecture, PACKAGES, TREE_SH]);
     let dir = cache::entry(&format!("debian-base-{architecture}{key}"), |work| {
         ensure!(paths::is_root(), "debootstrap needs root: run it with sudo");
         if which("debootstrap").is_none() {
             bail!("debootstrap is not installed: run `cargo xtask setup`");
         }
-        eprintln!("building a Debian {SUITE} for packages (two minutes, once) …");
+        eprintln!("building a Debian {suite} for packages (two minutes, once) …");
         fs::write(work.join("tree.sh"), TREE_SH)?;
         image::script(work, &sources, "new", |cmd| {
-            cmd.args([SUITE, &sources.archive, PACKAGES]).env("ARCHITECTURE", architecture)
+            cmd.args([suite, &sources.archive, PACKAGES]).env("ARCHITECTURE", architecture)
         })
     })?;
     let proxy = sources.http_proxy().map(str::to_owned);
-    Ok(Base { tree: dir.join("tree"), suite: SUITE, archive: sources.archive, proxy })
+    Ok(Base { tree: dir.join("tree"), suite, archive: sources.archive, proxy })
 }
 
 impl Base {
