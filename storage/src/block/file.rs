@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{self, Advice, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::{BlockDevice, DeviceError, check_range, in_use};
+use super::direct::Direct;
+use super::{BlockDevice, DeviceError, check_range, in_use, read_into};
 
 /// 64 KiB: the largest page that Linux has, on ARMv8.
 const LARGEST_PAGE: u64 = 64 << 10;
@@ -40,6 +41,7 @@ pub struct FileDevice {
     cannot_punch: AtomicBool,
     /// A flush failed, so every later one fails, too.
     sync_failed: AtomicBool,
+    direct: Direct,
 }
 
 impl FileDevice {
@@ -108,6 +110,7 @@ impl FileDevice {
             is_node,
             cannot_punch: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
+            direct: Direct::default(),
         })
     }
 
@@ -191,6 +194,21 @@ impl BlockDevice for FileDevice {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), DeviceError> {
         check_range(self, offset, buf.len() as u64)?;
         self.file.read_exact_at(buf, offset).map_err(|error| self.failed("read", offset, error))
+    }
+
+    fn read_medium<'b>(
+        &self,
+        buffer: &'b mut Vec<u8>,
+        offset: u64,
+        len: usize,
+    ) -> Result<&'b [u8], DeviceError> {
+        check_range(self, offset, len as u64)?;
+        let range = offset..offset + len as u64;
+        let found = self.direct.read(&self.file, self.sector_size, self.len, buffer, range);
+        match found.map_err(|error| self.failed("read", offset, error))? {
+            Some(place) => Ok(&buffer[place]),
+            None => read_into(self, buffer, offset, len),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {

@@ -5,6 +5,7 @@
 //!  sim::Disk (memory, power cuts)           ─┴─► BlockDevice ◄── Window (a part of one)
 //! ```
 
+mod direct;
 pub mod extent;
 mod file;
 mod in_use;
@@ -113,6 +114,18 @@ pub trait BlockDevice: Send + Sync {
     /// Sees everything written before through any handle of the same device, flushed or not.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), DeviceError>;
 
+    /// The `len` bytes at `offset`, by way of `buffer`, which grows to what it takes. From the medium
+    /// itself where the system can read past its memory, and else as [`read_at`](BlockDevice::read_at)
+    /// does: for what is long and read once, such as an image that is read back.
+    fn read_medium<'b>(
+        &self,
+        buffer: &'b mut Vec<u8>,
+        offset: u64,
+        len: usize,
+    ) -> Result<&'b [u8], DeviceError> {
+        read_into(self, buffer, offset, len)
+    }
+
     /// Writes all of `bytes` at `offset`.
     ///
     /// A crash before the next [`sync`](BlockDevice::sync) leaves each sector of the range with its
@@ -162,6 +175,15 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
         (**self).read_at(buf, offset)
     }
 
+    fn read_medium<'b>(
+        &self,
+        buffer: &'b mut Vec<u8>,
+        offset: u64,
+        len: usize,
+    ) -> Result<&'b [u8], DeviceError> {
+        (**self).read_medium(buffer, offset, len)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
         (**self).write_at(bytes, offset)
     }
@@ -204,6 +226,15 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
         (**self).read_at(buf, offset)
     }
 
+    fn read_medium<'b>(
+        &self,
+        buffer: &'b mut Vec<u8>,
+        offset: u64,
+        len: usize,
+    ) -> Result<&'b [u8], DeviceError> {
+        (**self).read_medium(buffer, offset, len)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
         (**self).write_at(bytes, offset)
     }
@@ -231,6 +262,22 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
     fn describe(&self) -> String {
         (**self).describe()
     }
+}
+
+/// Bytes of a device through a buffer, as [`BlockDevice::read_at`] reads them.
+pub(crate) fn read_into<'b>(
+    device: &(impl BlockDevice + ?Sized),
+    buffer: &'b mut Vec<u8>,
+    offset: u64,
+    len: usize,
+) -> Result<&'b [u8], DeviceError> {
+    check_range(device, offset, len as u64)?;
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    let bytes = &mut buffer[..len];
+    device.read_at(bytes, offset)?;
+    Ok(bytes)
 }
 
 /// Refuses a range that ends past the device.

@@ -16,6 +16,12 @@ fn file(len: u64) -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
+/// A folder where programs are built, which is hardly in memory, as that of temporary files may be.
+fn on_disk() -> tempfile::TempDir {
+    let program = std::env::current_exe().unwrap();
+    tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+}
+
 #[test]
 fn a_plain_file_is_a_device() {
     let (_dir, path) = file(10_000);
@@ -204,10 +210,79 @@ fn a_loop_device_is_a_device() {
     device.forget_cached(0, 1 << 20);
     device.read_at(&mut found, 0).unwrap();
     assert!(found == expected);
+    let mut buffer = Vec::new();
+    assert!(device.read_medium(&mut buffer, 3, 200_000).unwrap() == &expected[3..200_003]);
     // Held: nobody else gets it alone, reading goes on.
     let second = FileDevice::open(&node.0, Access::Exclusive).unwrap_err();
     assert_eq!(second.reason(), Reason::SlotActive);
     assert!(FileDevice::open(&node.0, Access::Read).is_ok());
+}
+
+/// Ranges that begin and end anywhere, on a file whose length is no number of blocks.
+#[test]
+fn what_is_read_from_the_medium_is_what_was_written() {
+    let content: Vec<u8> = (0..100_003_u32).flat_map(|at| at.to_le_bytes()).collect();
+    let len = content.len();
+    // A file system on a disk, and one in memory, which may not read past its memory.
+    let here = on_disk();
+    for dir in [here.path(), Path::new("/dev/shm")] {
+        let Ok(file) = tempfile::NamedTempFile::new_in(dir) else { continue };
+        fs::write(file.path(), &content).unwrap();
+        let device = FileDevice::open(file.path(), Access::Write).unwrap();
+        device.sync().unwrap();
+        let mut buffer = Vec::new();
+        for (offset, count) in [
+            (0, 1),
+            (0, 4096),
+            (1, 4096),
+            (4095, 2),
+            (5, 300_000),
+            (len - 5, 5),
+            (0, len),
+            (len, 0),
+        ] {
+            let read = device.read_medium(&mut buffer, offset as u64, count).unwrap();
+            assert!(read == &content[offset..offset + count], "{count} bytes at {offset}");
+        }
+        assert!(buffer.len() <= len + 3 * 4096, "{}", buffer.len());
+        let past = device.read_medium(&mut buffer, len as u64 - 4, 5).unwrap_err();
+        assert_eq!(past.reason(), Reason::SlotSize);
+        // What was written and not flushed is seen, too.
+        device.write_at(b"racklet", 8_190).unwrap();
+        assert_eq!(device.read_medium(&mut buffer, 8_190, 7).unwrap(), b"racklet");
+        let window = Window::new(device, 1_000, 20_000, "part").unwrap();
+        assert_eq!(window.read_medium(&mut buffer, 7_190, 7).unwrap(), b"racklet");
+        assert_eq!(window.read_medium(&mut buffer, 19_998, 2).unwrap(), &content[20_998..21_000]);
+        assert!(window.read_medium(&mut buffer, 19_998, 3).is_err(), "past the window");
+    }
+}
+
+/// An image that is read back takes no memory away from the system.
+#[test]
+fn what_is_read_from_the_medium_is_not_kept_in_memory() {
+    let dir = on_disk();
+    let path = dir.path().join("disk.img");
+    fs::write(&path, vec![0xaa; 1 << 20]).unwrap();
+    let device = FileDevice::open(&path, Access::Write).unwrap();
+    device.sync().unwrap();
+    // Asked once after each read: to ask begins to read what is not there.
+    let in_memory = |read: &dyn Fn()| {
+        device.forget_cached(0, 1 << 20);
+        read();
+        let mut sector = [0; 512];
+        let sector = &mut [std::io::IoSliceMut::new(&mut sector)];
+        rustix::io::preadv2(device.file(), sector, 65_536, ReadWriteFlags::NOWAIT).is_ok()
+    };
+    if in_memory(&|| ()) {
+        println!("skipped: the file system here forgets nothing, or does not say so");
+        return;
+    }
+    assert!(in_memory(&|| device.read_at(&mut vec![0; 1 << 20], 0).unwrap()));
+    assert!(!in_memory(&|| {
+        let mut buffer = Vec::new();
+        let read = device.read_medium(&mut buffer, 0, 1 << 20).unwrap();
+        assert!(read.iter().all(|byte| *byte == 0xaa));
+    }));
 }
 
 /// What is read back after a write must not come from memory, also where it is less than a page.

@@ -38,6 +38,15 @@ impl<D: BlockDevice> BlockDevice for Window<D> {
         self.device.read_at(buf, self.below(offset, buf.len() as u64)?)
     }
 
+    fn read_medium<'b>(
+        &self,
+        buffer: &'b mut Vec<u8>,
+        offset: u64,
+        len: usize,
+    ) -> Result<&'b [u8], DeviceError> {
+        self.device.read_medium(buffer, self.below(offset, len as u64)?, len)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
         self.device.write_at(bytes, self.below(offset, bytes.len() as u64)?)
     }

@@ -181,10 +181,11 @@ fn differs(device: &dyn BlockDevice, sample: &Sample) -> Result<bool, AgentError
     if end.is_none_or(|end| end > device.len()) {
         return Ok(true);
     }
-    // At most `SAMPLE_MAX`.
-    let mut bytes = vec![0; usize::try_from(sample.len).unwrap_or(0)];
     // What another program wrote through a handle of its own.
     device.forget_cached(sample.offset, u64::from(sample.len));
-    device.read_at(&mut bytes, sample.offset)?;
-    Ok(Sha256::of(&bytes) != sample.digest)
+    let mut buffer = Vec::new();
+    // At most `SAMPLE_MAX`.
+    let len = usize::try_from(sample.len).unwrap_or(usize::MAX);
+    let bytes = device.read_medium(&mut buffer, sample.offset, len)?;
+    Ok(Sha256::of(bytes) != sample.digest)
 }

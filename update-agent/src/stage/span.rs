@@ -28,7 +28,7 @@ pub(super) enum Part<'a> {
 }
 
 impl Span {
-    /// Reads the span through `buffer` and hands on its parts in order.
+    /// Reads the span from the medium, through `buffer`, and hands on its parts in order.
     pub(super) fn read<E: From<DeviceError>>(
         &self,
         device: &dyn BlockDevice,
@@ -40,18 +40,15 @@ impl Span {
         {
             let mut at = 0;
             while at < self.len {
-                let piece = filled(buffer, SPAN.min(self.len - at));
-                device.read_at(piece, self.offset + at)?;
+                let len = usize::try_from(SPAN.min(self.len - at)).unwrap_or(usize::MAX);
+                let piece = device.read_medium(buffer, self.offset + at, len)?;
                 at += piece.len() as u64;
                 take(Part::Piece(chunk, piece, at == self.len))?;
             }
             return Ok(());
         }
-        let mut rest: &[u8] = {
-            let bytes = filled(buffer, self.len);
-            device.read_at(bytes, self.offset)?;
-            bytes
-        };
+        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+        let mut rest = device.read_medium(buffer, self.offset, len)?;
         for chunk in &self.chunks {
             let (bytes, after) = rest.split_at_checked(chunk.len as usize).unwrap_or_default();
             take(Part::Whole(chunk, bytes))?;
@@ -189,7 +186,7 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-            assert!(buffer.len() <= mib as usize);
+            assert!(buffer.len() <= mib as usize, "a disk in memory has no blocks");
         }
         assert_eq!(read, (0..8).collect::<Vec<_>>());
     }
