@@ -45,8 +45,8 @@ pub use self::read_back::read_back;
 pub use self::seed::Seed;
 
 use self::ledger::{Ledger, Origin};
-use self::seed::SeedIndex;
-use self::span::{Part, Span, default_threads, filled, in_parallel, spans};
+use self::seed::{Run, SeedIndex};
+use self::span::{Part, Span, default_threads, in_parallel, spans};
 use crate::progress::Progress;
 use crate::source::Source;
 
@@ -334,21 +334,21 @@ impl Staging<'_> {
         }
         let wrong = AtomicU64::new(0);
         let chunks = self.missing(|chunk| chunk.content != Content::Zero);
-        in_parallel(self.pace.threads, chunks, |buffer, chunk: Chunk| {
-            let Content::Data(hash) = chunk.content else { return Ok(()) };
-            let Some((device, offset)) = index.find(&hash) else { return Ok(()) };
+        in_parallel(self.pace.threads, index.runs(chunks), |buffer, run: Run<'_>| {
             if self.ledger.stopped() {
                 return Ok(());
             }
-            let bytes = filled(buffer, chunk.len.into());
-            if device.read_at(bytes, offset).is_err() || !chunk_matches(&chunk, bytes) {
-                wrong.fetch_add(1, Ordering::Relaxed);
-                return Ok(());
-            }
-            self.image.write(bytes, chunk.offset)?;
-            if self.ledger.mark(&chunk, Origin::Seed) {
-                self.progress.advance(chunk.len.into());
-            }
+            let differ = run.read(buffer, |chunks, bytes| {
+                let Some(first) = chunks.first() else { return Ok(()) };
+                self.image.write(bytes, first.offset)?;
+                for chunk in chunks {
+                    if self.ledger.mark(chunk, Origin::Seed) {
+                        self.progress.advance(chunk.len.into());
+                    }
+                }
+                Ok(())
+            })?;
+            wrong.fetch_add(differ, Ordering::Relaxed);
             Ok(())
         })?;
         match wrong.into_inner() {

@@ -1,8 +1,11 @@
 //! Chunks that another device of this node already holds.
 
-use formats::chunks::{ChunkList, Content};
+use formats::chunks::{Chunk, ChunkList, Content};
 use formats::digest::Sha256;
 use storage::block::BlockDevice;
+use update_core::image::chunk_matches;
+
+use super::span::SPAN;
 
 /// A device that was once written from a chunk list, for instance the booted slot.
 ///
@@ -61,17 +64,193 @@ impl<'a> SeedIndex<'a> {
         self.entries.is_empty()
     }
 
-    /// The device and the offset where a chunk of that digest should be.
-    pub(super) fn find(&self, hash: &Sha256) -> Option<(&'a dyn BlockDevice, u64)> {
+    /// Where a chunk of that digest should be.
+    pub(super) fn find(&self, hash: &Sha256) -> Option<Found<'a>> {
         let wanted = prefix(hash);
         let at = self.entries.binary_search_by_key(&wanted, |entry| entry.prefix).ok()?;
         let place = self.entries.get(at)?.place;
-        let seed = self.seeds.get(usize::try_from(place >> OFFSET_BITS).ok()?)?;
-        Some((seed.device, place & ((1 << OFFSET_BITS) - 1)))
+        let number = usize::try_from(place >> OFFSET_BITS).ok()?;
+        let device = self.seeds.get(number)?.device;
+        Some(Found { number, device, offset: place & ((1 << OFFSET_BITS) - 1) })
+    }
+
+    /// Of these chunks, those that a seed has, in runs.
+    pub(super) fn runs(
+        &self,
+        chunks: impl Iterator<Item = Chunk>,
+    ) -> impl Iterator<Item = Run<'a>> {
+        runs(chunks.filter_map(|chunk| match chunk.content {
+            Content::Data(hash) => Some((chunk, self.find(&hash)?)),
+            Content::Zero => None,
+        }))
+    }
+}
+
+/// Puts chunks together that are neighbours in the image and in a seed, at most [`SPAN`] bytes.
+fn runs<'a>(found: impl Iterator<Item = (Chunk, Found<'a>)>) -> impl Iterator<Item = Run<'a>> {
+    let mut found = found.peekable();
+    std::iter::from_fn(move || {
+        let (first, at) = found.next()?;
+        let (device, from, len) = (at.device, at.offset, first.len.into());
+        let mut run = Run { device, from, len, chunks: vec![first] };
+        while let Some((next, _)) = found.next_if(|(next, there)| {
+            there.number == at.number
+                && there.offset == run.from + run.len
+                && next.offset == first.offset + run.len
+                && run.len + u64::from(next.len) <= SPAN
+        }) {
+            run.len += u64::from(next.len);
+            run.chunks.push(next);
+        }
+        Some(run)
+    })
+}
+
+/// Where a chunk should be.
+pub(super) struct Found<'a> {
+    /// The seed's place among the seeds.
+    number: usize,
+    device: &'a dyn BlockDevice,
+    offset: u64,
+}
+
+/// Neighbouring chunks of an image that are neighbours in a seed.
+pub(super) struct Run<'a> {
+    device: &'a dyn BlockDevice,
+    /// Where the first one is in the seed.
+    from: u64,
+    len: u64,
+    chunks: Vec<Chunk>,
+}
+
+impl Run<'_> {
+    /// Reads them through `buffer`, and hands on those that are what the image's list says, as many
+    /// neighbours at once as there are; how many are not.
+    pub(super) fn read<E>(
+        &self,
+        buffer: &mut Vec<u8>,
+        mut take: impl FnMut(&[Chunk], &[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+        let Ok(mut rest) = self.device.read_medium(buffer, self.from, len) else {
+            return self.read_each(buffer, take);
+        };
+        let (mut chunks, mut wrong) = (self.chunks.as_slice(), 0);
+        while !chunks.is_empty() {
+            let (mut good, mut len) = (0, 0);
+            for chunk in chunks {
+                let end = len + chunk.len as usize;
+                if !rest.get(len..end).is_some_and(|bytes| chunk_matches(chunk, bytes)) {
+                    break;
+                }
+                (good, len) = (good + 1, end);
+            }
+            let (same, after) = chunks.split_at_checked(good).unwrap_or_default();
+            let (bytes, left) = rest.split_at_checked(len).unwrap_or_default();
+            if !same.is_empty() {
+                take(same, bytes)?;
+            }
+            // The one that ended it, if any, is not what it should be.
+            (chunks, rest) = match after.split_first() {
+                Some((bad, after)) => {
+                    wrong += 1;
+                    (after, left.get(bad.len as usize..).unwrap_or_default())
+                }
+                None => (after, left),
+            };
+        }
+        Ok(wrong)
+    }
+
+    /// Something in the run cannot be read: the other chunks are read alone.
+    fn read_each<E>(
+        &self,
+        buffer: &mut Vec<u8>,
+        mut take: impl FnMut(&[Chunk], &[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let (mut from, mut wrong) = (self.from, 0);
+        for chunk in &self.chunks {
+            match self.device.read_medium(buffer, from, chunk.len as usize) {
+                Ok(bytes) if chunk_matches(chunk, bytes) => take(&[*chunk], bytes)?,
+                _ => wrong += 1,
+            }
+            from += u64::from(chunk.len);
+        }
+        Ok(wrong)
     }
 }
 
 fn prefix(hash: &Sha256) -> u64 {
     let (bytes, _) = hash.0.split_first_chunk().expect("a digest has more than eight bytes");
     u64::from_be_bytes(*bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use storage::sim::Disk;
+
+    use super::*;
+
+    /// Chunks of these lengths, one after the other, with the bytes of `content` from `from` on.
+    fn chunks(content: &[u8], from: usize, lens: &[u32]) -> Vec<Chunk> {
+        let mut offset = 0;
+        let one = |(index, len): (u32, &u32)| {
+            let at = from + offset as usize;
+            let hash = Sha256::of(&content[at..at + *len as usize]);
+            let chunk = Chunk { index, offset, len: *len, content: Content::Data(hash) };
+            offset += u64::from(*len);
+            chunk
+        };
+        (0..).zip(lens).map(one).collect()
+    }
+
+    #[test]
+    fn of_a_run_only_what_is_right_is_handed_on_and_neighbours_at_once() {
+        let content: Vec<u8> = (0..250_u8).collect();
+        let mut damaged = content.clone();
+        damaged[130] ^= 1;
+        let disk = Disk::with_content(damaged, 512);
+        let all = chunks(&content, 20, &[50, 50, 50, 30]);
+        let run = Run { device: &disk, from: 20, len: 180, chunks: all.clone() };
+        let mut taken = Vec::new();
+        let wrong = run.read::<()>(&mut Vec::new(), |chunks, bytes| {
+            let from = 20 + usize::try_from(chunks[0].offset).unwrap();
+            assert_eq!(bytes, &content[from..from + bytes.len()]);
+            taken.push(chunks.iter().map(|chunk| chunk.index).collect::<Vec<_>>());
+            Ok(())
+        });
+        assert_eq!((wrong, taken), (Ok(1), vec![vec![0, 1], vec![3]]));
+        // The end of it cannot be read, and none of it could be used.
+        let short = Disk::with_content(content[..150].to_vec(), 512);
+        let past = Run { device: &short, from: 20, len: 180, chunks: all };
+        let mut taken = 0;
+        let wrong = past.read::<()>(&mut Vec::new(), |chunks, _| {
+            taken += chunks.len();
+            Ok(())
+        });
+        assert_eq!((wrong, taken), (Ok(2), 2));
+        assert_eq!(run.read(&mut Vec::new(), |_, _| Err("full")), Err("full"));
+    }
+
+    #[test]
+    fn neighbours_here_and_there_are_one_run() {
+        let disk = Disk::new(512, 512);
+        let kib = 1 << 10;
+        let lens = [50, 50, 50, 30, 512 * kib, 512 * kib, 1];
+        let chunks = chunks(&vec![7; 2 << 20], 0, &lens);
+        // Where each is in which seed, in order; the first pair is side by side in both.
+        let places = [(0, 0), (0, 50), (0, 200), (1, 250), (1, 280), (1, 280 + 512 * 1024), (1, 9)];
+        let found = chunks.iter().zip(places).map(|(chunk, (number, offset))| {
+            (*chunk, Found { number, device: &disk as &dyn BlockDevice, offset })
+        });
+        let indexes = |run: Run<'_>| -> Vec<u32> {
+            assert_eq!(run.len, run.chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>());
+            run.chunks.iter().map(|chunk| chunk.index).collect()
+        };
+        let all: Vec<Vec<u32>> = runs(found.clone()).map(indexes).collect();
+        assert_eq!(all, [vec![0, 1], vec![2], vec![3, 4], vec![5], vec![6]]);
+        // A chunk that the slot has already is between the two.
+        let gap = found.enumerate().filter(|(at, _)| *at != 1).map(|(_, it)| it);
+        assert_eq!(runs(gap).map(indexes).next(), Some(vec![0]));
+    }
 }
