@@ -16,6 +16,7 @@ use crate::budget::Reservation;
 use crate::error::{ApiError, Code};
 use crate::progress::RequestOpen;
 use crate::route::Reference;
+use crate::store::catalog::Visible;
 use crate::store::facts;
 use crate::store::write::ManifestDestination;
 
@@ -36,23 +37,22 @@ pub(super) async fn read(
         Reference::Tag(_) => CachePolicy::Revalidate,
         Reference::Digest(_) => CachePolicy::Immutable,
     };
-    let text = format!("{name} has no manifest {reference}");
-    let known = asked.headers.clone();
-    let found = blocking(app, move |store| {
-        let Some((digest, visible)) = store.resolve(&name, &reference)? else { return Ok(None) };
-        // A poll when nothing changed ends here, without reading the manifest.
-        if reply::is_known(&known, &digest) {
-            return Ok(Some((digest, visible.media_type, true)));
+    let unknown = || {
+        ApiError::missing(Code::ManifestUnknown, format_args!("{name} has no manifest {reference}"))
+    };
+    // A poll ends here when nothing changed: on this thread, and without reading the manifest.
+    let found = match app.store.resolve_known(&name, &reference) {
+        Some(found) => Some(found),
+        None => {
+            let (name, reference) = (name.clone(), reference.clone());
+            blocking(app, move |store| store.resolve(&name, &reference)).await?
         }
-        Ok(Some((digest, visible.media_type, false)))
-    })
-    .await?;
-    let missing = || ApiError::missing(Code::ManifestUnknown, &text);
-    let (digest, media_type, known) = found.ok_or_else(missing)?;
-    if known {
+    };
+    let (digest, Visible { media_type, .. }) = found.ok_or_else(unknown)?;
+    if reply::is_known(&asked.headers, &digest) {
         return Ok(reply::not_modified(&digest, keep, asked.private));
     }
-    let source = blobs::source(app, &digest).await?.ok_or_else(missing)?;
+    let source = blobs::source(app, &digest).await?.ok_or_else(unknown)?;
     let length = source.len();
     let mut response = Response::new(source.body(asked, 0, length)?);
     let headers = response.headers_mut();

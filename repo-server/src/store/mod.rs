@@ -8,13 +8,14 @@
 //! | [`local`] | that, in a directory: an OCI image layout (the default) |
 //! | [`bucket`] | that, in a bucket of an S3-compatible object store, which many servers share |
 //! | `shared` | what other servers on the same storage did |
+//! | `fresh` | whether what is in memory may answer without a look at the storage |
 //! | [`catalog`], [`facts`] | links and references → repositories (pure) |
 //! | [`gc`] | deletes what nothing refers to |
 //! | [`quota`] | how many bytes may be stored, and are |
 //!
 //! A directory without its `repositories/` and `.tmp/` is a bundle as it stands. One that somebody
-//! else writes (`signer publish --repo oci:DIR`) is served at once: a changed `index.json` is
-//! noticed with the next request for a tag.
+//! else writes (`signer publish --repo oci:DIR`) is served at once: a request for a tag notices a
+//! changed `index.json` when nobody looked at it for 10 ms.
 //!
 //! Everything here blocks and is called from `spawn_blocking`, except where a method says that it
 //! only looks into memory. Of two changes at once, one waits; readers never wait for a disk.
@@ -25,6 +26,7 @@ pub(crate) mod cache;
 pub(crate) mod catalog;
 pub(crate) mod error;
 pub(crate) mod facts;
+mod fresh;
 pub(crate) mod gc;
 mod links;
 pub(crate) mod local;
@@ -50,6 +52,7 @@ use self::cache::{DocumentCache, VerifiedBlobs};
 use self::catalog::{Repository, RepositoryLinks};
 pub use self::error::StoreError;
 use self::facts::Facts;
+use self::fresh::LastLook;
 use self::local::Local;
 use self::quota::{Quota, Usage};
 use self::read::ReadOutcome;
@@ -68,6 +71,8 @@ pub struct Store {
     verified: VerifiedBlobs,
     small: DocumentCache,
     usage: Arc<Usage>,
+    /// When `index.json` was last compared with the catalog.
+    looked: LastLook,
 }
 
 #[derive(Debug)]
@@ -141,6 +146,7 @@ impl Store {
             verified: VerifiedBlobs::default(),
             small: DocumentCache::default(),
             usage: Arc::new(usage),
+            looked: LastLook::default(),
         };
         let mut state = store.state();
         store.read_ahead(&mut state)?;
@@ -181,11 +187,14 @@ impl Store {
 
     /// Notices what other processes did to `index.json` since.
     pub(crate) fn refresh(&self) -> Result<(), StoreError> {
+        // What is written while this looks is not seen yet.
+        let began = self.looked.now();
         let index = self.backend.index()?;
         let current = |catalog: &Catalog| Arc::ptr_eq(&catalog.index, &index);
         if !current(&self.catalog.read_locked()) {
             self.rebuild(&mut self.state())?;
         }
+        self.looked.set(began);
         Ok(())
     }
 

@@ -32,24 +32,44 @@ impl Store {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<Option<(Digest, Visible)>, StoreError> {
-        let find = || {
-            self.with(name, |repository| {
-                let digest = match reference {
-                    Reference::Tag(tag) => repository.tags.get(tag)?,
-                    Reference::Digest(digest) => digest,
-                };
-                Some((digest.clone(), repository.manifests.get(digest)?.clone()))
-            })
-            .flatten()
-        };
-        if let (Reference::Digest(_), Some(found)) = (reference, find()) {
+        if let Some(found) = self.resolve_known(name, reference) {
             return Ok(Some(found));
         }
         self.refresh()?;
-        if let Some(found) = find() {
+        if let Some(found) = self.find_manifest(name, reference) {
             return Ok(Some(found));
         }
-        Ok(if self.learn_of_manifest(name, reference)? { find() } else { None })
+        let learnt = self.learn_of_manifest(name, reference)?;
+        Ok(if learnt { self.find_manifest(name, reference) } else { None })
+    }
+
+    /// Looks into memory only: the same, where memory is known to be up to date; `None` elsewhere.
+    pub(crate) fn resolve_known(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Option<(Digest, Visible)> {
+        let known = match reference {
+            Reference::Tag(_) => self.looked.is_fresh(self.looked.now()),
+            // A digest never stands for anything else.
+            Reference::Digest(_) => true,
+        };
+        if known { self.find_manifest(name, reference) } else { None }
+    }
+
+    fn find_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Option<(Digest, Visible)> {
+        self.with(name, |repository| {
+            let digest = match reference {
+                Reference::Tag(tag) => repository.tags.get(tag)?,
+                Reference::Digest(digest) => digest,
+            };
+            Some((digest.clone(), repository.manifests.get(digest)?.clone()))
+        })
+        .flatten()
     }
 
     /// Whether the repository shows that blob now.
