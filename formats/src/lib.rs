@@ -27,6 +27,7 @@
 //! | [`bls`] | boot counters in file names, order of entries | UAPI.1, systemd-boot |
 //! | [`autoboot`] | partitions of a Raspberry Pi, `autoboot.txt` | Raspberry Pi documentation |
 //! | [`fat`] | where a file of a FAT root directory lies | Microsoft FAT specification 1.03 |
+//! | [`emmc`] | boot partitions of an eMMC: EXT_CSD, two commands | JESD84-B51; `linux/mmc/ioctl.h` |
 //! | [`device_tree`] | names of a board, as hardware ids | Devicetree Specification 0.4 §2.3.1 |
 //! | [`tpm`] | TPM 2.0 commands of a monotonic counter | TCG TPM 2.0 Library 1.59 |
 //! | [`record`] | sealed records: sequence, payload, checksum | own |
@@ -55,6 +56,7 @@ pub mod channel;
 pub mod chunks;
 pub mod device_tree;
 pub mod digest;
+pub mod emmc;
 mod error_chain;
 pub mod example_keys;
 pub mod fat;
