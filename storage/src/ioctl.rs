@@ -9,12 +9,14 @@
 //! | MEMSETBADBLOCK | `_IOW('M', 12)` | `__kernel_loff_t` | " |
 //! | MEMISLOCKED | `_IOR('M', 23)` | `struct erase_info_user`, 8 bytes; answers 1 when locked | " |
 //! | WDIOC_SETTIMEOUT | `_IOWR('W', 6)` | `int`, seconds | `linux/watchdog.h` |
+//! | MMC_IOC_CMD | `_IOWR(179, 0)` | `struct mmc_ioc_cmd`, 72 bytes: [`formats::emmc`] | `linux/mmc/ioctl.h` |
 
 #![expect(unsafe_code, reason = "requests to drivers, each reviewed here")]
 
 use std::ffi::c_void;
 use std::fs::File;
 
+use formats::emmc::{Command, EXT_CSD_LEN, REQUEST_LEN};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl, opcode};
 
@@ -51,6 +53,8 @@ const GET_BAD_BLOCK: Opcode = opcode::write::<i64>(b'M', 11);
 const SET_BAD_BLOCK: Opcode = opcode::write::<i64>(b'M', 12);
 const IS_LOCKED: Opcode = opcode::read::<EraseInfo>(b'M', 23);
 const WATCHDOG_SET_TIMEOUT: Opcode = opcode::read_write::<i32>(b'W', 6);
+/// The group is MMC_BLOCK_MAJOR.
+const MMC_COMMAND: Opcode = opcode::read_write::<[u8; REQUEST_LEN]>(179, 0);
 
 /// What an MTD device is.
 pub(crate) fn mtd_info(file: &File) -> Result<MtdInfo, Errno> {
@@ -93,6 +97,19 @@ pub(crate) fn watchdog_set_timeout(file: &File, seconds: i32) -> Result<i32, Err
     Ok(seconds)
 }
 
+/// Sends a command to an eMMC, and gives the data that it answers with; zeros where it has none.
+pub(crate) fn mmc_command(file: &File, command: &Command) -> Result<[u8; EXT_CSD_LEN], Errno> {
+    let mut data = [0_u8; EXT_CSD_LEN];
+    if command.data_len() > data.len() {
+        return Err(Errno::INVAL);
+    }
+    let mut request = command.request((&raw mut data).expose_provenance() as u64);
+    // SAFETY: MMC_IOC_CMD reads and writes a `struct mmc_ioc_cmd`, which is `request`, and reads or writes the
+    // data that it names: at most the bytes of `data`, which outlives the call; all bit patterns are values.
+    unsafe { ioctl(file, Updater::<MMC_COMMAND, [u8; REQUEST_LEN]>::new(&mut request)) }?;
+    Ok(data)
+}
+
 /// A request that reads its argument and answers 0 or 1 by its return value.
 struct Asked<const OPCODE: Opcode, T> {
     argument: T,
@@ -133,6 +150,7 @@ mod tests {
             (SET_BAD_BLOCK, 0x4008_4d0c),
             (IS_LOCKED, 0x8008_4d17),
             (WATCHDOG_SET_TIMEOUT, 0xc004_5706),
+            (MMC_COMMAND, 0xc048_b300),
         ];
         for (found, expected) in rows {
             assert_eq!(found as u64, expected, "{expected:x}");

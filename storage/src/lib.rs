@@ -15,6 +15,7 @@
 //! | [`autoboot`] | `autoboot.txt` of a Raspberry Pi, in place |
 //! | [`dir`] | directories held open, the steps that changes in them are made of, their locks |
 //! | [`block`] | bytes of disks, partitions, loop devices and files that stand for them |
+//! | [`emmc`] | boot partitions of an eMMC, and which of them boots |
 //! | [`esp`] | boot entries on an EFI system partition, without renaming what counts |
 //! | [`files`] | small files, each replaced whole, and the private directory that holds them |
 //! | [`flash`] | images in banks of NOR and NAND flash |
@@ -44,6 +45,7 @@
 pub mod autoboot;
 pub mod block;
 pub mod dir;
+pub mod emmc;
 mod error;
 pub mod esp;
 pub mod files;

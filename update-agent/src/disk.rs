@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use formats::boot_flags::BootFlags;
 use formats::boot_record::{PerSlot, Slot};
 use formats::gpt::{Partition, Table};
 use formats::reason::Reason;
@@ -13,7 +14,7 @@ use formats::release::ComponentName;
 use storage::block::{Access, BlockDevice};
 use storage::host::Host;
 use update_core::chooser::ChooserFloor;
-use update_core::update::{BootLoader, Evidence};
+use update_core::update::{BootLoader, Evidence, next_slot};
 
 use crate::config::{Backend, BootConfig, Config, SingleBank};
 use crate::error::{AgentError, Because as _};
@@ -80,9 +81,9 @@ impl Disk {
     /// Makes a component with a switch of its own start from a slot. Done twice it is done once.
     pub(crate) fn switch(&self, slot: Slot, component: &ComponentName) -> Result<(), AgentError> {
         match self.place(slot, component)? {
-            Place::Device(own) => {
-                own.switch().map_err(|error| error.context(format!("{component}, slot {slot}")))
-            }
+            Place::Device(own) => own
+                .switch(self.host())
+                .map_err(|error| error.context(format!("{component}, slot {slot}"))),
             Place::Label(_) => Ok(()),
         }
     }
@@ -94,7 +95,7 @@ impl Disk {
 
     /// Components that start by themselves: those with a switch, and those with a single bank.
     pub(crate) fn switched(&self) -> Vec<&ComponentName> {
-        let own = |place: &Place| matches!(place, Place::Device(own) if !own.switch.is_empty());
+        let own = |place: &Place| matches!(place, Place::Device(own) if own.switch.is_some());
         let places = self.places.a.iter();
         let mine = places.filter(|(name, place)| own(place) || self.single.contains_key(*name));
         mine.map(|(name, _)| name).collect()
@@ -123,11 +124,18 @@ impl Disk {
         self.open_slot(slot, component, access)
     }
 
-    /// Components that run from the bank of a slot, by the hardware's own word.
-    pub(crate) fn running_in(&self, slot: Slot) -> Result<Vec<&ComponentName>, AgentError> {
+    /// Components that run from the bank of a slot, by the hardware's own word. An eMMC knows only what starts next:
+    /// that is no mixture when the slot of that name does, too.
+    pub(crate) fn running_in(
+        &self,
+        slot: Slot,
+        flags: BootFlags,
+    ) -> Result<Vec<&ComponentName>, AgentError> {
         let mut running = Vec::new();
+        let starts = next_slot(flags) == Some(slot);
         for (component, place) in self.places.of(slot) {
             if let Place::Device(own) = place
+                && !(own.is_emmc_boot() && starts)
                 && own.runs(self.host())?
             {
                 running.push(component);

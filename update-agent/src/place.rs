@@ -4,6 +4,7 @@
 //! [slots.a]
 //! os  = "root-a"                                    # GPT label on boot.disk
 //! bmc = { device = "/dev/mtd0", switch = ["bmc-bank", "a"], runs = { file = "/sys/…/bank", is = "0" } }
+//! spl = { device = "/dev/mmcblk0boot0", switch = "emmc-boot" }
 //! ```
 //!
 //! | form | is |
@@ -13,16 +14,20 @@
 //! | `flash` | makes a plain file a flash of that geometry |
 //! | `switch` | makes the component start from here; run before the flags move, and when they move back |
 //! | `runs` | says by the hardware's own state that this bank runs now: it is never written then |
+//! | `switch = "emmc-boot"` | both for a boot partition of an eMMC, by the card's own register: `emmc` |
+//! | `ext_csd` | makes plain files the boot partitions of a card with that register |
 //!
 //! A board with one bank has a copy of it in each slot instead, and the bank in `[single.NAME]`: see
 //! [`crate::agent`].
 //!
 //! Without `switch` a component on its own device is read by the slot that boots, like a partition.
 
+mod emmc;
+mod switch;
+
 use std::fmt;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use formats::reason::Reason;
 use serde::de::value::MapAccessDeserializer;
@@ -32,8 +37,9 @@ use storage::block::{Access, BlockDevice, DeviceError};
 use storage::flash::{Bank, FileFlash, Kind, MtdFlash, is_mtd};
 use storage::host::Host;
 
+pub(crate) use self::emmc::EmmcBoot;
+pub use self::switch::Switch;
 use crate::error::{AgentError, Because as _};
-use crate::health::program::not_started;
 
 /// Where one component of one slot lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,9 +60,12 @@ pub struct Device {
     /// A plain file that stands for a flash.
     #[serde(default)]
     pub flash: Option<FlashFile>,
-    /// Makes the component start from this device from now on; a program and its arguments.
+    /// A plain file that stands for the register of the eMMC whose boot partition the device stands for.
     #[serde(default)]
-    pub switch: Vec<String>,
+    pub ext_csd: Option<PathBuf>,
+    /// Makes the component start from this device from now on.
+    #[serde(default)]
+    pub switch: Switch,
     /// How the hardware says that the component runs from this device.
     #[serde(default)]
     pub runs: Option<Runs>,
@@ -151,6 +160,9 @@ impl Device {
         if let Some(runs) = &mut self.runs {
             runs.file = base.join(&runs.file);
         }
+        if let Some(ext_csd) = &mut self.ext_csd {
+            *ext_csd = base.join(&*ext_csd);
+        }
     }
 
     /// Opens it. A flash is written in blocks, its first one last; a bank that runs is refused for
@@ -160,6 +172,9 @@ impl Device {
         host: &dyn Host,
         access: Access,
     ) -> Result<Box<dyn BlockDevice>, AgentError> {
+        if let Some(emmc) = EmmcBoot::of(self, host, Access::Read)? {
+            return emmc.open(self, host, access);
+        }
         if access != Access::Read && self.runs(host)? {
             let text = format!("{} is the bank that runs", self.device.display());
             return Err(AgentError::new(Reason::SlotActive, text)
@@ -175,8 +190,12 @@ impl Device {
         Ok(opened?)
     }
 
-    /// Whether the hardware says that the component runs from here. Without a way to know: no.
+    /// Whether the hardware says that the component runs from here. Without a way to know: no. An eMMC says from where
+    /// it starts the next time.
     pub(crate) fn runs(&self, host: &dyn Host) -> Result<bool, AgentError> {
+        if self.switch == Switch::EmmcBoot {
+            return EmmcBoot::needed(self, host, Access::Read)?.boots();
+        }
         let Some(runs) = &self.runs else { return Ok(false) };
         let text = host
             .read_kernel(&runs.file)
@@ -188,24 +207,11 @@ impl Device {
     }
 
     /// Makes the component start from here. Has to be harmless when it does already.
-    pub(crate) fn switch(&self) -> Result<(), AgentError> {
-        let Some((program, arguments)) = self.switch.split_first() else { return Ok(()) };
-        let shown = self.switch.join(" ");
-        let status = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(std::io::stderr())
-            .status()
-            .map_err(|error| not_started(&self.switch, &error))
-            .map_err(|why| {
-                AgentError::new(Reason::BootRecord, format!("the switch `{shown}`: {why}"))
-            })?;
-        if status.success() {
-            return Ok(());
+    pub(crate) fn switch(&self, host: &dyn Host) -> Result<(), AgentError> {
+        match &self.switch {
+            Switch::Command(argv) => switch::run(argv),
+            Switch::EmmcBoot => EmmcBoot::needed(self, host, Access::Write)?.switch(),
         }
-        let text = format!("the switch `{shown}` ended with {status}");
-        Err(AgentError::new(Reason::BootRecord, text)
-            .hint("the other bank stays the one that starts; mend the command, then try again"))
     }
 }
 

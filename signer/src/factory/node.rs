@@ -69,7 +69,7 @@ impl Node {
         config.health.usable().map_err(|error| named(error.into()))?;
         let place = |slot: Slot, name: &ComponentName| match config.slots.of(slot).get(name) {
             Some(Place::Label(label)) => Where::Partition(label.clone()),
-            Some(Place::Device(device)) if device.flash.is_none() => {
+            Some(Place::Device(device)) if device.flash.is_none() && device.ext_csd.is_none() => {
                 Where::Path(device.device.clone())
             }
             _ => Where::Flash,

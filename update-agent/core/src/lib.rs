@@ -25,6 +25,7 @@ pub mod bundle;
 pub mod chooser;
 pub mod cut;
 pub mod daemon;
+pub mod emmc;
 pub mod fetch;
 pub mod floor;
 pub mod guard;

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use formats::boot_record::Slot;
 use formats::reason::{Exit, Reason};
+use formats::release::ComponentName;
 use formats::tuf::BUILD_TIME;
 use serde_json::json;
+use storage::block::Access;
 use update_core::chooser::ChooserFloor;
 use update_core::floor::Guarantee;
 use update_core::policy::shared_id;
 use update_core::trust::{CLOCK_TOLERANCE, Clock, Limits, Refresh, Stored};
-use update_core::update::stand;
+use update_core::update::{next_slot, stand};
 
 use super::sandbox;
 use crate::agent::{Agent, CheckState, MEND};
@@ -23,6 +25,7 @@ use crate::error::{AgentError, Because as _};
 use crate::health::program;
 use crate::hooks::Hook;
 use crate::output::{Output, time};
+use crate::place::{EmmcBoot, Place};
 use crate::source::TufState;
 use crate::trust;
 
@@ -205,7 +208,12 @@ fn slots(agent: &Agent) -> Answer {
         }
     }
     let booted = agent.disk.booted()?;
-    for component in agent.config.slots.of(booted.other()).keys() {
+    let starts = next_slot(agent.disk.flags()?) == Some(booted.other());
+    for (component, place) in agent.config.slots.of(booted.other()) {
+        // Boots next with its slot: it is switched back before that is written.
+        if starts && matches!(place, Place::Device(own) if own.is_emmc_boot()) {
+            continue;
+        }
         // Claims and releases it: a mounted partition is found now, not at the update.
         agent.disk.open_to_write(booted.other(), component, booted)?;
     }
@@ -473,7 +481,7 @@ fn update_set(agent: &Agent) -> Answer {
     if switched.is_empty() {
         return good("every component is switched by the boot flags");
     }
-    let behind = agent.disk.running_in(booted.other())?;
+    let behind = agent.disk.running_in(booted.other(), agent.disk.flags()?)?;
     if let Some(component) = behind.first() {
         return Ok((
             Level::Weak,
@@ -488,10 +496,29 @@ fn update_set(agent: &Agent) -> Answer {
     let single = agent.disk.singles().map(|name| agent.single_banks().judge(name));
     let single: Vec<String> = single.collect::<Result<_, _>>()?;
     let names: Vec<&str> = switched.iter().map(|name| name.as_str()).collect();
-    let text = format!("{} switched beside the boot flags", names.join(", "));
-    match single.is_empty() {
-        true => good(text),
-        false => Ok((Level::Weak, format!("{text}; {}", single.join("; ")))),
+    let mut texts = vec![format!("{} switched beside the boot flags", names.join(", "))];
+    let mut weak = !single.is_empty();
+    texts.extend(single);
+    for name in switched {
+        if let Some((text, less)) = emmc_boot(agent, booted.other(), name)? {
+            texts.push(format!("{name}: {text}"));
+            weak |= less;
+        }
+    }
+    Ok((if weak { Level::Weak } else { Level::Good }, texts.join("; ")))
+}
+
+/// What the card says of a component's boot partition in a slot.
+fn emmc_boot(
+    agent: &Agent,
+    slot: Slot,
+    name: &ComponentName,
+) -> Result<Option<(String, bool)>, AgentError> {
+    match agent.disk.place(slot, name)? {
+        Place::Device(own) if own.is_emmc_boot() => {
+            EmmcBoot::needed(own, agent.disk.host(), Access::Read)?.judge().map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `health.watchdog` below `/dev` | `/sys/class/watchdog` | `CONFIG_WATCHDOG` |
 //! | `floor.tpm` below `/dev` | `/sys/class/tpmrm` | `CONFIG_TCG_TPM` |
 //! | a slot on `/dev/mtd…` | `/sys/class/mtd` | `CONFIG_MTD` |
+//! | `switch = "emmc-boot"` on `/dev/…` | `/sys/class/mmc_host` | `CONFIG_MMC_BLOCK` |
 //! | `boot.backend = "systemd-boot"` | `/sys/firmware/efi`, `vfat` in `/proc/filesystems` | `CONFIG_EFI`, `CONFIG_VFAT_FS` |
 //! | `boot.verity` | `/sys/module/dm_verity` or `dm_mod` | `CONFIG_DM_VERITY` |
 
@@ -40,6 +41,13 @@ pub(super) fn missing(root: &Path, config: &Config) -> Vec<String> {
     };
     let mtd = config.slots.a.values().chain(config.slots.b.values()).any(on_mtd);
     need(mtd, there("sys/class/mtd"), "a slot on /dev/mtd…", "CONFIG_MTD and the flash's driver");
+    let on_emmc = |place: &Place| match place {
+        Place::Device(own) => own.is_emmc_boot() && own.ext_csd.is_none(),
+        Place::Label(_) => false,
+    };
+    let emmc = config.slots.a.values().any(on_emmc);
+    let host = "CONFIG_MMC_BLOCK and the host's driver";
+    need(emmc, there("sys/class/mmc_host"), "a slot on an eMMC's boot partition", host);
     let efi = config.boot.backend == Backend::SystemdBoot;
     need(efi, there("sys/firmware/efi"), "systemd-boot", "CONFIG_EFI, and a boot by UEFI");
     let systems = std::fs::read_to_string(root.join("proc/filesystems")).unwrap_or_default();
@@ -62,6 +70,10 @@ mod tests {
             assert!(EXAMPLE.contains(from), "{from}");
             Config::parse(&EXAMPLE.replacen(from, to, 1), Path::new("/etc")).unwrap()
         };
+        let boot =
+            |slot| format!("{{ device = \"/dev/mmcblk0boot{slot}\", switch = \"emmc-boot\" }}");
+        let emmc = EXAMPLE.replacen("\"fw-a\"", &boot(0), 1).replacen("\"fw-b\"", &boot(1), 1);
+        let emmc = Config::parse(&emmc, Path::new("/etc")).unwrap();
         let rows = [
             (
                 "watchdog",
@@ -74,6 +86,7 @@ mod tests {
                 config("firmware = \"fw-b\"", "firmware = { device = \"/dev/mtd1\" }"),
                 "CONFIG_MTD",
             ),
+            ("emmc", emmc, "CONFIG_MMC_BLOCK"),
             (
                 "esp",
                 config("#backend = \"gpt-attributes\"", "backend = \"systemd-boot\""),
@@ -82,8 +95,14 @@ mod tests {
         ];
         let empty = tempfile::tempdir().unwrap();
         let full = tempfile::tempdir().unwrap();
-        for path in ["class/watchdog", "class/tpmrm", "class/mtd", "firmware/efi", "module/dm_mod"]
-        {
+        for path in [
+            "class/watchdog",
+            "class/tpmrm",
+            "class/mtd",
+            "class/mmc_host",
+            "firmware/efi",
+            "module/dm_mod",
+        ] {
             std::fs::create_dir_all(full.path().join("sys").join(path)).unwrap();
         }
         std::fs::create_dir_all(full.path().join("proc")).unwrap();

@@ -86,7 +86,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
     // What cannot be asked now is `doctor`'s to tell.
     let mixed: Vec<String> = agent
         .disk
-        .running_in(node.booted.other())
+        .running_in(node.booted.other(), node.flags)
         .unwrap_or_default()
         .into_iter()
         .map(ToString::to_string)

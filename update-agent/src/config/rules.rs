@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use formats::emmc::BootPartition;
 use formats::release::{ComponentName, is_word};
 
 use super::{Config, SingleBank};
-use crate::place::Place;
+use crate::place::{Device, Place};
 
 /// What products, channels and hardware ids are called.
 const WORD: &str =
@@ -131,11 +132,14 @@ impl Config {
         }
         for (name, one) in a {
             let has_switch = |place: &Place| match place {
-                Place::Device(own) => !own.switch.is_empty(),
+                Place::Device(own) => own.switch.is_some(),
                 Place::Label(_) => false,
             };
             if b.get(name).is_some_and(|other| has_switch(one) != has_switch(other)) {
                 problems.push(format!("{name} has a switch in one slot only; it needs both ways"));
+            }
+            if let (Place::Device(one), Some(Place::Device(other))) = (one, b.get(name)) {
+                problems.extend(of_emmc_boot(name, [one, other]));
             }
         }
         problems
@@ -145,7 +149,7 @@ impl Config {
         let mut problems = Vec::new();
         let copies = [self.slots.a.get(name), self.slots.b.get(name)];
         let plain = |place: &Option<&Place>| match place {
-            Some(Place::Device(own)) => own.switch.is_empty() && own.runs.is_none(),
+            Some(Place::Device(own)) => !own.switch.is_some() && own.runs.is_none(),
             Some(Place::Label(_)) => true,
             None => false,
         };
@@ -155,10 +159,42 @@ impl Config {
                  another boot.component"
             ));
         }
-        if !single.bank.switch.is_empty() || single.bank.runs.is_some() {
+        if single.bank.switch.is_some() || single.bank.runs.is_some() {
             problems.push(format!("[single.{name}] has one bank: there is nothing to switch"));
         }
         problems
+    }
+}
+
+/// What both places of a component must be when one is a boot partition of an eMMC.
+fn of_emmc_boot(name: &ComponentName, places: [&Device; 2]) -> Option<String> {
+    let [one, other] = places;
+    if !one.is_emmc_boot() && !other.is_emmc_boot() {
+        let stray = places.iter().any(|place| place.ext_csd.is_some());
+        return stray.then(|| format!("{name} has ext_csd, which is for switch = \"emmc-boot\""));
+    }
+    if one.is_emmc_boot() != other.is_emmc_boot() || one.ext_csd != other.ext_csd {
+        return Some(format!(
+            "{name} needs switch = \"emmc-boot\" in both slots, and one ext_csd or none"
+        ));
+    }
+    if places.iter().any(|place| place.runs.is_some() || place.flash.is_some()) {
+        return Some(format!(
+            "{name} has runs or flash beside switch = \"emmc-boot\": the card says what boots"
+        ));
+    }
+    let parts = places.map(|place| {
+        let text = place.device.to_str()?;
+        let partition = BootPartition::of_name(text)?;
+        Some((text.strip_suffix(partition.name())?, partition))
+    });
+    match parts {
+        [Some((card, one)), Some((other_card, other))] if card == other_card && one != other => {
+            None
+        }
+        _ => Some(format!(
+            "{name} needs boot0 and boot1 of one card, by names that end so: /dev/mmcblk0boot0"
+        )),
     }
 }
 

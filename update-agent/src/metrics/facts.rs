@@ -55,7 +55,7 @@ impl Facts {
         let config = &agent.config;
         let node = agent.node().ok();
         let mixed = node.as_ref().and_then(|node| {
-            let running = agent.disk.running_in(node.booted.other()).ok()?;
+            let running = agent.disk.running_in(node.booted.other(), node.flags).ok()?;
             Some(running.into_iter().cloned().collect())
         });
         Facts {
