@@ -166,13 +166,17 @@ impl Device {
     }
 
     /// Opens it. A flash is written in blocks, its first one last; a bank that runs is refused for
-    /// writing.
+    /// writing, and so is a boot partition that boots.
     pub(crate) fn open(
         &self,
         host: &dyn Host,
         access: Access,
     ) -> Result<Box<dyn BlockDevice>, AgentError> {
-        if let Some(emmc) = EmmcBoot::of(self, host, Access::Read)? {
+        let emmc = match self.is_emmc_boot() {
+            true => Some(EmmcBoot::needed(self, host, Access::Read)?),
+            false => EmmcBoot::of(self, host, Access::Read)?,
+        };
+        if let Some(emmc) = emmc {
             return emmc.open(self, host, access);
         }
         if access != Access::Read && self.runs(host)? {
