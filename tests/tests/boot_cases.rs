@@ -33,7 +33,8 @@ fn every_case_is_listed_once_with_tests_that_are_there() {
 /// The stories of the backends' table are there, too.
 #[test]
 fn the_tests_of_the_table_of_backends_are_there() {
-    let files = ["boot_backends", "boot_trial", "boot_tryboot", "boot_scripts", "boot_sets"];
+    let files =
+        ["boot_backends", "boot_trial", "boot_tryboot", "boot_scripts", "boot_sets", "boot_emmc"];
     let tests: BTreeSet<String> =
         files.iter().flat_map(|file| tests_of(&format!("tests/tests/{file}.rs"))).collect();
     let text = text_of("docs/boot-cases.md");
