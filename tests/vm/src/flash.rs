@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::Cell;
 use super::machine::{DISK, Hardware, Machine};
 use super::nbd::{CutAt, Kind, Server, Torn};
+use super::tools::Tools;
 use super::tree::Tree;
 use super::world::{BUSYBOX, Disk, HARDWARE, KERNEL, World, length, make_ext4};
 
@@ -32,43 +33,61 @@ const PRODUCT: &str = "board";
 /// Bytes that block2mtd erases as one: `guest/flash.sh` says the same.
 const ERASE: u64 = 64 << 10;
 /// Bytes of a bank.
-const BANK: usize = 4 << 20;
+pub(super) const BANK: usize = 4 << 20;
 /// Bytes of a firmware: not whole blocks.
-const FIRMWARE: usize = (3 << 20) + 1234;
+pub(super) const FIRMWARE: usize = (3 << 20) + 1234;
 /// Bytes by which a boot loader knows an image.
 const HEAD: usize = 64;
 
 const MODULES: &[&str] = &["nvme", "crc32c_generic", "ext4"];
 
 /// Bytes that no compressor shrinks and no two firmwares share.
-fn firmware(number: u64) -> Vec<u8> {
+pub(super) fn firmware(number: u64) -> Vec<u8> {
     Random::seeded(number).bytes(FIRMWARE)
 }
 
 /// A node with its disk, and the initramfs it is started with.
-struct Board<'a> {
+pub(super) struct Board<'a> {
     world: &'a World,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     disk: Disk,
     boots: u32,
 }
 
 /// What differs between the boards.
-struct Flash {
+pub(super) struct Flash {
     /// The devices of both banks in the guest.
-    banks: [&'static str; 2],
+    pub(super) banks: [&'static str; 2],
+    /// What the agent is told of a bank: by its slot and device.
+    pub(super) place: fn(&str, &str) -> String,
     /// Modules and their parameters.
-    modules: &'static [(&'static str, &'static str)],
+    pub(super) modules: &'static [(&'static str, &'static str)],
+    /// Programs of the guest, below `/usr`, and the package that they come from.
+    pub(super) programs: (&'static str, &'static [&'static str]),
     /// Lines of `[boot]`.
-    boot: &'static str,
+    pub(super) boot: &'static str,
+}
+
+const MTD_UTILS: (&str, &[&str]) =
+    ("mtd-utils", &["sbin/mtdinfo", "sbin/mtd_debug", "sbin/nanddump", "sbin/nandwrite"]);
+/// Releases by the numbers of their firmware; the last two are bundles in its data.
+const RELEASES: [(u64, &str); 3] = [(1, "1.0.0"), (2, "1.1.0"), (4, "1.2.0")];
+
+/// A bank that is switched by a command.
+fn switched(slot: &str, device: &str) -> String {
+    format!(
+        "{{ device = {device:?}, \
+         switch = [\"sh\", \"-c\", \"echo {slot} >/data/bank-next && sync\"], \
+         runs = {{ file = \"/run/bank-runs\", is = {slot:?} }} }}"
+    )
 }
 
 impl<'a> Board<'a> {
-    /// As it leaves the factory: 1.0.0 in slot a, confirmed; bundles of both releases in its data.
-    fn new(world: &'a World, dir: &Path, flash: &Flash) -> Result<Self> {
+    /// As it leaves the factory: 1.0.0 in slot a, confirmed; bundles of later releases in its data.
+    pub(super) fn new(world: &'a World, dir: &Path, flash: &Flash) -> Result<Self> {
         let signer = |command: &[&str]| world.signer_at(dir, command);
         signer(&["init"])?.run()?;
-        for (number, version) in [(1, "1.0.0"), (2, "1.1.0")] {
+        for (number, version) in RELEASES {
             let (os, bmc) = (dir.join("os.bin"), dir.join("bmc.bin"));
             fs::write(&os, format!("system {version}\0").repeat(50_000))?;
             fs::write(&bmc, firmware(number))?;
@@ -78,7 +97,7 @@ impl<'a> Board<'a> {
             signer(&["publish", "--product", PRODUCT, "--version", version])?
                 .args(component("os", &os))
                 .args(component("bmc", &bmc))
-                .args(["--mixed", "bmc=1.0.0,1.1.0"])
+                .args(["--mixed", "bmc=1.0.0,1.1.0,1.2.0"])
                 .run()?;
             signer(&["bundle", "--product", PRODUCT, "--version", version])?
                 .arg("-o")
@@ -91,7 +110,7 @@ impl<'a> Board<'a> {
         let board = Board { world, dir: dir.to_owned(), disk, boots: 0 };
         board.factory()?;
         board.fill_data(flash)?;
-        board.initramfs(flash.modules)?;
+        board.initramfs(flash)?;
         Ok(board)
     }
 
@@ -122,27 +141,23 @@ impl<'a> Board<'a> {
 
     fn fill_data(&self, flash: &Flash) -> Result<()> {
         let data = self.dir.join("data");
-        let place = |slot: &str, device: &str| {
-            format!(
-                "{{ device = {device:?}, \
-                 switch = [\"sh\", \"-c\", \"echo {slot} >/data/bank-next && sync\"], \
-                 runs = {{ file = \"/run/bank-runs\", is = {slot:?} }} }}"
-            )
-        };
-        let banks = [place("a", flash.banks[0]), place("b", flash.banks[1])];
+        let banks = [(flash.place)("a", flash.banks[0]), (flash.place)("b", flash.banks[1])];
         let check = "\"test\", \"-e\", \"/run/healthy\"";
         let config = agent_toml("", "/dev/nvme0n1", flash.boot, &banks, check);
         fs::write(data.join("agent.toml"), config)?;
         fs::write(data.join("bank-next"), "a\n")?;
         fs::write(data.join("bmc-1.0.0.bin"), firmware(1))?;
-        fs::copy(self.dir.join("1.1.0.tar"), data.join("1.1.0.tar"))?;
+        for (_, version) in &RELEASES[1..] {
+            let bundle = format!("{version}.tar");
+            fs::copy(self.dir.join(&bundle), data.join(&bundle))?;
+        }
         let image = self.dir.join("data.img");
         make_ext4(&data, &image, length("data")?, "data")?;
         self.disk.put("data", &image)
     }
 
-    /// busybox, the agent, mtd-utils with the library they need, modules.
-    fn initramfs(&self, flash: &[(&str, &str)]) -> Result<()> {
+    /// busybox, the agent, other people's programs with the library they need, modules.
+    fn initramfs(&self, flash: &Flash) -> Result<()> {
         let tools = &self.world.tools;
         let mut tree = Tree::default();
         for folder in ["proc", "sys", "dev", "run", "data", "tmp"] {
@@ -155,16 +170,17 @@ impl<'a> Board<'a> {
         tree.copy("bin/update-agent", self.world.agent_file())?;
         tree.program("init", include_str!("guest/flash.sh"));
         tree.file("etc/os-release", "IMAGE_VERSION=0\n");
-        let utils = tools.further(&["mtd-utils", "libc6"])?;
-        for program in ["mtdinfo", "mtd_debug", "nanddump", "nandwrite"] {
-            tree.copy(&format!("sbin/{program}"), &utils.join("usr/sbin").join(program))?;
+        let (package, programs) = flash.programs;
+        let utils = tools.further(&[package, "libc6"])?;
+        for program in programs {
+            tree.copy(program, &utils.join("usr").join(program))?;
         }
         for library in ["lib/x86_64-linux-gnu/libc.so.6", "lib64/ld-linux-x86-64.so.2"] {
             tree.copy(library, &utils.join(library))?;
         }
         let mut list = String::new();
         for (name, parameters) in
-            MODULES.iter().map(|name| (*name, "")).chain(flash.iter().copied())
+            MODULES.iter().map(|name| (*name, "")).chain(flash.modules.iter().copied())
         {
             for module in tools.modules(false, &[name])? {
                 let file = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -195,9 +211,23 @@ impl<'a> Board<'a> {
     }
 
     fn power_on(&mut self, life: u64, drives: &[String]) -> Result<Machine> {
+        let mut more = Vec::new();
+        for (number, drive) in drives.iter().enumerate() {
+            let id = format!("bank{number}");
+            more.extend(["-drive".to_owned(), format!("if=none,id={id},{drive}")]);
+            // Slots of the bus in this order, so that the first one is vda.
+            let device = format!("virtio-blk-pci,drive={id},addr=0x{:x}", 0x10 + number);
+            more.extend(["-device".to_owned(), device]);
+        }
+        let world = self.world;
+        self.start(&world.tools, life, more)
+    }
+
+    /// Switches it on with devices beside its disk.
+    pub(super) fn start(&mut self, tools: &Tools, life: u64, more: Vec<String>) -> Result<Machine> {
         self.boots += 1;
         let line = format!("{KERNEL} {}", self.boot_select()?);
-        let kernel = self.world.tools.chooser_kernel().display().to_string();
+        let kernel = tools.chooser_kernel().display().to_string();
         let initrd = self.dir.join("flash.cpio").display().to_string();
         let drive = format!("{DISK}{}", self.disk.path.display());
         let mut arguments: Vec<String> = [
@@ -211,15 +241,9 @@ impl<'a> Board<'a> {
         .into_iter()
         .map(str::to_owned)
         .collect();
-        for (number, drive) in drives.iter().enumerate() {
-            let id = format!("bank{number}");
-            arguments.extend(["-drive".to_owned(), format!("if=none,id={id},{drive}")]);
-            // Slots of the bus in this order, so that the first one is vda.
-            let device = format!("virtio-blk-pci,drive={id},addr=0x{:x}", 0x10 + number);
-            arguments.extend(["-device".to_owned(), device]);
-        }
+        arguments.extend(more);
         Hardware {
-            tools: &self.world.tools,
+            tools,
             arguments,
             memory: 384,
             life: self.world.life(life),
@@ -258,7 +282,9 @@ fn block2mtd(world: &World, dir: &Path) -> Result<String> {
     ];
     let flash = Flash {
         banks: ["/dev/mtd0", "/dev/mtd1"],
+        place: switched,
         modules: &[("virtio_pci", ""), ("virtio_blk", ""), ("block2mtd", "")],
+        programs: MTD_UTILS,
         boot: "",
     };
     let mut board = Board::new(world, dir, &flash)?;
@@ -380,12 +406,12 @@ fn confirmed(board: &mut Board<'_>, drives: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn padded(mut image: Vec<u8>) -> Vec<u8> {
+pub(super) fn padded(mut image: Vec<u8>) -> Vec<u8> {
     image.resize(BANK, 0xff);
     image
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -395,6 +421,8 @@ fn sha256(bytes: &[u8]) -> String {
 fn nandsim(world: &World, dir: &Path) -> Result<String> {
     let flash = Flash {
         banks: ["/dev/mtd0", "/dev/mtd1"],
+        place: switched,
+        programs: MTD_UTILS,
         modules: &[(
             "nandsim",
             // 256 MiB, pages of 2 KiB, blocks of 128 KiB; two banks of 32. Of bank b block 2 is bad,

@@ -47,9 +47,8 @@ impl Hardware<'_> {
     /// Switches it on.
     pub(super) fn start(self) -> Result<Machine> {
         let Hardware { tools, arguments, memory, life, log } = self;
-        let mut command = Command::new(tools.file(tools.platform.qemu));
+        let mut command = tools.emulator();
         command
-            .env("LD_LIBRARY_PATH", tools.libraries())
             .arg("-L")
             .arg(tools.file("usr/share/qemu"))
             .arg("-L")

@@ -11,6 +11,7 @@
 //! Two machines at a time, each with a limit on its life. A cell fails with the last lines of its
 //! serial line; the whole of it is kept in `target/vm/CELL/`.
 
+mod emmc;
 mod flash;
 mod floor;
 mod linuxboot;
@@ -176,6 +177,7 @@ fn cells() -> Vec<Cell> {
         loaders::CELLS,
         made::CELLS,
         flash::CELLS,
+        emmc::CELLS,
         linuxboot::CELLS,
         roots::CELLS,
         floor::CELLS,

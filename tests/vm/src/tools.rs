@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use racklet_tools::cmd::{Cmd, which};
@@ -49,6 +50,8 @@ pub(super) struct Tools {
     root: PathBuf,
     /// Folders whose files count before those of `root`: of another platform.
     before: Vec<PathBuf>,
+    /// Whether QEMU comes with a C library of its own, and is started by its loader.
+    own_loader: bool,
     /// What machines they are for.
     pub(super) platform: &'static Platform,
     /// Leave to use them for a machine.
@@ -89,12 +92,31 @@ impl Tools {
 
     fn at(name: &str, dir: &Path, permits: Permits) -> Self {
         let (name, root) = (name.to_owned(), dir.join("root"));
-        Tools { name, root, before: Vec::new(), platform: &PC, permits }
+        let (before, own_loader) = (Vec::new(), false);
+        Tools { name, root, before, own_loader, platform: &PC, permits }
     }
 
     /// The same for another platform, whose own files are in these folders.
     pub(super) fn with_platform(&self, platform: &'static Platform, before: Vec<PathBuf>) -> Self {
         Tools { before, platform, ..self.clone() }
+    }
+
+    /// The same with a QEMU of another suite and the C library that it needs, in a folder that counts first.
+    pub(super) fn with_emulator(&self, folder: PathBuf) -> Self {
+        Tools { before: vec![folder], own_loader: true, ..self.clone() }
+    }
+
+    /// The command of QEMU.
+    pub(super) fn emulator(&self) -> Command {
+        let qemu = self.file(self.platform.qemu);
+        if !self.own_loader {
+            let mut command = Command::new(qemu);
+            command.env("LD_LIBRARY_PATH", self.libraries());
+            return command;
+        }
+        let mut command = Command::new(self.file("usr/lib64/ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(self.libraries()).arg(qemu);
+        command
     }
 
     /// Their name in the cache.

@@ -1,4 +1,4 @@
-//! Packages of another architecture, unpacked; nothing is installed, and this machine's apt is not changed.
+//! Packages of another architecture or suite, unpacked; nothing is installed, and this machine's apt is not changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,20 @@ pub struct Foreign {
 impl Foreign {
     /// Fetches the lists of packages, from where this machine's come.
     pub fn of(dir: &Path, architecture: &str) -> Result<Self> {
-        let sources = sources::of_host(SUITE)?;
+        Self::listed(dir, architecture, &sources::of_host(SUITE)?.list(SUITE))
+    }
+
+    /// The same for another suite, with its backports.
+    pub fn with_backports(dir: &Path, architecture: &str, suite: &str) -> Result<Self> {
+        let sources = sources::of_host(suite)?;
+        let backports = format!("deb {} {suite}-backports main\n", sources.archive);
+        Self::listed(dir, architecture, &(sources.list(suite) + &backports))
+    }
+
+    fn listed(dir: &Path, architecture: &str, list: &str) -> Result<Self> {
         fs::create_dir_all(dir.join("lists/partial"))
             .and_then(|()| fs::create_dir_all(dir.join("cache/archives/partial")))
-            .and_then(|()| fs::write(dir.join("sources.list"), sources.list(SUITE)))
+            .and_then(|()| fs::write(dir.join("sources.list"), list))
             .with_context(|| format!("make {}", dir.display()))?;
         let shown = dir.display();
         let text = format!(
@@ -52,9 +62,26 @@ impl Foreign {
         let archives = self.config.with_file_name("archives");
         fs::create_dir_all(&archives).with_context(|| format!("make {}", archives.display()))?;
         self.apt("apt-get").args(["-q", "download"]).args(packages).current_dir(&archives).run()?;
-        for entry in fs::read_dir(&archives)? {
-            Cmd::new("dpkg").arg("-x").arg(entry?.path()).arg(to).run()?;
-        }
-        Ok(())
+        extract(&archives, to)
     }
+
+    /// Unpacks packages of a release with everything that they depend on, down to the C library.
+    pub fn unpack_all(&self, release: &str, packages: &[&str], to: &Path) -> Result<()> {
+        self.apt("apt-get")
+            .args(["-q", "-y", "install", "--download-only", "--no-install-recommends"])
+            .args(["-t", release])
+            .args(packages)
+            .run()?;
+        extract(&self.config.with_file_name("cache").join("archives"), to)
+    }
+}
+
+fn extract(archives: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(archives)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|kind| kind == "deb") {
+            Cmd::new("dpkg").arg("-x").arg(path).arg(to).run()?;
+        }
+    }
+    Ok(())
 }

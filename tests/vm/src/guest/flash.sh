@@ -28,6 +28,10 @@ if [ -e /sys/module/block2mtd ]; then
         echo "$disk,65536,bank-$bank" >/sys/module/block2mtd/parameters/block2mtd
     done
 fi
+if [ -e /sys/module/mmc_block ]; then
+    tries=0
+    while [ ! -b /dev/mmcblk0boot1 ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+fi
 # The other component lost its power, too.
 [ -e /data/bank-next ] && cp /data/bank-next /run/bank-runs
 touch /run/healthy
