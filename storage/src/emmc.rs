@@ -177,6 +177,15 @@ impl<D: BlockDevice> BlockDevice for Writable<D> {
         self.device.read_at(buf, offset)
     }
 
+    fn read_medium<'b>(
+        &self,
+        buffer: &'b mut Vec<u8>,
+        offset: u64,
+        len: usize,
+    ) -> Result<&'b [u8], DeviceError> {
+        self.device.read_medium(buffer, offset, len)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
         self.device.write_at(bytes, offset)
     }
