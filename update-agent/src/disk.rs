@@ -356,6 +356,9 @@ impl Disk {
         if parent.trim() != name(disk.rdev()) {
             return Ok(None);
         }
+        if !self.boots_from_partition(Slot::A)? {
+            return Ok(None);
+        }
         let start = field(&sysfs.join("start")).and_then(|text| text.trim().parse::<u64>().ok());
         for slot in Slot::BOTH {
             let partition = self.partition(table, slot, &self.boot.component)?;
@@ -364,6 +367,11 @@ impl Disk {
             }
         }
         Ok(None)
+    }
+
+    /// Whether what boots in a slot is a partition, and no file that the boot loader reads into memory.
+    pub(crate) fn boots_from_partition(&self, slot: Slot) -> Result<bool, AgentError> {
+        Ok(matches!(self.place(slot, &self.boot.component)?, Place::Label(_)))
     }
 
     /// Identifies this boot.

@@ -34,16 +34,12 @@ impl Agent {
         let selection = self.disk.choose()?;
         let (slot, flags) = (selection.slot, *selection.flags.of(selection.slot));
         let boot = &self.config.boot;
-        let table = self.disk.table()?;
-        let partition = self.disk.partition(&table, slot, &boot.component)?;
-        let partuuid = partition.guid.to_string();
         let line = match boot.backend {
             // Fixed texts: they know the slot, and nothing of its tries.
-            Backend::SystemdBoot | Backend::RpiTryboot => {
-                format!("root=PARTUUID={partuuid} ro racklet.slot={slot}")
-            }
-            _ => command_line(slot, &partuuid, flags.tries, flags.successful),
+            Backend::SystemdBoot | Backend::RpiTryboot => format!("racklet.slot={slot}"),
+            _ => command_line(slot, flags.tries, flags.successful),
         };
+        let line = format!("{}{line}", self.root_words(slot)?);
         self.write_unless_real(&boot.cmdline, &format!("{line}\n"))?;
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| {
@@ -59,6 +55,16 @@ impl Agent {
         })
     }
 
+    /// What says where `/` is; nothing where it is in memory.
+    fn root_words(&self, slot: Slot) -> Result<String, AgentError> {
+        if !self.disk.boots_from_partition(slot)? {
+            return Ok(String::new());
+        }
+        let (table, component) = (self.disk.table()?, &self.config.boot.component);
+        let partition = self.disk.partition(&table, slot, component)?;
+        Ok(format!("root=PARTUUID={} ro ", partition.guid))
+    }
+
     fn write_unless_real(&self, path: &Path, text: &str) -> Result<(), AgentError> {
         if path.starts_with("/proc") || path.starts_with("/sys") {
             return Ok(());
@@ -69,9 +75,7 @@ impl Agent {
 }
 
 /// What the chooser adds to the kernel's command line: the agent's evidence of what booted.
-fn command_line(slot: Slot, partuuid: &str, tries: u8, successful: bool) -> String {
+fn command_line(slot: Slot, tries: u8, successful: bool) -> String {
     let kind = if successful { "confirmed" } else { "trial" };
-    format!(
-        "root=PARTUUID={partuuid} ro racklet.slot={slot} racklet.boot={kind} racklet.tries={tries}"
-    )
+    format!("racklet.slot={slot} racklet.boot={kind} racklet.tries={tries}")
 }

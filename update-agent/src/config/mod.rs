@@ -262,6 +262,12 @@ impl Backend {
         }
     }
 
+    /// Whether its flags, or the number that its boot loader starts, are those of the boot component's partition.
+    /// The others start a slot by a text that somebody wrote, from wherever it lies.
+    pub(crate) fn boots_a_partition(self) -> bool {
+        matches!(self, Backend::GptAttributes | Backend::RpiTryboot)
+    }
+
     /// Whether its boot loader tells the kernel what the flags say. Otherwise its entries are fixed texts.
     pub(crate) fn tells_the_kernel(self) -> bool {
         !matches!(self, Backend::SystemdBoot | Backend::RpiTryboot)

@@ -1,6 +1,6 @@
 //! What a configuration of the right form must fulfil, too. All that is wrong is told at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use formats::emmc::BootPartition;
@@ -107,13 +107,9 @@ impl Config {
         if !a.keys().eq(b.keys()) {
             problems.push("slots.a and slots.b must list the same components".to_owned());
         } else if !a.contains_key(component) {
-            problems.push(format!("boot.component {component:?} is in no slot: add it to both"));
+            problems.push(format!("boot.component {component} is in no slot: add it to both"));
         }
-        if [a, b].iter().any(|slot| matches!(slot.get(component), Some(Place::Device(_)))) {
-            problems.push(format!(
-                "boot.component {component:?} must be a partition of boot.disk in both slots"
-            ));
-        }
+        problems.extend(self.of_boot_component());
         let mut places = BTreeSet::new();
         for (name, place) in a.iter().chain(b) {
             let identity = place.identity();
@@ -143,6 +139,34 @@ impl Config {
             }
         }
         problems
+    }
+
+    /// A chooser and a Raspberry Pi boot a partition. Other boot loaders read kernel and initrd where their entries
+    /// say: the system of a node that runs from memory is a file.
+    fn of_boot_component(&self) -> Option<String> {
+        let (component, backend) = (&self.boot.component, self.boot.backend);
+        let own = |slot: &BTreeMap<ComponentName, Place>| match slot.get(component) {
+            Some(Place::Device(own)) => Some(own.clone()),
+            _ => None,
+        };
+        let own: Vec<Device> = [&self.slots.a, &self.slots.b].into_iter().filter_map(own).collect();
+        let by_itself = |own: &Device| own.switch.is_some() || own.runs.is_some();
+        if own.is_empty() {
+            return None;
+        }
+        if backend.boots_a_partition() || self.boot.verity {
+            let name = backend.name();
+            return Some(format!(
+                "boot.component {component} must be a partition of boot.disk in both slots for {name}"
+            ));
+        }
+        if own.len() != 2 || own.iter().any(by_itself) {
+            return Some(format!(
+                "boot.component {component} must be of one kind in both slots, without switch and runs: the boot \
+                 flags start it"
+            ));
+        }
+        None
     }
 
     fn of_single(&self, name: &ComponentName, single: &SingleBank) -> Vec<String> {
@@ -210,4 +234,61 @@ fn no_word(key: &str, kind: &str, text: &str) -> Option<String> {
         false => String::new(),
     };
     Some(format!("{key} {shown:?} is not a {kind}: {WORD}{meant}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A node whose slots are files.
+    const FILES: &str = r#"
+state_dir = "/data/update-agent"
+[node]
+product = "demo"
+hardware = ["board-1"]
+[trust]
+root = "root.json"
+[boot]
+backend = "systemd-boot"
+disk = "/dev/vda"
+component = "initrd"
+[slots.a]
+kernel = { device = "/efi/racklet/a/vmlinuz" }
+initrd = { device = "/efi/racklet/a/initrd.img" }
+[slots.b]
+kernel = { device = "/efi/racklet/b/vmlinuz" }
+initrd = { device = "/efi/racklet/b/initrd.img" }
+[health]
+accept_no_checks = true
+"#;
+
+    #[test]
+    fn what_boots_is_a_partition_or_a_file_that_the_boot_loader_reads() {
+        let initrd = "initrd = { device = \"/efi/racklet/b/initrd.img\" }";
+        let switched = "initrd = { device = \"/efi/racklet/b/initrd.img\", switch = [\"other\"] }";
+        let (partition, one_kind) = ("must be a partition", "of one kind in both slots");
+        let rows = [
+            ("systemd-boot", "", "", None),
+            ("GRUB", "systemd-boot", "grub-env", None),
+            ("U-Boot", "systemd-boot", "uboot-env", None),
+            ("a chooser", "systemd-boot", "gpt-attributes", Some(partition)),
+            ("a Raspberry Pi", "systemd-boot", "rpi-tryboot", Some(partition)),
+            ("a chooser that verifies", "[boot]", "[boot]\nverity = true", Some(partition)),
+            ("a partition in one slot", initrd, "initrd = \"initrd-b\"", Some(one_kind)),
+            ("a switch", initrd, switched, Some(one_kind)),
+        ];
+        for (name, from, to, said) in rows {
+            assert!(FILES.contains(from), "{name}: {from}");
+            let found = Config::parse(&FILES.replacen(from, to, 1), Path::new("/etc"));
+            match (found, said) {
+                (Ok(_), None) => {}
+                (Err(error), Some(said)) => {
+                    assert!(error.to_string().contains(said), "{name}: {error}");
+                }
+                (found, _) => panic!("{name}: {found:?}"),
+            }
+        }
+    }
 }
