@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::ffi::OsStr;
 use std::fs::{File, FileTimes};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt, MetadataExt as _};
@@ -181,7 +181,7 @@ impl Directory {
 
     /// `None` when somebody has the lock and `operation` does not wait.
     fn lock_by(&self, operation: FlockOperation) -> Result<Option<Lock>, FileError> {
-        let (mut file, path) = self.open_lock()?;
+        let (file, path) = self.open_lock()?;
         loop {
             match fs::flock(&file, operation) {
                 Ok(()) => break,
@@ -192,10 +192,23 @@ impl Directory {
         }
         if self.policy == Policy::Private {
             // Only for messages: a full disk must not keep an agent from working.
-            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            let _ = name_holder(&file);
         }
         Ok(Some(Lock::new(Flocked(file))))
     }
+}
+
+/// Writes the id of this process into its lock. A daemon takes its lock at every poll, so what is there already is not
+/// written again: on flash that would be the only write of a poll without news.
+fn name_holder(file: &File) -> io::Result<()> {
+    let own = format!("{}\n", std::process::id());
+    let mut said = [0; 20];
+    let len = FileExt::read_at(file, &mut said, 0)?;
+    if said.get(..len) == Some(own.as_bytes()) {
+        return Ok(());
+    }
+    file.set_len(0)?;
+    FileExt::write_all_at(file, own.as_bytes(), 0)
 }
 
 /// An open file with a lock of flock(2).

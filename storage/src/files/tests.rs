@@ -139,6 +139,25 @@ fn one_agent_at_a_time() {
 }
 
 #[test]
+fn a_lock_that_is_taken_again_is_not_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let state = PrivateDir::create(&path).unwrap();
+    let lock = path.join("lock");
+    let own = format!("{}\n", std::process::id());
+    for before in ["", "1\n", "12345678901234567890 what a faulty one left"] {
+        fs::write(&lock, before).unwrap();
+        chmod(&lock, 0o600);
+        drop(state.lock().unwrap());
+        assert_eq!(fs::read_to_string(&lock).unwrap(), own, "after {before:?}");
+    }
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    fs::File::options().write(true).open(&lock).unwrap().set_modified(long_ago).unwrap();
+    drop(state.lock().unwrap());
+    assert_eq!(fs::metadata(&lock).unwrap().modified().unwrap(), long_ago);
+}
+
+#[test]
 fn a_killed_holder_blocks_nobody() {
     // Case 169. `flock(1)` takes the same lock.
     let dir = tempfile::tempdir().unwrap();
