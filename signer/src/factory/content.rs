@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use formats::boot_record::{ReleaseId, Slot, SlotComponent};
@@ -12,26 +11,15 @@ use update_agent::factory::{FirstComponent, FirstSlot, write_state};
 
 use super::disk::{Disk, write_sparse};
 use super::error::FactoryError;
-use super::filesystem::read_ext;
 use super::layout::{EspFile, Holds};
 use super::plan::on_data;
+use super::system::System;
 use super::tree::Tree;
 use super::{Inputs, first_boot_marker, proof};
 use crate::error::SignerError;
 use crate::progress::Show;
 use crate::repository::Registry;
 use crate::verify::{chunk_list, unpack};
-
-/// Offset and value of the magic of ext2 to ext4.
-const EXT_MAGIC: (u64, [u8; 2]) = (1080, [0x53, 0xef]);
-
-/// What an image must not have, because every node would: a path, and what to do. An empty file is none.
-const SHARED: [(&str, &str); 4] = [
-    ("/etc/machine-id", "empty it"),
-    ("/var/lib/dbus/machine-id", "remove it"),
-    ("/etc/ssh/ssh_host_ed25519_key", "remove it"),
-    ("/etc/ssh/ssh_host_rsa_key", "remove it"),
-];
 
 /// What `fw_env.config` is called in errors.
 const ENV: &str = "boot.env_config";
@@ -112,8 +100,8 @@ impl Images<'_> {
     /// Looks whether the image has the configuration, the trust root and what describes U-Boot's environment where
     /// they are not put on the data partition, and what all nodes would share. A file system that cannot be read here
     /// is noted.
-    pub(super) fn check(&self, disk: &Path) -> Result<Vec<String>, SignerError> {
-        let Inputs { board, node, layout, config, root, .. } = self.inputs;
+    pub(super) fn check(&self, disk: &Path, work: &Path) -> Result<Vec<String>, SignerError> {
+        let Inputs { board, node, config, root, .. } = self.inputs;
         let env_config = self.inputs.env_config();
         let env_config = env_config.iter().map(|text| (ENV, &node.env_config, text.as_bytes()));
         let wanted =
@@ -122,16 +110,18 @@ impl Images<'_> {
         let in_image: Vec<_> =
             wanted.filter(|(_, path, _)| on_data(board, path).is_none()).collect();
         let system = board.system(&node.boot);
-        let part = layout.partition(&Holds::Component(system.clone(), Slot::A));
-        let Some(part) = part else { return Ok(Vec::new()) };
-        if !is_ext(disk, part.offset)? {
-            let (config, root) = (node.config.display(), node.root.display());
-            return Ok(vec![format!(
-                "{system} is no ext file system: it was not checked that it has {config} and {root}"
-            )]);
-        }
+        let files = match System::open(self.inputs, &system, disk, work)? {
+            None => return Ok(Vec::new()),
+            Some(System::Unknown(form)) => {
+                let (config, root) = (node.config.display(), node.root.display());
+                return Ok(vec![format!(
+                    "{system} is no {form}: it was not checked that it has {config} and {root}"
+                )]);
+            }
+            Some(files) => files,
+        };
         for (what, path, bytes) in in_image {
-            let found = read_ext(disk, part.offset, path, self.inputs.epoch)?;
+            let found = files.read(path)?;
             let why = match found {
                 Some(found) if found == bytes || what == ENV && same_places(&found, bytes) => {
                     continue;
@@ -142,22 +132,7 @@ impl Images<'_> {
             let (component, path) = (system.to_string(), path.clone());
             return Err(FactoryError::Image { what, component, path, why }.into());
         }
-        self.shared(disk, part.offset)
-    }
-
-    /// What all nodes with this image would have in common and should not.
-    fn shared(&self, disk: &Path, offset: u64) -> Result<Vec<String>, SignerError> {
-        let mut notes = Vec::new();
-        for (path, remedy) in SHARED {
-            let found = read_ext(disk, offset, Path::new(path), self.inputs.epoch)?;
-            let found = found.unwrap_or_default();
-            if !found.trim_ascii().is_empty() && found.trim_ascii() != b"uninitialized" {
-                notes.push(format!(
-                    "the image has {path}, the same on every node: {remedy} before you publish"
-                ));
-            }
-        }
-        Ok(notes)
+        Ok(files.shared()?)
     }
 
     /// Puts the proof behind the boot component, where the node's chooser asks for it.
@@ -175,16 +150,6 @@ impl Images<'_> {
 fn same_places(one: &[u8], other: &[u8]) -> bool {
     let places = |text| parse_config(&String::from_utf8_lossy(text)).ok();
     places(one).is_some_and(|found| places(other) == Some(found))
-}
-
-fn is_ext(disk: &Path, offset: u64) -> Result<bool, FactoryError> {
-    let failed = FactoryError::file("read", disk);
-    let (at, magic) = EXT_MAGIC;
-    let mut found = [0; 2];
-    File::open(disk)
-        .and_then(|file| file.read_exact_at(&mut found, offset + at))
-        .map_err(failed)?;
-    Ok(found == magic)
 }
 
 /// Where the bytes of a component lie until they are copied to the ESP.

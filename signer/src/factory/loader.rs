@@ -41,13 +41,21 @@ fn entry(board: &Board, node: &Node, layout: &Layout, slot: Slot) -> String {
             text.push_str(&format!("{key} /{}\n", file.path));
         }
     }
-    let root = root_label(node, &node.boot, slot);
-    let mut options = format!("root=PARTLABEL={root} ro racklet.slot={slot}");
+    let root = root_words(node, &board.system(&node.boot), slot);
+    let mut options = format!("{root}racklet.slot={slot}");
     if !board.kernel.options.is_empty() {
         options = format!("{options} {}", board.kernel.options);
     }
     text.push_str(&format!("options {options}\n"));
     text
+}
+
+/// What says where `/` is. The kernel stays in the initramfs of a system that runs from memory: it has none.
+fn root_words(node: &Node, system: &ComponentName, slot: Slot) -> String {
+    match node.places.get(system).map(|places| places.of(slot)) {
+        Some(Where::Path(_)) => String::new(),
+        _ => format!("root=PARTLABEL={} ro ", root_label(node, system, slot)),
+    }
 }
 
 /// The label of a component's partition; nothing where it is none.

@@ -21,11 +21,13 @@ mod error;
 mod filesystem;
 mod firmware;
 pub mod identity;
+mod initramfs;
 pub mod layout;
 pub mod loader;
 pub mod node;
 pub mod plan;
 mod proof;
+mod system;
 mod tools;
 mod tree;
 
@@ -42,7 +44,7 @@ pub use self::error::FactoryError;
 use self::identity::Seed;
 use self::layout::{Holds, Layout};
 use self::node::Node;
-use self::tools::{DEBUGFS, MCOPY, MKE2FS, MKFS_VFAT, MKIMAGE, MMD};
+use self::tools::{CPIO, DEBUGFS, MCOPY, MKE2FS, MKFS_VFAT, MKIMAGE, MMD};
 use crate::error::SignerError;
 use crate::new_file::{NewFile, directory_of};
 use crate::progress::Show;
@@ -116,7 +118,7 @@ pub fn build(
     output: &Path,
     show: Show,
 ) -> Result<Built, SignerError> {
-    require_tools(inputs.board)?;
+    require_tools(inputs)?;
     firmware::check_programs(inputs)?;
     if output.exists() {
         return Err(FactoryError::Exists(output.to_owned()).into());
@@ -129,7 +131,7 @@ pub fn build(
     let disk = Disk::create(file.file().try_clone().map_err(&failed)?, layout, output)?;
     let images = Images { registry, inputs, show };
     let components = images.write(&disk, work.path())?;
-    let notes = images.check(file.path())?;
+    let notes = images.check(file.path(), work.path())?;
     firmware::check_boot_image(inputs, file.path())?;
     images.prove(file.path())?;
 
@@ -161,8 +163,13 @@ pub fn build(
 }
 
 /// Says what is missing before anything is read.
-fn require_tools(board: &Board) -> Result<(), FactoryError> {
+fn require_tools(inputs: &Inputs<'_>) -> Result<(), FactoryError> {
+    let Inputs { board, node, layout, .. } = inputs;
     [MKE2FS, DEBUGFS].into_iter().try_for_each(tools::Tool::is_there)?;
+    let system = board.system(&node.boot);
+    if layout.esp_files.iter().any(|file| file.component == system) {
+        CPIO.is_there()?;
+    }
     let fat = [MKFS_VFAT, MMD, MCOPY].as_slice();
     let more: &[&[tools::Tool]] = match board.loader {
         Loader::SystemdBoot | Loader::RaspberryPi => &[fat],

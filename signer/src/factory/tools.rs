@@ -24,6 +24,7 @@ pub(super) const DEBUGFS: Tool = Tool { program: "debugfs", package: "e2fsprogs"
 pub(super) const MKFS_VFAT: Tool = Tool { program: "mkfs.vfat", package: "dosfstools" };
 pub(super) const MMD: Tool = Tool { program: "mmd", package: "mtools" };
 pub(super) const MCOPY: Tool = Tool { program: "mcopy", package: "mtools" };
+pub(super) const CPIO: Tool = Tool { program: "cpio", package: "cpio" };
 pub(super) const MKIMAGE: Tool = Tool { program: "mkimage", package: "u-boot-tools" };
 
 /// What a program printed.

@@ -28,6 +28,7 @@ const PACKAGES: &[Package] = &[
         "EFI system partitions of disks that signer factory makes; fsck.vfat",
     ),
     ("mtools", "mcopy", "their files"),
+    ("cpio", "cpio", "systems that run from memory, for signer factory and ram-image"),
     ("swtpm", "swtpm", "a TPM 2.0 in software, for the rollback floor"),
     ("u-boot-tools", "mkimage", "U-Boot's scripts on disks that signer factory makes; reads them"),
     ("libubootenv-tool", "fw_printenv", "reader of U-Boot's environment"),

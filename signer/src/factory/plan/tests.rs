@@ -211,3 +211,26 @@ fn the_same_facts_give_the_same_plan_and_another_seed_other_guids() {
         one.partitions.iter().chain(&other.partitions).map(|part| part.guid).collect();
     assert_eq!(guids.len(), 2 * one.partitions.len(), "no two are the same");
 }
+
+#[test]
+fn a_system_in_memory_needs_no_partition_and_its_entry_names_no_root() {
+    let text = UEFI
+        .replace("os = \"root-a\"", "initrd = { device = \"/efi/racklet/a/initrd.img\" }")
+        .replace("os = \"root-b\"", "initrd = { device = \"/efi/racklet/b/initrd.img\" }")
+        .replace("[boot]", "[boot]\ncomponent = \"initrd\"")
+        .replace("/var/lib", "/data");
+    let (board, node) = (board(include_str!("../../../boards/ram-uefi.toml")), node(&text));
+    let of = |initrd| images(&[("initrd", initrd), ("kernel", 9_000_000)]);
+    let layout = plan(&board, &node, &of(30 * MIB), &[], seed()).unwrap();
+    let labels: Vec<&str> = layout.partitions.iter().map(|part| part.label.as_str()).collect();
+    assert_eq!(labels, ["esp", "data"]);
+    for file in crate::factory::loader::systemd_boot(&board, &node, &layout) {
+        if file.path.ends_with("b.conf") {
+            let initrd = "\ninitrd /racklet/b/initrd.img\noptions racklet.slot=b console";
+            assert!(file.text.contains(initrd), "{}", file.text);
+        }
+        assert!(!file.text.contains("root="), "{}", file.text);
+    }
+    let large = plan(&board, &node, &of(97 * MIB), &[], seed());
+    assert!(matches!(large, Err(LayoutError::TooLarge { .. })));
+}
