@@ -33,13 +33,14 @@ pub(crate) const PACKAGES: [&str; 4] =
     ["racklet-update-agent", "racklet-signer", "racklet-repo-server", "racklet-update-doc"];
 
 /// Which files of the repository belong into packages and archives, by the beginning of their names.
-pub(crate) const SHIPPED: [&str; 12] = [
+pub(crate) const SHIPPED: [&str; 13] = [
     "docs/",
     "README.md",
     "CHANGELOG.md",
     "update-agent/systemd/",
     "update-agent/boot/",
     "update-agent/hooks/",
+    "update-agent/openrc/",
     "update-agent/update-agent.example.toml",
     "signer/systemd/",
     "signer/signer.example.toml",
