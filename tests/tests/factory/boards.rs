@@ -88,7 +88,7 @@ fn mtools(program: &str, disk: &Path, at: u64) -> Run {
 }
 
 /// What the agent says of a disk that nobody has booted, and of the next release on it.
-fn goes_on(factory: &Factory, agent: &Agent) {
+pub(crate) fn goes_on(factory: &Factory, agent: &Agent) {
     let status = agent.run(&["status"]).ok().json();
     assert_eq!(status["runs"], "1.0.0", "{status}");
     let slot = &status["slots"]["a"];

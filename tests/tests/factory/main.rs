@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod boards;
+mod ram;
 mod rig;
 
 use std::fs;

@@ -29,8 +29,8 @@ impl Factory {
         factory
     }
 
-    /// A file system with the node's configuration and a system that shares most with the one before.
-    fn image(&self, version: &str, number: u64) -> PathBuf {
+    /// Files with the node's configuration and a system that shares most with the one before.
+    fn tree(&self, version: &str, number: u64) -> PathBuf {
         let tree = self.world.path(&format!("tree-{version}"));
         fs::create_dir_all(tree.join("etc/update-agent")).unwrap();
         fs::create_dir_all(tree.join("usr")).unwrap();
@@ -40,6 +40,12 @@ impl Factory {
         for (name, text) in &self.etc {
             fs::write(tree.join("etc").join(name), text).unwrap();
         }
+        tree
+    }
+
+    /// That as an ext4.
+    fn image(&self, version: &str, number: u64) -> PathBuf {
+        let tree = self.tree(version, number);
         let image = self.world.path(&format!("os-{version}.img"));
         let options = ["-q", "-t", "ext4", "-b", "4096", "-d"];
         tool("mke2fs", "e2fsprogs").args(options).arg(&tree).arg(&image).arg("20M").ok();
@@ -47,20 +53,51 @@ impl Factory {
     }
 
     pub(crate) fn publish(&self, version: &str, number: u64) {
+        let kernel = self.kernel(version, number);
+        if self.node.contains("component = \"initrd\"") {
+            let archive = self.archive(version, number);
+            return self.publish_files(version, &[("kernel", &kernel), ("initrd", &archive)]);
+        }
         let image = self.image(version, number);
+        let firmware;
+        let (name, other) = match self.node.contains("component = \"boot\"") {
+            true => {
+                firmware = self.firmware(version, &kernel);
+                ("boot", &firmware)
+            }
+            false => ("kernel", &kernel),
+        };
+        self.publish_files(version, &[("os", &image), (name, other)]);
+    }
+
+    pub(crate) fn kernel(&self, version: &str, number: u64) -> PathBuf {
         let kernel = self.world.path(&format!("kernel-{version}"));
         fs::write(&kernel, &system(number + 50).split_off(3 << 20)[..2_500_000]).unwrap();
-        let other = match self.node.contains("component = \"boot\"") {
-            true => ("boot", self.firmware(version, &kernel)),
-            false => ("kernel", kernel),
+        kernel
+    }
+
+    /// The same files as an initramfs.
+    fn archive(&self, version: &str, number: u64) -> PathBuf {
+        let tree = self.tree(version, number);
+        fs::write(tree.join("init"), "#!/bin/sh\n").unwrap();
+        let archive = self.world.path(&format!("initrd-{version}.img"));
+        let pack = "cd \"$1\" && find . -mindepth 1 -printf '%P\\n' | sort | cpio -o -H newc --quiet | zstd -q >\"$2\"";
+        tool("sh", "dash").args(["-ec", pack, "sh"]).arg(&tree).arg(&archive).ok();
+        archive
+    }
+
+    /// A release of these components.
+    pub(crate) fn publish_files(&self, version: &str, files: &[(&str, &Path)]) {
+        let packed = |name: &&(&str, &Path)| name.0 == "initrd";
+        let raw = files.iter().find(packed).map(|_| ["--raw", "initrd=the kernel unpacks it"]);
+        let component = |(name, file): &(&str, &Path)| {
+            ["--component".to_owned(), format!("{name}={},hw={HARDWARE}", file.display())]
         };
-        let component =
-            |name: &str, file: &Path| format!("{name}={},hw={HARDWARE}", file.display());
         self.world
             .signer(&["publish", "--product", PRODUCT, "--version", version])
             .args(["--channel", "stable", "--security-version", "3"])
-            .args(["--component", &component("os", &image)])
-            .args(["--component", &component(other.0, &other.1)])
+            .args(files.iter().flat_map(component))
+            .args(raw.into_iter().flatten())
             .ok();
     }
 

@@ -24,6 +24,7 @@ mod platform;
 mod power;
 mod qmp;
 mod rack;
+mod ram;
 mod recorded;
 mod report;
 mod roots;
@@ -176,6 +177,7 @@ fn cells() -> Vec<Cell> {
         units::CELLS,
         loaders::CELLS,
         made::CELLS,
+        ram::CELLS,
         flash::CELLS,
         emmc::CELLS,
         linuxboot::CELLS,

@@ -389,7 +389,7 @@ fn recorded(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-fn status(machine: &mut Machine) -> Result<Value> {
+pub(super) fn status(machine: &mut Machine) -> Result<Value> {
     let said = machine.ok("update-agent status --json")?;
     let line = said.lines().find(|line| line.starts_with('{')).context("its status")?;
     serde_json::from_str(line).context("its status")
@@ -401,7 +401,7 @@ fn journal(machine: &mut Machine, unit: &str) -> Result<String> {
 }
 
 /// A line that has come since, or that comes.
-fn after(machine: &mut Machine, from: usize, marker: &str) -> Result<String> {
+pub(super) fn after(machine: &mut Machine, from: usize, marker: &str) -> Result<String> {
     let came = machine.said.iter().skip(from).find(|line| line.contains(marker)).cloned();
     came.map_or_else(|| machine.expect(marker), Ok)
 }
