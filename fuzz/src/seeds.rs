@@ -47,7 +47,8 @@ fn of_metadata(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
     repo.repository = Some("racklet".into());
     let ops = repo.delegate(&Role::Targets, "ops", &["ops/*", "ops/?-*.img"]);
     repo.delegate(&Role::Targets, "hashed", &[]);
-    repo.last_delegated(&Role::Targets).paths = Paths::HashPrefixes(vec!["0".into(), "f0".into()]);
+    repo.last_delegated(&Role::Targets).paths =
+        Paths::HashPrefixes(vec!["0".into(), "f0".into()].into());
     repo.add_target(&ops, "ops/tool", b"tool");
     let key = ForgeKey::new(800);
     repo.targets(&ops).delegations = Some(Delegations {

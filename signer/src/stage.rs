@@ -191,7 +191,8 @@ impl Staged {
             crate::plan::PlanError::Result(error) => StageError::Payload(error.into()),
             other => StageError::Form(other.to_string()),
         })?;
-        let signed = |name: &str| crate::state::lookup(name, |role| targets.get(role));
+        let targets_of = |role: &Role| targets.get(role).map(AsRef::as_ref);
+        let signed = |name: &str| crate::state::lookup(name, targets_of);
         for (name, channel) in &self.proposal.channels {
             let bytes = channel.to_bytes();
             let good = signed(name).is_some_and(|(_, file)| file.check(name, &bytes).is_ok());

@@ -3,8 +3,10 @@
 //!
 //! Pure. It is made from the same values that are signed, never from the file again (case 191).
 
+mod moved;
 mod unknown;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use formats::release::Summary;
@@ -14,7 +16,10 @@ use formats::tuf::{
 };
 use serde::Serialize;
 
-use crate::plan::{Payload, PlanError, Proposal, counted, key_name, period_of, schedule_lines};
+use crate::plan::{
+    KEEP_MEMBER, PERIOD_MEMBER, Payload, PlanError, Proposal, counted, key_name, period_of,
+    schedule_lines, short_paths,
+};
 use crate::state::State;
 
 /// One payload for people.
@@ -63,15 +68,36 @@ pub fn describe(
     proposal: &Proposal,
     now: UnixTime,
 ) -> Result<Vec<Section>, PlanError> {
-    proposal.payloads.iter().map(|payload| section(before, proposal, payload, now)).collect()
+    let after = proposal.targets(before)?;
+    let change = Change { before, proposal, after: &after, now };
+    proposal.payloads.iter().map(|payload| section(change, payload)).collect()
 }
 
-fn section(
-    before: Option<&State>,
-    proposal: &Proposal,
-    payload: &Payload,
+/// What is published, and what is to be.
+#[derive(Clone, Copy)]
+struct Change<'a> {
+    before: Option<&'a State>,
+    proposal: &'a Proposal,
+    after: &'a BTreeMap<Role, Cow<'a, Targets>>,
     now: UnixTime,
-) -> Result<Section, PlanError> {
+}
+
+impl Change<'_> {
+    fn listed_by(&self, role: &Role) -> Option<&Targets> {
+        self.after.get(role).map(AsRef::as_ref)
+    }
+
+    /// The names of a role that was delegated to. Thousands of digits say nothing; that they are those
+    /// of the names that it listed does.
+    fn paths_before(&self, role: &DelegatedRole) -> String {
+        let listed = self.before.and_then(|state| state.targets_of(&role.role));
+        let short = short_paths(role, listed.map(|signed| &signed.data));
+        short.unwrap_or_else(|| role.paths.to_string())
+    }
+}
+
+fn section(change: Change<'_>, payload: &Payload) -> Result<Section, PlanError> {
+    let Change { before, now, .. } = change;
     let mut lines = Vec::new();
     let (header, from) = if let Some(root) = payload.root()? {
         let old = before.map(|state| &state.root);
@@ -99,10 +125,12 @@ fn section(
         (root.header.clone(), old.map_or(0, |old| old.header.version))
     } else if let Some(targets) = payload.targets()? {
         let old = before.and_then(|state| state.targets_of(&payload.role)).map(|old| &old.data);
-        target_lines(&mut lines, before, proposal, old, &targets, now);
+        target_lines(&mut lines, change, &payload.role, old, &targets);
         let none = Keys::new();
-        delegation_lines(&mut lines, old.and_then(|old| old.delegations.as_ref()), &targets, &none);
+        let was = old.and_then(|old| old.delegations.as_ref());
+        delegation_lines(&mut lines, change, was, &targets, &none);
         period_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
+        moved::keep_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
         offline_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
         other_line(&mut lines, old.map(|old| &old.unknown), &targets.unknown);
         (targets.header().clone(), old.map_or(0, |old| old.header.version))
@@ -167,18 +195,20 @@ fn short_id(key: &Key) -> String {
 
 fn target_lines(
     lines: &mut Vec<String>,
-    before: Option<&State>,
-    proposal: &Proposal,
+    change: Change<'_>,
+    role: &Role,
     old: Option<&Targets>,
     new: &Targets,
-    now: UnixTime,
 ) {
+    let Change { before, proposal, now, .. } = change;
     let empty = BTreeMap::new();
     let old = old.map_or(&empty, |old| &old.targets);
     let names: BTreeSet<&String> = old.keys().chain(new.targets.keys()).collect();
+    let mut moved = moved::Moved::default();
     for name in names {
         match (old.get(name), new.targets.get(name)) {
             (Some(was), Some(is)) if was == is => {}
+            (was, is) if moved.takes(change, role, name, (was, is)) => {}
             (was, Some(is)) => {
                 let mark = if was.is_some() { '~' } else { '+' };
                 lines.push(format!("{mark} {}", target_line(before, proposal, name, is)));
@@ -192,6 +222,7 @@ fn target_lines(
             (_, None) => lines.push(format!("- {name}")),
         }
     }
+    lines.extend(moved.lines());
 }
 
 fn target_line(
@@ -273,6 +304,7 @@ fn summary_of(file: &TargetFile) -> Option<Summary> {
 
 fn delegation_lines(
     lines: &mut Vec<String>,
+    change: Change<'_>,
     old: Option<&Delegations>,
     new: &Targets,
     none: &Keys,
@@ -290,17 +322,22 @@ fn delegation_lines(
     for role in &is {
         let before = was.iter().find(|before| before.role == role.role);
         let ends = if role.terminating { ", nobody after it" } else { "" };
+        let short = short_paths(role, change.listed_by(&role.role));
+        let paths = short.clone().unwrap_or_else(|| role.paths.to_string());
         match before {
-            None => lines.push(format!("+ {} may sign for {}{ends}", role.role, role.paths)),
+            None => lines.push(format!("+ {} may sign for {paths}{ends}", role.role)),
             Some(before)
                 if (&before.paths, before.terminating) != (&role.paths, role.terminating) =>
             {
-                lines.push(format!(
-                    "~ {} may sign for {}{ends}, before {}",
-                    role.role, role.paths, before.paths
-                ));
+                let was = change.paths_before(before);
+                lines.push(format!("~ {} may sign for {paths}{ends}, before {was}", role.role));
             }
             Some(_) => {}
+        }
+        // Those of a role beside it, where they are said.
+        let is_known = |it: &DelegatedRole| it.role != role.role && it.keys == role.keys;
+        if before.is_none() && short.is_some() && is.iter().any(is_known) {
+            continue;
         }
         let before = before.map(|before| (old_keys, &before.keys));
         let same = before.is_some_and(|(_, keys)| *keys == role.keys);
@@ -309,7 +346,8 @@ fn delegation_lines(
         }
     }
     for role in was.iter().filter(|was| !is.iter().any(|is| is.role == was.role)) {
-        lines.push(format!("- {} no longer signs for {}", role.role, role.paths));
+        let paths = change.paths_before(role);
+        lines.push(format!("- {} no longer signs for {paths}", role.role));
     }
     let order = |roles: &[DelegatedRole]| -> Vec<Role> {
         roles.iter().map(|role| role.role.clone()).collect()
@@ -366,7 +404,7 @@ fn other_line(
     let names: BTreeSet<&String> =
         old.into_iter().flat_map(|old| old.keys()).chain(new.keys()).collect();
     // These have their own words; an id that is not the root's does not verify.
-    let known = [crate::plan::PERIOD_MEMBER, REPOSITORY, OFFLINE];
+    let known = [PERIOD_MEMBER, REPOSITORY, OFFLINE, KEEP_MEMBER];
     for name in names.into_iter().filter(|name| !known.contains(&name.as_str())) {
         let is = new.get(name);
         if old.and_then(|old| old.get(name)) != is {

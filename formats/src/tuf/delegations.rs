@@ -1,5 +1,6 @@
 //! Delegations: who else may sign for which target names (TUF §4.5; TAP 15 for hash bins).
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 
 use super::fields::{Fields, int};
@@ -55,7 +56,52 @@ pub enum Paths {
     /// Names that match any of these patterns.
     Patterns(Vec<String>),
     /// Names whose SHA-256 begins with any of these hexadecimal digits.
-    HashPrefixes(Vec<String>),
+    HashPrefixes(HashPrefixes),
+}
+
+/// Hexadecimal digits that the SHA-256 of target names begins with, as they are written down.
+///
+/// Many of one length in ascending order are searched by halves: a repository may divide tens of
+/// thousands of names among its roles in this way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashPrefixes {
+    written: Vec<String>,
+    /// Their length, if all have the same one and they ascend.
+    even: Option<usize>,
+}
+
+impl From<Vec<String>> for HashPrefixes {
+    fn from(written: Vec<String>) -> Self {
+        let len = written.first().map(String::len);
+        let same = written.iter().all(|prefix| Some(prefix.len()) == len);
+        let even = len.filter(|_| same && written.is_sorted());
+        HashPrefixes { written, even }
+    }
+}
+
+impl HashPrefixes {
+    /// The first `digits` of each name's hash; ascending, no duplicates. They cover those names, and
+    /// each other name by chance once in 16^digits for each of them.
+    pub fn of_names<'a>(names: impl Iterator<Item = &'a str>, digits: usize) -> Self {
+        let first = |name| hash_of(name).chars().take(digits).collect::<String>();
+        let all: BTreeSet<String> = names.map(first).collect();
+        all.into_iter().collect::<Vec<_>>().into()
+    }
+
+    /// The prefixes in the order in which they are written.
+    pub fn as_slice(&self) -> &[String] {
+        &self.written
+    }
+
+    /// Whether any of them begins these 64 hexadecimal digits.
+    fn begin(&self, hash: &str) -> bool {
+        match self.even {
+            Some(len) => hash.get(..len).is_some_and(|start| {
+                self.written.binary_search_by(|prefix| prefix.as_str().cmp(start)).is_ok()
+            }),
+            None => self.written.iter().any(|prefix| hash.starts_with(prefix.as_str())),
+        }
+    }
 }
 
 /// Hash bins of equal rights: role `<prefix>-<bin in hexadecimal>` signs for the names whose
@@ -90,15 +136,17 @@ impl Delegations {
     /// The roles that were given `name`, in order of priority.
     pub fn covering(&self, name: &str) -> Vec<Delegated<'_>> {
         match &self.to {
-            DelegatedTo::Roles(roles) => roles
-                .iter()
-                .filter(|role| role.paths.cover(name))
-                .map(|role| Delegated {
-                    role: role.role.clone(),
-                    keys: &role.keys,
-                    terminating: role.terminating,
-                })
-                .collect(),
+            DelegatedTo::Roles(roles) => {
+                let hash = LazyCell::new(|| hash_of(name));
+                let covering = roles.iter().filter(|role| role.paths.cover_hashed(name, &hash));
+                covering
+                    .map(|role| Delegated {
+                        role: role.role.clone(),
+                        keys: &role.keys,
+                        terminating: role.terminating,
+                    })
+                    .collect()
+            }
             DelegatedTo::Succinct(bins) => {
                 let role = Role::Delegated(bins.bin_of(name));
                 vec![Delegated { role, keys: &bins.keys, terminating: true }]
@@ -172,7 +220,7 @@ impl DelegatedRole {
         out.insert("terminating".into(), Value::Bool(self.terminating));
         let (member, texts) = match &self.paths {
             Paths::Patterns(patterns) => ("paths", patterns),
-            Paths::HashPrefixes(prefixes) => ("path_hash_prefixes", prefixes),
+            Paths::HashPrefixes(prefixes) => ("path_hash_prefixes", &prefixes.written),
         };
         let texts = texts.iter().map(|text| Value::from(text.as_str())).collect();
         out.insert(member.into(), Value::Array(texts));
@@ -183,14 +231,16 @@ impl DelegatedRole {
 impl Paths {
     /// Whether a target of that name is among them.
     pub fn cover(&self, name: &str) -> bool {
+        self.cover_hashed(name, &LazyCell::new(|| hash_of(name)))
+    }
+
+    /// The same, with the hash of the name, which is made when it is needed.
+    fn cover_hashed<F: FnOnce() -> String>(&self, name: &str, hash: &LazyCell<String, F>) -> bool {
         match self {
             Paths::Patterns(patterns) => {
                 patterns.iter().any(|pattern| pattern_matches(pattern, name))
             }
-            Paths::HashPrefixes(prefixes) => {
-                let hash = Sha256::of(name.as_bytes()).to_hex();
-                prefixes.iter().any(|prefix| hash.starts_with(prefix.as_str()))
-            }
+            Paths::HashPrefixes(prefixes) => prefixes.begin(hash),
         }
     }
 
@@ -219,8 +269,14 @@ impl Paths {
             return fields
                 .refuse("path_hash_prefixes", "holds other than 1 to 64 hexadecimal digits");
         }
-        Ok(Paths::HashPrefixes(prefixes.into_iter().map(str::to_owned).collect()))
+        let prefixes: Vec<String> = prefixes.into_iter().map(str::to_owned).collect();
+        Ok(Paths::HashPrefixes(prefixes.into()))
     }
+}
+
+/// The hexadecimal digits that prefixes are compared with.
+fn hash_of(name: &str) -> String {
+    Sha256::of(name.as_bytes()).to_hex()
 }
 
 impl SuccinctRoles {
@@ -263,7 +319,7 @@ impl std::fmt::Display for Paths {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (kind, texts) = match self {
             Paths::Patterns(texts) => ("paths", texts),
-            Paths::HashPrefixes(texts) => ("hash prefixes", texts),
+            Paths::HashPrefixes(prefixes) => ("hash prefixes", &prefixes.written),
         };
         let texts: Vec<String> = texts.iter().map(|text| shown(text)).collect();
         write!(f, "{kind} {}", texts.join(", "))

@@ -46,7 +46,8 @@ mod time;
 mod weak;
 
 pub use delegations::{
-    Delegated, DelegatedRole, DelegatedTo, Delegations, MAX_PATTERNS, Paths, SuccinctRoles,
+    Delegated, DelegatedRole, DelegatedTo, Delegations, HashPrefixes, MAX_PATTERNS, Paths,
+    SuccinctRoles,
 };
 pub use envelope::{Envelope, MAX_SIGNATURES, Signature, envelope_bytes};
 pub use error::TufError;

@@ -58,7 +58,7 @@ fn targets() -> Targets {
         keys(&[4]),
         vec![
             role("z-first", Paths::Patterns(vec!["demo/*".into()])),
-            role("a-second", Paths::HashPrefixes(vec!["0f".into(), "a".into()])),
+            role("a-second", Paths::HashPrefixes(vec!["0f".into(), "a".into()].into())),
         ],
     ));
     targets
@@ -519,6 +519,28 @@ fn succinct_bins_are_named_as_python_tuf_names_them() {
         let bins = SuccinctRoles { keys, bit_length, name_prefix: "bin".into() };
         assert_eq!(bins.bin_of("demo/1.0"), expected);
     }
+}
+
+/// However prefixes are written, the same names are covered; those of some names cover these.
+#[test]
+fn prefixes_cover_the_same_in_any_order() {
+    let name = |i: usize| format!("demo/{i}");
+    for digits in [1, 2, 5, 64] {
+        let names: Vec<String> = (0..200).map(name).collect();
+        let sorted = HashPrefixes::of_names(names.iter().map(String::as_str), digits);
+        let mut written = sorted.as_slice().to_vec();
+        written.reverse();
+        // One of another length, which covers nothing more.
+        written.push(written[0].clone() + "0");
+        let even = Paths::HashPrefixes(sorted);
+        let odd = Paths::HashPrefixes(written.into());
+        assert!(names.iter().all(|name| even.cover(name)), "{digits}");
+        let others = (0..2000).map(name);
+        assert!(others.clone().all(|name| even.cover(&name) == odd.cover(&name)), "{digits}");
+        let by_chance = others.skip(200).filter(|name| even.cover(name)).count();
+        assert_eq!(by_chance == 0, digits >= 5, "{digits}: {by_chance}");
+    }
+    assert!(!Paths::HashPrefixes(Vec::new().into()).cover("demo/1"));
 }
 
 proptest! {

@@ -4,7 +4,7 @@ use formats::release::IndexedComponent;
 use formats::tuf::UnixTime;
 use serde::Serialize;
 
-use super::status::{ChannelStatus, RoleStatus, channels, roles};
+use super::status::{ChannelStatus, RoleStatus, channels, role_lines, roles};
 use super::{Report, bytes, has_example_key};
 use crate::error::SignerError;
 use crate::published::{self, Published, PublishedError};
@@ -60,8 +60,8 @@ struct Blob {
 impl Report for InspectReport {
     fn text(&self) -> String {
         let mut text = format!("{}\n├─ tuf:latest {}", self.repository, self.state);
-        for role in &self.roles {
-            text.push_str(&format!("\n│  ├─ {}", role.line()));
+        for line in role_lines(&self.roles) {
+            text.push_str(&format!("\n│  ├─ {line}"));
         }
         for channel in &self.channels {
             text.push_str(&format!("\n│  ├─ {}", channel.line()));

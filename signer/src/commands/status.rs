@@ -9,7 +9,7 @@ use super::room::Room;
 use super::state_report::warning_lines;
 use super::{Report, counted, has_example_key, time};
 use crate::error::SignerError;
-use crate::plan::{Finding, period_of, time_of};
+use crate::plan::{Finding, HISTORY, is_history, period_of, time_of};
 use crate::published::{self, Published};
 use crate::repository::Registry;
 use crate::state::{State, delegators};
@@ -75,8 +75,8 @@ pub(super) struct WaveStatus {
 impl Report for StatusReport {
     fn text(&self) -> String {
         let mut text = self.repository.clone();
-        for role in &self.roles {
-            text.push_str(&format!("\n  {}", role.line()));
+        for line in role_lines(&self.roles) {
+            text.push_str(&format!("\n  {line}"));
         }
         for release in &self.releases {
             text.push_str(&format!(
@@ -101,6 +101,10 @@ impl Report for StatusReport {
 }
 
 impl RoleStatus {
+    fn is_history(&self) -> bool {
+        Role::delegated(&self.role).is_ok_and(|role| is_history(&role))
+    }
+
     pub(super) fn line(&self) -> String {
         let left = if self.expired {
             "EXPIRED".to_owned()
@@ -116,6 +120,17 @@ impl RoleStatus {
             counted(self.keyids.len() as u64, "key")
         )
     }
+}
+
+/// One line for each role; the roles of the history, which are renewed together, have one.
+pub(super) fn role_lines(roles: &[RoleStatus]) -> Vec<String> {
+    let (history, others): (Vec<_>, Vec<_>) = roles.iter().partition(|role| role.is_history());
+    let mut lines: Vec<String> = others.iter().map(|role| role.line()).collect();
+    if let Some(first) = history.iter().min_by_key(|role| role.seconds_left) {
+        let roles = counted(history.len() as u64, "role");
+        lines.push(format!("{HISTORY:9} {roles}, first of them {}", first.line()));
+    }
+    lines
 }
 
 /// Whole days; below two of them hours, below two of those minutes.
@@ -203,15 +218,16 @@ pub fn status(
         let third = period.and_then(|period| i64::try_from(period / 3).ok());
         expires <= now.plus(third.map_or(days, |third| third.min(days)))
     };
-    let soon: Vec<&str> = report
+    let mut soon: Vec<&str> = report
         .roles
         .iter()
         .zip(headers(&state))
         .filter(|(_, (_, header, period))| {
             expires_within.is_some_and(|days| is_due(days, header.expires, *period))
         })
-        .map(|(role, _)| role.role.as_str())
+        .map(|(role, _)| if role.is_history() { HISTORY } else { role.role.as_str() })
         .collect();
+    soon.dedup();
     let late = (!soon.is_empty()).then(|| {
         let days = expires_within.unwrap_or_default();
         SignerError::Expires(format!(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use formats::tuf::{Envelope, KeyId, Metadata, Role, Root, Signature, Targets, UnixTime};
 
 use super::PlanError;
-use super::proposal::{Payload, Proposal, Requirement, Signatures, requirements};
+use super::proposal::{Payload, Proposal, Requirement, Signatures, Signers, requirements};
 use crate::state::{Signed, State, StateError};
 
 /// The roles that people sign as they will be published: every threshold is met.
@@ -71,10 +71,11 @@ pub fn missing(
     proposal: &Proposal,
     signatures: &Signatures,
 ) -> Result<Vec<Missing>, PlanError> {
+    let signers = Signers::of(state, proposal)?;
     let mut all = Vec::new();
     for payload in &proposal.payloads {
         let message = payload.message();
-        for needed in requirements(state, proposal, &payload.role)? {
+        for needed in signers.requirements(&payload.role) {
             let (signed, waiting) = needed.role_keys.keyids.iter().partition(|keyid| {
                 of_role(signatures, &payload.role)
                     .iter()
@@ -100,13 +101,14 @@ pub fn to_sign(
     signatures: &Signatures,
     at_hand: &BTreeSet<KeyId>,
 ) -> Result<Vec<(Role, KeyId)>, PlanError> {
+    let signers = Signers::of(state, proposal)?;
     let mut planned: Vec<(Role, KeyId)> = Vec::new();
     for payload in &proposal.payloads {
         let role = &payload.role;
         let signed = |keyid: &KeyId| {
             of_role(signatures, role).iter().any(|signature| signature.keyid == keyid.to_string())
         };
-        for needed in requirements(state, proposal, role)? {
+        for needed in signers.requirements(role) {
             for keyid in needed.role_keys.keyids {
                 let is_new = at_hand.contains(&keyid) && !signed(&keyid);
                 if is_new && !planned.contains(&(role.clone(), keyid)) {
@@ -149,12 +151,13 @@ pub fn assemble(
     signatures: &Signatures,
 ) -> Result<Offline, PlanError> {
     check_versions(state, proposal)?;
+    let signers = Signers::of(state, proposal)?;
     let mut roots = state.map(|state| state.roots.clone()).unwrap_or_default();
     let mut root = state.map(|state| state.root.clone());
     let mut targets = state.map(|state| state.targets.clone());
     let mut delegated = state.map(|state| state.delegated.clone()).unwrap_or_default();
     for payload in &proposal.payloads {
-        let bytes = signed_bytes(state, proposal, payload, signatures)?;
+        let bytes = signed_bytes(&signers, payload, signatures)?;
         if let Some(data) = payload.root()? {
             roots.insert(data.header.version, bytes);
             root = Some(data);
@@ -176,13 +179,12 @@ pub fn assemble(
 
 /// The file of a payload, with its good signatures in the order of the keys.
 fn signed_bytes(
-    state: Option<&State>,
-    proposal: &Proposal,
+    signers: &Signers<'_>,
     payload: &Payload,
     signatures: &Signatures,
 ) -> Result<Vec<u8>, PlanError> {
     let message = payload.message();
-    let needed = requirements(state, proposal, &payload.role)?;
+    let needed = signers.requirements(&payload.role);
     let mut good: Vec<Signature> = Vec::new();
     // The newest keys first.
     for by in needed.iter().rev() {

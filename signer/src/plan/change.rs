@@ -91,6 +91,13 @@ pub enum Change {
     },
     /// Releases that nobody can install any more; no channel offers them.
     Unlist(Vec<String>),
+    /// Releases that nodes rarely ask for move out of what every node reads. The first one makes the
+    /// roles that list them.
+    Archive {
+        /// So many of the newest releases of each product stay, at least one; absent: as before, at
+        /// first [`DEFAULT_KEEP`](super::DEFAULT_KEEP).
+        keep: Option<u32>,
+    },
     /// Another role may sign for some names.
     Delegate(Delegation),
     /// A delegated role signs for these names instead; its keys stay.
@@ -145,6 +152,7 @@ impl Change {
                 [one] => format!("unlist {one}"),
                 all => format!("unlist {}", counted(all.len() as u64, "release")),
             },
+            Change::Archive { .. } => "archive old releases".to_owned(),
             Change::Delegate(delegation) => format!("delegate to {}", delegation.keys.role.name()),
             Change::Repath { role, .. } => format!("other paths for {}", role.name()),
             Change::Undelegate(role) => format!("delegate no more to {}", role.name()),
@@ -231,6 +239,7 @@ pub fn decide(
                 let role = role.as_ref().unwrap_or(&Role::Targets);
                 draft.set_channel(&edit, ChannelSigner::Near(role), now)?;
             }
+            draft.move_aged(&target_name(&release.product, &release.summary.version))?;
         }
         Change::SetChannel { edit, role } => {
             draft.set_channel(edit, ChannelSigner::of(role.as_ref()), now)?;
@@ -252,6 +261,7 @@ pub fn decide(
         Change::Unlist(targets) => {
             targets.iter().try_for_each(|target| draft.unlist(target))?;
         }
+        Change::Archive { keep } => draft.archive(*keep)?,
         Change::Delegate(delegation) => draft.delegate(delegation)?,
         Change::Repath { role, paths, terminating } => draft.repath(role, paths, *terminating)?,
         Change::Undelegate(role) => draft.undelegate(role)?,

@@ -1,5 +1,6 @@
 //! A change on its way: the roles as they are to be, compared with what is published at the end.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use formats::channel::{Channel, Offer};
@@ -9,10 +10,10 @@ use formats::tuf::{Envelope, Role, Root, TargetFile, Targets, UnixTime};
 use formats::version::Version;
 
 use super::document::next;
-use super::proposal::{Proposal, requirements};
+use super::proposal::{Payload, Proposal, Signers};
 use super::rollout::restarted;
 use super::{ChannelEdit, Expiry, NewRelease, PlanError, check_word};
-use crate::state::{State, lookup};
+use crate::state::{State, ask, lookup};
 
 /// Who is to sign for a channel.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +35,9 @@ impl<'a> ChannelSigner<'a> {
 pub(super) struct Draft<'a> {
     pub(super) state: &'a State,
     pub(super) root: Root,
-    pub(super) targets: BTreeMap<Role, Targets>,
-    channels: BTreeMap<String, Channel>,
+    /// What nobody changes is borrowed: an old repository lists many thousands of releases.
+    pub(super) targets: BTreeMap<Role, Cow<'a, Targets>>,
+    pub(super) channels: BTreeMap<String, Channel>,
     /// Signed again though nothing in them changes.
     renewed: BTreeSet<Role>,
 }
@@ -46,7 +48,9 @@ impl<'a> Draft<'a> {
         Draft {
             state,
             root: state.root.clone(),
-            targets: targets.map(|(role, signed)| (role.clone(), signed.data.clone())).collect(),
+            targets: targets
+                .map(|(role, signed)| (role.clone(), Cow::Borrowed(&signed.data)))
+                .collect(),
             channels: BTreeMap::new(),
             renewed: BTreeSet::new(),
         }
@@ -91,7 +95,12 @@ impl<'a> Draft<'a> {
         };
         if let Some(version) = edit.release.clone() {
             let name = target_name(&edit.product, &version);
-            let listed = self.find(&name).map(|(_, file)| file);
+            let listed = self.find(&name);
+            // Nodes that follow the channel find it at once.
+            if let Some((_, file)) = listed.as_ref().filter(|(role, _)| self.in_history(role)) {
+                self.put(&Role::Targets, &name, file.clone())?;
+            }
+            let listed = listed.map(|(_, file)| file);
             if let Some(Withdrawal { because, .. }) = listed.as_ref().and_then(withdrawn) {
                 return Err(PlanError::Withdrawn { target: name, because });
             }
@@ -181,7 +190,9 @@ impl<'a> Draft<'a> {
             return Err(PlanError::Offered { target, channel });
         }
         for targets in self.targets.values_mut() {
-            targets.targets.remove(target);
+            if targets.targets.contains_key(target) {
+                targets.to_mut().targets.remove(target);
+            }
         }
         Ok(())
     }
@@ -189,7 +200,7 @@ impl<'a> Draft<'a> {
     /// Lets a role that lists a target list this of it.
     fn list(&mut self, role: &Role, name: &str, file: &TargetFile) {
         if let Some(targets) = self.targets.get_mut(role) {
-            targets.targets.insert(name.to_owned(), file.clone());
+            targets.to_mut().targets.insert(name.to_owned(), file.clone());
         }
     }
 
@@ -199,26 +210,26 @@ impl<'a> Draft<'a> {
             if !known {
                 return Err(PlanError::NoRole(role.clone()));
             }
-            self.renewed.insert(role.clone());
+            self.renewed.extend(self.with_history(role));
         }
         Ok(())
     }
 
+    /// The metadata of a role as they are to be.
+    pub(super) fn targets_of(&self, role: &Role) -> Option<&Targets> {
+        self.targets.get(role).map(AsRef::as_ref)
+    }
+
     /// What nodes would find under that name.
-    fn find(&self, name: &str) -> Option<(Role, TargetFile)> {
-        let (role, file) = lookup(name, |role| self.targets.get(role))?;
+    pub(super) fn find(&self, name: &str) -> Option<(Role, TargetFile)> {
+        let (role, file) = lookup(name, |role| self.targets_of(role))?;
         Some((role, file.clone()))
     }
 
     /// Whether nodes come to a role when they look for a name.
     fn covers(&self, role: &Role, name: &str) -> bool {
-        let mut with = self.targets.clone();
-        for targets in with.values_mut() {
-            targets.targets.remove(name);
-        }
-        let Some(targets) = with.get_mut(role) else { return false };
-        targets.targets.insert(name.to_owned(), TargetFile::of(b"", None));
-        lookup(name, |role| with.get(role)).is_some_and(|(found, _)| found == *role)
+        let is_it = |asked: &Role, _: &Targets| (asked == role).then_some(());
+        ask(name, |role| self.targets_of(role), is_it).is_some()
     }
 
     /// Lets a role list a target, and nobody else.
@@ -226,15 +237,18 @@ impl<'a> Draft<'a> {
         if !self.targets.contains_key(role) {
             return Err(PlanError::NoRole(role.clone()));
         }
+        if self.in_history(role) {
+            return Err(PlanError::History(role.clone()));
+        }
         if !self.covers(role, name) {
             let (role, target) = (role.clone(), name.to_owned());
             return Err(PlanError::NotCovered { role, target });
         }
         for (other, targets) in &mut self.targets {
             if other == role {
-                targets.targets.insert(name.to_owned(), file.clone());
-            } else {
-                targets.targets.remove(name);
+                targets.to_mut().targets.insert(name.to_owned(), file.clone());
+            } else if targets.targets.contains_key(name) {
+                targets.to_mut().targets.remove(name);
             }
         }
         Ok(())
@@ -251,29 +265,44 @@ impl<'a> Draft<'a> {
             proposal.payloads.push(next(&Role::Root, self.root.clone(), expiry, now));
         }
         for (role, targets) in &self.targets {
-            let mut targets = targets.clone();
-            self.root.bind(&mut targets.unknown);
-            let before = self.state.targets_of(role);
-            let same = before.is_some_and(|before| before.data == targets);
-            if !same || self.renewed.contains(role) {
-                proposal.payloads.push(next(role, targets, expiry, now));
+            if self.changes(role, targets) || self.renewed.contains(role) {
+                proposal.payloads.push(self.payload(role, targets, expiry, now));
             }
         }
         // One more round per level of delegation, at most: a payload changes no keys.
+        let signers = Signers::of(Some(self.state), &proposal)?;
         for (role, signed) in self.state.targets_roles() {
             if proposal.payload(role).is_none() && self.targets.contains_key(role) {
-                let needed = requirements(Some(self.state), &proposal, role)?;
+                let needed = signers.requirements(role);
                 let envelope = Envelope::parse(&signed.bytes).map_err(|source| {
                     crate::state::StateError::Untrusted { file: role.meta_name(), source }
                 })?;
                 // Nobody delegates to it any more: it rests.
                 if !needed.iter().all(|by| by.is_met(role, &envelope)) {
-                    proposal.payloads.push(next(role, signed.data.clone(), expiry, now));
+                    proposal.payloads.push(self.payload(role, &signed.data, expiry, now));
                 }
             }
         }
         proposal.payloads.sort_by(|a, b| order(&a.role).cmp(&order(&b.role)));
         Ok((!proposal.payloads.is_empty()).then_some(proposal))
+    }
+
+    /// Whether a role says something else than what is published.
+    pub(super) fn changes(&self, role: &Role, targets: &Cow<'_, Targets>) -> bool {
+        let Some(before) = self.state.targets_of(role) else { return true };
+        let mut bound = before.data.unknown.clone();
+        self.root.bind(&mut bound);
+        bound != before.data.unknown
+            || matches!(targets, Cow::Owned(targets) if *targets != before.data)
+    }
+
+    fn payload(&self, role: &Role, targets: &Targets, expiry: &Expiry, now: UnixTime) -> Payload {
+        let mut targets = targets.clone();
+        self.root.bind(&mut targets.unknown);
+        if self.in_history(role) {
+            self.lasts_as_targets(&mut targets.unknown, expiry);
+        }
+        next(role, targets, expiry, now)
     }
 }
 

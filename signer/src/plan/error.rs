@@ -181,6 +181,12 @@ pub enum PlanError {
     /// A role that is there already.
     #[error("role {0} already exists; change its keys with `signer rotate`")]
     RoleExists(Role),
+    /// A role that lists older releases is made and filled by this program alone.
+    #[error(
+        "role {0} lists older releases, and only `signer release archive` changes it: name another role, \
+         or its keys with `signer rotate --role history`"
+    )]
+    History(Role),
     /// A name that no delegated role can have.
     #[error(
         "{0:?} cannot name a role: 1 to 64 of a-z 0-9 . _ -, and not root, targets, snapshot or timestamp"
@@ -282,6 +288,7 @@ impl PlanError {
             PlanError::NoRole(_) => Reason::TargetNotFound,
             PlanError::RoleExists(_)
             | PlanError::RoleName(_)
+            | PlanError::History(_)
             | PlanError::NotCovered { .. }
             | PlanError::Paths { .. } => Reason::Config,
             PlanError::Threshold { .. } => Reason::SigThreshold,

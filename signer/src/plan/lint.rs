@@ -21,6 +21,7 @@
 //! | a release in no channel with a security version below another's | said | `secver_floor` |
 //! | a channel that is gone | said | `target_not_found` |
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -29,7 +30,8 @@ use formats::example_keys;
 use formats::reason::Reason;
 use formats::release::{Summary, Withdrawal, target_name};
 use formats::tuf::{
-    DelegatedTo, Header, Metadata, PublicKey, Role, RoleKeys, Root, TargetFile, Targets, UnixTime,
+    DelegatedRole, DelegatedTo, Header, Metadata, Paths, PublicKey, Role, RoleKeys, Root,
+    TargetFile, Targets, UnixTime,
 };
 use serde::Serialize;
 use update_core::trust::Limits;
@@ -37,6 +39,7 @@ use update_core::trust::Limits;
 use super::PlanError;
 use super::clock::CLOCKS;
 use super::expiry::limit_of;
+use super::history::{HISTORY, is_history};
 use super::names::{counted, new_channel, new_names};
 use super::proposal::Proposal as Proposed;
 use super::release::{Proposal, check_offer, check_release};
@@ -74,8 +77,10 @@ impl fmt::Display for Finding {
 
 /// Looks at all that is published.
 pub fn lint(state: &State, policy: &Policy, now: UnixTime) -> Result<Vec<Finding>, PlanError> {
-    let targets: BTreeMap<Role, Targets> =
-        state.targets_roles().map(|(role, signed)| (role.clone(), signed.data.clone())).collect();
+    let targets: Roles<'_> = state
+        .targets_roles()
+        .map(|(role, signed)| (role.clone(), Cow::Borrowed(&signed.data)))
+        .collect();
     let mut channels = BTreeMap::new();
     for (target, signed) in &state.channels {
         channels.insert(target.clone(), signed.data.clone());
@@ -114,8 +119,9 @@ pub fn lint_change(
     let root = proposal.root(before)?;
     let targets = proposal.targets(before)?;
     let mut channels = BTreeMap::new();
+    let targets_of = |role: &Role| targets.get(role).map(AsRef::as_ref);
     for (target, signed) in before.iter().flat_map(|state| &state.channels) {
-        if lookup(target, |role| targets.get(role)).is_some() {
+        if lookup(target, targets_of).is_some() {
             channels.insert(target.clone(), signed.data.clone());
         } else {
             let text =
@@ -156,7 +162,7 @@ pub fn lint_change(
     }
     if let Some(before) = before {
         for release in before.releases()? {
-            if lookup(&release.target, |role| targets.get(role)).is_none() {
+            if lookup(&release.target, targets_of).is_none() {
                 let text =
                     format!("{} would be removed; nodes that run it stay on it", release.target);
                 found.warn(Reason::VersionRollback, text);
@@ -189,7 +195,7 @@ fn is_withdrawal(was: &TargetFile, is: &TargetFile) -> bool {
 }
 
 /// Every target that is listed anywhere.
-fn all_targets(roles: &BTreeMap<Role, Targets>) -> impl Iterator<Item = (&String, &TargetFile)> {
+fn all_targets<'a>(roles: &'a Roles<'_>) -> impl Iterator<Item = (&'a String, &'a TargetFile)> {
     roles.values().flat_map(|targets| &targets.targets)
 }
 
@@ -209,18 +215,34 @@ impl Findings {
 /// What is, or will be, published.
 struct View<'a> {
     root: &'a Root,
-    targets: &'a BTreeMap<Role, Targets>,
+    targets: &'a Roles<'a>,
     channels: &'a BTreeMap<String, Channel>,
     policy: &'a Policy,
     now: UnixTime,
 }
 
+/// The targets roles of a repository.
+type Roles<'a> = BTreeMap<Role, Cow<'a, Targets>>;
+
 impl View<'_> {
+    fn targets_of(&self, role: &Role) -> Option<&Targets> {
+        self.targets.get(role).map(AsRef::as_ref)
+    }
+
     fn expiry(&self, found: &mut Findings, wanted: impl Fn(&Role) -> bool) {
         if wanted(&Role::Root) {
             self.period(found, &Role::Root, self.root.header());
         }
-        for (role, targets) in self.targets.iter().filter(|(role, _)| wanted(role)) {
+        let wanted = self.targets.iter().filter(|(role, _)| wanted(role));
+        let (history, others): (Vec<_>, Vec<_>) = wanted.partition(|(role, _)| is_history(role));
+        for (role, targets) in others {
+            self.period(found, role, targets.header());
+        }
+        // Of many roles that are renewed together, those that say it for the others.
+        let ends = |(_, targets): &&(&Role, &Cow<'_, Targets>)| targets.header().expires;
+        let (first, last) = (history.iter().min_by_key(ends), history.iter().max_by_key(ends));
+        let is_other = |last: &&(&Role, _)| first.is_some_and(|first| first.0 != last.0);
+        for (role, targets) in first.into_iter().chain(last.filter(is_other)) {
             self.period(found, role, targets.header());
         }
     }
@@ -251,18 +273,24 @@ impl View<'_> {
                 one_role(found, &role, keys, !same, |keyid| self.root.keys.get(keyid));
             }
         }
-        let mut count = 0;
+        // Nodes come to those by prefix only if a name has it: to one, but for chance.
+        let (mut count, mut by_prefix) = (0, 0);
         for targets in self.targets.values() {
             let Some(delegations) = &targets.delegations else { continue };
             let DelegatedTo::Roles(roles) = &delegations.to else { continue };
-            count += roles.len();
+            let prefixed = |named: &&DelegatedRole| matches!(named.paths, Paths::HashPrefixes(_));
+            let prefixed = roles.iter().filter(prefixed).count();
+            count += roles.len() - prefixed;
+            by_prefix = by_prefix.max(prefixed.min(1));
             for named in roles {
                 let known = before.is_some_and(|before| had_keys(before, &named.role, &named.keys));
+                let is_new = !known && !self.is_said(named);
                 let key_of = |keyid: &formats::tuf::KeyId| delegations.keys.get(keyid);
-                one_role(found, &named.role, &named.keys, !known, key_of);
+                one_role(found, &named.role, &named.keys, is_new, key_of);
             }
         }
         let limit = Limits::default().delegations;
+        count += by_prefix;
         if count > limit {
             let text = format!("{count} delegated roles; nodes ask {limit}");
             found.refuse(Reason::DelegationLimit, text);
@@ -276,11 +304,19 @@ impl View<'_> {
         }
     }
 
+    /// Whether what is said of the keys of targets, or of the first role of the history, says it of
+    /// this role, too.
+    fn is_said(&self, named: &DelegatedRole) -> bool {
+        let targets = self.root.role(&Role::Targets);
+        let same = targets.is_some_and(|it| it.keyids == named.keys.keyids);
+        is_history(&named.role) && (same || named.role.name() != HISTORY)
+    }
+
     fn channels(&self, found: &mut Findings) {
         for (target, channel) in self.channels {
             let Some(offer) = &channel.release else { continue };
             let name = target_name(&channel.product, &offer.version);
-            let signed = lookup(&name, |role| self.targets.get(role)).map(|(_, file)| file);
+            let signed = lookup(&name, |role| self.targets_of(role)).map(|(_, file)| file);
             if signed.and_then(|file| file.hashes.as_sha256()) != Some(offer.sha256) {
                 let text = format!("{target} offers {name}, which is not signed with that content");
                 found.refuse(Reason::TargetNotFound, text);
@@ -374,7 +410,7 @@ impl View<'_> {
     fn offer(&self, found: &mut Findings, before: &State, target: &str, channel: &Channel) {
         let Some(is) = &channel.release else { return };
         let name = target_name(&channel.product, &is.version);
-        let Some((_, file)) = lookup(&name, |role| self.targets.get(role)) else { return };
+        let Some((_, file)) = lookup(&name, |role| self.targets_of(role)) else { return };
         let custom = file.custom.as_ref().map(|custom| custom.to_bytes()).unwrap_or_default();
         // What it does not say is found elsewhere.
         let Ok(summary) = Summary::parse_custom(&custom) else { return };

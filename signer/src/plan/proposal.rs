@@ -1,5 +1,6 @@
 //! What people sign: the final bytes of root and targets metadata, and who has to sign them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use formats::channel::Channel;
@@ -89,14 +90,17 @@ impl Proposal {
     }
 
     /// All targets roles as they will be.
-    pub fn targets(&self, state: Option<&State>) -> Result<BTreeMap<Role, Targets>, PlanError> {
+    pub fn targets<'a>(
+        &self,
+        state: Option<&'a State>,
+    ) -> Result<BTreeMap<Role, Cow<'a, Targets>>, PlanError> {
         let mut all = BTreeMap::new();
-        for (role, signed) in state.iter().flat_map(|state| state.targets_roles()) {
-            all.insert(role.clone(), signed.data.clone());
+        for (role, signed) in state.into_iter().flat_map(State::targets_roles) {
+            all.insert(role.clone(), Cow::Borrowed(&signed.data));
         }
         for payload in &self.payloads {
             if let Some(targets) = payload.targets()? {
-                all.insert(payload.role.clone(), targets);
+                all.insert(payload.role.clone(), Cow::Owned(targets));
             }
         }
         Ok(all)
@@ -121,38 +125,59 @@ impl Requirement {
     }
 }
 
-/// Who has to sign for a role: for a root the keys before it and its own (TUF §6.1), for a
-/// delegated role the keys that each of its delegators names.
+/// Who has to sign for which role, on top of a state.
+#[derive(Debug)]
+pub struct Signers<'a> {
+    before: Option<&'a Root>,
+    next: Root,
+    targets: BTreeMap<Role, Cow<'a, Targets>>,
+}
+
+impl<'a> Signers<'a> {
+    /// Those of a change.
+    pub fn of(state: Option<&'a State>, proposal: &Proposal) -> Result<Self, PlanError> {
+        Ok(Signers {
+            before: state.map(|state| &state.root),
+            next: proposal.root(state)?,
+            targets: proposal.targets(state)?,
+        })
+    }
+
+    /// For a root the keys before it and its own (TUF §6.1), for a delegated role the keys that each
+    /// of its delegators names.
+    pub fn requirements(&self, role: &Role) -> Vec<Requirement> {
+        let of_root = |root: &Root| {
+            root.role(role).map(|role_keys| Requirement {
+                by: format!("root version {}", root.header.version),
+                keys: root.keys.clone(),
+                role_keys: role_keys.clone(),
+            })
+        };
+        match role {
+            Role::Root => {
+                let before = self.before.filter(|root| **root != self.next);
+                before.into_iter().chain([&self.next]).filter_map(of_root).collect()
+            }
+            Role::Delegated(_) => {
+                let all = self.targets.iter().map(|(by, targets)| (by, targets.as_ref()));
+                let by = delegators(all, role).into_iter();
+                by.map(|(by, keys, role_keys)| Requirement {
+                    by: by.to_string(),
+                    keys: keys.clone(),
+                    role_keys: role_keys.clone(),
+                })
+                .collect()
+            }
+            _ => of_root(&self.next).into_iter().collect(),
+        }
+    }
+}
+
+/// Who has to sign for one role.
 pub fn requirements(
     state: Option<&State>,
     proposal: &Proposal,
     role: &Role,
 ) -> Result<Vec<Requirement>, PlanError> {
-    let of_root = |root: &Root| {
-        root.role(role).map(|role_keys| Requirement {
-            by: format!("root version {}", root.header.version),
-            keys: root.keys.clone(),
-            role_keys: role_keys.clone(),
-        })
-    };
-    let next = proposal.root(state)?;
-    match role {
-        Role::Root => {
-            let before = state.map(|state| &state.root).filter(|root| **root != next);
-            Ok(before.into_iter().chain([&next]).filter_map(of_root).collect())
-        }
-        Role::Delegated(_) => {
-            let targets = proposal.targets(state)?;
-            let by = delegators(targets.iter(), role);
-            Ok(by
-                .into_iter()
-                .map(|(by, keys, role_keys)| Requirement {
-                    by: by.to_string(),
-                    keys: keys.clone(),
-                    role_keys: role_keys.clone(),
-                })
-                .collect())
-        }
-        _ => Ok(of_root(&next).into_iter().collect()),
-    }
+    Ok(Signers::of(state, proposal)?.requirements(role))
 }

@@ -1,5 +1,6 @@
 //! Who signs for what: delegations, rotations, revocations.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use formats::tuf::{
@@ -7,9 +8,9 @@ use formats::tuf::{
     UnixTime,
 };
 
-use super::PlanError;
 use super::document::empty_targets;
 use super::draft::Draft;
+use super::{HISTORY, PlanError};
 use crate::state::{State, delegators};
 
 /// Most paths of one delegation, as somebody writes them down.
@@ -124,13 +125,15 @@ impl Draft<'_> {
     pub(super) fn set_roles(&mut self, sets: &[RoleKeySet]) -> Result<(), PlanError> {
         for set in sets {
             let role_keys = check_set(set)?;
-            match &set.role {
-                Role::Delegated(_) => self.set_delegated(set, &role_keys)?,
-                top => {
-                    for key in &set.keys {
-                        self.root.keys.insert(key.id(), key.clone());
+            for role in self.with_history(&set.role) {
+                match role {
+                    Role::Delegated(_) => self.set_delegated(&role, &set.keys, &role_keys)?,
+                    top => {
+                        for key in &set.keys {
+                            self.root.keys.insert(key.id(), key.clone());
+                        }
+                        self.root.set_role(&top, role_keys.clone());
                     }
-                    self.root.set_role(top, role_keys);
                 }
             }
         }
@@ -139,21 +142,25 @@ impl Draft<'_> {
     }
 
     /// The same keys for every delegator of the role.
-    fn set_delegated(&mut self, set: &RoleKeySet, role_keys: &RoleKeys) -> Result<(), PlanError> {
+    fn set_delegated(
+        &mut self,
+        role: &Role,
+        keys: &[Key],
+        role_keys: &RoleKeys,
+    ) -> Result<(), PlanError> {
         let mut found = false;
-        for targets in self.targets.values_mut() {
-            let Some(delegations) = &mut targets.delegations else { continue };
+        for delegations in self.delegations() {
             let DelegatedTo::Roles(roles) = &mut delegations.to else { continue };
-            for named in roles.iter_mut().filter(|named| named.role == set.role) {
+            for named in roles.iter_mut().filter(|named| named.role == *role) {
                 let unknown = std::mem::take(&mut named.keys.unknown);
                 named.keys = RoleKeys { unknown, ..role_keys.clone() };
-                for key in &set.keys {
+                for key in keys {
                     delegations.keys.insert(key.id(), key.clone());
                 }
                 found = true;
             }
         }
-        if found { Ok(()) } else { Err(PlanError::NoRole(set.role.clone())) }
+        if found { Ok(()) } else { Err(PlanError::NoRole(role.clone())) }
     }
 
     pub(super) fn delegate(&mut self, delegation: &Delegation) -> Result<(), PlanError> {
@@ -164,36 +171,55 @@ impl Draft<'_> {
         if !is_name {
             return Err(PlanError::RoleName(name.chars().take(80).collect()));
         }
+        if name == HISTORY {
+            return Err(PlanError::History(role.clone()));
+        }
         check_paths(role, paths)?;
         let keys = check_set(set)?;
-        if self.targets.contains_key(role) {
-            return Err(PlanError::RoleExists(role.clone()));
+        if self.in_history(by) {
+            return Err(PlanError::History(by.clone()));
         }
+        let (role, terminating) = (role.clone(), *terminating);
+        let paths = Paths::Patterns(paths.clone());
+        self.add_role(by, DelegatedRole { role, keys, paths, terminating }, &set.keys)?;
+        self.drop_unused_keys();
+        self.check_separation()
+    }
+
+    /// Delegates to one more role, the last one but for the history, with metadata that list nothing.
+    pub(super) fn add_role(
+        &mut self,
+        by: &Role,
+        added: DelegatedRole,
+        keys: &[Key],
+    ) -> Result<(), PlanError> {
+        let role = added.role.clone();
+        if self.targets.contains_key(&role) {
+            return Err(PlanError::RoleExists(role));
+        }
+        let last = self.last_of(by);
         let targets = self.targets.get_mut(by).ok_or_else(|| PlanError::NoRole(by.clone()))?;
         let delegations = targets
+            .to_mut()
             .delegations
             .get_or_insert_with(|| Delegations::to_roles(Keys::new(), Vec::new()));
         let DelegatedTo::Roles(roles) = &mut delegations.to else {
-            return Err(PlanError::RoleExists(role.clone()));
+            return Err(PlanError::RoleExists(role));
         };
-        roles.retain(|named| named.role != *role);
-        roles.push(DelegatedRole {
-            role: role.clone(),
-            keys,
-            paths: Paths::Patterns(paths.clone()),
-            terminating: *terminating,
-        });
-        for key in &set.keys {
+        roles.retain(|named| named.role != role);
+        let is_last = roles.last().is_some_and(|named| Some(&named.role) == last.as_ref());
+        let end = roles.len() - usize::from(is_last);
+        roles.insert(end, added);
+        for key in keys {
             delegations.keys.insert(key.id(), key.clone());
         }
         // Nodes fail at a role without metadata, so it has some from the start. Its version goes
         // on where a role of that name was removed before: nodes remember the snapshot that listed it.
         let mut first = empty_targets(UnixTime::EPOCH);
         first.header.version =
-            self.state.snapshot.data.role(role).map_or(0, |listed| listed.version);
-        self.targets.insert(role.clone(), first);
-        self.drop_unused_keys();
-        self.check_separation()
+            self.state.snapshot.data.role(&role).map_or(0, |listed| listed.version);
+        self.targets.insert(role, Cow::Owned(first));
+        Ok(())
     }
 
     /// A delegation as it is declared: made when it is not there, changed when it differs.
@@ -214,11 +240,16 @@ impl Draft<'_> {
         terminating: bool,
     ) -> Result<(), PlanError> {
         check_paths(role, paths)?;
+        if self.in_history(role) {
+            return Err(PlanError::History(role.clone()));
+        }
         let mut found = false;
-        for named in self.delegations().flatten().filter(|named| named.role == *role) {
-            named.paths = Paths::Patterns(paths.to_vec());
-            named.terminating = terminating;
-            found = true;
+        for roles in self.delegations().filter_map(named_roles) {
+            for named in roles.iter_mut().filter(|named| named.role == *role) {
+                named.paths = Paths::Patterns(paths.to_vec());
+                named.terminating = terminating;
+                found = true;
+            }
         }
         if found { Ok(()) } else { Err(PlanError::NoRole(role.clone())) }
     }
@@ -226,8 +257,11 @@ impl Draft<'_> {
     /// Takes a role out of every list of delegations. Its metadata stay listed in the snapshot,
     /// where nobody reads them: nodes refuse a snapshot that forgets a role (TUF §5.5.5).
     pub(super) fn undelegate(&mut self, role: &Role) -> Result<(), PlanError> {
+        if self.in_history(role) {
+            return Err(PlanError::History(role.clone()));
+        }
         let mut found = false;
-        for roles in self.delegations() {
+        for roles in self.delegations().filter_map(named_roles) {
             let before = roles.len();
             roles.retain(|named| named.role != *role);
             found |= roles.len() < before;
@@ -238,17 +272,17 @@ impl Draft<'_> {
         self.drop_unused_keys();
         for targets in self.targets.values_mut() {
             let is_empty = |delegations: &Delegations| matches!(&delegations.to, DelegatedTo::Roles(roles) if roles.is_empty());
-            targets.delegations.take_if(|delegations| is_empty(delegations));
+            if targets.delegations.as_ref().is_some_and(is_empty) {
+                targets.to_mut().delegations = None;
+            }
         }
         Ok(())
     }
 
-    /// The delegated roles of each role that delegates by name.
-    fn delegations(&mut self) -> impl Iterator<Item = &mut Vec<DelegatedRole>> {
-        self.targets.values_mut().filter_map(|targets| match &mut targets.delegations {
-            Some(Delegations { to: DelegatedTo::Roles(roles), .. }) => Some(roles),
-            _ => None,
-        })
+    /// The delegations of each role that has some.
+    fn delegations(&mut self) -> impl Iterator<Item = &mut Delegations> {
+        let all = self.targets.values_mut().filter(|targets| targets.delegations.is_some());
+        all.filter_map(|targets| targets.to_mut().delegations.as_mut())
     }
 
     pub(super) fn revoke(
@@ -281,15 +315,14 @@ impl Draft<'_> {
     }
 
     /// A key that signs for nothing is only a key more to be told about.
-    fn drop_unused_keys(&mut self) {
+    pub(super) fn drop_unused_keys(&mut self) {
         let used: BTreeSet<KeyId> = Role::TOP_LEVEL
             .iter()
             .filter_map(|role| self.root.role(role))
             .flat_map(|keys| keys.keyids.clone())
             .collect();
         self.root.keys.retain(|keyid, _| used.contains(keyid));
-        for targets in self.targets.values_mut() {
-            let Some(delegations) = &mut targets.delegations else { continue };
+        for delegations in self.delegations() {
             let DelegatedTo::Roles(roles) = &delegations.to else { continue };
             let used: BTreeSet<KeyId> =
                 roles.iter().flat_map(|named| named.keys.keyids.clone()).collect();
@@ -315,6 +348,14 @@ impl Draft<'_> {
         let online = [Role::Snapshot, Role::Timestamp].into_iter();
         let online = online.filter_map(|role| Some((role.clone(), self.root.role(&role)?)));
         separate(online, &offline)
+    }
+}
+
+/// The roles of delegations by name.
+fn named_roles(delegations: &mut Delegations) -> Option<&mut Vec<DelegatedRole>> {
+    match &mut delegations.to {
+        DelegatedTo::Roles(roles) => Some(roles),
+        DelegatedTo::Succinct(_) => None,
     }
 }
 

@@ -270,6 +270,15 @@ pub fn lookup<'a>(
     name: &str,
     targets_of: impl Fn(&Role) -> Option<&'a Targets>,
 ) -> Option<(Role, &'a TargetFile)> {
+    ask(name, targets_of, |_, targets| targets.targets.get(name))
+}
+
+/// Asks for a name as nodes do, until a role has an answer; which role, and what it says.
+pub(crate) fn ask<'a, T>(
+    name: &str,
+    targets_of: impl Fn(&Role) -> Option<&'a Targets>,
+    answer: impl Fn(&Role, &'a Targets) -> Option<T>,
+) -> Option<(Role, T)> {
     let mut pending = vec![Role::Targets];
     let mut visited = BTreeSet::new();
     while let Some(role) = pending.pop() {
@@ -281,8 +290,8 @@ pub fn lookup<'a>(
         }
         // Nodes fail at a role that is not there; so does this.
         let targets = targets_of(&role)?;
-        if let Some(file) = targets.targets.get(name) {
-            return Some((role, file));
+        if let Some(found) = answer(&role, targets) {
+            return Some((role, found));
         }
         let Some(delegations) = &targets.delegations else { continue };
         let mut covering = delegations.covering(name);

@@ -129,7 +129,7 @@ fn base(nth: usize) -> Forge {
     repo.last_delegated(&Role::Targets).terminating = nth == 0;
     let hash = repo.delegate(&Role::Targets, "hash", &[]);
     let every = (0..16).map(|digit| format!("{digit:x}")).collect();
-    repo.last_delegated(&Role::Targets).paths = Paths::HashPrefixes(every);
+    repo.last_delegated(&Role::Targets).paths = Paths::HashPrefixes(every.into());
     for (role, name) in
         [(&ops, "ops/tool"), (&deep, "ops/deep/tool"), (&last, "last/x"), (&hash, "hash/x")]
     {

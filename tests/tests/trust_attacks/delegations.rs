@@ -310,7 +310,8 @@ fn hash_prefixes_and_succinct_bins_lead_to_one_role() {
     let (mut repo, mut node) = settled();
     for digit in "0123456789abcdef".chars() {
         let bin = repo.delegate(&Role::Targets, &format!("hashed-{digit}"), &[]);
-        repo.last_delegated(&Role::Targets).paths = Paths::HashPrefixes(vec![digit.to_string()]);
+        repo.last_delegated(&Role::Targets).paths =
+            Paths::HashPrefixes(vec![digit.to_string()].into());
         repo.add_target(&bin, name, b"tool");
     }
     let roles = everything(&repo);
