@@ -157,6 +157,24 @@ pub fn load(
     Ok(Published { manifest, state: State::verify(&files, trust_root)? })
 }
 
+/// The same, knowing what was loaded before from that trust root: what has not changed is not verified
+/// again.
+pub(crate) fn load_again(
+    registry: &dyn Registry,
+    trust_root: &[u8],
+    known: Option<&Published>,
+) -> Result<Published, PublishedError> {
+    let nothing = || PublishedError::Nothing(registry.reference().to_string());
+    let repository = tuf_repository(registry)?;
+    let bytes = registry.tagged(&repository, &tag(LATEST)?)?.ok_or_else(nothing)?;
+    if let Some(known) = known.filter(|known| known.manifest == Digest::sha256_of(&bytes)) {
+        return Ok(known.clone());
+    }
+    let Files { manifest, files } = files_of(registry, &repository, &bytes)?;
+    let known = known.map(|known| &known.state);
+    Ok(Published { manifest, state: State::verify_again(&files, Some(trust_root), known)? })
+}
+
 /// A release index to be tagged right before the state that lists it becomes visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseTag {

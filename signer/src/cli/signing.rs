@@ -69,6 +69,7 @@ pub(super) fn signing(
         tell,
         clock: Some(super::now),
         preview: None,
+        known: Default::default(),
     })
 }
 

@@ -38,13 +38,12 @@ pub(super) fn bases(
         let text = format!("--delta-from: {} versions, at most {DELTAS_LIMIT}", versions.len());
         return Err(SignerError::Usage(text));
     }
-    let releases = before.state.releases().map_err(PlanError::from)?;
     let mut found = Vec::new();
     for version in versions {
         let target = formats::release::target_name(product, version);
-        let listed = releases.iter().find(|listed| listed.target == target);
+        let listed = before.state.release(&target).map_err(PlanError::from)?;
         let listed = listed.ok_or(PlanError::NoRelease { target })?;
-        found.push(read_release(registry, &before.state, listed)?);
+        found.push(read_release(registry, &before.state, &listed)?);
     }
     Ok(found)
 }

@@ -323,10 +323,9 @@ fn check_uploaded(
 ) -> Result<(), SignerError> {
     let Some(release) = &staged.release else { return Ok(()) };
     let target = release.target();
-    let releases = state.releases().map_err(PublishedError::from)?;
-    let listed = releases.iter().find(|listed| listed.target == target);
+    let listed = state.release(&target).map_err(PublishedError::from)?;
     let listed = listed.ok_or(PlanError::NoRelease { target })?;
-    let found = read_release(registry, state, listed)?;
+    let found = read_release(registry, state, &listed)?;
     for component in &found.components {
         let manifest = &component.manifest;
         let deltas = manifest.deltas.iter().flat_map(|delta| [&delta.list, &delta.blob]);

@@ -1,5 +1,6 @@
 //! What a command signs with: keys, a trust root, the policy, the signing log.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use formats::tuf::{Role, UnixTime};
@@ -40,6 +41,8 @@ pub struct Signing {
     /// Shows a channel as it would be signed, and says whether to go on; asked before a key is used.
     /// Absent: it is signed without asking. What is staged is shown by `sign`.
     pub preview: Option<fn(&ChannelPreview) -> bool>,
+    /// What was loaded last from the trust root.
+    pub known: RefCell<Option<Published>>,
 }
 
 impl Signing {
@@ -131,7 +134,9 @@ impl Signing {
     /// The newest state of a repository, verified, and not older than what was published from
     /// here.
     pub fn load(&self, registry: &dyn Registry) -> Result<Published, SignerError> {
-        let published = published::load(registry, Some(self.root()?))?;
+        let mut known = self.known.borrow_mut();
+        let published = published::load_again(registry, self.root()?, known.as_ref())?;
+        *known = Some(published.clone());
         self.remembers(&repository_name(registry), &published.state, Roles::All)?;
         Ok(published)
     }
@@ -154,6 +159,7 @@ impl Signing {
         if self.trust_root.as_deref() != Some(newest.as_slice()) {
             replace(path, &newest, 0o644)?;
             self.trust_root = Some(newest);
+            self.known.replace(None);
         }
         Ok(())
     }

@@ -9,10 +9,10 @@ use super::room::Room;
 use super::state_report::warning_lines;
 use super::{Report, counted, has_example_key, time};
 use crate::error::SignerError;
-use crate::plan::{Finding, HISTORY, is_history, period_of, time_of};
+use crate::plan::{Finding, period_of, time_of};
 use crate::published::{self, Published};
 use crate::repository::Registry;
-use crate::state::{State, delegators};
+use crate::state::{HISTORY, State, delegators, is_history};
 
 const DAY: i64 = 86_400;
 

@@ -161,16 +161,16 @@ fn int(value: u64) -> Value {
 
 pub(super) fn versions_of(state: &State) -> BTreeMap<String, (u64, Sha256)> {
     let root = state.roots.values().next_back().map(Vec::as_slice).unwrap_or_default();
+    let State { snapshot, timestamp, .. } = state;
     let top = [
-        (Role::Root, state.root.header.version, root),
-        (Role::Snapshot, state.snapshot.data.header.version, &state.snapshot.bytes),
-        (Role::Timestamp, state.timestamp.data.header.version, &state.timestamp.bytes),
+        (&Role::Root, state.root.header.version, payload_digest(root)),
+        (&Role::Snapshot, snapshot.data.header.version, snapshot.payload),
+        (&Role::Timestamp, timestamp.data.header.version, timestamp.payload),
     ];
-    let targets = state
-        .targets_roles()
-        .map(|(role, signed)| (role.clone(), signed.data.header.version, signed.bytes.as_slice()));
+    let targets = state.targets_roles();
+    let targets = targets.map(|(role, it)| (role, it.data.header.version, it.payload));
     top.into_iter()
         .chain(targets)
-        .map(|(role, version, bytes)| (role.name().to_owned(), (version, payload_digest(bytes))))
+        .map(|(role, version, payload)| (role.name().to_owned(), (version, payload)))
         .collect()
 }

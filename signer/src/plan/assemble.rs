@@ -1,6 +1,7 @@
 //! From collected signatures to metadata whose thresholds are met.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use formats::tuf::{Envelope, KeyId, Metadata, Role, Root, Signature, Targets, UnixTime};
 
@@ -16,7 +17,7 @@ pub struct Offline {
     pub(super) roots: BTreeMap<u64, Vec<u8>>,
     pub(super) root: Root,
     pub(super) targets: Signed<Targets>,
-    pub(super) delegated: BTreeMap<Role, Signed<Targets>>,
+    pub(super) delegated: BTreeMap<Role, Arc<Signed<Targets>>>,
 }
 
 impl Offline {
@@ -162,9 +163,10 @@ pub fn assemble(
             roots.insert(data.header.version, bytes);
             root = Some(data);
         } else if let Some(data) = payload.targets()? {
+            let signed = Signed { data, bytes, payload: payload.digest() };
             match &payload.role {
-                Role::Targets => targets = Some(Signed { data, bytes }),
-                role => drop(delegated.insert(role.clone(), Signed { data, bytes })),
+                Role::Targets => targets = Some(signed),
+                role => drop(delegated.insert(role.clone(), Arc::new(signed))),
             }
         }
     }

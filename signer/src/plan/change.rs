@@ -239,7 +239,7 @@ pub fn decide(
                 let role = role.as_ref().unwrap_or(&Role::Targets);
                 draft.set_channel(&edit, ChannelSigner::Near(role), now)?;
             }
-            draft.move_aged(&target_name(&release.product, &release.summary.version))?;
+            draft.move_aged(&target_name(&release.product, &release.summary.version), now)?;
         }
         Change::SetChannel { edit, role } => {
             draft.set_channel(edit, ChannelSigner::of(role.as_ref()), now)?;
@@ -266,6 +266,7 @@ pub fn decide(
         Change::Repath { role, paths, terminating } => draft.repath(role, paths, *terminating)?,
         Change::Undelegate(role) => draft.undelegate(role)?,
         Change::Rotate(rotations) => {
+            rotations.iter().try_for_each(|rotation| draft.check_own_keys(&rotation.role))?;
             let sets = rotations.iter().map(|rotation| rotation.applied(state));
             draft.set_roles(&sets.collect::<Result<Vec<_>, _>>()?)?;
         }

@@ -9,12 +9,12 @@
 //!
 //! | when | what moves | signed beside targets |
 //! |---|---|---|
-//! | more than half of `keep` releases of a product are too old | they, to `history-recent` | 1 role |
+//! | more than a quarter of `keep` releases of a product are too old | they, to `history-recent` | 1 role |
 //! | `history-recent` lists more than [`CLOSED`] bytes | all of it, to a new closed role | 3 roles |
 //! | there are [`SMALL_ROLES`] small closed roles | they become one | 3 roles |
 //! | a channel offers a release of the history | it, back to targets | 1 role |
 //!
-//! A closed role is not signed again until it becomes part of a larger one or lasts no longer, so all
+//! A closed role is not signed again until it becomes part of a larger one or half of its period is over, so all
 //! states share its file, and nodes that asked for an old release keep it. With bins by hash alone,
 //! each state would store a bin of its own.
 
@@ -25,42 +25,30 @@ use formats::json::{Object, Value};
 use formats::release::target_name;
 use formats::tuf::{
     DelegatedRole, DelegatedTo, HashPrefixes, Key, PERIOD_MEMBER, Paths, Role, RoleKeys,
-    TargetFile, Targets,
+    TargetFile, Targets, UnixTime,
 };
 use formats::version::Version;
 
 use super::draft::Draft;
 use super::{Expiry, PlanError, default_period, period_of};
-use crate::state::ask;
-
-/// The role below which old releases are.
-pub const HISTORY: &str = "history";
-/// What closed roles are called before their number.
-const CLOSED_PREFIX: &str = "history-";
-/// The role that lists what was moved last.
-const RECENT: &str = "history-recent";
+use crate::state::{CLOSED_PREFIX, HISTORY, RECENT, ask, is_history};
 
 /// 16 releases of each product stay in targets, some 6 KB: more than a fleet runs at one time.
 pub const DEFAULT_KEEP: u32 = 16;
 /// Member of the history that says how many of each product stay in targets.
 pub const KEEP_MEMBER: &str = "x-racklet-keep";
 
-/// 48 KiB, some 128 releases: what is stored anew with every eighth publish at most, and what a node
+/// 48 KiB, some 128 releases: what is stored anew with every fifth publish at most, and what a node
 /// fetches that asks for a release of this role.
 const CLOSED: usize = 48 << 10;
 /// Eight closed roles become one of 384 KiB, far below what nodes read: 10,000 releases are in some
 /// 18 roles, and each was written twice.
 const SMALL_ROLES: usize = 8;
+/// Two roles that are renewed in one publish before they have to be.
+const RENEWED: usize = 2;
 /// 5 hexadecimal digits, 8 bytes a release: of 10,000 releases, one name in a hundred leads by chance
 /// to a role that does not list it.
 const DIGITS: usize = 5;
-
-/// Whether a role has the name of one that lists old releases.
-pub fn is_history(role: &Role) -> bool {
-    let name = role.name();
-    let of_number = |rest: &str| rest.parse::<u32>().is_ok_and(|n| n > 0 && n.to_string() == rest);
-    name == HISTORY || name == RECENT || name.strip_prefix(CLOSED_PREFIX).is_some_and(of_number)
-}
 
 /// The names of a closed role in few words, if they are exactly those it lists: `128 names by hash`.
 pub fn short_paths(named: &DelegatedRole, listed: Option<&Targets>) -> Option<String> {
@@ -97,6 +85,14 @@ impl Draft<'_> {
         self.has_history()
             && (role.name() == HISTORY
                 || self.named_by(&named(HISTORY)).iter().any(|by| by.role == *role))
+    }
+
+    /// Refuses other keys for one role of the history alone: what moves among them is signed by all.
+    pub(super) fn check_own_keys(&self, role: &Role) -> Result<(), PlanError> {
+        match self.in_history(role) && role.name() != HISTORY {
+            true => Err(PlanError::History(role.clone())),
+            false => Ok(()),
+        }
     }
 
     fn has_history(&self) -> bool {
@@ -170,15 +166,34 @@ impl Draft<'_> {
         self.move_old(0, None)
     }
 
-    /// Moves what became too old, if it is worth a signature: half as many as stay. Only where whoever
-    /// signs for targets, which has to change in any case, signs for the history, too.
-    pub(super) fn move_aged(&mut self, published: &str) -> Result<(), PlanError> {
+    /// Moves what became too old, if it is worth a signature: a quarter of what stays. Only where whoever
+    /// signs for targets, which has to change in any case, signs for the history, too. Then what of it
+    /// ends soon is renewed: who publishes need not think of it.
+    pub(super) fn move_aged(&mut self, published: &str, now: UnixTime) -> Result<(), PlanError> {
         let targets = self.targets.get(&Role::Targets);
         let changes = targets.is_some_and(|targets| self.changes(&Role::Targets, targets));
         if !changes || !self.has_history() || !self.is_shared() {
             return Ok(());
         }
-        self.move_old(self.kept() / 2, Some(published))
+        self.renew_ending(now);
+        self.move_old(self.kept() / 4, Some(published))
+    }
+
+    /// Renews the roles of the history in the last third of their period, and of those in the second
+    /// half a few, so that not all of them are due in one publish.
+    fn renew_ending(&mut self, now: UnixTime) {
+        let mut left = Vec::new();
+        for role in self.with_history(&named(HISTORY)) {
+            let Some(targets) = self.targets_of(&role) else { continue };
+            let period = period_of(&targets.unknown).unwrap_or_else(|| default_period(&role));
+            let period = i64::try_from(period).unwrap_or(i64::MAX);
+            let seconds = targets.header.expires.secs().saturating_sub(now.secs());
+            left.push((seconds, period, role));
+        }
+        left.sort();
+        let few = left.iter().take(RENEWED).filter(|(seconds, period, _)| *seconds < period / 2);
+        let all = left.iter().filter(|(seconds, period, _)| *seconds < period / 3);
+        self.renewed.extend(few.chain(all).map(|(_, _, role)| role.clone()));
     }
 
     /// How many releases of each product stay in targets.

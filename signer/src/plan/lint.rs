@@ -22,7 +22,7 @@
 //! | a channel that is gone | said | `target_not_found` |
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use formats::channel::Channel;
@@ -39,12 +39,11 @@ use update_core::trust::Limits;
 use super::PlanError;
 use super::clock::CLOCKS;
 use super::expiry::limit_of;
-use super::history::{HISTORY, is_history};
 use super::names::{counted, new_channel, new_names};
 use super::proposal::Proposal as Proposed;
 use super::release::{Proposal, check_offer, check_release};
 use crate::policy::Policy;
-use crate::state::{State, delegators, lookup};
+use crate::state::{HISTORY, State, delegators, is_history, lookup, security_version_of};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -144,7 +143,9 @@ pub fn lint_change(
             found.refuse(Reason::MetaLimit, text);
         }
     }
-    for (target, file) in all_targets(&targets) {
+    // What nobody signs again, and nobody leads elsewhere, is what it was.
+    let is_touched = Touched::of(before, proposal, &targets);
+    for (target, file) in all_targets(&targets, &is_touched) {
         let was = before.and_then(|state| state.target(target));
         match was {
             Some(was) if was == file || target.contains("/channels/") => {}
@@ -161,12 +162,15 @@ pub fn lint_change(
         view.offer(&mut found, before, target, channel);
     }
     if let Some(before) = before {
-        for release in before.releases()? {
-            if lookup(&release.target, targets_of).is_none() {
-                let text =
-                    format!("{} would be removed; nodes that run it stay on it", release.target);
-                found.warn(Reason::VersionRollback, text);
-            }
+        let mut gone: Vec<&String> = before
+            .listed("")
+            .filter(|(role, target, _)| is_touched.is(role) && lookup(target, targets_of).is_none())
+            .map(|(_, target, _)| target)
+            .collect();
+        gone.sort();
+        for target in gone {
+            let text = format!("{target} would be removed; nodes that run it stay on it");
+            found.warn(Reason::VersionRollback, text);
         }
         for channel in proposal.channels.values() {
             if let Some(text) = new_channel(before, channel) {
@@ -194,9 +198,35 @@ fn is_withdrawal(was: &TargetFile, is: &TargetFile) -> bool {
     same && Withdrawal::is_all_that_changed(before, after)
 }
 
-/// Every target that is listed anywhere.
-fn all_targets<'a>(roles: &'a Roles<'_>) -> impl Iterator<Item = (&'a String, &'a TargetFile)> {
-    roles.values().flat_map(|targets| &targets.targets)
+/// Which roles a change may make nodes see otherwise: all of them if anybody delegates in another way,
+/// and otherwise those that are signed again.
+struct Touched {
+    all: bool,
+    roles: BTreeSet<Role>,
+}
+
+impl Touched {
+    fn of(before: Option<&State>, proposal: &Proposed, targets: &Roles<'_>) -> Self {
+        let delegations = |role: &Role| targets.get(role).and_then(|it| it.delegations.as_ref());
+        let roles: BTreeSet<Role> = proposal.payloads.iter().map(|it| it.role.clone()).collect();
+        let same = |role: &Role| {
+            let was = before.and_then(|state| state.targets_of(role));
+            was.and_then(|was| was.data.delegations.as_ref()) == delegations(role)
+        };
+        Touched { all: !roles.iter().all(same), roles }
+    }
+
+    fn is(&self, role: &Role) -> bool {
+        self.all || self.roles.contains(role) || !is_history(role)
+    }
+}
+
+/// Every target that these roles list.
+fn all_targets<'a>(
+    roles: &'a Roles<'_>,
+    of: &'a Touched,
+) -> impl Iterator<Item = (&'a String, &'a TargetFile)> {
+    roles.iter().filter(move |(role, _)| of.is(role)).flat_map(|(_, targets)| &targets.targets)
 }
 
 #[derive(Default)]
@@ -390,17 +420,18 @@ impl View<'_> {
         if self.channels.values().any(offers) {
             return;
         }
-        let releases = before.and_then(|state| state.releases().ok()).unwrap_or_default();
-        let others = releases.iter().filter(|it| it.product == product).map(|it| &it.summary);
-        let highest = others.max_by_key(|it| it.security_version);
-        if let Some(highest) = highest.filter(|it| it.security_version > summary.security_version) {
+        let Some(before) = before else { return };
+        let start = format!("{product}/");
+        let others = before.listed(&start);
+        let others = others.filter_map(|(_, target, it)| Some((security_version_of(it)?, target)));
+        let highest = others.max().filter(|(highest, _)| *highest > summary.security_version);
+        if let Some((highest, target)) = highest {
             let text = format!(
-                "{product}/{} has security version {}, below {} of {}: nodes that confirmed that \
-                 one refuse it",
+                "{product}/{} has security version {}, below {highest} of {}: nodes that confirmed \
+                 that one refuse it",
                 summary.version,
                 summary.security_version,
-                highest.security_version,
-                highest.version
+                target.strip_prefix(&start).unwrap_or(target)
             );
             found.warn(Reason::SecverFloor, text);
         }

@@ -44,7 +44,7 @@ pub use change::{Change, ChannelEdit, NewRelease, decide};
 pub use error::PlanError;
 pub use expiry::{Expiry, ExpiryError, PERIOD_MEMBER, default_period, parse_duration, period_of};
 pub use first::RepositoryId;
-pub use history::{DEFAULT_KEEP, HISTORY, KEEP_MEMBER, is_history, short_paths};
+pub use history::{DEFAULT_KEEP, KEEP_MEMBER, short_paths};
 pub use lint::{Component, Finding, Level, check_fit, check_online, lint, lint_change};
 pub(crate) use names::counted;
 pub use names::key_name;

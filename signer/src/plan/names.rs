@@ -5,24 +5,27 @@ use std::collections::BTreeSet;
 
 use formats::channel::Channel;
 use formats::digest::hex;
+use formats::json::Value;
 use formats::release::Summary;
 use formats::similar::{closest, listed};
 use formats::tuf::{Key, PublicKey};
 
-use crate::state::State;
+use crate::state::{State, said};
 
 /// A sentence for each component and hardware id that no earlier release of the product has; none
 /// for a first release.
 pub(super) fn new_names(before: &State, product: &str, summary: &Summary) -> Vec<String> {
     // What cannot be read is refused elsewhere.
-    let releases = before.releases().unwrap_or_default();
-    let components = || {
-        let own = releases.iter().filter(|release| release.product == product);
-        own.flat_map(|release| &release.summary.components)
-    };
-    let names: BTreeSet<&str> = components().map(|it| it.name.as_str()).collect();
-    let ids: BTreeSet<&str> =
-        components().flat_map(|it| it.compatible.iter().map(String::as_str)).collect();
+    let start = format!("{product}/");
+    let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
+    for (_, _, file) in before.listed(&start) {
+        let components = said(file).and_then(|it| it.get("components")?.as_array());
+        for component in components.into_iter().flatten() {
+            names.extend(component.get("name").and_then(Value::as_str));
+            let compatible = component.get("compatible").and_then(Value::as_array);
+            ids.extend(compatible.into_iter().flatten().filter_map(Value::as_str));
+        }
+    }
     let ours: BTreeSet<&str> = summary.components.iter().map(|it| it.name.as_str()).collect();
     let our_ids: BTreeSet<&str> =
         summary.components.iter().flat_map(|it| it.compatible.iter().map(String::as_str)).collect();

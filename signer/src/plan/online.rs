@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use formats::channel::Channel;
+use formats::digest::Sha256;
 use formats::tuf::{
     Header, KeyId, MetaFile, Role, RoleKeys, Root, Signature, Snapshot, Timestamp, UnixTime,
     envelope_bytes,
@@ -193,7 +194,8 @@ impl Base<'_> {
         let mut channels = self.before.map(|state| state.channels.clone()).unwrap_or_default();
         for (target, data) in self.channels {
             let (data, bytes) = (data.clone(), data.to_bytes());
-            channels.insert(target.clone(), Signed { data, bytes });
+            let payload = Sha256::of(&bytes);
+            channels.insert(target.clone(), Signed { data, bytes, payload });
         }
         // Which of the documents nodes will find is decided by the verification below.
         let resting = self.before.map(|state| state.resting.clone()).unwrap_or_default();
@@ -212,7 +214,8 @@ impl Base<'_> {
         // Of two with one name, the channel that is offered comes first.
         let files = files.rev().collect();
         let trust_root = next.roots.values().next();
-        let verified = State::verify(&files, trust_root.map(Vec::as_slice))?;
+        let trust_root = trust_root.map(Vec::as_slice);
+        let verified = State::verify_again(&files, trust_root, self.before)?;
         Ok(State { identity, ..verified })
     }
 

@@ -7,7 +7,7 @@ use formats::channel::Channel;
 use formats::digest::Sha256;
 use formats::json::Value;
 use formats::tuf::{
-    Envelope, Keys, Metadata, Role, RoleKeys, Root, Signature, Targets, envelope_bytes,
+    Envelope, Key, Keys, Metadata, Role, RoleKeys, Root, Signature, Targets, envelope_bytes,
 };
 
 use super::PlanError;
@@ -119,6 +119,14 @@ pub struct Requirement {
 }
 
 impl Requirement {
+    /// Whether the same keys have to sign.
+    pub(super) fn has_keys_of(&self, other: &Requirement) -> bool {
+        let keys = |it: &Requirement| -> Vec<Option<Key>> {
+            it.role_keys.keyids.iter().map(|id| it.keys.get(id).cloned()).collect()
+        };
+        self.role_keys.threshold == other.role_keys.threshold && keys(self) == keys(other)
+    }
+
     /// Whether a file's signatures are enough.
     pub fn is_met(&self, role: &Role, envelope: &Envelope) -> bool {
         self.role_keys.verify(&self.keys, role, envelope).is_ok()

@@ -8,7 +8,7 @@ use formats::release::{COMPONENTS_LIMIT, Summary, Withdrawal, channel_target_nam
 use formats::version::Version;
 
 use super::{PlanError, check_word};
-use crate::state::State;
+use crate::state::{State, security_version_of};
 
 /// What is known of a release before anything is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,17 +73,18 @@ pub fn check_release(state: &State, proposal: &Proposal<'_>) -> Result<(), PlanE
             }
         }
     }
-    let releases = state.releases()?;
-    let published: Vec<&Summary> =
-        releases.iter().filter(|r| r.product == product).map(|r| &r.summary).collect();
     // A version that is there already changes nothing, wherever it stands in the order.
-    if let Some(summary) = published.iter().find(|summary| summary.version == *version) {
-        let Some(Withdrawal { because, .. }) = summary.withdrawn.clone() else { return Ok(()) };
-        return Err(PlanError::Withdrawn { target: target_name(product, version), because });
+    let target = target_name(product, version);
+    if let Some(published) = state.release(&target)? {
+        let Some(Withdrawal { because, .. }) = published.summary.withdrawn else { return Ok(()) };
+        return Err(PlanError::Withdrawn { target, because });
     }
-    for summary in &published {
-        if summary.version.compare(version) == Ordering::Equal {
-            let (offered, published) = (version.clone(), summary.version.clone());
+    let start = format!("{product}/");
+    for (_, target, _) in state.listed(&start) {
+        let published = target.strip_prefix(&start).and_then(|it| it.parse::<Version>().ok());
+        let same = published.filter(|it| it.compare(version) == Ordering::Equal);
+        if let Some(published) = same.filter(|_| state.find(target).is_some()) {
+            let offered = version.clone();
             return Err(PlanError::OtherSpelling { offered, published });
         }
     }
@@ -130,8 +131,9 @@ pub fn security_version(
     if let Some(summary) = offered(state, product, offer.map(|offer| &offer.version))? {
         return Ok(summary.security_version);
     }
-    let releases = state.releases()?.into_iter().filter(|release| release.product == product);
-    Ok(releases.map(|release| release.summary.security_version).max().unwrap_or(1))
+    let start = format!("{product}/");
+    let releases = state.listed(&start).filter_map(|(_, _, file)| security_version_of(file));
+    Ok(releases.max().unwrap_or(1))
 }
 
 /// What is published under a version.
@@ -141,9 +143,7 @@ fn offered(
     version: Option<&Version>,
 ) -> Result<Option<Summary>, PlanError> {
     let Some(version) = version else { return Ok(None) };
-    let mut releases = state.releases()?.into_iter();
-    let it = releases.find(|it| it.product == product && it.summary.version == *version);
-    Ok(it.map(|it| it.summary))
+    Ok(state.release(&target_name(product, version))?.map(|it| it.summary))
 }
 
 fn limit(what: &'static str, found: u64, limit: u64) -> Result<(), PlanError> {

@@ -8,10 +8,10 @@ use formats::tuf::{
     UnixTime,
 };
 
+use super::PlanError;
 use super::document::empty_targets;
 use super::draft::Draft;
-use super::{HISTORY, PlanError};
-use crate::state::{State, delegators};
+use crate::state::{HISTORY, State, delegators};
 
 /// Most paths of one delegation, as somebody writes them down.
 const PATHS_LIMIT: usize = 64;

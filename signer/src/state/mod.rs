@@ -9,17 +9,23 @@
 //! is not, because renewing what has expired is what a signer is for; `status` and `verify` look
 //! at it.
 
+mod history;
 mod identity;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use formats::channel::{Channel, ChannelError};
+use formats::digest::Sha256;
+use formats::json::Value;
 use formats::reason::Reason;
 use formats::release::{ReleaseError, Summary};
 use formats::tuf::{Role, Root, Snapshot, TargetFile, Targets, Timestamp, TufError};
 use update_core::trust::Limits;
 
+pub(crate) use self::history::{CLOSED_PREFIX, RECENT};
+pub use self::history::{HISTORY, is_history};
 pub use self::identity::{Identity, payload_digest};
 pub use self::verify::{delegators, self_signed, verified};
 
@@ -107,6 +113,8 @@ pub struct Signed<T> {
     pub data: T,
     /// The bytes as received or signed.
     pub bytes: Vec<u8>,
+    /// SHA-256 of what its signatures are made over; of a document without signatures, of all of it.
+    pub payload: Sha256,
 }
 
 /// All metadata of one repository at one moment, verified.
@@ -126,7 +134,7 @@ pub struct State {
     /// The top-level targets it names.
     pub targets: Signed<Targets>,
     /// Delegated targets that the snapshot lists.
-    pub delegated: BTreeMap<Role, Signed<Targets>>,
+    pub delegated: BTreeMap<Role, Arc<Signed<Targets>>>,
     /// Channel documents by target name, each with its parsed form.
     pub channels: BTreeMap<String, Signed<Channel>>,
     /// Documents that a role lists and no node comes to, because its delegation was made narrower.
@@ -176,7 +184,17 @@ impl State {
         files: &BTreeMap<String, Vec<u8>>,
         trust_root: Option<&[u8]>,
     ) -> Result<Self, StateError> {
-        verify::state(files, trust_root)
+        verify::state(files, trust_root, None)
+    }
+
+    /// The same, knowing a state that was verified before: what it has of the history is not verified
+    /// twice by the same keys.
+    pub(crate) fn verify_again(
+        files: &BTreeMap<String, Vec<u8>>,
+        trust_root: Option<&[u8]>,
+        known: Option<&State>,
+    ) -> Result<Self, StateError> {
+        verify::state(files, trust_root, known)
     }
 
     /// The newest root that is reached from a trust root, whatever stands below it.
@@ -191,13 +209,14 @@ impl State {
     pub fn targets_of(&self, role: &Role) -> Option<&Signed<Targets>> {
         match role {
             Role::Targets => Some(&self.targets),
-            other => self.delegated.get(other),
+            other => self.delegated.get(other).map(AsRef::as_ref),
         }
     }
 
     /// Every targets role with its metadata: the top level, then the delegated ones by name.
     pub fn targets_roles(&self) -> impl Iterator<Item = (&Role, &Signed<Targets>)> {
-        std::iter::once((&Role::Targets, &self.targets)).chain(&self.delegated)
+        let delegated = self.delegated.iter().map(|(role, signed)| (role, signed.as_ref()));
+        std::iter::once((&Role::Targets, &self.targets)).chain(delegated)
     }
 
     /// The target of that name that nodes find, and the role that signed for it.
@@ -212,23 +231,44 @@ impl State {
 
     /// The releases of all products in the order of their target names.
     pub fn releases(&self) -> Result<Vec<ListedRelease>, StateError> {
-        let mut releases = Vec::new();
-        for (role, signed) in self.targets_roles() {
-            for (target, file) in &signed.data.targets {
-                let Some((product, version)) = target.split_once('/') else { continue };
-                // What a role lists without being asked for it does not exist for nodes.
-                if version.contains('/') || self.find(target).is_none_or(|(by, _)| by != *role) {
-                    continue;
-                }
-                let custom = file.custom.as_ref().map(|custom| custom.to_bytes());
-                let summary = Summary::parse_custom(&custom.unwrap_or_default())
-                    .map_err(|source| StateError::Release { target: target.clone(), source })?;
-                let (target, product) = (target.clone(), product.to_owned());
-                releases.push(ListedRelease { target, product, role: role.clone(), summary });
-            }
-        }
+        let is_found = |(role, target, _): &(&Role, &String, &TargetFile)| {
+            !is_history(role) || self.find(target).is_some_and(|(by, _)| by == **role)
+        };
+        let all = self.listed("").filter(is_found);
+        let all = all.map(|(role, target, file)| described(role, target, file));
+        let mut releases = all.collect::<Result<Vec<_>, _>>()?;
         releases.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(releases)
+    }
+
+    /// The release of that target name, if it is one.
+    pub fn release(&self, target: &str) -> Result<Option<ListedRelease>, StateError> {
+        let is_release = target.split('/').count() == 2;
+        let found = self.find(target).filter(|_| is_release);
+        found.map(|(role, file)| described(&role, target, file)).transpose()
+    }
+
+    /// Role, target name and listing of each release that nodes find and whose name begins so. Without
+    /// order; nothing is read of what is said about it, and the history is not asked whether it leads to
+    /// what its roles list.
+    pub(crate) fn listed(
+        &self,
+        start: &str,
+    ) -> impl Iterator<Item = (&Role, &String, &TargetFile)> {
+        let from = start.to_owned();
+        self.targets_roles().flat_map(move |(role, signed)| {
+            let start = from.clone();
+            let all = signed.data.targets.range(from.clone()..);
+            let named = all.take_while(move |(target, _)| target.starts_with(&start));
+            // What a role lists without being asked for it does not exist for nodes.
+            let found = move |target: &str| {
+                let is_ours = *role == Role::Targets || is_history(role);
+                is_ours || self.find(target).is_some_and(|(by, _)| by == *role)
+            };
+            let is_release = |target: &str| target.split('/').count() == 2;
+            let releases = named.filter(move |(target, _)| is_release(target) && found(target));
+            releases.map(move |(target, file)| (role, target, file))
+        })
     }
 
     /// All files by name, in the order of the layers of a TUF state: roots, timestamp, snapshot,
@@ -256,6 +296,25 @@ impl State {
             resting.map(|(target, bytes)| (format!("{DOCUMENT_PREFIX}{target}"), bytes.as_slice()));
         roots.chain(top_level).chain(delegated).chain(channels).chain(resting).collect()
     }
+}
+
+fn described(role: &Role, target: &str, file: &TargetFile) -> Result<ListedRelease, StateError> {
+    let product = target.split_once('/').map_or(target, |(product, _)| product);
+    let custom = file.custom.as_ref().map(|custom| custom.to_bytes());
+    let summary = Summary::parse_custom(&custom.unwrap_or_default())
+        .map_err(|source| StateError::Release { target: target.to_owned(), source })?;
+    let (target, product) = (target.to_owned(), product.to_owned());
+    Ok(ListedRelease { target, product, role: role.clone(), summary })
+}
+
+/// What is said about a release, for those who need little of it: its members, not checked.
+pub(crate) fn said(file: &TargetFile) -> Option<&Value> {
+    file.custom.as_ref()?.get("racklet")
+}
+
+/// The security version of a release.
+pub(crate) fn security_version_of(file: &TargetFile) -> Option<u64> {
+    said(file)?.get("security_version")?.as_int()?.try_into().ok()
 }
 
 /// `product` and `channel` of a channel's target name.

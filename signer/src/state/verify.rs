@@ -1,11 +1,13 @@
 //! From files to a verified [`State`], with the functions that nodes use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use formats::channel::Channel;
+use formats::digest::Sha256;
 use formats::tuf::{
-    DelegatedTo, Delegations, Envelope, Keys, Metadata, Role, RoleKeys, Root, Snapshot, Targets,
-    Timestamp, TufError,
+    DelegatedTo, Delegations, Envelope, Key, Keys, Metadata, REPOSITORY, Role, RoleKeys, Root,
+    Snapshot, Targets, Timestamp, TufError,
 };
 
 use super::identity::{Identity, payload_digest};
@@ -14,6 +16,7 @@ use super::{DOCUMENT_PREFIX, Signed, State, StateError, channel_of};
 pub(super) fn state(
     files: &BTreeMap<String, Vec<u8>>,
     trust_root: Option<&[u8]>,
+    known: Option<&State>,
 ) -> Result<State, StateError> {
     let Chain { roots, root, identity } = roots(files, trust_root)?;
     let file = Role::Timestamp.file_name(None);
@@ -35,7 +38,7 @@ pub(super) fn state(
     let targets: Signed<Targets> = verified(&root, &Role::Targets, &file, bytes)?;
     check_version(&file, targets.data.header.version, listed.version)?;
 
-    let delegated = verify_delegated(files, &root, &snapshot.data, &targets.data)?;
+    let delegated = verify_delegated(files, &root, &snapshot.data, &targets.data, known)?;
     let (channels, resting) = Default::default();
     let mut state =
         State { roots, root, identity, timestamp, snapshot, targets, delegated, channels, resting };
@@ -124,7 +127,11 @@ fn verify_delegated(
     root: &Root,
     snapshot: &Snapshot,
     targets: &Targets,
-) -> Result<BTreeMap<Role, Signed<Targets>>, StateError> {
+    known: Option<&State>,
+) -> Result<BTreeMap<Role, Arc<Signed<Targets>>>, StateError> {
+    let same_id =
+        |state: &&State| state.root.unknown.get(REPOSITORY) == root.unknown.get(REPOSITORY);
+    let known = known.filter(same_id);
     let mut waiting: Vec<(Role, u64)> = Vec::new();
     for (name, listed) in &snapshot.meta {
         if let Some(role) = name.strip_suffix(".json").filter(|role| *role != "targets") {
@@ -150,19 +157,48 @@ fn verify_delegated(
             if let Some(listed) = snapshot.role(&role) {
                 listed.check(&file, bytes).map_err(untrusted(&file))?;
             }
+            let signers: Vec<Signers<'_>> =
+                by.iter().filter_map(|by| Some((&by.keys, keys_of(by, &role)?))).collect();
+            if let Some(same) = known.and_then(|known| unchanged(known, &role, bytes, &signers)) {
+                check_version(&file, same.data.header.version, version)?;
+                by.extend(same.data.delegations.clone());
+                delegated.insert(role, Arc::clone(same));
+                continue;
+            }
             let envelope = Envelope::parse(bytes).map_err(untrusted(&file))?;
-            for (keys, role_keys) in
-                by.iter().filter_map(|by| Some((&by.keys, keys_of(by, &role)?)))
-            {
+            for (keys, role_keys) in signers {
                 role_keys.verify(keys, &role, &envelope).map_err(untrusted(&file))?;
             }
             root.check_repository(&envelope).map_err(untrusted(&file))?;
             let data = Targets::parse(envelope.signed()).map_err(untrusted(&file))?;
             check_version(&file, data.header.version, version)?;
             by.extend(data.delegations.clone());
-            delegated.insert(role, Signed { data, bytes: bytes.to_vec() });
+            let payload = Sha256::of(envelope.canonical());
+            delegated.insert(role, Arc::new(Signed { data, bytes: bytes.to_vec(), payload }));
         }
     }
+}
+
+/// Keys, and which of them sign.
+type Signers<'a> = (&'a Keys, &'a RoleKeys);
+
+/// A role of a verified state, if its file is the same and the same keys must have signed it.
+fn unchanged<'a>(
+    known: &'a State,
+    role: &Role,
+    bytes: &[u8],
+    signers: &[Signers<'_>],
+) -> Option<&'a Arc<Signed<Targets>>> {
+    let same = known.delegated.get(role).filter(|same| same.bytes == bytes)?;
+    let all = known.targets_roles().map(|(role, signed)| (role, &signed.data));
+    let before = delegators(all, role);
+    let keys = |(keys, of): &Signers<'_>| -> (u32, Vec<Option<Key>>) {
+        (of.threshold, of.keyids.iter().map(|id| keys.get(id).cloned()).collect())
+    };
+    let before: Vec<_> = before.iter().map(|(_, all, of)| keys(&(*all, *of))).collect();
+    let now: Vec<_> = signers.iter().map(keys).collect();
+    // Each of those who delegate now did so with the same keys.
+    now.iter().all(|now| before.contains(now)).then_some(same)
 }
 
 /// Who may sign for a role, says each that delegates to it: the delegating role, its keys, and who
@@ -207,7 +243,8 @@ fn verify_channels(
             listed.check(target, bytes).map_err(untrusted(&file))?;
             let data = Channel::parse(bytes, product, channel)
                 .map_err(|source| StateError::Channel { target: target.clone(), source })?;
-            channels.insert(target.clone(), Signed { data, bytes: bytes.to_vec() });
+            let payload = Sha256::of(bytes);
+            channels.insert(target.clone(), Signed { data, bytes: bytes.to_vec(), payload });
         }
     }
     Ok(channels)
@@ -239,7 +276,8 @@ pub fn verified<T: Metadata>(
     let envelope = Envelope::parse(bytes).map_err(untrusted(file))?;
     root.verify(role, &envelope).map_err(untrusted(file))?;
     let data = T::parse(envelope.signed()).map_err(untrusted(file))?;
-    Ok(Signed { data, bytes: bytes.to_vec() })
+    let payload = Sha256::of(envelope.canonical());
+    Ok(Signed { data, bytes: bytes.to_vec(), payload })
 }
 
 fn find<'a>(files: &'a BTreeMap<String, Vec<u8>>, name: &str) -> Result<&'a [u8], StateError> {

@@ -6,8 +6,8 @@ use formats::json::Object;
 use formats::tuf::{Role, TargetFile};
 
 use super::Change;
-use crate::plan::{KEEP_MEMBER, is_history};
-use crate::state::lookup;
+use crate::plan::KEEP_MEMBER;
+use crate::state::{is_history, lookup};
 
 /// Eight releases: each is named; of more, how many there are, and the first and the last name.
 const NAMED: usize = 8;

@@ -1,5 +1,7 @@
 //! What can be refused before an image is built: a mistake should not cost an hour.
 
+use std::collections::BTreeSet;
+
 use formats::digest::Sha256;
 use formats::oci::RepositoryName;
 use formats::release::{Summary, target_name};
@@ -80,11 +82,9 @@ fn neighbours(
     before: &Published,
     product: &str,
 ) -> Result<Vec<RepositoryName>, SignerError> {
-    let releases = before.state.releases().map_err(PlanError::from)?;
-    let mut products: Vec<_> = releases.into_iter().map(|release| release.product).collect();
-    products.retain(|other| other != product);
-    products.sort();
-    products.dedup();
+    let targets = before.state.listed("").filter_map(|(_, target, _)| target.split_once('/'));
+    let products: BTreeSet<&str> =
+        targets.map(|(other, _)| other).filter(|other| *other != product).collect();
     let names = products.iter().map(|product| product_repository(registry, product));
     Ok(names.collect::<Result<_, _>>()?)
 }

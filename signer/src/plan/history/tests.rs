@@ -26,6 +26,7 @@ struct Repository {
     trust_root: Vec<u8>,
     /// Roles of the last change.
     signed: Vec<Role>,
+    now: UnixTime,
 }
 
 impl Repository {
@@ -42,22 +43,22 @@ impl Repository {
         let sets = Role::TOP_LEVEL.map(set);
         let id = RepositoryId::Named("tests".to_owned());
         let proposal = Proposal::first(sets, &id, &Expiry::default(), NOW).unwrap();
-        let state = sign(None, &keys, &proposal);
+        let state = sign(None, &keys, &proposal, NOW);
         let trust_root = state.roots.values().next().unwrap().clone();
-        Repository { keys, state, trust_root, signed: Vec::new() }
+        Repository { keys, state, trust_root, signed: Vec::new(), now: NOW }
     }
 
     /// Makes a change; whether there was something to change.
     fn change(&mut self, change: &Change) -> Result<bool, PlanError> {
-        let Some(proposal) = decide(&self.state, change, &Expiry::default(), NOW)? else {
+        let Some(proposal) = decide(&self.state, change, &Expiry::default(), self.now)? else {
             return Ok(false);
         };
-        let found = lint_change(Some(&self.state), &proposal, &Policy::default(), NOW)?;
+        let found = lint_change(Some(&self.state), &proposal, &Policy::default(), self.now)?;
         let refused = found.iter().find(|it| it.level == crate::plan::Level::Refused);
         if let Some(finding) = refused {
             return Err(PlanError::Lint(finding.clone()));
         }
-        self.state = sign(Some(&self.state), &self.keys, &proposal);
+        self.state = sign(Some(&self.state), &self.keys, &proposal, self.now);
         self.signed = proposal.payloads.iter().map(|it| it.role.clone()).collect();
         Ok(true)
     }
@@ -81,7 +82,7 @@ impl Repository {
         let files = self.state.files();
         let files: BTreeMap<String, Vec<u8>> =
             files.into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
-        let mut set = verify_metadata(&files, &self.trust_root, NOW).unwrap();
+        let mut set = verify_metadata(&files, &self.trust_root, self.now).unwrap();
         let mut search = set.find_target(name).unwrap();
         let fetch = |wanted: &update_core::trust::Fetch| match files.get(&wanted.file_name) {
             Some(bytes) => Reply::Bytes(bytes.clone()),
@@ -92,12 +93,12 @@ impl Repository {
     }
 }
 
-fn sign(before: Option<&State>, keys: &KeyStore, proposal: &Proposal) -> State {
+fn sign(before: Option<&State>, keys: &KeyStore, proposal: &Proposal, now: UnixTime) -> State {
     let mut signatures = Default::default();
     sign_payloads(before, proposal, keys, &mut signatures).unwrap();
     let offline = assemble(before, proposal, &signatures).unwrap();
     let expiry = Expiry::default();
-    finish(UnsignedSnapshot::new(before, offline, proposal, &expiry, None, NOW), keys).unwrap()
+    finish(UnsignedSnapshot::new(before, offline, proposal, &expiry, None, now), keys).unwrap()
 }
 
 /// A release that is large in targets: two of them close a role.
@@ -307,6 +308,33 @@ fn one_change_moves_all_that_is_old() {
     check(&repository, &model);
 }
 
+/// Who publishes now and then never has to think of what was archived long ago.
+#[test]
+fn publishing_keeps_the_history_alive() {
+    const DAY: i64 = 86_400;
+    // All of it ends on one day, 90 days after this.
+    for every in [2, 7, 25] {
+        let mut repository = Repository::new();
+        for n in 1..=14 {
+            repository.publish("a", &format!("1.{n}"), None);
+        }
+        repository.change(&Change::Archive { keep: Some(1) }).unwrap();
+        let roles = repository.history().len();
+        assert_eq!(roles, 2 + 6);
+        let mut most = 0;
+        for n in 1..=200 / every {
+            repository.now = NOW.plus(n * every * DAY);
+            repository.publish("a", &format!("2.{n}"), None);
+            most = most.max(repository.signed.len());
+            for (role, signed) in repository.state.targets_roles() {
+                let left = signed.data.header.expires.secs() - repository.now.secs();
+                assert!(left >= 30 * DAY, "{role} after {n} times {every} days");
+            }
+        }
+        assert!(every > 7 || most <= 8, "{most} roles in one publish, every {every} days");
+    }
+}
+
 fn second_key() -> formats::tuf::Key {
     example::key("ops").key().unwrap()
 }
@@ -383,6 +411,7 @@ fn only_archive_changes_the_history() {
     repository.change(&Change::Archive { keep: None }).unwrap();
     refused(repository.change(&Change::Delegate(delegation("c", named(HISTORY)))));
     refused(repository.change(&Change::Undelegate(named(HISTORY))));
+    refused(repository.change(&rotate(named(RECENT), 1)));
     let (role, paths) = (named(RECENT), vec!["a/*".to_owned()]);
     refused(repository.change(&Change::Repath { role, paths, terminating: true }));
     let Change::Publish { release, .. } = publish("a", "1", None) else { unreachable!() };
