@@ -14,6 +14,24 @@ use storage::secret::{self, Readers, Rule};
 use super::memory::Memory;
 use super::{Event, JournalError};
 
+/// How far a log was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    /// Hash of the last line.
+    last: Sha256,
+    /// Where the last line begins, and where it ends.
+    line: u64,
+    len: u64,
+    /// How many lines there are.
+    lines: usize,
+}
+
+impl Default for End {
+    fn default() -> Self {
+        End { last: ZERO, line: 0, len: 0, lines: 0 }
+    }
+}
+
 /// 256 MiB: a line a minute for years; bounds what a wrong path makes us read.
 pub(super) const LIMIT: u64 = 256 << 20;
 
@@ -42,83 +60,110 @@ fn open(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, JournalE
     }
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<Event>, JournalError> {
+pub(super) fn read(path: &Path) -> Result<(Vec<Event>, End), JournalError> {
     let file = match open(path, File::options().read(true))? {
         Some(file) => file,
-        None => return Ok(Vec::new()),
+        None => return Ok(Default::default()),
     };
     flock(&file, FlockOperation::LockShared).map_err(|error| failed(path)(error.into()))?;
-    Ok(chain(path, &contents(path, &file)?)?.0)
+    chain(path, &contents(path, &file, 0)?, End::default())
 }
 
-/// All of it: what is cut off in the middle would be taken for what a power cut left.
-fn contents(path: &Path, file: &File) -> Result<Vec<u8>, JournalError> {
+/// All of it from an offset on: what is cut off in the middle would be taken for what a power cut left.
+fn contents(path: &Path, file: &File, from: u64) -> Result<Vec<u8>, JournalError> {
     let mut text = Vec::new();
-    file.take(LIMIT + 1).read_to_end(&mut text).map_err(failed(path))?;
-    if text.len() as u64 > LIMIT {
+    let mut file = file;
+    file.seek(SeekFrom::Start(from)).map_err(failed(path))?;
+    file.take((LIMIT + 1).saturating_sub(from)).read_to_end(&mut text).map_err(failed(path))?;
+    if from + text.len() as u64 > LIMIT {
         let why = "has more than 256 MiB: put it away as a whole and begin another with --log";
         return Err(failed(path)(io::Error::new(io::ErrorKind::FileTooLarge, why)));
     }
     Ok(text)
 }
 
-/// The events of whole lines, the hash of the last one, and how many bytes they have.
-fn chain(path: &Path, text: &[u8]) -> Result<(Vec<Event>, Sha256, usize), JournalError> {
-    let (mut events, mut last, mut len) = (Vec::new(), ZERO, 0);
+/// What was written behind what is known, if that still ends with the same line: each line names the
+/// one before, so all before it are the same.
+fn continued(path: &Path, file: &File, known: &End) -> Result<Option<Vec<u8>>, JournalError> {
+    let len = usize::try_from(known.len - known.line).unwrap_or(usize::MAX);
+    let text = contents(path, file, known.line)?;
+    let Some((line, rest)) = text.split_at_checked(len) else { return Ok(None) };
+    let same = line.strip_suffix(b"\n").is_some_and(|line| Sha256::of(line) == known.last);
+    Ok(same.then(|| rest.to_vec()))
+}
+
+/// The events of whole lines after what is known, and where they end.
+fn chain(path: &Path, text: &[u8], known: End) -> Result<(Vec<Event>, End), JournalError> {
+    let (mut events, mut end) = (Vec::new(), known);
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         // Cut by a power failure: it was never relied on.
         let Some(line) = line.strip_suffix(b"\n") else { break };
         let broken =
-            |what| JournalError::Broken { path: path.to_owned(), line: events.len() + 1, what };
+            |what| JournalError::Broken { path: path.to_owned(), line: end.lines + 1, what };
         let value = Value::parse(line).map_err(|_| broken("is not JSON"))?;
         let mut members = value.as_object().cloned().ok_or_else(|| broken("is no object"))?;
         let prev = members.remove("prev");
-        if prev.as_ref().and_then(Value::as_str) != Some(last.to_hex().as_str()) {
+        if prev.as_ref().and_then(Value::as_str) != Some(end.last.to_hex().as_str()) {
             return Err(broken("does not follow the line before"));
         }
-        last = Sha256::of(line);
-        len += line.len() + 1;
+        end.follow(line);
         events.push(Event { members });
     }
-    Ok((events, last, len))
+    Ok((events, end))
 }
 
-/// Appends, and gives what all lines say together.
-pub(super) fn append(path: &Path, events: &[Event]) -> Result<Memory, JournalError> {
+impl End {
+    /// Goes on behind a line, which is given without its line break.
+    fn follow(&mut self, line: &[u8]) {
+        let len = self.len + line.len() as u64 + 1;
+        *self = End { last: Sha256::of(line), line: self.len, len, lines: self.lines + 1 };
+    }
+}
+
+/// Appends, and gives what all lines say together. What is known is not read again.
+pub(super) fn append(
+    path: &Path,
+    events: &[Event],
+    (known, end): (&Memory, &End),
+) -> Result<(Memory, End), JournalError> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = open(path, &mut options)?;
     let failed = failed(path);
     let mut file = file.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-    let text = contents(path, &file)?;
-    let (before, mut last, len) = chain(path, &text)?;
-    let mut memory = Memory::default();
+    let (mut memory, text, end) = match continued(path, &file, end)? {
+        Some(text) => (known.clone(), text, end.clone()),
+        None => (Memory::default(), contents(path, &file, 0)?, End::default()),
+    };
+    let begin = end.len;
+    let (before, mut end) = chain(path, &text, end)?;
     before.iter().for_each(|event| memory.replay(event));
-    for event in events {
+    let events: Vec<Event> = events.iter().map(|event| memory.news(event)).collect();
+    for event in &events {
         if event.text("event") == "signed" && event.text("by") == "sign" {
             memory.check_line(event)?;
         }
         memory.replay(event);
     }
-    if len < text.len() {
-        file.set_len(len as u64).map_err(&failed)?;
+    let len = end.len;
+    if len < begin + text.len() as u64 {
+        file.set_len(len).map_err(&failed)?;
     }
     let mut out = Vec::new();
-    for event in events {
-        let mut members = event.members.clone();
-        members.insert("prev".to_owned(), Value::from(last.to_hex()));
+    for Event { mut members } in events {
+        members.insert("prev".to_owned(), Value::from(end.last.to_hex()));
         let line = Value::Object(members).to_bytes();
-        last = Sha256::of(&line);
+        end.follow(&line);
         out.extend_from_slice(&line);
         out.push(b'\n');
     }
-    file.seek(SeekFrom::Start(len as u64)).map_err(&failed)?;
+    file.seek(SeekFrom::Start(len)).map_err(&failed)?;
     file.write_all(&out).and_then(|()| file.sync_all()).map_err(&failed)?;
     if len == 0 {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
         File::open(directory).and_then(|dir| dir.sync_all()).map_err(&failed)?;
     }
-    Ok(memory)
+    Ok((memory, end))
 }

@@ -6,7 +6,7 @@ use formats::json::Value;
 use formats::tuf::{Role, UnixTime};
 
 use super::{Event, JournalError};
-use crate::state::Identity;
+use crate::state::{Identity, is_history};
 
 /// Labels of a repository and payload digests of its roots, in hexadecimal digits.
 pub(super) type Marks = BTreeSet<String>;
@@ -96,6 +96,30 @@ impl Memory {
         check(same, &event.signed_version(), event.text("digest"))
     }
 
+    /// A line without what is known of the history: it has many roles, and few of them change.
+    pub(super) fn news(&self, event: &Event) -> Event {
+        let mut event = event.clone();
+        let marks = event.marks();
+        let mut same = self.repositories.iter().filter(|it| !it.marks.is_disjoint(&marks));
+        let known = match (event.text("event"), same.next(), same.next()) {
+            ("published", Some(one), None) => one.published.get(event.text("repository")),
+            _ => None,
+        };
+        let Some(known) = known else { return event };
+        let found = versions_in(&event).into_iter().filter(|(role, fact)| {
+            let of_history = Role::delegated(role).is_ok_and(|role| is_history(&role));
+            of_history && known.get(role) == Some(fact)
+        });
+        for (role, _) in found {
+            for member in ["versions", "digests"] {
+                if let Some(Value::Object(all)) = event.members.get_mut(member) {
+                    all.remove(&role);
+                }
+            }
+        }
+        event
+    }
+
     fn verified(&self, identity: &Identity) -> impl Iterator<Item = &Remembered> {
         let roots = identity.roots().iter().map(|root| root.to_hex());
         let marks: Marks = roots.chain([identity.label().to_hex()]).collect();
@@ -141,19 +165,25 @@ impl Memory {
             known.remove(Role::Snapshot.name());
             known.remove(Role::Timestamp.name());
         }
-        let mut found = Versions::new();
-        let versions = event.members.get("versions").and_then(Value::as_object);
-        for (role, version) in versions.into_iter().flatten() {
-            let digest = event.members.get("digests").and_then(|all| all.get(role));
-            let digest = digest.and_then(Value::as_str).unwrap_or_default().to_owned();
-            found.insert(role.clone(), (Event::version(Some(version)), digest));
-        }
+        let found = versions_in(event);
         match event.text("event") {
             "published" => known.extend(found),
             // What was only seen may be older than what is known: a copy that was late.
             _ => raise(known, &found),
         }
     }
+}
+
+/// Version and digest of each role that a line names.
+fn versions_in(event: &Event) -> Versions {
+    let mut found = Versions::new();
+    let versions = event.members.get("versions").and_then(Value::as_object);
+    for (role, version) in versions.into_iter().flatten() {
+        let digest = event.members.get("digests").and_then(|all| all.get(role));
+        let digest = digest.and_then(Value::as_str).unwrap_or_default().to_owned();
+        found.insert(role.clone(), (Event::version(Some(version)), digest));
+    }
+    found
 }
 
 fn check<'a>(

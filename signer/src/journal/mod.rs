@@ -18,6 +18,9 @@
 //! root that the registry served, which nobody verifies. Their lines count: they are found by any
 //! verified root that they name, and by that first root.
 //!
+//! A `published` line leaves out those roles of the history that the lines before name with the same
+//! version and digest.
+//!
 //! It is more than an audit log, it is the signer's memory: a registry that serves an old state is
 //! noticed, and nobody signs two contents of one version without having said so (case 189,
 //! 198). Lines are appended under a lock and synced before a signature leaves; what a power cut
@@ -35,7 +38,7 @@ use formats::digest::Sha256;
 use formats::tuf::{Role, UnixTime};
 
 use self::event::versions_of;
-use self::file::{append, read};
+use self::file::{End, append, read};
 use self::memory::Memory;
 use crate::state::{Identity, State};
 
@@ -50,6 +53,8 @@ pub const JOURNAL_FILE: &str = "signer.log";
 pub struct Journal {
     path: PathBuf,
     memory: Memory,
+    /// How far the file was read for that.
+    end: End,
 }
 
 /// Which roles must be as new as remembered.
@@ -65,15 +70,14 @@ impl Journal {
     /// Reads a log from its first line. One that is not there is empty.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         let mut memory = Memory::default();
-        for event in read(path)? {
-            memory.replay(&event);
-        }
-        Ok(Journal { path: path.to_owned(), memory })
+        let (events, end) = read(path)?;
+        events.iter().for_each(|event| memory.replay(event));
+        Ok(Journal { path: path.to_owned(), memory, end })
     }
 
     /// Its events in order.
     pub fn events(&self) -> Result<Vec<Event>, JournalError> {
-        read(&self.path)
+        Ok(read(&self.path)?.0)
     }
 
     /// The latest time of any of its events: later ones happen after it.
@@ -91,7 +95,7 @@ impl Journal {
     /// Somebody else may have signed with the same log since it was read: then a second content of
     /// a version is refused here, under the lock.
     pub fn record(&mut self, events: &[Event]) -> Result<(), JournalError> {
-        self.memory = append(&self.path, events)?;
+        (self.memory, self.end) = append(&self.path, events, (&self.memory, &self.end))?;
         Ok(())
     }
 

@@ -5,7 +5,8 @@ use formats::json::Value;
 use formats::reason::Reason;
 use formats::tuf::{Header, KeyId, Keys, Role, RoleKeys, Root, TopLevelKeys, UnixTime};
 
-use super::file::{LIMIT, append};
+use super::file::{End, LIMIT, append};
+use super::memory::Memory;
 use super::{Event, JOURNAL_FILE, Journal};
 use crate::state::Identity;
 
@@ -87,13 +88,89 @@ fn case_189_of_two_at_once_with_other_contents_one_is_refused() {
 }
 
 #[test]
+fn what_somebody_else_wrote_meanwhile_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(JOURNAL_FILE);
+    let (mut one, mut two) = (Journal::open(&path).unwrap(), Journal::open(&path).unwrap());
+    for version in 1..5 {
+        one.record(&[event(2 * version)]).unwrap();
+        two.record(&[event(2 * version + 1)]).unwrap();
+        let whole = Journal::open(&path).unwrap();
+        assert_eq!((&two.memory, &two.end), (&whole.memory, &whole.end));
+    }
+    assert_eq!(one.events().unwrap().len(), 8);
+
+    // Another log in its place, shorter or longer: it is read from its first line.
+    for others in [1, 20] {
+        let other = dir.path().join("other.log");
+        let mut longer = Journal::open(&other).unwrap();
+        (100..100 + others).for_each(|version| longer.record(&[event(version)]).unwrap());
+        std::fs::rename(&other, &path).unwrap();
+        one.record(&[event(50)]).unwrap();
+        let whole = Journal::open(&path).unwrap();
+        assert_eq!((&one.memory, &one.end), (&whole.memory, &whole.end), "{others}");
+        let refused = one.record(&[Event { members: event(50).members }, of_other(101)]);
+        assert_eq!(refused.is_err(), others > 1, "{others}");
+    }
+}
+
+/// Another content of a version.
+fn of_other(version: u64) -> Event {
+    let mut other = event(version);
+    other.members.insert("digest".to_owned(), Value::from(Sha256::of(b"other").to_hex()));
+    other
+}
+
+#[test]
+fn roles_of_the_history_are_written_when_they_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(JOURNAL_FILE);
+    let mut journal = Journal::open(&path).unwrap();
+    let state = |timestamp, of_closed: i64, restart| {
+        let mut event = published("label", "root 1", timestamp, restart);
+        for role in ["history", "history-1", "history-recent", "history-x"] {
+            let version = if role == "history-1" { of_closed } else { 7 };
+            let digest = Value::from(Sha256::of(&version.to_be_bytes()).to_hex());
+            for (member, value) in [("versions", Value::Int(version)), ("digests", digest)] {
+                if let Some(Value::Object(all)) = event.members.get_mut(member) {
+                    all.insert(role.to_owned(), value);
+                }
+            }
+        }
+        event
+    };
+    let written = |journal: &Journal| {
+        let last = journal.events().unwrap().pop().unwrap();
+        let names = last.members.get("versions").unwrap().as_object().unwrap().keys();
+        names.cloned().collect::<Vec<_>>()
+    };
+    let all = ["history", "history-1", "history-recent", "history-x", "root", "timestamp"];
+    journal.record(&[state(1, 1, false)]).unwrap();
+    assert_eq!(written(&journal), all);
+    for (timestamp, of_closed, names) in [
+        (2, 1, &["history-x", "root", "timestamp"][..]),
+        (3, 2, &["history-1", "history-x", "root", "timestamp"]),
+    ] {
+        journal.record(&[state(timestamp, of_closed, true)]).unwrap();
+        assert_eq!(written(&journal), names);
+        assert_eq!(Journal::open(&path).unwrap().memory, journal.memory);
+    }
+    let mut whole = Memory::default();
+    [state(1, 1, false), state(2, 1, true), state(3, 2, true)]
+        .iter()
+        .for_each(|it| whole.replay(it));
+    assert_eq!(journal.memory, whole, "it remembers the same");
+}
+
+#[test]
 fn a_log_that_is_too_long_is_not_cut() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(JOURNAL_FILE);
     Journal::open(&path).unwrap().record(&[event(1)]).unwrap();
     let file = File::options().write(true).open(&path).unwrap();
     file.set_len(LIMIT + 1).unwrap();
-    let refused = append(&path, &[event(2)]).unwrap_err();
+    let nothing = (&Memory::default(), &End::default());
+    let refused = append(&path, &[event(2)], nothing).unwrap_err();
     assert_eq!(refused.reason(), Reason::StoreIo, "{refused}");
     assert_eq!(file.metadata().unwrap().len(), LIMIT + 1, "nothing was cut off");
 }
