@@ -1,6 +1,6 @@
-//! `release`: which releases there are, and taking one back.
+//! `release`: which releases there are, taking one back, and moving old ones.
 
-use super::args::{ListArgs, ReleaseChange, ReleaseCommand, WithdrawArgs};
+use super::args::{ArchiveArgs, ListArgs, ReleaseChange, ReleaseCommand, WithdrawArgs};
 use super::change::Run;
 use super::place::Place;
 use super::{output, trust_root_of};
@@ -27,7 +27,24 @@ pub(super) fn run(command: ReleaseCommand, run: Run<'_>) -> Result<(), SignerErr
 
 /// Runs a command that changes a release, at once or staged.
 pub(super) fn change(command: ReleaseChange, run: Run<'_>) -> Result<(), SignerError> {
-    let ReleaseChange::Withdraw(arguments) = command;
+    match command {
+        ReleaseChange::Withdraw(arguments) => withdraw(arguments, run),
+        ReleaseChange::Archive(arguments) => archive(arguments, run),
+    }
+}
+
+fn archive(arguments: ArchiveArgs, run: Run<'_>) -> Result<(), SignerError> {
+    let ArchiveArgs { repo, signing, keep, expires, dry } = arguments;
+    let run = run.dry(&dry);
+    let options = ChangeOptions { expiry: Expiry::parse(&expires)?, base: None };
+    let (mut signing, registry) = run.open(&signing, &repo, Access::Update)?;
+    let (change, registry) = (Change::Archive { keep }, registry.as_ref());
+    let delivery = run.delivery;
+    run.finish(commands::change(registry, &mut signing, &change, &options, delivery, run.now)?);
+    Ok(())
+}
+
+fn withdraw(arguments: WithdrawArgs, run: Run<'_>) -> Result<(), SignerError> {
     let WithdrawArgs { by, product, version, because } = arguments;
     let run = run.dry(&by.dry);
     let asks = run.delivery == Delivery::Publish && !by.yes && !run.json;

@@ -30,7 +30,7 @@ pub(super) use self::change::{
 };
 pub(super) use self::download::DownloadArgs;
 pub(super) use self::factory::FactoryArgs;
-pub(super) use self::release::{ReleaseChange, ReleaseCommand, WithdrawArgs};
+pub(super) use self::release::{ArchiveArgs, ReleaseChange, ReleaseCommand, WithdrawArgs};
 
 const LONG_ABOUT: &str = "Keys, releases and channels of a Racklet Update repository.\n\n\
      A repository REF is docker://HOST[:PORT][/NS], oci:DIR[:NS] or, for reading, \
