@@ -265,7 +265,7 @@ impl<'a> Draft<'a> {
             proposal.payloads.push(next(&Role::Root, self.root.clone(), expiry, now));
         }
         for (role, targets) in &self.targets {
-            if self.changes(role, targets) || self.renewed.contains(role) {
+            if self.changes(role) || self.renewed.contains(role) {
                 proposal.payloads.push(self.payload(role, targets, expiry, now));
             }
         }
@@ -293,12 +293,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether a role says something else than what is published.
-    pub(super) fn changes(&self, role: &Role, targets: &Cow<'_, Targets>) -> bool {
+    pub(super) fn changes(&self, role: &Role) -> bool {
         let Some(before) = self.state.targets_of(role) else { return true };
         let mut bound = before.data.unknown.clone();
         self.root.bind(&mut bound);
-        bound != before.data.unknown
-            || matches!(targets, Cow::Owned(targets) if *targets != before.data)
+        let is = self.targets.get(role);
+        bound != before.data.unknown || matches!(is, Some(Cow::Owned(is)) if *is != before.data)
     }
 
     fn payload(&self, role: &Role, targets: &Targets, expiry: &Expiry, now: UnixTime) -> Payload {

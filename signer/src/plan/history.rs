@@ -41,8 +41,9 @@ pub const KEEP_MEMBER: &str = "x-racklet-keep";
 /// 48 KiB, some 128 releases: what is stored anew with every fifth publish at most, and what a node
 /// fetches that asks for a release of this role.
 const CLOSED: usize = 48 << 10;
-/// Eight closed roles become one of 384 KiB, far below what nodes read: 10,000 releases are in some
-/// 18 roles, and each was written twice.
+/// Eight closed roles become one of 384 KiB, and never more than eight at once: releases may have been
+/// unlisted from many, and nodes read 2 MiB. 10,000 releases are in some 16 roles, and each was
+/// written twice.
 const SMALL_ROLES: usize = 8;
 /// Two roles that are renewed in one publish before they have to be.
 const RENEWED: usize = 2;
@@ -170,9 +171,7 @@ impl Draft<'_> {
     /// signs for targets, which has to change in any case, signs for the history, too. Then what of it
     /// ends soon is renewed: who publishes need not think of it.
     pub(super) fn move_aged(&mut self, published: &str, now: UnixTime) -> Result<(), PlanError> {
-        let targets = self.targets.get(&Role::Targets);
-        let changes = targets.is_some_and(|targets| self.changes(&Role::Targets, targets));
-        if !changes || !self.has_history() || !self.is_shared() {
+        if !self.changes(&Role::Targets) || !self.has_history() || !self.is_shared() {
             return Ok(());
         }
         self.renew_ending(now);
@@ -335,6 +334,7 @@ impl Draft<'_> {
         let small: Vec<Role> = closed
             .map(|by| &by.role)
             .filter(|role| self.targets_of(role).is_some_and(is_small))
+            .take(SMALL_ROLES)
             .cloned()
             .collect();
         if small.len() < SMALL_ROLES {

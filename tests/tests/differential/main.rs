@@ -128,7 +128,7 @@ fn base(nth: usize) -> Forge {
     let last = repo.delegate(&Role::Targets, "last", &["last/*", "hash/*"]);
     repo.last_delegated(&Role::Targets).terminating = nth == 0;
     let hash = repo.delegate(&Role::Targets, "hash", &[]);
-    let every = (0..16).map(|digit| format!("{digit:x}")).collect();
+    let every: Vec<String> = (0..16).map(|digit| format!("{digit:x}")).collect();
     repo.last_delegated(&Role::Targets).paths = Paths::HashPrefixes(every.into());
     for (role, name) in
         [(&ops, "ops/tool"), (&deep, "ops/deep/tool"), (&last, "last/x"), (&hash, "hash/x")]

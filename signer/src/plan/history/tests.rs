@@ -1,5 +1,7 @@
 //! Sequences of changes, each signed and read as nodes read it.
 
+#![cfg(test)]
+
 use formats::digest::{Digest, Sha256};
 use formats::release::{ComponentSummary, Summary, Withdrawal};
 use formats::tuf::UnixTime;
@@ -231,7 +233,7 @@ fn check(repository: &Repository, model: &Model) {
     for (name, withdrawn) in model {
         let roles = repository.roles_of(name);
         let (role, file) = repository.state.find(name).unwrap();
-        assert_eq!(roles, [role.clone()], "{name}");
+        assert_eq!(roles, std::slice::from_ref(&role), "{name}");
         assert_eq!(repository.node_finds(name), Some((role, file.clone())), "{name}");
         assert_eq!(file.hashes.as_sha256(), Some(Sha256::of(name.replace('/', " ").as_bytes())));
         let custom = file.custom.as_ref().unwrap().to_bytes();
@@ -305,6 +307,30 @@ fn one_change_moves_all_that_is_old() {
     check(&repository, &model);
     repository.change(&publish("a", "1.1", Some("stable"))).unwrap();
     assert_eq!(repository.roles_of("a/1.1"), [Role::Targets], "it is offered again");
+    check(&repository, &model);
+}
+
+/// After most of what large roles list was unlisted, they become one of others, eight at a time.
+#[test]
+fn many_roles_that_shrank_do_not_become_one_that_nodes_refuse() {
+    let mut repository = Repository::new();
+    repository.change(&Change::Archive { keep: Some(1) }).unwrap();
+    let mut model = Model::new();
+    for n in 1..=240 {
+        repository.publish("a", &format!("1.{n}"), Some("stable"));
+        model.insert(format!("a/1.{n}"), false);
+    }
+    let gone: Vec<String> = (1..240).filter(|n| n % 5 != 0).map(|n| format!("a/1.{n}")).collect();
+    for name in &gone {
+        model.remove(name);
+    }
+    repository.change(&Change::Unlist(gone)).unwrap();
+    for n in 241..=260 {
+        assert!(repository.publish("a", &format!("1.{n}"), Some("stable")));
+        model.insert(format!("a/1.{n}"), false);
+        let longest = repository.state.targets_roles().map(|(_, it)| it.bytes.len()).max();
+        assert!(longest < Some(1 << 20), "{longest:?}");
+    }
     check(&repository, &model);
 }
 
