@@ -3,8 +3,11 @@
 
 mod program;
 
+use formats::tuf::UnixTime;
 use program::Program;
 use serde_json::{Value, json};
+use signer::commands::status;
+use signer::repository::{Access, ClientOptions, open};
 
 const AT: [&str; 4] = ["--repo", "oci:repo", "--keys", "keys"];
 
@@ -162,6 +165,15 @@ fn the_history_lasts_as_long_as_targets() {
     run(&signer, &["renew", "history"], 0);
     let after = run(&signer, &["status"], 0);
     assert_eq!((expiry(&after, "history-recent").1, expiry(&after, "targets").1), (3, 7));
+    // One word for all of them, five days before they end.
+    let roles = after["roles"].as_array().unwrap();
+    let role = roles.iter().find(|it| it["role"] == "history-recent").unwrap();
+    let then = UnixTime::parse(role["expires"].as_str().unwrap()).unwrap().plus(-5 * 86_400);
+    let reference = format!("oci:{}", signer.path("repo").display()).parse().unwrap();
+    let registry = open(&reference, Access::Read, &ClientOptions::default()).unwrap();
+    let (_, late) = status(registry.as_ref(), None, Some(30), then).unwrap();
+    let said = late.unwrap().to_string();
+    assert!(said.starts_with("targets, snapshot, timestamp, history expires within "), "{said}");
 }
 
 #[test]

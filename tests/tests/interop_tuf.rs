@@ -47,6 +47,23 @@ fn python_tuf_follows_what_is_published() {
 }
 
 #[test]
+fn python_tuf_finds_old_releases_in_the_history() {
+    let world = World::with_repository();
+    let _releases = (1..=4).map(|n| world.publish_stable(&format!("1.{n}.0"), n)).count();
+    let _archived = world.signer(&["release", "archive", "--keep", "1"]).ok();
+    let server = RepoServer::start(&world);
+    let names = ["demo/1.1.0", "demo/1.3.0", "demo/1.4.0"];
+    let report = python_tuf(&world, &server).args(names).ok().json();
+    for (name, tag) in names.iter().zip(["demo:1.1.0", "demo:1.3.0", "demo:1.4.0"]) {
+        let index = report["targets"][*name].as_str().expect("a digest");
+        assert_eq!(format!("sha256:{index}"), world.repository().tagged(tag), "{report}");
+    }
+    let done = python_tuf(&world, &server).arg("demo/9.9.9").finish();
+    assert_ne!(done.code, 0);
+    assert!(done.stderr.contains("no target demo/9.9.9"), "{}", done.output());
+}
+
+#[test]
 fn python_tuf_finds_no_unsigned_release() {
     let world = World::with_repository();
     let _v1 = world.publish_stable("1.0.0", 1);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use formats::reason::Exit;
-use racklet_tests::rig::{CLEAR, confirmed};
+use racklet_tests::rig::{CLEAR, Node, World, confirmed};
 
 use super::phase::{Offered, Phase};
 
@@ -67,4 +67,27 @@ fn they_take_turns_in_one_update_and_its_revert() {
         // What the other one recorded as given up is not installed by itself again.
         node.agent(&["apply"]).finish().refused(formats::reason::Reason::FailedBefore);
     }
+}
+
+/// Old releases move to a role that the previous agent never heard of.
+#[test]
+#[ignore = "needs the agent of the previous landing: cargo xtask previous"]
+fn the_previous_agent_updates_across_the_history_of_a_repository() {
+    let previous = previous_agent();
+    let world = World::with_repository();
+    let source = world.repository().reference();
+    let v1 = world.publish_stable("1.0.0", 1);
+    let [follows, pinned] = ["follows", "pinned"].map(|name| {
+        let node = Node::from_factory(&world, name, &v1, &source);
+        node.exchange_agent(Some(&previous));
+        let _nothing = node.agent(&["check"]).finish().exits(Exit::Nothing);
+        node
+    });
+    let v2 = world.publish_stable("1.1.0", 2);
+    let v3 = world.publish_stable("1.2.0", 3);
+    let _archived = world.signer(&["release", "archive", "--keep", "1"]).ok();
+    follows.update(&[], "b");
+    follows.expect_slot("b", &v3);
+    pinned.update(&["--version", "1.1.0"], "b");
+    pinned.expect_slot("b", &v2);
 }
