@@ -12,6 +12,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -159,59 +160,16 @@ impl Drop for Unlocked {
 
 /// A boot partition that may be written. The device is closed before the kernel locks it again: its last writes
 /// leave memory then.
-struct Writable<D> {
-    device: D,
+struct Writable {
+    device: FileDevice,
     _unlocked: Unlocked,
 }
 
-impl<D: BlockDevice> BlockDevice for Writable<D> {
-    fn len(&self) -> u64 {
-        self.device.len()
-    }
+impl Deref for Writable {
+    type Target = FileDevice;
 
-    fn sector_size(&self) -> u32 {
-        self.device.sector_size()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), DeviceError> {
-        self.device.read_at(buf, offset)
-    }
-
-    fn read_medium<'b>(
-        &self,
-        buffer: &'b mut Vec<u8>,
-        offset: u64,
-        len: usize,
-    ) -> Result<&'b [u8], DeviceError> {
-        self.device.read_medium(buffer, offset, len)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
-        self.device.write_at(bytes, offset)
-    }
-
-    fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
-        self.device.zero_range(offset, len)
-    }
-
-    fn sync(&self) -> Result<(), DeviceError> {
-        self.device.sync()
-    }
-
-    fn complete(&self) -> Result<(), DeviceError> {
-        self.device.complete()
-    }
-
-    fn start_flush(&self, offset: u64, len: u64) {
-        self.device.start_flush(offset, len);
-    }
-
-    fn forget_cached(&self, offset: u64, len: u64) {
-        self.device.forget_cached(offset, len);
-    }
-
-    fn describe(&self) -> String {
-        self.device.describe()
+    fn deref(&self) -> &FileDevice {
+        &self.device
     }
 }
 

@@ -13,8 +13,8 @@ mod partition;
 mod window;
 
 use std::io;
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use formats::reason::Reason;
 
@@ -162,58 +162,11 @@ pub trait BlockDevice: Send + Sync {
     fn describe(&self) -> String;
 }
 
-impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
-    fn len(&self) -> u64 {
-        (**self).len()
-    }
-
-    fn sector_size(&self) -> u32 {
-        (**self).sector_size()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), DeviceError> {
-        (**self).read_at(buf, offset)
-    }
-
-    fn read_medium<'b>(
-        &self,
-        buffer: &'b mut Vec<u8>,
-        offset: u64,
-        len: usize,
-    ) -> Result<&'b [u8], DeviceError> {
-        (**self).read_medium(buffer, offset, len)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
-        (**self).write_at(bytes, offset)
-    }
-
-    fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
-        (**self).zero_range(offset, len)
-    }
-
-    fn sync(&self) -> Result<(), DeviceError> {
-        (**self).sync()
-    }
-
-    fn complete(&self) -> Result<(), DeviceError> {
-        (**self).complete()
-    }
-
-    fn start_flush(&self, offset: u64, len: u64) {
-        (**self).start_flush(offset, len);
-    }
-
-    fn forget_cached(&self, offset: u64, len: u64) {
-        (**self).forget_cached(offset, len);
-    }
-
-    fn describe(&self) -> String {
-        (**self).describe()
-    }
-}
-
-impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
+/// What leads to a device is one: `Arc`, `Box`, and those that do something when they are dropped.
+impl<P> BlockDevice for P
+where
+    P: Deref<Target: BlockDevice> + Send + Sync,
+{
     fn len(&self) -> u64 {
         (**self).len()
     }
