@@ -16,7 +16,9 @@ use std::ops::Deref;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use formats::emmc::{BootPartition, BootSource, Command, EXT_CSD_LEN, ExtCsd, write_config};
+use formats::emmc::{
+    BootPartition, BootSource, Command, EXT_CSD_LEN, ExtCsd, PartitionConfig, write_config,
+};
 use rustix::fs::{major, minor};
 
 use crate::block::{Access, BlockDevice, DeviceError, FileDevice, resolve_dev_link};
@@ -31,9 +33,13 @@ pub trait Registers: Send + Sync {
     /// Reads it.
     fn read(&self) -> Result<ExtCsd, DeviceError>;
 
-    /// Enables a partition for boot: one byte of the card, which keeps its old or its new value in a crash, as every
-    /// program that switches boot partitions takes for granted.
-    fn boot_from(&self, partition: BootPartition) -> Result<(), DeviceError>;
+    /// Enables a partition for boot, where byte 179 was `before`: one byte of the card, which keeps its old or its new
+    /// value in a crash, as every program that switches boot partitions takes for granted.
+    fn boot_from(
+        &self,
+        before: PartitionConfig,
+        partition: BootPartition,
+    ) -> Result<(), DeviceError>;
 
     /// What to call it in messages.
     fn describe(&self) -> String;
@@ -50,7 +56,7 @@ pub fn enable(card: &dyn Registers, partition: BootPartition) -> Result<(), Devi
     if before.source() == wanted {
         return Ok(());
     }
-    card.boot_from(partition)?;
+    card.boot_from(before, partition)?;
     let after = card.read()?.config;
     if after.same_boot(before.booting(partition)) {
         return Ok(());
@@ -129,8 +135,11 @@ impl Registers for BootArea {
         self.send("read EXT_CSD of", &Command::read_ext_csd()).map(|bytes| ExtCsd::parse(&bytes))
     }
 
-    fn boot_from(&self, partition: BootPartition) -> Result<(), DeviceError> {
-        let before = self.read()?.config;
+    fn boot_from(
+        &self,
+        before: PartitionConfig,
+        partition: BootPartition,
+    ) -> Result<(), DeviceError> {
         self.send("switch", &Command::boot_from(before, partition)).map(drop)
     }
 
@@ -194,10 +203,13 @@ impl Registers for RegisterFile {
         self.bytes().map(|bytes| ExtCsd::parse(&bytes))
     }
 
-    fn boot_from(&self, partition: BootPartition) -> Result<(), DeviceError> {
+    fn boot_from(
+        &self,
+        before: PartitionConfig,
+        partition: BootPartition,
+    ) -> Result<(), DeviceError> {
         let mut bytes = self.bytes()?;
-        let config = ExtCsd::parse(&bytes).config.booting(partition);
-        write_config(&mut bytes, config);
+        write_config(&mut bytes, before.booting(partition));
         self.0.write_at(&bytes, 0)?;
         self.0.sync()
     }

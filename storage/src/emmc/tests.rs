@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use formats::emmc::BootPartition::{Boot0, Boot1};
-use formats::emmc::{PartitionConfig, Protection};
+use formats::emmc::Protection;
 
 use super::*;
 use crate::block::Access::{Exclusive, Read};
@@ -116,7 +116,7 @@ impl Registers for Stubborn {
         Ok(ExtCsd::parse(&bytes))
     }
 
-    fn boot_from(&self, _: BootPartition) -> Result<(), DeviceError> {
+    fn boot_from(&self, _: PartitionConfig, _: BootPartition) -> Result<(), DeviceError> {
         *self.sent.lock().unwrap() += 1;
         if let Some(config) = self.becomes {
             *self.config.lock().unwrap() = config;
