@@ -197,7 +197,7 @@ impl Device {
     /// Whether the hardware says that the component runs from here. Without a way to know: no. An eMMC says from where
     /// it starts the next time.
     pub(crate) fn runs(&self, host: &dyn Host) -> Result<bool, AgentError> {
-        if self.switch == Switch::EmmcBoot {
+        if self.is_emmc_boot() {
             return EmmcBoot::needed(self, host, Access::Read)?.boots();
         }
         let Some(runs) = &self.runs else { return Ok(false) };

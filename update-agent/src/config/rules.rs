@@ -1,6 +1,6 @@
 //! What a configuration of the right form must fulfil, too. All that is wrong is told at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use formats::emmc::BootPartition;
@@ -145,12 +145,13 @@ impl Config {
     /// say: the system of a node that runs from memory is a file.
     fn of_boot_component(&self) -> Option<String> {
         let (component, backend) = (&self.boot.component, self.boot.backend);
-        let own = |slot: &BTreeMap<ComponentName, Place>| match slot.get(component) {
-            Some(Place::Device(own)) => Some(own.clone()),
+        let slots = [&self.slots.a, &self.slots.b].into_iter();
+        let own = slots.filter_map(|slot| match slot.get(component) {
+            Some(Place::Device(own)) => Some(own),
             _ => None,
-        };
-        let own: Vec<Device> = [&self.slots.a, &self.slots.b].into_iter().filter_map(own).collect();
-        let by_itself = |own: &Device| own.switch.is_some() || own.runs.is_some();
+        });
+        let own: Vec<&Device> = own.collect();
+        let by_itself = |own: &&Device| own.switch.is_some() || own.runs.is_some();
         if own.is_empty() {
             return None;
         }
