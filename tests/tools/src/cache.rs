@@ -75,6 +75,13 @@ pub fn forget(name: &str) -> Result<()> {
     Cache::shared().forget(name)
 }
 
+/// Waits until no other command of ours holds this name, and holds it until the file is dropped.
+pub(crate) fn exclusive(name: &str) -> Result<File> {
+    let lock = Cache::shared().lock(name)?;
+    lock.lock().with_context(|| format!("lock {name}"))?;
+    Ok(lock)
+}
+
 /// Part of a name: changes when anything that shapes the entry does.
 pub fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use crate::cmd::Cmd;
-use crate::{cache, paths};
+use crate::{apt, cache, paths};
 
 /// Files of the package `seabios` that stand for firmware 1 and 2.
 const FILES: [&str; 2] = ["usr/share/seabios/bios.bin", "usr/share/seabios/bios-256k.bin"];
@@ -47,7 +47,7 @@ fn unpack(package: &str, dir: &std::path::Path) -> Result<()> {
     if download().finish()?.code != 0 {
         // A new machine has no package lists yet, an old one has outdated ones.
         if paths::is_root() {
-            Cmd::new("apt-get").args(["-q", "update"]).run()?;
+            apt::update()?;
         }
         download().run()?;
     }

@@ -6,6 +6,7 @@
 //! | [`paths`] | where things are: the workspace, cargo's target |
 //! | [`cache`] | what all clones on a machine share |
 //! | [`programs`] | our own programs, built as tests want them or as they are shipped |
+//! | [`apt`] | this machine's packages, one command at a time |
 //! | [`cross`] | compilers for other processors, cached |
 //! | [`setup`] | packages of Debian and Python that the commands call |
 //! | [`debian`], [`firmware`] | real system images and firmware, cached |
@@ -16,6 +17,7 @@
 //!
 //! Nothing of it is shipped, and none of our own crates is linked: `cargo xtask` starts before they are built.
 
+pub mod apt;
 pub mod cache;
 pub mod cmd;
 pub mod config;

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::cmd::{Cmd, which};
 use crate::cross::Processor;
-use crate::{cache, firmware, paths};
+use crate::{apt, cache, firmware, paths};
 
 /// A package, a program or file of it (none: ask dpkg), why.
 type Package = (&'static str, &'static str, &'static str);
@@ -101,6 +101,9 @@ const EMULATION: &[Package] = &[
     ("binfmt-support", "update-binfmts", "makes the kernel start them with it"),
 ];
 
+/// Where the kernel lists programs that it starts with others.
+const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
+
 /// Package, a file of it, why: unpacked into the cache, because installing it would change more than
 /// a test may.
 const UNPACKED: &[(&str, &str, &str)] = &[
@@ -186,15 +189,25 @@ pub fn first_disk() -> Result<()> {
 /// Installs what starts programs of another processor in a chroot, and checks that the kernel does.
 pub fn emulation(processor: Processor) -> Result<()> {
     install(EMULATION, false)?;
-    let entry = format!("/proc/sys/fs/binfmt_misc/{}", processor.emulator());
-    if Path::new(&entry).exists() {
+    let entry = Path::new(BINFMT).join(processor.emulator());
+    if entry.exists() {
         return Ok(());
     }
-    bail!(
-        "the kernel does not start programs of {} by itself, there is no {entry}: mount -t binfmt_misc none \
-         /proc/sys/fs/binfmt_misc && update-binfmts --enable",
-        processor.name()
-    )
+    let missing = format!(
+        "the kernel does not start programs of {} by itself, there is no {}",
+        processor.name(),
+        entry.display()
+    );
+    if !paths::is_root() {
+        bail!("{missing}: as root, mount -t binfmt_misc none {BINFMT} && update-binfmts --enable");
+    }
+    // What systemd does where it is the first process.
+    if !Path::new(BINFMT).join("register").exists() {
+        Cmd::new("mount").args(["-t", "binfmt_misc", "none", BINFMT]).run()?;
+    }
+    Cmd::new("update-binfmts").args(["--enable", processor.emulator()]).run()?;
+    ensure!(entry.exists(), "{missing} after update-binfmts --enable");
+    Ok(())
 }
 
 /// Installs what `cargo xtask bench` calls besides.
@@ -203,6 +216,12 @@ pub fn bench() -> Result<()> {
 }
 
 fn install(packages: &[Package], check: bool) -> Result<()> {
+    let may = paths::is_root() && !check;
+    // Another command may be installing the same; what is missing is asked when it has ended.
+    let _alone = match may && !missing(packages).is_empty() {
+        true => Some(apt::alone()?),
+        false => None,
+    };
     let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
@@ -212,11 +231,11 @@ fn install(packages: &[Package], check: bool) -> Result<()> {
     }
     let options = ["install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"];
     let words = [&options[..], &missing].concat();
-    if check || !paths::is_root() {
+    if !may {
         bail!("run as root: apt-get update && apt-get {}", words.join(" "));
     }
     // Lists may be absent or older than the archive; both end in a package not found.
-    Cmd::new("apt-get").args(["-q", "update"]).aloud().watch()?;
+    apt::fetch_lists()?;
     let simulated = Cmd::new("apt-get").args(["-q", "-s"]).args(&words).read()?;
     let all = to_be_installed(&simulated);
     println!("to be installed, with what they depend on ({}): {}", all.len(), all.join(" "));

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt;
 use crate::cmd::Cmd;
 
 /// Where packages come from on this machine.
@@ -36,7 +37,7 @@ impl Sources {
 /// Asks apt what this machine is configured to use; fetches its lists first when there are none.
 pub(crate) fn of_host(suite: &str) -> Result<Sources> {
     if targets()?.is_empty() {
-        Cmd::new("apt-get").args(["-q", "update"]).run()?;
+        apt::update()?;
     }
     let dump = Cmd::new("apt-config").arg("dump").arg("Acquire").read()?;
     let sources = choose(&targets()?, &dump);
