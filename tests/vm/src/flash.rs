@@ -227,7 +227,7 @@ impl<'a> Board<'a> {
     pub(super) fn start(&mut self, tools: &Tools, life: u64, more: Vec<String>) -> Result<Machine> {
         self.boots += 1;
         let line = format!("{KERNEL} {}", self.boot_select()?);
-        let kernel = tools.chooser_kernel().display().to_string();
+        let kernel = tools.chooser_kernel()?.display().to_string();
         let initrd = self.dir.join("flash.cpio").display().to_string();
         let drive = format!("{DISK}{}", self.disk.path.display());
         let mut arguments: Vec<String> = [

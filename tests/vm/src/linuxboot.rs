@@ -10,10 +10,15 @@ use super::Cell;
 use super::machine::{DISK, Hardware, Machine};
 use super::power::{self, Subject};
 use super::tree::Tree;
-use super::world::{Disk, KERNEL, Setup, World, agent_toml, length};
+use super::world::{Disk, Setup, World, agent_toml, length};
 
 pub(super) const CELLS: &[Cell] = &[
     Cell::new("linuxboot-cycle", "cgpt, sgdisk -v, veritysetup verify", cycle),
+    Cell::new("arm-linuxboot-cycle", "cgpt, sgdisk -v, veritysetup verify", |world, dir| {
+        let arm = world.of_arm_linuxboot(&dir.join("world"))?;
+        let told = cycle(&arm, dir)?;
+        Ok(format!("{told}, pages of 64 KiB"))
+    }),
     Cell::new("linuxboot-altered", "dm-verity of the kernel", altered),
     Cell::new("linuxboot-rescue", "the clock", rescue),
     Cell::new("linuxboot-panic", "the agent's history", |world, dir| broken(world, dir, "1.2.1")),
@@ -26,17 +31,6 @@ pub(super) const CELLS: &[Cell] = &[
     Cell::new("linuxboot-power-short", "cgpt", |world, dir| power_cycles(world, dir, 12)),
 ];
 
-/// Modules of the chooser. sha256 may be built in.
-const MODULES: &[&str] = &[
-    "nvme",
-    "crc32c_generic",
-    "ext4",
-    "dm-mod",
-    "dm-verity",
-    "sha256_generic",
-    "i6300esb",
-    "tpm_crb",
-];
 /// Seconds: longer than a slow start of the slot's kernel, short enough to wait for.
 const WATCHDOG: u64 = 30;
 
@@ -46,13 +40,14 @@ fn firmware(world: &World, root: &[u8], file: &Path, settings: &str) -> Result<(
     tree.copy("init", world.agent_file())?;
     tree.file("etc/update-agent/root.json", root);
     let mut modules = Vec::new();
-    for module in world.tools.modules(false, MODULES)? {
+    let platform = world.tools.platform;
+    for module in world.tools.modules(false, platform.chooser_modules)? {
         let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
         tree.copy(&format!("lib/modules/{name}"), &module)?;
         let parameters = if name == "i6300esb.ko" { " nowayout=1" } else { "" };
         modules.push(format!("/lib/modules/{name}{parameters}"));
     }
-    let setup = Setup { state: "/run", ..Setup::default() };
+    let setup = Setup { node: platform.node, state: "/run", ..Setup::default() };
     let chooser = format!("[chooser]\nmodules = {modules:?}\n{settings}");
     tree.file("etc/update-agent/update-agent.toml", agent_toml(&setup) + &chooser);
     fs::write(file, tree.cpio()).with_context(|| format!("write {}", file.display()))
@@ -102,7 +97,7 @@ impl<'a> Board<'a> {
         // QEMU puts the initramfs of a kernel that is not compressed 160 KiB below the end of memory,
         // where a TPM's log leaves the firmware's tables no room: it overwrites them.
         let kernel = if self.devices.is_empty() {
-            self.world.tools.chooser_kernel()
+            self.world.tools.chooser_kernel()?
         } else {
             self.world.tools.kernel(false)?
         };
@@ -112,7 +107,7 @@ impl<'a> Board<'a> {
         let arguments = [
             ["-kernel", &kernel],
             ["-initrd", &initrd],
-            ["-append", KERNEL],
+            ["-append", self.world.tools.platform.kernel],
             ["-drive", &drive],
             ["-device", "nvme,drive=d0,serial=d0"],
         ];

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use racklet_tools::cache;
 use racklet_tools::cmd::Cmd;
+use racklet_tools::cross::kernel;
 use racklet_tools::debian::foreign::Foreign;
 
 use super::tools::Tools;
@@ -29,6 +30,8 @@ pub(super) struct Platform {
     pub(super) uefi: [&'static str; 2],
     /// Its part of the names of UEFI programs: `BOOTX64.EFI`.
     pub(super) efi: &'static str,
+    /// Modules that the chooser loads from its initramfs, of the kernel with drivers as modules.
+    pub(super) chooser_modules: &'static [&'static str],
     /// Its kernels with and without built-in drivers; modules that a booted slot loads on each.
     pub(super) slot_modules: &'static [(bool, &'static [&'static str])],
 }
@@ -57,6 +60,17 @@ pub(super) static PC: Platform = Platform {
     node: "hardware = [\"vm-q35\"]",
     uefi: ["usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd"],
     efi: "x64",
+    // sha256 may be built in.
+    chooser_modules: &[
+        "nvme",
+        "crc32c_generic",
+        "ext4",
+        "dm-mod",
+        "dm-verity",
+        "sha256_generic",
+        "i6300esb",
+        "tpm_crb",
+    ],
     slot_modules: &[
         (
             false,
@@ -87,7 +101,24 @@ pub(super) static ARM: Platform = Platform {
     node: "hardware_from = \"/proc/device-tree/compatible\"",
     uefi: ["usr/share/AAVMF/AAVMF_CODE.fd", "usr/share/AAVMF/AAVMF_VARS.fd"],
     efi: "aa64",
+    chooser_modules: &[],
     slot_modules: &[(true, &["vfat", "nls_cp437", "nls_ascii", "virtio_pci", "virtio_blk"])],
+};
+
+/// The same board with a kernel of our own and a watchdog: Debian's kernels for ARMv8 have no `kexec_file_load`.
+pub(super) static ARM_LINUXBOOT: Platform = Platform {
+    board: &[
+        "-cpu",
+        "cortex-a72",
+        "-machine",
+        "virt,acpi=off",
+        "-device",
+        "i6300esb",
+        "-action",
+        "watchdog=reset",
+    ],
+    slot_modules: &[(false, &[])],
+    ..ARM
 };
 
 /// Of Debian's packages for ARMv8: what runs in its machines.
@@ -111,6 +142,12 @@ impl Tools {
             fs::remove_dir_all(dir.join("apt")).context("remove the lists of packages")
         })?;
         Ok(self.with_platform(&ARM, vec![root, emulator]))
+    }
+
+    /// The same for an ARMv8 board whose firmware is Linux.
+    pub(super) fn of_arm_linuxboot(&self) -> Result<Tools> {
+        let arm = self.of_arm()?;
+        Ok(arm.with_platform(&ARM_LINUXBOOT, vec![kernel::with_kexec()?]))
     }
 }
 

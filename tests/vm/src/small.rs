@@ -296,7 +296,7 @@ impl<'a> Lab<'a> {
     fn board_of(&self, initrd: &Path, words: &str, bundles: Option<&Path>) -> Result<Vec<String>> {
         let mut words: Vec<String> = [
             "-kernel",
-            &self.world.tools.chooser_kernel().display().to_string(),
+            &self.world.tools.chooser_kernel()?.display().to_string(),
             "-initrd",
             &initrd.display().to_string(),
             "-append",

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use racklet_tools::cmd::{Cmd, which};
-use racklet_tools::{cache, paths};
+use racklet_tools::{apt, cache, paths};
 
 use super::machine::Permits;
 use super::platform::{PC, Platform};
@@ -39,6 +39,8 @@ const KERNELS: [&str; 2] = ["linux-image-amd64", "linux-image-cloud-amd64"];
 /// drivers those stay that lie in no folder of their own: `virtio_net`.
 const LEFT_OUT: &[&str] =
     &["gpu", "media", "net/*", "infiniband", "staging", "iio", "usb", "sound", "isdn", "input"];
+/// The file of the unpacked kernel.
+const UNPACKED: &str = "vmlinux";
 /// Raised when the same packages are unpacked differently.
 const FORM: &str = "3";
 
@@ -70,7 +72,7 @@ impl Tools {
         }
         if kernel_of(KERNELS[0]).is_err() && paths::is_root() {
             // A clean machine has no lists yet.
-            Cmd::new("apt-get").args(["-q", "update"]).watch()?;
+            apt::update()?;
         }
         let [full, cloud] = KERNELS.map(kernel_of);
         let (full, cloud) = (full?, cloud?);
@@ -85,7 +87,8 @@ impl Tools {
                 || "fetch packages for virtual machines; try: apt-get update && cargo xtask vm",
             )?;
             let tools = Tools::at(&name, dir, permits.clone());
-            unpack_kernel(&tools.kernel(false)?, &tools.chooser_kernel())
+            let kernel = tools.kernel(false)?;
+            unpack_kernel(&kernel, &kernel.with_file_name(UNPACKED))
         })?;
         Ok(Tools::at(&name, &dir, permits))
     }
@@ -96,8 +99,9 @@ impl Tools {
         Tools { name, root, before, own_loader, platform: &PC, permits }
     }
 
-    /// The same for another platform, whose own files are in these folders.
+    /// The same for another platform, whose own files are in these folders and count first.
     pub(super) fn with_platform(&self, platform: &'static Platform, before: Vec<PathBuf>) -> Self {
+        let before = [before, self.before.clone()].concat();
         Tools { before, platform, ..self.clone() }
     }
 
@@ -124,10 +128,12 @@ impl Tools {
         &self.name
     }
 
-    /// The kernel with its drivers as modules, unpacked: started through its PVH entry. An emulated
-    /// processor takes eight seconds to unpack it, at every boot.
-    pub(super) fn chooser_kernel(&self) -> PathBuf {
-        self.file("boot/vmlinux")
+    /// The kernel with its drivers as modules, unpacked where it comes packed: a PC starts it through its PVH
+    /// entry. An emulated processor takes eight seconds to unpack it, at every boot.
+    pub(super) fn chooser_kernel(&self) -> Result<PathBuf> {
+        let packed = self.kernel(false)?;
+        let unpacked = packed.with_file_name(UNPACKED);
+        Ok(if unpacked.exists() { unpacked } else { packed })
     }
 
     /// A file of one of the packages.

@@ -137,20 +137,34 @@ impl World {
 
     /// The same for ARMv8 machines, below an empty folder: with the releases of a cycle alone.
     pub(super) fn of_arm(&self, dir: &Path) -> Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-        let world = self.arm_beside(dir)?;
-        let wanted = |(version, _): &&(&str, &str)| ["1.0.0", "1.1.0", "1.2.1"].contains(version);
-        let releases: Vec<_> = RELEASES.iter().filter(wanted).copied().collect();
-        world.publish(&releases)?;
-        Ok(world)
+        self.on_arm(self.tools.of_arm()?, dir)?.with_releases(&["1.0.0", "1.1.0", "1.2.1"])
+    }
+
+    /// The same for ARMv8 machines whose firmware is Linux.
+    pub(super) fn of_arm_linuxboot(&self, dir: &Path) -> Result<Self> {
+        let tools = self.tools.of_arm_linuxboot()?;
+        self.on_arm(tools, dir)?.with_releases(&["1.0.0", "1.1.0", "1.2.0"])
     }
 
     /// ARMv8 machines whose releases are in a repository that somebody else fills, below that folder.
     pub(super) fn arm_beside(&self, dir: &Path) -> Result<Self> {
+        self.on_arm(self.tools.of_arm()?, dir)
+    }
+
+    /// A new repository in its folder, with these of [`RELEASES`].
+    fn with_releases(self, versions: &[&str]) -> Result<Self> {
+        fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
+        let wanted = |(version, _): &&(&str, &str)| versions.contains(version);
+        let releases: Vec<_> = RELEASES.iter().filter(wanted).copied().collect();
+        self.publish(&releases)?;
+        Ok(self)
+    }
+
+    fn on_arm(&self, tools: Tools, dir: &Path) -> Result<Self> {
         eprintln!("building the agent for ARMv8 guests …");
         let place = Place::cross(Processor::Aarch64)?;
         Ok(World {
-            tools: self.tools.of_arm()?,
+            tools,
             // Its firmware takes three times as long as a PC's.
             patience: self.patience * 2,
             proofs: self.proofs.clone(),

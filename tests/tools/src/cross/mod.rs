@@ -6,6 +6,8 @@
 //! beside it, and a C compiler. cargo runs in there, on this workspace, with the crates that cargo fetched here.
 //! `rust-toolchain.toml` does not count there: nothing of rustup is.
 
+pub mod kernel;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -139,7 +141,7 @@ impl Compilers {
                 bail!("debootstrap is not installed: run `cargo xtask setup`");
             }
             eprintln!("making a Debian 13 with compilers for {name} (three minutes, 2 GB, once) …");
-            make(work, processor, &packages)
+            tree(work, processor, &packages)
         })?;
         Ok(Compilers { processor, dir })
     }
@@ -211,7 +213,8 @@ fn namespaced(dir: &Path) -> Cmd {
     Cmd::new("unshare").args(unshare).arg(dir.join("tree.sh"))
 }
 
-fn make(work: &Path, processor: Processor, packages: &[String]) -> Result<()> {
+/// Makes a Debian with these packages in `work/tree`, beside the `tree.sh` that enters it.
+fn tree(work: &Path, processor: Processor, packages: &[String]) -> Result<()> {
     let sources: Sources = sources::of_host(SUITE)?;
     fs::write(work.join("tree.sh"), TREE_SH).context("write tree.sh")?;
     let mut command = namespaced(work)
