@@ -99,6 +99,7 @@ const FIRST_DISK: &[Package] =
 const EMULATION: &[Package] = &[
     ("qemu-user-static", "qemu-aarch64-static", "runs programs of other processors"),
     ("binfmt-support", "update-binfmts", "makes the kernel start them with it"),
+    ("arch-test", "arch-test", "mmdebstrap asks it whether they start"),
 ];
 
 /// Where the kernel lists programs that it starts with others.
