@@ -9,6 +9,8 @@
 //!  renew    secret ─► file forgets the counter ─► a new one ─► file remembers it
 //! ```
 
+mod report;
+
 use formats::boot_record::Floor;
 use formats::reason::Reason;
 use formats::tpm::{SECRET_LEN, TpmError};
@@ -24,6 +26,9 @@ use crate::disk::Disk;
 use crate::error::{AgentError, Because as _};
 use crate::state::{State, StateGuard};
 use crate::tpm::{Counter, CounterError, Found, Keys, observe};
+
+pub(crate) use self::report::guarantee;
+pub use self::report::{FloorReport, KeptIn};
 
 /// 1 KiB: the longest owner password that is read.
 const OWNER_LIMIT: u64 = 1 << 10;

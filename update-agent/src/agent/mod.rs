@@ -9,6 +9,8 @@
 //! | [`Agent::round`] | what the daemon does after a boot and at each poll | as the mode allows |
 //! | [`Agent::health`] | runs the health checks as a trial does | nothing |
 //! | [`Agent::ask_checks`] | asks each health check once | nothing |
+//! | [`Agent::floor`] | says what the security-version floor is, and what keeps it | nothing |
+//! | [`Agent::renew_floor`] | begins anew with another TPM | the floor's file, the TPM |
 //!
 //! The stations of an update are in `update.rs`; `driver.rs` performs what the update machine
 //! ([`update_core::update`]) asks for. Every operation that changes something takes the lock of the
@@ -43,10 +45,10 @@ use formats::reason::Reason;
 use formats::tuf::{Metadata as _, Root};
 use storage::host::{Host, System};
 use update_core::boot::BootFlags;
-use update_core::floor::Judged;
 use update_core::restart::{Means, Purpose};
 use update_core::update::{Node, Outcome, Standing, Task, stand};
 
+pub use self::floor::{FloorReport, KeptIn};
 pub use self::operator::{MarkBadOptions, RevertOptions};
 pub use self::report::{
     ApplyOptions, ApplyReport, Attempt, Available, CheckReport, ComponentPlan, ConfirmReport,
@@ -59,6 +61,7 @@ pub use self::simulate::BootReport;
 pub use crate::health::{CheckResult, CheckState};
 pub use crate::state::WithdrawnReport;
 
+pub(crate) use self::floor::guarantee as floor_guarantee;
 pub(crate) use self::restart::Pending;
 pub(crate) use self::slot_check::MEND;
 pub(crate) use self::trial::{Glance, leave, lost};
@@ -365,17 +368,6 @@ impl Agent {
         SingleBanks { state: &self.state, disk: &self.disk }
     }
 
-    /// The security-version floor, and how far it can be believed.
-    pub(crate) fn floor(&self) -> Result<Judged, AgentError> {
-        self.floor_keeper().judged()
-    }
-
-    /// Begins anew with the TPM that is there now; only on an operator's word.
-    pub(crate) fn renew_floor(&self) -> Result<Judged, AgentError> {
-        let held = self.state.hold()?;
-        self.floor_keeper().renew(&held)
-    }
-
     /// The root metadata this node was given: by the last `reset --root`, otherwise by its image.
     pub fn shipped_root(&self) -> Result<Vec<u8>, AgentError> {
         if let Some(enrolled) = self.state.enrolled_root()? {
@@ -407,7 +399,7 @@ impl Agent {
 
     /// The node as it is now.
     pub fn node(&self) -> Result<Node, AgentError> {
-        self.slot_check().node(self.state.boot_record()?, self.floor()?.floor)
+        self.slot_check().node(self.state.boot_record()?, self.judged_floor()?.floor)
     }
 
     /// The boot flags of both slots, as the boot loader would read them now.

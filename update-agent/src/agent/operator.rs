@@ -50,7 +50,7 @@ impl Agent {
                 return Err(AgentError::new(Reason::BootRecord, "the slot was not confirmed"));
             };
             self.tell_end(&held)?;
-            Ok(ConfirmReport { confirmed, floor: Some(self.floor()?.floor) })
+            Ok(ConfirmReport { confirmed, floor: Some(self.judged_floor()?.floor) })
         })
     }
 

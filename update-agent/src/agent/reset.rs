@@ -58,7 +58,7 @@ impl Agent {
             self.state.reset(&held, bytes.as_deref())?;
             Ok(ResetReport {
                 reset: true,
-                floor: self.floor()?.floor,
+                floor: self.judged_floor()?.floor,
                 booted: self.disk.booted()?,
                 new_root: root.map(Path::display).map(|path| path.to_string()),
             })

@@ -15,7 +15,7 @@ use crate::state::StateGuard;
 impl Agent {
     /// The node as far as it can be read, to be shown and not to be changed.
     pub(crate) fn node_to_show(&self) -> Result<(Node, Judged), AgentError> {
-        let floor = match self.floor() {
+        let floor = match self.judged_floor() {
             Err(error) if error.reason() == Reason::StoreNewer => {
                 let guarantee = Guarantee::Lost(error.chain());
                 Judged { floor: 0, guarantee, older_state: false, open: false }

@@ -17,7 +17,7 @@ use update_core::trust::{CLOCK_TOLERANCE, Clock, Limits, Refresh, Stored};
 use update_core::update::{next_slot, stand};
 
 use super::sandbox;
-use crate::agent::{Agent, CheckState, MEND};
+use crate::agent::{Agent, CheckState, MEND, floor_guarantee};
 use crate::boot::BootControl as _;
 use crate::boot::bypass;
 use crate::config::Backend;
@@ -422,8 +422,8 @@ fn kernel(agent: &Agent) -> Answer {
 }
 
 fn floor(agent: &Agent) -> Answer {
-    let judged = agent.floor()?;
-    let text = super::floor::guarantee(&judged);
+    let judged = agent.judged_floor()?;
+    let text = floor_guarantee(&judged);
     // Only a verifying chooser could look at it.
     let chooser = agent.config.boot.verity && agent.disk.chooser_booted();
     match judged.guarantee {

@@ -380,7 +380,7 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::Confirm(args) => trial::confirm(agent, *args, output),
         Command::Revert(args) => trial::revert(agent, args, output),
         Command::MarkBad(args) => trial::mark_bad(agent, args, output),
-        Command::Floor(args) => agent.noting(|| floor::floor(agent, *args, output)),
+        Command::Floor(args) => floor::floor(agent, *args, output),
         Command::Reset(args) => reset::reset(agent, args, output),
         Command::Status => keep_error(agent, status::status(agent, output)),
         Command::Explain => offer::explain(agent, output),

@@ -9,7 +9,7 @@ use update_core::chooser::ChooserFloor;
 use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::VerifyArgs;
-use crate::agent::{Agent, MEND, Pending, version_of_os_release};
+use crate::agent::{Agent, FloorReport, MEND, Pending, floor_guarantee, version_of_os_release};
 use crate::boot::bypass;
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
@@ -152,7 +152,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         "restart": restart.as_ref().map(|pending| restart_value(agent, pending)),
         "unread": unread,
         "slots": { "a": slot_value(&node, Slot::A), "b": slot_value(&node, Slot::B) },
-        "floor": super::floor::value(&floor, older_since),
+        "floor": FloorReport::new(&floor, older_since),
         "chooser_floor": chooser_floor.to_string(),
         "refused_by_chooser": refused,
         "mixed": mixed,
@@ -200,11 +200,7 @@ pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> 
         let left = reached.left.map_or_else(String::new, |left| format!(", {left} s left"));
         text += &format!("running  {}: {percent} %{rate}{left}\n", reached.what);
     }
-    text += &format!(
-        "floor    security version {} ({})\n",
-        floor.floor,
-        super::floor::guarantee(&floor)
-    );
+    text += &format!("floor    security version {} ({})\n", floor.floor, floor_guarantee(&floor));
     if let ChooserFloor::Open(gap) = chooser_floor {
         text += &format!("chooser  booted without a floor: {}\n", gap.code());
     }

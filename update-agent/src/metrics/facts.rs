@@ -69,7 +69,7 @@ impl Facts {
             mixed: mixed.unwrap_or_default(),
             os_version: version_of_os_release(&config.node.os_release)
                 .map(|version| version.to_string()),
-            floor: agent.floor().ok(),
+            floor: agent.judged_floor().ok(),
             report: agent.state.report(),
             withdrawn: agent.withdrawn().is_some(),
             history: agent.state.history().unwrap_or_default(),
