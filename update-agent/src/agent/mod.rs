@@ -9,6 +9,8 @@
 //! | [`Agent::round`] | what the daemon does after a boot and at each poll | as the mode allows |
 //! | [`Agent::health`] | runs the health checks as a trial does | nothing |
 //! | [`Agent::ask_checks`] | asks each health check once | nothing |
+//! | [`Agent::history`] | says what happened | nothing |
+//! | [`Agent::verify`] | compares slots with what was signed | nothing |
 //! | [`Agent::floor`] | says what the security-version floor is, and what keeps it | nothing |
 //! | [`Agent::renew_floor`] | begins anew with another TPM | the floor's file, the TPM |
 //!
@@ -23,6 +25,7 @@ mod driver;
 mod floor;
 mod history;
 mod hooks;
+mod look;
 mod operator;
 mod precheck;
 mod report;
@@ -49,6 +52,7 @@ use update_core::restart::{Means, Purpose};
 use update_core::update::{Node, Outcome, Standing, Task, stand};
 
 pub use self::floor::{FloorReport, KeptIn};
+pub use self::look::{HistoryReport, VerifiedImage, VerifyReport};
 pub use self::operator::{MarkBadOptions, RevertOptions};
 pub use self::report::{
     ApplyOptions, ApplyReport, Attempt, Available, CheckReport, ComponentPlan, ConfirmReport,
@@ -418,6 +422,14 @@ impl Agent {
             Err(error) => self.note_error(error),
         }
         result
+    }
+
+    /// Keeps the error of an operation whose success says nothing of the node's work.
+    pub(crate) fn keeping_error<T>(
+        &self,
+        operation: impl FnOnce() -> Result<T, AgentError>,
+    ) -> Result<T, AgentError> {
+        operation().inspect_err(|error| self.note_error(error))
     }
 
     /// Keeps the error for `status`, unless another agent is at work.

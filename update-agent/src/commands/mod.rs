@@ -7,6 +7,7 @@ mod doctor;
 mod floor;
 mod guard;
 mod health;
+mod history;
 mod interrupted;
 mod kernel;
 mod metrics;
@@ -17,6 +18,7 @@ mod run;
 mod sandbox;
 pub(crate) mod status;
 mod trial;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -382,25 +384,20 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::MarkBad(args) => trial::mark_bad(agent, args, output),
         Command::Floor(args) => floor::floor(agent, *args, output),
         Command::Reset(args) => reset::reset(agent, args, output),
-        Command::Status => keep_error(agent, status::status(agent, output)),
+        Command::Status => agent.keeping_error(|| status::status(agent, output)),
         Command::Explain => offer::explain(agent, output),
-        Command::History => keep_error(agent, status::history(agent, output)),
+        Command::History => history::history(agent, output),
         Command::Doctor => doctor::doctor(agent, output),
         Command::Health => health::health(agent, output),
-        Command::Verify(args) => agent.noting(|| status::verify(agent, *args, output)),
+        Command::Verify(args) => verify::verify(agent, *args, output),
         Command::Run(args) => run::run(agent, *args, output),
-        Command::BootSelect(_) => keep_error(agent, boot_select::simulate(agent, output)),
+        Command::BootSelect(_) => agent.keeping_error(|| boot_select::simulate(agent, output)),
         Command::Metrics(args) => metrics::metrics(agent, *args, output),
         Command::Completions { .. }
         | Command::MapRoot(_)
         | Command::RestartTrial
         | Command::Config(_) => Ok(Exit::Done),
     }
-}
-
-/// For commands whose success says nothing of the node's work.
-fn keep_error(agent: &Agent, result: Result<Exit, AgentError>) -> Result<Exit, AgentError> {
-    result.inspect_err(|error| agent.note_error(error))
 }
 
 fn start_log(cli: &Cli) {

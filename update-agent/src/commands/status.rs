@@ -1,4 +1,4 @@
-//! `status`, `history` and `verify`. None of them changes anything or waits for another agent.
+//! `status`. It changes nothing, and waits for no other agent.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,12 @@ use serde_json::{Value, json};
 use update_core::chooser::ChooserFloor;
 use update_core::update::{Node, Standing, next_slot, stand};
 
-use super::VerifyArgs;
 use crate::agent::{Agent, FloorReport, MEND, Pending, floor_guarantee, version_of_os_release};
 use crate::boot::bypass;
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
+use crate::restart;
 use crate::state::{OfferReport, RestartAsked};
-use crate::{restart, stage};
 
 /// What `status` says first of a node.
 #[derive(Debug, Clone)]
@@ -431,67 +430,6 @@ fn under_way(node: &Node, standing: &Standing) -> Option<String> {
         Standing::RevertUnfinished => format!("{version} is being reverted"),
         Standing::Leaving => "marked bad; reboot to leave it".to_owned(),
     })
-}
-
-/// `history`
-pub(super) fn history(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
-    let history = agent.state.history()?;
-    let mut text = String::new();
-    for event in &history.events {
-        let version = event.release.as_ref().map_or("", |_| " ");
-        let release = event.release.as_ref().map_or_else(String::new, |r| r.version.to_string());
-        let slot = event.slot.map_or_else(String::new, |slot| format!(" slot {slot}"));
-        let why = match (&event.reason, event.detail.as_str()) {
-            (Some(reason), detail) => format!(": {detail} ({reason})"),
-            (None, "") => String::new(),
-            (None, detail) => format!(": {detail}"),
-        };
-        text += &format!("{}  {}{version}{release}{slot}{why}\n", time(event.at), event.event);
-    }
-    if text.is_empty() {
-        text = "nothing has happened yet".to_owned();
-    }
-    output.result(json!({ "events": history.events }), &text);
-    Ok(Exit::Done)
-}
-
-/// `verify`: reads slots whole and compares every chunk with the list that was signed.
-pub(super) fn verify(agent: &Agent, args: VerifyArgs, output: Output) -> Result<Exit, AgentError> {
-    let record = agent.state.boot_record()?;
-    let slots = args.slot.map_or(Slot::BOTH.to_vec(), |slot| vec![slot]);
-    let progress = crate::progress::start(output.json);
-    let mut good = Vec::new();
-    for slot in slots {
-        let Some(content) = record.slots.of(slot) else {
-            if args.slot.is_some() {
-                let text = format!("slot {slot} holds nothing this agent wrote");
-                return Err(AgentError::new(Reason::BootRecord, text));
-            }
-            continue;
-        };
-        for component in &content.components {
-            let Some(list) = agent.state.chunk_list(&component.chunks) else {
-                let text = format!("the chunk list of {} in slot {slot} is gone", component.name);
-                return Err(AgentError::new(Reason::StoreCorrupt, text)
-                    .hint("it comes back with the next update"));
-            };
-            let device = agent.disk.open_to_read(slot, &component.name)?;
-            stage::read_back(&component.name, device.as_ref(), &list, progress.as_ref())
-                .map_err(|error| AgentError::from(error).context(format!("slot {slot}")))?;
-            good.push(json!({ "slot": slot, "component": component.name }));
-        }
-    }
-    if good.is_empty() {
-        let text = "neither slot holds anything this agent wrote: nothing was verified";
-        return Err(AgentError::new(Reason::BootRecord, text)
-            .hint("a slot can be compared once an update has written it"));
-    }
-    let text = match good.len() {
-        1 => "1 image is exactly what was signed".to_owned(),
-        images => format!("{images} images are exactly what was signed"),
-    };
-    output.result(json!({ "verified": good }), &text);
-    Ok(Exit::Done)
 }
 
 #[cfg(test)]
