@@ -9,7 +9,7 @@
 //! | [`Agent::round`] | what the daemon does after a boot and at each poll | as the mode allows |
 //! | [`Agent::health`] | runs the health checks as a trial does | nothing |
 //! | [`Agent::ask_checks`] | asks each health check once | nothing |
-//! | [`Agent::history`] | says what happened | nothing |
+//! | [`Agent::status`], [`Agent::history`] | say how the node stands, and what happened | nothing |
 //! | [`Agent::verify`] | compares slots with what was signed | nothing |
 //! | [`Agent::floor`] | says what the security-version floor is, and what keeps it | nothing |
 //! | [`Agent::renew_floor`] | begins anew with another TPM | the floor's file, the TPM |
@@ -36,6 +36,7 @@ mod round;
 mod simulate;
 mod single_bank;
 mod slot_check;
+mod status;
 mod trial;
 mod unread;
 mod update;
@@ -62,12 +63,15 @@ pub use self::report::{
 pub use self::reset::ResetReport;
 pub use self::round::{Offered, RoundReport};
 pub use self::simulate::BootReport;
+pub use self::status::{PendingUpdate, RestartReport, SlotReport, StatusReport};
 pub use crate::health::{CheckResult, CheckState};
-pub use crate::state::WithdrawnReport;
+pub use crate::progress::Record;
+pub use crate::state::{LastError, MetadataVersions, OfferReport, WithdrawnReport};
 
 pub(crate) use self::floor::guarantee as floor_guarantee;
 pub(crate) use self::restart::Pending;
 pub(crate) use self::slot_check::MEND;
+pub(crate) use self::status::word as standing_word;
 pub(crate) use self::trial::{Glance, leave, lost};
 pub(crate) use self::update::{installed_version, version_of_os_release};
 
@@ -85,7 +89,7 @@ use crate::environment::{Environment, RealWorld};
 use crate::error::AgentError;
 use crate::metrics::LastCheck;
 use crate::progress::Progress;
-use crate::state::{LastError, Report, State, StateGuard};
+use crate::state::{Report, State, StateGuard};
 use crate::trust;
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.

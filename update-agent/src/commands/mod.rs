@@ -16,7 +16,7 @@ mod reset;
 mod restart_trial;
 mod run;
 mod sandbox;
-pub(crate) mod status;
+mod status;
 mod trial;
 mod verify;
 
@@ -384,7 +384,7 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::MarkBad(args) => trial::mark_bad(agent, args, output),
         Command::Floor(args) => floor::floor(agent, *args, output),
         Command::Reset(args) => reset::reset(agent, args, output),
-        Command::Status => agent.keeping_error(|| status::status(agent, output)),
+        Command::Status => status::status(agent, output),
         Command::Explain => offer::explain(agent, output),
         Command::History => history::history(agent, output),
         Command::Doctor => doctor::doctor(agent, output),

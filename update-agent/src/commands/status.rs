@@ -1,19 +1,163 @@
-//! `status`. It changes nothing, and waits for no other agent.
+//! `status`: the node as it stands, for people.
 
-use std::collections::BTreeMap;
-
-use formats::boot_record::{Phase, Slot};
+use formats::boot_record::Slot;
 use formats::reason::{Exit, Reason};
-use serde_json::{Value, json};
 use update_core::chooser::ChooserFloor;
-use update_core::update::{Node, Standing, next_slot, stand};
+use update_core::update::Standing;
 
-use crate::agent::{Agent, FloorReport, MEND, Pending, floor_guarantee, version_of_os_release};
-use crate::boot::bypass;
+use crate::agent::{Agent, MEND, RestartReport, SlotReport, StatusReport};
 use crate::error::AgentError;
 use crate::output::{Output, bytes, time};
-use crate::restart;
-use crate::state::{OfferReport, RestartAsked};
+use crate::progress::Record;
+use crate::state::{MetadataVersions, OfferReport};
+
+/// `status`
+pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
+    let report = agent.status()?;
+    output.report(&report, &text(&report));
+    Ok(Exit::Done)
+}
+
+fn text(report: &StatusReport) -> String {
+    let mut text = String::new();
+    if report.example_keys {
+        text += &format!("WARNING: {}\n", crate::example::WARNING);
+    }
+    text += &format!("{}\n", Headline::of(report).text());
+    if let Some(withdrawn) = &report.withdrawn {
+        text += &format!("WITHDRAWN: {}\n", withdrawn.sentence());
+    }
+    text += &now(report);
+    text += &boot(report);
+    text += &past(report);
+    text
+}
+
+/// The slots, and what is under way.
+fn now(report: &StatusReport) -> String {
+    let mut text: String = Slot::BOTH.into_iter().map(|slot| slot_line(report, slot)).collect();
+    text += &format!("update   {}\n", report.sentence);
+    if let Some(restart) = &report.restart {
+        text += &format!("restart  {}\n", restart_sentence(restart));
+    }
+    if let Some(OfferReport { version, wave: Some(wave), .. }) = &report.offer {
+        let id = &report.node_id;
+        text += &format!("node     {id}: at {wave} % of the roll-out of {version}\n");
+    }
+    if let Some(Record { reached, .. }) = &report.in_progress {
+        let percent = reached.done.saturating_mul(100).checked_div(reached.total).unwrap_or(100);
+        let rate = reached.rate.map_or_else(String::new, |rate| format!(", {}/s", bytes(rate)));
+        let left = reached.left.map_or_else(String::new, |left| format!(", {left} s left"));
+        text += &format!("running  {}: {percent} %{rate}{left}\n", reached.what);
+    }
+    text
+}
+
+/// The floor, and what the boot loader and other programs did.
+fn boot(report: &StatusReport) -> String {
+    let floor = &report.floor;
+    let mut text =
+        format!("floor    security version {} ({})\n", floor.security_version, floor.guarantee);
+    if let ChooserFloor::Open(gap) = report.chooser_floor {
+        text += &format!("chooser  booted without a floor: {}\n", gap.code());
+    }
+    for (slot, code) in &report.refused_by_chooser {
+        text += &format!("chooser  refused slot {slot}: {code}\n");
+    }
+    for (slot, how) in &report.foreign {
+        text += &format!("foreign  slot {slot} was written by another program since: {how}\n");
+    }
+    if !report.foreign.is_empty() {
+        text += &format!("         {MEND}\n");
+    }
+    if let Some(at) = floor.older_since {
+        text += &format!("noticed  on {}: this state was older than the TPM\n", time(at));
+    }
+    if !report.mixed.is_empty() {
+        let mixed: Vec<&str> = report.mixed.iter().map(|name| name.as_str()).collect();
+        let (mixed, slot) = (mixed.join(", "), report.booted.other());
+        text += &format!("mixed    {mixed} still runs from slot {slot}\n");
+    }
+    text
+}
+
+/// What failed, and the last check.
+fn past(report: &StatusReport) -> String {
+    let mut text = String::new();
+    for failure in &report.failures {
+        text += &format!(
+            "failed   {} on {}: {} ({})\n",
+            failure.release.version,
+            time(failure.at),
+            failure.detail,
+            failure.reason
+        );
+    }
+    text += &match report.last_check {
+        Some(at) => format!("checked  {}\n", time(at)),
+        None => "checked  never\n".to_owned(),
+    };
+    text += &report.metadata.map_or_else(String::new, trust_line);
+    if let Some(error) = &report.last_error {
+        text += &format!("last error  {} on {}: {}\n", error.code, time(error.at), error.message);
+    }
+    for part in &report.unread {
+        text += &format!("newer    {part}: not known to this version, kept as it is\n");
+    }
+    text
+}
+
+fn trust_line(metadata: MetadataVersions) -> String {
+    let offline = match metadata.offline {
+        Some(end) if end <= metadata.expires => ", by the offline statement of a bundle".to_owned(),
+        Some(end) => {
+            let end = time(u64::try_from(end).unwrap_or(0));
+            format!("; the bundle until {end}, by its offline statement")
+        }
+        None => String::new(),
+    };
+    format!(
+        "trust    root {}, timestamp {}, snapshot {}, targets {}; until {}{offline}\n",
+        metadata.root,
+        metadata.timestamp,
+        metadata.snapshot,
+        metadata.targets,
+        time(u64::try_from(metadata.expires).unwrap_or(0)),
+    )
+}
+
+fn slot_line(report: &StatusReport, slot: Slot) -> String {
+    let SlotReport { version, priority, tries, successful, bootable, confirmed, .. } =
+        report.slots.of(slot);
+    let version = version.as_deref().unwrap_or("(not written by this agent)");
+    let mut marks = Vec::new();
+    if report.booted == slot {
+        marks.push("booted");
+    }
+    if report.next == Some(slot) {
+        marks.push("next");
+    }
+    marks.push(match (confirmed, bootable) {
+        (true, _) => "confirmed",
+        (false, true) => "on trial",
+        (false, false) if *priority > 0 => "tries used up",
+        (false, false) => "not bootable",
+    });
+    format!(
+        "slot {slot}   {version}: {} (priority {priority}, tries {tries}, successful {})\n",
+        marks.join(", "),
+        u8::from(*successful)
+    )
+}
+
+/// `the trial failed (web: …): asked for on …, 2 times; next: reboot(2) in 40 s`
+fn restart_sentence(restart: &RestartReport) -> String {
+    let RestartReport { why, times, at, refused, next, next_in } = restart;
+    let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+    let refused = refused.as_ref().map_or_else(String::new, |why| format!(", refused ({why})"));
+    let at = time(*at);
+    format!("{why}: asked for {times}, last on {at}{refused}; next: {next} in {next_in} s")
+}
 
 /// What `status` says first of a node.
 #[derive(Debug, Clone)]
@@ -21,7 +165,7 @@ struct Headline<'a> {
     product: &'a str,
     channel: &'a str,
     /// The version that runs, as far as anybody knows.
-    runs: Option<String>,
+    runs: Option<&'a str>,
     slot: Slot,
     /// `confirmed`, `on trial` or `not confirmed`.
     state: &'static str,
@@ -32,7 +176,24 @@ struct Headline<'a> {
     checked: Option<u64>,
 }
 
-impl Headline<'_> {
+impl<'a> Headline<'a> {
+    fn of(report: &'a StatusReport) -> Self {
+        Headline {
+            product: &report.product,
+            channel: &report.channel,
+            runs: report.runs.as_deref(),
+            slot: report.booted,
+            state: match (report.slots.of(report.booted).confirmed, &report.standing) {
+                (true, _) => "confirmed",
+                (false, Standing::OnTrial { .. }) => "on trial",
+                (false, _) => "not confirmed",
+            },
+            update: under_way(report),
+            offer: report.offer.as_ref(),
+            checked: report.last_check.map(|at| report.now.saturating_sub(at)),
+        }
+    }
+
     /// `demo on stable: runs 1.2.0 (slot b, confirmed), up to date, checked 3 min ago`
     fn text(&self) -> String {
         let Headline { product, channel, slot, state, .. } = self;
@@ -53,7 +214,7 @@ impl Headline<'_> {
             return format!("{update}, ");
         }
         let Some(OfferReport { version, decision, .. }) = self.offer else { return String::new() };
-        let runs_it = self.runs.as_ref() == Some(version);
+        let runs_it = self.runs == Some(version.as_str());
         if runs_it || decision == Reason::UpToDate.code() {
             "up to date, ".to_owned()
         } else if decision == "install" {
@@ -76,348 +237,11 @@ fn ago(seconds: u64) -> String {
     }
 }
 
-/// `status`
-pub(super) fn status(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
-    let (node, floor) = agent.node_to_show()?;
-    let report = agent.state.report();
-    let standing = stand(&node);
-    let older_since = agent.state.floor_record().ok().and_then(|file| file.older_since);
-    // What cannot be asked now is `doctor`'s to tell.
-    let mixed: Vec<String> = agent
-        .disk
-        .running_in(node.booted.other(), node.flags)
-        .unwrap_or_default()
-        .into_iter()
-        .map(ToString::to_string)
-        .collect();
-    let chooser_floor = agent.disk.chooser_floor();
-    let refused: BTreeMap<String, String> = Slot::BOTH
-        .into_iter()
-        .filter_map(|slot| Some((slot.to_string(), agent.disk.refused_by_chooser(slot)?)))
-        .collect();
-    let foreign: BTreeMap<String, String> = Slot::BOTH
-        .into_iter()
-        .filter_map(|slot| Some((slot.to_string(), (*node.evidence.foreign.of(slot))?.to_string())))
-        .collect();
-    let unread = agent.state.unread();
-    let example = agent.trusts_example_keys();
-    let pending = node.record.update.as_ref().map(|update| {
-        json!({
-            "slot": update.slot,
-            "version": update.release.version,
-            "security_version": update.release.security_version,
-            "phase": phase(&update.phase),
-            "tries_left": node.flags.of(update.slot).tries,
-            "failed": failed_check(&update.phase),
-            "passed_over": update.passed_over,
-            "withheld": update.withheld,
-        })
-    });
-    // In a boot that has nothing to leave and nothing to try, an earlier request is history.
-    let restart = agent.restart_pending().filter(|pending| match standing {
-        Standing::OnTrial { .. } | Standing::Leaving => pending.leaves(),
-        Standing::AwaitingReboot => !pending.leaves(),
-        _ => false,
-    });
-    let running = crate::progress::running(&agent.config.state_dir);
-    let installed = node.record.slots.of(node.booted).as_ref();
-    let runs = match installed {
-        Some(content) => Some(content.release.version.to_string()),
-        None => {
-            version_of_os_release(&agent.config.node.os_release).map(|version| version.to_string())
-        }
-    };
-    let headline = Headline {
-        product: &agent.config.node.product,
-        channel: &agent.config.node.channel,
-        runs,
-        slot: node.booted,
-        state: match (node.flags.of(node.booted).confirmed(), &standing) {
-            (true, _) => "confirmed",
-            (false, Standing::OnTrial { .. }) => "on trial",
-            (false, _) => "not confirmed",
-        },
-        update: under_way(&node, &standing),
-        offer: report.offer.as_ref(),
-        checked: report.last_success.map(|at| agent.state.now().saturating_sub(at)),
-    };
-    let node_id = agent.node_id();
-    let withdrawn = agent.withdrawn();
-    let value = json!({
-        "booted": node.booted,
-        "next": next_slot(node.flags),
-        "standing": word(&standing),
-        "pending": pending,
-        "restart": restart.as_ref().map(|pending| restart_value(agent, pending)),
-        "unread": unread,
-        "slots": { "a": slot_value(&node, Slot::A), "b": slot_value(&node, Slot::B) },
-        "floor": FloorReport::new(&floor, older_since),
-        "chooser_floor": chooser_floor.to_string(),
-        "refused_by_chooser": refused,
-        "mixed": mixed,
-        "foreign": foreign,
-        "counting": node.record.counting,
-        "failures": node.record.failures,
-        "last_check": report.last_success,
-        "last_error": report.last_error,
-        "metadata": report.metadata,
-        "offer": report.offer,
-        "withdrawn": withdrawn,
-        // The command at work; both names say the same, `running` is the older one.
-        "running": running,
-        "in_progress": running,
-        "runs": headline.runs,
-        "node_id": node_id,
-        "example_keys": example,
-        "product": agent.config.node.product,
-        "channel": agent.config.node.channel,
-        "hardware": agent.config.node.hardware,
-        "backend": agent.config.boot.backend.name(),
-    });
-    let mut text = String::new();
-    if example {
-        text += &format!("WARNING: {}\n", crate::example::WARNING);
-    }
-    text += &format!("{}\n", headline.text());
-    if let Some(withdrawn) = &withdrawn {
-        text += &format!("WITHDRAWN: {}\n", withdrawn.sentence());
-    }
-    for slot in Slot::BOTH {
-        text += &slot_line(&node, slot);
-    }
-    text += &format!("update   {}\n", sentence(agent, &node, &standing));
-    if let Some(pending) = &restart {
-        text += &format!("restart  {}\n", restart_sentence(agent, pending));
-    }
-    if let Some(OfferReport { version, wave: Some(wave), .. }) = &report.offer {
-        text += &format!("node     {node_id}: at {wave} % of the roll-out of {version}\n");
-    }
-    if let Some(running) = &running {
-        let reached = &running.reached;
-        let percent = reached.done.saturating_mul(100).checked_div(reached.total).unwrap_or(100);
-        let rate = reached.rate.map_or_else(String::new, |rate| format!(", {}/s", bytes(rate)));
-        let left = reached.left.map_or_else(String::new, |left| format!(", {left} s left"));
-        text += &format!("running  {}: {percent} %{rate}{left}\n", reached.what);
-    }
-    text += &format!("floor    security version {} ({})\n", floor.floor, floor_guarantee(&floor));
-    if let ChooserFloor::Open(gap) = chooser_floor {
-        text += &format!("chooser  booted without a floor: {}\n", gap.code());
-    }
-    for (slot, code) in &refused {
-        text += &format!("chooser  refused slot {slot}: {code}\n");
-    }
-    for (slot, how) in &foreign {
-        text += &format!("foreign  slot {slot} was written by another program since: {how}\n");
-    }
-    if !foreign.is_empty() {
-        text += &format!("         {MEND}\n");
-    }
-    if let Some(at) = older_since {
-        text += &format!("noticed  on {}: this state was older than the TPM\n", time(at));
-    }
-    if !mixed.is_empty() {
-        text += &format!(
-            "mixed    {} still runs from slot {}\n",
-            mixed.join(", "),
-            node.booted.other()
-        );
-    }
-    for failure in &node.record.failures {
-        text += &format!(
-            "failed   {} on {}: {} ({})\n",
-            failure.release.version,
-            time(failure.at),
-            failure.detail,
-            failure.reason
-        );
-    }
-    text += &match report.last_success {
-        Some(at) => format!("checked  {}\n", time(at)),
-        None => "checked  never\n".to_owned(),
-    };
-    if let Some(metadata) = report.metadata {
-        let expires = u64::try_from(metadata.expires).unwrap_or(0);
-        text += &format!(
-            "trust    root {}, timestamp {}, snapshot {}, targets {}; until {}{}\n",
-            metadata.root,
-            metadata.timestamp,
-            metadata.snapshot,
-            metadata.targets,
-            time(expires),
-            match metadata.offline {
-                Some(end) if end <= metadata.expires => {
-                    ", by the offline statement of a bundle".to_owned()
-                }
-                Some(end) => {
-                    let end = time(u64::try_from(end).unwrap_or(0));
-                    format!("; the bundle until {end}, by its offline statement")
-                }
-                None => String::new(),
-            }
-        );
-    }
-    if let Some(error) = &report.last_error {
-        text += &format!("last error  {} on {}: {}\n", error.code, time(error.at), error.message);
-    }
-    for part in &unread {
-        text += &format!("newer    {part}: not known to this version, kept as it is\n");
-    }
-    output.result(value, &text);
-    Ok(Exit::Done)
-}
-
-fn slot_value(node: &Node, slot: Slot) -> Value {
-    let flags = *node.flags.of(slot);
-    let content = node.record.slots.of(slot).as_ref();
-    json!({
-        "priority": flags.priority,
-        "tries": flags.tries,
-        "successful": flags.successful,
-        "bootable": flags.bootable(),
-        "version": content.map(|content| content.release.version.to_string()),
-        "security_version": content.map(|content| content.release.security_version),
-        "index": content.map(|content| format!("sha256:{}", content.release.index)),
-        "confirmed": flags.confirmed(),
-    })
-}
-
-fn slot_line(node: &Node, slot: Slot) -> String {
-    let flags = *node.flags.of(slot);
-    let content = node.record.slots.of(slot).as_ref();
-    let version = content.map_or("(not written by this agent)".to_owned(), |content| {
-        content.release.version.to_string()
-    });
-    let mut marks = Vec::new();
-    if node.booted == slot {
-        marks.push("booted");
-    }
-    if next_slot(node.flags) == Some(slot) {
-        marks.push("next");
-    }
-    marks.push(match (flags.confirmed(), flags.bootable()) {
-        (true, _) => "confirmed",
-        (false, true) => "on trial",
-        (false, false) if flags.priority > 0 => "tries used up",
-        (false, false) => "not bootable",
-    });
-    format!(
-        "slot {slot}   {version}: {} (priority {}, tries {}, successful {})\n",
-        marks.join(", "),
-        flags.priority,
-        flags.tries,
-        u8::from(flags.successful)
-    )
-}
-
-fn phase(phase: &Phase) -> &str {
-    match phase {
-        Phase::Staging => "staging",
-        Phase::Staged => "staged",
-        Phase::Trial { .. } => "trial",
-        Phase::Reverting { .. } => "reverting",
-        Phase::Unknown { name } => name,
-    }
-}
-
-/// Why the last trial boot failed, where it could say so.
-fn failed_check(phase: &Phase) -> Option<&str> {
-    match phase {
-        Phase::Trial { failed, .. } => failed.as_deref(),
-        _ => None,
-    }
-}
-
-/// What the next request to restart will be, and in how many seconds.
-fn next_request(agent: &Agent, pending: &Pending) -> (String, u64) {
-    (
-        restart::shown(&agent.config.boot, pending.asked.purpose, pending.means),
-        pending.wait().as_secs(),
-    )
-}
-
-fn restart_value(agent: &Agent, pending: &Pending) -> Value {
-    let (next, seconds) = next_request(agent, pending);
-    json!({
-        "why": pending.asked.why,
-        "at": pending.asked.at,
-        "times": pending.asked.times,
-        "refused": pending.asked.refused,
-        "next": next,
-        "next_in": seconds,
-    })
-}
-
-/// `the trial failed (web: …): asked for on …, 2 times; next: reboot(2) in 40 s`
-fn restart_sentence(agent: &Agent, pending: &Pending) -> String {
-    let RestartAsked { why, times, at, refused, .. } = &pending.asked;
-    let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
-    let refused = refused.as_ref().map_or_else(String::new, |why| format!(", refused ({why})"));
-    let (next, seconds) = next_request(agent, pending);
-    let at = time(*at);
-    format!("{why}: asked for {times}, last on {at}{refused}; next: {next} in {seconds} s")
-}
-
-pub(crate) fn word(standing: &Standing) -> &'static str {
-    match standing {
-        Standing::Idle => "idle",
-        Standing::Interrupted => "interrupted",
-        Standing::Staged => "staged",
-        Standing::AwaitingReboot | Standing::PassedOver => "awaiting_reboot",
-        Standing::OnTrial { .. } => "on_trial",
-        Standing::ConfirmUnfinished => "confirm_unfinished",
-        Standing::Lost { .. } => "lost",
-        Standing::RevertUnfinished => "revert_unfinished",
-        Standing::Leaving => "leaving",
-    }
-}
-
-fn sentence(agent: &Agent, node: &Node, standing: &Standing) -> String {
-    let what = node.record.update.as_ref().map_or_else(String::new, |update| {
-        format!("{} in slot {}", update.release.version, update.slot)
-    });
-    let sentence = match standing {
-        Standing::Idle => "none under way".to_owned(),
-        Standing::Interrupted => format!("{what}: writing was interrupted; `apply` resumes it"),
-        Standing::Staged => {
-            let withheld = node.record.update.as_ref().and_then(|update| update.withheld.as_ref());
-            let why = withheld.map_or_else(String::new, |why| format!(" for now: {why}"));
-            format!("{what}: written and verified, not next{why}")
-        }
-        Standing::PassedOver | Standing::AwaitingReboot if passed_over(node, standing) => {
-            format!("{what}: {}", bypass::sentence(&agent.config.boot, node.booted.other()))
-        }
-        Standing::PassedOver | Standing::AwaitingReboot => {
-            format!("{what}: next; {} to try it", agent.config.boot.how_to_try())
-        }
-        Standing::OnTrial { tries_left, .. } => {
-            let failed = node.record.update.as_ref().and_then(|own| failed_check(&own.phase));
-            let failed = failed.map_or_else(String::new, |why| format!("; it failed: {why}"));
-            format!("{what}: on trial, {tries_left} tries left after this boot{failed}")
-        }
-        Standing::ConfirmUnfinished => format!("{what}: confirmed; the record follows"),
-        Standing::Lost { detail, .. } => format!("{what}: reverted ({detail})"),
-        Standing::RevertUnfinished => format!("{what}: being reverted"),
-        Standing::Leaving => format!("slot {} was marked bad; reboot to leave it", node.booted),
-    };
-    match node.record.update.as_ref().map(|update| &update.phase) {
-        Some(Phase::Unknown { name }) => {
-            format!("{sentence} (by the flags; phase {name:?} is not known to this version)")
-        }
-        _ => sentence,
-    }
-}
-
-/// Whether something else than the boot loader's choice started this boot.
-fn passed_over(node: &Node, standing: &Standing) -> bool {
-    *standing == Standing::PassedOver
-        || node.record.update.as_ref().is_some_and(|update| update.passed_over > 0)
-}
-
-/// [`sentence`], shorter, for the headline; `None`: nothing is under way.
-fn under_way(node: &Node, standing: &Standing) -> Option<String> {
-    let version = node.record.update.as_ref().map(|update| update.release.version.to_string());
+/// What is under way, in a few words; `None`: nothing is.
+fn under_way(report: &StatusReport) -> Option<String> {
+    let version = report.pending.as_ref().map(|update| update.version.to_string());
     let version = version.unwrap_or_else(|| "an update".to_owned());
-    Some(match standing {
+    Some(match &report.standing {
         Standing::Idle => return None,
         Standing::Interrupted => format!("{version} is partly written"),
         Standing::Staged => format!("{version} is written"),
@@ -448,7 +272,7 @@ mod tests {
         let base = Headline {
             product: "demo",
             channel: "stable",
-            runs: Some("1.2.0".to_owned()),
+            runs: Some("1.2.0"),
             slot: Slot::B,
             state: "confirmed",
             update: None,

@@ -11,7 +11,7 @@ use update_core::floor::Guarantee;
 use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::facts::Facts;
-use crate::commands::status;
+use crate::agent::standing_word;
 use crate::output::printable;
 
 /// Samples of one metric: more labels than a healthy node ever has, few enough for any collector.
@@ -231,7 +231,7 @@ fn update(facts: &Facts) -> Vec<Family> {
     let events = facts.history.events.iter();
     vec![
         Family::new("standing", Kind::Gauge, "1 for where the node stands in an update")
-            .samples(standing.iter().flat_map(|one| one_of(&[], &STANDINGS, status::word(one)))),
+            .samples(standing.iter().flat_map(|one| one_of(&[], &STANDINGS, standing_word(one)))),
         Family::new("update", Kind::Info, "The update in progress").samples(pending.map(
             |update| {
                 (vec![slot_label(update.slot), ("version", update.release.version.to_string())], 1)
