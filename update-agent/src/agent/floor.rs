@@ -27,7 +27,7 @@ use crate::error::{AgentError, Because as _};
 use crate::state::{State, StateGuard};
 use crate::tpm::{Counter, CounterError, Found, Keys, observe};
 
-pub(crate) use self::report::guarantee;
+pub(super) use self::report::guarantee;
 pub use self::report::{FloorReport, KeptIn};
 
 /// 1 KiB: the longest owner password that is read.

@@ -10,6 +10,7 @@
 //! | [`Agent::health`] | runs the health checks as a trial does | nothing |
 //! | [`Agent::ask_checks`] | asks each health check once | nothing |
 //! | [`Agent::status`], [`Agent::history`] | say how the node stands, and what happened | nothing |
+//! | [`Agent::doctor`] | says whether this node can really update and revert | nothing |
 //! | [`Agent::verify`] | compares slots with what was signed | nothing |
 //! | [`Agent::floor`] | says what the security-version floor is, and what keeps it | nothing |
 //! | [`Agent::renew_floor`] | begins anew with another TPM | the floor's file, the TPM |
@@ -21,6 +22,7 @@
 
 mod apply;
 mod bundle;
+mod doctor;
 mod driver;
 mod floor;
 mod history;
@@ -52,6 +54,7 @@ use update_core::boot::BootFlags;
 use update_core::restart::{Means, Purpose};
 use update_core::update::{Node, Outcome, Standing, Task, stand};
 
+pub use self::doctor::{DoctorReport, Finding, Level};
 pub use self::floor::{FloorReport, KeptIn};
 pub use self::look::{HistoryReport, VerifiedImage, VerifyReport};
 pub use self::operator::{MarkBadOptions, RevertOptions};
@@ -68,7 +71,7 @@ pub use crate::health::{CheckResult, CheckState};
 pub use crate::progress::Record;
 pub use crate::state::{LastError, MetadataVersions, OfferReport, WithdrawnReport};
 
-pub(crate) use self::floor::guarantee as floor_guarantee;
+pub(crate) use self::doctor::sandbox;
 pub(crate) use self::restart::Pending;
 pub(crate) use self::slot_check::MEND;
 pub(crate) use self::status::word as standing_word;

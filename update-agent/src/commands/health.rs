@@ -3,7 +3,7 @@
 use formats::reason::{Exit, Reason};
 use serde::Serialize;
 
-use super::sandbox::{self, Place};
+use crate::agent::sandbox::{self, Place};
 use crate::agent::{Agent, CheckResult, CheckState};
 use crate::error::AgentError;
 use crate::output::{Output, printable};

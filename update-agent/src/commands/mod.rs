@@ -9,13 +9,11 @@ mod guard;
 mod health;
 mod history;
 mod interrupted;
-mod kernel;
 mod metrics;
 mod offer;
 mod reset;
 mod restart_trial;
 mod run;
-mod sandbox;
 mod status;
 mod trial;
 mod verify;
@@ -387,7 +385,7 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::Status => status::status(agent, output),
         Command::Explain => offer::explain(agent, output),
         Command::History => history::history(agent, output),
-        Command::Doctor => doctor::doctor(agent, output),
+        Command::Doctor => Ok(doctor::doctor(agent, output)),
         Command::Health => health::health(agent, output),
         Command::Verify(args) => verify::verify(agent, *args, output),
         Command::Run(args) => run::run(agent, *args, output),

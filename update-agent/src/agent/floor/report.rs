@@ -50,7 +50,7 @@ impl FloorReport {
 }
 
 /// Which attacks the floor stops; said wherever it is shown.
-pub(crate) fn guarantee(judged: &Judged) -> String {
+pub(in crate::agent) fn guarantee(judged: &Judged) -> String {
     match &judged.guarantee {
         Guarantee::File => {
             "kept in two files: stops remote rollback, not a replaced disk".to_owned()

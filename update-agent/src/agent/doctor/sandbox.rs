@@ -26,7 +26,7 @@ struct Facts<'a> {
 
 /// Where this process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// In one of the agent's units.
     Inside,
     /// No unit of the agent is installed: there are no limits.
@@ -49,13 +49,13 @@ fn place(facts: Facts<'_>) -> Place {
 }
 
 /// Where this process runs.
-pub(super) fn here() -> Place {
+pub(crate) fn here() -> Place {
     let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     place(Facts { daemon: has_daemon(Path::new("/")), cgroup: &cgroup })
 }
 
 /// What to say of a judgement outside of the limits.
-pub(super) fn outside() -> String {
+pub(crate) fn outside() -> String {
     format!("judged without the limits that update-agent.service has: run {INSIDE}")
 }
 

@@ -62,7 +62,7 @@ pub(super) fn missing(root: &Path, config: &Config) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = include_str!("../../update-agent.example.toml");
+    const EXAMPLE: &str = include_str!("../../../update-agent.example.toml");
 
     #[test]
     fn each_option_is_asked_for_where_it_is_needed() {
