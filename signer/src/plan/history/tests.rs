@@ -2,12 +2,15 @@
 
 #![cfg(test)]
 
+use std::collections::BTreeSet;
+
 use formats::digest::{Digest, Sha256};
-use formats::release::{ComponentSummary, Summary, Withdrawal};
+use formats::release::{ComponentSummary, Summary, Withdrawal, target_name};
 use formats::tuf::UnixTime;
 use proptest::prelude::*;
 use update_core::trust::{Reply, run};
 
+use super::closed::CLOSED;
 use super::*;
 use crate::key::{KeyStore, example};
 use crate::plan::{
