@@ -7,10 +7,13 @@
 //! | `auth` | challenges, tokens, what goes to whom | asks for tokens |
 //! | `backoff` | how long to wait before another try (pure) | no |
 //! | `concurrency` | uploads in parallel, or one after another | no |
+//! | `connect` | a client from options and environment | reads them |
 //! | `credentials`, `files`, `helpers` | tokens, certificates, docker's and podman's files, helpers | yes |
 //! | `failure` | what an error means (pure) | no |
 //! | `http` | one request, repeated where that may help | yes |
 //! | `patience` | when a transfer has stalled | no |
+//! | `referrers` | what is attached to a manifest | yes |
+//! | `sink` | blobs that are collected in a file | yes |
 //! | `tags` | lists of tags, and their removal | yes |
 //! | `transfer` | files and downloads as streams | yes |
 //! | `upload` | blobs: mounts, whole uploads, and resuming after a cut | yes |
@@ -25,57 +28,42 @@ mod answer;
 mod auth;
 mod backoff;
 mod concurrency;
+mod connect;
 mod credentials;
 mod failure;
 mod files;
 mod helpers;
 mod http;
 mod patience;
+mod referrers;
+mod sink;
 mod tags;
 mod transfer;
 mod upload;
 mod upload_plan;
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::future::Future;
-use std::io::{self, Read, Seek, Write};
-use std::sync::atomic::AtomicBool;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use formats::digest::{Algorithm, Digest, Hasher};
+use formats::digest::Digest;
 use formats::oci::{Descriptor, MANIFEST_LIMIT, RepositoryName, Tag, media_type};
-use formats::reason::Reason;
 use formats::reference::Reference;
-use registry_auth::address::is_loopback_authority;
-use registry_auth::{Proxies, hub};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use self::auth::{Auth, Source};
 pub use self::backoff::Backoff;
 use self::concurrency::Concurrency;
-use self::credentials::{read_token, tls_config};
 use self::failure::Failure;
-use self::files::Files;
 use self::http::Http;
 pub use self::patience::Patience;
-use self::transfer::{BlobReader, Content};
-use self::upload::{Connection, push_scope};
-use super::{BlobSink, ClientOptions, Expect, Listed, Registry, RegistryError, Removal, Stored};
-use crate::progress::Progress;
-
-/// Uploads at once: enough to fill a line with small blobs, few enough for any registry.
-const UPLOADS: usize = 4;
-
-/// 64 KiB: looking for a smaller blob elsewhere costs as much as sending it.
-const WORTH_A_MOUNT: u64 = 64 << 10;
-
-/// Repositories that are asked for a blob before it is uploaded.
-const SOURCES: usize = 8;
+use self::sink::Upload;
+use self::transfer::BlobReader;
+use self::upload::push_scope;
+use super::{BlobSink, Expect, Listed, Registry, RegistryError, Removal, Stored};
 
 /// A registry.
 pub struct RegistryClient {
@@ -99,58 +87,6 @@ struct Pending {
 }
 
 impl RegistryClient {
-    /// Prepares a client; connects only when it is used.
-    pub fn connect(reference: Reference, options: &ClientOptions) -> Result<Self, RegistryError> {
-        let Reference::Registry { authority, .. } = &reference else {
-            return Err(RegistryError::ReadOnly(reference.to_string()));
-        };
-        let authority = authority.clone();
-        let reference = at_hub(&reference).unwrap_or(reference);
-        if options.plain_http && !is_loopback_authority(&authority) {
-            return Err(RegistryError::PlainHttp(authority));
-        }
-        let failed = |message: String| RegistryError::Client {
-            action: "prepare the client".to_owned(),
-            registry: authority.clone(),
-            message,
-            reason: Reason::Config,
-            hint: String::new(),
-        };
-        let source = match options.token_file.as_deref() {
-            Some(path) => Source::Given(read_token(path)?),
-            None => {
-                Source::Files(Files::of_environment(&authority, reference.namespace().as_str())?)
-            }
-        };
-        let scheme = if options.plain_http { "http" } else { "https" };
-        let address = format!("{scheme}://{}/", hub::host(&authority));
-        let odd = || failed(format!("{authority:?} is no address"));
-        let base: url::Url = address.parse().map_err(|_| odd())?;
-        let home = registry_auth::Url::parse(&address).map_err(|_| odd())?.origin().clone();
-        let proxies = Proxies::from_environment(|name| std::env::var(name).ok())
-            .map_err(|error| failed(error.to_string()))?;
-        let client = http::client(
-            tls_config(options, &authority)?,
-            &proxies,
-            &authority,
-            options.patience.stall,
-        )?;
-        let line = Connection::new(options.patience, options.chunk_size, options.tell);
-        let auth = Auth::new(source, home, options.token_host.clone(), proxies.clone());
-        let (backoff, answered) = (options.backoff, AtomicBool::new(false));
-        let http = Arc::new(Http { client, base, auth, proxies, backoff, line, answered });
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("registry")
-            .enable_all()
-            .build()
-            .map_err(|error| failed(error.to_string()))?;
-        let uploads = Arc::new(Semaphore::new(UPLOADS));
-        let (pending, sources) = (Mutex::default(), Mutex::default());
-        let crowd = Arc::default();
-        Ok(RegistryClient { reference, authority, http, uploads, crowd, pending, sources, runtime })
-    }
-
     fn run<T>(
         &self,
         action: &str,
@@ -252,23 +188,6 @@ impl RegistryClient {
             Ok(if listed { Stored::ReferrersListed } else { Stored::ReferrersNotListed })
         }))
     }
-
-    /// A repository of this registry, other than `to`, that has the blob.
-    async fn source(
-        http: &Http,
-        sources: &[RepositoryName],
-        to: &RepositoryName,
-        digest: &Digest,
-    ) -> Option<RepositoryName> {
-        for from in sources.iter().filter(|from| *from != to).take(SOURCES) {
-            let scope = format!("repository:{from}:pull");
-            // A repository that we may not read has nothing for us.
-            if http.has_blob(&scope, from, digest).await.unwrap_or(false) {
-                return Some(from.clone());
-            }
-        }
-        None
-    }
 }
 
 impl Registry for RegistryClient {
@@ -350,9 +269,7 @@ impl Registry for RegistryClient {
         &self,
         repository: &RepositoryName,
     ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
-        let file = tempfile::tempfile().map_err(spool)?;
-        let (repository, hasher) = (repository.clone(), Algorithm::Sha256.hasher());
-        Ok(Box::new(Upload { registry: self, repository, file, hasher, len: 0 }))
+        Ok(Box::new(Upload::new(self, repository)?))
     }
 
     fn put_blob(
@@ -433,48 +350,8 @@ impl Registry for RegistryClient {
         repository: &RepositoryName,
         subject: &Digest,
     ) -> Result<Option<Vec<Descriptor>>, RegistryError> {
-        let scope = format!("repository:{repository}:pull");
-        let action = format!("list referrers of {subject}");
-        let mut found = BTreeMap::new();
-        let mut next = Some(format!("{repository}/referrers/{subject}"));
-        // A hundred pages of a registry's own size; one that never ends is cut off.
-        for _ in 0..100 {
-            let Some(rest) = next.take() else { break };
-            let answered = self.run(&action, async {
-                let url = self.http.url(&rest)?;
-                match self.http.send(&scope, Method::GET, url, &|request| request).await {
-                    Ok(answer) => {
-                        let link = answer::text(answer.headers(), "link").and_then(next_page);
-                        let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
-                        let body = answer::read_limited(answer, limit).await?;
-                        Ok(Some((body, link)))
-                    }
-                    // distribution-spec §"Unavailable Referrers API".
-                    Err(failure) if failure.is_not_found() => Ok(None),
-                    Err(failure) => Err(failure),
-                }
-            })?;
-            let Some((body, link)) = answered else { return Ok(None) };
-            let Ok(index) = formats::oci::Index::parse_layout(&body) else { return Ok(None) };
-            found.extend(index.manifests.into_iter().map(|it| (it.digest.clone(), it)));
-            next = link;
-        }
-        Ok(Some(found.into_values().collect()))
+        self.list_referrers(repository, subject)
     }
-}
-
-/// A reference at Docker Hub, with the namespace that it has there.
-fn at_hub(reference: &Reference) -> Option<Reference> {
-    let Reference::Registry { authority, namespace } = reference else { return None };
-    let namespace = hub::namespace(authority, namespace.as_str()).parse().ok()?;
-    Some(Reference::Registry { authority: authority.clone(), namespace })
-}
-
-/// `</v2/<rest>>; rel="next"`; other places are not followed.
-fn next_page(link: &str) -> Option<String> {
-    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
-    rest.contains("rel=\"next\"").then_some(())?;
-    Some(target.strip_prefix("/v2/")?.to_owned())
 }
 
 impl Drop for RegistryClient {
@@ -483,86 +360,5 @@ impl Drop for RegistryClient {
         for pending in self.pending().drain(..) {
             pending.upload.abort();
         }
-    }
-}
-
-/// A blob in a file without a name, until it is uploaded.
-struct Upload<'a> {
-    registry: &'a RegistryClient,
-    repository: RepositoryName,
-    file: File,
-    hasher: Hasher,
-    len: u64,
-}
-
-impl Write for Upload<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.hasher.update(bytes.get(..written).unwrap_or_default());
-        self.len += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl BlobSink for Upload<'_> {
-    fn finish(self: Box<Self>, progress: &Progress) -> Result<Digest, RegistryError> {
-        let Upload { registry, repository, mut file, hasher, len } = *self;
-        let digest = hasher.finish();
-        if registry.is_coming(&repository, &digest) {
-            return Ok(digest);
-        }
-        let scope = push_scope(&repository);
-        let look = registry.http.need_not_send(&scope, &repository, &digest);
-        if registry.runtime.block_on(look) {
-            return Ok(digest);
-        }
-        file.rewind().map_err(spool)?;
-        let content = Content::new(file, len, progress.clone());
-        let sources = registry.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (http, crowd) = (Arc::clone(&registry.http), Arc::clone(&registry.crowd));
-        // Here, not in the task: so many files wait on disk, and no more.
-        let place = registry.runtime.block_on(Arc::clone(&registry.uploads).acquire_owned());
-        let (to, named) = (repository.clone(), digest.clone());
-        let upload = registry.runtime.spawn(async move {
-            let _place = place;
-            let from = match len >= WORTH_A_MOUNT {
-                true => RegistryClient::source(&http, &sources, &to, &named).await,
-                false => None,
-            };
-            // The registry compares the bytes with the digest and refuses others.
-            let upload = || http.push_blob(&to, &named, &content, from.as_ref());
-            let say = |failure: &Failure| {
-                let text = format!("push blob {named} to {to}: {failure}, trying again alone");
-                http.line.say(&text);
-            };
-            crowd.upload(upload, say).await
-        });
-        registry.pending().push(Pending { repository, digest: digest.clone(), upload });
-        Ok(digest)
-    }
-
-    fn failed(&self, source: io::Error) -> RegistryError {
-        spool(source)
-    }
-}
-
-fn spool(source: io::Error) -> RegistryError {
-    RegistryError::Spool { path: std::env::temp_dir(), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_stay_at_the_registry() {
-        let next = next_page("</v2/a/referrers/sha256:0?last=1>; rel=\"next\"");
-        assert_eq!(next.as_deref(), Some("a/referrers/sha256:0?last=1"));
-        assert_eq!(next_page("<https://evil.example/v2/x>; rel=\"next\""), None);
-        assert_eq!(next_page("</v2/a>; rel=\"prev\""), None);
     }
 }

@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::failure::Failure;
-use super::{Listed, RegistryClient, RegistryError, Removal, answer, next_page};
+use super::referrers::next_page;
+use super::{Listed, RegistryClient, RegistryError, Removal, answer};
 
 /// Asked for in one page; a registry may give fewer.
 const PAGE: usize = 1000;
