@@ -17,6 +17,7 @@ mod archive_writer;
 mod blob;
 mod dir;
 mod garbage;
+mod inner;
 mod room;
 mod sniff;
 mod writer;

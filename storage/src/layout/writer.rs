@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use formats::digest::{Algorithm, Digest, Hasher};
 
-use super::dir::Inner;
+use super::inner::Inner;
 use super::{LayoutError, blob};
 use crate::dir::{Dir, DirFile};
 use crate::error::FileError;
