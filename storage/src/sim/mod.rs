@@ -2,6 +2,20 @@
 //!
 //! They stand for the real ones behind the same traits, record what was asked of them, fail when
 //! told to, and can be "switched off" after any operation.
+//!
+//! | simulator | stands for | used where |
+//! |---|---|---|
+//! | [`Machine`] | devices and folders below one [`Host`](crate::host::Host), all of it recorded | a program, or more than one medium, is cut |
+//! | [`Disk`] | one [`BlockDevice`](crate::block::BlockDevice) | one structure on one device is cut |
+//! | [`MemFiles`] | one [`Files`](crate::files::Files) | the layer above files is cut |
+//! | [`Flash`] | one flash chip | erasing and programming are cut |
+//!
+//! A [`Machine`] could stand for the others only in part:
+//!
+//! - A [`Disk`] may have sectors of 4096 bytes, for which `partition_table` is tested; a machine has 512. What a
+//!   cut leaves of it has names ([`Loss`]), which tables of tests list, and it needs no host that opens it.
+//! - [`MemFiles`] tears [`write_atomic`](crate::files::Files::write_atomic), which a machine's folder never does: two
+//!   copies of a record have to survive that (`record`, and the trusted state in `tests/tests/trust_cuts.rs`).
 
 mod disk;
 pub mod fat;
