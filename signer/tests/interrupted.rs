@@ -3,20 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
-mod failing;
+mod wrapped;
 
 use std::cell::Cell;
-use std::io::Read;
 
 use common::{Fixture, NOW, copy_tree};
-use failing::{Cut, Failing};
-use formats::digest::Digest;
-use formats::oci::{Descriptor, RepositoryName, Tag};
 use formats::reason::Reason;
-use formats::reference::Reference;
 use signer::commands::refresh;
 use signer::plan::Expiry;
-use signer::repository::{BlobSink, Expect, Listed, Registry, RegistryError, Removal, Stored};
+use signer::repository::RegistryError;
+use wrapped::{Call, Cut, Interference, Wrapped, failing};
 
 /// The digest of the state readers see, after everything below it was verified.
 fn visible(fixture: &Fixture) -> String {
@@ -37,7 +33,7 @@ fn case_195_an_interrupted_publish_is_invisible_and_the_next_one_completes() {
             copy_tree(&pristine, &fixture.path("repo"));
             let request = fixture.request("1.1.0", "os2.img");
             let writable = fixture.writable();
-            let failing = Failing { inner: writable.as_ref(), left: Cell::new(n), cut };
+            let failing = failing(writable.as_ref(), n, cut);
             let ended = fixture.publish_to(&failing, &request, NOW);
             let seen = visible(&fixture);
             if let Ok(report) = ended {
@@ -73,7 +69,7 @@ fn case_195_an_interrupted_init_goes_on_with_the_same_root() {
             std::fs::remove_dir_all(fixture.path("repo")).unwrap();
             std::fs::remove_file(fixture.keys().join("root.json")).unwrap();
             let writable = fixture.writable();
-            let failing = Failing { inner: writable.as_ref(), left: Cell::new(n), cut };
+            let failing = failing(writable.as_ref(), n, cut);
             let ended = fixture.init_to(&failing, NOW);
             let root = fixture.root();
             if ended.is_ok() {
@@ -131,87 +127,21 @@ impl Other {
 fn somebody_else_publishes_meanwhile() {
     /// Lets somebody else publish at that moment.
     struct Racing<'a> {
-        inner: Failing<'a>,
         fixture: &'a Fixture,
         when: (Meanwhile, Other),
         done: Cell<bool>,
     }
-    impl Racing<'_> {
-        fn reached(&self, moment: Meanwhile) {
+    impl Interference for Racing<'_> {
+        fn before(&self, call: Call<'_>) -> Result<(), RegistryError> {
+            let moment = match call {
+                Call::BeginBlob => Meanwhile::Uploading,
+                Call::SetTag(tag) if tag.as_str().starts_with("ts-") => Meanwhile::Tagging,
+                _ => return Ok(()),
+            };
             if self.when.0 == moment && !self.done.replace(true) {
                 self.when.1.publishes(self.fixture);
             }
-        }
-    }
-    impl Registry for Racing<'_> {
-        fn reference(&self) -> &Reference {
-            self.inner.reference()
-        }
-        fn tagged(
-            &self,
-            repository: &RepositoryName,
-            tag: &Tag,
-        ) -> Result<Option<Vec<u8>>, RegistryError> {
-            self.inner.tagged(repository, tag)
-        }
-        fn manifest(
-            &self,
-            repository: &RepositoryName,
-            digest: &Digest,
-        ) -> Result<Vec<u8>, RegistryError> {
-            self.inner.manifest(repository, digest)
-        }
-        fn has_blob(
-            &self,
-            repository: &RepositoryName,
-            blob: &Descriptor,
-        ) -> Result<bool, RegistryError> {
-            self.inner.has_blob(repository, blob)
-        }
-        fn open_blob(
-            &self,
-            repository: &RepositoryName,
-            blob: &Descriptor,
-        ) -> Result<Box<dyn Read + '_>, RegistryError> {
-            self.inner.open_blob(repository, blob)
-        }
-        fn begin_blob(
-            &self,
-            repository: &RepositoryName,
-        ) -> Result<Box<dyn BlobSink + '_>, RegistryError> {
-            self.reached(Meanwhile::Uploading);
-            self.inner.begin_blob(repository)
-        }
-        fn put_manifest(
-            &self,
-            repository: &RepositoryName,
-            manifest: &Descriptor,
-            bytes: &[u8],
-        ) -> Result<Stored, RegistryError> {
-            self.inner.put_manifest(repository, manifest, bytes)
-        }
-        fn set_tag(
-            &self,
-            repository: &RepositoryName,
-            tag: &Tag,
-            manifest: &Descriptor,
-            bytes: &[u8],
-            expect: Expect<'_>,
-        ) -> Result<(), RegistryError> {
-            if tag.as_str().starts_with("ts-") {
-                self.reached(Meanwhile::Tagging);
-            }
-            self.inner.set_tag(repository, tag, manifest, bytes, expect)
-        }
-        fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError> {
-            self.inner.tags(repository)
-        }
-        fn remove_tags(
-            &self,
-            repository: &RepositoryName,
-            tags: &[Listed],
-        ) -> Result<Removal, RegistryError> {
-            self.inner.remove_tags(repository, tags)
+            Ok(())
         }
     }
     for (moment, other, told_to_run_again) in [
@@ -222,10 +152,9 @@ fn somebody_else_publishes_meanwhile() {
     ] {
         let fixture = Fixture::new();
         let writable = fixture.writable();
-        let inner =
-            Failing { inner: writable.as_ref(), left: Cell::new(usize::MAX), cut: Cut::Before };
         let (when, done) = ((moment, other), Cell::new(false));
-        let racing = Racing { inner, fixture: &fixture, when, done };
+        let interference = Racing { fixture: &fixture, when, done };
+        let racing = Wrapped { inner: writable.as_ref(), interference };
         let request = fixture.request("1.2.0", "os.img");
         let ended = fixture.publish_to(&racing, &request, NOW);
         let state = match ended {

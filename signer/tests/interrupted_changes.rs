@@ -4,13 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
-mod failing;
+mod wrapped;
 
-use std::cell::Cell;
 use std::path::PathBuf;
 
 use common::{Fixture, NOW, copy_tree, done};
-use failing::{Cut, Failing};
 use formats::tuf::{Role, UnixTime};
 use signer::commands::{
     ChangeOptions, Delivery, PublishRequest, Signing, change, commit, publish, refresh, sign,
@@ -22,6 +20,7 @@ use signer::key::{self, KeyStore, SecretKey};
 use signer::plan::{Change, ChannelEdit, Delegation, Expiry, RoleKeySet, Rotation};
 use signer::progress::Show;
 use signer::repository::Registry;
+use wrapped::{Cut, failing};
 
 /// A repository with one release, and a signer with a log and a trust root that goes forward.
 struct Scene {
@@ -156,7 +155,7 @@ fn case_195_every_change_is_cut_at_every_step() {
             for n in 0.. {
                 scene.copy("pristine-", "");
                 let writable = scene.fixture.writable();
-                let failing = Failing { inner: writable.as_ref(), left: Cell::new(n), cut };
+                let failing = failing(writable.as_ref(), n, cut);
                 let ended = change(&scene, &failing, NOW);
                 let seen = scene.visible(&first_root, NOW);
                 if let Ok(state) = ended {

@@ -4,10 +4,9 @@
 
 mod common;
 mod docker;
-mod failing;
 mod middle;
+mod wrapped;
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -16,13 +15,13 @@ use std::time::Duration;
 
 use common::{Fixture, NOW, component, noise};
 use docker::DockerRegistry;
-use failing::{Cut, Failing};
 use formats::reason::Reason;
 use formats::reference::Reference;
 use middle::{Act, Head, Middle};
 use signer::commands::{PublishRequest, verify};
 use signer::progress::Show;
 use signer::repository::{Access, Backoff, ClientOptions, Registry, open};
+use wrapped::{Cut, failing};
 
 /// 1 MiB: enough to be mounted, cut and sent in pieces.
 const IMAGE: usize = 1 << 20;
@@ -177,7 +176,7 @@ fn a_registry_whose_tags_stand_is_never_blocked() {
             let registry = connect(middle.address, &namespace);
             fixture.init_to(registry.as_ref(), NOW).unwrap();
             let first = release(&fixture, "demo", "1.1.0", 1, 3000);
-            let failing = Failing { inner: registry.as_ref(), left: Cell::new(n), cut };
+            let failing = failing(registry.as_ref(), n, cut);
             let ended = fixture.publish_to(&failing, &first, NOW).is_ok();
             let second = release(&fixture, "demo", "1.1.0", if ended { 1 } else { 2 }, 3000);
             let registry = connect(middle.address, &namespace);
@@ -217,7 +216,7 @@ fn a_tag_that_stands_for_the_same_is_left() {
     let request = release(&fixture, "demo", "1.0.0", 1, 3000);
     // Cut before the tag of the state: the version's is set.
     let steps = (1..).find(|n| {
-        let failing = Failing { inner: registry.as_ref(), left: Cell::new(*n), cut: Cut::After };
+        let failing = failing(registry.as_ref(), *n, Cut::After);
         fixture.publish_to(&failing, &request, NOW).is_ok()
     });
     assert!(steps > Some(4));
@@ -261,8 +260,7 @@ fn a_full_disk_has_a_name() {
     let (tmp, repo) = (std::env::temp_dir(), fixture.path("repo"));
     let local = fixture.writable();
     for (registry, place, option) in [(&remote, &tmp, "set TMPDIR"), (&local, &repo, "")] {
-        let (left, cut) = (Cell::new(usize::MAX), Cut::Full);
-        let full = Failing { inner: registry.as_ref(), left, cut };
+        let full = failing(registry.as_ref(), usize::MAX, Cut::Full);
         let request = release(&fixture, "demo", "1.0.0", 1, 3000);
         let error = fixture.publish_to(&full, &request, NOW).unwrap_err();
         assert_eq!(error.reason(), Reason::StoreIo, "{error}");

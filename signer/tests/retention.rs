@@ -3,14 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
-mod failing;
 mod middle;
+mod wrapped;
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use common::{Fixture, NOW, copy_tree};
-use failing::{Cut, Failing};
 use formats::digest::Digest;
 use formats::oci::{Descriptor, EMPTY_CONFIG, Manifest, RepositoryName, media_type};
 use formats::reason::Reason;
@@ -24,6 +22,7 @@ use signer::published;
 use signer::repository::{Access, ClientOptions, Expect, Registry, RegistryError, open};
 use signer::retention::{Retired, retire};
 use storage::layout::{INDEX_LIMIT, Layout as _, LayoutDir};
+use wrapped::{Cut, failing};
 
 /// The fewest that can be kept.
 fn few() -> Retention {
@@ -195,7 +194,7 @@ fn a_removal_that_fails_is_a_warning() {
             std::fs::remove_dir_all(fixture.path("repo")).unwrap();
             copy_tree(&pristine, &fixture.path("repo"));
             let writable = fixture.writable();
-            let failing = Failing { inner: writable.as_ref(), left: Cell::new(n), cut };
+            let failing = failing(writable.as_ref(), n, cut);
             let mut signing = signing(&fixture, few());
             let ended = refresh(&failing, &mut signing, &Expiry::default(), NOW);
             let seen = fixture.verify().unwrap().state;
