@@ -21,29 +21,27 @@
 //! | a release in no channel with a security version below another's | said | `secver_floor` |
 //! | a channel that is gone | said | `target_not_found` |
 
+mod releases;
+mod roles;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use formats::channel::Channel;
-use formats::example_keys;
 use formats::reason::Reason;
-use formats::release::{Summary, Withdrawal, target_name};
-use formats::tuf::{
-    DelegatedRole, DelegatedTo, Header, Metadata, Paths, PublicKey, Role, RoleKeys, Root,
-    TargetFile, Targets, UnixTime,
-};
+use formats::release::Withdrawal;
+use formats::tuf::{Role, Root, TargetFile, Targets, UnixTime};
 use serde::Serialize;
 use update_core::trust::Limits;
 
 use super::PlanError;
-use super::clock::CLOCKS;
-use super::expiry::limit_of;
-use super::names::{counted, new_channel, new_names};
+use super::names::new_channel;
 use super::proposal::Proposal as Proposed;
-use super::release::{Proposal, check_offer, check_release};
 use crate::policy::Policy;
-use crate::state::{HISTORY, State, delegators, is_history, lookup, security_version_of};
+use crate::state::{State, is_history, lookup};
+
+pub use self::releases::{Component, check_fit};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -257,300 +255,5 @@ type Roles<'a> = BTreeMap<Role, Cow<'a, Targets>>;
 impl View<'_> {
     fn targets_of(&self, role: &Role) -> Option<&Targets> {
         self.targets.get(role).map(AsRef::as_ref)
-    }
-
-    fn expiry(&self, found: &mut Findings, wanted: impl Fn(&Role) -> bool) {
-        if wanted(&Role::Root) {
-            self.period(found, &Role::Root, self.root.header());
-        }
-        let wanted = self.targets.iter().filter(|(role, _)| wanted(role));
-        let (history, others): (Vec<_>, Vec<_>) = wanted.partition(|(role, _)| is_history(role));
-        for (role, targets) in others {
-            self.period(found, role, targets.header());
-        }
-        // Of many roles that are renewed together, those that say it for the others.
-        let ends = |(_, targets): &&(&Role, &Cow<'_, Targets>)| targets.header().expires;
-        let (first, last) = (history.iter().min_by_key(ends), history.iter().max_by_key(ends));
-        let is_other = |last: &&(&Role, _)| first.is_some_and(|first| first.0 != last.0);
-        for (role, targets) in first.into_iter().chain(last.filter(is_other)) {
-            self.period(found, role, targets.header());
-        }
-    }
-
-    fn period(&self, found: &mut Findings, role: &Role, header: &Header) {
-        let left = header.expires.secs().saturating_sub(self.now.secs());
-        let limit = self.policy.longest(role).unwrap_or_else(|| limit_of(role));
-        if left <= 0 {
-            let text = format!("{role} version {} ended {}", header.version, header.expires);
-            found.refuse(Reason::Expired, text);
-        } else if u64::try_from(left).is_ok_and(|left| left > limit.saturating_add(CLOCKS)) {
-            let text = format!(
-                "{role} version {} lasts until {}, longer than the {} it may",
-                header.version,
-                header.expires,
-                counted(limit / 86_400, "day")
-            );
-            found.refuse(Reason::Expired, text);
-        }
-    }
-
-    /// What is wrong with a role's keys is refused; that all of them are needed is said of a role
-    /// whose keys are not those of before.
-    fn roles(&self, found: &mut Findings, before: Option<&State>) {
-        for role in Role::TOP_LEVEL {
-            if let Some(keys) = self.root.role(&role) {
-                let same = before.is_some_and(|before| before.root.role(&role) == Some(keys));
-                one_role(found, &role, keys, !same, |keyid| self.root.keys.get(keyid));
-            }
-        }
-        // Nodes come to those by prefix only if a name has it: to one, but for chance.
-        let (mut count, mut by_prefix) = (0, 0);
-        for targets in self.targets.values() {
-            let Some(delegations) = &targets.delegations else { continue };
-            let DelegatedTo::Roles(roles) = &delegations.to else { continue };
-            let prefixed = |named: &&DelegatedRole| matches!(named.paths, Paths::HashPrefixes(_));
-            let prefixed = roles.iter().filter(prefixed).count();
-            count += roles.len() - prefixed;
-            by_prefix = by_prefix.max(prefixed.min(1));
-            for named in roles {
-                let known = before.is_some_and(|before| had_keys(before, &named.role, &named.keys));
-                let is_new = !known && !self.is_said(named);
-                let key_of = |keyid: &formats::tuf::KeyId| delegations.keys.get(keyid);
-                one_role(found, &named.role, &named.keys, is_new, key_of);
-            }
-        }
-        let limit = Limits::default().delegations;
-        count += by_prefix;
-        if count > limit {
-            let text = format!("{count} delegated roles; nodes ask {limit}");
-            found.refuse(Reason::DelegationLimit, text);
-        }
-        if let Some(known) = example_keys::first_in(self.root) {
-            let text = format!(
-                "the example key of {} is trusted; its secret half is published",
-                known.role
-            );
-            found.warn(Reason::ExampleKey, text);
-        }
-    }
-
-    /// Whether what is said of the keys of targets, or of the first role of the history, says it of
-    /// this role, too.
-    fn is_said(&self, named: &DelegatedRole) -> bool {
-        let targets = self.root.role(&Role::Targets);
-        let same = targets.is_some_and(|it| it.keyids == named.keys.keyids);
-        is_history(&named.role) && (same || named.role.name() != HISTORY)
-    }
-
-    fn channels(&self, found: &mut Findings) {
-        for (target, channel) in self.channels {
-            let Some(offer) = &channel.release else { continue };
-            let name = target_name(&channel.product, &offer.version);
-            let signed = lookup(&name, |role| self.targets_of(role)).map(|(_, file)| file);
-            if signed.and_then(|file| file.hashes.as_sha256()) != Some(offer.sha256) {
-                let text = format!("{target} offers {name}, which is not signed with that content");
-                found.refuse(Reason::TargetNotFound, text);
-            }
-            let custom = signed.and_then(|file| file.custom.as_ref());
-            let summary = custom.and_then(|it| Summary::parse_custom(&it.to_bytes()).ok());
-            if summary.is_some_and(|summary| summary.withdrawn.is_some()) {
-                let text = format!("{target} offers {name}, which was withdrawn");
-                found.refuse(Reason::Withdrawn, text);
-            }
-        }
-    }
-
-    /// A target that was not there before.
-    fn new_target(
-        &self,
-        found: &mut Findings,
-        before: Option<&State>,
-        target: &str,
-        file: &TargetFile,
-    ) {
-        let Some((product, version)) = target.split_once('/') else {
-            let text = format!("{target} is neither a release nor a channel");
-            return found.refuse(Reason::MetaFormat, text);
-        };
-        if version.contains('/') {
-            return;
-        }
-        let custom = file.custom.as_ref().map(|custom| custom.to_bytes()).unwrap_or_default();
-        let summary = match Summary::parse_custom(&custom) {
-            Ok(summary) if summary.version.as_str() == version => summary,
-            _ => {
-                let text = format!("{target} does not describe a release of that version");
-                return found.refuse(Reason::MetaFormat, text);
-            }
-        };
-        if let Some(before) = before
-            && let Err(error) = check_release(before, &Proposal::of(product, &summary))
-        {
-            found.refuse(error.reason(), error.to_string());
-        }
-        if let Some((stem, spelt)) = summary.version.as_prerelease() {
-            let text = format!(
-                "{} comes after {stem}: nodes that run it refuse {stem}; a pre-release of {stem} is \
-                 written {spelt}",
-                summary.version
-            );
-            found.warn(Reason::VersionRollback, text);
-        }
-        self.unoffered(found, before, product, &summary);
-        if let Some(before) = before {
-            for text in new_names(before, product, &summary) {
-                found.warn(Reason::HwMismatch, text);
-            }
-        }
-        self.release(found, target, &summary);
-    }
-
-    /// A new release that no channel offers yet: nothing says which nodes it is for.
-    fn unoffered(
-        &self,
-        found: &mut Findings,
-        before: Option<&State>,
-        product: &str,
-        summary: &Summary,
-    ) {
-        let offers = |channel: &Channel| {
-            channel.product == product
-                && channel.release.as_ref().is_some_and(|it| it.version == summary.version)
-        };
-        if self.channels.values().any(offers) {
-            return;
-        }
-        let Some(before) = before else { return };
-        let start = format!("{product}/");
-        let others = before.listed(&start);
-        let others = others.filter_map(|(_, target, it)| Some((security_version_of(it)?, target)));
-        let highest = others.max().filter(|(highest, _)| *highest > summary.security_version);
-        if let Some((highest, target)) = highest {
-            let text = format!(
-                "{product}/{} has security version {}, below {highest} of {}: nodes that confirmed \
-                 that one refuse it",
-                summary.version,
-                summary.security_version,
-                target.strip_prefix(&start).unwrap_or(target)
-            );
-            found.warn(Reason::SecverFloor, text);
-        }
-    }
-
-    /// What a channel would offer, against what it offered.
-    fn offer(&self, found: &mut Findings, before: &State, target: &str, channel: &Channel) {
-        let Some(is) = &channel.release else { return };
-        let name = target_name(&channel.product, &is.version);
-        let Some((_, file)) = lookup(&name, |role| self.targets_of(role)) else { return };
-        let custom = file.custom.as_ref().map(|custom| custom.to_bytes()).unwrap_or_default();
-        // What it does not say is found elsewhere.
-        let Ok(summary) = Summary::parse_custom(&custom) else { return };
-        let was = before.channels.get(target).map(|was| &was.data);
-        if was.is_some_and(|was| was.release.as_ref() == Some(is)) {
-            return;
-        }
-        let proposal = Proposal::of(&channel.product, &summary);
-        let Err(error) = check_offer(before, &channel.channel, &proposal) else { return };
-        let newest = was.and_then(Channel::newest_offered);
-        match (&error, newest) {
-            (PlanError::OlderVersion { .. }, Some(newest)) if before.target(&name).is_some() => {
-                let text = format!(
-                    "{target} would offer {} after {newest}; nodes that run the newer one refuse it",
-                    is.version
-                );
-                found.warn(Reason::VersionRollback, text);
-            }
-            _ => found.refuse(error.reason(), error.to_string()),
-        }
-    }
-
-    /// Whether a release fits the hardware it is for.
-    fn release(&self, found: &mut Findings, target: &str, summary: &Summary) {
-        let components = summary.components.iter();
-        let components: Vec<_> = components
-            .map(|one| (one.name.as_str(), one.compatible.as_slice(), one.raw_size))
-            .collect();
-        fit(found, self.policy, target, &components);
-    }
-}
-
-/// What a release is made of, before it is built: name, hardware ids, bytes.
-pub type Component<'a> = (&'a str, &'a [String], u64);
-
-/// Refuses a release that does not fit its hardware, before anything is built or uploaded.
-pub fn check_fit(
-    policy: &Policy,
-    target: &str,
-    components: &[Component<'_>],
-) -> Result<(), PlanError> {
-    let mut found = Findings::default();
-    fit(&mut found, policy, target, components);
-    found.0.into_iter().next().map_or(Ok(()), |finding| Err(PlanError::Lint(finding)))
-}
-
-fn fit(found: &mut Findings, policy: &Policy, target: &str, components: &[Component<'_>]) {
-    for (id, hardware) in &policy.hardware {
-        let components: Vec<_> =
-            components.iter().filter(|(_, compatible, _)| compatible.contains(id)).collect();
-        if components.is_empty() {
-            continue;
-        }
-        for needed in &hardware.needs {
-            if !components.iter().any(|(name, ..)| name == needed) {
-                let text = format!("{target} has no {needed} for hardware {id}, which needs one");
-                found.refuse(Reason::HwMismatch, text);
-            }
-        }
-        for (name, _, size) in components {
-            if let Some(slot) = hardware.slots.get(*name).filter(|slot| size > *slot) {
-                let text = format!(
-                    "{name} of {target} has {size} bytes; its slot on hardware {id} holds {slot}"
-                );
-                found.refuse(Reason::SlotSize, text);
-            }
-        }
-    }
-}
-
-/// Whether a delegated role had exactly these keys already.
-fn had_keys(before: &State, role: &Role, keys: &RoleKeys) -> bool {
-    let all = before.targets_roles().map(|(role, signed)| (role, &signed.data));
-    delegators(all, role).into_iter().any(|(_, _, was)| was == keys)
-}
-
-fn one_role<'a>(
-    found: &mut Findings,
-    role: &Role,
-    keys: &RoleKeys,
-    is_new: bool,
-    key_of: impl Fn(&formats::tuf::KeyId) -> Option<&'a formats::tuf::Key>,
-) {
-    let counts = |keyid: &&formats::tuf::KeyId| {
-        key_of(keyid).is_some_and(|key| *key.public() != PublicKey::Unknown)
-    };
-    let good = keys.keyids.iter().filter(counts).count();
-    let threshold = keys.threshold as usize;
-    if good < keys.keyids.len() {
-        let text = {
-            let unusable = counted((keys.keyids.len() - good) as u64, "key");
-            format!("{role} lists {unusable} of no known type")
-        };
-        found.refuse(Reason::KeyInvalid, text);
-    }
-    if good < threshold {
-        let text = format!("{role} needs {threshold} of {good} usable keys");
-        found.refuse(Reason::SigThreshold, text);
-    }
-    let is_offline = !matches!(role, Role::Snapshot | Role::Timestamp);
-    if is_new && is_offline && good == threshold {
-        let lost = match (role, threshold) {
-            (Role::Root, 1) => "its only key is lost, every node must be visited",
-            (Role::Root, _) => "one of them is lost, every node must be visited",
-            (_, 1) => "its only key is lost, the root has to replace it",
-            _ => "one of them is lost, the role above has to replace it",
-        };
-        let text =
-            format!("{role} needs {threshold} of {}: if {lost}", counted(good as u64, "key"));
-        found.warn(Reason::SigThreshold, text);
     }
 }
