@@ -28,6 +28,7 @@ mod floor;
 mod history;
 mod hooks;
 mod look;
+mod noting;
 mod operator;
 mod precheck;
 mod report;
@@ -92,7 +93,7 @@ use crate::environment::{Environment, RealWorld};
 use crate::error::AgentError;
 use crate::metrics::LastCheck;
 use crate::progress::Progress;
-use crate::state::{Report, State, StateGuard};
+use crate::state::{State, StateGuard};
 use crate::trust;
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
@@ -416,65 +417,6 @@ impl Agent {
     /// The boot flags of both slots, as the boot loader would read them now.
     pub fn flags(&self) -> Result<BootFlags, AgentError> {
         self.disk.flags()
-    }
-
-    /// Keeps how an operation ended for `status`.
-    pub(crate) fn noting<T>(
-        &self,
-        operation: impl FnOnce() -> Result<T, AgentError>,
-    ) -> Result<T, AgentError> {
-        let result = operation();
-        match &result {
-            Ok(_) => self.forget_error(),
-            Err(error) => self.note_error(error),
-        }
-        result
-    }
-
-    /// Keeps the error of an operation whose success says nothing of the node's work.
-    pub(crate) fn keeping_error<T>(
-        &self,
-        operation: impl FnOnce() -> Result<T, AgentError>,
-    ) -> Result<T, AgentError> {
-        operation().inspect_err(|error| self.note_error(error))
-    }
-
-    /// Keeps the error for `status`, unless another agent is at work.
-    pub(crate) fn note_error(&self, error: &AgentError) {
-        // What an operator mistyped, or what is no fault, is not the node's last error.
-        let passing = [
-            Reason::Busy,
-            Reason::Deferred,
-            Reason::Declined,
-            Reason::UpToDate,
-            Reason::NotPending,
-        ];
-        if passing.contains(&error.reason()) {
-            return;
-        }
-        let Ok(held) = self.state.hold() else { return };
-        let mut report = self.state.report();
-        report.counts.failed(error.reason());
-        report.last_error = Some(LastError {
-            code: error.reason().into(),
-            message: crate::output::printable(&error.chain()),
-            at: self.state.now(),
-        });
-        if let Err(lost) = self.state.save_report(&held, &report) {
-            tracing::warn!("the error could not be kept for `status`: {lost}");
-        }
-    }
-
-    /// An earlier error leaves `status` once the node's work succeeds again.
-    fn forget_error(&self) {
-        if self.state.report().last_error.is_none() {
-            return;
-        }
-        let Ok(held) = self.state.hold() else { return };
-        let report = Report { last_error: None, ..self.state.report() };
-        if let Err(lost) = self.state.save_report(&held, &report) {
-            tracing::warn!("`status` keeps an error that is over: {lost}");
-        }
     }
 }
 
