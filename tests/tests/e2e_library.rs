@@ -37,6 +37,7 @@ fn the_example_checks_plans_and_applies() {
 
     let first = embed().arg(node.config()).ok();
     let text = first.output();
+    assert!(text.contains("slot a runs, the floor is "), "{text}");
     assert!(text.contains("os: fetch at most "), "{text}");
     assert!(text.contains("1.1.0 is in slot b and next"), "{text}");
     node.expect_slot("b", &v2);

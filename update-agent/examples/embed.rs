@@ -1,4 +1,4 @@
-//! A program with the agent inside: asks what is offered, shows the plan, installs it.
+//! A program with the agent inside: shows the node, asks what is offered, shows the plan, installs it.
 //!
 //! ```text
 //! cargo run -p update-agent --example embed -- /etc/update-agent/update-agent.toml
@@ -17,6 +17,8 @@ use update_agent::progress::Silent;
 
 fn update(config: &Path) -> Result<(), AgentError> {
     let agent = Agent::open(Config::load(config)?)?;
+    let status = agent.status()?;
+    println!("slot {} runs, the floor is {}", status.booted, status.floor.security_version);
     let check = agent.check()?;
     println!("{} offers {:?}: {}", check.source, check.available, check.decision.code());
 
