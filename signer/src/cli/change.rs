@@ -3,35 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use formats::tuf::{Role, UnixTime};
+use formats::tuf::Role;
 
 use super::args::{
-    self, ChangeCommand, DelegateArgs, DryRunArgs, InitArgs, PruneArgs, PublishArgs, RecoveryArgs,
-    RenewArgs, RepoArgs, RevokeArgs, RotateArgs, SigningArgs,
+    self, ChangeCommand, DelegateArgs, InitArgs, PruneArgs, PublishArgs, RecoveryArgs, RenewArgs,
+    RepoArgs, RevokeArgs, RotateArgs, SigningArgs,
 };
 use super::channel::preview;
-use super::output;
 use super::place::Place;
-use super::signing::{self, KeysUsed, declared, key_ids, public_keys, role};
+use super::run::Run;
+use super::signing::{declared, key_ids, public_keys, role};
 use crate::attachment;
-use crate::commands::{self, Answer, ChangeOptions, Delivery, Report, Signing};
+use crate::commands::{self, ChangeOptions, Signing};
 use crate::error::SignerError;
 use crate::image;
 use crate::key;
 use crate::plan::{
     Change, Delegation, Expiry, Retention, RoleKeySet, Rollout, Rotation, Unlisting, parse_duration,
 };
-use crate::progress::Show;
-use crate::repository::{Access, Registry};
-
-/// How a command runs, whatever it changes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run<'a> {
-    pub(super) delivery: Delivery<'a>,
-    pub(super) now: UnixTime,
-    pub(super) show: Show,
-    pub(super) json: bool,
-}
+use crate::repository::Access;
 
 /// Runs a command that changes a repository.
 pub(super) fn run(command: ChangeCommand, run: Run<'_>) -> Result<(), SignerError> {
@@ -184,12 +174,6 @@ struct Target<'a> {
 }
 
 impl Run<'_> {
-    /// The same, changing nothing if that is asked for.
-    pub(super) fn dry(self, arguments: &DryRunArgs) -> Self {
-        let delivery = if arguments.dry_run { Delivery::DryRun } else { self.delivery };
-        Run { delivery, ..self }
-    }
-
     fn change(
         self,
         to: Target<'_>,
@@ -205,31 +189,6 @@ impl Run<'_> {
             commands::change(registry, &mut signing, &change, &options, delivery, self.now)?;
         self.finish(answer);
         Ok(())
-    }
-
-    /// The signer and the repository. Who stages needs no key, only something to trust.
-    pub(super) fn open(
-        self,
-        arguments: &SigningArgs,
-        repo: &RepoArgs,
-        access: Access,
-    ) -> Result<(Signing, Box<dyn Registry>), SignerError> {
-        let publishes = self.delivery == Delivery::Publish;
-        let keys = if publishes { KeysUsed::All } else { KeysUsed::None };
-        let place = Place::of(repo.repo.as_deref(), &repo.registry, arguments)?;
-        let signing = signing::signing(&place.signing, keys, Some(place.repo()?))?;
-        // A wrong clock is a reason of its own, before TLS fails for it or a directory is made.
-        signing.check_clock(None, None, self.now)?;
-        let access = if self.delivery == Delivery::DryRun { Access::Read } else { access };
-        Ok((signing, place.open(access)?))
-    }
-
-    pub(super) fn finish<T: Report>(self, answer: Answer<T>) {
-        match answer {
-            Answer::Done(report) => output::success(&report, self.json),
-            Answer::Staged(report) => output::success(&report, self.json),
-            Answer::Described(report) => output::success(report.as_ref(), self.json),
-        }
     }
 }
 

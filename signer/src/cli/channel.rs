@@ -1,8 +1,8 @@
 //! `channel`: what a channel offers, how fast, and at what times of day.
 
 use super::args::{ChannelArgs, ChannelChange, ChannelCommand, ListArgs, SetArgs};
-use super::change::Run;
 use super::place::Place;
+use super::run::Run;
 use super::signing::role;
 use super::{output, trust_root_of};
 use crate::commands::{self, ChangeOptions, ChannelPreview};

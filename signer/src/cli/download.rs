@@ -1,8 +1,8 @@
 //! `download`: arguments to a request.
 
 use super::args::DownloadArgs;
-use super::change::Run;
 use super::place::Place;
+use super::run::Run;
 use super::{output, trust_root_of};
 use crate::commands::{self, DownloadRequest};
 use crate::error::SignerError;

@@ -1,8 +1,8 @@
 //! `factory`: arguments to a request.
 
 use super::args::FactoryArgs;
-use super::change::Run;
 use super::place::Place;
+use super::run::Run;
 use super::{output, trust_root_of};
 use crate::commands::{self, FactoryRequest};
 use crate::error::SignerError;

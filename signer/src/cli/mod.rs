@@ -9,6 +9,7 @@ mod interrupted;
 mod output;
 mod place;
 mod release;
+mod run;
 mod signing;
 
 pub use args::Arguments;
@@ -26,8 +27,8 @@ use self::args::{
     BundleArgs, Command, KeyCommand, LintArgs, LogCommand, RegistryArgs, SignArgs, SigningArgs,
     StageCommand, StatusArgs, TrustArgs,
 };
-use self::change::Run;
 use self::place::Place;
+use self::run::Run;
 use self::signing::KeysUsed;
 use crate::commands::{self, Delivery, ROOT_FILE, Report, Signing, StageReport};
 use crate::error::SignerError;

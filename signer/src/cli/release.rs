@@ -1,8 +1,8 @@
 //! `release`: which releases there are, taking one back, and moving old ones.
 
 use super::args::{ArchiveArgs, ListArgs, ReleaseChange, ReleaseCommand, WithdrawArgs};
-use super::change::Run;
 use super::place::Place;
+use super::run::Run;
 use super::{output, trust_root_of};
 use crate::commands::{self, ChangeOptions, Delivery};
 use crate::error::SignerError;
