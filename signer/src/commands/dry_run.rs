@@ -3,14 +3,13 @@
 use formats::tuf::{KeyId, Role, UnixTime};
 use serde::Serialize;
 
-use super::publish::ComponentReport;
+use super::publish::report::PlannedRelease;
 use super::stage::RequirementReport;
 use super::state_report::warning_lines;
 use super::status::ChannelStatus;
-use super::{Answer, Report, SEEN, bytes, counted, has_example_key};
+use super::{Answer, Report, SEEN, has_example_key};
 use crate::error::SignerError;
 use crate::plan::{Finding, Missing, Proposal, Signatures, missing, notes, requirements};
-use crate::repository::Transfer;
 use crate::stage::Staged;
 use crate::state::State;
 use crate::summary::{Section, describe};
@@ -38,18 +37,6 @@ pub struct DryRunReport {
     signatures: Vec<RequirementReport>,
     pub(super) warnings: Vec<Finding>,
     example_keys: bool,
-}
-
-/// A release that was built and not uploaded.
-#[derive(Debug, Serialize)]
-pub(super) struct PlannedRelease {
-    pub(super) target: String,
-    /// Digest of the release index.
-    pub(super) index: String,
-    pub(super) security_version: u64,
-    pub(super) components: Vec<ComponentReport>,
-    /// Images and documents; not the signed metadata, which is some KiB.
-    pub(super) upload: Transfer,
 }
 
 impl DryRunReport {
@@ -118,24 +105,6 @@ impl<T> Answer<T> {
             }
             other => other,
         }
-    }
-}
-
-impl PlannedRelease {
-    fn text(&self) -> String {
-        let mut text = format!("\n{} ({})", self.target, self.index);
-        for component in &self.components {
-            text.push_str(&component.text());
-        }
-        let Transfer { new_files, new_bytes, reused_files, reused_bytes } = self.upload;
-        text.push_str(&format!(
-            "\nto upload: {} in {}; there already: {} in {}",
-            bytes(new_bytes),
-            counted(new_files, "file"),
-            bytes(reused_bytes),
-            counted(reused_files, "file"),
-        ));
-        text
     }
 }
 

@@ -1,21 +1,21 @@
 //! `publish`: build, upload, sign; the tag that makes it visible moves last.
 
 mod prepare;
+pub(super) mod report;
 mod upload;
 
-use formats::digest::Sha256;
 use formats::release::{ComponentName, Mixture, Summary, target_name};
 use formats::tuf::{Role, UnixTime};
 use formats::version::Version;
 use serde::Serialize;
 
 use self::prepare::Prepared;
+use self::report::{ComponentReport, PlannedRelease};
 use self::upload::Uploaded;
 use super::component::ComponentInput;
-use super::dry_run::PlannedRelease;
 use super::session::{Outcome, PlannedChange, Session};
 use super::state_report::warning_lines;
-use super::{Answer, Delivery, Report, SEEN, Signing, bytes, counted, has_example_key, time};
+use super::{Answer, Delivery, Report, SEEN, Signing, has_example_key, time};
 use crate::attachment;
 use crate::error::SignerError;
 use crate::image;
@@ -78,47 +78,6 @@ pub struct PublishReport {
     timestamp_expires: String,
     warnings: Vec<Finding>,
     example_keys: bool,
-}
-
-/// One image of a release.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct ComponentReport {
-    name: String,
-    compatible: Vec<String>,
-    manifest: String,
-    raw_size: u64,
-    blob_size: u64,
-    chunks: u32,
-    /// Why it was not asked what kind of file it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    raw: Option<String>,
-    /// Of the image file; absent where the tree of dm-verity was added to it.
-    #[serde(skip)]
-    sha256: Option<Sha256>,
-    /// Bytes of each delta.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    deltas: Vec<u64>,
-}
-
-impl ComponentReport {
-    /// Its lines, each after a line break.
-    pub(super) fn text(&self) -> String {
-        let mut text = format!(
-            "\n  {:10} {} in {}, {} to download, for {}",
-            self.name,
-            bytes(self.raw_size),
-            counted(self.chunks.into(), "chunk"),
-            bytes(self.blob_size),
-            self.compatible.join(", "),
-        );
-        if let Some(reason) = &self.raw {
-            text.push_str(&format!("\n  {:10} taken as it is: {reason}", ""));
-        }
-        for size in &self.deltas {
-            text.push_str(&format!("\n  {:10} {} as a delta", "", bytes(*size)));
-        }
-        text
-    }
 }
 
 impl Report for PublishReport {

@@ -7,8 +7,9 @@ use formats::release::{
     ComponentManifest, ComponentSummary, ImageConfig, IndexedComponent, ReleaseIndex, Summary,
 };
 
+use super::PublishRequest;
 use super::prepare::Prepared;
-use super::{ComponentReport, PublishRequest};
+use super::report::ComponentReport;
 use crate::attachment;
 use crate::commands::component::{ComponentInput, of_sink};
 use crate::commands::delta::{self, Deltas};
