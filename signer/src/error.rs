@@ -148,7 +148,7 @@ pub enum SignerError {
     /// The first disk of a node.
     #[cfg(feature = "factory")]
     #[error(transparent)]
-    Factory(#[from] crate::factory::FactoryError),
+    Factory(#[from] crate::factory::error::FactoryError),
 }
 
 impl From<SigningError> for SignerError {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use formats::boot_record::{ReleaseId, Slot, SlotComponent};
 use formats::release::ComponentSummary;
@@ -11,6 +11,7 @@ use update_agent::factory::{FirstComponent, FirstSlot, write_state};
 
 use super::disk::{Disk, write_sparse};
 use super::error::FactoryError;
+use super::filesystem::esp_file;
 use super::layout::{EspFile, Holds};
 use super::plan::on_data;
 use super::system::System;
@@ -150,11 +151,6 @@ impl Images<'_> {
 fn same_places(one: &[u8], other: &[u8]) -> bool {
     let places = |text| parse_config(&String::from_utf8_lossy(text)).ok();
     places(one).is_some_and(|found| places(other) == Some(found))
-}
-
-/// Where the bytes of a component lie until they are copied to the ESP.
-pub(super) fn esp_file(work: &Path, summary: &ComponentSummary) -> PathBuf {
-    work.join(format!("component-{}", summary.name))
 }
 
 /// The files of the data partition: those given, the state, and what else is not in the slots.

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use formats::release::ComponentSummary;
+
 use super::error::FactoryError;
 use super::identity::Seed;
 use super::tools::{DEBUGFS, MCOPY, MKE2FS, MKFS_VFAT, MMD, last_lines};
@@ -46,6 +48,11 @@ pub(super) fn ext4(
 
 /// A file for a FAT: its path there, and the file with its bytes.
 pub(super) type FatContent = (String, PathBuf);
+
+/// Where the bytes of a component lie until they are copied to the ESP.
+pub(super) fn esp_file(work: &Path, summary: &ComponentSummary) -> PathBuf {
+    work.join(format!("component-{}", summary.name))
+}
 
 /// Makes a FAT32 of `len` bytes with these files.
 pub(super) fn fat(

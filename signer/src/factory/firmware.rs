@@ -9,10 +9,9 @@ use formats::fat::{BOOT_SECTOR, Volume};
 
 use super::Inputs;
 use super::board::Loader;
-use super::content::esp_file;
 use super::disk::Disk;
 use super::error::FactoryError;
-use super::filesystem::FatContent;
+use super::filesystem::{FatContent, esp_file};
 use super::layout::{Holds, RawPlace};
 use super::loader::{self, uboot};
 use super::tools::MKIMAGE;

@@ -17,7 +17,7 @@
 pub mod board;
 mod content;
 mod disk;
-mod error;
+pub(crate) mod error;
 mod filesystem;
 mod firmware;
 pub mod identity;

@@ -8,9 +8,8 @@ use formats::boot_record::Slot;
 use formats::release::ComponentName;
 
 use super::Inputs;
-use super::content::esp_file;
 use super::error::FactoryError;
-use super::filesystem::read_ext;
+use super::filesystem::{esp_file, read_ext};
 use super::initramfs::Initramfs;
 use super::layout::Holds;
 
