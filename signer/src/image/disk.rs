@@ -5,7 +5,7 @@
 use formats::gpt::header::Header;
 use formats::gpt::{Geometry, Table, TableCopy};
 
-use super::kind::{Probe, quoted};
+use super::probe::{Probe, quoted};
 
 /// The command, as the documentation has it.
 pub(super) const MEND: &str = "dd if=IN of=OUT bs=… skip=… count=…";

@@ -21,6 +21,7 @@ pub mod delta;
 mod disk;
 pub mod kind;
 mod pack;
+pub mod probe;
 mod raw;
 mod source;
 

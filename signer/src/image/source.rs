@@ -9,7 +9,8 @@ use std::time::SystemTime;
 use formats::verity::{BLOCK, Builder, Verity, tree_len};
 
 use super::ImageError;
-use super::kind::{self, Probe};
+use super::kind;
+use super::probe::{HEAD, Probe, TAIL};
 
 /// An open image of known length. Opened once: what is measured is what is read.
 #[derive(Debug)]
@@ -98,9 +99,9 @@ impl Source {
     /// its length.
     pub fn check_kind(&self) -> Result<(), ImageError> {
         let failed = |offset| move |source| ImageError::Read { offset, source };
-        let head = read_at(&self.file, 0, kind::HEAD).map_err(failed(0))?;
-        let end = self.len.saturating_sub(kind::TAIL as u64);
-        let tail = read_at(&self.file, end, kind::TAIL).map_err(failed(end))?;
+        let head = read_at(&self.file, 0, HEAD).map_err(failed(0))?;
+        let end = self.len.saturating_sub(TAIL as u64);
+        let tail = read_at(&self.file, end, TAIL).map_err(failed(end))?;
         let probe = Probe { len: self.len, head: &head, tail: &tail };
         match kind::recognise(&probe) {
             None => Ok(()),
