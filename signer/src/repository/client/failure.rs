@@ -11,7 +11,7 @@ use registry_auth::realm::RealmError;
 
 use super::super::RegistryError;
 
-use super::patience::BodyProgress;
+use super::pulse::BodyProgress;
 use crate::progress::bytes;
 
 /// Why a request brought nothing.

@@ -12,6 +12,7 @@
 //! | `failure` | what an error means (pure) | no |
 //! | `http` | one request, repeated where that may help | yes |
 //! | `patience` | when a transfer has stalled | no |
+//! | `pulse` | how far a body is, and when it moved last | no |
 //! | `referrers` | what is attached to a manifest | yes |
 //! | `sink` | blobs that are collected in a file | yes |
 //! | `tags` | lists of tags, and their removal | yes |
@@ -35,6 +36,7 @@ mod files;
 mod helpers;
 mod http;
 mod patience;
+mod pulse;
 mod referrers;
 mod sink;
 mod tags;

@@ -13,12 +13,12 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::failure::Failure;
+use super::pulse::{BodyProgress, Pulse};
 
 /// 64 KiB a second: what stands between, like a proxy that buffers, may take so long to send on
 /// what it has.
@@ -40,15 +40,6 @@ impl Default for Patience {
     fn default() -> Self {
         Patience { stall: Duration::from_secs(120), commit: Duration::from_secs(600) }
     }
-}
-
-/// How much of a request's body the connection took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct BodyProgress {
-    /// Bytes that the connection took.
-    pub(super) sent: u64,
-    /// Bytes there are.
-    pub(super) len: u64,
 }
 
 impl Patience {
@@ -88,28 +79,6 @@ impl Patience {
                 Err(_) => return Err(Failure::Stalled { taken, limit }),
             }
         }
-    }
-}
-
-/// When a body moved last, and how far it is.
-#[derive(Debug)]
-pub(super) struct Pulse(Mutex<(Instant, BodyProgress)>);
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Pulse(Mutex::new((Instant::now(), BodyProgress::default())))
-    }
-}
-
-impl Pulse {
-    /// It moved, now.
-    pub(super) fn beats(&self, taken: BodyProgress) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), taken);
-    }
-
-    /// When it moved last, and how far it was.
-    pub(super) fn last(&self) -> (Instant, BodyProgress) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,7 +19,7 @@ use url::Url;
 use super::answer::{next, text};
 use super::failure::Failure;
 use super::http::Http;
-use super::patience::{BodyProgress, Pulse};
+use super::pulse::{BodyProgress, Pulse};
 use crate::progress::Progress;
 
 /// 256 KiB, at first: seconds on the slowest line that images are sent over.
