@@ -15,7 +15,7 @@ use super::auth::{Auth, Source};
 use super::credentials::{read_token, tls_config};
 use super::files::Files;
 use super::http::{self, Http};
-use super::upload::Connection;
+use super::line::Connection;
 
 /// Uploads at once: enough to fill a line with small blobs, few enough for any registry.
 const UPLOADS: usize = 4;

@@ -12,7 +12,7 @@ use super::answer::{good, text};
 use super::auth::Auth;
 use super::backoff::Backoff;
 use super::failure::Failure;
-use super::upload::Connection;
+use super::line::Connection;
 use formats::error_chain;
 use formats::reason::Reason;
 use registry_auth::address::is_loopback_authority;

@@ -11,6 +11,7 @@
 //! | `credentials`, `files`, `helpers` | tokens, certificates, docker's and podman's files, helpers | yes |
 //! | `failure` | what an error means (pure) | no |
 //! | `http` | one request, repeated where that may help | yes |
+//! | `line` | what is known of the way to a registry | no |
 //! | `patience` | when a transfer has stalled | no |
 //! | `pulse` | how far a body is, and when it moved last | no |
 //! | `referrers` | what is attached to a manifest | yes |
@@ -35,6 +36,7 @@ mod failure;
 mod files;
 mod helpers;
 mod http;
+mod line;
 mod patience;
 mod pulse;
 mod referrers;
