@@ -1,28 +1,12 @@
 //! Where a node stands after any interruption: from its record, its flags and the slot that runs.
 
-use formats::boot_record::{BootRecord, Phase, Slot};
+use formats::boot_record::{Phase, Slot};
 use formats::reason::Reason;
 
-use super::evidence::{BootLoader, Evidence};
+use super::evidence::BootLoader;
+use super::node::Node;
 use super::unknown;
 use crate::boot::{BootFlags, select};
-
-/// Everything the machine needs to know of a node.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Node {
-    /// The durable boot record.
-    pub record: BootRecord,
-    /// The boot flags, as just read.
-    pub flags: BootFlags,
-    /// The slot that runs.
-    pub booted: Slot,
-    /// Identifies this boot.
-    pub boot_id: String,
-    /// The durable security-version floor.
-    pub floor: u64,
-    /// What this boot shows of its boot loader.
-    pub evidence: Evidence,
-}
 
 /// Where a node stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

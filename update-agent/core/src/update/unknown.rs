@@ -19,7 +19,7 @@
 use formats::boot_record::{Phase, Slot, Update};
 use formats::reason::Reason;
 
-use super::standing::Node;
+use super::node::Node;
 use super::task::Refusal;
 use crate::boot::{BootFlags, SlotFlags};
 

@@ -15,8 +15,9 @@ use formats::boot_record::Slot;
 use formats::reason::Reason;
 
 use super::effect::{Effect, Event, Order};
-use super::evidence::{adopt, observe};
-use super::standing::{Node, Standing, stand};
+use super::node::Node;
+use super::observe::{adopt, observe};
+use super::standing::{Standing, stand};
 use super::task::{Outcome, Refusal, Task};
 use super::unknown::understand;
 use crate::boot::FlagEdit;

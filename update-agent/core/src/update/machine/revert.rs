@@ -4,7 +4,8 @@ use formats::boot_record::{Failure, Phase, ReleaseId, Slot, Update};
 use formats::reason::{Reason, RecordedReason};
 
 use super::super::effect::Event;
-use super::super::standing::{Node, Standing};
+use super::super::node::Node;
+use super::super::standing::Standing;
 use super::super::task::{Outcome, Refusal};
 use super::{At as Machine, Next};
 use crate::boot::FlagEdit;

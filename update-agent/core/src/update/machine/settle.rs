@@ -4,7 +4,8 @@ use formats::boot_record::{Phase, Update};
 
 use super::super::effect::Effect;
 use super::super::evidence::BootLoader;
-use super::super::standing::{Node, Standing};
+use super::super::node::Node;
+use super::super::standing::Standing;
 use super::super::task::Outcome;
 use super::revert::GivenUp;
 use super::{At as Machine, Next, revert, stage, trial, withhold};

@@ -4,7 +4,8 @@ use formats::boot_record::{Phase, ReleaseId, Slot, SlotContent, Update};
 use formats::release::ComponentName;
 
 use super::super::effect::{Effect, Event, Order};
-use super::super::standing::{Node, Standing};
+use super::super::node::Node;
+use super::super::standing::Standing;
 use super::super::task::{Outcome, Refusal};
 use super::{At as Machine, Next};
 use crate::boot::FlagEdit;

@@ -4,7 +4,7 @@ use formats::boot_record::{Phase, Slot, SlotContent, Update};
 
 use super::super::effect::{Effect, Event};
 use super::super::evidence::BootLoader;
-use super::super::standing::Node;
+use super::super::node::Node;
 use super::super::task::Outcome;
 use super::{At as Machine, Next};
 use crate::boot::FlagEdit;

@@ -3,7 +3,8 @@
 use formats::boot_record::{Phase, Update};
 
 use super::super::effect::Event;
-use super::super::standing::{Node, Standing};
+use super::super::node::Node;
+use super::super::standing::Standing;
 use super::super::task::{Outcome, Refusal};
 use super::{At as Machine, Next};
 use crate::boot::FlagEdit;
