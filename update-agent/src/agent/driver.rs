@@ -15,7 +15,7 @@ use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
 use super::floor::FloorKeeper;
 use super::single_bank::SingleBanks;
 use super::slot_check::SlotCheck;
-use super::trial::ThisBoot;
+use super::this_boot::ThisBoot;
 use crate::boot::BootControl as _;
 use crate::config::Config;
 use crate::disk::Disk;

@@ -40,6 +40,7 @@ mod simulate;
 mod single_bank;
 mod slot_check;
 mod status;
+mod this_boot;
 mod trial;
 mod unread;
 mod update;
@@ -83,7 +84,7 @@ use self::driver::{Driver, Ended};
 use self::floor::FloorKeeper;
 use self::single_bank::SingleBanks;
 use self::slot_check::SlotCheck;
-use self::trial::ThisBoot;
+use self::this_boot::ThisBoot;
 use self::update::{JudgedRelease, NodeInputs, Offer, Plan, Refreshed, Sources};
 
 use crate::boot::BootControl as _;

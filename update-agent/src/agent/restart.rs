@@ -5,7 +5,7 @@
 //! agent has it, this process alone remembers them.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use storage::host::Host;
@@ -13,6 +13,7 @@ use update_core::restart::{self, Asked, Means, Next, Purpose};
 
 use super::Agent;
 use super::driver::Driver;
+use super::this_boot::Requests;
 use crate::boot::BootControl as _;
 use crate::config::Config;
 use crate::disk::Disk;
@@ -23,10 +24,6 @@ use crate::state::{RestartAsked, State, StateGuard};
 
 /// Seconds since the machine started, time in sleep included: no clock can be set there.
 const UPTIME: &str = "/proc/uptime";
-
-/// The last request of this process, and when it was made.
-#[derive(Debug, Default)]
-pub(super) struct Requests(Mutex<Option<(RestartAsked, Instant)>>);
 
 /// A request that was made in this boot and not obeyed yet.
 #[derive(Debug, Clone)]

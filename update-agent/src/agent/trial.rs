@@ -1,9 +1,9 @@
 //! The trial of the booted slot: its health checks under the watchdog, how long they have run, and what
 //! is known of a boot when not everything can be read.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use formats::boot_record::{BootRecord, Slot};
 use formats::reason::Reason;
@@ -14,34 +14,13 @@ use update_core::update::{Evidence, Known, Leave, Node, leave_failed_trial, stan
 
 use super::Agent;
 use super::driver::Driver;
-use super::restart::{Requests, milliseconds, uptime};
+use super::restart::{milliseconds, uptime};
 use crate::boot::BootControl as _;
 use crate::disk::slot_of_word;
 use crate::error::AgentError;
 use crate::events::{Event, Why};
 use crate::health::watch::Watch;
 use crate::state::Began;
-
-/// What one agent knows of the boot that it runs in, beside what is durable.
-#[derive(Debug, Default)]
-pub(super) struct ThisBoot {
-    /// The watchdog over a trial whose checks have passed.
-    pub(super) watch: Mutex<Option<Watch>>,
-    /// When this process first had something to prove.
-    began: Mutex<Option<Instant>>,
-    /// Whether it was seen that nothing is left to prove.
-    settled: AtomicBool,
-    /// The last request to restart.
-    pub(super) requests: Requests,
-}
-
-impl ThisBoot {
-    /// How long this process has had something to prove; it begins now when it had not.
-    fn age(&self) -> Duration {
-        let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
-        began.get_or_insert_with(Instant::now).elapsed()
-    }
-}
 
 impl Driver<'_> {
     /// Runs the checks of a trial under the watchdog. Their deadline began with the first agent of
