@@ -7,7 +7,7 @@ use formats::version::Version;
 use update_core::bundle::{OnBundle, meant as choose};
 use update_core::policy::fits;
 
-use super::update::NodeInputs;
+use super::node::NodeInputs;
 use crate::error::AgentError;
 use crate::source::NamedRelease;
 use crate::state::StateGuard;

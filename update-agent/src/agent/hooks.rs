@@ -10,8 +10,9 @@ use update_core::restart::Purpose;
 use update_core::update::{Standing, stand};
 
 use super::driver::Driver;
+use super::judged::JudgedRelease;
 use super::restart::{milliseconds, uptime};
-use super::update::{JudgedRelease, installed_version};
+use super::update::installed_version;
 use super::{Agent, Offered};
 use crate::error::AgentError;
 use crate::events::Event;

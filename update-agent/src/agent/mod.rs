@@ -27,7 +27,9 @@ mod driver;
 mod floor;
 mod history;
 mod hooks;
+mod judged;
 mod look;
+mod node;
 mod noting;
 mod operator;
 mod precheck;
@@ -82,10 +84,12 @@ pub(crate) use self::update::{installed_version, version_of_os_release};
 
 use self::driver::{Driver, Ended};
 use self::floor::FloorKeeper;
+use self::judged::JudgedRelease;
+use self::node::NodeInputs;
 use self::single_bank::SingleBanks;
 use self::slot_check::SlotCheck;
 use self::this_boot::ThisBoot;
-use self::update::{JudgedRelease, NodeInputs, Offer, Plan, Refreshed, Sources};
+use self::update::{Offer, Plan, Refreshed, Sources};
 
 use crate::boot::BootControl as _;
 use crate::config::Config;

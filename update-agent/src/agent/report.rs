@@ -10,7 +10,7 @@ use formats::version::Version;
 use serde::{Serialize, Serializer};
 use update_core::policy::{Decided, Decision};
 
-use super::update::JudgedRelease;
+use super::judged::JudgedRelease;
 use crate::state::WithdrawnReport;
 
 /// Which release, and from where. By default: what the channel offers, from the configured sources.

@@ -23,40 +23,25 @@ mod trial;
 
 use formats::boot_record::{ReleaseId, Slot};
 use formats::reason::Reason;
-use formats::version::Version;
-use storage::host::Host;
 use update_core::chooser::Proof;
-use update_core::policy::Decided;
 use update_core::update::{Node, Outcome, Task, begin};
 use update_core::withheld::withheld;
 
-use super::floor::FloorKeeper;
+use super::judged::JudgedRelease;
+use super::node::NodeInputs;
 use super::report::Wish;
-use super::single_bank::SingleBanks;
-use super::slot_check::SlotCheck;
 use super::withdrawn;
 use crate::config::Config;
-use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
 use crate::release::{Resolved, identity};
 use crate::source::Source;
 use crate::stage::Written;
 use crate::state::{State, StateGuard};
-use crate::trust::{self, SignedRelease, Trusted};
+use crate::trust::{self, Trusted};
 
 pub(super) use self::judge::judge;
 pub(crate) use self::judge::{installed_version, version_of_os_release};
-
-/// What the stations read of this node.
-pub(super) struct NodeInputs<'a> {
-    pub(super) config: &'a Config,
-    pub(super) state: &'a State,
-    pub(super) disk: &'a Disk,
-    pub(super) host: &'a dyn Host,
-    /// The name by which it is put into waves.
-    pub(super) id: String,
-}
 
 /// The sources of one attempt, and when it began.
 pub(super) struct Sources {
@@ -70,18 +55,6 @@ pub(super) struct Refreshed<'a> {
     trusted: Trusted<'a>,
     best: &'a dyn Source,
     sources: &'a Sources,
-}
-
-/// A signed release, and what the rules say to it.
-pub(super) struct JudgedRelease {
-    /// The release.
-    pub(super) signed: SignedRelease,
-    /// The decision.
-    pub(super) decided: Decided,
-    /// The share of all nodes, in per cent, at which this one's wave begins.
-    pub(super) wave: u8,
-    /// Whether an operator chose it, by its version or in a bundle.
-    named: bool,
 }
 
 /// What is offered to this node.
@@ -201,33 +174,6 @@ impl JudgedRelease {
         node.floor().check(self.signed.summary.security_version)?;
         begin(now, self.task(node.config, false))?;
         Ok(())
-    }
-
-    /// The version of the release.
-    pub(super) fn version(&self) -> &Version {
-        &self.signed.summary.version
-    }
-}
-
-impl NodeInputs<'_> {
-    /// Refuses a node that must install nothing.
-    fn check(&self) -> Result<(), AgentError> {
-        self.disk.check_root()?;
-        self.slot_check().same_disk()?;
-        self.single_banks().accepted()
-    }
-
-    pub(super) fn floor(&self) -> FloorKeeper<'_> {
-        let (state, disk, host) = (self.state, self.disk, self.host);
-        FloorKeeper { config: &self.config.floor, state, disk, host }
-    }
-
-    pub(super) fn slot_check(&self) -> SlotCheck<'_> {
-        SlotCheck { state: self.state, disk: self.disk }
-    }
-
-    pub(super) fn single_banks(&self) -> SingleBanks<'_> {
-        SingleBanks { state: self.state, disk: self.disk }
     }
 }
 

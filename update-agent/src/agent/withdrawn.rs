@@ -3,7 +3,7 @@
 use formats::reason::Reason;
 use formats::release::Withdrawal;
 
-use super::update::NodeInputs;
+use super::node::NodeInputs;
 use crate::error::AgentError;
 use crate::state::{StateGuard, WithdrawnReport};
 use crate::trust::Trusted;

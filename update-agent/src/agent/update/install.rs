@@ -8,9 +8,10 @@ use formats::release::ComponentName;
 use update_core::update::{Node, Outcome, begin};
 
 use super::super::driver::{ApplyInputs, Driver, Ended};
+use super::super::node::NodeInputs;
 use super::super::report::{ApplyReport, ComponentPlan, PlanReport, Verdict, rules};
 use super::super::reuse::{ReuseFinder, operator_seeds};
-use super::{Installed, NodeInputs, Plan, installed_version, unexpected};
+use super::{Installed, Plan, installed_version, unexpected};
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::events::{Event, Why};

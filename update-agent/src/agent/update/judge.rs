@@ -10,8 +10,9 @@ use formats::version::Version;
 use update_core::policy::{Decided, NodeFacts, Offered, decide, wave_of};
 
 use super::super::bundle;
+use super::super::judged::JudgedRelease;
+use super::super::node::NodeInputs;
 use super::super::report::{Verdict, Wish};
-use super::{JudgedRelease, NodeInputs};
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::source::NamedRelease;

@@ -10,7 +10,8 @@ use update_core::policy::Decision;
 use update_core::trust::TrustError;
 
 use super::super::ROOT_LIMIT;
-use super::{NodeInputs, Offer, Plan};
+use super::super::node::NodeInputs;
+use super::{Offer, Plan};
 use crate::boot::BootControl as _;
 use crate::chooser;
 use crate::config::Config;
