@@ -18,8 +18,7 @@ use update_core::update::{BootLoader, Evidence, next_slot};
 
 use crate::config::{Backend, BootConfig, Config, SingleBank};
 use crate::error::{AgentError, Because as _};
-use crate::occupied::Owner;
-use crate::place::Place;
+use crate::place::{Owner, Place};
 
 /// A disk with a partition table.
 #[derive(Debug)]

@@ -15,18 +15,7 @@ use storage::block::extent::{Extent, shared};
 use crate::config::Backend;
 use crate::disk::Disk;
 use crate::error::AgentError;
-use crate::place::Place;
-
-/// Who needs bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner<'a> {
-    /// A component of a slot.
-    Slot(Slot, &'a ComponentName),
-    /// The only bank of a component.
-    Bank(&'a ComponentName),
-    /// Something that no update writes.
-    Other,
-}
+use crate::place::{Owner, Place};
 
 /// Bytes that somebody needs.
 struct Occupied<'a> {

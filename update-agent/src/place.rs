@@ -29,7 +29,9 @@ use std::fmt;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
+use formats::boot_record::Slot;
 use formats::reason::Reason;
+use formats::release::ComponentName;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -49,6 +51,17 @@ pub enum Place {
     Label(String),
     /// A device of its own.
     Device(Device),
+}
+
+/// Who needs the bytes of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner<'a> {
+    /// A component of a slot.
+    Slot(Slot, &'a ComponentName),
+    /// The only bank of a component.
+    Bank(&'a ComponentName),
+    /// Something that no update writes.
+    Other,
 }
 
 /// A device of its own.

@@ -36,7 +36,7 @@ use update_core::update::Order;
 use crate::config::SingleBank;
 use crate::disk::Disk;
 use crate::error::AgentError;
-use crate::occupied::Owner;
+use crate::place::Owner;
 use crate::state::{BankBackup, State, StateGuard};
 
 /// 256 KiB: a block of most flashes.
