@@ -7,6 +7,7 @@ mod boot;
 mod chooser;
 mod effective;
 mod hardware;
+mod hooks;
 mod metrics;
 mod mistake;
 mod rules;
@@ -27,12 +28,12 @@ use update_core::restart::Waits;
 pub use self::boot::{Backend, BootConfig, EnvFlags};
 pub use self::chooser::{ChooserConfig, RescueEnd};
 pub(crate) use self::effective::{Effective, Origin, Setting};
+pub use self::hooks::HooksConfig;
 pub use self::metrics::{Listen, MetricsConfig};
 pub use update_core::daemon::Mode;
 
 use crate::error::{AgentError, Because as _};
 use crate::health::{HealthConfig, Probe, deserialize_period, serialize_period};
-use crate::hooks::HooksConfig;
 use crate::place::{Device, Place};
 use crate::source::SourceConfig;
 

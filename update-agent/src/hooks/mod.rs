@@ -15,63 +15,13 @@
 //! After a power cut a hook may run a second time for the same event: `after_confirm` and `after_revert`
 //! are remembered until one has run to its end. `update_core::hooks` has the rules.
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 use storage::log::printable;
 use update_core::hooks::{NOT_NOW, Said};
 
-use crate::config::Config;
+use crate::config::{Config, HooksConfig};
 use crate::health::command::{self, End, Outcome};
+use crate::health::explain;
 use crate::health::memory::Kills;
-use crate::health::{deserialize_period, explain, serialize_period};
-
-/// `[hooks]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct HooksConfig {
-    /// Before a slot is written; may refuse.
-    #[serde(default)]
-    pub before_apply: Vec<String>,
-    /// Before a restart into a release; may put it off.
-    #[serde(default)]
-    pub before_restart: Vec<String>,
-    /// After a release is confirmed.
-    #[serde(default)]
-    pub after_confirm: Vec<String>,
-    /// After a release was reverted.
-    #[serde(default)]
-    pub after_revert: Vec<String>,
-    /// How long each of them may take.
-    #[serde(default = "one_minute", deserialize_with = "deserialize_period")]
-    #[serde(serialize_with = "serialize_period")]
-    pub timeout: Duration,
-    /// How long a restart can be put off in all; then the machine restarts.
-    #[serde(default = "one_hour", deserialize_with = "deserialize_period")]
-    #[serde(serialize_with = "serialize_period")]
-    pub restart_delay_limit: Duration,
-}
-
-impl Default for HooksConfig {
-    fn default() -> Self {
-        HooksConfig {
-            before_apply: Vec::new(),
-            before_restart: Vec::new(),
-            after_confirm: Vec::new(),
-            after_revert: Vec::new(),
-            timeout: one_minute(),
-            restart_delay_limit: one_hour(),
-        }
-    }
-}
-
-fn one_minute() -> Duration {
-    Duration::from_secs(60)
-}
-
-fn one_hour() -> Duration {
-    Duration::from_secs(3600)
-}
 
 /// One of the hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,21 +61,6 @@ impl HooksConfig {
             Hook::AfterConfirm => &self.after_confirm,
             Hook::AfterRevert => &self.after_revert,
         }
-    }
-
-    /// Every hook's command, to resolve its path.
-    pub(crate) fn commands_mut(&mut self) -> [&mut Vec<String>; 4] {
-        [
-            &mut self.before_apply,
-            &mut self.before_restart,
-            &mut self.after_confirm,
-            &mut self.after_revert,
-        ]
-    }
-
-    /// Whether some hook is told how updates end.
-    pub(crate) fn tells_ends(&self) -> bool {
-        !self.after_confirm.is_empty() || !self.after_revert.is_empty()
     }
 }
 
