@@ -86,6 +86,7 @@ pub mod trust;
 
 mod disk;
 mod example;
+mod figures;
 mod notify;
 mod occupied;
 mod output;

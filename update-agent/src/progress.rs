@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use storage::log::printable;
 
 use crate::events::{self, Event};
-use crate::output::bytes;
+use crate::figures::bytes;
 
 /// Told by long work how far it is. One piece of work at a time; any thread may call.
 pub trait Progress: Send + Sync {

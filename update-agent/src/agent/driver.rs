@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
-use crate::output::bytes;
+use crate::figures::bytes;
 use crate::progress::Progress;
 use crate::release::Resolved;
 use crate::source::Source;

@@ -7,7 +7,8 @@ use super::ApplyArgs;
 use crate::agent::{Agent, ApplyOptions, ApplyReport, Attempt, PlanReport, UpToDate, Wish};
 use crate::config::BootConfig;
 use crate::error::AgentError;
-use crate::output::{Output, bytes};
+use crate::figures::bytes;
+use crate::output::Output;
 use crate::progress;
 
 impl ApplyArgs {

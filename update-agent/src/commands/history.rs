@@ -4,7 +4,8 @@ use formats::reason::Exit;
 
 use crate::agent::Agent;
 use crate::error::AgentError;
-use crate::output::{Output, time};
+use crate::figures::time;
+use crate::output::Output;
 
 /// `history`
 pub(super) fn history(agent: &Agent, output: Output) -> Result<Exit, AgentError> {

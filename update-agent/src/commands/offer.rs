@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::agent::{Agent, CheckReport, Verdict};
 use crate::error::AgentError;
-use crate::output::{Output, time};
+use crate::figures::time;
+use crate::output::Output;
 
 /// `check`: refresh, then say what would be done.
 pub(super) fn check(agent: &Agent, output: Output) -> Result<Exit, AgentError> {

@@ -7,7 +7,8 @@ use update_core::update::Standing;
 
 use crate::agent::{Agent, MEND, RestartReport, SlotReport, StatusReport};
 use crate::error::AgentError;
-use crate::output::{Output, bytes, time};
+use crate::figures::{bytes, time};
+use crate::output::Output;
 use crate::progress::Record;
 use crate::state::{MetadataVersions, OfferReport};
 

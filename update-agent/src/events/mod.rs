@@ -343,7 +343,7 @@ impl Event<'_> {
 
 /// What was moved, for people.
 fn told(moved: &Written) -> String {
-    use crate::output::bytes;
+    use crate::figures::bytes;
     let reused = moved.reused_seed + moved.reused_target;
     format!("fetched {}, reused {}", bytes(moved.fetched), bytes(reused))
 }

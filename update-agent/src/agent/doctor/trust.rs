@@ -12,7 +12,7 @@ use super::super::Agent;
 use super::super::floor::guarantee;
 use super::{Answer, Level, good};
 use crate::error::{AgentError, Because as _};
-use crate::output::time;
+use crate::figures::time;
 use crate::source::TufState;
 use crate::trust;
 

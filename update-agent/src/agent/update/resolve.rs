@@ -16,7 +16,7 @@ use crate::boot::BootControl as _;
 use crate::chooser;
 use crate::config::Config;
 use crate::error::AgentError;
-use crate::output::time;
+use crate::figures::time;
 use crate::release::{Resolved, resolve};
 use crate::source::Source;
 use crate::trust::{self, Trusted};
