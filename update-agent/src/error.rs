@@ -165,7 +165,7 @@ macro_rules! from_lower_layers {
 from_lower_layers!(
     crate::source::FetchError,
     crate::health::HealthError,
-    crate::stage::StageError,
+    crate::stage::error::StageError,
     crate::tpm::CounterError,
     storage::block::DeviceError,
     TableError,

@@ -1,6 +1,7 @@
 //! Progress of long work: a bar on a terminal, JSON lines for programs, a line a minute elsewhere.
 
-use std::fmt;
+pub(crate) mod reached;
+
 use std::fs;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle, WeakProgressBar};
 use serde::{Deserialize, Serialize};
 use storage::log::printable;
 
+pub use self::reached::Reached;
 use crate::events::{self, Event};
-use crate::figures::bytes;
 
 /// Told by long work how far it is. One piece of work at a time; any thread may call.
 pub trait Progress: Send + Sync {
@@ -119,50 +120,6 @@ impl Progress for Bar {
         if let Some(bar) = lock(&self.0).take() {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// How far a piece of work is, how fast it goes, and how long it still takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reached {
-    /// What is done.
-    #[serde(rename = "progress")]
-    pub what: String,
-    /// Bytes done.
-    pub done: u64,
-    /// Bytes in all.
-    pub total: u64,
-    /// Bytes per second since it began; absent before anything is done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<u64>,
-    /// Seconds it still takes at that rate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub left: Option<u64>,
-}
-
-impl Reached {
-    /// After `took` of work.
-    fn new(what: &str, done: u64, total: u64, took: Duration) -> Self {
-        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let rate = done.saturating_mul(1000).checked_div(millis).filter(|rate| *rate > 0);
-        let left = rate.map(|rate| total.saturating_sub(done).div_ceil(rate));
-        Reached { what: what.to_owned(), done, total, rate, left }
-    }
-
-    /// How much is done, 0 to 100.
-    pub fn percent(&self) -> u64 {
-        self.done.saturating_mul(100).checked_div(self.total).unwrap_or(100).min(100)
-    }
-}
-
-impl fmt::Display for Reached {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (done, total) = (bytes(self.done), bytes(self.total));
-        write!(out, "{}: {} %, {done} of {total}", self.what, self.percent())?;
-        if let (Some(rate), Some(left)) = (self.rate, self.left) {
-            write!(out, ", {}/s, {} min {} s left", bytes(rate), left / 60, left % 60)?;
-        }
-        Ok(())
     }
 }
 

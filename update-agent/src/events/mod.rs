@@ -33,8 +33,8 @@ use formats::boot_record::Slot;
 use storage::log::printable;
 use tracing::Level;
 
-use crate::progress::Reached;
-use crate::stage::Written;
+use crate::progress::reached::Reached;
+use crate::stage::written::Written;
 
 /// The target of all events.
 pub const TARGET: &str = "update_agent::events";

@@ -15,7 +15,7 @@
 //! proof that `read_back` gives. So a crash anywhere in between leaves a slot that does not boot
 //! and that the next run completes: it looks at what is there, and takes nobody's word for it.
 
-mod error;
+pub(crate) mod error;
 mod fetch;
 mod frame;
 mod ledger;
@@ -25,9 +25,9 @@ mod read_back;
 mod seed;
 mod span;
 mod unpack;
+pub(crate) mod written;
 
 use std::num::NonZeroUsize;
-use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -43,6 +43,7 @@ pub use self::frame::{FrameError, Unpacker, Unpacking};
 pub use self::offer::{Delta, Planned, plan};
 pub use self::read_back::read_back;
 pub use self::seed::Seed;
+pub use self::written::Written;
 
 use self::ledger::{Ledger, Origin};
 use self::seed::{Run, SeedIndex};
@@ -74,31 +75,6 @@ pub struct JournalPoint {
     pub next_chunk: u32,
     /// Bytes fetched in this run.
     pub fetched: u64,
-}
-
-/// What writing images took. `reused_target + zeroed + written` is their length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Written {
-    /// Compressed bytes that came from sources, also those that were of no use.
-    pub fetched: u64,
-    /// Raw bytes that were in the slot already.
-    pub reused_target: u64,
-    /// Raw bytes of zero chunks that were made zero.
-    pub zeroed: u64,
-    /// Raw bytes that came from seeds.
-    pub reused_seed: u64,
-    /// Raw bytes written, from seeds and from sources.
-    pub written: u64,
-}
-
-impl AddAssign for Written {
-    fn add_assign(&mut self, other: Self) {
-        self.fetched += other.fetched;
-        self.reused_target += other.reused_target;
-        self.zeroed += other.zeroed;
-        self.reused_seed += other.reused_seed;
-        self.written += other.written;
-    }
 }
 
 /// How fast and how carefully.
