@@ -33,6 +33,7 @@ mod counts;
 mod newer;
 mod report;
 mod restart;
+mod unread;
 
 use std::path::Path;
 use std::sync::Arc;
