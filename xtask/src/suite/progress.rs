@@ -8,6 +8,7 @@ use racklet_tools::pulse::Pulse;
 use racklet_tools::show;
 
 use super::runner::Outcome;
+use super::summary::Binary;
 
 /// One line of `cargo test` (its own and libtest's), as far as we tell it.
 #[derive(Debug, PartialEq)]
@@ -78,13 +79,6 @@ pub(super) struct Progress<'a> {
     /// Tests of this binary that ended.
     tests: u64,
     ended: Ended,
-}
-
-/// One test binary that ended.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Binary {
-    pub(super) name: String,
-    pub(super) took: Duration,
 }
 
 /// What all of them came to.

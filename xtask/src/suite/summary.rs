@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use racklet_tools::show;
 
-use super::progress::Binary;
-
 /// Test binaries in the list of the slowest.
 const SLOWEST: usize = 10;
 /// Characters of one line about a failure: a terminal's two lines.
@@ -22,6 +20,13 @@ pub(super) struct Row {
     pub(super) failed: u64,
     /// What failed, one line each.
     pub(super) failures: Vec<String>,
+}
+
+/// One test binary that ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Binary {
+    pub(super) name: String,
+    pub(super) took: Duration,
 }
 
 /// A whole run.
