@@ -34,6 +34,7 @@ mod release;
 mod sbom;
 mod sim;
 mod suite;
+mod tracked;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -22,7 +22,7 @@ use racklet_tools::{paths, setup, show};
 use crate::package::changelog::Commit;
 use crate::package::stage::{Stage, copy};
 use crate::package::{Inputs, MAINTAINER, PACKAGES, SHIPPED, sums};
-use crate::suite::tracked_files;
+use crate::tracked::tracked_files;
 
 /// The product that a release is one of.
 pub(crate) const PRODUCT: &str = "racklet-update";

@@ -9,7 +9,7 @@ use racklet_tools::programs::PROGRAMS;
 
 use super::stage::{DEBIAN, SOURCES};
 use super::{PACKAGES, SHIPPED};
-use crate::suite::tracked_files;
+use crate::tracked::tracked_files;
 
 /// What is made before packages are: it is not in the repository.
 const MADE: [&str; 3] = ["shipped/", "man/", "completions/"];

@@ -10,7 +10,7 @@ use racklet_tools::paths;
 
 use super::changelog::Commit;
 use super::{Inputs, PACKAGES};
-use crate::suite::tracked_files;
+use crate::tracked::tracked_files;
 
 /// Where `debian/` lies in the repository.
 pub(super) const DEBIAN: &str = "packaging/debian/";

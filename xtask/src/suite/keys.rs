@@ -8,7 +8,7 @@ use anyhow::Result;
 use racklet_tools::paths;
 use serde_json::Value;
 
-use super::tracked_files;
+use crate::tracked::tracked_files;
 
 /// Where example keys belong: the recipe's own folder, and tests.
 const ALLOWED: [&str; 2] = ["keys-example/", "tests/"];

@@ -27,8 +27,6 @@ mod summary;
 mod test;
 
 use anyhow::Result;
-use racklet_tools::cmd::Cmd;
-use racklet_tools::paths;
 
 use runner::{Suite, Wanted};
 
@@ -86,10 +84,4 @@ pub(crate) fn night(options: &ProveOptions) -> Result<()> {
         Suite::new(Wanted { quick: false, only: options.only.clone(), power_cuts: false });
     suite.perform(night::TIER, night::STEPS);
     suite.end()
-}
-
-/// Files git knows, relative to the workspace root.
-pub(crate) fn tracked_files() -> Result<Vec<String>> {
-    let text = Cmd::new("git").arg("ls-files").current_dir(&paths::root()).read()?;
-    Ok(text.lines().map(str::to_string).collect())
 }

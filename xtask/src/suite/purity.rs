@@ -12,7 +12,7 @@ use racklet_tools::paths;
 use serde_json::Value;
 
 use super::runner::cargo;
-use super::tracked_files;
+use crate::tracked::tracked_files;
 
 /// Folder and package name.
 const PURE: [(&str, &str); 2] = [("formats", "formats"), ("update-agent/core", "update-core")];

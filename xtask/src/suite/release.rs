@@ -10,8 +10,8 @@ use anyhow::Result;
 use racklet_tools::paths;
 use racklet_tools::programs::{self, PROGRAMS};
 
-use super::tracked_files;
 use crate::dist::{self, MARKER};
+use crate::tracked::tracked_files;
 
 /// Looks into the agent as it is shipped and into the other programs of the tests: features, not profiles,
 /// decide what is in them, and [`dist::build`] looks again. One line for each breach.
