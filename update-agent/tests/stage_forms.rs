@@ -10,7 +10,7 @@ use stage_image::{Act, Notes, Repository, Scripted, code, journal_lost, noise, p
 use storage::sim::Disk;
 use update_agent::source::Source;
 use update_agent::stage::{
-    Delta, Image, JournalPoint, Resume, Seed, StageError, Written, plan, write_image_at,
+    Delta, Image, JournalPoint, Places, Resume, Seed, StageError, Written, plan, write_image_at,
 };
 
 const LOOK: Resume = Resume::Whole;
@@ -103,7 +103,8 @@ fn a_delta_from_the_booted_slot_is_the_smallest() {
     for per_frame in [1, 2, 100] {
         let (list, blob) = target.delta_from(&base, per_frame);
         let delta = Delta { list: &list, blob: &blob, base: &base.list, device: &booted };
-        let seeds = [Seed { list: &base.list, device: &booted }];
+        let places = Places::of(&base.list);
+        let seeds = [Seed { places: &places, device: &booted }];
         let disk = target.disk();
         let source = target.source();
         let image = Image { deltas: &[delta], ..target.image(&disk) };
@@ -146,7 +147,8 @@ fn whatever_is_wrong_with_a_delta_the_image_is_right() {
     ];
     for (name, base, device, source) in rows {
         let delta = Delta { list: &list, blob: &blob, base: &base.list, device };
-        let seeds = [Seed { list: &base.list, device }];
+        let places = Places::of(&base.list);
+        let seeds = [Seed { places: &places, device }];
         let (disk, notes) = (target.disk(), Notes::default());
         let image = Image { deltas: &[delta], ..target.image(&disk) };
         write(&image, &[source], &seeds, &notes, &mut |_| Ok(()))
@@ -237,7 +239,8 @@ fn any_mixture_of_forms_ends_with_the_signed_image() {
         let (bad, good) = (damaged.source(), target.source());
         let sources: [&dyn Source; 3] = [&failing, &bad, &good];
         let delta = [Delta { list: &list, blob: &blob, base: &base.list, device: &booted }];
-        let seeds = [Seed { list: &base.list, device: &booted }];
+        let places = Places::of(&base.list);
+        let seeds = [Seed { places: &places, device: &booted }];
         let deltas = if draw(2) == 0 { &delta[..] } else { &[] };
         let image = Image { deltas, ..target.image(&disk) };
         let seeds = if draw(3) == 0 { &[][..] } else { &seeds };

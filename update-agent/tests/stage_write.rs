@@ -10,7 +10,7 @@ use stage_image::{Act, Notes, Repository, Scripted, code, journal_lost, noise, p
 use storage::block::{Access, BlockDevice, FileDevice, Window};
 use storage::sim::{Disk, Loss, Operation};
 use update_agent::source::Source;
-use update_agent::stage::{JournalPoint, Resume, Seed, Written, write_image_at};
+use update_agent::stage::{JournalPoint, Places, Resume, Seed, Written, write_image_at};
 
 const LOOK: Resume = Resume::Whole;
 
@@ -182,7 +182,8 @@ fn seeds_leave_only_the_difference_to_fetch() {
     new_chunks[5] = noise(90_000, 51); // was 100,000 bytes
     let (old, new) = (Repository::new(&old_chunks), Repository::new(&new_chunks));
     let booted = Disk::with_content(old.raw.clone(), 512);
-    let seeds = [Seed { list: &old.list, device: &booted }];
+    let places = Places::of(&old.list);
+    let seeds = [Seed { places: &places, device: &booted }];
     for per_frame in [1, 2] {
         let new = Repository::with_frames(&new_chunks, per_frame, |_, _| {});
         let source = new.source();
@@ -200,7 +201,7 @@ fn seeds_leave_only_the_difference_to_fetch() {
     let mut content = old.raw.clone();
     content[3] ^= 1;
     let altered = Disk::with_content(content, 512);
-    let seeds = [Seed { list: &old.list, device: &altered }];
+    let seeds = [Seed { places: &places, device: &altered }];
     let (disk, source, progress) = (new.disk(), new.source(), Notes::default());
     let image = new.image(&disk);
     let sources: [&dyn Source; 1] = [&source];
@@ -214,7 +215,7 @@ fn seeds_leave_only_the_difference_to_fetch() {
     let short = Disk::with_content(old.raw[..50_000].to_vec(), 512);
     let empty = Disk::new(0, 512);
     let seeds =
-        [Seed { list: &old.list, device: &empty }, Seed { list: &old.list, device: &short }];
+        [Seed { places: &places, device: &empty }, Seed { places: &places, device: &short }];
     let disk = new.disk();
     new.write_with(&disk, &[&source], &seeds, LOOK, &mut |_| Ok(())).unwrap();
     assert!(disk.content()[..new.raw.len()] == new.raw);
@@ -382,7 +383,8 @@ fn any_mixture_ends_with_the_signed_image() {
         let mut seed_bytes = repository.raw.clone();
         flip_some(&mut seed_bytes, below(7, 6), 20);
         let seed_disk = Disk::with_content(seed_bytes, 512);
-        let seeds = [Seed { list: &repository.list, device: &seed_disk }];
+        let places = Places::of(&repository.list);
+        let seeds = [Seed { places: &places, device: &seed_disk }];
         let bad = repository.altered(|blob| flip_some(blob, 1 + below(8, 3), 30));
         let (bad, good) = (bad.source(), repository.source());
         let resume = if below(9, 2) == 0 { Resume::Whole } else { Resume::Nothing };

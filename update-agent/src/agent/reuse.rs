@@ -29,7 +29,7 @@ use crate::error::AgentError;
 use crate::progress::{Progress, Silent};
 use crate::release::ResolvedComponent;
 use crate::source::Source;
-use crate::stage::{Delta, Image, Planned, Seed, StageError, plan};
+use crate::stage::{Delta, Image, Places, Planned, Seed, StageError, plan};
 use crate::state::State;
 
 /// 1 MiB: what is read at once.
@@ -45,7 +45,11 @@ const SAMPLE: u64 = 1 << 20;
 
 /// A device whose chunks are known.
 pub(super) struct Holding {
-    list: ChunkList,
+    /// What its list is of.
+    id: Sha256,
+    places: Places,
+    /// Kept as long as a delta may need it: five times as much as the places.
+    list: Option<ChunkList>,
     device: Box<dyn BlockDevice>,
 }
 
@@ -57,6 +61,10 @@ pub(super) struct Reuse<'a> {
 }
 
 impl Holding {
+    fn new(list: ChunkList, device: Box<dyn BlockDevice>) -> Self {
+        Holding { id: list.image_id(), places: Places::of(&list), list: Some(list), device }
+    }
+
     /// A device that nobody keeps an index of, up to `len`: read and cut.
     fn scan(
         device: Box<dyn BlockDevice>,
@@ -85,7 +93,7 @@ impl Holding {
         });
         progress.end();
         let found = read?;
-        Ok(Holding { list: found.finish()?, device })
+        Ok(Holding::new(found.finish()?, device))
     }
 }
 
@@ -231,7 +239,7 @@ impl ReuseFinder<'_> {
                 None
             });
         let mut reuse = Reuse { booted, seeds, deltas: Vec::new() };
-        let ids: BTreeSet<Sha256> = reuse.holdings().map(|own| own.list.image_id()).collect();
+        let ids: BTreeSet<Sha256> = reuse.holdings().map(|own| own.id).collect();
         for delta in component.deltas.iter().filter(|delta| ids.contains(&delta.from)) {
             let list = sources
                 .iter()
@@ -241,6 +249,11 @@ impl ReuseFinder<'_> {
                 Some(list) => reuse.deltas.push((list, delta.blob.clone())),
                 None => progress.note(&format!("{name}: a delta cannot be fetched, chunks are")),
             }
+        }
+        if let Some(own) = &mut reuse.booted
+            && !reuse.deltas.iter().any(|(list, _)| list.base() == own.id)
+        {
+            own.list = None;
         }
         reuse
     }
@@ -259,7 +272,7 @@ impl ReuseFinder<'_> {
         let own = content.and_then(|own| own.components.iter().find(|own| own.name == *name));
         let device = self.disk.open_to_read(booted, name)?;
         if let Some(list) = own.and_then(|own| self.state.chunk_list(&own.chunks)) {
-            return Ok(Some(Holding { list, device }));
+            return Ok(Some(Holding::new(list, device)));
         }
         // Cut where the image of a delta ends, or else where the image ends that is wanted: what
         // follows in the partition is of no release.
@@ -287,11 +300,6 @@ impl ReuseFinder<'_> {
         let booted = self.disk.booted()?;
         let record = self.state.boot_record()?;
         let reuse = self.reuse(&record, booted, component, seeds, sources, progress);
-        let known: BTreeSet<Sha256> = reuse
-            .holdings()
-            .flat_map(|own| own.list.chunks())
-            .filter_map(|chunk| digest_of(&chunk))
-            .collect();
         let deltas = reuse.deltas();
         let target = self.disk.open_to_read(booted.other(), &component.identity.name)?;
         let image = Image {
@@ -302,7 +310,7 @@ impl ReuseFinder<'_> {
             deltas: &deltas,
             target: target.as_ref(),
         };
-        Ok(plan(&image, |hash| known.contains(hash))?)
+        Ok(plan(&image, |hash| reuse.holdings().any(|own| own.places.has(hash)))?)
     }
 }
 
@@ -313,7 +321,8 @@ impl Reuse<'_> {
 
     /// What chunks are copied from, in order.
     pub(super) fn seeds(&self) -> Vec<Seed<'_>> {
-        self.holdings().map(|own| Seed { list: &own.list, device: own.device.as_ref() }).collect()
+        let all = self.holdings();
+        all.map(|own| Seed { places: &own.places, device: own.device.as_ref() }).collect()
     }
 
     /// Deltas from any of them.
@@ -321,8 +330,8 @@ impl Reuse<'_> {
         self.deltas
             .iter()
             .filter_map(|(list, blob)| {
-                let base = self.holdings().find(|own| own.list.image_id() == list.base())?;
-                Some(Delta { list, blob, base: &base.list, device: base.device.as_ref() })
+                let base = self.holdings().find(|own| own.id == list.base())?;
+                Some(Delta { list, blob, base: base.list.as_ref()?, device: base.device.as_ref() })
             })
             .collect()
     }
@@ -355,7 +364,8 @@ mod tests {
             Disk::with_content(bytes, 512)
         };
         let own = Holding::scan(Box::new(device(&image)), LEN, "it", &Silent).unwrap();
-        let has = |content: &[u8]| has_some_of(&device(content), LEN, &own.list);
+        let list = own.list.as_ref().unwrap();
+        let has = |content: &[u8]| has_some_of(&device(content), LEN, list);
         assert!(has(&image));
         assert!(!has(&[]), "zeros");
         assert!(!has(&noise(LEN / 2, 2)), "another system");
@@ -363,6 +373,6 @@ mod tests {
         let moved = [noise(30_000_008, 2), image[..image.len() / 2].to_vec()].concat();
         assert!(has(&moved), "moved");
         // Short ones are read whole.
-        assert!(has_some_of(&Disk::new(1 << 20, 512), LEN, &own.list));
+        assert!(has_some_of(&Disk::new(1 << 20, 512), LEN, list));
     }
 }

@@ -42,7 +42,7 @@ pub use self::error::StageError;
 pub use self::frame::{FrameError, Unpacker, Unpacking};
 pub use self::offer::{Delta, Planned, plan};
 pub use self::read_back::read_back;
-pub use self::seed::Seed;
+pub use self::seed::{Places, Seed};
 pub use self::written::Written;
 
 use self::ledger::{Ledger, Origin};
@@ -304,7 +304,7 @@ impl Staging<'_> {
     /// Copies what the seeds have. One that cannot be read or is not what its list says costs a
     /// fetch.
     fn copy(&self, seeds: &[Seed<'_>]) -> Result<(), StageError> {
-        let index = SeedIndex::new(seeds);
+        let index = SeedIndex(seeds);
         if index.is_empty() {
             return Ok(());
         }

@@ -7,71 +7,72 @@ use update_core::image::chunk_matches;
 
 use super::span::SPAN;
 
-/// A device that was once written from a chunk list, for instance the booted slot.
+/// A device of which it is known where its chunks are, for instance the booted slot.
 ///
 /// Nothing about it is trusted: a chunk counts only if it has the wanted digest when it is read.
 #[derive(Clone, Copy)]
 pub struct Seed<'a> {
-    /// What it was written from.
-    pub list: &'a ChunkList,
+    /// Where they are.
+    pub places: &'a Places,
     /// What was written.
     pub device: &'a dyn BlockDevice,
 }
 
-/// 4 MiB of index: at 64 KiB a chunk, 16 GiB of data. What a larger seed has beyond is fetched.
-const ENTRIES_MAX: usize = 1 << 18;
+/// 4 MiB: at 64 KiB a chunk, 16 GiB of data. What a larger seed has beyond is fetched.
+const PLACES_MAX: usize = 1 << 18;
 
-/// Where the chunks of all seeds are: 16 bytes each, sorted by the beginning of their digest.
-pub(super) struct SeedIndex<'a> {
-    seeds: &'a [Seed<'a>],
-    entries: Vec<Entry>,
-}
+/// Where the chunks of a device are: 16 bytes each, sorted by the beginning of their digest. A fifth of
+/// the list that it was written from, which need not be kept for it.
+pub struct Places(Vec<Place>);
 
 /// Eight bytes of the digest. Two chunks that share them cost a fetch, as a seed that lies does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+struct Place {
     prefix: u64,
-    /// The seed's index in the upper 8 bits, the offset in the lower 56.
-    place: u64,
+    offset: u64,
 }
 
-const OFFSET_BITS: u32 = 56;
-
-impl<'a> SeedIndex<'a> {
-    /// Indexes the seeds; the first one that has a chunk is the one it is taken from.
-    pub(super) fn new(seeds: &'a [Seed<'a>]) -> Self {
-        let mut entries = Vec::new();
-        for (number, seed) in (0_u64..256).zip(seeds) {
-            for chunk in seed.list.chunks() {
-                if entries.len() == ENTRIES_MAX {
-                    break;
-                }
-                if let Content::Data(hash) = chunk.content
-                    && chunk.offset >> OFFSET_BITS == 0
-                {
-                    let place = number << OFFSET_BITS | chunk.offset;
-                    entries.push(Entry { prefix: prefix(&hash), place });
-                }
-            }
-        }
-        entries.sort_unstable();
-        entries.dedup_by_key(|entry| entry.prefix);
-        entries.shrink_to_fit();
-        SeedIndex { seeds, entries }
+impl Places {
+    /// Those of a device that was written from this list; of equal chunks the first.
+    pub fn of(list: &ChunkList) -> Self {
+        let place = |chunk: Chunk| match chunk.content {
+            Content::Data(hash) => Some(Place { prefix: prefix(&hash), offset: chunk.offset }),
+            Content::Zero => None,
+        };
+        let mut places: Vec<Place> = list.chunks().filter_map(place).take(PLACES_MAX).collect();
+        places.sort_unstable();
+        places.dedup_by_key(|place| place.prefix);
+        places.shrink_to_fit();
+        Places(places)
     }
 
+    /// Whether a chunk of that digest should be there.
+    pub fn has(&self, hash: &Sha256) -> bool {
+        self.offset(hash).is_some()
+    }
+
+    fn offset(&self, hash: &Sha256) -> Option<u64> {
+        let wanted = prefix(hash);
+        let at = self.0.binary_search_by_key(&wanted, |place| place.prefix).ok()?;
+        self.0.get(at).map(|place| place.offset)
+    }
+}
+
+/// The chunks of all seeds; the first one that has a chunk is the one it is taken from.
+pub(super) struct SeedIndex<'a>(pub(super) &'a [Seed<'a>]);
+
+impl<'a> SeedIndex<'a> {
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.0.iter().all(|seed| seed.places.0.is_empty())
     }
 
     /// Where a chunk of that digest should be.
     pub(super) fn find(&self, hash: &Sha256) -> Option<Found<'a>> {
-        let wanted = prefix(hash);
-        let at = self.entries.binary_search_by_key(&wanted, |entry| entry.prefix).ok()?;
-        let place = self.entries.get(at)?.place;
-        let number = usize::try_from(place >> OFFSET_BITS).ok()?;
-        let device = self.seeds.get(number)?.device;
-        Some(Found { number, device, offset: place & ((1 << OFFSET_BITS) - 1) })
+        let mut seeds = self.0.iter().enumerate();
+        seeds.find_map(|(number, seed)| {
+            let offset = seed.places.offset(hash)?;
+            Some(Found { number, device: seed.device, offset })
+        })
     }
 
     /// Of these chunks, those that a seed has, in runs.
