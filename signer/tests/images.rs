@@ -524,3 +524,34 @@ fn the_page_has_the_table_of_the_program() {
     let expected: Vec<String> = kind::ALL.iter().map(kind::Kind::row).collect();
     assert_eq!(rows, expected, "docs/images.md:\n{}", expected.join("\n"));
 }
+
+/// The same image has the same bytes after any release: of one that the same encoder made, of one that
+/// another made, and of one whose blobs are damaged since.
+#[test]
+fn what_is_copied_from_the_release_before_is_what_compressing_gives() {
+    let words = |count: u32| -> Vec<u8> {
+        let word = |n: u32| format!("{:x} ", n.wrapping_mul(2_654_435_761) >> 12);
+        (0..count).flat_map(|n| word(n).into_bytes()).collect()
+    };
+    let before = words(600_000);
+    let mut after = before.clone();
+    after[2_000_000..2_000_100].fill(b'!');
+    let published = |level: &str, spoil: bool| {
+        let desk = Desk::new();
+        desk.file("first.img", &before);
+        desk.file("second.img", &after);
+        desk.publish("1.1.0", &["os=first.img,hw=my-board"], &["--level", level], 0);
+        if spoil {
+            for (path, len) in listing(&desk.0.path("repo/blobs/sha256")) {
+                if len > 1_000_000 {
+                    fs::write(path, vec![7; usize::try_from(len).unwrap()]).unwrap();
+                }
+            }
+        }
+        let second = desk.publish("1.2.0", &["os=second.img,hw=my-board"], &[], 0);
+        second["components"][0]["manifest"].as_str().unwrap().to_owned()
+    };
+    let copied = published("3", false);
+    assert_eq!(published("1", false), copied, "another encoder");
+    assert_eq!(published("3", true), copied, "damaged blobs");
+}

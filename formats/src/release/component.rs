@@ -23,7 +23,8 @@ pub struct ImageConfig {
     pub raw_size: u64,
     /// SHA-256 of the image.
     pub raw_sha256: Sha256,
-    /// How the image was cut, for people: readers only need the chunk list.
+    /// How the image was cut and compressed: for people, and for `signer`, which copies frames of images that
+    /// say the same. Readers only need the chunk list.
     pub chunking: String,
 }
 

@@ -7,20 +7,22 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use formats::chunks::{Builder, ChunkList, FrameEntry, seekable_table};
+use formats::chunks::{Builder, ChunkList, Content, FrameEntry, seekable_table};
 use formats::digest::{Algorithm, Digest, Hasher, Sha256};
 
 use super::ImageError;
 use super::cut::{Cutter, DATA_AVERAGE, DATA_MAX, DATA_MIN, Piece};
-use super::pack::{Frame, Grouped, Job, Packed, Promise, work_off};
+use super::pack::{Frame, Grouped, Job, Packed, Promise, large_level, work_off};
+use super::reuse::{Known, Name};
 
 /// 1 MiB: large enough that the system reads ahead, small beside the queues.
 const READ_SIZE: usize = 1 << 20;
 /// Pieces in flight for each worker: enough that a slow one does not stop the others.
 const QUEUE_PER_THREAD: usize = 8;
-/// 8 MiB: content of a large frame. By 32 MiB a full install is 2 % smaller, but an update, which can
-/// use fewer of them, is larger.
-const GROUP_MAX: u64 = 8 << 20;
+/// 16 MiB: a large frame holds the chunks that begin in one such stretch of the image. By stretches of 8 MiB
+/// a full install is 2 % larger; by those of 32 it is 1 % smaller, but who is cut off inside a frame fetches
+/// 0.8 MiB twice on average, instead of 0.3.
+const STRETCH: u64 = 16 << 20;
 /// 512 KiB: content of a part of it, which a node holds whole to verify it first, and loses when it is killed.
 const PART_MIN: usize = 512 << 10;
 /// 1 MiB: zeros from there on are a frame of their own, which no node fetches.
@@ -43,11 +45,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The `chunking` of an image's config.
+    /// The `chunking` of an image's config: all that the bytes of frames follow from, but the content.
+    /// Frames are copied from images that say the same. So it changes with anything that changes them.
     pub fn describe(&self) -> String {
-        let large = GROUP_MAX >> 20;
+        let (large, stretch) = (large_level(self.level), STRETCH >> 20);
         let cut = format!("{DATA_MIN}/{DATA_AVERAGE}/{DATA_MAX}, ends of files");
-        format!("fastcdc2020 {cut}, zstd {}, alone and by {large} MiB", self.level)
+        let zstd = zstd::zstd_safe::version_string();
+        let small = self.level;
+        format!("fastcdc2020 {cut}, zstd {zstd}, alone {small}, by {stretch} MiB {large} long")
     }
 }
 
@@ -115,6 +120,7 @@ pub fn build(
     len: u64,
     sinks: Sinks<'_>,
     options: &Options,
+    known: Option<&Known>,
     progress: &dyn Fn(u64),
 ) -> Result<Written, ImageError> {
     let depth = options.threads.get() * QUEUE_PER_THREAD;
@@ -124,7 +130,7 @@ pub fn build(
         let work = Arc::new(Mutex::new(work));
         for running in 0..options.threads.get() {
             let work = Arc::clone(&work);
-            let worker = move || work_off(&work, options.level);
+            let worker = move || work_off(&work, options.level, known);
             match thread::Builder::new().spawn_scoped(scope, worker) {
                 Err(error) if running == 0 => return Err(ImageError::Threads(error)),
                 // With fewer of them it takes longer.
@@ -145,6 +151,7 @@ pub fn build(
             fine: Blob { sink: sinks.fine, layer: Layer::default() },
             solid: Solid {
                 blob: Blob { sink: sinks.solid, layer: Layer::default() },
+                offset: 0,
                 group: Group::default(),
                 pending: VecDeque::new(),
                 pending_max: options.threads.get() + 1,
@@ -227,7 +234,7 @@ impl Writer<'_> {
             self.raw_size += len;
             self.fine.put(&frame, 1, false)?;
             self.fine.end_frame(len);
-            self.solid.take(number, piece, frame)?;
+            self.solid.take(number, piece, &content, frame)?;
             progress(len);
         }
         Ok(Written {
@@ -273,7 +280,7 @@ impl Blob<'_> {
     /// The frame is whole, of so many raw bytes.
     fn end_frame(&mut self, raw: u64) {
         let len = u32::try_from(std::mem::take(&mut self.layer.begun));
-        let raw = u32::try_from(raw).expect("a frame has at most 16 MiB of content");
+        let raw = u32::try_from(raw).expect("a frame has at most 17 MiB of content");
         self.layer.table.push((len.expect("a frame is about its content's length"), raw));
     }
 
@@ -289,9 +296,11 @@ impl Blob<'_> {
 /// The blob of large frames: groups that are being compressed, and the one that still grows.
 struct Solid<'a> {
     blob: Blob<'a>,
+    /// Offset of the next piece in the image.
+    offset: u64,
     group: Group,
     pending: VecDeque<Pending>,
-    /// Each holds up to 8 MiB until a worker is done with it.
+    /// Each holds up to 16 MiB until a worker is done with it.
     pending_max: usize,
     jobs: SyncSender<Job>,
 }
@@ -301,8 +310,9 @@ struct Group {
     /// Number of its first piece.
     first: usize,
     content: Grouped,
-    /// Chunks of each part; the last one grows.
-    chunks: Vec<u32>,
+    name: Name,
+    /// The stretch of the image that it is of.
+    stretch: u64,
     /// The frame of its first chunk: all there is to a group of one.
     alone: Option<Frame>,
 }
@@ -320,32 +330,41 @@ enum Awaited {
 }
 
 impl Solid<'_> {
-    fn take(&mut self, number: usize, piece: Piece, frame: Frame) -> Result<(), ImageError> {
+    fn take(
+        &mut self,
+        number: usize,
+        piece: Piece,
+        content: &Content,
+        frame: Frame,
+    ) -> Result<(), ImageError> {
         let raw = piece.len();
+        let stretch = self.offset / STRETCH;
+        self.offset += raw;
         if matches!(piece, Piece::Zeros(len) if len >= ZEROS_APART) {
             self.close()?;
             return self.queue(Pending { frame: Awaited::Ready(frame), chunks: vec![1], raw });
         }
-        if self.group.content.bytes.len() as u64 + raw > GROUP_MAX {
+        if self.group.stretch != stretch {
             self.close()?;
         }
         let group = &mut self.group;
-        let Grouped { bytes, ends } = &mut group.content;
-        if group.chunks.is_empty() {
-            group.first = number;
+        let Grouped { bytes, ends, chunks } = &mut group.content;
+        group.name.chunk(raw, content);
+        if chunks.is_empty() {
+            (group.first, group.stretch) = (number, stretch);
             group.alone = Some(frame);
         } else {
             group.alone = None;
         }
         let begun = bytes.len() - ends.last().copied().unwrap_or(0);
-        match group.chunks.last_mut() {
+        match chunks.last_mut() {
             Some(last) if begun < PART_MIN => *last += 1,
             // The first part of all, or the one before is long enough.
             last => {
                 if last.is_some() {
                     ends.push(bytes.len());
                 }
-                group.chunks.push(1);
+                chunks.push(1);
             }
         }
         match piece {
@@ -360,8 +379,8 @@ impl Solid<'_> {
 
     /// Hands the group to a worker.
     fn close(&mut self) -> Result<(), ImageError> {
-        let Group { first, mut content, chunks, alone } = std::mem::take(&mut self.group);
-        let raw = content.bytes.len() as u64;
+        let Group { first, mut content, name, alone, .. } = std::mem::take(&mut self.group);
+        let (raw, chunks) = (content.bytes.len() as u64, content.chunks.clone());
         let frame = match alone {
             _ if chunks.is_empty() => return Ok(()),
             Some(frame) => Awaited::Ready(frame),
@@ -369,7 +388,7 @@ impl Solid<'_> {
                 content.ends.push(content.bytes.len());
                 let (result, promise) = sync_channel(1);
                 // Workers live as long as this sender; one that panicked shows at the promise.
-                let _ = self.jobs.send(Job::Group(first, content, result));
+                let _ = self.jobs.send(Job::Group(first, name.finish(), content, result));
                 Awaited::Promised(promise)
             }
         };
@@ -425,7 +444,7 @@ fn hash_piece(hasher: &mut Hasher, piece: &Piece) {
     }
 }
 
-fn sha256(hasher: Hasher) -> Sha256 {
+pub(super) fn sha256(hasher: Hasher) -> Sha256 {
     match hasher.finish() {
         Digest::Sha256(hash) => hash,
         Digest::Sha512(_) => unreachable!("the hasher was made for SHA-256"),
@@ -435,7 +454,6 @@ fn sha256(hasher: Hasher) -> Sha256 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use formats::chunks::Content;
     use std::process::{Command, Stdio};
 
     fn built(image: &[u8], threads: usize) -> (BuiltImage, Vec<Vec<u8>>) {
@@ -444,7 +462,7 @@ mod tests {
         let (mut fine, mut solid) = (Vec::new(), Vec::new());
         let mut source = image;
         let sinks = Sinks { fine: &mut fine, solid: &mut solid };
-        let built = build(&mut source, image.len() as u64, sinks, &options, &|_| {}).unwrap();
+        let built = build(&mut source, image.len() as u64, sinks, &options, None, &|_| {}).unwrap();
         assert_eq!(built.fine_size(), fine.len() as u64);
         let kept = built.solid_size();
         let built = built.finish(Sha256::of(&fine), kept.map(|_| Sha256::of(&solid))).unwrap();
@@ -617,7 +635,7 @@ mod tests {
             fine: &mut dyn Write,
             solid: &mut dyn Write,
         ) -> Result<Written, ImageError> {
-            build(source, len, Sinks { fine, solid }, &Options::default(), &|_| {})
+            build(source, len, Sinks { fine, solid }, &Options::default(), None, &|_| {})
         }
         let image = noise(64 << 20, 3);
         let len = image.len() as u64;

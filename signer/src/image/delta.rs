@@ -371,7 +371,7 @@ mod tests {
         let sinks = Sinks { fine: &mut fine, solid: &mut solid };
         let mut source = image;
         let written =
-            build_image(&mut source, image.len() as u64, sinks, &Options::default(), &|_| {});
+            build_image(&mut source, image.len() as u64, sinks, &Options::default(), None, &|_| {});
         (written.unwrap().finish(Sha256::of(&fine), None).unwrap().chunks, fine)
     }
 

@@ -4,7 +4,7 @@
 //!           ┌─ reader ─┐  bounded   ┌─ workers ─┐   in order   ┌──── writer ────┐
 //!  file ──► │ read,    │ ─ pieces ► │ sha256,   │ ─ frames ──► │ sha256 of raw  │ ──► fine blob
 //!           │ cut      │            │ zstd      │              │ in order       │     solid blob
-//!           └──────────┘            │           │ ◄─ groups ── │ gathers 8 MiB  │     chunk list
+//!           └──────────┘            │           │ ◄─ groups ── │ gathers 16 MiB │     chunk list
 //!                                   └───────────┘ ── frames ─► └────────────────┘
 //! ```
 //!
@@ -23,10 +23,12 @@ pub mod kind;
 mod pack;
 pub mod probe;
 mod raw;
+mod reuse;
 mod source;
 
 pub use build::{BuiltImage, Options, Sinks, Written, build};
 pub use raw::{RawReason, RawReasonError};
+pub use reuse::{Known, ReadAt};
 pub use source::Source;
 pub use update_core::cut;
 

@@ -1,5 +1,6 @@
 //! `publish`: build, upload, sign; the tag that makes it visible moves last.
 
+mod known;
 mod prepare;
 pub(super) mod report;
 mod upload;

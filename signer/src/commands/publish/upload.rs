@@ -8,6 +8,7 @@ use formats::release::{
 };
 
 use super::PublishRequest;
+use super::known;
 use super::prepare::Prepared;
 use super::report::ComponentReport;
 use crate::attachment;
@@ -19,6 +20,7 @@ use crate::plan::{Finding, Level};
 use crate::progress::{Progress, Show};
 use crate::published::Published;
 use crate::repository::Registry;
+use crate::verify::Release;
 
 /// A release whose blobs and documents are in the repository, and invisible.
 pub(super) struct Uploaded {
@@ -43,7 +45,9 @@ impl Prepared {
         let (options, repository) = (&request.options, &repository);
         let bases = delta::bases(registry, before, &request.product, &request.delta_from)?;
         let deltas = Deltas { registry, repository, options, show, bases };
-        let upload = Upload { registry, repository, request, show, security_version, deltas };
+        let newest = known::release(registry, before, &request.product);
+        let upload =
+            Upload { registry, repository, request, show, security_version, deltas, newest };
         let (mut indexed, mut summaries, mut reports) = (Vec::new(), Vec::new(), Vec::new());
         let mut warnings = Vec::new();
         for (component, mut source) in components {
@@ -102,6 +106,8 @@ struct Upload<'a> {
     show: Show,
     security_version: u64,
     deltas: Deltas<'a>,
+    /// The newest release of the product, of which frames may be copied.
+    newest: Option<Release>,
 }
 
 impl Upload<'_> {
@@ -163,7 +169,10 @@ impl Upload<'_> {
         let bar = self.show.begin(&format!("building {}", input.name), len);
         let add = |count| bar.add(count);
         let sinks = Sinks { fine: &mut fine, solid: &mut solid };
-        let written = image::build(source, len, sinks, &self.request.options, &add)
+        let options = &self.request.options;
+        let newest = self.newest.as_ref();
+        let known = newest.and_then(|it| known::frames(self.registry, it, input, options));
+        let written = image::build(source, len, sinks, options, known.as_ref(), &add)
             .map_err(|error| of_sink(error, fine.as_ref()))?;
         bar.done();
         // Sinks that are dropped here leave nothing behind.
