@@ -598,7 +598,7 @@ fn collect(
     let (states, done) = match dry {
         true => {
             let states = store.old_states(keep).map_err(failed)?;
-            let plan = store.plan_collection(grace, now).map_err(failed)?;
+            let plan = store.plan_collection(grace, now, keep).map_err(failed)?;
             interrupt::outcome();
             if !json {
                 show(&states, &plan)?;
@@ -607,7 +607,7 @@ fn collect(
         }
         false => {
             let states = store.retire(keep).map_err(failed)?;
-            (states, store.collect(grace, now).map_err(failed)?)
+            (states, store.collect(grace, now, keep).map_err(failed)?)
         }
     };
     interrupt::outcome();

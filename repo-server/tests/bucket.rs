@@ -20,6 +20,7 @@ use object_store::path::Path as Key;
 use repo_server::Quota;
 use repo_server::Running;
 use repo_server::Store;
+use signer::plan::Retention;
 
 /// Above one part of a multipart upload, below two.
 const LARGE: usize = 7 << 20;
@@ -242,9 +243,10 @@ fn garbage_goes_in_two_steps() {
     let store = Store::open_bucket(&place, false, Quota::default()).unwrap();
     let now = SystemTime::now();
     let blobs = pair.stored("blobs");
-    let would = store.plan_collection(HOUR, now + 2 * HOUR).unwrap().garbage();
+    let would =
+        store.plan_collection(HOUR, now + 2 * HOUR, Retention::default()).unwrap().garbage();
     assert_eq!(would.blobs, 4, "{would:?}");
-    let first = store.collect(HOUR, now + 2 * HOUR).unwrap();
+    let first = store.collect(HOUR, now + 2 * HOUR, Retention::default()).unwrap();
     assert_eq!((first.blobs, first.young), (0, 4), "{first:?}");
     assert_eq!((pair.stored("blobs"), pair.stored("condemned")), (blobs, 4));
     // Somebody needs one of them again, at a server that saw none of this.
@@ -253,7 +255,7 @@ fn garbage_goes_in_two_steps() {
     let layers = vec![Descriptor::of("x", b"saved")];
     let manifest = Manifest::artifact("application/vnd.test", Descriptor::empty(), layers);
     put_manifest(&pair.two, "a", "saved", &manifest.to_bytes()).expect(201);
-    let last = store.collect(HOUR, now + 4 * HOUR).unwrap();
+    let last = store.collect(HOUR, now + 4 * HOUR, Retention::default()).unwrap();
     assert_eq!(last.blobs, 2, "{last:?}");
     assert_eq!(pair.stored("condemned"), 0);
     for server in [&pair.one, &pair.two] {

@@ -93,7 +93,7 @@ async fn collect_garbage(app: Arc<App>) {
         let store = Arc::clone(&app.store);
         let work = move || -> Result<_, StoreError> {
             let states = store.retire(collect.states)?;
-            Ok((states, store.collect(collect.grace, SystemTime::now())?))
+            Ok((states, store.collect(collect.grace, SystemTime::now(), collect.states)?))
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok((states, done))) => {

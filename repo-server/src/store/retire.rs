@@ -4,6 +4,9 @@
 //! Which ones is [`Retention`]'s to say, by version numbers alone. The newest state is the one that `tuf:latest` stands
 //! for. Their bytes go with the next collection.
 
+use std::collections::BTreeSet;
+
+use formats::digest::Digest;
 use formats::oci::Descriptor;
 use signer::plan::Retention;
 use signer::plan::retention::version_of;
@@ -39,35 +42,64 @@ impl Store {
     }
 }
 
-/// All of a storage, whatever the namespace.
-fn old_states(refs: &Refs, retention: Retention) -> Vec<String> {
-    let newest = refs.iter().filter_map(|(reference, latest)| {
-        let (repository, tag) = reference.rsplit_once(':')?;
-        (is_tuf(repository) && tag == LATEST).then_some((repository, latest))
-    });
-    newest
-        .flat_map(|(repository, latest)| of_repository(refs, repository, latest, retention))
-        .collect()
+/// The states of one repository by their tags, and the version of the newest.
+struct States<'a> {
+    newest: u64,
+    /// Reference, tag, and what it stands for; states and others.
+    tagged: Vec<(&'a String, &'a str, &'a Descriptor)>,
 }
 
-fn of_repository(
-    refs: &Refs,
-    repository: &str,
-    latest: &Descriptor,
+/// All of a storage, whatever the namespace, and in any order.
+fn old_states(refs: &Refs, retention: Retention) -> Vec<String> {
+    let mut all = Vec::new();
+    for States { newest, tagged } in repositories(refs) {
+        let old = retention.old(newest, tagged, |(_, tag, _)| tag);
+        all.extend(old.into_iter().map(|(reference, ..)| reference.clone()));
+    }
+    all
+}
+
+/// The manifests that stand for nothing but states which are kept for audits, if at all: of what these list,
+/// nothing is needed. `unnamed` are entries of the index that have no reference.
+pub(super) fn audits<'a>(
+    refs: &'a Refs,
+    unnamed: impl Iterator<Item = &'a Digest>,
     retention: Retention,
-) -> Vec<String> {
-    let prefix = format!("{repository}:");
-    let tagged = refs.range(prefix.clone()..).map_while(|(reference, state)| {
-        let tag = reference.strip_prefix(&prefix)?;
-        Some((reference, tag, state))
-    });
-    // One that has no tag of its own is somebody else's, who knows what comes after what.
-    let latest = tagged.clone().filter(|(.., state)| state.digest == latest.digest);
-    let Some(newest) = latest.filter_map(|(_, tag, _)| version_of(tag)).max() else {
-        return Vec::new();
-    };
-    let old = retention.old(newest, tagged, |(_, tag, _)| tag);
-    old.into_iter().map(|(reference, ..)| reference.clone()).collect()
+) -> BTreeSet<Digest> {
+    let mut old = BTreeSet::new();
+    for States { newest, tagged } in repositories(refs) {
+        let version = |tag: &str| version_of(tag).filter(|version| *version <= newest);
+        let there = tagged.iter().filter_map(|(_, tag, _)| version(tag)).collect();
+        let audits: BTreeSet<u64> = retention.without_content(newest, &there).into_iter().collect();
+        let is_old = |tag: &str| version(tag).is_some_and(|version| audits.contains(&version));
+        old.extend(tagged.iter().filter(|(_, tag, _)| is_old(tag)).map(|(name, ..)| *name));
+    }
+    let digest_of = |(_, entry): (&'a String, &'a Descriptor)| &entry.digest;
+    let (audits, others): (Vec<_>, Vec<_>) = refs.iter().partition(|(name, _)| old.contains(name));
+    let others: BTreeSet<&Digest> = others.into_iter().map(digest_of).chain(unnamed).collect();
+    let audits = audits.into_iter().map(digest_of).filter(|digest| !others.contains(digest));
+    audits.cloned().collect()
+}
+
+/// The repositories that have a newest state: what `latest` stands for.
+fn repositories(refs: &Refs) -> impl Iterator<Item = States<'_>> {
+    refs.iter().filter_map(|(reference, latest)| {
+        let (repository, tag) = reference.rsplit_once(':')?;
+        if !is_tuf(repository) || tag != LATEST {
+            return None;
+        }
+        let prefix = format!("{repository}:");
+        let from = refs.range(prefix.clone()..);
+        let tagged: Vec<_> = from
+            .map_while(|(reference, state)| {
+                Some((reference, reference.strip_prefix(&prefix)?, state))
+            })
+            .collect();
+        // One that has no tag of its own is somebody else's, who knows what comes after what.
+        let same = tagged.iter().filter(|(.., state)| state.digest == latest.digest);
+        let newest = same.filter_map(|(_, tag, _)| version_of(tag)).max()?;
+        Some(States { newest, tagged })
+    })
 }
 
 #[cfg(test)]
@@ -115,6 +147,30 @@ mod tests {
         let gone = |tag: &str| old.contains(&format!("tuf:{tag}"));
         assert!(gone("ts-1") && gone("ts-1-sha256-3f9a0c1b2d4e"));
         assert!(!gone("ts-01") && !gone("change-1") && !gone("sha256-aa") && !gone("latest"));
+    }
+
+    #[test]
+    fn of_old_states_only_the_metadata_are_kept_unless_something_else_stands_for_them() {
+        let mut refs = states("tuf", 400);
+        refs.extend(states("tuf-of-others", 400));
+        refs.insert("tuf:kept-by-hand".to_owned(), state(32));
+        refs.insert("demo:1.0".to_owned(), state(48));
+        let unnamed = state(64).digest;
+        let audits = audits(&refs, std::iter::once(&unnamed), Retention::default());
+        let digest = |version: u64| state(version).digest;
+        let wanted: BTreeSet<Digest> =
+            (1..=144).filter(|it| ![32, 48, 64].contains(it)).map(digest).collect();
+        // Nobody has said that the repository of others has states.
+        refs.retain(|name, _| !name.starts_with("tuf-of-others"));
+        let alone = super::audits(&refs, std::iter::once(&unnamed), Retention::default());
+        assert_eq!(alone, wanted);
+        assert!(audits.is_empty(), "what another repository stands for, too, is kept");
+        let all = super::audits(&refs, std::iter::empty(), Retention::EVERYTHING);
+        assert!(all.is_empty());
+        // A jump of versions makes nothing old.
+        refs.insert("tuf:latest".to_owned(), state(9999));
+        refs.insert("tuf:ts-9999".to_owned(), state(9999));
+        assert!(super::audits(&refs, std::iter::empty(), Retention::default()).is_empty());
     }
 
     #[test]

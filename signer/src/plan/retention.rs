@@ -77,20 +77,32 @@ impl Retention {
     /// thief of the online keys may jump to a high number. Whoever refreshes that, without noticing,
     /// must not remove the last good state, which the way back begins with.
     pub fn removable(self, newest: u64, there: &BTreeSet<u64>) -> Vec<u64> {
-        let mut old = Vec::new();
+        let line = self.line(newest, there).into_iter();
+        let old = line.filter(|(version, step)| !version.is_multiple_of(*step));
+        old.map(|(version, _)| version).rev().collect()
+    }
+
+    /// Of the versions that are there, those that are kept for audits only, if at all, the oldest first. Of
+    /// states below such a gap, too, what they list is kept.
+    pub fn without_content(self, newest: u64, there: &BTreeSet<u64>) -> Vec<u64> {
+        let line = self.line(newest, there).into_iter().map(|(version, _)| version);
+        line.filter(|version| !self.keeps_content(newest, *version)).rev().collect()
+    }
+
+    /// The versions down to the first gap that this rule does not leave, the newest first, and what the
+    /// numbers of such states are multiples of.
+    fn line(self, newest: u64, there: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+        let mut line = Vec::new();
         let mut newer = newest;
         for version in there.range(..=newest).rev() {
             let Some(step) = self.step(newest - version) else { break };
             if newer - version > step.saturating_mul(2) {
                 break;
             }
-            if !version.is_multiple_of(step) {
-                old.push(*version);
-            }
+            line.push((*version, step));
             newer = *version;
         }
-        old.reverse();
-        old
+        line
     }
 
     /// Of things that have a tag each, those whose state is not kept, the oldest first. What is no state

@@ -25,7 +25,7 @@ use repo_server::internal::{ManifestDestination, Reference, SessionId, Tagging, 
 use repo_server::{Quota, Store};
 use signer::commands::{Answer, ComponentInput, Delivery, InitRequest, PublishRequest, Signing};
 use signer::key::{KeyStore, example};
-use signer::plan::{Expiry, Rollout};
+use signer::plan::{Expiry, Retention, Rollout};
 use signer::progress::Show;
 use signer::repository::LayoutRepository;
 use storage::dir::Policy;
@@ -512,7 +512,7 @@ fn prepare_collection() -> Result<Prepared, String> {
         now,
         act: Box::new(move |machine| {
             let store = open_store(machine)?;
-            let done = store.collect(HOUR, seconds(now));
+            let done = store.collect(HOUR, seconds(now), Retention::default());
             done.map(drop).map_err(|error| error_chain(&error))
         }),
         served: true,

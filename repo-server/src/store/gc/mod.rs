@@ -35,10 +35,13 @@ use std::time::{Duration, SystemTime};
 
 use formats::digest::Digest;
 use formats::oci::{Descriptor, MANIFEST_LIMIT, RepositoryName};
+use signer::plan::Retention;
+use storage::layout::reference_of;
 
 use self::plan::{Age, Inventory, Keep, Mark, Plan, Question};
 use super::backend::{Link, LinkKind, Refs, StoredBlob};
 use super::facts::Facts;
+use super::retire::audits;
 use super::{ReadOutcome, Store, StoreError, WriterState};
 use crate::lock::LockRw as _;
 
@@ -128,20 +131,31 @@ impl Clock {
 
 impl Store {
     /// What [`Store::collect`] would do. Changes nothing.
-    pub fn plan_collection(&self, grace: Duration, now: SystemTime) -> Result<Plan, StoreError> {
+    pub fn plan_collection(
+        &self,
+        grace: Duration,
+        now: SystemTime,
+        retention: Retention,
+    ) -> Result<Plan, StoreError> {
         let (clock, blobs) = (Clock { now, grace }, self.listed()?);
-        self.plan(&mut self.state(), clock, blobs).map(|(_, plan)| plan)
+        self.plan(&mut self.state(), clock, retention, blobs).map(|(_, plan)| plan)
     }
 
-    /// Deletes what nothing needs and what is older than `grace` at the time `now`.
+    /// Deletes what nothing needs and what is older than `grace` at the time `now`. What a TUF state lists
+    /// is needed as long as `retention` keeps it: older states are kept for audits, with their metadata.
     ///
     /// After an error or a cut, less has been deleted: never anything that is needed, and of the
     /// rest never a blob that is still shown.
-    pub fn collect(&self, grace: Duration, now: SystemTime) -> Result<Collected, StoreError> {
+    pub fn collect(
+        &self,
+        grace: Duration,
+        now: SystemTime,
+        retention: Retention,
+    ) -> Result<Collected, StoreError> {
         self.writable()?;
         let (clock, blobs) = (Clock { now, grace }, self.listed()?);
         let mut state = self.state();
-        let (refs, plan) = self.plan(&mut state, clock, blobs)?;
+        let (refs, plan) = self.plan(&mut state, clock, retention, blobs)?;
         let links = self.remove_links(&mut state, &plan.links, clock)?;
         drop(state);
         if let Some(shared) = self.backend.shared() {
@@ -167,17 +181,21 @@ impl Store {
         &self,
         state: &mut WriterState,
         clock: Clock,
+        retention: Retention,
         blobs: Vec<StoredBlob>,
     ) -> Result<(Refs, Plan), StoreError> {
         let links = self.backend.links()?;
         self.rebuild(state)?;
         let (index, refs) = (self.backend.index()?, self.refs()?);
+        let unnamed = index.manifests.iter().filter(|it| reference_of(it).is_none());
+        let audits = audits(&refs, unnamed.map(|entry| &entry.digest), retention);
         let condemned = self.backend.shared().map(|shared| shared.condemned()).transpose()?;
         let condemned = condemned.map(|found| {
             found.into_iter().map(|(digest, since)| (digest, clock.age(since))).collect()
         });
         let mut mark = Mark::new(Inventory {
             tagged: index.manifests.iter().map(|entry| entry.digest.clone()).collect(),
+            audits,
             attached: self.attached(state, &links)?,
             links: clock.aged(links, |link| link.modified),
             blobs: clock.aged(blobs, |blob| blob.modified),
@@ -199,9 +217,7 @@ impl Store {
     /// The references as they stand now.
     pub(super) fn refs(&self) -> Result<Refs, StoreError> {
         let index = self.backend.index()?;
-        let named = |entry: &Descriptor| {
-            Some((storage::layout::reference_of(entry)?.to_owned(), entry.clone()))
-        };
+        let named = |entry: &Descriptor| Some((reference_of(entry)?.to_owned(), entry.clone()));
         Ok(index.manifests.iter().filter_map(named).collect())
     }
 

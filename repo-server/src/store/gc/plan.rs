@@ -8,9 +8,10 @@
 //!                                    └────── manifests attached to it (referrers)
 //! ```
 //!
-//! Everything on these ways is needed. Of the rest, what is older than the grace period goes.
+//! Everything on these ways is needed. Of the rest, what is older than the grace period goes. Old TUF states
+//! are kept for audits: of what their metadata names, nothing is needed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use formats::digest::Digest;
 
@@ -31,6 +32,8 @@ pub(crate) enum Age {
 pub(crate) struct Inventory {
     /// What the entries of `index.json` stand for.
     pub(crate) tagged: Vec<Digest>,
+    /// Of these, the ones that stand for nothing but old states.
+    pub(crate) audits: BTreeSet<Digest>,
     /// All links.
     pub(crate) links: Vec<(Link, Age)>,
     /// Linked manifests by what they are attached to. Damaged ones are attached to nothing.
@@ -102,16 +105,30 @@ pub(crate) struct Mark {
     needed: BTreeMap<Digest, Needed>,
     /// Needed manifests of which the references may not have been followed yet.
     open: Vec<(Digest, Need)>,
+    /// Whether the manifest that was asked for last needs what its metadata names.
+    content: bool,
     /// TUF metadata that was not read yet, and all that was named: each is read once.
     metadata: Vec<Digest>,
     named: BTreeSet<Digest>,
+    /// All targets that metadata names.
+    listed: HashSet<Digest>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Needed {
     why: Need,
-    /// Its references were asked for. Not so for what is needed as a blob only.
-    followed: bool,
+    followed: Followed,
+}
+
+/// How far what is needed was followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Followed {
+    /// Not at all: so far it is needed as a blob only.
+    No,
+    /// To what it refers to.
+    References,
+    /// And to what its metadata names.
+    Content,
 }
 
 impl Mark {
@@ -122,8 +139,10 @@ impl Mark {
         let mut mark = Mark {
             needed: BTreeMap::new(),
             open: tagged.map(|tagged| (tagged, Need::Tagged)).collect(),
+            content: true,
             metadata: Vec::new(),
             named: BTreeSet::new(),
+            listed: HashSet::new(),
             inventory,
         };
         let links = std::mem::take(&mut mark.inventory.links);
@@ -143,11 +162,15 @@ impl Mark {
             return Some(Question::Metadata(metadata));
         }
         while let Some((digest, why)) = self.open.pop() {
-            let fresh = Needed { why, followed: false };
+            let audit = why == Need::Tagged && self.inventory.audits.contains(&digest);
+            let wanted = if audit { Followed::References } else { Followed::Content };
+            let fresh = Needed { why, followed: Followed::No };
             let needed = self.needed.entry(digest.clone()).or_insert(fresh);
-            if std::mem::replace(&mut needed.followed, true) {
+            if needed.followed >= wanted {
                 continue;
             }
+            needed.followed = wanted;
+            self.content = !audit;
             let attached = self.inventory.attached.get(&digest).into_iter().flatten();
             self.open.extend(attached.map(|attached| (attached.clone(), Need::Attached)));
             return Some(Question::Manifest(digest));
@@ -159,7 +182,7 @@ impl Mark {
     pub(crate) fn manifest(&mut self, facts: &Facts) {
         let manifests = facts.manifests.iter().map(|(child, _)| child).chain(&facts.subject);
         self.open.extend(manifests.map(|child| (child.clone(), Need::Referenced)));
-        for metadata in &facts.metadata {
+        for metadata in facts.metadata.iter().filter(|_| self.content) {
             if self.named.insert(metadata.clone()) {
                 self.metadata.push(metadata.clone());
             }
@@ -171,7 +194,9 @@ impl Mark {
 
     /// The answer to [`Question::Metadata`].
     pub(crate) fn metadata(&mut self, targets: Vec<Digest>) {
-        self.open.extend(targets.into_iter().map(|target| (target, Need::Target)));
+        // Hundreds of lists of the same releases name each of them.
+        let fresh = targets.into_iter().filter(|target| self.listed.insert(target.clone()));
+        self.open.extend(fresh.map(|target| (target, Need::Target)));
     }
 
     /// A needed blob. It needs nothing itself, so it is not read, except when it is a manifest with
@@ -180,7 +205,7 @@ impl Mark {
         if self.inventory.attached.contains_key(blob) {
             self.open.push((blob.clone(), why));
         } else {
-            self.needed.entry(blob.clone()).or_insert(Needed { why, followed: false });
+            self.needed.entry(blob.clone()).or_insert(Needed { why, followed: Followed::No });
         }
     }
 

@@ -149,22 +149,53 @@ fn what_nothing_reaches_goes_and_the_rest_stays() {
     let scene = scene(&store);
     let used = store.usage().total().unwrap();
     // Within grace nothing goes.
-    let none = store.collect(HOUR, SystemTime::now()).unwrap();
+    let none = store.collect(HOUR, SystemTime::now(), Retention::default()).unwrap();
     assert_eq!((none.links, none.blobs), (0, 0));
-    let would = store.plan_collection(HOUR, later()).unwrap().garbage();
+    let would = store.plan_collection(HOUR, later(), Retention::default()).unwrap().garbage();
     scene.check(&store, false);
-    let did = store.collect(HOUR, later()).unwrap();
+    let did = store.collect(HOUR, later(), Retention::default()).unwrap();
     assert_eq!(would, did);
     assert!(did.blobs >= scene.garbage.len() && did.links > 0, "{did:?}");
     assert_eq!(store.usage().total().unwrap(), used - did.bytes);
     scene.check(&store, true);
-    let again = store.collect(HOUR, later()).unwrap();
+    let again = store.collect(HOUR, later(), Retention::default()).unwrap();
     assert_eq!((again.links, again.blobs), (0, 0));
     // What was deleted can be pushed again.
     release(&store, Some("0.7"), b"image 0.7");
     scene.check(&store, false);
     drop(store);
     scene.check(&Store::open(dir.path(), false).unwrap(), false);
+}
+
+/// What only states list that are kept for audits goes; their metadata stay.
+#[test]
+fn of_an_old_state_the_metadata_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), false).unwrap();
+    let unlisted = release(&store, None, b"image 0.1");
+    let listed = release(&store, None, b"image 0.2");
+    let (mut states, newest) = (Vec::new(), 40);
+    for version in 1..=newest {
+        let number = format!("demo/0.{version}");
+        // Each lists a name that nothing has, so that no two are the same.
+        let nothing = Digest::sha256_of(number.as_bytes());
+        let old = (version < 20).then_some(("demo/0.1", &unlisted[0]));
+        let all = [Some((number.as_str(), &nothing)), Some(("demo/0.2", &listed[0])), old];
+        let all: Vec<_> = all.into_iter().flatten().collect();
+        let tag = format!("ts-{version}");
+        let tags = [tag.as_str(), "latest"];
+        states.push(state(&store, if version == newest { &tags } else { &tags[..1] }, &all));
+    }
+    let (all, few) = (Retention::default(), Retention::of(16).unwrap());
+    let there = |digest: &Digest| store.backend.open_blob(digest).unwrap().is_some();
+    store.collect(HOUR, later(), all).unwrap();
+    assert!(unlisted.iter().all(there), "its states are among the newest 256");
+    let would = store.plan_collection(HOUR, later(), few).unwrap().garbage();
+    assert_eq!(store.collect(HOUR, later(), few).unwrap(), would);
+    assert!(!unlisted.iter().any(there));
+    for digest in listed.iter().chain(&states) {
+        assert!(there(digest) && store.shown_anywhere(digest), "{digest}");
+    }
 }
 
 /// A manifest that is also a layer of another one still keeps what it refers to.
@@ -178,7 +209,7 @@ fn a_manifest_that_is_a_layer_as_well_keeps_what_it_needs() {
     put_blob(&store, "r/demo", &bytes);
     let layers = vec![Descriptor::of("x", &bytes)];
     put(&store, "r/demo", Some("zzz"), &artifact(&store, "r/demo", layers).to_bytes());
-    store.collect(HOUR, later()).unwrap();
+    store.collect(HOUR, later(), Retention::default()).unwrap();
     for digest in &index {
         assert!(store.shown_anywhere(digest), "{digest}");
         assert!(matches!(store.read(digest, 1 << 20), Ok(ReadOutcome::Bytes(_))), "{digest}");
@@ -203,7 +234,7 @@ fn a_reused_blob_is_young() {
     assert!(store.delete_tag(&name("r/demo"), &tag).unwrap());
     put_blob(&store, "r/demo", b"old, and pushed again");
     assert!(store.mount_blob(&name("r/other"), Some(&name("r/demo")), &image).unwrap());
-    store.collect(HOUR, SystemTime::now()).unwrap();
+    store.collect(HOUR, SystemTime::now(), Retention::default()).unwrap();
     for digest in [&image, &put] {
         assert!(store.backend.open_blob(digest).unwrap().is_some(), "{digest}");
     }
@@ -224,7 +255,7 @@ fn damage_stops_it() {
         bytes.push(b' ');
         std::fs::write(&path, bytes).unwrap();
         let store = Store::open(dir.path(), false).unwrap();
-        let stopped = store.collect(HOUR, later()).unwrap_err();
+        let stopped = store.collect(HOUR, later(), Retention::default()).unwrap_err();
         assert!(matches!(stopped, StoreError::UnreadableReferences(it) if it == *victim));
         assert!(store.backend.open_blob(&Digest::sha256_of(b"garbage")).unwrap().is_some());
     }
@@ -250,7 +281,7 @@ fn what_cannot_be_read_is_no_garbage() {
             CallKind::Read if call.nth == first => Verdict::Fail(std::io::ErrorKind::Other),
             _ => Verdict::Do,
         });
-        let done = store.collect(HOUR, at);
+        let done = store.collect(HOUR, at, Retention::default());
         let over = machine.calls() <= first;
         drop(store);
         machine.unscripted();
@@ -360,13 +391,13 @@ fn a_cut_at_every_step() {
         let inner = Local::open_on(&System, dir.path(), false).unwrap();
         let cut = Cut { inner, left: AtomicUsize::new(steps) };
         let store = Store::over(Box::new(cut), false, Quota::default()).unwrap();
-        let finished = store.collect(HOUR, later()).is_ok();
+        let finished = store.collect(HOUR, later(), Retention::default()).is_ok();
         // The server that goes on, and the one after a restart, both.
         scene.check(&store, finished);
         drop(store);
         let store = Store::open(dir.path(), false).unwrap();
         scene.check(&store, finished);
-        store.collect(HOUR, later()).unwrap();
+        store.collect(HOUR, later(), Retention::default()).unwrap();
         scene.check(&store, true);
         if finished {
             assert!(steps > 10, "only {steps} steps");
