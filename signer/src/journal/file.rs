@@ -1,4 +1,4 @@
-//! The file of the log: read as a whole, appended to under a lock.
+//! The file of the log: hashed as a whole, parsed from its end, appended to under a lock.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -24,11 +24,13 @@ pub(super) struct End {
     len: u64,
     /// How many lines there are.
     lines: usize,
+    /// Where the last line ends that says what all before it say together.
+    known: u64,
 }
 
 impl Default for End {
     fn default() -> Self {
-        End { last: ZERO, line: 0, len: 0, lines: 0 }
+        End { last: ZERO, line: 0, len: 0, lines: 0, known: 0 }
     }
 }
 
@@ -36,6 +38,14 @@ impl Default for End {
 pub(super) const LIMIT: u64 = 256 << 20;
 
 pub(super) const ZERO: Sha256 = Sha256([0; 32]);
+
+/// 256 KiB: a hundred releases. So much is parsed before a line says what all lines say together, and twice
+/// as much as that line has, so that such lines are at most a third of a log.
+const UNSUMMED: u64 = 256 << 10;
+const UNSUMMED_BY_SUM: u64 = 2;
+
+/// How a line begins that says that.
+const SUM: &[u8] = b"{\"event\":\"known\",";
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> JournalError + use<> {
     let path = path.to_owned();
@@ -60,13 +70,56 @@ fn open(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, JournalE
     }
 }
 
-pub(super) fn read(path: &Path) -> Result<(Vec<Event>, End), JournalError> {
-    let file = match open(path, File::options().read(true))? {
-        Some(file) => file,
-        None => return Ok(Default::default()),
-    };
+/// All events, in order.
+pub(super) fn read(path: &Path) -> Result<Vec<Event>, JournalError> {
+    let events = chain(path, &whole(path)?, End::default())?.0;
+    Ok(events.into_iter().filter(|event| event.text("event") != Memory::KNOWN).collect())
+}
+
+/// What all lines say together, and where they end.
+pub(super) fn remember(path: &Path) -> Result<(Memory, End), JournalError> {
+    replayed(path, &whole(path)?)
+}
+
+fn whole(path: &Path) -> Result<Vec<u8>, JournalError> {
+    let Some(file) = open(path, File::options().read(true))? else { return Ok(Vec::new()) };
     flock(&file, FlockOperation::LockShared).map_err(|error| failed(path)(error.into()))?;
-    chain(path, &contents(path, &file, 0)?, End::default())
+    contents(path, &file, 0)
+}
+
+fn replayed(path: &Path, text: &[u8]) -> Result<(Memory, End), JournalError> {
+    let (mut memory, end) = summed(text).unwrap_or_default();
+    let from = usize::try_from(end.len).unwrap_or(usize::MAX);
+    let (events, end) = chain(path, text.get(from..).unwrap_or_default(), end)?;
+    events.iter().for_each(|event| memory.replay(event));
+    Ok((memory, end))
+}
+
+/// What the last line says that says what all before it say. Every line before it is hashed, and names the
+/// one before, as everywhere; but they are not parsed. Lines behind it are for the caller.
+fn summed(text: &[u8]) -> Option<(Memory, End)> {
+    let (mut end, mut found) = (End::default(), None);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else { break };
+        // The caller finds out what is wrong with it.
+        if prev_of(line) != Some(end.last) {
+            break;
+        }
+        end.follow(line);
+        if line.starts_with(SUM) {
+            found = Some((line, end.clone()));
+        }
+    }
+    let (line, end) = found?;
+    Some((Memory::of_sum(&Value::parse(line).ok()?)?, end))
+}
+
+/// The hash of the line before that a line names. Quotation marks inside of texts are escaped.
+fn prev_of(line: &[u8]) -> Option<Sha256> {
+    const NAME: &[u8] = b"\"prev\":\"";
+    let at = line.windows(NAME.len()).position(|bytes| bytes == NAME)? + NAME.len();
+    let hex = line.get(at..at + 64).filter(|_| line.get(at + 64) == Some(&b'"'))?;
+    Sha256::from_hex(std::str::from_utf8(hex).ok()?).ok()
 }
 
 /// All of it from an offset on: what is cut off in the middle would be taken for what a power cut left.
@@ -116,8 +169,14 @@ impl End {
     /// Goes on behind a line, which is given without its line break.
     fn follow(&mut self, line: &[u8]) {
         let len = self.len + line.len() as u64 + 1;
-        *self = End { last: Sha256::of(line), line: self.len, len, lines: self.lines + 1 };
+        let known = if line.starts_with(SUM) { len } else { self.known };
+        *self = End { last: Sha256::of(line), line: self.len, len, lines: self.lines + 1, known };
     }
+}
+
+fn line_after(Event { mut members }: Event, end: &End) -> Vec<u8> {
+    members.insert("prev".to_owned(), Value::from(end.last.to_hex()));
+    Value::Object(members).to_bytes()
 }
 
 /// Appends, and gives what all lines say together. What is known is not read again.
@@ -132,13 +191,19 @@ pub(super) fn append(
     let failed = failed(path);
     let mut file = file.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-    let (mut memory, text, end) = match continued(path, &file, end)? {
-        Some(text) => (known.clone(), text, end.clone()),
-        None => (Memory::default(), contents(path, &file, 0)?, End::default()),
+    let (mut memory, mut end, there) = match continued(path, &file, end)? {
+        Some(text) => {
+            let (before, after) = chain(path, &text, end.clone())?;
+            let mut memory = known.clone();
+            before.iter().for_each(|event| memory.replay(event));
+            (memory, after, end.len + text.len() as u64)
+        }
+        None => {
+            let text = contents(path, &file, 0)?;
+            let (memory, end) = replayed(path, &text)?;
+            (memory, end, text.len() as u64)
+        }
     };
-    let begin = end.len;
-    let (before, mut end) = chain(path, &text, end)?;
-    before.iter().for_each(|event| memory.replay(event));
     let events: Vec<Event> = events.iter().map(|event| memory.news(event)).collect();
     for event in &events {
         if event.text("event") == "signed" && event.text("by") == "sign" {
@@ -147,16 +212,25 @@ pub(super) fn append(
         memory.replay(event);
     }
     let len = end.len;
-    if len < begin + text.len() as u64 {
+    if len < there {
         file.set_len(len).map_err(&failed)?;
     }
     let mut out = Vec::new();
-    for Event { mut members } in events {
-        members.insert("prev".to_owned(), Value::from(end.last.to_hex()));
-        let line = Value::Object(members).to_bytes();
+    let mut add = |event: Event, end: &mut End| {
+        let line = line_after(event, end);
         end.follow(&line);
         out.extend_from_slice(&line);
         out.push(b'\n');
+    };
+    events.into_iter().for_each(|event| add(event, &mut end));
+    let unsummed = end.len - end.known;
+    if unsummed >= UNSUMMED {
+        let sum = memory.to_sum();
+        let line = line_after(sum.clone(), &end);
+        // One that could not be read would make the log useless: then it has none.
+        if unsummed >= UNSUMMED_BY_SUM * line.len() as u64 && Value::parse(&line).is_ok() {
+            add(sum, &mut end);
+        }
     }
     file.seek(SeekFrom::Start(len)).map_err(&failed)?;
     file.write_all(&out).and_then(|()| file.sync_all()).map_err(&failed)?;

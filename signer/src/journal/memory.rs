@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use formats::json::Value;
+use formats::json::{Object, Value};
 use formats::tuf::{Role, UnixTime};
 
 use super::{Event, JournalError};
@@ -37,6 +37,49 @@ struct Remembered {
 }
 
 impl Remembered {
+    fn to_value(&self) -> Value {
+        let texts = |all: &BTreeSet<String>| {
+            Value::from(all.iter().map(|one| Value::from(one.as_str())).collect::<Vec<_>>())
+        };
+        let version = |version: u64| Value::Int(i64::try_from(version).unwrap_or(i64::MAX));
+        let fact = |(role, (number, digest)): (&String, &(u64, String))| {
+            let fact = vec![version(*number), Value::from(digest.as_str())];
+            (role.clone(), Value::from(fact))
+        };
+        let published = self.published.iter().map(|(repository, versions)| {
+            (repository.clone(), Value::Object(versions.iter().map(fact).collect()))
+        });
+        let signed = self.signed.iter().map(|((role, number), digests)| {
+            Value::from(vec![Value::from(role.as_str()), version(*number), texts(digests)])
+        });
+        Value::object([
+            ("marks", texts(&self.marks)),
+            ("published", Value::Object(published.collect())),
+            ("signed", Value::from(signed.collect::<Vec<_>>())),
+        ])
+    }
+
+    fn of_value(value: &Value) -> Option<Self> {
+        let texts = |value: &Value| -> Option<BTreeSet<String>> {
+            value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+        };
+        let version = |value: &Value| u64::try_from(value.as_int()?).ok();
+        let mut found = Remembered { marks: texts(value.get("marks")?)?, ..Remembered::default() };
+        for (repository, versions) in value.get("published")?.as_object()? {
+            let known = found.published.entry(repository.clone()).or_default();
+            for (role, fact) in versions.as_object()? {
+                let [number, digest] = fact.as_array()? else { return None };
+                known.insert(role.clone(), (version(number)?, digest.as_str()?.to_owned()));
+            }
+        }
+        for signed in value.get("signed")?.as_array()? {
+            let [role, number, digests] = signed.as_array()? else { return None };
+            let key = (role.as_str()?.to_owned(), version(number)?);
+            found.signed.insert(key, texts(digests)?);
+        }
+        Some(found)
+    }
+
     fn join(mut self, other: Remembered) -> Self {
         self.marks.extend(other.marks);
         for (repository, versions) in other.published {
@@ -59,6 +102,33 @@ fn raise(known: &mut Versions, other: &Versions) {
 }
 
 impl Memory {
+    /// The event of a line that says all of it.
+    pub(super) const KNOWN: &str = "known";
+
+    /// The event that says all of it.
+    pub(super) fn to_sum(&self) -> Event {
+        let repositories: Vec<Value> = self.repositories.iter().map(Remembered::to_value).collect();
+        let mut members = Object::from([
+            ("event".to_owned(), Value::from(Self::KNOWN)),
+            ("repositories".to_owned(), Value::from(repositories)),
+        ]);
+        if let Some(newest) = self.newest {
+            members.insert("time".to_owned(), Value::Int(newest.secs()));
+        }
+        Event { members }
+    }
+
+    /// What such a line says; `None` when it says nothing that this version understands.
+    pub(super) fn of_sum(line: &Value) -> Option<Self> {
+        let repositories = line.get("repositories")?.as_array()?;
+        let repositories = repositories.iter().map(Remembered::of_value).collect::<Option<_>>()?;
+        let newest = match line.get("time") {
+            Some(time) => Some(UnixTime::from_secs(time.as_int()?)),
+            None => None,
+        };
+        Some(Memory { repositories, newest })
+    }
+
     /// What was published last in a repository, from here or seen by somebody who signed here.
     ///
     /// The label of older versions says who served the repository, not which it is. It is believed

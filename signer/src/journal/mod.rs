@@ -8,6 +8,7 @@
 //! | `published` | `repository`, `trusted`, `manifest`, `versions`, `digests`, `restart`, at times `tag` | a state became visible; `tag` keeps it, if it is not `ts-N` |
 //! | `seen` | `repository`, `trusted`, `versions`, `digests` | a staged change was signed on top of this state |
 //! | `abandoned` | `role`, `version`, `digest` | what was signed will never be published |
+//! | `known` | `repositories` | what all lines before say together: the next run parses the lines from here on. Older versions pass over it |
 //!
 //! All have `time` (Unix seconds, from the clock of that machine), `user`, `root` (which
 //! repository) and `prev`: SHA-256 of the line before without its line break, 64 zeros in the first.
@@ -38,7 +39,7 @@ use formats::digest::Sha256;
 use formats::tuf::{Role, UnixTime};
 
 use self::event::versions_of;
-use self::file::{End, append, read};
+use self::file::{End, append, read, remember};
 use self::memory::Memory;
 use crate::state::{Identity, State};
 
@@ -67,17 +68,15 @@ pub enum Roles {
 }
 
 impl Journal {
-    /// Reads a log from its first line. One that is not there is empty.
+    /// Reads a log, and verifies that each line names the one before. One that is not there is empty.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let mut memory = Memory::default();
-        let (events, end) = read(path)?;
-        events.iter().for_each(|event| memory.replay(event));
+        let (memory, end) = remember(path)?;
         Ok(Journal { path: path.to_owned(), memory, end })
     }
 
-    /// Its events in order.
+    /// Its events in order, but for what only sums up others.
     pub fn events(&self) -> Result<Vec<Event>, JournalError> {
-        Ok(read(&self.path)?.0)
+        read(&self.path)
     }
 
     /// The latest time of any of its events: later ones happen after it.

@@ -162,6 +162,50 @@ fn roles_of_the_history_are_written_when_they_change() {
     assert_eq!(journal.memory, whole, "it remembers the same");
 }
 
+/// Lines enough for several that sum up the others.
+#[test]
+fn a_long_log_is_remembered_as_a_whole_from_its_last_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(JOURNAL_FILE);
+    let mut journal = Journal::open(&path).unwrap();
+    let mut whole = Memory::default();
+    let mut written = Vec::new();
+    for round in 0..60 {
+        let at = i64::try_from(round).unwrap();
+        let mut events = vec![event(2 * round), event(2 * round + 1)];
+        events.extend((0..30).map(|n| published("label", "root 1", 30 * at + n, n == 7)));
+        if round % 5 == 4 {
+            let digest = Sha256::of(&(2 * round).to_be_bytes());
+            let payload = (&Role::Targets, 2 * round, &digest);
+            events.push(Event::abandoned(&repository(), payload, UnixTime::from_secs(at)));
+        }
+        journal.record(&events).unwrap();
+        events.iter().for_each(|event| whole.replay(event));
+        written.extend(events);
+        let again = Journal::open(&path).unwrap();
+        assert_eq!((&again.memory, &again.end), (&journal.memory, &journal.end), "{round}");
+    }
+    assert_eq!(journal.memory, whole);
+    assert_eq!(journal.events().unwrap(), written, "what is only a sum is no event");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let sums: Vec<usize> = text.match_indices("{\"event\":\"known\"").map(|(at, _)| at).collect();
+    assert!((2..20).contains(&sums.len()), "{}", sums.len());
+    // Lines behind the last sum count.
+    journal.record(&[event(99_999)]).unwrap();
+    assert!(Journal::open(&path).unwrap().record(&[of_other(99_999)]).is_err());
+    // What was changed before the last sum is noticed, and so is a sum itself.
+    for (name, changed) in [
+        ("a word before it", text.replacen("demo/1", "demo/2", 1)),
+        ("a line is gone", text.split_once('\n').unwrap().1.to_owned()),
+        ("a sum", text.replacen("\"signed\":[[\"targets\",0", "\"signed\":[[\"targets\",7", 1)),
+    ] {
+        assert!(changed != text, "{name}");
+        std::fs::write(&path, changed).unwrap();
+        let error = Journal::open(&path).map(drop).expect_err(name);
+        assert_eq!(error.reason(), Reason::StoreCorrupt, "{name}");
+    }
+}
+
 #[test]
 fn a_log_that_is_too_long_is_not_cut() {
     let dir = tempfile::tempdir().unwrap();
