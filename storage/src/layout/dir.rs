@@ -218,23 +218,32 @@ impl LayoutDir {
         let inner = &self.0;
         let _lock = inner.root.lock().map_err(LayoutError::Write)?;
         let before = inner.index()?;
-        let mut after = Index::clone(&before);
+        let named = || before.manifests.iter().filter_map(|it| Some((reference_of(it)?, it)));
         let mut refs = BTreeMap::new();
-        for (reference, descriptor) in self.refs()? {
-            match refs.insert(reference.clone(), descriptor.clone()) {
+        for (reference, descriptor) in named() {
+            match refs.insert(reference.to_owned(), descriptor.clone()) {
                 Some(other) if other.digest != descriptor.digest => {
-                    return Err(LayoutError::AmbiguousReference(reference).into());
+                    return Err(LayoutError::AmbiguousReference(reference.to_owned()).into());
                 }
                 _ => {}
             }
         }
-        let kept = refs.clone();
         edit(&mut refs)?;
-        after.manifests.retain(|entry| reference_of(entry).is_none());
+        let kept: BTreeMap<&str, &Descriptor> = named().collect();
+        let unnamed = before.manifests.iter().filter(|entry| reference_of(entry).is_none());
+        let mut after = Index {
+            schema_version: before.schema_version,
+            media_type: before.media_type.clone(),
+            artifact_type: before.artifact_type.clone(),
+            manifests: unnamed.cloned().collect(),
+            subject: before.subject.clone(),
+            annotations: before.annotations.clone(),
+        };
+        after.manifests.reserve(refs.len());
         for (reference, descriptor) in refs {
             // A tag that does not change is not checked: one lost manifest must not keep the others
             // from moving, nor its own tag from being deleted.
-            let stays = kept.get(&reference) == Some(&descriptor);
+            let stays = kept.get(reference.as_str()).is_some_and(|known| **known == descriptor);
             if !stays && !self.has_blob(&descriptor.digest)? {
                 return Err(LayoutError::MissingBlob(descriptor.digest).into());
             }
@@ -246,6 +255,7 @@ impl LayoutDir {
         }
         if after != *before {
             inner.root.replace("index.json", &bytes).map_err(LayoutError::Write)?;
+            inner.replaced(after, &bytes);
         }
         Ok(())
     }

@@ -97,6 +97,18 @@ impl Inner {
         Ok(index)
     }
 
+    /// The index was just written, by us and under the lock: it need not be parsed again. Somebody who takes
+    /// no lock may have written it meanwhile, so the bytes are compared.
+    pub(super) fn replaced(&self, index: Index, bytes: &[u8]) {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        *cached = match self.read_index() {
+            Ok((found, stamp, file)) if found == bytes => {
+                Some(CachedIndex { stamp, _file: file, index: Arc::new(index) })
+            }
+            _ => None,
+        };
+    }
+
     /// `index.json` as it stands now, and which file that was.
     pub(super) fn read_index(&self) -> Result<IndexFile, LayoutError> {
         let path = self.root.shown("index.json");
