@@ -137,7 +137,7 @@ fn ours(bench: &Bench, on_loop: bool, booted: Booted, peaks: &mut Vec<f64>) -> R
     if on_loop {
         node = node.on_loop(&source, &repository.with_extension("keys").join("root.json"))?;
     }
-    let Measured { done, peak } =
+    let Measured { done, peak, .. } =
         bench.measure(node.agent().args(["apply", "--version", V2]), 120)?;
     node.settle()?;
     node.expect(&bench.v2)?;

@@ -11,6 +11,7 @@
 
 mod apply;
 mod faults;
+mod growth;
 mod peers;
 mod proxy;
 mod publish;
@@ -66,6 +67,7 @@ enum Section {
     Publish,
     Serve,
     Sparse,
+    Growth,
 }
 
 impl Options {
@@ -177,6 +179,7 @@ fn measured(bench: &Bench, options: &Options) -> Table {
     section(Section::Publish, "Publish", &|| publish::rows(bench));
     section(Section::Serve, "repo-server", &|| serve::rows(bench));
     section(Section::Sparse, "Very large images", &|| size::sparse(bench));
+    section(Section::Growth, "Very many releases", &|| growth::rows(bench));
     table
 }
 

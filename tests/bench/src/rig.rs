@@ -211,6 +211,12 @@ impl Node {
         Ok(self)
     }
 
+    /// The same node of another repository.
+    pub(super) fn of(self, source: &str, root: &Path) -> Result<Self> {
+        self.configure(source, root, self.disk.path())?;
+        Ok(self)
+    }
+
     fn configure(&self, source: &str, root: &Path, disk: &Path) -> Result<()> {
         let dir = self.dir.path();
         let plain = if source.starts_with("docker:") { "plain_http = true" } else { "" };

@@ -14,6 +14,8 @@ pub(super) struct Measured {
     pub(super) done: Finished,
     /// Largest resident set of it or of one of its children, bytes.
     pub(super) peak: f64,
+    /// Processor time of both, seconds.
+    pub(super) processor: f64,
 }
 
 impl Measured {
@@ -26,11 +28,12 @@ impl Measured {
 /// Runs a command to exit 0, within `limit`, and measures it. `scratch` is a folder for a file.
 pub(super) fn measure(cmd: Cmd, limit: Duration, scratch: &Path) -> Result<Measured> {
     let file = scratch.join("time");
-    let timed = cmd.under("/usr/bin/time", &["-q", "-f", "%M", "-o"], &file);
+    let timed = cmd.under("/usr/bin/time", &["-q", "-f", "%M %U %S", "-o"], &file);
     let done = limited(timed, limit).run()?;
     let text = fs::read_to_string(&file).context("/usr/bin/time wrote no figure")?;
-    let kib: f64 = text.trim().parse().with_context(|| format!("/usr/bin/time wrote {text}"))?;
-    Ok(Measured { done, peak: kib * 1024.0 })
+    let figures: Vec<f64> = text.split_whitespace().flat_map(str::parse).collect();
+    let [kib, user, system] = figures[..] else { bail!("/usr/bin/time wrote {text}") };
+    Ok(Measured { done, peak: kib * 1024.0, processor: user + system })
 }
 
 /// The command under `timeout`, which ends it and all its children when `limit` is over.
