@@ -35,6 +35,7 @@
 //! | [`ustar`] | tar headers of bundles | POSIX.1-2017 pax |
 //! | [`release`] | release index, component manifest, image config, target summary | own, over OCI |
 //! | [`channel`] | channel document | own |
+//! | [`report`] | what a node says of itself, signed | own |
 //! | [`chunks`] | chunk list, seekable table | own; zstd `contrib/seekable_format` |
 //! | [`boot_record`] | boot record, journal, floor, history of a node | own |
 //! | [`similar`] | names that were mistyped | – |
@@ -70,6 +71,7 @@ pub mod reason;
 pub mod record;
 pub mod reference;
 pub mod release;
+pub mod report;
 pub mod similar;
 pub mod tpm;
 pub mod tuf;
