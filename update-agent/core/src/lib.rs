@@ -33,6 +33,7 @@ pub mod hooks;
 pub mod image;
 pub mod policy;
 pub mod probation;
+pub mod reporting;
 pub mod restart;
 pub mod resume;
 pub mod single;
