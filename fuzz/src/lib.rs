@@ -92,6 +92,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("component_manifest", registry::component_manifest),
     Target::new("release_summary", registry::release_summary),
     Target::new("channel", registry::channel),
+    Target::new("report", registry::report).longest(5 << 10),
     Target::new("chunk_list", image::chunk_list),
     Target::new("delta_list", image::delta_list),
     // The decompressor takes a window of 8 MiB, whatever comes.

@@ -4,8 +4,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 use formats::channel::Channel;
+use formats::json::Value;
 use formats::oci::{Index, Manifest};
 use formats::release::{ComponentManifest, ReleaseIndex, Summary};
+use formats::report::{REPORT_LIMIT, Report, SignedReport, shown};
 use formats::ustar::{BLOCK, Header, SIZE_LIMIT};
 use storage::layout::Archive;
 use update_agent::http::Url;
@@ -126,5 +128,28 @@ pub fn channel(data: &[u8]) -> bool {
         assert!(channel.share(now) <= 100);
         let _ = channel.opens(now);
     }
+    true
+}
+
+/// A report of a node: as a signed document, or the object alone, so that inputs get past the signature.
+pub fn report(data: &[u8]) -> bool {
+    let signed = SignedReport::verify(data).ok();
+    if let Some(signed) = &signed {
+        assert!(data.len() <= REPORT_LIMIT);
+        assert_eq!(signed.document(), data);
+        let _ = signed.unread();
+    }
+    let value = Value::parse(data).ok();
+    let payload = value.as_ref().and_then(|value| value.get("report")).or(value.as_ref());
+    let Some(report) = payload.and_then(|payload| Report::parse(payload).ok()) else {
+        return false;
+    };
+    assert_eq!(Report::parse(&report.value()).expect("what is written is read"), report);
+    let _ = report.content();
+    let sentence = report.decision.as_ref().map_or("", |it| &it.sentence);
+    assert!(!shown(sentence, 80).chars().any(char::is_control));
+    // What a node would send of it always fits.
+    let prepared = report.prepare(&[7; 32]);
+    assert!(prepared.document(&[0; 64]).len() <= REPORT_LIMIT);
     true
 }

@@ -15,6 +15,7 @@ use formats::record::Record;
 use formats::release::{
     ComponentManifest, ComponentSummary, IndexedComponent, ReleaseIndex, Summary,
 };
+use formats::report::{Decided, Report};
 use formats::tuf::{DelegatedTo, Delegations, Envelope, Paths, Role, SuccinctRoles, UnixTime};
 use formats::uboot_env::{Env, EnvCopy, Layout};
 use formats::ustar::{Header, Kind, padding};
@@ -180,6 +181,24 @@ fn of_registries(put: &mut dyn FnMut(&'static str, &str, &[u8])) {
     ];
     channel.windows = vec![Window { from: 1320, minutes: 240 }];
     put("channel", "waves", &channel.to_bytes());
+    let report = Report {
+        name: Some("node-7".into()),
+        product: "demo".into(),
+        channel: "stable".into(),
+        booted: "a".into(),
+        standing: "idle".into(),
+        decision: Some(Decided {
+            version: "1.1.0".into(),
+            code: "deferred".into(),
+            sentence: "its wave begins later".to_owned(),
+            ..Decided::default()
+        }),
+        sequence: 3,
+        ..Report::default()
+    };
+    let key = ForgeKey::new(900);
+    put("report", "signed", &key.report(report.clone()));
+    put("report", "payload", &report.value().to_bytes());
 }
 
 fn component_summary() -> ComponentSummary {

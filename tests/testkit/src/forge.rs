@@ -35,7 +35,9 @@
 use std::collections::BTreeMap;
 
 use ed25519_dalek::{Signer as _, SigningKey};
+use formats::digest::Sha256;
 use formats::json::Value;
+use formats::report::{self, Report, node_of};
 use formats::tuf::{
     DelegatedRole, DelegatedTo, Delegations, Header, Key, KeyId, Keys, MetaFile, Metadata,
     PERIOD_MEMBER, Paths, REPOSITORY, Role, RoleKeys, Root, Signature, Snapshot, TargetFile,
@@ -83,6 +85,26 @@ impl ForgeKey {
     /// Its key object.
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// A report of the node whose key this is, as a document.
+    pub fn report(&self, report: Report) -> Vec<u8> {
+        let prepared = report.prepare(self.signing.verifying_key().as_bytes());
+        prepared.document(&self.signing.sign(&prepared.message()).to_bytes())
+    }
+
+    /// The same around any value, of this node: what a hostile node may send.
+    pub fn report_of(&self, mut value: Value) -> Vec<u8> {
+        if let Value::Object(members) = &mut value {
+            members.insert("node".into(), Value::from(self.node().to_hex()));
+        }
+        let signature = self.signing.sign(&value.canonical()).to_bytes();
+        report::document(self.signing.verifying_key().as_bytes(), &value, &signature)
+    }
+
+    /// The node whose key this is.
+    pub fn node(&self) -> Sha256 {
+        node_of(self.signing.verifying_key().as_bytes())
     }
 
     /// A signature over the canonical form of `signed`.
