@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use formats::chunks::{Builder, ChunkList, Content, FrameEntry, seekable_table};
-use formats::digest::{Algorithm, Digest, Hasher, Sha256};
+use formats::digest::{Algorithm, Hasher, Sha256};
 
 use super::ImageError;
 use super::cut::{Cutter, DATA_AVERAGE, DATA_MAX, DATA_MIN, Piece};
-use super::pack::{Frame, Grouped, Job, Packed, Promise, large_level, work_off};
+use super::frame::{Frame, sha256};
+use super::pack::{Grouped, Job, Packed, Promise, large_level, work_off};
 use super::reuse::{Known, Name};
 
 /// 1 MiB: large enough that the system reads ahead, small beside the queues.
@@ -441,13 +442,6 @@ fn hash_piece(hasher: &mut Hasher, piece: &Piece) {
                 left -= part;
             }
         }
-    }
-}
-
-pub(super) fn sha256(hasher: Hasher) -> Sha256 {
-    match hasher.finish() {
-        Digest::Sha256(hash) => hash,
-        Digest::Sha512(_) => unreachable!("the hasher was made for SHA-256"),
     }
 }
 

@@ -19,6 +19,7 @@
 mod build;
 pub mod delta;
 mod disk;
+mod frame;
 pub mod kind;
 mod pack;
 pub mod probe;

@@ -11,6 +11,7 @@ use zstd::stream::raw::{CParameter, Encoder, Operation as _, OutBuffer};
 
 use super::ImageError;
 use super::cut::{Piece, ZERO_CHUNK_MAX};
+use super::frame::Frame;
 use super::reuse::Known;
 
 /// 8 MiB: the largest window that nodes accept (RFC 9659).
@@ -32,19 +33,6 @@ pub(super) struct Packed {
     pub(super) piece: Piece,
     pub(super) content: Content,
     pub(super) frame: Frame,
-}
-
-/// One zstd frame.
-#[derive(Debug, Clone)]
-pub(super) struct Frame {
-    pub(super) bytes: Vec<u8>,
-    pub(super) sha256: Sha256,
-}
-
-impl Frame {
-    pub(super) fn new(bytes: Vec<u8>) -> Self {
-        Frame { sha256: Sha256::of(&bytes), bytes }
-    }
 }
 
 /// The result of a job, once a worker has it.

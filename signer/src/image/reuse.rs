@@ -11,8 +11,7 @@ use std::ops::Range;
 use formats::chunks::{ChunkList, Content, DATA_CHUNK_LIMIT};
 use formats::digest::{Algorithm, Hasher, Sha256};
 
-use super::build::sha256;
-use super::pack::Frame;
+use super::frame::{Frame, sha256};
 
 /// 2 MiB: more than a frame of the longest chunk ever has, or a part. Bounds what a list makes us hold.
 const PART_MAX: u32 = 2 * DATA_CHUNK_LIMIT;
