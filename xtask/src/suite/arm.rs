@@ -32,7 +32,9 @@ const TESTS: [&[&str]; 2] = [
 
 /// Tests of these that start programs of other people: those are not there, and an emulated program is not told
 /// that it could not start another one.
-const START_OTHERS: [&str; 9] = [
+const START_OTHERS: [&str; 12] = [
+    "a_command_has_asked_or_says_why_it_has_not",
+    "a_hook_says_what_its_exit_status_says",
     "a_moved_main_table_stays_where_sgdisk_put_it",
     "a_sector_that_is_forgotten_is_not_in_memory",
     "a_signal_is_told_once_and_obeyed",
@@ -40,6 +42,7 @@ const START_OTHERS: [&str; 9] = [
     "cgpt_and_sgdisk_read_what_we_write",
     "file_systems_of_others_are_read_and_stay_whole",
     "skopeo_reads_and_writes_the_same_layouts",
+    "the_end_and_the_last_words_are_told",
     "we_read_what_sgdisk_and_cgpt_write",
     "what_is_read_from_the_medium_is_not_kept_in_memory",
 ];
