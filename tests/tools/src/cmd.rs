@@ -50,14 +50,19 @@ impl Cmd {
     /// scripts (ring's) ask for some of it, and everything above them would be compiled again, each time
     /// from here and each time from a shell.
     pub fn cargo() -> Self {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        Self::cargo_runs(&program).env("CARGO_TERM_COLOR", "never").current_dir(&paths::root())
+    }
+
+    /// A program as cargo would run it for whoever called us, without what cargo told us of ourselves.
+    pub fn cargo_runs(program: impl AsRef<OsStr>) -> Self {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| text.starts_with(start)) {
                 command.env_remove(&name);
             }
         }
-        command.env("CARGO_TERM_COLOR", "never").current_dir(paths::root());
         Self { command, input: None, aloud: false, silence: None }
     }
 

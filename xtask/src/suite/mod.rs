@@ -14,6 +14,7 @@
 
 pub(crate) mod advisories;
 mod arm;
+mod binaries;
 mod deny;
 mod keys;
 mod night;

@@ -82,7 +82,7 @@ pub(super) struct Progress<'a> {
 }
 
 /// What all of them came to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Ended {
     pub(super) sum: Counts,
     /// `BINARY: TEST` of each test that failed.
@@ -91,6 +91,14 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    /// Adds what others came to.
+    pub(super) fn take(&mut self, others: Ended) {
+        self.sum.passed += others.sum.passed;
+        self.sum.failed += others.sum.failed;
+        self.failures.extend(others.failures);
+        self.binaries.extend(others.binaries);
+    }
+
     /// As a step, with how cargo ended.
     pub(super) fn outcome(self, done: &Finished) -> Outcome {
         let Ended { sum: Counts { passed, mut failed }, mut failures, .. } = self;

@@ -1,15 +1,14 @@
 //! The steps of `cargo xtask test`.
 
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Result, anyhow};
 use racklet_tools::cmd::Cmd;
 use racklet_tools::{paths, programs, setup};
 
-use super::progress::Progress;
 use super::runner::{Outcome, Step, Suite, cargo};
-use super::{advisories, deny, keys, purity};
+use super::{advisories, binaries, deny, keys, purity};
 
 /// The name of the tier.
 pub(super) const TIER: &str = "test";
@@ -46,10 +45,6 @@ pub(super) const OF_THE_PROGRAMS: &[Step] = &[
     Step { name: BUILD, quick: false, run: |suite| suite.build(programs::build_all()) },
     Step { name: "tests", quick: true, run: tests },
 ];
-
-/// A test binary that says nothing for so long hangs. The slowest single test takes two minutes; a loaded machine
-/// makes that six.
-const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 const BUILD: &str = "programs and tests are built";
 
@@ -104,22 +99,16 @@ fn lock_files() -> Result<Outcome> {
 }
 
 fn tests(suite: &mut Suite) -> Result<Outcome> {
-    let mut args = vec!["test", "--workspace", "--locked", "--no-fail-fast"];
-    if suite.wanted.quick {
-        args.extend(["--lib", "--bins"]);
-    } else if !suite.built {
+    let quick = suite.wanted.quick;
+    if !quick && !suite.built {
         // `--only tests`: the tests run our programs, which `cargo test` alone does not all build.
         let outcome = suite.build(programs::build_all())?;
         if outcome.failed > 0 {
             return Ok(outcome);
         }
     }
-    // Half of the time they wait: for timeouts of the network, for disks.
-    let threads = thread::available_parallelism().map_or(2, |count| 2 * count.get());
-    let command = cargo(&args).env("RUST_TEST_THREADS", threads.to_string());
-    let mut progress = Progress::new(&suite.pulse);
-    let done = command.silent_for(SILENCE).follow(|line| progress.line(line))?;
-    let ended = progress.end();
-    suite.summary.binaries.clone_from(&ended.binaries);
-    Ok(ended.outcome(&done))
+    let selection: &[&str] = if quick { &["--lib", "--bins"] } else { &[] };
+    let (ended, outcome) = binaries::run(&suite.pulse, selection, !quick)?;
+    suite.summary.binaries = ended.binaries;
+    Ok(outcome)
 }
