@@ -54,9 +54,10 @@ impl Output {
     /// For programs.
     pub(crate) const JSON: Output = Output { json: true };
 
-    /// Prints a result. `value` must be an object; `ok` and `schema_version` are added, and its
+    /// Prints a report, which must be an object; `ok` and `schema_version` are added, and its
     /// [`TIMES`] as text.
-    pub(crate) fn result(self, mut value: Value, text: &str) {
+    pub(crate) fn report(self, report: &impl serde::Serialize, text: &str) {
+        let mut value = serde_json::to_value(report).expect("reports have string keys and no maps");
         interrupt::outcome();
         if self.json {
             with_times(&mut value);
@@ -68,12 +69,6 @@ impl Output {
         } else if !text.is_empty() {
             report::line(text.trim_end_matches('\n'));
         }
-    }
-
-    /// Prints a report of the library: an object.
-    pub(crate) fn report(self, report: &impl serde::Serialize, text: &str) {
-        let value = serde_json::to_value(report).expect("reports have string keys and no maps");
-        self.result(value, text);
     }
 
     /// How a command ends: a report that did not arrive is no success, whatever was done.

@@ -3,6 +3,7 @@
 //! | operation | does | changes |
 //! |---|---|---|
 //! | [`Agent::check`] | refreshes trust, decides | trusted metadata |
+//! | [`Agent::explain`] | decides again about what the last check found | nothing |
 //! | [`Agent::plan`] | and fetches the release's documents | trusted metadata |
 //! | [`Agent::apply`] | and writes the inactive slot, makes it next | the slot, the boot flags |
 //! | [`Agent::confirm`], [`Agent::revert`], [`Agent::mark_bad`] | end a trial | the boot flags, the floor |
@@ -64,8 +65,8 @@ pub use self::look::{HistoryReport, VerifiedImage, VerifyReport};
 pub use self::operator::{MarkBadOptions, RevertOptions};
 pub use self::report::{
     ApplyOptions, ApplyReport, Attempt, Available, CheckReport, ComponentPlan, ConfirmReport,
-    DecisionReport, HealthReport, Obstacle, PlanReport, RevertReport, RuleReport, UpToDate,
-    Verdict, Wish,
+    DecisionReport, Explanation, HealthReport, NothingKnown, Obstacle, PlanReport, RevertReport,
+    RuleReport, UpToDate, Verdict, Wish,
 };
 pub use self::reset::ResetReport;
 pub use self::round::{Offered, RoundReport};
@@ -182,13 +183,12 @@ impl Agent {
         })
     }
 
-    /// Decides about what the channel offered at the last check; no source is asked. `None`: nothing
-    /// is known yet.
-    pub fn explain(&self) -> Result<Option<CheckReport>, AgentError> {
+    /// Decides about what the channel offered at the last check; no source is asked.
+    pub fn explain(&self) -> Result<Explanation, AgentError> {
         let held = self.state.hold()?;
         let root = self.shipped_root()?;
         if self.state.trust()?.timestamp.is_none() {
-            return Ok(None);
+            return Ok(Explanation::NothingKnown(NothingKnown::new()));
         }
         let unknown = |error: AgentError| error.hint("run `update-agent check` first");
         let (node, now) = (self.inputs(), self.state.now());
@@ -199,7 +199,8 @@ impl Agent {
         let source = "what is trusted already".to_owned();
         let obstacle = |judged: &_| self.obstacle(judged);
         let report = CheckReport::new(source, node.id, judged.as_ref(), obstacle);
-        Ok(Some(CheckReport { withdrawn: self.withdrawn(), ..report }))
+        let report = CheckReport { withdrawn: self.withdrawn(), ..report };
+        Ok(Explanation::Known(Box::new(report)))
     }
 
     /// What [`Agent::apply`] would fetch and write. Writes no slot.

@@ -100,6 +100,25 @@ pub struct CheckReport {
     pub obstacle: Option<Obstacle>,
 }
 
+/// What is known of the channel without asking a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Explanation {
+    /// What the last check found.
+    Known(Box<CheckReport>),
+    /// This node has not checked yet.
+    NothingKnown(NothingKnown),
+}
+
+/// That this node has not checked yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NothingKnown {
+    /// Always `None`.
+    pub available: Option<Available>,
+    /// In words, with what to do.
+    pub message: &'static str,
+}
+
 /// Why a release that the rules let through would not be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
@@ -233,6 +252,13 @@ pub struct HealthReport {
     pub passed: bool,
     /// Which failed, and why; empty when they passed.
     pub why: String,
+}
+
+impl NothingKnown {
+    pub(super) fn new() -> Self {
+        let message = "nothing is known yet: run `update-agent check` first";
+        NothingKnown { available: None, message }
+    }
 }
 
 impl Verdict {

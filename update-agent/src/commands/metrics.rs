@@ -1,13 +1,22 @@
 //! `metrics`: the page once.
 
 use formats::reason::Exit;
-use serde_json::json;
+use serde::Serialize;
 
 use super::MetricsArgs;
 use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::metrics::Page;
 use crate::output::Output;
+
+/// The metrics of a node at one moment.
+#[derive(Debug, Serialize)]
+struct PageReport {
+    /// The media type.
+    format: &'static str,
+    /// The text.
+    page: String,
+}
 
 /// `metrics`
 pub(super) fn metrics(
@@ -16,10 +25,10 @@ pub(super) fn metrics(
     output: Output,
 ) -> Result<Exit, AgentError> {
     let page = Page::of(agent);
-    let (format, text) = match args.openmetrics {
-        true => (Page::OPENMETRICS_TYPE, page.openmetrics()),
-        false => (Page::TEXT_TYPE, page.text()),
+    let report = match args.openmetrics {
+        true => PageReport { format: Page::OPENMETRICS_TYPE, page: page.openmetrics() },
+        false => PageReport { format: Page::TEXT_TYPE, page: page.text() },
     };
-    output.result(json!({ "format": format, "page": text }), &text);
+    output.report(&report, &report.page);
     Ok(Exit::Done)
 }

@@ -10,6 +10,7 @@ mod guard;
 mod health;
 mod history;
 mod interrupted;
+mod map_root;
 mod metrics;
 mod offer;
 mod reset;
@@ -62,17 +63,10 @@ fn run_to(cli: &Cli, output: Output) -> Exit {
     }
     // An initramfs has no configuration: the chooser's word is all that counts.
     if let Command::MapRoot(args) = &cli.command {
-        return match crate::chooser::map_root(args.wait) {
-            Ok(node) => {
-                let node = node.display().to_string();
-                output.result(serde_json::json!({ "root": node }), &node);
-                Exit::Done
-            }
-            Err(error) => {
-                output.error(&error);
-                error.reason().exit()
-            }
-        };
+        return map_root::map_root(args, output).unwrap_or_else(|error| {
+            output.error(&error);
+            error.reason().exit()
+        });
     }
     if let Command::Config(ConfigCommand::Check { file }) = &cli.command {
         let path = file.as_ref().unwrap_or(&cli.config);

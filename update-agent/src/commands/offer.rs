@@ -1,9 +1,8 @@
 //! `check` and `explain`: what is offered, and what the rules say to it.
 
 use formats::reason::Exit;
-use serde_json::json;
 
-use crate::agent::{Agent, CheckReport, Verdict};
+use crate::agent::{Agent, CheckReport, Explanation, Verdict};
 use crate::error::AgentError;
 use crate::figures::time;
 use crate::output::Output;
@@ -21,13 +20,13 @@ pub(super) fn check(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
 
 /// `explain`: the rules' answers, without asking any source.
 pub(super) fn explain(agent: &Agent, output: Output) -> Result<Exit, AgentError> {
-    let Some(report) = agent.explain()? else {
-        let text = "nothing is known yet: run `update-agent check` first";
-        output.result(json!({ "available": null, "message": text }), text);
-        return Ok(Exit::Nothing);
+    let explanation = agent.explain()?;
+    let (text, exit) = match &explanation {
+        Explanation::Known(report) => (text(report), Exit::Done),
+        Explanation::NothingKnown(nothing) => (nothing.message.to_owned(), Exit::Nothing),
     };
-    output.report(&report, &text(&report));
-    Ok(Exit::Done)
+    output.report(&explanation, &text);
+    Ok(exit)
 }
 
 fn text(report: &CheckReport) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use formats::boot_record::BootRecord;
 use formats::reason::Exit;
-use serde_json::json;
+use serde::Serialize;
 use storage::host::System;
 use update_core::restart::{AGAIN, Asked, Available, Next, Purpose, Waits, last, next};
 
@@ -28,6 +28,22 @@ const LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// What the boot loader said.
 const CMDLINE: &str = "/proc/cmdline";
 
+/// Whether a restart out of the trial was asked for.
+#[derive(Debug, Serialize)]
+struct RestartTrialReport {
+    /// Whether it was.
+    restarting: bool,
+    /// Why, or why not.
+    why: &'static str,
+}
+
+impl RestartTrialReport {
+    fn text(&self) -> String {
+        let end = if self.restarting { "restarting" } else { "nothing is done" };
+        format!("{}: {end}", self.why)
+    }
+}
+
 /// `restart-trial`: restarts out of a trial that nobody has confirmed, and ends with 0 also where nothing is
 /// to be done.
 pub(super) fn restart_trial(path: &Path, output: Output) -> Result<Exit, AgentError> {
@@ -42,18 +58,15 @@ pub(super) fn restart_trial(path: &Path, output: Output) -> Result<Exit, AgentEr
     let cmdline =
         config.as_ref().map_or_else(|| PathBuf::from(CMDLINE), |c| c.boot.cmdline.clone());
     let said = std::fs::read_to_string(cmdline).unwrap_or_default();
-    let (restarts, why) = match leave(&glance, &said) {
-        Ok(why) => (true, why),
-        Err(why) => (false, why),
+    let report = match leave(&glance, &said) {
+        Ok(why) => RestartTrialReport { restarting: true, why },
+        Err(why) => RestartTrialReport { restarting: false, why },
     };
-    let end = if restarts { "restarting" } else { "nothing is done" };
-    let report = || {
-        output.result(json!({ "restarting": restarts, "why": why }), &format!("{why}: {end}"));
-    };
-    if restarts {
-        return insist(config.as_ref(), report);
+    let print = || output.report(&report, &report.text());
+    if report.restarting {
+        return insist(config.as_ref(), print);
     }
-    report();
+    print();
     Ok(Exit::Done)
 }
 
