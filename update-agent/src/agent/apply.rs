@@ -13,8 +13,8 @@ use crate::stage::{self, Image, JournalPoint, StageError, Written};
 
 impl Driver<'_> {
     fn reuse_finder(&self) -> ReuseFinder<'_> {
-        let product = &self.config.node.product;
-        ReuseFinder { product, state: self.state, disk: self.disk }
+        let product = &self.parts.config.node.product;
+        ReuseFinder { product, state: self.parts.state, disk: self.parts.disk }
     }
 
     pub(super) fn write_slot(
@@ -24,15 +24,15 @@ impl Driver<'_> {
         booted: Slot,
         inputs: &ApplyInputs<'_>,
     ) -> Result<Written, AgentError> {
-        let record = self.state.boot_record()?;
-        let operator_seeds = operator_seeds(self.host, inputs.seeds, inputs.progress);
+        let record = self.parts.state.boot_record()?;
+        let operator_seeds = operator_seeds(self.parts.host, inputs.seeds, inputs.progress);
         let finder = self.reuse_finder();
         let mut total = Written::default();
         for (number, component) in inputs.resolved.components.iter().enumerate() {
             let name = &component.identity.name;
-            let target = self.disk.open_to_write(slot, name, booted)?;
+            let target = self.parts.disk.open_to_write(slot, name, booted)?;
             // Kept first: what is cut in the middle goes on without fetching it again.
-            self.state.keep_chunk_list(self.held, &component.list)?;
+            self.parts.state.keep_chunk_list(self.held, &component.list)?;
             let reuse = finder.reuse(
                 &record,
                 booted,
@@ -44,7 +44,7 @@ impl Driver<'_> {
             let (seeds, deltas) = (reuse.seeds(), reuse.deltas());
             let image = Image {
                 component: name,
-                product: &self.config.node.product,
+                product: &self.parts.config.node.product,
                 list: &component.list,
                 blobs: &component.images,
                 deltas: &deltas,
@@ -53,11 +53,12 @@ impl Driver<'_> {
             // From here on the slot may hold parts of this image, whatever happens: the next run
             // looks, even when this one is cut before its first flush.
             let resume = journal.begin(number);
-            self.state.save_journal(self.held, Some(journal.journal()))?;
+            self.parts.state.save_journal(self.held, Some(journal.journal()))?;
             let so_far = total.fetched;
             let mut note = |point: JournalPoint| {
                 journal.flushed(number, point.next_chunk, so_far + point.fetched);
-                self.state
+                self.parts
+                    .state
                     .save_journal(self.held, Some(journal.journal()))
                     .map_err(StageError::Journal)
             };
@@ -86,7 +87,7 @@ impl Driver<'_> {
         let mut proofs = Vec::new();
         for component in &inputs.resolved.components {
             let name = &component.identity.name;
-            let target = self.disk.open_to_write(slot, name, booted)?;
+            let target = self.parts.disk.open_to_write(slot, name, booted)?;
             target.sync()?;
             proofs.push(stage::read_back(name, target.as_ref(), &component.list, inputs.progress)?);
         }
@@ -105,10 +106,10 @@ impl Driver<'_> {
         inputs: &ApplyInputs<'_>,
     ) -> Result<(), AgentError> {
         let Some(proof) = inputs.proof else { return Ok(()) };
-        let name = &self.config.boot.component;
+        let name = &self.parts.config.boot.component;
         let own = inputs.resolved.components.iter().find(|one| one.identity.name == *name);
         let used = own.map_or(0, |own| own.identity.raw_size);
-        let target = self.disk.open_to_write(slot, name, booted)?;
+        let target = self.parts.disk.open_to_write(slot, name, booted)?;
         chooser::write_proof(target.as_ref(), proof, used)
     }
 }

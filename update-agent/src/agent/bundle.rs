@@ -7,7 +7,7 @@ use formats::version::Version;
 use update_core::bundle::{OnBundle, meant as choose};
 use update_core::policy::fits;
 
-use super::node::NodeInputs;
+use super::node::NodeParts;
 use crate::error::AgentError;
 use crate::source::NamedRelease;
 use crate::state::StateGuard;
@@ -22,7 +22,7 @@ const SHOWN: usize = 8;
 /// [`Reason::HwMismatch`] when it holds none for its hardware, [`Reason::TargetNotFound`] when what
 /// it holds was not signed.
 pub(super) fn meant(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
     held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],
@@ -62,7 +62,7 @@ pub(super) fn meant(
 
 /// The release of that version, if it is on the bundle.
 pub(super) fn named(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
     held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],
@@ -99,7 +99,7 @@ fn signed(
 
 /// What the channel offers, by its content; nothing when there is no such channel.
 fn offered_by_channel(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
     held: &StateGuard,
     trusted: &mut Trusted<'_>,
 ) -> Option<formats::digest::Sha256> {
@@ -108,14 +108,14 @@ fn offered_by_channel(
     channel.release.map(|offer| offer.sha256)
 }
 
-fn fits_node(node: &NodeInputs<'_>, summary: &Summary) -> Result<bool, AgentError> {
+fn fits_node(node: NodeParts<'_>, summary: &Summary) -> Result<bool, AgentError> {
     let capacity = node.disk.capacities(node.disk.booted()?.other())?;
     Ok(fits(capacity.keys(), &node.config.node.hardware, summary))
 }
 
 /// Nothing on the bundle is for this node: what it holds, and what this node takes.
 fn foreign(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
     held: &StateGuard,
     trusted: &mut Trusted<'_>,
     bundle: &[NamedRelease],

@@ -5,20 +5,15 @@ use std::path::Path;
 use formats::boot_record::Slot;
 use formats::reason::Reason;
 use formats::release::ComponentName;
-use storage::host::Host;
 use storage::interrupt;
 use update_core::chooser::Proof;
 use update_core::restart::Purpose;
 use update_core::resume::SlotJournal;
-use update_core::update::{Effect, Event, Node, Outcome, Task, begin, step};
+use update_core::update::{Effect, Event, Outcome, Task, begin, step};
 
-use super::floor::FloorKeeper;
-use super::single_bank::SingleBanks;
-use super::slot_check::SlotCheck;
+use super::node::NodeParts;
 use super::this_boot::ThisBoot;
 use crate::boot::BootControl as _;
-use crate::config::Config;
-use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
 use crate::figures::bytes;
@@ -26,7 +21,7 @@ use crate::progress::Progress;
 use crate::release::Resolved;
 use crate::source::Source;
 use crate::stage::Written;
-use crate::state::{State, StateGuard};
+use crate::state::StateGuard;
 
 /// 16 KiB: the records that an update begins with, and their second copies.
 const ROOM: u64 = 16 << 10;
@@ -34,10 +29,7 @@ const ROOM: u64 = 16 << 10;
 /// What performs effects: this node, and the right to change its state.
 #[derive(Clone, Copy)]
 pub(super) struct Driver<'a> {
-    pub(super) config: &'a Config,
-    pub(super) state: &'a State,
-    pub(super) disk: &'a Disk,
-    pub(super) host: &'a dyn Host,
+    pub(super) parts: NodeParts<'a>,
     pub(super) environment: &'a dyn Environment,
     /// What is known of this boot.
     pub(super) boot: &'a ThisBoot,
@@ -70,18 +62,13 @@ pub(super) struct Ended {
 }
 
 impl Driver<'_> {
-    /// The node as it is now.
-    pub(super) fn node(&self) -> Result<Node, AgentError> {
-        self.slot_check().node(self.state.boot_record()?, self.floor().judged()?.floor)
-    }
-
     /// Runs a task to its end.
     pub(super) fn run(
         &self,
         task: Task,
         inputs: Option<&ApplyInputs<'_>>,
     ) -> Result<Ended, AgentError> {
-        let node = self.node()?;
+        let node = self.parts.node()?;
         let booted = node.booted;
         let before = node.record.clone();
         let (mut state, mut effect) = begin(node, task)?;
@@ -98,7 +85,7 @@ impl Driver<'_> {
                 Ok(event) => event,
                 Err(error) => {
                     let failed = Event::Failed { reason: error.reason(), detail: error.chain() };
-                    (state, effect) = step(state, failed, self.state.now());
+                    (state, effect) = step(state, failed, self.parts.state.now());
                     // The machine says what can still be done, otherwise the caller gets the error.
                     if matches!(effect, Effect::Finish(_)) {
                         return Err(error);
@@ -107,7 +94,7 @@ impl Driver<'_> {
                     continue;
                 }
             };
-            (state, effect) = step(state, event, self.state.now());
+            (state, effect) = step(state, event, self.parts.state.now());
         }
     }
 
@@ -120,12 +107,12 @@ impl Driver<'_> {
     ) -> Result<Event, AgentError> {
         let no_inputs = || AgentError::new(Reason::Usage, "there is nothing to write");
         match effect {
-            Effect::Persist(record) => self.state.save_boot_record(self.held, record)?,
+            Effect::Persist(record) => self.parts.state.save_boot_record(self.held, record)?,
             Effect::EditFlags(edit) => {
-                self.disk.edit(*edit)?;
+                self.parts.disk.edit(*edit)?;
             }
             Effect::Switch { slot, order } => {
-                self.single_banks().activate(self.held, *slot, booted, order)?
+                self.parts.single_banks().activate(self.held, *slot, booted, order)?
             }
             Effect::WriteSlot { slot, release, used } => {
                 let inputs = inputs.ok_or_else(no_inputs)?;
@@ -135,7 +122,7 @@ impl Driver<'_> {
                 );
                 let components = &inputs.resolved.components;
                 let names = components.iter().map(|component| &component.identity.name);
-                let found = self.state.journal();
+                let found = self.parts.state.journal();
                 let journal = SlotJournal::new(found, *slot, release, *used, names);
                 *written = self.write_slot(*slot, journal, booted, inputs)?;
             }
@@ -145,14 +132,14 @@ impl Driver<'_> {
                 self.keep_proof(*slot, booted, inputs)?;
                 let index = inputs.resolved.release.index;
                 let components = inputs.resolved.components.iter().map(|one| &one.identity);
-                self.slot_check().note_written(self.held, *slot, index, components)?;
+                self.parts.slot_check().note_written(self.held, *slot, index, components)?;
                 interrupt::finishing();
                 return Ok(Event::ReadBack(staged));
             }
             Effect::CheckHealth => {
                 return Ok(Event::Health(self.check_health()?));
             }
-            Effect::RaiseFloor(floor) => self.floor().raise(self.held, *floor)?,
+            Effect::RaiseFloor(floor) => self.parts.floor().raise(self.held, *floor)?,
             Effect::Reboot { why } => {
                 let why = format!("the trial failed: {why}");
                 self.restarter().ask(Some(self.held), Purpose::Leave, &why);
@@ -165,7 +152,7 @@ impl Driver<'_> {
     /// Refuses to begin where the state has no room: the flags of the fallback are cleared before the
     /// record can say why.
     pub(super) fn check_room(&self) -> Result<(), AgentError> {
-        let dir = &self.config.state_dir;
+        let dir = &self.parts.config.state_dir;
         match self.environment.room(dir) {
             Some(free) if free < ROOM => {
                 let (dir, free, needed) = (dir.display(), bytes(free), bytes(ROOM));
@@ -176,18 +163,5 @@ impl Driver<'_> {
             }
             _ => Ok(()),
         }
-    }
-
-    pub(super) fn floor(&self) -> FloorKeeper<'_> {
-        let (state, disk, host) = (self.state, self.disk, self.host);
-        FloorKeeper { config: &self.config.floor, state, disk, host }
-    }
-
-    pub(super) fn slot_check(&self) -> SlotCheck<'_> {
-        SlotCheck { state: self.state, disk: self.disk }
-    }
-
-    pub(super) fn single_banks(&self) -> SingleBanks<'_> {
-        SingleBanks { state: self.state, disk: self.disk }
     }
 }

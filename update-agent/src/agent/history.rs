@@ -19,7 +19,7 @@ impl Driver<'_> {
         outcome: &Outcome,
         moved: Written,
     ) -> Result<(), AgentError> {
-        let record = self.state.boot_record()?;
+        let record = self.parts.state.boot_record()?;
         let release_of = |record: &BootRecord, slot: Slot| {
             let pending = record.update.as_ref().filter(|update| update.slot == slot);
             let content = record.slots.of(slot).as_ref();
@@ -33,7 +33,7 @@ impl Driver<'_> {
             Outcome::Activated(slot) => ("activated", *slot, None, String::new()),
             Outcome::Confirmed(slot) => ("confirmed", *slot, None, String::new()),
             Outcome::PassedOver(slot) => {
-                let why = bypass::sentence(&self.config.boot, *slot);
+                let why = bypass::sentence(&self.parts.config.boot, *slot);
                 tracing::warn!("{why}");
                 ("passed over", *slot, None, why)
             }
@@ -45,13 +45,16 @@ impl Driver<'_> {
             }
             Outcome::TrialFailed(detail) => (
                 "trial failed",
-                self.disk.booted()?,
+                self.parts.disk.booted()?,
                 Some(Reason::Unhealthy.into()),
                 detail.clone(),
             ),
-            Outcome::Failed { reason, detail } => {
-                ("failed", self.disk.booted()?.other(), Some((*reason).into()), detail.clone())
-            }
+            Outcome::Failed { reason, detail } => (
+                "failed",
+                self.parts.disk.booted()?.other(),
+                Some((*reason).into()),
+                detail.clone(),
+            ),
         };
         let release = release_of(before, slot).or_else(|| release_of(&record, slot));
         let release = match outcome {
@@ -64,11 +67,11 @@ impl Driver<'_> {
             let needed: Vec<Digest> = contents
                 .flat_map(|content| content.components.iter().map(|own| own.chunks.clone()))
                 .collect();
-            self.state.forget_chunk_lists(self.held, &needed)?;
+            self.parts.state.forget_chunk_lists(self.held, &needed)?;
         }
-        let at = self.state.now();
+        let at = self.parts.state.now();
         let slot = Some(slot);
-        self.state.remember(
+        self.parts.state.remember(
             self.held,
             HistoryEvent { at, event: event.to_owned(), release, slot, reason, detail },
         )

@@ -30,21 +30,22 @@ impl Driver<'_> {
         judged: &JudgedRelease,
         stage_only: bool,
     ) -> Result<(), AgentError> {
-        let hooks = &self.config.hooks;
+        let hooks = &self.parts.config.hooks;
         if hooks.before_apply.is_empty() && !hooks.tells_ends() {
             return Ok(());
         }
-        let (record, booted) = (self.state.boot_record()?, self.disk.booted()?);
-        let from = installed_version(self.config, &record, booted).map(|known| known.to_string());
+        let (record, booted) = (self.parts.state.boot_record()?, self.parts.disk.booted()?);
+        let from =
+            installed_version(self.parts.config, &record, booted).map(|known| known.to_string());
         let release = identity(&judged.signed);
         let owed = Owed::new(release, booted.other(), from, &record);
-        match self.environment.hook(self.config, Hook::BeforeApply, &facts(&owed)) {
+        match self.environment.hook(self.parts.config, Hook::BeforeApply, &facts(&owed)) {
             Said::Yes => {}
             Said::NotNow => return Err(refused("it said not now")),
             Said::Failed(why) => return Err(refused(&why)),
         }
         if hooks.tells_ends() && !stage_only {
-            self.state.save_owed(self.held, &owed)?;
+            self.parts.state.save_owed(self.held, &owed)?;
         }
         Ok(())
     }

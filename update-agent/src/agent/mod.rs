@@ -84,11 +84,8 @@ pub(crate) use self::trial::{Glance, leave, lost};
 pub(crate) use self::update::{installed_version, version_of_os_release};
 
 use self::driver::{Driver, Ended};
-use self::floor::FloorKeeper;
 use self::judged::JudgedRelease;
-use self::node::NodeInputs;
-use self::single_bank::SingleBanks;
-use self::slot_check::SlotCheck;
+use self::node::NodeParts;
 use self::this_boot::ThisBoot;
 use self::update::{Offer, Plan, Refreshed, Sources};
 
@@ -104,8 +101,6 @@ use crate::trust;
 
 /// 1 MiB: a root with a hundred keys is a tenth of it.
 pub(crate) const ROOT_LIMIT: u64 = 1 << 20;
-/// The name that systemd gives a machine (machine-id(5)).
-const MACHINE_ID: &str = "/etc/machine-id";
 
 /// The agent of one node.
 pub struct Agent {
@@ -174,11 +169,11 @@ impl Agent {
             let held = self.begin()?;
             let sources = self.sources(&Wish::default())?;
             let refreshed = self.refresh(&held, &sources)?;
-            let (node, source) = (self.inputs(), refreshed.source());
-            let offer = refreshed.decide(&node, &held, &Wish::default())?;
+            let (node, source) = (self.parts(), refreshed.source());
+            let offer = refreshed.decide(node, &held, &Wish::default())?;
             let obstacle = |judged: &_| self.obstacle(judged);
             let judged = offer.as_ref().map(Offer::judged);
-            let report = CheckReport::new(source, node.id, judged, obstacle);
+            let report = CheckReport::new(source, node.id(), judged, obstacle);
             Ok(CheckReport { withdrawn: self.withdrawn(), ..report })
         })
     }
@@ -191,14 +186,14 @@ impl Agent {
             return Ok(Explanation::NothingKnown(NothingKnown::new()));
         }
         let unknown = |error: AgentError| error.hint("run `update-agent check` first");
-        let (node, now) = (self.inputs(), self.state.now());
+        let (node, now) = (self.parts(), self.state.now());
         let mut trusted = trust::offline(&self.state, &held, &root, now).map_err(unknown)?;
         let wish = Wish::default();
-        let judged = update::judge(&node, &held, &mut trusted, &wish, None, now);
+        let judged = update::judge(node, &held, &mut trusted, &wish, None, now);
         let judged = judged.map_err(unknown)?;
         let source = "what is trusted already".to_owned();
         let obstacle = |judged: &_| self.obstacle(judged);
-        let report = CheckReport::new(source, node.id, judged.as_ref(), obstacle);
+        let report = CheckReport::new(source, node.id(), judged.as_ref(), obstacle);
         let report = CheckReport { withdrawn: self.withdrawn(), ..report };
         Ok(Explanation::Known(Box::new(report)))
     }
@@ -218,7 +213,7 @@ impl Agent {
                 Attempt::UpToDate(why) => return Ok(Attempt::UpToDate(why)),
             };
             let ApplyOptions { stage_only, seeds } = options;
-            let report = plan.preview(&self.inputs(), self.node()?, seeds, *stage_only, progress);
+            let report = plan.preview(self.parts(), self.node()?, seeds, *stage_only, progress);
             report.map(Attempt::Made)
         })
     }
@@ -273,7 +268,7 @@ impl Agent {
     /// stands: whoever is told of the release learns it with it.
     fn obstacle(&self, judged: &JudgedRelease) -> Option<Obstacle> {
         let error = match self.node() {
-            Ok(node) => judged.check_node(&self.inputs(), node).err()?,
+            Ok(node) => judged.check_node(self.parts(), node).err()?,
             Err(error) => error,
         };
         let why = match error.advice() {
@@ -300,9 +295,9 @@ impl Agent {
         wish: &Wish,
     ) -> Result<Plan<'a>, AgentError> {
         let refreshed = self.refresh(held, sources)?;
-        let node = self.inputs();
-        match refreshed.decide(&node, held, wish)? {
-            Some(offer) => offer.resolve(&node),
+        let node = self.parts();
+        match refreshed.decide(node, held, wish)? {
+            Some(offer) => offer.resolve(node),
             None => Err(AgentError::new(Reason::UpToDate, "the channel offers nothing yet")),
         }
     }
@@ -332,17 +327,14 @@ impl Agent {
         Sources::open(self.environment.as_ref(), &self.config, named, self.state.now())
     }
 
-    fn inputs(&self) -> NodeInputs<'_> {
+    fn parts(&self) -> NodeParts<'_> {
         let (config, state, disk) = (&self.config, &self.state, &self.disk);
-        NodeInputs { config, state, disk, host: self.host.as_ref(), id: self.node_id() }
+        NodeParts { config, state, disk, host: self.host.as_ref() }
     }
 
     fn driver<'a>(&'a self, held: &'a StateGuard) -> Driver<'a> {
         Driver {
-            config: &self.config,
-            state: &self.state,
-            disk: &self.disk,
-            host: self.host.as_ref(),
+            parts: self.parts(),
             environment: self.environment.as_ref(),
             boot: &self.boot,
             held,
@@ -352,10 +344,13 @@ impl Agent {
     /// Brings the record up to date with what happened since: a trial that was lost, a confirm or
     /// a revert that was cut. Every operation that changes something begins with it.
     fn settle(&self, held: &StateGuard) -> Result<Outcome, AgentError> {
-        self.floor_keeper().settle(held)?;
+        self.parts().floor().settle(held)?;
         let outcome = self.run(held, Task::Settle)?.outcome;
-        let noted =
-            self.slot_check().note_use(held, &self.state.boot_record()?, self.disk.booted()?);
+        let noted = self.parts().slot_check().note_use(
+            held,
+            &self.state.boot_record()?,
+            self.disk.booted()?,
+        );
         // It only informs: a trial on a full medium goes on.
         if let Err(error) = noted {
             tracing::warn!("what the slots are like could not be noted: {}", error.chain());
@@ -368,22 +363,9 @@ impl Agent {
         self.driver(held).run(task, None)
     }
 
-    fn floor_keeper(&self) -> FloorKeeper<'_> {
-        let (state, disk) = (&self.state, &self.disk);
-        FloorKeeper { config: &self.config.floor, state, disk, host: self.host.as_ref() }
-    }
-
     /// Refuses a state that is about another disk.
     pub(crate) fn check_disk(&self) -> Result<(), AgentError> {
-        self.slot_check().same_disk()
-    }
-
-    pub(super) fn slot_check(&self) -> SlotCheck<'_> {
-        SlotCheck { state: &self.state, disk: &self.disk }
-    }
-
-    pub(crate) fn single_banks(&self) -> SingleBanks<'_> {
-        SingleBanks { state: &self.state, disk: &self.disk }
+        self.parts().slot_check().same_disk()
     }
 
     /// The root metadata this node was given: by the last `reset --root`, otherwise by its image.
@@ -408,16 +390,14 @@ impl Agent {
         crate::example::uses_example_keys(&root)
     }
 
-    /// The name by which this node is put into waves: `node.id`, or the machine's. Whether it tells
-    /// this node from others is [`shared_id`](update_core::policy::shared_id)'s to say.
+    /// The name by which this node is put into waves.
     pub(crate) fn node_id(&self) -> String {
-        let machine = || self.host.read_kernel(Path::new(MACHINE_ID)).unwrap_or_default();
-        self.config.node.id.clone().unwrap_or_else(machine).trim().to_owned()
+        self.parts().id()
     }
 
     /// The node as it is now.
     pub fn node(&self) -> Result<Node, AgentError> {
-        self.slot_check().node(self.state.boot_record()?, self.judged_floor()?.floor)
+        self.parts().node()
     }
 
     /// The boot flags of both slots, as the boot loader would read them now.

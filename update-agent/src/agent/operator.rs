@@ -44,7 +44,7 @@ impl Agent {
                 return Ok(ConfirmReport { confirmed, floor: None });
             }
             if task == Task::Adopt {
-                self.slot_check().accept_disk(&held)?;
+                self.parts().slot_check().accept_disk(&held)?;
             }
             let Outcome::Confirmed(confirmed) = self.run(&held, task)?.outcome else {
                 return Err(AgentError::new(Reason::BootRecord, "the slot was not confirmed"));
@@ -117,7 +117,7 @@ impl Agent {
     /// Refuses to leave the booted slot for one that another program wrote.
     fn check_fallback(&self, node: &Node) -> Result<(), AgentError> {
         let slot = node.booted.other();
-        self.slot_check().check_fallback(slot, *node.evidence.foreign.of(slot))
+        self.parts().slot_check().check_fallback(slot, *node.evidence.foreign.of(slot))
     }
 }
 

@@ -13,14 +13,13 @@ use update_core::restart::{self, Asked, Means, Next, Purpose};
 
 use super::Agent;
 use super::driver::Driver;
+use super::node::NodeParts;
 use super::this_boot::Requests;
 use crate::boot::BootControl as _;
-use crate::config::Config;
-use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::error::AgentError;
 use crate::events::{Event, Why};
-use crate::state::{RestartAsked, State, StateGuard};
+use crate::state::{RestartAsked, StateGuard};
 
 /// Seconds since the machine started, time in sleep included: no clock can be set there.
 const UPTIME: &str = "/proc/uptime";
@@ -37,10 +36,7 @@ pub(crate) struct Pending {
 
 /// Everything that a request takes.
 pub(super) struct Restarter<'a> {
-    config: &'a Config,
-    state: &'a State,
-    disk: &'a Disk,
-    host: &'a dyn Host,
+    parts: NodeParts<'a>,
     environment: &'a dyn Environment,
     requests: &'a Requests,
 }
@@ -58,23 +54,24 @@ impl Restarter<'_> {
             None => Means::Command,
         };
         let mut asked = RestartAsked {
-            boot_id: self.disk.boot_id().unwrap_or_default(),
+            boot_id: self.parts.disk.boot_id().unwrap_or_default(),
             purpose,
             why: crate::output::printable(why),
             times: pending.map_or(0, |pending| pending.asked.times).saturating_add(1),
             means,
-            at: self.state.now(),
-            uptime_ms: uptime(self.host).map_or(0, milliseconds),
+            at: self.parts.state.now(),
+            uptime_ms: uptime(self.parts.host).map_or(0, milliseconds),
             refused: None,
         };
         // Before it is made: it may be the last thing that this program does.
         self.keep(held, &asked);
         *last = Some((asked.clone(), Instant::now()));
         let prepared = match purpose {
-            Purpose::Try => self.disk.before_try(),
+            Purpose::Try => self.parts.disk.before_try(),
             Purpose::Leave => Ok(()),
         };
-        let done = prepared.and_then(|()| self.environment.restart(self.config, purpose, means));
+        let done =
+            prepared.and_then(|()| self.environment.restart(self.parts.config, purpose, means));
         if let Err(error) = done {
             let why = Why { code: error.reason().code(), text: &error.chain() };
             Event::RestartFailed { why }.tell();
@@ -90,18 +87,18 @@ impl Restarter<'_> {
         let (asked, ago) = match last {
             Some((asked, made)) => (asked.clone(), made.elapsed()),
             None => {
-                let asked = self.state.restart_asked()?;
-                if self.disk.boot_id().ok()? != asked.boot_id {
+                let asked = self.parts.state.restart_asked()?;
+                if self.parts.disk.boot_id().ok()? != asked.boot_id {
                     return None;
                 }
                 // Without a clock of the boot the next request is due.
-                let now = uptime(self.host).unwrap_or(Duration::MAX);
+                let now = uptime(self.parts.host).unwrap_or(Duration::MAX);
                 (asked.clone(), now.saturating_sub(Duration::from_millis(asked.uptime_ms)))
             }
         };
         let known = Asked { times: asked.times, ago, refused: asked.refused.is_some() };
-        let available = self.environment.restart_means(self.config);
-        let waits = self.config.restart_waits();
+        let available = self.environment.restart_means(self.parts.config);
+        let waits = self.parts.config.restart_waits();
         let next = restart::next(asked.purpose, available, Some(known), waits);
         let means = restart::means(asked.purpose, available, asked.times);
         Some(Pending { asked, next, means })
@@ -110,8 +107,12 @@ impl Restarter<'_> {
     /// Keeps a request; where that cannot be, this process remembers it.
     fn keep(&self, held: Option<&StateGuard>, asked: &RestartAsked) {
         let kept = match held {
-            Some(held) => self.state.save_restart_asked(held, asked),
-            None => self.state.hold().and_then(|held| self.state.save_restart_asked(&held, asked)),
+            Some(held) => self.parts.state.save_restart_asked(held, asked),
+            None => self
+                .parts
+                .state
+                .hold()
+                .and_then(|held| self.parts.state.save_restart_asked(&held, asked)),
         };
         if let Err(error) = kept {
             tracing::warn!("`status` does not know of the restart: {}", error.chain());
@@ -136,27 +137,15 @@ impl Pending {
 
 impl Driver<'_> {
     pub(super) fn restarter(&self) -> Restarter<'_> {
-        Restarter {
-            config: self.config,
-            state: self.state,
-            disk: self.disk,
-            host: self.host,
-            environment: self.environment,
-            requests: &self.boot.requests,
-        }
+        let (parts, environment) = (self.parts, self.environment);
+        Restarter { parts, environment, requests: &self.boot.requests }
     }
 }
 
 impl Agent {
     fn restarter(&self) -> Restarter<'_> {
-        Restarter {
-            config: &self.config,
-            state: &self.state,
-            disk: &self.disk,
-            host: self.host.as_ref(),
-            environment: self.environment.as_ref(),
-            requests: &self.boot.requests,
-        }
+        let (parts, environment) = (self.parts(), self.environment.as_ref());
+        Restarter { parts, environment, requests: &self.boot.requests }
     }
 
     /// Asks for a restart; see [`Restarter::ask`].

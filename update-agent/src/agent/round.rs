@@ -143,11 +143,11 @@ impl Agent {
             self.tell_end(&held)?;
             if let Some(report) = finished {
                 if report.is_confirmed() {
-                    self.floor_keeper().lock(&held);
+                    self.parts().floor().lock(&held);
                 }
                 return Ok(report);
             }
-            self.floor_keeper().lock(&held);
+            self.parts().floor().lock(&held);
             if self.config.sources.is_empty() {
                 let why = "no source is configured; bundles are applied by hand";
                 return Ok(RoundReport::Nothing { why });
@@ -214,7 +214,7 @@ impl Agent {
         let Some(update) = node.record.update.as_ref().filter(|update| !update.named) else {
             return Ok(None);
         };
-        let Some(why) = refreshed.withheld(&self.inputs(), held, &update.release)? else {
+        let Some(why) = refreshed.withheld(self.parts(), held, &update.release)? else {
             return Ok(None);
         };
         if self.next(&node, daemon::Offer::Withheld) != Action::Withhold {
@@ -235,8 +235,8 @@ impl Agent {
         let sources = self.sources(&Wish::default())?;
         let mut refreshed = self.refresh(&held, &sources)?;
         let withheld = self.withhold(&held, &mut refreshed)?;
-        let inputs = self.inputs();
-        let offer = refreshed.decide(&inputs, &held, &Wish::default())?;
+        let parts = self.parts();
+        let offer = refreshed.decide(parts, &held, &Wish::default())?;
         if let Some(withheld) = withheld {
             return Ok(withheld);
         }
@@ -261,7 +261,7 @@ impl Agent {
             Action::Restart => Ok(notified(self.restart_into_next(&held, &version)?)),
             Action::Install { activate } => {
                 self.config.health.usable()?;
-                let plan = offer.resolve(&inputs)?;
+                let plan = offer.resolve(parts)?;
                 for warning in self.ask_before_apply()? {
                     tracing::warn!("{warning}; the release on trial has to pass it");
                 }

@@ -27,10 +27,11 @@ impl Driver<'_> {
     /// this boot.
     pub(super) fn check_health(&self) -> Result<Result<(), String>, AgentError> {
         let already = self.probation_age()?;
-        let health = &self.config.health;
+        let health = &self.parts.config.health;
         let mut watch = Watch::arm(health);
         let left = health.deadline.saturating_sub(already);
-        let ended = watch.over(left, || self.environment.check_health(self.config, already))?;
+        let ended =
+            watch.over(left, || self.environment.check_health(self.parts.config, already))?;
         // Whatever comes next, it stays armed until the trial is confirmed durably.
         *self.boot.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
         if let Err(text) = &ended {
@@ -40,7 +41,7 @@ impl Driver<'_> {
     }
 
     fn tell_failed(&self, text: &str) {
-        let update = self.state.boot_record().ok().and_then(|record| record.update);
+        let update = self.parts.state.boot_record().ok().and_then(|record| record.update);
         let Some(update) = update else { return };
         let version = update.release.version.to_string();
         let why = Why { code: Reason::Unhealthy.code(), text };
@@ -49,16 +50,16 @@ impl Driver<'_> {
 
     /// How long ago the checks of this boot began; they begin now when they have not.
     fn probation_age(&self) -> Result<Duration, AgentError> {
-        let boot_id = self.disk.boot_id()?;
+        let boot_id = self.parts.disk.boot_id()?;
         // Without a clock of the boot the deadline is that of this process.
-        let Some(now) = uptime(self.host) else { return Ok(Duration::ZERO) };
-        match self.state.probation() {
+        let Some(now) = uptime(self.parts.host) else { return Ok(Duration::ZERO) };
+        match self.parts.state.probation() {
             Some(began) if began.boot_id == boot_id => {
                 Ok(now.saturating_sub(Duration::from_millis(began.uptime_ms)))
             }
             _ => {
                 let began = Began { boot_id, uptime_ms: milliseconds(now) };
-                if let Err(error) = self.state.save_probation(self.held, &began) {
+                if let Err(error) = self.parts.state.save_probation(self.held, &began) {
                     tracing::warn!("the deadline is that of this process: {}", error.chain());
                     return Ok(self.boot.age());
                 }

@@ -26,7 +26,7 @@ impl Agent {
             Err(error) if error.reason() == Reason::StoreNewer => BootRecord::default(),
             record => record?,
         };
-        Ok((self.slot_check().node(record, floor.floor)?, floor))
+        Ok((self.parts().slot_check().node(record, floor.floor)?, floor))
     }
 
     /// Goes back by the flags alone: the record cannot be read, and is left as it is. A crash leaves the
@@ -40,7 +40,7 @@ impl Agent {
         let slot: Slot = slot_to_leave(flags, booted)?;
         self.disk.edit(FlagEdit::Clear(slot))?;
         let order = Order::Reversed(Vec::new());
-        self.single_banks().activate(held, slot.other(), booted, &order)?;
+        self.parts().single_banks().activate(held, slot.other(), booted, &order)?;
         let event = HistoryEvent {
             at: self.state.now(),
             event: "reverted".to_owned(),

@@ -28,7 +28,7 @@ use update_core::update::{Node, Outcome, Task, begin};
 use update_core::withheld::withheld;
 
 use super::judged::JudgedRelease;
-use super::node::NodeInputs;
+use super::node::NodeParts;
 use super::report::Wish;
 use super::withdrawn;
 use crate::config::Config;
@@ -127,7 +127,7 @@ impl<'a> Refreshed<'a> {
     /// Why a release that the channel offered before must not be tried for now.
     pub(super) fn withheld(
         &mut self,
-        node: &NodeInputs<'_>,
+        node: NodeParts<'_>,
         held: &StateGuard,
         release: &ReleaseId,
     ) -> Result<Option<String>, AgentError> {
@@ -139,7 +139,7 @@ impl<'a> Refreshed<'a> {
     /// Finds the release that is wished for, and asks the rules. `None`: the channel offers nothing.
     pub(super) fn decide(
         mut self,
-        node: &NodeInputs<'_>,
+        node: NodeParts<'_>,
         held: &StateGuard,
         wish: &Wish,
     ) -> Result<Option<Offer<'a>>, AgentError> {
@@ -168,7 +168,7 @@ impl JudgedRelease {
 
     /// Refuses what no source has a part in: a node that stands like `now` cannot install anything, or
     /// not this.
-    pub(super) fn check_node(&self, node: &NodeInputs<'_>, now: Node) -> Result<(), AgentError> {
+    pub(super) fn check_node(&self, node: NodeParts<'_>, now: Node) -> Result<(), AgentError> {
         node.config.health.usable()?;
         node.check()?;
         node.floor().check(self.signed.summary.security_version)?;

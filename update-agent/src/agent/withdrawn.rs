@@ -3,7 +3,7 @@
 use formats::reason::Reason;
 use formats::release::Withdrawal;
 
-use super::node::NodeInputs;
+use super::node::NodeParts;
 use crate::error::AgentError;
 use crate::state::{StateGuard, WithdrawnReport};
 use crate::trust::Trusted;
@@ -12,7 +12,7 @@ use crate::trust::Trusted;
 ///
 /// What cannot be asked now says nothing new: the check goes on without it.
 pub(super) fn note(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
     held: &StateGuard,
     trusted: &mut Trusted<'_>,
 ) -> Result<(), AgentError> {

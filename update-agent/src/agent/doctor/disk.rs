@@ -114,7 +114,7 @@ pub(super) fn update_set(agent: &Agent) -> Answer {
         ));
     }
     // Boards with one bank for a component: accepted, recoverable, and by whom.
-    let single = agent.disk.singles().map(|name| agent.single_banks().judge(name));
+    let single = agent.disk.singles().map(|name| agent.parts().single_banks().judge(name));
     let single: Vec<String> = single.collect::<Result<_, _>>()?;
     let names: Vec<&str> = switched.iter().map(|name| name.as_str()).collect();
     let mut texts = vec![format!("{} switched beside the boot flags", names.join(", "))];

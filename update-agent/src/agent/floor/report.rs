@@ -82,13 +82,13 @@ impl Agent {
     pub fn renew_floor(&self) -> Result<FloorReport, AgentError> {
         self.noting(|| {
             let held = self.state.hold()?;
-            self.floor_report(&self.floor_keeper().renew(&held)?)
+            self.floor_report(&self.parts().floor().renew(&held)?)
         })
     }
 
     /// The floor, and how far it can be believed.
     pub(crate) fn judged_floor(&self) -> Result<Judged, AgentError> {
-        self.floor_keeper().judged()
+        self.parts().floor().judged()
     }
 
     fn floor_report(&self, judged: &Judged) -> Result<FloorReport, AgentError> {

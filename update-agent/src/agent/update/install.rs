@@ -8,7 +8,7 @@ use formats::release::ComponentName;
 use update_core::update::{Node, Outcome, begin};
 
 use super::super::driver::{ApplyInputs, Driver, Ended};
-use super::super::node::NodeInputs;
+use super::super::node::NodeParts;
 use super::super::report::{ApplyReport, ComponentPlan, PlanReport, Verdict, rules};
 use super::super::reuse::{ReuseFinder, operator_seeds};
 use super::{Installed, Plan, installed_version, unexpected};
@@ -21,7 +21,7 @@ impl Plan<'_> {
     /// What [`Plan::install`] would fetch and write on a node that stands like `now`.
     pub(in crate::agent) fn preview(
         &self,
-        node: &NodeInputs<'_>,
+        node: NodeParts<'_>,
         now: Node,
         seeds: &[PathBuf],
         stage_only: bool,
@@ -67,17 +67,17 @@ impl Plan<'_> {
         stage_only: bool,
         progress: &dyn Progress,
     ) -> Result<Installed, AgentError> {
-        let progress = Recorded::new(progress, &driver.config.state_dir);
+        let progress = Recorded::new(progress, &driver.parts.config.state_dir);
         let inputs = ApplyInputs {
             resolved: &self.resolved,
             sources: &self.sources,
-            seeds: &seed_paths(driver.config, seeds),
+            seeds: &seed_paths(driver.parts.config, seeds),
             progress: &progress,
             order: &self.judged.signed.summary.order,
             proof: self.proof.as_ref(),
         };
         // What cannot begin is no business of a hook, and nothing that was begun.
-        begin(driver.node()?, self.judged.task(driver.config, stage_only))?;
+        begin(driver.parts.node()?, self.judged.task(driver.parts.config, stage_only))?;
         driver.check_room()?;
         driver.before_apply(&self.judged, stage_only)?;
         self.tell_begin(driver);
@@ -98,12 +98,12 @@ impl Plan<'_> {
         inputs: &ApplyInputs<'_>,
         stage_only: bool,
     ) -> Result<(Ended, Slot, bool), AgentError> {
-        driver.single_banks().prepare(driver.held)?;
-        let ended = driver.run(self.judged.task(driver.config, stage_only), Some(inputs));
+        driver.parts.single_banks().prepare(driver.held)?;
+        let ended = driver.run(self.judged.task(driver.parts.config, stage_only), Some(inputs));
         let sent = self.sources.iter().map(|source| (source.describe(), source.bytes_fetched()));
-        driver.state.count_received(driver.held, sent);
+        driver.parts.state.count_received(driver.held, sent);
         let ended = ended?;
-        driver.state.save_journal(driver.held, None)?;
+        driver.parts.state.save_journal(driver.held, None)?;
         match &ended.outcome {
             Outcome::Activated(slot) => Ok((*slot, true)),
             Outcome::Staged(slot) => Ok((*slot, false)),
@@ -114,10 +114,12 @@ impl Plan<'_> {
     }
 
     fn tell_begin(&self, driver: &Driver<'_>) {
-        let (Ok(booted), Ok(record)) = (driver.disk.booted(), driver.state.boot_record()) else {
+        let (Ok(booted), Ok(record)) =
+            (driver.parts.disk.booted(), driver.parts.state.boot_record())
+        else {
             return;
         };
-        let from = installed_version(driver.config, &record, booted);
+        let from = installed_version(driver.parts.config, &record, booted);
         Event::Installing {
             version: &self.judged.version().to_string(),
             from: from.map(|version| version.to_string()).as_deref(),

@@ -11,7 +11,7 @@ use update_core::policy::{Decided, NodeFacts, Offered, decide, wave_of};
 
 use super::super::bundle;
 use super::super::judged::JudgedRelease;
-use super::super::node::NodeInputs;
+use super::super::node::NodeParts;
 use super::super::report::{Verdict, Wish};
 use crate::config::Config;
 use crate::error::AgentError;
@@ -22,7 +22,7 @@ use crate::trust::{SignedRelease, Trusted};
 /// The release that a bundle, a version or, without either, the channel means, and what the rules
 /// say to it; kept for `status`. `None`: the channel offers nothing.
 pub(in crate::agent) fn judge(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
     held: &StateGuard,
     trusted: &mut Trusted<'_>,
     wish: &Wish,
@@ -44,7 +44,8 @@ pub(in crate::agent) fn judge(
         }
     };
     check_channel(channel.as_ref(), &signed)?;
-    let wave = wave_of(&node.id, signed.index);
+    let id = node.id();
+    let wave = wave_of(&id, signed.index);
     let offered = Offered {
         index: signed.index,
         summary: &signed.summary,
@@ -52,7 +53,7 @@ pub(in crate::agent) fn judge(
         retry: wish.retry,
     };
     let named = channel.is_none();
-    let decided = ask_rules(node, &offered, wave, started)?;
+    let decided = ask_rules(node, &id, &offered, wave, started)?;
     let mut report = node.state.report();
     let offer = Some(OfferReport {
         version: signed.summary.version.to_string(),
@@ -86,7 +87,8 @@ fn check_channel(channel: Option<&Channel>, signed: &SignedRelease) -> Result<()
 }
 
 fn ask_rules(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
+    id: &str,
     offered: &Offered<'_>,
     wave: u8,
     started: u64,
@@ -110,7 +112,7 @@ fn ask_rules(
         floor: node.floor().judged()?.floor,
         switched: &node.disk.switched(),
         record: &record,
-        id: &node.id,
+        id,
         wave,
         require: &node.config.policy.require,
     };

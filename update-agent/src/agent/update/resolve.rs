@@ -10,7 +10,7 @@ use update_core::policy::Decision;
 use update_core::trust::TrustError;
 
 use super::super::ROOT_LIMIT;
-use super::super::node::NodeInputs;
+use super::super::node::NodeParts;
 use super::{Offer, Plan};
 use crate::boot::BootControl as _;
 use crate::chooser;
@@ -27,7 +27,7 @@ impl<'a> Offer<'a> {
     /// Errors: the decision where it is not to install; a floor that could not follow; a single bank
     /// that was not accepted; a document that no source has as signed; a proof that the chooser would
     /// refuse.
-    pub(in crate::agent) fn resolve(self, node: &NodeInputs<'_>) -> Result<Plan<'a>, AgentError> {
+    pub(in crate::agent) fn resolve(self, node: NodeParts<'_>) -> Result<Plan<'a>, AgentError> {
         let Offer { mut refreshed, judged } = self;
         let chosen = match &judged.decided.decision {
             Decision::Install(chosen) => chosen,
@@ -64,7 +64,7 @@ impl<'a> Offer<'a> {
 
 /// How an operator who wants an older release gets it: without an update, where the other slot holds
 /// it and boots.
-fn way_back(node: &NodeInputs<'_>, wanted: Sha256) -> Option<String> {
+fn way_back(node: NodeParts<'_>, wanted: Sha256) -> Option<String> {
     let other = node.disk.booted().ok()?.other();
     let record = node.state.boot_record().ok()?;
     if !node.disk.flags().ok()?.of(other).confirmed() {
@@ -100,7 +100,7 @@ fn not_now(decision: &Decision, why: &str) -> AgentError {
 /// What a verifying chooser will ask for, asked before anything is written: the same walk from its
 /// root, and whether it fits behind the image.
 fn proof(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
     trusted: &mut Trusted<'_>,
     version: &Version,
     resolved: &Resolved,
@@ -122,7 +122,7 @@ fn proof(
 /// The proof of a release, once the chooser's root has led to it. Where `chooser.root` does not say
 /// which one that is, every root the firmware could have had: from the first one on.
 fn approved_proof(
-    node: &NodeInputs<'_>,
+    node: NodeParts<'_>,
     trusted: &mut Trusted<'_>,
     version: &Version,
 ) -> Result<Proof, AgentError> {
