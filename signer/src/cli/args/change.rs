@@ -7,9 +7,11 @@ use clap::{Args, Subcommand};
 
 use crate::plan::retention::LEAST_STATES;
 
-use super::{
-    DryRunArgs, EXPIRES, PASSPHRASE, RecoveryArgs, ReleaseArgs, RepoArgs, RolloutArgs, SigningArgs,
-};
+use super::channel::RolloutArgs;
+use super::component::ReleaseArgs;
+use super::key::PASSPHRASE;
+use super::repository::RepoArgs;
+use super::signing::{DryRunArgs, EXPIRES, RecoveryArgs, SigningArgs};
 
 /// What can be done at once or staged, beside the changes of channels.
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use clap::Args;
 use formats::release::ComponentName;
 use formats::version::Version;
 
-use super::{RepoArgs, TrustArgs};
+use super::repository::{RepoArgs, TrustArgs};
 
 const EXAMPLES: &str = "Examples:\n  \
      signer download --repo docker://updates.example.org/racklet --root root.json \\\n      \

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use formats::version::Version;
 
-use super::{RepoArgs, TrustArgs};
+use super::repository::{RepoArgs, TrustArgs};
 
 const EXAMPLES: &str = "Examples:\n  \
      signer factory --repo oci:repo --keys keys --version 1.0.0 \\\n      \

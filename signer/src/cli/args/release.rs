@@ -3,7 +3,9 @@
 use clap::{Args, Subcommand};
 use formats::version::Version;
 
-use super::{ChannelArgs, DryRunArgs, EXPIRES, ListArgs, RepoArgs, SigningArgs};
+use super::channel::ChannelArgs;
+use super::repository::{ListArgs, RepoArgs};
+use super::signing::{DryRunArgs, EXPIRES, SigningArgs};
 
 const EXAMPLES: &str = "Examples:\n  \
      signer release withdraw 1.2.0 --product demo --because \"loses data on power cuts\"\n  \
