@@ -1,25 +1,18 @@
-//! The command line: arguments to a configuration, errors to codes.
+//! The arguments, and the configuration that they say.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use formats::error_chain;
-use formats::reason::Exit;
 use signer::plan::Retention;
-use storage::interrupt::{self, Ending};
-use storage::log::printable;
-use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use crate::amount::{bytes, seconds, states};
 use crate::{
-    Collect, CollectionPlan, Config, Limits, Quota, Refresh, Reloader, S3, Server, ServerError,
-    Store, StoreError, TlsFiles,
+    Collect, Config, Limits, Quota, Refresh, S3, ServerError, Store, StoreError, TlsFiles,
 };
 
 /// One day: pushes of the largest images over slow lines take hours.
@@ -47,12 +40,12 @@ const PORT: u16 = 5443;
 /// Embedded OCI registry and classic TUF tree of Racklet Update.
 #[derive(Debug, Parser)]
 #[command(name = "repo-server", version, long_version = version(), propagate_version = true)]
-struct Cli {
+pub(super) struct Cli {
     #[command(subcommand)]
-    command: Command,
+    pub(super) command: Command,
     /// Print one JSON object on stdout instead of text.
     #[arg(long, global = true)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// What `--version` prints after the name.
@@ -63,7 +56,7 @@ fn version() -> &'static str {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// Serve a repository over HTTPS.
     Serve(Box<Serve>),
     /// Read every blob and compare it with its digest.
@@ -97,7 +90,7 @@ enum Command {
 
 /// Where the repository is.
 #[derive(Debug, clap::Args)]
-struct Location {
+pub(super) struct Location {
     /// The repository: an OCI image layout; `serve` makes one where there is none.
     #[arg(long, value_name = "DIR", required_unless_present = "s3", help_heading = STORAGE)]
     dir: Option<PathBuf>,
@@ -124,7 +117,7 @@ struct Location {
 }
 
 impl Location {
-    fn bucket(&self) -> Option<S3> {
+    pub(super) fn bucket(&self) -> Option<S3> {
         self.s3.clone().map(|s3| S3 {
             endpoint: self.s3_endpoint.clone(),
             region: self.s3_region.clone(),
@@ -139,14 +132,14 @@ impl Location {
         self.dir.clone().unwrap_or_default()
     }
 
-    fn open(&self, read_only: bool) -> Result<Store, ServerError> {
+    pub(super) fn open(&self, read_only: bool) -> Result<Store, ServerError> {
         match self.bucket() {
             Some(bucket) => Store::open_bucket(&bucket, read_only, Quota::default()),
             None => Store::open(&self.dir(), read_only),
         }
     }
 
-    fn failed(&self, error: &StoreError) -> ServerError {
+    pub(super) fn failed(&self, error: &StoreError) -> ServerError {
         match self.bucket() {
             Some(bucket) => bucket.failed(error),
             None => ServerError::Store { path: self.dir(), why: error_chain(error) },
@@ -155,13 +148,13 @@ impl Location {
 }
 
 #[derive(Debug, clap::Args)]
-struct Serve {
+pub(super) struct Serve {
     #[command(flatten)]
     place: Location,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5443",
           value_parser = address, help_heading = NETWORK)]
-    listen: SocketAddr,
+    pub(super) listen: SocketAddr,
     /// The server's certificate and its chain (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = NETWORK)]
     tls_cert: Option<PathBuf>,
@@ -277,7 +270,7 @@ struct Serve {
     min_rate: u64,
     /// Format of log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, help_heading = LOG)]
-    log_format: LogFormat,
+    pub(super) log_format: LogFormat,
     /// Log filter, in the syntax of tracing-subscriber: `warn`, `info,access=off`, …
     #[arg(
         help_heading = "Log",
@@ -286,7 +279,7 @@ struct Serve {
         default_value = "info",
         env = "REPO_SERVER_LOG"
     )]
-    log: String,
+    pub(super) log: String,
 }
 
 /// An address of this machine, in digits: a name may stand for several.
@@ -303,13 +296,13 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     Text,
     Json,
 }
 
 impl Serve {
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         let tls = self.tls_cert.clone().zip(self.tls_key.clone());
         Config {
             dir: self.place.dir(),
@@ -353,306 +346,6 @@ impl Serve {
             },
         }
     }
-}
-
-/// The definition of the command line, for manual pages.
-pub fn command() -> clap::Command {
-    Cli::command()
-}
-
-/// Runs the command line of this process to its end.
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return explain_usage(&error),
-    };
-    watch(&cli.command, cli.json);
-    let done = survive_file_limits().and_then(|()| match &cli.command {
-        Command::Serve(args) => serve(args, cli.json),
-        Command::Scrub { place } => scrub(place, cli.json),
-        Command::Gc { place, grace, states, dry_run } => {
-            collect(place, (Duration::from_secs(*grace), *states), *dry_run, cli.json)
-        }
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "repo-server", &mut script);
-            print(&script).map(|()| Exit::Done)
-        }
-    });
-    match done {
-        Ok(exit) => ExitCode::from(exit.code()),
-        Err(error) => {
-            interrupt::outcome();
-            tell_error(&error, cli.json)
-        }
-    }
-}
-
-/// An error on standard error, and as JSON where that was asked for; the exit code is its reason's.
-fn tell_error(error: &ServerError, json: bool) -> ExitCode {
-    if json {
-        // The exit code and standard error say it, too.
-        let _ = print_json(&serde_json::json!({
-            "ok": false,
-            "code": error.reason().code(),
-            "message": error_chain(error),
-            "hint": error.hint(),
-        }));
-    }
-    fail(error)
-}
-
-/// From here on, Ctrl-C and SIGTERM say what stands. The server stops in order instead.
-fn watch(command: &Command, json: bool) {
-    let what = match command {
-        Command::Serve(_) | Command::Completions { .. } => return,
-        Command::Scrub { .. } => "not every blob was read, and nothing was changed",
-        Command::Gc { dry_run: true, .. } => "nothing was deleted",
-        Command::Gc { .. } => "not everything was looked at, and what was deleted was garbage",
-    };
-    interrupt::stands(what, "");
-    interrupt::watch(move |ending| {
-        if let Ending::Now(signal, stands) = ending {
-            tell_error(&ServerError::Interrupted { signal, stands: stands.clone() }, json);
-        }
-    });
-}
-
-/// Tells an error on standard error; the exit code is its reason's.
-fn fail(error: &ServerError) -> ExitCode {
-    let reason = error.reason();
-    say(&format!("error[{reason}]: {}", printable(&error_chain(error))));
-    say(&format!("  hint: {}", printable(error.hint())));
-    ExitCode::from(reason.exit().code())
-}
-
-/// Prints help or the version, or what is wrong with the command line.
-fn explain_usage(error: &clap::Error) -> ExitCode {
-    if error.use_stderr() {
-        say(error.to_string().trim_end());
-        return ExitCode::from(Exit::Usage.code());
-    }
-    match print(error.to_string().as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
-}
-
-fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
-    start_log(args)?;
-    let failed = |source| ServerError::Listen { address: args.listen.to_string(), source };
-    let runtime = crate::threads().build();
-    let runtime = runtime.map_err(|source| ServerError::Io {
-        doing: "start the threads of",
-        path: PathBuf::from("this process"),
-        source,
-    })?;
-    runtime.block_on(async {
-        let server = Server::bind(args.config()).await?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        say(&format!("listening on {}", server.url()));
-        if let Some(address) = server.metrics_addr() {
-            say(&format!("metrics on http://{address}/metrics"));
-        }
-        if json {
-            print_json(&serde_json::json!({ "ok": true, "url": server.url() }))?;
-        }
-        // Fails when systemd did not start this program.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        let reloader = server.reloader();
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                reload(&reloader);
-            }
-        });
-        server
-            .run(async {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-                tracing::info!("stopping");
-            })
-            .await;
-        Ok(Exit::Done)
-    })
-}
-
-/// On SIGHUP. Files that are wrong change nothing: the server goes on with what it had.
-fn reload(reloader: &Reloader) {
-    match reloader.reload() {
-        Ok(()) => tracing::info!("certificates and tokens reloaded"),
-        Err(error) => {
-            tracing::error!(
-                error = error_chain(&error),
-                "reload failed; the previous certificates and tokens stay in use"
-            );
-        }
-    }
-}
-
-/// A line on stderr. A log that is full or gone changes no outcome, as the panic of `eprintln!` would.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// A line of a report.
-fn tell(text: &str) -> Result<(), ServerError> {
-    print(format!("{text}\n").as_bytes())
-}
-
-/// What was asked for, on standard output: without it there is no success. A reader that went away
-/// (`| head`) has what it wanted.
-fn print(bytes: &[u8]) -> Result<(), ServerError> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(ServerError::ReportLost(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes a write beyond the file-size limit an error that is told, not the end of this program: the
-/// kernel sends SIGXFSZ, and a program that handles it gets EFBIG.
-fn survive_file_limits() -> Result<(), ServerError> {
-    let failed = |source| ServerError::Io {
-        doing: "handle SIGXFSZ of",
-        path: PathBuf::from("this process"),
-        source,
-    };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let _inside = runtime.enter();
-    let number = rustix::process::Signal::XFSZ.as_raw();
-    // The handler stays when what listens to it is gone.
-    signal(SignalKind::from_raw(number)).map(drop).map_err(failed)
-}
-
-fn start_log(args: &Serve) -> Result<(), ServerError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
-        .map_err(|error| ServerError::Config(format!("--log {}: {error}", args.log)))?;
-    let lines = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter)
-        // It would be told on the same standard error, with a panic where that is full or gone.
-        .log_internal_errors(false);
-    match args.log_format {
-        // Colours are escapes, and of those none passes.
-        LogFormat::Text => lines.with_ansi(false).with_writer(storage::log::stderr).init(),
-        // JSON escapes what ends a line by itself.
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
-    Ok(())
-}
-
-fn scrub(place: &Location, json: bool) -> Result<Exit, ServerError> {
-    let store = place.open(true)?;
-    let show = std::io::stderr().is_terminal() && !json;
-    let checked = store.scrub(|digest, len| {
-        if show {
-            let _ = write!(std::io::stderr(), "\r{digest} {:>8} MiB", len >> 20);
-        }
-    });
-    if show {
-        say("");
-    }
-    let (read, rotten) = checked.map_err(|error| place.failed(&error))?;
-    interrupt::outcome();
-    let damaged = rotten.len();
-    if json {
-        let rotten: Vec<_> = rotten
-            .iter()
-            .map(|(digest, why)| serde_json::json!({ "digest": digest, "why": why }))
-            .collect();
-        let ok = rotten.is_empty();
-        print_json(&serde_json::json!({ "ok": ok, "read": read, "rotten": rotten }))?;
-    } else {
-        for (digest, why) in &rotten {
-            tell(&format!("{digest}: {why}"))?;
-        }
-        tell(&format!("{} read, {damaged} damaged", count(read, "blob")))?;
-    }
-    // Damaged blobs are content that a client would refuse.
-    Ok(if damaged == 0 { Exit::Done } else { Exit::Content })
-}
-
-fn collect(
-    place: &Location,
-    (grace, keep): (Duration, Retention),
-    dry: bool,
-    json: bool,
-) -> Result<Exit, ServerError> {
-    let store = match place.bucket() {
-        Some(_) => place.open(false)?,
-        None => {
-            // A mistyped name must not become a repository, and what is only looked at must not change.
-            let looked_at = place.open(true)?;
-            if dry { looked_at } else { place.open(false)? }
-        }
-    };
-    let (now, failed) = (SystemTime::now(), |error: StoreError| place.failed(&error));
-    let (states, done) = match dry {
-        true => {
-            let states = store.old_states(keep).map_err(failed)?;
-            let plan = store.plan_collection(grace, now, keep).map_err(failed)?;
-            interrupt::outcome();
-            if !json {
-                show(&states, &plan)?;
-            }
-            (states.len(), plan.garbage())
-        }
-        false => {
-            let states = store.retire(keep).map_err(failed)?;
-            (states, store.collect(grace, now, keep).map_err(failed)?)
-        }
-    };
-    interrupt::outcome();
-    if json {
-        print_json(&serde_json::json!({
-            "ok": true,
-            "dry_run": dry,
-            "states": states,
-            "links": done.links,
-            "blobs": done.blobs,
-            "bytes": done.bytes,
-            "kept": done.kept,
-            "young": done.young,
-        }))?;
-    } else {
-        let verb = if dry { "would be removed" } else { "removed" };
-        let (blobs, links) = (count(done.blobs, "blob"), count(done.links, "link"));
-        let (mib, kept) = (done.bytes >> 20, count(done.kept, "blob"));
-        let states = count(states, "old state");
-        tell(&format!("{states}, {blobs} ({mib} MiB) and {links} {verb}, {kept} kept"))?;
-    }
-    Ok(Exit::Done)
-}
-
-/// What a collection would remove, one line each. What only an old state needs is not among it: it goes later.
-fn show(states: &[String], plan: &CollectionPlan) -> Result<(), ServerError> {
-    for state in states {
-        tell(&format!("state {state}"))?;
-    }
-    for (repository, digest) in plan.links() {
-        tell(&format!("link {repository}@{digest}"))?;
-    }
-    for (digest, len) in plan.blobs() {
-        tell(&format!("blob {digest} {len}"))?;
-    }
-    Ok(())
-}
-
-/// `1 blob`, `2 blobs`.
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-fn print_json(value: &serde_json::Value) -> Result<(), ServerError> {
-    tell(&value.to_string())
 }
 
 #[cfg(test)]
