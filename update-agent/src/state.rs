@@ -29,9 +29,11 @@
 //!
 //! What becomes of a state that a newer agent wrote, and a revert left to this one, is in `state/newer.rs`.
 
+mod chunk_lists;
 mod counts;
 mod newer;
 mod report;
+mod reset;
 mod restart;
 mod unread;
 
@@ -41,7 +43,6 @@ use std::sync::Arc;
 use formats::boot_record::{
     BootRecord, Floor, History, HistoryEvent, Journal, RecordFormError, Slot,
 };
-use formats::chunks::{ChunkList, LIST_LIMIT};
 use formats::digest::Digest;
 use formats::reason::Reason;
 use formats::release::ComponentName;
@@ -49,7 +50,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use storage::StoreError;
 use storage::dir::Lock;
-use storage::files::{Files as _, PrivateDir};
+use storage::files::PrivateDir;
 use storage::host::Host;
 use storage::record::{self, Flaw};
 use update_core::asking::Asking;
@@ -73,16 +74,6 @@ pub struct Began {
     pub boot_id: String,
     /// Milliseconds after its start.
     pub uptime_ms: u64,
-}
-
-/// A reset that is decided. While its record is there, nothing is trusted that was learned before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Reset {
-    /// Unix seconds.
-    at: u64,
-    /// The trust root from now on, if it changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    root: Option<String>,
 }
 
 /// The content of a component's only bank, as it was copied into a slot before the agent first wrote
@@ -109,9 +100,6 @@ pub struct State {
 /// What mends trusted metadata of which no copy can be read.
 const BEGIN_AGAIN: &str = "run `update-agent reset --yes`: it begins again from the node's trust \
                            root; slots, floor and history stay";
-/// What mends a given trust root of which no copy can be read.
-const ENROLL_AGAIN: &str = "run `update-agent reset --yes --root FILE` with the root.json of this \
-                            node's repository; slots, floor and history stay";
 
 /// Adds what to do where a record is damaged, and not only out of reach.
 fn damaged(error: AgentError, what_to_do: &str) -> AgentError {
@@ -197,73 +185,6 @@ impl State {
             }
         }
         Ok(flaws)
-    }
-
-    /// Forgets what was learned of a repository: trusted metadata and the known time, the channel,
-    /// failures, progress, the report. With `root`, that is the trust root from now on.
-    ///
-    /// What the slots hold, the floor and the history stay. A crash leaves everything as it was, or
-    /// the decision: from then on nothing learned before is trusted, and the next [`State::hold`]
-    /// finishes.
-    pub fn reset(&self, held: &StateGuard, root: Option<&[u8]>) -> Result<(), AgentError> {
-        let text = |root: &[u8]| {
-            String::from_utf8(root.to_vec()).because(Reason::MetaFormat, "the trust root")
-        };
-        let reset = Reset { at: self.now(), root: root.map(text).transpose()? };
-        let payload = serde_json::to_vec(&reset).because(Reason::StoreIo, "write the reset")?;
-        self.write("reset", &payload)?;
-        self.finish_reset(held, &reset)
-    }
-
-    /// Whether a reset is decided and not finished.
-    pub fn is_resetting(&self) -> Result<bool, AgentError> {
-        Ok(self.pending_reset()?.is_some())
-    }
-
-    fn pending_reset(&self) -> Result<Option<Reset>, AgentError> {
-        let Some(payload) = self.payload("reset")? else { return Ok(None) };
-        newer::parsed("reset", &payload).map(Some)
-    }
-
-    fn finish_reset(&self, held: &StateGuard, reset: &Reset) -> Result<(), AgentError> {
-        if let Some(root) = &reset.root {
-            // The marker has it, too, until it is written.
-            self.replace("root", root.as_bytes())?;
-        }
-        for name in ["trust", "channel", "offline", "report", "journal", "probation", "asking"] {
-            record::remove(&self.dir, name)?;
-        }
-        let mut record = self.boot_record()?;
-        if !record.failures.is_empty() {
-            record.failures.clear();
-            self.save_boot_record(held, &record)?;
-        }
-        let event = HistoryEvent {
-            at: reset.at,
-            event: "reset".to_owned(),
-            release: None,
-            slot: None,
-            reason: None,
-            detail: match reset.root {
-                Some(_) => "with a new trust root".to_owned(),
-                None => String::new(),
-            },
-        };
-        // It may have been cut right here before.
-        if self.history().ok().and_then(|history| history.events.last().cloned())
-            != Some(event.clone())
-        {
-            self.remember(held, event)?;
-        }
-        Ok(record::remove(&self.dir, "reset")?)
-    }
-
-    /// The trust root of the last `reset --root`, if there was one.
-    pub fn enrolled_root(&self) -> Result<Option<Vec<u8>>, AgentError> {
-        if let Some(Reset { root: Some(root), .. }) = self.pending_reset()? {
-            return Ok(Some(root.into_bytes()));
-        }
-        self.payload("root").map_err(|error| damaged(error, ENROLL_AGAIN))
     }
 
     /// The boot record; empty when there is none yet.
@@ -489,39 +410,6 @@ impl State {
             Err(_) => record::remove(&self.dir, "offline")?,
         }
         self.write("offline", bytes)
-    }
-
-    /// The chunk list of that digest, if it was kept and is whole.
-    pub fn chunk_list(&self, digest: &Digest) -> Option<ChunkList> {
-        let chunks = self.dir.subdirectory("chunks").ok()?;
-        let bytes = chunks.read(&digest.hex(), LIST_LIMIT).ok().flatten()?;
-        if !digest.matches(&bytes) {
-            return None;
-        }
-        ChunkList::parse(bytes).ok()
-    }
-
-    /// Keeps a chunk list.
-    pub fn keep_chunk_list(&self, _: &StateGuard, list: &ChunkList) -> Result<(), AgentError> {
-        let digest = Digest::sha256_of(list.as_bytes());
-        let chunks = self.dir.subdirectory("chunks")?;
-        Ok(chunks.write_atomic(&digest.hex(), list.as_bytes())?)
-    }
-
-    /// Removes chunk lists that no slot needs. While the boot record has something that this version
-    /// does not read, all are kept: that may need one.
-    pub fn forget_chunk_lists(&self, _: &StateGuard, needed: &[Digest]) -> Result<(), AgentError> {
-        let record = self.payload("boot-record")?.unwrap_or_default();
-        if !BootRecord::unread(&record).is_empty() {
-            return Ok(());
-        }
-        let chunks = self.dir.subdirectory("chunks")?;
-        for name in chunks.list()? {
-            if !needed.iter().any(|digest| digest.hex() == name) {
-                chunks.remove(&name)?;
-            }
-        }
-        Ok(())
     }
 
     fn read<T: Default>(
