@@ -35,6 +35,7 @@ mod offline;
 mod refresh;
 mod search;
 mod stored;
+mod succession;
 mod trusted;
 mod verified;
 
