@@ -90,4 +90,5 @@ mod figures;
 mod notify;
 mod occupied;
 mod output;
+mod reporting;
 mod restart;

@@ -21,6 +21,7 @@
 //! | `root` | the trust root of the last `reset --root`; absent: the one of the configuration |
 //! | `asking` | which source is being asked, where there are several: one that ended the agent is asked last |
 //! | `reset` | a reset that is decided and not yet finished |
+//! | `reports/` | the key of this node's reports and what was sent, with a lock of their own: `reporting/ledger.rs` |
 //! | `chunks/` | chunk lists of what the slots hold, by digest: the index for reuse |
 //!
 //! A record that is damaged in one copy is read from the other, named by `doctor`, and written again by

@@ -61,6 +61,8 @@ fn every_command_of_the_agent_prints_what_its_schema_says() {
     say(&["config", "check"]);
     say(&["health"]);
     say(&["metrics"]);
+    say(&["report"]);
+    say(&["report", "-o", "-"]);
     say(&["restart-trial"]);
     say(&["map-root", "--wait", "0"]);
     say(&["confirm"]);

@@ -395,6 +395,16 @@ impl Agent {
         self.parts().id()
     }
 
+    /// The boot that runs; empty where nobody can tell.
+    pub(crate) fn boot_id(&self) -> String {
+        self.disk.boot_id().unwrap_or_default()
+    }
+
+    /// Seconds since the boot.
+    pub(crate) fn uptime(&self) -> u64 {
+        self::restart::uptime(self.host.as_ref()).map_or(0, |uptime| uptime.as_secs())
+    }
+
     /// The node as it is now.
     pub fn node(&self) -> Result<Node, AgentError> {
         self.parts().node()

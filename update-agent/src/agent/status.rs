@@ -10,7 +10,7 @@ use update_core::update::{Node, Standing, next_slot, stand};
 
 use super::{Agent, FloorReport, Pending, version_of_os_release};
 use crate::error::AgentError;
-use crate::{progress, restart};
+use crate::{progress, reporting, restart};
 
 pub use self::report::{PendingUpdate, RestartReport, SlotReport, StatusReport};
 pub(crate) use self::words::word;
@@ -58,6 +58,7 @@ impl Agent {
             running,
             example_keys: self.trusts_example_keys(),
             unread: self.state.unread(),
+            reports: reporting::ledger::standing(self.host.as_ref(), &self.config),
             sentence: words::sentence(&config.boot, &node, &standing),
             now: self.state.now(),
             failures: node.record.failures,

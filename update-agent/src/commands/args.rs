@@ -85,6 +85,9 @@ pub enum Command {
     MapRoot(MapRootArgs),
     /// Metrics of this node in Prometheus' text format, as `metrics.textfile` gets them.
     Metrics(MetricsArgs),
+    /// Who this node is to servers that collect reports, and whether its reports arrive; or the report
+    /// of this moment as a file.
+    Report(ReportArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -206,6 +209,15 @@ pub struct RunArgs {
     pub once: bool,
 }
 
+/// Options of `report`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReportArgs {
+    /// Write the signed report of this moment to this file (`-`: to standard output), for
+    /// `repo-server fleet import`.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
 /// Options of `metrics`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct MetricsArgs {
@@ -258,6 +270,7 @@ impl Command {
             | Command::Health
             | Command::Verify(_)
             | Command::Metrics(_)
+            | Command::Report(_)
             | Command::Config(_)
             | Command::RestartTrial
             | Command::MapRoot(_)

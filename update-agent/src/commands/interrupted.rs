@@ -31,7 +31,8 @@ fn stands(command: &Command) -> Option<(&'static str, &'static str)> {
         | Command::Config(_)
         | Command::Health
         | Command::Verify(_)
-        | Command::Metrics(_) => Some(("no slot was changed", "run it again")),
+        | Command::Metrics(_)
+        | Command::Report(_) => Some(("no slot was changed", "run it again")),
         Command::Run(_) => {
             Some(("the round is not complete", "run it again: it goes on from here"))
         }

@@ -13,6 +13,7 @@ mod interrupted;
 mod map_root;
 mod metrics;
 mod offer;
+mod report;
 mod reset;
 mod restart_trial;
 mod run;
@@ -24,7 +25,7 @@ use formats::reason::Exit;
 
 pub use self::args::{
     ApplyArgs, BootSelectArgs, Cli, Command, ConfigCommand, ConfirmArgs, FloorArgs, MapRootArgs,
-    MarkBadArgs, MetricsArgs, ResetArgs, RevertArgs, RunArgs, VerifyArgs,
+    MarkBadArgs, MetricsArgs, ReportArgs, ResetArgs, RevertArgs, RunArgs, VerifyArgs,
 };
 
 use crate::agent::Agent;
@@ -128,6 +129,7 @@ fn perform(agent: &Agent, command: &Command, output: Output) -> Result<Exit, Age
         Command::Run(args) => run::run(agent, *args, output),
         Command::BootSelect(_) => agent.keeping_error(|| boot_select::simulate(agent, output)),
         Command::Metrics(args) => metrics::metrics(agent, *args, output),
+        Command::Report(args) => report::report(agent, args, output),
         Command::Completions { .. }
         | Command::MapRoot(_)
         | Command::RestartTrial

@@ -21,6 +21,7 @@ use crate::health::watch;
 use crate::metrics::Textfile;
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::reporting::Reporter;
 use crate::{metrics, notify, progress};
 
 /// `run`
@@ -94,6 +95,9 @@ fn once(
             watch::rest(&agent.config.health, false);
         }
     }
+    if !round.as_ref().is_ok_and(RoundReport::is_restarting) {
+        Reporter::once(agent);
+    }
     let report = round?;
     if let RoundReport::TrialFailed { why } = &report {
         let error = lost(why);
@@ -114,9 +118,11 @@ fn once(
 fn daemon(agent: &Agent, progress: &dyn Progress, orders: &Orders) -> Result<Exit, AgentError> {
     notify::ready();
     metrics::start_listener(agent);
+    let reporter = Reporter::start(agent);
     let mut textfile = Textfile::of(agent);
     // A first round on trial takes as long as the checks do.
     textfile.write();
+    reporter.tell();
     tell_start(agent);
     let mut jitter = Jitter::new()?;
     let mut log = Log::of(agent);
@@ -127,6 +133,7 @@ fn daemon(agent: &Agent, progress: &dyn Progress, orders: &Orders) -> Result<Exi
         let ended = ended(&round);
         log.tell(&round);
         textfile.write();
+        reporter.tell();
         let boot = agent.unproven();
         if lets_watchdog_go(ended, boot) {
             // What is about to end cannot feed it.

@@ -102,6 +102,7 @@ fn past(report: &StatusReport) -> String {
     if let Some(error) = &report.last_error {
         text += &format!("last error  {} on {}: {}\n", error.code, time(error.at), error.message);
     }
+    text += &super::report::trouble(&report.reports);
     for part in &report.unread {
         text += &format!("newer    {part}: not known to this version, kept as it is\n");
     }
@@ -269,6 +270,7 @@ mod tests {
             why: String::new(),
             rule: None,
             wave: None,
+            until: None,
         };
         let base = Headline {
             product: "demo",

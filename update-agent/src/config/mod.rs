@@ -10,6 +10,7 @@ mod hardware;
 mod hooks;
 mod metrics;
 mod mistake;
+mod reports;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use self::chooser::{ChooserConfig, RescueEnd};
 pub(crate) use self::effective::{Effective, Origin, Setting};
 pub use self::hooks::HooksConfig;
 pub use self::metrics::{Listen, MetricsConfig};
+pub use self::reports::ReportsConfig;
 pub use update_core::daemon::Mode;
 
 use crate::error::{AgentError, Because as _};
@@ -72,6 +74,9 @@ pub struct Config {
     /// Where its metrics are published.
     #[serde(default)]
     pub metrics: MetricsConfig,
+    /// What it says of itself.
+    #[serde(default)]
+    pub reports: ReportsConfig,
     /// Programs that run around an update.
     #[serde(default)]
     pub hooks: HooksConfig,

@@ -13,6 +13,9 @@ use crate::place::{Device, Place};
 const WORD: &str =
     "1 to 64 of a-z 0-9 . _ -, starting and ending with a letter or digit, no two marks in a row";
 
+/// 30 days: a server takes a node that says nothing for longer for one that is gone.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30 * 86_400);
+
 impl Config {
     /// A sentence for each mistake, in the order of the file's sections.
     pub(crate) fn problems(&self) -> Vec<String> {
@@ -32,6 +35,10 @@ impl Config {
             problems.push("policy.interval is below a second".to_owned());
         }
         problems.extend(self.metrics.check().err());
+        let between = self.reports.interval;
+        if between < Duration::from_secs(60) || between > LONGEST_SILENCE {
+            problems.push("reports.interval is not 1 minute to 30 days".to_owned());
+        }
         if self.hooks.timeout.is_zero() {
             problems.push("hooks.timeout is 0: every hook would be killed at once".to_owned());
         }
@@ -61,6 +68,12 @@ impl Config {
         for source in &self.sources {
             if let Err(error) = crate::source::check_place(&source.url) {
                 problems.push(format!("[[source]] url: {error}"));
+            }
+            if source.reports && !source.url.starts_with("docker:") {
+                problems.push(format!(
+                    "[[source]] {}: reports = true needs a server; only docker:// names one",
+                    source.url
+                ));
             }
             if let Some(Err(error)) = source.proxy.as_deref().map(crate::source::check_proxy) {
                 problems.push(format!("[[source]] {error}"));

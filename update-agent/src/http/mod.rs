@@ -1,6 +1,6 @@
 //! A thin HTTP client for bytes nobody trusts yet.
 //!
-//! It asks with `GET` only, synchronously: each [`Client`] owns one single-threaded runtime, which
+//! It asks with `GET`, and puts reports with `PUT`; synchronously: each [`Client`] owns one single-threaded runtime, which
 //! runs while a call waits. So nothing here may be called from inside another tokio runtime.
 //!
 //! ```text

@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use http::Request;
 use http::header::{self, HeaderValue};
-use http_body_util::Empty;
+use http::{Method, Request};
+use http_body_util::Full;
 
 use super::{HttpError, Url};
 
@@ -22,12 +22,14 @@ pub struct Get<'a> {
     pub range: Option<RangeInclusive<u64>>,
     /// What to ask a token server for, for instance `repository:ns/tuf:pull`.
     pub scope: &'a str,
+    /// JSON to put there instead of asking for anything.
+    pub put: Option<Bytes>,
 }
 
 impl<'a> Get<'a> {
     /// A request for all of a resource.
     pub fn new(url: &'a Url) -> Self {
-        Get { url, accept: &[], if_none_match: None, range: None, scope: "" }
+        Get { url, accept: &[], if_none_match: None, range: None, scope: "", put: None }
     }
 
     /// The request's bytes for this URL, which a redirect may have made another one than ours: no
@@ -37,10 +39,11 @@ impl<'a> Get<'a> {
         url: &Url,
         authorization: Option<&str>,
         http2: bool,
-    ) -> Result<Request<Empty<Bytes>>, HttpError> {
+    ) -> Result<Request<Full<Bytes>>, HttpError> {
         const AGENT: &str = concat!("update-agent/", env!("CARGO_PKG_VERSION"));
         let target = if http2 { url.to_request() } else { url.path().to_owned() };
-        let mut request = Request::get(target);
+        let method = if self.put.is_some() { Method::PUT } else { Method::GET };
+        let mut request = Request::builder().method(method).uri(target);
         if !http2 {
             request = request.header(header::HOST, url.origin().authority());
         }
@@ -55,12 +58,15 @@ impl<'a> Get<'a> {
             let value = format!("bytes={}-{}", range.start(), range.end());
             request = request.header(header::RANGE, value);
         }
+        if self.put.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
         let unfit = |_| HttpError::Url { url: url.to_string(), why: "it does not fit a request" };
         if let Some(secret) = authorization {
             let mut value = HeaderValue::from_str(secret).map_err(|error| unfit(error.into()))?;
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        request.body(Empty::new()).map_err(unfit)
+        request.body(Full::new(self.put.clone().unwrap_or_default())).map_err(unfit)
     }
 }

@@ -8,6 +8,7 @@ use update_core::trust::Stored;
 use update_core::update::Node;
 
 use crate::agent::{Agent, version_of_os_release};
+use crate::reporting::ledger::{self, ReportsTo};
 use crate::state::Report;
 
 /// A node as its metrics show it. `None` and empty: not known.
@@ -31,6 +32,8 @@ pub(super) struct Facts {
     pub(super) os_version: Option<String>,
     pub(super) floor: Option<Judged>,
     pub(super) report: Report,
+    /// Sources that get reports, and how it stands with each.
+    pub(super) reports: Vec<ReportsTo>,
     /// Whether the release that runs was withdrawn.
     pub(super) withdrawn: bool,
     pub(super) history: History,
@@ -71,6 +74,7 @@ impl Facts {
                 .map(|version| version.to_string()),
             floor: agent.judged_floor().ok(),
             report: agent.state.report(),
+            reports: ledger::standing(agent.host.as_ref(), &agent.config),
             withdrawn: agent.withdrawn().is_some(),
             history: agent.state.history().unwrap_or_default(),
             metadata: agent.state.trust().map(|stored| roles(&stored)).unwrap_or_default(),

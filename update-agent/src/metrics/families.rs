@@ -292,6 +292,18 @@ fn checks(facts: &Facts) -> Vec<Family> {
             "The last offer, what was decided, and the rule it did not pass",
         )
         .samples(offer),
+        Family::new("report_acknowledged", Kind::Time, "When a server last acknowledged a report")
+            .samples(
+                facts.reports.iter().filter_map(|to| {
+                    Some((vec![("source", to.source.clone())], to.acknowledged?.at))
+                }),
+            ),
+        Family::new("report_failing", Kind::Gauge, "1 if the last report did not arrive").samples(
+            facts
+                .reports
+                .iter()
+                .map(|to| (vec![("source", to.source.clone())], u64::from(to.failed.is_some()))),
+        ),
         Family::new(
             "release_withdrawn",
             Kind::Gauge,

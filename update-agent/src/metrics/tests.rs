@@ -16,6 +16,7 @@ use super::facts::{Facts, RoleFacts};
 use super::families::{Family, Kind, SAMPLES_LIMIT, SLOT_STATES, STANDINGS, VALUE_LIMIT, families};
 use super::page::Page;
 use crate::output::printable;
+use crate::reporting::ledger::{LastReport, ReportsTo};
 use crate::state::{Counts, LastError, OfferReport, Report};
 
 const README: &str = include_str!("../../../docs/monitoring/README.md");
@@ -123,10 +124,16 @@ fn full_facts() -> Facts {
                 why: "held".to_owned(),
                 rule: Some("hold".to_owned()),
                 wave: None,
+                until: None,
             }),
             counts,
             ..Report::default()
         },
+        reports: vec![ReportsTo {
+            source: "docker://updates.example.org".to_owned(),
+            acknowledged: Some(LastReport { at: 900 }),
+            failed: None,
+        }],
         history: History {
             events: vec![event(100, "staged"), event(300, "staged"), event(200, "activated")],
         },

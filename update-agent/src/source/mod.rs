@@ -178,6 +178,9 @@ pub struct SourceConfig {
     /// `no_proxy` of the environment say.
     #[serde(default, serialize_with = "without_password")]
     pub proxy: Option<String>,
+    /// Whether the server of this repository gets the reports of this node.
+    #[serde(default)]
+    pub reports: bool,
 }
 
 /// What is shown of `proxy`.
@@ -202,6 +205,7 @@ impl SourceConfig {
             token_host: None,
             plain_http: false,
             proxy: None,
+            reports: false,
         }
     }
 }
@@ -210,14 +214,30 @@ impl SourceConfig {
 pub fn open(config: &SourceConfig, limits: Limits) -> Result<Box<dyn Source>, FetchError> {
     let reference = parse_place(&config.url)?;
     match &reference {
+        Reference::Registry { .. } => {
+            let (origin, namespace, options) = registry(config, limits)?;
+            Ok(Box::new(RegistrySource::new(origin, namespace, options)?))
+        }
+        Reference::Layout { path, .. } | Reference::Archive { path, .. } => {
+            Ok(Box::new(LayoutSource::open(path, reference.namespace().clone())?))
+        }
+    }
+}
+
+/// How the registry of a source is reached. Reads its credential; connects nowhere.
+pub(crate) fn registry(
+    config: &SourceConfig,
+    limits: Limits,
+) -> Result<(Origin, Namespace, Options), FetchError> {
+    match parse_place(&config.url)? {
         Reference::Registry { authority, namespace } => {
             let scheme = if config.plain_http { Scheme::Http } else { Scheme::Https };
-            let origin = origin_of(scheme, hub::host(authority))?;
+            let origin = origin_of(scheme, hub::host(&authority))?;
             if config.plain_http && !origin.is_loopback() {
                 return Err(HttpError::PlainHttp { origin: origin.to_string() }.into());
             }
-            let namespace: Namespace = hub::namespace(authority, namespace.as_str()).parse()?;
-            let credential = credential(config, authority, &namespace)?;
+            let namespace: Namespace = hub::namespace(&authority, namespace.as_str()).parse()?;
+            let credential = credential(config, &authority, &namespace)?;
             let options = Options {
                 ca: config.ca.clone(),
                 client_cert: config.client_cert.clone(),
@@ -230,10 +250,10 @@ pub fn open(config: &SourceConfig, limits: Limits) -> Result<Box<dyn Source>, Fe
                 limits,
                 seed: None,
             };
-            Ok(Box::new(RegistrySource::new(origin, namespace, options)?))
+            Ok((origin, namespace, options))
         }
         Reference::Layout { path, .. } | Reference::Archive { path, .. } => {
-            Ok(Box::new(LayoutSource::open(path, reference.namespace().clone())?))
+            Err(FetchError::NoSuchPlace(path))
         }
     }
 }

@@ -111,4 +111,7 @@ pub struct OfferReport {
     /// The share of all nodes at which this one's wave begins, if the channel has waves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave: Option<u8>,
+    /// Unix seconds until which it is deferred, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }

@@ -12,6 +12,7 @@ use update_core::update::Standing;
 use super::super::FloorReport;
 use super::words;
 use crate::progress::Record;
+use crate::reporting::ledger::ReportsTo;
 use crate::state::{LastError, MetadataVersions, OfferReport, WithdrawnReport};
 
 /// A node: its slots, its update, its floor and its last check.
@@ -75,6 +76,8 @@ pub struct StatusReport {
     pub example_keys: bool,
     /// Records, and parts of them, that a newer agent left and this version does not know.
     pub unread: Vec<String>,
+    /// Of each source that gets reports, how that stands.
+    pub reports: Vec<ReportsTo>,
     /// Where the node stands, in a sentence.
     #[serde(skip)]
     pub sentence: String,

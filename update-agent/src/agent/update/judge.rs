@@ -7,7 +7,7 @@ use formats::boot_record::{BootRecord, Slot};
 use formats::channel::Channel;
 use formats::reason::Reason;
 use formats::version::Version;
-use update_core::policy::{Decided, NodeFacts, Offered, decide, wave_of};
+use update_core::policy::{Decided, Decision, NodeFacts, Offered, decide, wave_of};
 
 use super::super::bundle;
 use super::super::judged::JudgedRelease;
@@ -65,6 +65,10 @@ pub(in crate::agent) fn judge(
             .find(|answer| !answer.passed)
             .map(|answer| answer.rule.name().to_owned()),
         wave: channel.is_some_and(|channel| !channel.waves.is_empty()).then_some(wave),
+        until: match decided.decision {
+            Decision::DeferUntil(until) => until,
+            _ => None,
+        },
     });
     if report.offer != offer {
         report.offer = offer;
