@@ -248,11 +248,11 @@ impl Access {
             (Right::Login, Caller::Anonymous) if self.push.is_some() || self.pull.is_some() => {
                 unauthorized("log in with a token as the password; pulling may not need one")
             }
-            (Right::Pull, Caller::Anonymous) if self.pull.is_some() => {
+            (Right::Pull | Right::Report, Caller::Anonymous) if self.pull.is_some() => {
                 unauthorized("pulling needs a token")
             }
             (Right::Pull, _) if !grant.reads(about) => denied(OTHER_REPOSITORY),
-            (Right::Login | Right::Pull, _) => Ok(grant),
+            (Right::Login | Right::Pull | Right::Report, _) => Ok(grant),
             (Right::Push | Right::Delete, _) if self.read_only => {
                 denied("this server is read-only")
             }

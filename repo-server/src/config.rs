@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use signer::plan::Retention;
 
+use crate::fleet::FleetConfig;
 use crate::store::bucket::s3::S3;
 use crate::store::quota::Quota;
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub refresh: Refresh,
     /// When to collect garbage; `None` never does.
     pub collect: Option<Collect>,
+    /// Reports of nodes; `None` takes none.
+    pub fleet: Option<FleetConfig>,
     /// Bounds on what clients may use up.
     pub limits: Limits,
 }
@@ -72,6 +75,7 @@ impl Config {
             alarm_before: ALARM_BEFORE,
             refresh: Refresh::default(),
             collect: None,
+            fleet: None,
             limits: Limits::default(),
         }
     }

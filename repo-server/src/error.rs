@@ -189,6 +189,14 @@ pub enum ServerError {
         /// The directory.
         path: PathBuf,
     },
+    /// The database of the fleet cannot be used.
+    #[error("{}: the fleet's database {why}", dir.display())]
+    Fleet {
+        /// Its directory.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// What was asked for could not be printed.
     #[error("write to standard output")]
     ReportLost(#[source] io::Error),
@@ -255,6 +263,7 @@ impl ServerError {
         match self {
             ServerError::Io { .. } => Reason::StoreIo,
             ServerError::Store { .. } => Reason::StoreCorrupt,
+            ServerError::Fleet { .. } => Reason::StoreIo,
             ServerError::Bucket { .. } => Reason::Unreachable,
             ServerError::Perms { .. } => Reason::InsecurePerms,
             ServerError::Busy { .. } => Reason::Busy,
@@ -286,6 +295,10 @@ impl ServerError {
             ServerError::Io { .. } => "check free space, mount state and owner of that path",
             ServerError::Store { .. } => {
                 "is this the repository's directory? Every blob is checked before it is served; no data is lost"
+            }
+            ServerError::Fleet { .. } => {
+                "check free space and owner of that directory; nodes report again to an empty one, and only \
+                 their history and approvals are lost"
             }
             ServerError::Perms { .. } => "replace a secret that others may have read",
             ServerError::Bucket { .. } => {

@@ -5,6 +5,7 @@
 //!   update-agent ──────────pull──►  /v2/…        ├─► route ─► auth ─► handle ─► store ─► DIR
 //!   python-tuf, go-tuf ────pull──►  /metadata,   ┘   pure     pure                       an OCI image
 //!                                   /targets                                             layout
+//!   update-agent ────────report──►  /fleet ─► fleet ─► SQLite (only with `--fleet`)
 //! ```
 //!
 //! It serves the OCI distribution API 1.1 in full and stores bytes exactly as they came. It decides
@@ -26,6 +27,7 @@
 //! | `anchor` | the state below the operator's trust root | through `store` |
 //! | `refresh` | with `--refresh-key` only: renews snapshot and timestamp | through `signer` |
 //! | `budget` | how many bytes of answers are in memory, as a sum | no |
+//! | `fleet` | reports of nodes: verified, made durable, shown | through its `store` |
 //! | `clients` | what one client may use, and which connection is closed for a newcomer | no |
 //! | `serve` | sockets, TLS, timeouts, limits, background chores, shutdown | yes |
 //! | [`cli`] | the command line | yes |
@@ -54,6 +56,7 @@ mod budget;
 mod clients;
 mod config;
 mod error;
+mod fleet;
 mod handle;
 mod lock;
 mod memory;
@@ -71,6 +74,7 @@ mod tuf_tree;
 pub mod cli;
 pub use config::{ALARM_BEFORE, Collect, Config, Limits, Refresh, TlsFiles};
 pub use error::ServerError;
+pub use fleet::FleetConfig;
 pub use serve::{Reloader, Running, Server, start, threads};
 pub use store::bucket::s3::S3;
 pub use store::gc::Collected;

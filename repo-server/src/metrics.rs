@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use storage::layout::Room;
 
 use crate::alarm::Freshness;
+use crate::fleet::Overview;
 use crate::refresh::RefreshStatus;
 
 /// The media type of the text.
@@ -87,6 +88,13 @@ pub(crate) struct Metrics {
     index: Gauge,
     index_limit: Gauge,
     tags: Gauge,
+    reports: Family<Outcome, Counter>,
+    nodes: Family<InState, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InState {
+    state: Word,
 }
 
 impl Metrics {
@@ -114,6 +122,8 @@ impl Metrics {
             index: Gauge::default(),
             index_limit: Gauge::default(),
             tags: Gauge::default(),
+            reports: Family::default(),
+            nodes: Family::default(),
         };
         metrics.register();
         metrics
@@ -146,6 +156,9 @@ impl Metrics {
         let text = "The most that index.json may have: then no tag can be pushed";
         to.register_with_unit("index_limit", text, Unit::Bytes, self.index_limit.clone());
         to.register("tags", "Tags of all repositories", self.tags.clone());
+        to.register("reports", "Reports of nodes, by what became of them", self.reports.clone());
+        let text = "Nodes by what they do; those that wait for approval and silent ones apart";
+        to.register("fleet_nodes", text, self.nodes.clone());
         let text = "1 while the server's own key signs nothing, by the reason; see /healthz";
         to.register("refresh_refused", text, self.refused.clone());
     }
@@ -165,6 +178,24 @@ impl Metrics {
     pub(crate) fn collection(&self, good: bool, bytes: u64) {
         self.collections.get_or_create(&outcome(good)).inc();
         self.collected.inc_by(bytes);
+    }
+
+    /// A report came.
+    pub(crate) fn reported(&self, outcome: &'static str) {
+        self.reports.get_or_create(&Outcome { outcome: Word(outcome) }).inc();
+    }
+
+    /// What all nodes do now.
+    pub(crate) fn fleet(&self, all: &Overview) {
+        let set = |state: &'static str, nodes: usize| {
+            let nodes = i64::try_from(nodes).unwrap_or(i64::MAX);
+            self.nodes.get_or_create(&InState { state: Word(state) }).set(nodes);
+        };
+        for (state, nodes) in all.states() {
+            set(state.word(), nodes);
+        }
+        set("silent", all.silent);
+        set("waiting_for_approval", all.waiting.len());
     }
 
     /// Certificates and tokens were read again, or could not be.

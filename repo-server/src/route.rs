@@ -13,6 +13,8 @@
 //! | end-8 | `GET /v2/<name>/tags/list` | [`Route::Tags`] |
 //! | end-12 | `GET /v2/<name>/referrers/<digest>` | [`Route::Referrers`] |
 //! | – | `GET /metadata/<file>`, `GET /targets/<dir>/<sha256>.<name>` | [`Route::Metadata`], [`Route::Target`] |
+//! | – | `PUT /fleet/v1/reports/<node>` | [`Route::PutReport`] |
+//! | – | `GET /fleet/…` | [`Route::Fleet`] |
 //! | – | `GET /healthz`, `GET /metrics` | [`Route::Health`], [`Route::Metrics`] |
 
 use std::fmt;
@@ -29,8 +31,18 @@ use crate::error::{ApiError, Code};
 pub(crate) const TAGS_PAGE: usize = 10_000;
 
 /// Keys of queries with one value; `tag` may come many times.
-const ONCE: [&str; 7] =
-    ["artifactType", "digest", "digest-algorithm", "from", "last", "mount", "n"];
+const ONCE: [&str; 10] = [
+    "artifactType",
+    "digest",
+    "digest-algorithm",
+    "from",
+    "last",
+    "mount",
+    "n",
+    "reason",
+    "release",
+    "state",
+];
 
 /// What a request asks for. `HEAD` is the route of `GET`; the body is left out when answering.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +53,10 @@ pub enum Route {
     Health,
     /// Figures for the operator.
     Metrics,
+    /// A node reports.
+    PutReport(Sha256),
+    /// A page of the fleet.
+    Fleet(FleetPage),
     /// end-2.
     Blob(RepositoryName, Digest),
     /// end-10.
@@ -97,6 +113,8 @@ pub enum Right {
     Login,
     /// Reading.
     Pull,
+    /// Reporting: whoever may read anything.
+    Report,
     /// Writing.
     Push,
     /// Deleting tags, manifests or blobs.
@@ -110,6 +128,8 @@ impl Route {
             Route::Ping => "ping",
             Route::Health => "health",
             Route::Metrics => "metrics",
+            Route::PutReport(_) => "put_report",
+            Route::Fleet(_) => "fleet",
             Route::Blob(..) => "blob",
             Route::Manifest(..) => "manifest",
             Route::PutManifest(..) => "put_manifest",
@@ -137,6 +157,8 @@ impl Route {
             Route::Ping
             | Route::Health
             | Route::Metrics
+            | Route::PutReport(_)
+            | Route::Fleet(_)
             | Route::Metadata(_)
             | Route::Target { .. } => None,
         }
@@ -147,7 +169,9 @@ impl Route {
         match self {
             Route::Health => Right::Open,
             Route::Ping => Right::Login,
+            Route::PutReport(_) => Right::Report,
             Route::Metrics
+            | Route::Fleet(_)
             | Route::Blob(..)
             | Route::Manifest(..)
             | Route::Tags { .. }
@@ -158,6 +182,30 @@ impl Route {
             Route::DeleteBlob(..) | Route::DeleteManifest(..) => Right::Delete,
         }
     }
+}
+
+/// A page of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FleetPage {
+    /// The sums.
+    Overview,
+    /// A list of nodes.
+    Nodes {
+        /// Only those in this state.
+        state: Option<String>,
+        /// Only those with this release.
+        release: Option<String>,
+        /// Only those with this reason.
+        reason: Option<String>,
+        /// Without the first so many.
+        from: usize,
+    },
+    /// One node.
+    Node(Sha256),
+    /// Its last report, as it came.
+    Report(Sha256),
+    /// The style sheet.
+    Style,
 }
 
 /// A tag or a digest.
@@ -255,6 +303,9 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
     if path == "/metrics" {
         return read_only(method, Route::Metrics);
     }
+    if let Some(rest) = path.strip_prefix("/fleet") {
+        return fleet(method, rest, &query);
+    }
     if path == "/v2/" || path == "/v2" {
         return read_only(method, Route::Ping);
     }
@@ -271,6 +322,32 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         return read_only(method, self::target(target)?);
     }
     Err(no_such_endpoint())
+}
+
+fn fleet(method: &Method, rest: &str, query: &Query) -> Result<Route, ApiError> {
+    let node = |hex: &str| Sha256::from_hex(hex).map_err(|_| no_such_endpoint());
+    if let Some(hex) = rest.strip_prefix("/v1/reports/") {
+        let node = node(hex)?;
+        return match *method {
+            Method::PUT => Ok(Route::PutReport(node)),
+            Method::GET | Method::HEAD => Ok(Route::Fleet(FleetPage::Report(node))),
+            _ => Err(ApiError::method("GET, HEAD, PUT")),
+        };
+    }
+    let page = match rest {
+        "" | "/" => FleetPage::Overview,
+        "/style.css" => FleetPage::Style,
+        "/nodes" => FleetPage::Nodes {
+            state: query.first("state")?,
+            release: query.first("release")?,
+            reason: query.first("reason")?,
+            from: query.count("from")?.unwrap_or(0),
+        },
+        other => {
+            FleetPage::Node(node(other.strip_prefix("/nodes/").ok_or_else(no_such_endpoint)?)?)
+        }
+    };
+    read_only(method, Route::Fleet(page))
 }
 
 fn registry(method: &Method, rest: &str, query: &Query) -> Result<Route, ApiError> {
@@ -433,11 +510,15 @@ impl Query<'_> {
 
     /// A count; whatever is larger than a page is a page.
     fn number(&self, key: &str) -> Result<Option<usize>, ApiError> {
+        Ok(self.count(key)?.map(|count| count.min(TAGS_PAGE)))
+    }
+
+    fn count(&self, key: &str) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.first(key)? else { return Ok(None) };
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ApiError::bad(Code::Unsupported, format_args!("{key}= is not a number")));
         }
-        Ok(Some(text.parse().unwrap_or(usize::MAX).min(TAGS_PAGE)))
+        Ok(Some(text.parse().unwrap_or(usize::MAX)))
     }
 }
 

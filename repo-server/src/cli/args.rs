@@ -10,9 +10,10 @@ use formats::error_chain;
 use signer::plan::Retention;
 use url::Url;
 
+use super::fleet;
 use crate::amount::{bytes, seconds, states};
 use crate::{
-    Collect, Config, Limits, Quota, Refresh, S3, ServerError, Store, StoreError, TlsFiles,
+    Collect, Config, FleetConfig, Limits, Quota, Refresh, S3, ServerError, Store, StoreError, TlsFiles,
 };
 
 /// One day: pushes of the largest images over slow lines take hours.
@@ -32,6 +33,7 @@ const RIGHTS: &str = "Who may push and pull";
 const GARBAGE: &str = "Garbage";
 const METADATA: &str = "TUF metadata";
 const CLIENTS: &str = "Limits of clients";
+const FLEET: &str = "Reports of nodes";
 const LOG: &str = "Log";
 
 /// That of --listen.
@@ -81,6 +83,11 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Reports of nodes: approve nodes, list them, take reports from files.
+    ///
+    /// Also while a server runs.
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -237,6 +244,22 @@ pub(super) struct Serve {
         requires = "refresh_key"
     )]
     refresh_expires: Vec<String>,
+    /// Take reports of nodes, and show them under /fleet/. Their database is in this directory, outside
+    /// of the repository; it is made where there is none.
+    #[arg(long, value_name = "DIR", env = "REPO_SERVER_FLEET", help_heading = FLEET)]
+    fleet: Option<PathBuf>,
+    /// Nodes that are approved, one name a line, beside those of `repo-server fleet approve`. Read again
+    /// at SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "fleet", help_heading = FLEET)]
+    fleet_approved: Option<PathBuf>,
+    /// How long what a node did is remembered.
+    #[arg(long, value_name = "DURATION", requires = "fleet", value_parser = seconds,
+          default_value = fleet::RETENTION, help_heading = FLEET)]
+    fleet_retention: u64,
+    /// Nodes that wait for approval, at most; then the one that was silent for longest is forgotten.
+    #[arg(long, value_name = "N", requires = "fleet", default_value_t = crate::fleet::WAITING,
+          help_heading = FLEET)]
+    fleet_waiting: usize,
     /// Connections of one client (an IPv4 address or an IPv6 /64) at once; an IPv6 /56 may have twice
     /// as many and a /48 four times, but not more than half of --max-connections. A further one takes
     /// the place of an idle one, or is closed.
@@ -325,6 +348,12 @@ impl Serve {
                 states: self.gc_states,
             }),
             quota: Quota { total: self.quota, repository: self.repository_quota },
+            fleet: self.fleet.clone().map(|dir| FleetConfig {
+                dir,
+                approved: self.fleet_approved.clone(),
+                retention: Duration::from_secs(self.fleet_retention),
+                waiting: self.fleet_waiting,
+            }),
             metrics_listen: self.metrics_listen,
             alarm_before: Duration::from_secs(self.alarm_before),
             refresh: Refresh {

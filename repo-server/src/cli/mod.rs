@@ -1,6 +1,7 @@
 //! The command line: arguments to a configuration, errors to codes.
 
 mod args;
+mod fleet;
 mod maintain;
 mod output;
 mod serve;
@@ -38,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Gc { place, grace, states, dry_run } => {
             collect(place, (Duration::from_secs(*grace), *states), *dry_run, cli.json)
         }
+        Command::Fleet(command) => fleet::run(command, cli.json),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "repo-server", &mut script);
@@ -56,7 +58,7 @@ pub fn main() -> ExitCode {
 /// From here on, Ctrl-C and SIGTERM say what stands. The server stops in order instead.
 fn watch(command: &Command, json: bool) {
     let what = match command {
-        Command::Serve(_) | Command::Completions { .. } => return,
+        Command::Serve(_) | Command::Fleet(_) | Command::Completions { .. } => return,
         Command::Scrub { .. } => "not every blob was read, and nothing was changed",
         Command::Gc { dry_run: true, .. } => "nothing was deleted",
         Command::Gc { .. } => "not everything was looked at, and what was deleted was garbage",

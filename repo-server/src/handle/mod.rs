@@ -9,6 +9,7 @@
 //! one sentence.
 
 mod blobs;
+mod fleet;
 mod heads;
 pub(crate) mod lists;
 mod manifests;
@@ -35,6 +36,7 @@ use crate::body::Body;
 use crate::budget::{Budget, ConnectionBudget};
 use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
+use crate::fleet::Fleet;
 use crate::lock::LockRw as _;
 use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
@@ -60,6 +62,8 @@ pub(crate) struct App {
     /// Whether only some may read.
     pub(crate) private: bool,
     pub(crate) collect: Option<Collect>,
+    /// Reports of nodes; absent: none are taken.
+    pub(crate) fleet: Option<Fleet>,
     pub(crate) metrics: Arc<Metrics>,
     /// `/metrics` is elsewhere.
     pub(crate) metrics_elsewhere: bool,
@@ -177,6 +181,7 @@ async fn answer(
             let session = uploads::find(app, &name, &id).await?;
             uploads::finish(app, asked, session, digest, body, open).await
         }
+        Route::PutReport(node) => fleet::put(app, node, body, open).await,
         other => {
             // What comes with it is not waited for, and not kept while it is answered.
             drop(body);
@@ -227,10 +232,12 @@ async fn without_body(
             lists::referrers(app, lists::ReferrersQuery { name, subject, artifact_type, last })
                 .await
         }
+        Route::Fleet(page) => fleet::page(app, asked, page).await,
         Route::Metadata(file) => tuf::metadata(app, asked, file).await,
         Route::Target { dir, hash, name } => tuf::target(app, asked, dir, hash, name).await,
         // They have one.
         Route::PutManifest(..)
+        | Route::PutReport(_)
         | Route::StartUpload(_, Start::Whole(_))
         | Route::Upload(_, _, Step::Append | Step::Finish(_)) => Err(ApiError::internal()),
     }

@@ -143,7 +143,7 @@ pub(super) fn finish(response: &mut Response<Body>, path: &str) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Bytes that clients pushed come from here: no browser takes any of them for a page of ours.
     let inert = HeaderValue::from_static("default-src 'none'; sandbox");
-    headers.insert(header::CONTENT_SECURITY_POLICY, inert);
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(inert);
     if path.starts_with("/v2") {
         // Older clients take a server without it for something else.
         let version = HeaderName::from_static("docker-distribution-api-version");

@@ -19,12 +19,16 @@ use tokio::task::JoinSet;
 use crate::alarm;
 use crate::body::Body;
 use crate::config::Limits;
+use crate::fleet::Fleet;
 use crate::handle::{App, lists};
 use crate::lock::LockRw as _;
 use crate::refresh;
 use crate::store::RELIST;
 use crate::store::StoreError;
 use crate::store::gc::Collected;
+
+/// 1 min: as often as a Prometheus asks.
+const COUNT: Duration = Duration::from_secs(60);
 
 /// Starts all chores; they end when the set is dropped.
 pub(super) fn start(app: &Arc<App>, metrics: Option<TcpListener>) -> JoinSet<()> {
@@ -35,6 +39,7 @@ pub(super) fn start(app: &Arc<App>, metrics: Option<TcpListener>) -> JoinSet<()>
     chores.spawn(watch_room(Arc::clone(app)));
     chores.spawn(relist(Arc::clone(app)));
     chores.spawn(rest_uploads(Arc::clone(app)));
+    chores.spawn(count_nodes(Arc::clone(app)));
     if let Some(listener) = metrics {
         chores.spawn(serve_metrics(listener, Arc::clone(app)));
     }
@@ -67,6 +72,21 @@ async fn rest_uploads(app: Arc<App>) {
         if let Err(panic) = tokio::task::spawn_blocking(work).await {
             tracing::error!(%panic, "closing idle uploads failed");
         }
+    }
+}
+
+/// Adds up, now and then, what nodes do: for the metrics.
+async fn count_nodes(app: Arc<App>) {
+    while app.fleet.is_some() {
+        let counting = Arc::clone(&app);
+        let work = move || counting.fleet.as_ref().map(Fleet::overview).transpose();
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(Some(all))) => app.metrics.fleet(&all),
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => tracing::error!(error = error_chain(&error), "counting nodes failed"),
+            Err(panic) => tracing::error!(%panic, "counting nodes failed"),
+        }
+        tokio::time::sleep(COUNT).await;
     }
 }
 

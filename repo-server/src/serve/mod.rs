@@ -35,6 +35,7 @@ use crate::budget::Budget;
 use crate::clients::Clients;
 use crate::config::Config;
 use crate::error::ServerError;
+use crate::fleet::{Fleet, FleetConfig};
 use crate::handle::App;
 use crate::handle::uploads::Uploads;
 use crate::lock::LockRw as _;
@@ -73,6 +74,7 @@ impl Reloader {
     /// Blocks for as long as reading them takes.
     pub fn reload(&self) -> Result<(), ServerError> {
         let read = || {
+            self.app.fleet.as_ref().map(Fleet::reload).transpose()?;
             let access = Access::new(&self.config)?;
             let tls = self.config.tls.as_ref().map(tls::acceptor).transpose()?;
             Ok((access, tls))
@@ -118,6 +120,7 @@ impl Server {
             None => None,
         };
         let (store, uploads) = open_storage(&config).await?;
+        let fleet = open_fleet(config.fleet.clone()).await?;
         let limits = config.limits.clone();
         let client_ca = config.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
         let private = config.pull_tokens.is_some() || client_ca.is_some();
@@ -136,6 +139,7 @@ impl Server {
             refresher,
             signs: RwLock::default(),
             collect: config.collect,
+            fleet,
             receiving: Arc::new(Semaphore::new(limits.uploads)),
             verifying: Semaphore::new(2),
             listing: Semaphore::new(2),
@@ -241,6 +245,13 @@ fn refuse_open_plain_http(config: &Config) -> Result<(), ServerError> {
         Some(address) => Err(ServerError::PlainHttp(address)),
         None => Ok(()),
     }
+}
+
+/// The fleet's database, if reports are taken.
+async fn open_fleet(config: Option<FleetConfig>) -> Result<Option<Fleet>, ServerError> {
+    let Some(config) = config else { return Ok(None) };
+    let opened = tokio::task::spawn_blocking(move || Fleet::open(&config)).await;
+    opened.map_err(|panic| ServerError::Config(panic.to_string()))?.map(Some)
 }
 
 /// The storage, and the uploads that earlier servers left there.

@@ -1,0 +1,179 @@
+//! The fleet: reports that nodes send of themselves, kept and shown. Nothing here orders anything.
+//!
+//! ```text
+//!  PUT document ─► SignedReport::verify ─► judge (pure) ─┐
+//!                                                        ├─ one transaction for all that wait ─► SQLite ─► answers
+//!  PUT document ─► …                        ─► judge     ┘
+//!  GET /fleet/… ─► rows ─► Overview (pure) ─► view: HTML, JSON, sums in the metrics
+//! ```
+//!
+//! | module | does | I/O |
+//! |---|---|---|
+//! | `judge` | is a report newer, is its node cloned, what changed | no |
+//! | `state` | what a node is doing, and of which release, by its own words and by how long it is silent | no |
+//! | `overview` | the sums of all nodes | no |
+//! | `store` | rows: a trait, and SQLite behind it | yes |
+//! | `committer` | a thread that makes reports durable, many at once | through `store` |
+//! | `approved` | the file of approved nodes | reads it |
+//! | `view` | pages and their JSON | no |
+//!
+//! Acknowledged is durable: an answer leaves after the transaction is synced. A server that was put back
+//! from a backup heals by itself: reports of nodes are ahead of what it knows, which is what newer means.
+
+mod approved;
+mod committer;
+mod judge;
+mod overview;
+mod state;
+mod store;
+#[cfg(test)]
+mod tests;
+pub(crate) mod view;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use formats::digest::Sha256;
+use formats::report::SignedReport;
+
+pub(crate) use self::approved::Approved;
+pub(crate) use self::committer::{Committer, Unkept};
+pub(crate) use self::judge::Verdict;
+pub(crate) use self::overview::{Overview, Seen};
+pub(crate) use self::store::{FleetStore, StoreFailure, Transition, open};
+
+use crate::error::ServerError;
+use crate::lock::LockRw as _;
+
+/// What the operator says of the fleet.
+#[derive(Debug, Clone)]
+pub struct FleetConfig {
+    /// The directory of the database. Not in the repository: that is an image layout.
+    pub dir: PathBuf,
+    /// Nodes that are approved, beside those of `repo-server fleet approve`.
+    pub approved: Option<PathBuf>,
+    /// How long transitions are kept.
+    pub retention: Duration,
+    /// Nodes that wait for approval, at most; of more, the one that was silent for longest is forgotten.
+    pub waiting: usize,
+}
+
+/// 90 days.
+pub(crate) const RETENTION: Duration = Duration::from_secs(90 * 86_400);
+/// A rack hall of new nodes; 5 MB of reports that anybody with a pull credential can make us keep.
+pub(crate) const WAITING: usize = 1000;
+/// Transitions of one node that are kept, however often it changes.
+pub(crate) const TRANSITIONS: usize = 64;
+
+impl FleetConfig {
+    /// The defaults, with a database in that directory.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        FleetConfig { dir: dir.into(), approved: None, retention: RETENTION, waiting: WAITING }
+    }
+}
+
+/// The fleet of a running server.
+pub(crate) struct Fleet {
+    config: FleetConfig,
+    committer: Committer,
+    approved: Arc<RwLock<Arc<Approved>>>,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fleet in {}", self.config.dir.display())
+    }
+}
+
+impl Fleet {
+    /// Opens the database, making it when there is none. Blocks.
+    pub(crate) fn open(config: &FleetConfig) -> Result<Self, ServerError> {
+        let approved = Approved::read(config.approved.as_deref())?;
+        let store = open(&config.dir).map_err(|error| error.of(&config.dir))?;
+        let approved = Arc::new(RwLock::new(Arc::new(approved)));
+        let committer = Committer::start(store, config, Arc::clone(&approved))
+            .map_err(ServerError::io("start a thread of", "this process"))?;
+        Ok(Fleet { config: config.clone(), committer, approved })
+    }
+
+    /// Reads the file of approved nodes again.
+    pub(crate) fn reload(&self) -> Result<(), ServerError> {
+        let approved = Approved::read(self.config.approved.as_deref())?;
+        *self.approved.write_locked() = Arc::new(approved);
+        Ok(())
+    }
+
+    /// Keeps a report. When this returns, it is durable.
+    pub(crate) async fn keep(&self, report: SignedReport) -> Result<Verdict, Unkept> {
+        self.committer.keep(report, unix_now()).await
+    }
+
+    /// All nodes. Blocks.
+    pub(crate) fn overview(&self) -> Result<Overview, StoreFailure> {
+        let approved = Arc::clone(&self.approved.read_locked());
+        let store = open(&self.config.dir)?;
+        Overview::of(store.as_ref(), &approved, unix_now())
+    }
+
+    /// One node, with its last transitions, the newest first. Blocks.
+    pub(crate) fn node(
+        &self,
+        node: &Sha256,
+    ) -> Result<Option<(Seen, Vec<Transition>)>, StoreFailure> {
+        let approved = Arc::clone(&self.approved.read_locked());
+        let store = open(&self.config.dir)?;
+        let Some(row) = store.node(node)? else { return Ok(None) };
+        let by_hand = store.approved()?.contains(node);
+        let transitions = store.transitions(node, TRANSITIONS)?;
+        let is_approved = by_hand || approved.contains(node);
+        Ok(Some((Seen::of(row, is_approved, unix_now()), transitions)))
+    }
+}
+
+/// What `repo-server fleet` does with a database, also while a server runs.
+pub(crate) struct Database {
+    store: Box<dyn FleetStore>,
+    dir: PathBuf,
+}
+
+impl Database {
+    /// Opens it, making it when there is none.
+    pub(crate) fn open(dir: &Path) -> Result<Self, ServerError> {
+        let store = open(dir).map_err(|error| error.of(dir))?;
+        Ok(Database { store, dir: dir.to_owned() })
+    }
+
+    /// Approves nodes; those that were not before.
+    pub(crate) fn approve(&mut self, nodes: &[Sha256]) -> Result<usize, ServerError> {
+        self.store.approve(nodes, unix_now()).map_err(|error| error.of(&self.dir))
+    }
+
+    /// Nodes whose names begin so.
+    pub(crate) fn beginning(&self, hex: &str) -> Result<Vec<Sha256>, ServerError> {
+        let rows = self.store.nodes().map_err(|error| error.of(&self.dir))?;
+        Ok(rows.into_iter().map(|row| row.node).filter(|it| it.to_hex().starts_with(hex)).collect())
+    }
+
+    /// Keeps reports that came as files, all of them or none.
+    pub(crate) fn import(
+        &mut self,
+        reports: &[SignedReport],
+        listed: &Approved,
+        waiting: usize,
+    ) -> Result<Vec<Verdict>, ServerError> {
+        let now = unix_now();
+        committer::commit(self.store.as_mut(), reports, now, listed, waiting)
+            .map_err(|error| error.of(&self.dir))
+    }
+
+    /// All nodes.
+    pub(crate) fn overview(&self, approved: &Approved) -> Result<Overview, ServerError> {
+        Overview::of(self.store.as_ref(), approved, unix_now()).map_err(|error| error.of(&self.dir))
+    }
+}
+
+/// Unix seconds by the clock of this server.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,110 @@
+//! Where reports are kept: a trait, and SQLite behind it.
+
+mod schema;
+mod sqlite;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use formats::digest::Sha256;
+use formats::report::SignedReport;
+
+use super::approved::Approved;
+use super::judge::Known;
+use crate::error::ServerError;
+
+/// Why the database did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreFailure {
+    /// It cannot be read or written.
+    #[error("{0}")]
+    Database(String),
+    /// A newer server wrote it.
+    #[error("was written by a newer version (schema {found}, this version knows {known})")]
+    Newer {
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+}
+
+impl StoreFailure {
+    /// The same for the operator.
+    pub(crate) fn of(self, dir: &Path) -> ServerError {
+        ServerError::Fleet { dir: dir.to_owned(), why: self.to_string() }
+    }
+}
+
+/// A node, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeRow {
+    pub(crate) node: Sha256,
+    pub(crate) known: Known,
+    /// The last report, as it came. It was verified before it was kept.
+    pub(crate) document: Vec<u8>,
+}
+
+/// A change of what a node was doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Transition {
+    /// By the clock of the server.
+    pub(crate) at: u64,
+    pub(crate) release: String,
+    /// A word of [`State`](super::state::State); another one is of a newer server.
+    pub(crate) state: String,
+    pub(crate) code: String,
+}
+
+/// Rows of nodes. What is done between [`FleetStore::begin`] and [`FleetStore::commit`] is durable
+/// together, or not at all: also when this process is killed or the power fails at any moment.
+pub(crate) trait FleetStore: Send {
+    /// Begins a transaction. Others wait for it, for a few seconds.
+    fn begin(&mut self) -> Result<(), StoreFailure>;
+
+    /// Makes it durable. On an error nothing of it happened.
+    fn commit(&mut self) -> Result<(), StoreFailure>;
+
+    /// Gives it up.
+    fn rollback(&mut self);
+
+    /// What is known of a node.
+    fn known(&self, node: &Sha256) -> Result<Option<Known>, StoreFailure>;
+
+    /// Keeps a report in the place of the one before. `changed`: the node does something else now.
+    fn keep(
+        &mut self,
+        report: &SignedReport,
+        known: &Known,
+        changed: bool,
+    ) -> Result<(), StoreFailure>;
+
+    /// Forgets transitions that are older than `before` or beyond `most` of a node.
+    fn forget_transitions(&mut self, before: u64, most: usize) -> Result<(), StoreFailure>;
+
+    /// Forgets nodes that nobody approved, neither here nor in the operator's file, those that were silent for longest, until `most` are left.
+    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<usize, StoreFailure>;
+
+    /// One node.
+    fn node(&self, node: &Sha256) -> Result<Option<NodeRow>, StoreFailure>;
+
+    /// All nodes, by name.
+    fn nodes(&self) -> Result<Vec<NodeRow>, StoreFailure>;
+
+    /// The last transitions of a node, the newest first.
+    fn transitions(&self, node: &Sha256, most: usize) -> Result<Vec<Transition>, StoreFailure>;
+
+    /// Approves nodes, which need not have reported; how many were not approved before.
+    fn approve(&mut self, nodes: &[Sha256], now: u64) -> Result<usize, StoreFailure>;
+
+    /// The nodes that were approved so.
+    fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure>;
+}
+
+/// The database of a directory, made when there is none.
+pub(crate) fn open(dir: &Path) -> Result<Box<dyn FleetStore>, StoreFailure> {
+    Ok(Box::new(sqlite::Sqlite::open(dir)?))
+}
+
+#[cfg(test)]
+mod tests;

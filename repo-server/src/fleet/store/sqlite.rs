@@ -1,0 +1,250 @@
+//! SQLite: one file in a directory of its own, with a write-ahead log that is synced at each commit.
+//!
+//! Several processes may have it open: the server, and `repo-server fleet`.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use formats::digest::Sha256;
+use formats::report::SignedReport;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::{FleetStore, NodeRow, StoreFailure, Transition, schema};
+use crate::fleet::approved::Approved;
+use crate::fleet::judge::Known;
+use crate::fleet::state::{Doing, State};
+
+/// The file.
+const FILE: &str = "fleet.sqlite3";
+/// How long one waits for another process: transactions take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl From<rusqlite::Error> for StoreFailure {
+    fn from(error: rusqlite::Error) -> Self {
+        StoreFailure::Database(formats::error_chain(&error))
+    }
+}
+
+/// A connection to the database.
+pub(super) struct Sqlite(Connection);
+
+impl Sqlite {
+    /// Opens the database of a directory; makes both where they are missing.
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreFailure> {
+        let made =
+            |error: io::Error| StoreFailure::Database(format!("make the directory: {error}"));
+        match DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(made(error)),
+            _ => {}
+        }
+        if !fs::metadata(dir).map_err(made)?.is_dir() {
+            return Err(StoreFailure::Database("is no directory".to_owned()));
+        }
+        let database = Connection::open(dir.join(FILE))?;
+        database.busy_timeout(PATIENCE)?;
+        Self::over(database)
+    }
+
+    /// Sets a database up.
+    pub(super) fn over(mut database: Connection) -> Result<Self, StoreFailure> {
+        // The answer is the mode that counts now; a database in memory keeps its own.
+        let _: String = database.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
+        // FULL syncs the log at each commit: with NORMAL, a power cut takes what was acknowledged.
+        database.pragma_update(None, "synchronous", "FULL")?;
+        database.pragma_update(None, "trusted_schema", false)?;
+        schema::migrate(&mut database)?;
+        database.set_prepared_statement_cache_capacity(32);
+        Ok(Sqlite(database))
+    }
+}
+
+/// Numbers are at most 2^63-1 in reports and in SQLite.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0))
+}
+
+const KNOWN: &str = "sequence, received, boots, state, release, runs, code, since, cloned";
+
+/// The columns [`KNOWN`], from `at` on.
+fn known(row: &Row<'_>, at: usize) -> rusqlite::Result<Known> {
+    let boots: String = row.get(at + 2)?;
+    let state: String = row.get(at + 3)?;
+    let cloned: Option<i64> = row.get(at + 8)?;
+    Ok(Known {
+        sequence: number(row, at)?,
+        received: number(row, at + 1)?,
+        boots: boots.split('\n').filter(|boot| !boot.is_empty()).map(str::to_owned).collect(),
+        doing: Doing {
+            state: State::of_word(&state).unwrap_or_default(),
+            release: row.get(at + 4)?,
+            runs: row.get(at + 5)?,
+            code: row.get(at + 6)?,
+        },
+        since: number(row, at + 7)?,
+        cloned: cloned.map(|at| u64::try_from(at).unwrap_or(0)),
+    })
+}
+
+fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
+    let node = Sha256(row.get(0)?);
+    Ok(NodeRow { node, known: known(row, 1)?, document: row.get(10)? })
+}
+
+impl FleetStore for Sqlite {
+    fn begin(&mut self) -> Result<(), StoreFailure> {
+        Ok(self.0.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    fn commit(&mut self) -> Result<(), StoreFailure> {
+        self.0.execute_batch("COMMIT").map_err(|error| {
+            self.rollback();
+            error.into()
+        })
+    }
+
+    fn rollback(&mut self) {
+        if !self.0.is_autocommit()
+            && let Err(error) = self.0.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "fleet: give a transaction up");
+        }
+    }
+
+    fn known(&self, node: &Sha256) -> Result<Option<Known>, StoreFailure> {
+        let sql = format!("SELECT {KNOWN} FROM nodes WHERE node = ?1");
+        let mut query = self.0.prepare_cached(&sql)?;
+        Ok(query.query_row([&node.0[..]], |row| known(row, 0)).optional()?)
+    }
+
+    fn keep(
+        &mut self,
+        report: &SignedReport,
+        known: &Known,
+        changed: bool,
+    ) -> Result<(), StoreFailure> {
+        let node = &report.report().node.0[..];
+        let Known { sequence, received, boots, doing, since, cloned } = known;
+        let sql = format!(
+            "INSERT OR REPLACE INTO nodes (node, {KNOWN}, document)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+        );
+        // A boot id has no line end: `shown` takes them out of what is not one.
+        let boots: Vec<String> =
+            boots.iter().map(|boot| formats::report::shown(boot, usize::MAX)).collect();
+        self.0.prepare_cached(&sql)?.execute(params![
+            node,
+            integer(*sequence),
+            integer(*received),
+            boots.join("\n"),
+            doing.state.word(),
+            doing.release,
+            doing.runs,
+            doing.code,
+            integer(*since),
+            cloned.map(integer),
+            report.document(),
+        ])?;
+        if changed {
+            let sql = "INSERT INTO transitions (node, at, release, state, code)
+                       VALUES (?1, ?2, ?3, ?4, ?5)";
+            let state = doing.state.word();
+            self.0.prepare_cached(sql)?.execute(params![
+                node,
+                integer(*received),
+                doing.release,
+                state,
+                doing.code
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn forget_transitions(&mut self, before: u64, most: usize) -> Result<(), StoreFailure> {
+        let (before, most) = (integer(before), i64::try_from(most).unwrap_or(i64::MAX));
+        self.0.execute("DELETE FROM transitions WHERE at < ?1", [before])?;
+        let crowded = "DELETE FROM transitions WHERE id IN (
+            SELECT id FROM (
+                SELECT id, row_number() OVER (PARTITION BY node ORDER BY id DESC) AS nth
+                FROM transitions)
+            WHERE nth > ?1)";
+        self.0.execute(crowded, [most])?;
+        Ok(())
+    }
+
+    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<usize, StoreFailure> {
+        let waiting: Vec<[u8; 32]> = {
+            let sql = "SELECT node FROM nodes WHERE node NOT IN (SELECT node FROM approved)
+                       ORDER BY received DESC, node";
+            let mut query = self.0.prepare_cached(sql)?;
+            let rows = query.query_map((), |row| row.get(0))?;
+            rows.filter(|row| !matches!(row, Ok(node) if listed.contains(&Sha256(*node))))
+                .skip(most)
+                .collect::<Result<_, _>>()?
+        };
+        for node in &waiting {
+            self.0.execute("DELETE FROM transitions WHERE node = ?1", [&node[..]])?;
+            self.0.execute("DELETE FROM nodes WHERE node = ?1", [&node[..]])?;
+        }
+        Ok(waiting.len())
+    }
+
+    fn node(&self, node: &Sha256) -> Result<Option<NodeRow>, StoreFailure> {
+        let sql = format!("SELECT node, {KNOWN}, document FROM nodes WHERE node = ?1");
+        let mut query = self.0.prepare_cached(&sql)?;
+        Ok(query.query_row([&node.0[..]], node_row).optional()?)
+    }
+
+    fn nodes(&self) -> Result<Vec<NodeRow>, StoreFailure> {
+        let sql = format!("SELECT node, {KNOWN}, document FROM nodes ORDER BY node");
+        let mut query = self.0.prepare_cached(&sql)?;
+        let rows = query.query_map((), node_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn transitions(&self, node: &Sha256, most: usize) -> Result<Vec<Transition>, StoreFailure> {
+        let sql = "SELECT at, release, state, code FROM transitions WHERE node = ?1
+                   ORDER BY id DESC LIMIT ?2";
+        let mut query = self.0.prepare_cached(sql)?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = query.query_map(params![&node.0[..], most], |row| {
+            Ok(Transition {
+                at: number(row, 0)?,
+                release: row.get(1)?,
+                state: row.get(2)?,
+                code: row.get(3)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn approve(&mut self, nodes: &[Sha256], now: u64) -> Result<usize, StoreFailure> {
+        self.begin()?;
+        let added = nodes.iter().try_fold(0, |added, node| {
+            let sql = "INSERT OR IGNORE INTO approved (node, at) VALUES (?1, ?2)";
+            Ok::<_, rusqlite::Error>(
+                added + self.0.execute(sql, params![&node.0[..], integer(now)])?,
+            )
+        });
+        match added {
+            Ok(added) => self.commit().map(|()| added),
+            Err(error) => {
+                self.rollback();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure> {
+        let mut query = self.0.prepare_cached("SELECT node FROM approved")?;
+        let rows = query.query_map((), |row| Ok(Sha256(row.get(0)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}

@@ -1,0 +1,162 @@
+//! The test program of every store; and of SQLite, each earlier schema.
+
+use std::path::Path;
+
+use formats::report::Report;
+use racklet_testkit::forge::ForgeKey;
+use rusqlite::Connection;
+
+use super::*;
+use crate::fleet::judge::judge;
+use crate::fleet::state::State;
+
+fn signed(key: u32, sequence: u64, standing: &str) -> SignedReport {
+    let report = Report {
+        sequence,
+        standing: standing.into(),
+        booted: "a".into(),
+        boot: format!("boot of {key}").as_str().into(),
+        ..Report::default()
+    };
+    SignedReport::verify(&ForgeKey::new(key).report(report)).unwrap()
+}
+
+fn keep(store: &mut dyn FleetStore, report: &SignedReport, now: u64) {
+    let before = store.known(&report.report().node).unwrap();
+    let (_, next) = judge(before.as_ref(), report.report(), now);
+    let next = next.expect("it is newer");
+    let changed = before.is_none_or(|before| before.doing != next.doing);
+    store.keep(report, &next, changed).unwrap();
+}
+
+/// What every store does.
+fn program(store: &mut dyn FleetStore) {
+    let (first, other) = (signed(1, 5, "idle"), signed(2, 1, "on_trial"));
+    let node = first.report().node;
+    assert_eq!(store.known(&node).unwrap(), None);
+    store.begin().unwrap();
+    keep(store, &first, 100);
+    keep(store, &other, 100);
+    store.commit().unwrap();
+    // What is given up did not happen.
+    store.begin().unwrap();
+    keep(store, &signed(1, 6, "staged"), 200);
+    store.rollback();
+    assert_eq!(store.known(&node).unwrap().unwrap().sequence, 5);
+    let row = store.node(&node).unwrap().unwrap();
+    assert_eq!((row.node, row.document.as_slice()), (node, first.document()));
+    assert_eq!(row.known.boots, ["boot of 1"]);
+    let mut names = vec![node, other.report().node];
+    names.sort();
+    let found: Vec<Sha256> = store.nodes().unwrap().into_iter().map(|row| row.node).collect();
+    assert_eq!(found, names);
+
+    // Only changes are transitions, and they are bounded by age and by number.
+    for (nth, standing) in ["staged", "staged", "interrupted", "staged"].into_iter().enumerate() {
+        keep(store, &signed(1, 10 + nth as u64, standing), 1000 + nth as u64 * 10);
+    }
+    let states = |store: &dyn FleetStore| {
+        let found = store.transitions(&node, 10).unwrap();
+        found.into_iter().map(|it| (it.at, it.state)).collect::<Vec<_>>()
+    };
+    let word = |state: State| state.word().to_owned();
+    let (staged, downloading) = (word(State::Staged), word(State::Downloading));
+    let last =
+        [(1030, staged.clone()), (1020, downloading), (1000, staged), (100, word(State::Other))];
+    assert_eq!(states(store), last);
+    store.forget_transitions(0, 3).unwrap();
+    assert_eq!(states(store), last[..3]);
+    store.forget_transitions(1020, 10).unwrap();
+    assert_eq!(states(store), last[..2]);
+
+    // Approval is once, also before the first report; who is not approved may be forgotten.
+    let later = signed(9, 1, "idle").report().node;
+    assert_eq!(store.approve(&[node, later], 1).unwrap(), 2);
+    assert_eq!(store.approve(&[node], 1).unwrap(), 0);
+    assert!(store.approved().unwrap().contains(&later));
+    for key in 20..30 {
+        keep(store, &signed(key, 1, "idle"), 2000 + u64::from(key));
+    }
+    let listed = Approved::parse(&other.report().node.to_hex()).unwrap();
+    assert_eq!(store.forget_waiting(&listed, 3).unwrap(), 7);
+    let left: Vec<Sha256> = store.nodes().unwrap().into_iter().map(|row| row.node).collect();
+    assert_eq!(left.len(), 5, "the approved, the listed and the three newest");
+    for key in 27..30 {
+        assert!(left.contains(&signed(key, 1, "idle").report().node), "{key}");
+    }
+    assert_eq!(store.transitions(&signed(20, 1, "idle").report().node, 9).unwrap(), []);
+
+    // The largest numbers that a report may have.
+    keep(store, &signed(1, u64::MAX, "idle"), u64::MAX);
+    assert_eq!(store.known(&node).unwrap().unwrap().sequence, i64::MAX as u64);
+}
+
+#[test]
+fn the_program_of_every_store_on_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    program(open(&dir.path().join("fleet")).unwrap().as_mut());
+    // A second process sees the same.
+    assert_eq!(open(&dir.path().join("fleet")).unwrap().nodes().unwrap().len(), 5);
+}
+
+/// A database as the server with that many steps left it, with one node.
+fn earlier(dir: &Path, steps: usize, report: &SignedReport) {
+    let database = Connection::open(dir.join("fleet.sqlite3")).unwrap();
+    for step in &schema::STEPS[..steps] {
+        database.execute_batch(step).unwrap();
+    }
+    database.pragma_update(None, "user_version", steps as i64).unwrap();
+    if steps == 0 {
+        return;
+    }
+    let node = &report.report().node.0[..];
+    let sql =
+        "INSERT INTO nodes VALUES (?1, 7, 100, 'x', 'staged', '1.4.2', '1.4.1', '', 90, NULL, ?2)";
+    database.execute(sql, rusqlite::params![node, report.document()]).unwrap();
+    database.execute("INSERT INTO approved VALUES (?1, 50)", [node]).unwrap();
+    if steps >= 2 {
+        let sql = "INSERT INTO transitions (node, at, release, state, code)
+                   VALUES (?1, 90, '1.4.2', 'staged', '')";
+        database.execute(sql, [node]).unwrap();
+    }
+}
+
+#[test]
+fn every_earlier_schema_is_brought_up_to_date() {
+    let report = signed(1, 7, "staged");
+    for steps in 0..=schema::STEPS.len() {
+        let dir = tempfile::tempdir().unwrap();
+        earlier(dir.path(), steps, &report);
+        for again in [false, true] {
+            let store = open(dir.path()).unwrap();
+            let rows = store.nodes().unwrap();
+            assert_eq!(rows.len(), usize::from(steps > 0), "{steps} steps, again: {again}");
+            let Some(row) = rows.first() else { continue };
+            assert_eq!((row.known.sequence, row.known.since), (7, 90), "{steps} steps");
+            assert_eq!(row.known.doing.state, State::Staged, "{steps} steps");
+            assert!(store.approved().unwrap().contains(&row.node), "{steps} steps");
+            let transitions = store.transitions(&row.node, 9).unwrap();
+            assert_eq!(transitions.len(), 1, "{steps} steps, again: {again}");
+            assert_eq!(transitions[0].release, "1.4.2");
+        }
+    }
+}
+
+#[test]
+fn the_database_of_a_newer_server_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    earlier(dir.path(), schema::STEPS.len(), &signed(1, 7, "staged"));
+    let newer = schema::STEPS.len() as i64 + 1;
+    let file = dir.path().join("fleet.sqlite3");
+    Connection::open(&file).unwrap().pragma_update(None, "user_version", newer).unwrap();
+    let error = open(dir.path()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreFailure::Newer { found, .. } if found == newer), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("fleet.sqlite3"), "not a database".repeat(1000)).unwrap();
+    let error = open(dir.path()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreFailure::Database(_)), "{error}");
+}

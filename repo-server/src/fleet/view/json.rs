@@ -1,0 +1,178 @@
+//! The pages as JSON. Texts of nodes are shown as on the pages.
+
+use formats::boot_record::Slot;
+use formats::report::shown;
+use serde_json::{Map, Value, json};
+
+use super::{Context, Filter, count, need, sentence};
+use crate::fleet::overview::{Overview, SENTENCE, Seen};
+use crate::fleet::state::State;
+use crate::fleet::store::Transition;
+
+/// Nodes that are named with a reason.
+const NAMED: usize = 100;
+
+pub(super) fn overview(all: &Overview, context: &Context) -> Value {
+    let channels: Vec<Value> = all
+        .channels
+        .iter()
+        .map(|((product, channel), sums)| {
+            let published =
+                |version: &str| context.published.contains(&(product.clone(), version.to_owned()));
+            let mut releases = Map::new();
+            for (version, release) in &sums.releases {
+                let mut row = Map::new();
+                for state in State::ALL {
+                    row.insert(state.word().to_owned(), json!(release.of(state)));
+                }
+                row.insert("silent".to_owned(), json!(release.silent));
+                row.insert("published".to_owned(), json!(published(version)));
+                releases.insert(version.clone(), Value::Object(row));
+            }
+            json!({
+                "product": product,
+                "channel": channel,
+                "sentence": sentence(product, sums, context),
+                "release": Overview::subject(sums, published),
+                "nodes": sums.nodes,
+                "runs": sums.runs,
+                "releases": releases,
+            })
+        })
+        .collect();
+    let reasons: Vec<Value> = all
+        .reasons
+        .iter()
+        .map(|reason| {
+            let named: Vec<String> =
+                reason.nodes.iter().take(NAMED).map(|node| node.to_hex()).collect();
+            json!({
+                "code": reason.code,
+                "sentence": reason.sentence,
+                "count": reason.nodes.len(),
+                "nodes": named,
+            })
+        })
+        .collect();
+    let timestamps: Vec<Value> = context
+        .timestamps
+        .iter()
+        .map(|(name, expires, stale)| json!({ "repository": name, "expires": expires, "stale": stale }))
+        .collect();
+    json!({
+        "now": all.now,
+        "sentence": need(all),
+        "nodes": all.nodes.len(),
+        "need_somebody": all.need_somebody,
+        "silent": all.silent,
+        "waiting_for_approval": all.waiting.len(),
+        "channels": channels,
+        "reasons": reasons,
+        "bytes": { "registry": all.bytes.0, "bundle": all.bytes.1 },
+        "timestamps": timestamps,
+    })
+}
+
+pub(super) fn nodes(filter: &Filter, page: &[&Seen], total: usize) -> Value {
+    let next = filter.from + page.len();
+    json!({
+        "total": total,
+        "text": format!("{} nodes", count(total)),
+        "nodes": page.iter().map(|seen| row(seen)).collect::<Vec<_>>(),
+        "next": (next < total).then(|| filter.link(next)),
+    })
+}
+
+/// A node in a list.
+pub(crate) fn row(seen: &Seen) -> Value {
+    let (report, known) = (&seen.report, &seen.row.known);
+    let reason = seen.reason();
+    json!({
+        "node": seen.row.node,
+        "name": seen.name(),
+        "product": report.product.to_string(),
+        "channel": report.channel.to_string(),
+        "approved": seen.approved,
+        "state": known.doing.state.word(),
+        "release": shown(&known.doing.release, 64),
+        "runs": (!known.doing.runs.is_empty()).then(|| shown(&known.doing.runs, 64)),
+        "since": known.since,
+        "seen": known.received,
+        "expected": seen.expected,
+        "silent_since": seen.silent,
+        "clock_ahead": seen.clock,
+        "cloned": seen.cloned,
+        "code": reason.as_ref().map(|(code, _)| code),
+        "sentence": reason.as_ref().map(|(_, sentence)| sentence),
+    })
+}
+
+pub(super) fn node(seen: &Seen, transitions: &[Transition]) -> Value {
+    let report = &seen.report;
+    let mut slots = Map::new();
+    for slot in Slot::BOTH {
+        let it = report.slots.of(slot);
+        let value = json!({
+            "state": it.state.to_string(),
+            "version": it.version.as_ref().map(ToString::to_string),
+            "index": it.index,
+            "security_version": it.security_version,
+            "tries_left": it.tries_left,
+        });
+        slots.insert(slot.name().to_owned(), value);
+    }
+    let transitions: Vec<Value> = transitions
+        .iter()
+        .map(|it| {
+            json!({
+                "at": it.at,
+                "release": shown(&it.release, 64),
+                "state": shown(&it.state, 64),
+                "code": shown(&it.code, 64),
+            })
+        })
+        .collect();
+    let mut value = row(seen);
+    let more = json!({
+        "hardware": report.hardware.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "agent": report.agent.to_string(),
+        "sequence": report.sequence,
+        "boot": report.boot.to_string(),
+        "uptime": report.uptime,
+        "booted": report.booted.to_string(),
+        "next": report.next.as_ref().map(ToString::to_string),
+        "standing": report.standing.to_string(),
+        "slots": slots,
+        "decision": report.decision.as_ref().map(|it| json!({
+            "version": it.version.to_string(),
+            "code": it.code.to_string(),
+            "rule": it.rule.as_ref().map(ToString::to_string),
+            "sentence": shown(&it.sentence, SENTENCE),
+            "until": it.until,
+        })),
+        "error": report.error.as_ref().map(|it| json!({
+            "code": it.code.to_string(),
+            "sentence": shown(&it.sentence, SENTENCE),
+            "at": it.at,
+        })),
+        "failure": report.failure.as_ref().map(|it| json!({
+            "version": it.version.to_string(),
+            "code": it.code.to_string(),
+            "sentence": shown(&it.sentence, SENTENCE),
+            "at": it.at,
+        })),
+        "floor": report.floor.as_ref().map(|it| json!({
+            "security_version": it.security_version,
+            "kept": it.kept.to_string(),
+        })),
+        "metadata": report.metadata,
+        "checked": report.checked,
+        "bytes": report.bytes,
+        "unread": seen.unread().iter().map(|path| shown(path, 64)).collect::<Vec<_>>(),
+        "transitions": transitions,
+    });
+    if let (Value::Object(members), Value::Object(more)) = (&mut value, more) {
+        members.extend(more);
+    }
+    value
+}

@@ -1,0 +1,232 @@
+//! The pages of the fleet, as HTML and as JSON. Pure: an [`Overview`] in, a document out.
+//!
+//! No script, no asset of another place, no form, no button: a page says what nodes say, and prints the
+//! line that a maintainer may want to run. What a node wrote is another machine's text: on one line,
+//! without control characters, shortened ([`formats::report::shown`]), and escaped by the templates.
+
+mod html;
+mod json;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use formats::digest::Sha256;
+use http::HeaderMap;
+use http::header::ACCEPT;
+
+pub(crate) use self::json::row;
+
+use super::overview::{ChannelSums, Overview, Seen};
+use super::state::State;
+use super::store::Transition;
+
+/// Nodes on one page; a link leads to the next.
+pub(crate) const PAGE: usize = 200;
+/// The style sheet of every page.
+pub(crate) const STYLE: &str = include_str!("style.css");
+
+/// What a page needs beside the nodes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Context {
+    /// Product and version of everything that this server has.
+    pub(crate) published: BTreeSet<(String, String)>,
+    /// TUF repositories: name, when the timestamp expires in Unix seconds, whether that is soon or was.
+    pub(crate) timestamps: Vec<(String, i64, bool)>,
+}
+
+/// Which nodes a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// In this state, or `silent`, `waiting-for-approval`, `needs-somebody`; absent: all approved ones.
+    pub(crate) state: Option<String>,
+    /// About this release.
+    pub(crate) release: Option<String>,
+    /// For this reason.
+    pub(crate) reason: Option<String>,
+    /// So many are left out: those of the pages before.
+    pub(crate) from: usize,
+}
+
+/// A form in which a page can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Html,
+    Json,
+}
+
+impl Form {
+    /// What the client asks for: JSON where it names that and not HTML.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let accepted = |wanted: &str| {
+            let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+            values.flat_map(|value| value.split(',')).any(|part| {
+                part.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case(wanted))
+            })
+        };
+        match accepted("application/json") && !accepted("text/html") {
+            true => Form::Json,
+            false => Form::Html,
+        }
+    }
+
+    /// The media type of its documents.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Form::Html => "text/html; charset=utf-8",
+            Form::Json => "application/json",
+        }
+    }
+
+    /// The first page.
+    pub(crate) fn overview(self, all: &Overview, context: &Context) -> String {
+        match self {
+            Form::Html => html::overview(all, context),
+            Form::Json => json::overview(all, context).to_string(),
+        }
+    }
+
+    /// A list of nodes.
+    pub(crate) fn nodes(self, all: &Overview, filter: &Filter) -> String {
+        let (page, total) = filter.page(all);
+        match self {
+            Form::Html => html::nodes(all, filter, &page, total),
+            Form::Json => json::nodes(filter, &page, total).to_string(),
+        }
+    }
+
+    /// One node.
+    pub(crate) fn node(self, seen: &Seen, transitions: &[Transition], now: u64) -> String {
+        match self {
+            Form::Html => html::node(seen, transitions, now),
+            Form::Json => json::node(seen, transitions).to_string(),
+        }
+    }
+}
+
+impl Filter {
+    /// The nodes of this page, and how many there are on all.
+    fn page<'a>(&self, all: &'a Overview) -> (Vec<&'a Seen>, usize) {
+        let waiting = self.state.as_deref() == Some("waiting-for-approval");
+        let of = if waiting { &all.waiting } else { &all.nodes };
+        let mut found = of.iter().filter(|seen| self.shows(seen));
+        let page: Vec<&Seen> = found.by_ref().skip(self.from).take(PAGE).collect();
+        (page, of.iter().filter(|seen| self.shows(seen)).count())
+    }
+
+    fn shows(&self, seen: &Seen) -> bool {
+        let state = match self.state.as_deref() {
+            None | Some("waiting-for-approval") => true,
+            Some("silent") => seen.silent.is_some(),
+            Some("needs-somebody") => seen.needs_somebody(),
+            Some(word) => seen.state().map(State::word) == Some(word),
+        };
+        let doing = &seen.row.known.doing;
+        let release =
+            self.release.as_ref().is_none_or(|it| *it == doing.release || *it == doing.runs);
+        let reason = self
+            .reason
+            .as_ref()
+            .is_none_or(|it| seen.reason().is_some_and(|(code, _)| code == *it));
+        state && release && reason
+    }
+
+    /// Where these nodes are, from another one on.
+    pub(crate) fn link(&self, from: usize) -> String {
+        let mut pairs = Vec::new();
+        for (key, value) in
+            [("state", &self.state), ("release", &self.release), ("reason", &self.reason)]
+        {
+            pairs.extend(value.as_ref().map(|value| format!("{key}={}", encoded(value))));
+        }
+        pairs.extend((from > 0).then(|| format!("from={from}")));
+        match pairs.is_empty() {
+            true => "/fleet/nodes".to_owned(),
+            false => format!("/fleet/nodes?{}", pairs.join("&")),
+        }
+    }
+}
+
+/// Everything but letters, digits, `.`, `_` and `-` percent-encoded.
+fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+/// The first page in words, a sentence for each product and channel.
+///
+/// `1.4.2 runs on 812 of 1,000; 3 reverted; 4 silent`
+fn sentence(product: &str, sums: &ChannelSums, context: &Context) -> String {
+    let published =
+        |version: &str| context.published.contains(&(product.to_owned(), version.to_owned()));
+    let Some(subject) = Overview::subject(sums, published) else {
+        return format!("no release runs confirmed on any of {}", count(sums.nodes));
+    };
+    let runs = sums.runs.get(subject).copied().unwrap_or(0);
+    let mut text = format!("{subject} runs on {} of {}", count(runs), count(sums.nodes));
+    let release = sums.releases.get(subject).cloned().unwrap_or_default();
+    for state in State::ALL.into_iter().filter(|state| *state != State::Confirmed) {
+        let nodes = release.of(state);
+        if nodes > 0 {
+            text += &format!("; {} {}", count(nodes), state.shown());
+        }
+    }
+    let silent: usize = sums.releases.values().map(|release| release.silent).sum();
+    if silent > 0 {
+        text += &format!("; {} silent", count(silent));
+    }
+    text
+}
+
+/// Whether anybody has to act.
+fn need(all: &Overview) -> String {
+    match all.need_somebody {
+        0 => "nobody needs you".to_owned(),
+        1 => "1 node needs you".to_owned(),
+        nodes => format!("{} nodes need you", count(nodes)),
+    }
+}
+
+/// `1,000`
+fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The command to run next about a node; a line to copy.
+fn next_command(seen: &Seen) -> Option<String> {
+    let report = &seen.report;
+    let word = |text: &str| formats::release::is_word(text, 64).then(|| text.to_owned());
+    if !seen.approved {
+        return Some(format!("repo-server fleet approve --fleet DIR {}", seen.row.node.to_hex()));
+    }
+    Some(match seen.row.known.doing.state {
+        State::Reverted => {
+            // Only names that no shell takes for anything else.
+            let (product, channel) =
+                (word(report.product.as_str())?, word(report.channel.as_str())?);
+            format!("signer channel hold --product {product} --channel {channel}")
+        }
+        State::Waiting => "update-agent explain".to_owned(),
+        State::Other => "update-agent doctor".to_owned(),
+        _ if seen.silent.is_some() => "systemctl status update-agent.service".to_owned(),
+        _ => return None,
+    })
+}
+
+/// `node` in a path.
+fn node_link(node: &Sha256) -> String {
+    format!("/fleet/nodes/{}", node.to_hex())
+}
