@@ -13,7 +13,8 @@ use url::Url;
 use super::fleet;
 use crate::amount::{bytes, seconds, states};
 use crate::{
-    Collect, Config, FleetConfig, Limits, Quota, Refresh, S3, ServerError, Store, StoreError, TlsFiles,
+    Collect, Config, FleetConfig, Limits, Quota, Refresh, S3, ServerError, Store, StoreError,
+    TlsFiles,
 };
 
 /// One day: pushes of the largest images over slow lines take hours.

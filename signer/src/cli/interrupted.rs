@@ -33,6 +33,7 @@ fn stands(command: &Command) -> (&'static str, &'static str) {
         | Command::Log { command: None, .. }
         | Command::PackageRoot { .. }
         | Command::Completions { .. }
+        | Command::Fleet { .. }
         | Command::Channel { command: ChannelCommand::Show { .. } | ChannelCommand::List { .. } }
         | Command::Release { command: ReleaseCommand::List { .. } }
         | Command::Key { command: KeyCommand::List { .. } } => LOOKS,

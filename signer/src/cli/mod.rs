@@ -5,6 +5,7 @@ mod change;
 mod channel;
 mod download;
 mod factory;
+mod fleet;
 mod interrupted;
 mod output;
 mod place;
@@ -127,6 +128,7 @@ fn dispatch(command: Command, show: Show, json: bool) -> Result<Exit, SignerErro
         Command::Bundle(arguments) => bundle(arguments, run)?,
         Command::Download(arguments) => download::run(arguments, run)?,
         Command::Factory(arguments) => factory::run(arguments, run)?,
+        Command::Fleet { command } => fleet::run(command, run)?,
         Command::Inspect { reference, registry, trust } => {
             let place = Place::to_read(reference.as_deref(), &registry, &trust, None)?;
             let registry = place.open(Access::Read)?;

@@ -74,6 +74,13 @@ pub(super) fn success_or(report: &impl Report, error: Option<&SignerError>, json
     }
 }
 
+/// Columns of the terminal behind standard output; `None`: there is no terminal.
+pub(super) fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    // A serial line that nobody told has none.
+    Some(if size.ws_col == 0 { 80 } else { usize::from(size.ws_col) })
+}
+
 /// Whether a question would be seen, and could be answered.
 pub(super) fn somebody_is_there() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()

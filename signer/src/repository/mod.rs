@@ -23,7 +23,7 @@ mod tags;
 pub use client::{Backoff, Patience, RegistryClient};
 pub use error::RegistryError;
 pub use layout::LayoutRepository;
-pub use open::{Access, ClientOptions, open};
+pub use open::{Access, ClientOptions, document, open};
 pub use referrers::{attach, attach_all, attached, is_list_of};
 pub use rehearsal::{Rehearsal, Transfer};
 pub use tags::{Beside, Listed, Removal, keep};

@@ -76,3 +76,19 @@ pub fn open(
         (_, Access::Read) => Ok(Box::new(LayoutRepository::open(reference.clone())?)),
     }
 }
+
+/// A document that a server has beside its repositories, as JSON and of at most `limit` bytes.
+pub fn document(
+    server: &Reference,
+    path: &str,
+    limit: usize,
+    options: &ClientOptions,
+) -> Result<Vec<u8>, RegistryError> {
+    #[cfg(feature = "registry")]
+    return RegistryClient::connect(server.clone(), options)?.document(path, limit);
+    #[cfg(not(feature = "registry"))]
+    {
+        let (ClientOptions { .. }, _, _) = (options, path, limit);
+        Err(RegistryError::ReadOnly(server.to_string()))
+    }
+}

@@ -5,6 +5,7 @@ mod channel;
 mod component;
 mod download;
 mod factory;
+mod fleet;
 mod key;
 mod release;
 mod repository;
@@ -27,6 +28,7 @@ pub(super) use self::channel::{ChannelArgs, ChannelChange, ChannelCommand, SetAr
 pub(super) use self::component::{components, mixtures};
 pub(super) use self::download::DownloadArgs;
 pub(super) use self::factory::FactoryArgs;
+pub(super) use self::fleet::{FleetCommand, FleetStatusArgs};
 pub(super) use self::key::KeyCommand;
 pub(super) use self::release::{ArchiveArgs, ReleaseChange, ReleaseCommand, WithdrawArgs};
 pub(super) use self::repository::{ListArgs, RegistryArgs, RepoArgs, TrustArgs};
@@ -122,6 +124,11 @@ pub(super) enum Command {
     Download(DownloadArgs),
     /// Make the first disk of a node from a published release
     Factory(FactoryArgs),
+    /// What nodes report of themselves to a repo-server
+    Fleet {
+        #[command(subcommand)]
+        command: FleetCommand,
+    },
     /// Show what is in a repository or bundle
     Inspect {
         /// The repository or bundle; by default SIGNER_REPO, or the repository of signer.toml

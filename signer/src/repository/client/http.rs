@@ -121,6 +121,11 @@ impl Http {
         self.base.join(&format!("v2/{rest}")).map_err(|_| Failure::Answer("has an odd name in it"))
     }
 
+    /// What is beside the repositories of the same server.
+    pub(super) fn beside(&self, path: &str) -> Result<Url, Failure> {
+        self.base.join(path).map_err(|_| Failure::Answer("has an odd name in it"))
+    }
+
     /// Where an upload goes on; it may be relative. Never from TLS to plain HTTP.
     pub(super) fn location(&self, answer: &Response) -> Result<Url, Failure> {
         let odd = || Failure::Answer("names no place for the upload");

@@ -170,6 +170,18 @@ impl RegistryClient {
         Ok(pulled.map(|bytes| bytes.to_vec()))
     }
 
+    /// A document beside the repositories, as JSON and of at most `limit` bytes.
+    pub fn document(&self, path: &str, limit: usize) -> Result<Vec<u8>, RegistryError> {
+        let read = self.run(&format!("read /{path}"), async {
+            let url = self.http.beside(path)?;
+            let fill =
+                |request: reqwest::RequestBuilder| request.header(ACCEPT, "application/json");
+            let answer = self.http.send("", Method::GET, url, &fill).await?;
+            answer::read_limited(answer, limit).await
+        })?;
+        Ok(read.to_vec())
+    }
+
     /// Stores a manifest under a tag or its digest, once everything it refers to is there.
     fn push(
         &self,

@@ -1,0 +1,89 @@
+//! `fleet`: what nodes report of themselves, asked of the server that collects it.
+
+use formats::reference::Reference;
+
+use super::args::{FleetCommand, FleetStatusArgs, TrustArgs};
+use super::output;
+use super::place::Place;
+use super::run::Run;
+use crate::commands;
+use crate::error::SignerError;
+
+/// Runs `fleet`.
+pub(super) fn run(command: FleetCommand, run: Run<'_>) -> Result<(), SignerError> {
+    let FleetCommand::Status(arguments) = command;
+    let (server, place) = server(&arguments)?;
+    let width = if run.json { None } else { output::columns() };
+    let report = commands::fleet_status(&server, &place.registry.options(), width)?;
+    output::success(&report, run.json);
+    Ok(())
+}
+
+/// The server, and what it is reached with. Credentials of `signer.toml` are for its repository's server alone.
+fn server(arguments: &FleetStatusArgs) -> Result<(Reference, Place), SignerError> {
+    let FleetStatusArgs { server, registry } = arguments;
+    let usual = Place::to_read(None, registry, &TrustArgs::default(), None)?;
+    let own = usual.repo.as_deref().and_then(|text| text.parse().ok()).and_then(|it| at(&it));
+    let Some(text) = server else {
+        let missing = || {
+            let text = "name the server: --server https://HOST[:PORT]; the repository of this command is on none";
+            SignerError::Usage(text.to_owned())
+        };
+        return Ok((own.ok_or_else(missing)?, usual));
+    };
+    let (named, plain_http) = address(text)?;
+    let mut place = match own == Some(named.clone()) {
+        true => usual,
+        false => Place::to_read(Some(&named.to_string()), registry, &TrustArgs::default(), None)?,
+    };
+    place.registry.plain_http |= plain_http;
+    Ok((named, place))
+}
+
+/// The server of a repository, without a namespace.
+fn at(reference: &Reference) -> Option<Reference> {
+    match reference {
+        Reference::Registry { authority, .. } => format!("docker://{authority}").parse().ok(),
+        _ => None,
+    }
+}
+
+/// A server as people write it, and whether without TLS.
+fn address(text: &str) -> Result<(Reference, bool), SignerError> {
+    let (rest, plain_http) = match text.split_once("://") {
+        Some(("https" | "docker", rest)) => (rest, false),
+        Some(("http", rest)) => (rest, true),
+        Some(_) => ("", false),
+        None => (text, false),
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let reference = format!("docker://{authority}").parse().ok();
+    let odd = || SignerError::Usage(format!("{text:?} is no server: give https://HOST[:PORT]"));
+    let reference = reference.filter(|_| !authority.is_empty()).ok_or_else(odd)?;
+    Ok((reference, plain_http))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_as_people_write_them() {
+        for (text, wanted) in [
+            ("https://updates.example:5443", Some(("docker://updates.example:5443", false))),
+            ("https://updates.example/fleet/", Some(("docker://updates.example", false))),
+            ("docker://updates.example/racklet", Some(("docker://updates.example", false))),
+            ("updates.example:5443", Some(("docker://updates.example:5443", false))),
+            ("http://127.0.0.1:5000", Some(("docker://127.0.0.1:5000", true))),
+            ("ftp://updates.example", None),
+            ("oci:directory", None),
+            ("https://", None),
+            ("https://user:password@updates.example", None),
+            ("", None),
+        ] {
+            let found = address(text).ok().map(|(server, plain)| (server.to_string(), plain));
+            let wanted = wanted.map(|(server, plain)| (server.to_owned(), plain));
+            assert_eq!(found, wanted, "{text}");
+        }
+    }
+}
