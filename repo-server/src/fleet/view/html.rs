@@ -5,7 +5,7 @@ use formats::report::shown;
 use formats::tuf::UnixTime;
 use maud::{DOCTYPE, Markup, html};
 
-use super::{Context, Filter, count, need, next_command, node_link, sentence};
+use super::{Context, Filter, count, counted, need, next_command, node_link, sentence};
 use crate::fleet::overview::{ChannelSums, Overview, ReleaseSums, SENTENCE, Seen};
 use crate::fleet::state::State;
 use crate::fleet::store::Transition;
@@ -162,7 +162,10 @@ fn asides(all: &Overview, context: &Context) -> Markup {
         let left = expires.saturating_sub(i64::try_from(all.now).unwrap_or(i64::MAX));
         match left {
             ..0 => "has expired".to_owned(),
-            0..172_800 => format!("expires in {} hours", left / 3600),
+            0..172_800 => {
+                let hours = usize::try_from(left / 3600).unwrap_or(0);
+                format!("expires in {}", counted(hours, "hour"))
+            }
             _ => format!("expires in {} days", left / 86_400),
         }
     };
@@ -171,14 +174,14 @@ fn asides(all: &Overview, context: &Context) -> Markup {
             @if !all.waiting.is_empty() {
                 dt { "Waiting for approval" }
                 dd {
-                    a href="/fleet/nodes?state=waiting-for-approval" { (count(all.waiting.len())) " nodes" }
+                    a href="/fleet/nodes?state=waiting-for-approval" { (counted(all.waiting.len(), "node")) }
                     "; they count for nothing"
                 }
             }
             @if all.silent > 0 {
                 dt { "Silent" }
                 dd {
-                    a href="/fleet/nodes?state=silent" { (count(all.silent)) " nodes" }
+                    a href="/fleet/nodes?state=silent" { (counted(all.silent, "node")) }
                     "; silence is no failure"
                 }
             }
@@ -233,7 +236,7 @@ pub(super) fn nodes(all: &Overview, filter: &Filter, page_of: &[&Seen], total: u
     let content = html! {
         h1 { (title) }
         p {
-            (count(total)) " nodes"
+            (counted(total, "node"))
             @if let Some(release) = &filter.release { ", release " (shown(release, 64)) }
             @if let Some(reason) = &filter.reason { ", for the reason " code { (shown(reason, 64)) } }
             "."

@@ -205,6 +205,11 @@ fn count(number: usize) -> String {
     text
 }
 
+/// `1 node`, `1,000 nodes`
+fn counted(number: usize, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// The command to run next about a node; a line to copy.
 fn next_command(seen: &Seen) -> Option<String> {
     let report = &seen.report;

@@ -97,8 +97,8 @@ fn the_first_page_says_what_nodes_say() {
         "its wave begins at 50 %",
         "web: answered 500",
         "not published here",
-        "1 nodes</a>; they count for nothing",
-        "expires in 1 hours",
+        "1 node</a>; they count for nothing",
+        "expires in 1 hour",
         "signer channel hold --product demo --channel stable",
     ] {
         assert!(page.contains(text), "{text} is missing:\n{page}");
