@@ -82,8 +82,9 @@ fn lintian(packages: &[PathBuf]) -> Result<()> {
     lintian.args(packages).env("LC_ALL", "C.UTF-8").run().map(drop)
 }
 
-/// Links that Debian 13's systemd and libc bring along, to files that other packages would write.
-const DANGLING: [&str; 2] = ["/etc/default/locale", "/etc/vconsole.conf"];
+/// What Debian 13's own packages leave: links to files that others would write, and a folder of debconf's.
+const OF_DEBIAN: [&str; 3] =
+    ["/etc/default/locale", "/etc/vconsole.conf", "/var/cache/debconf/tmp.ci"];
 
 /// Installs and purges all of them in a copy of the system, and compares it with what it was before.
 fn piuparts(base: &debian::Base, packages: &[PathBuf], temp: &Path) -> Result<()> {
@@ -91,7 +92,7 @@ fn piuparts(base: &debian::Base, packages: &[PathBuf], temp: &Path) -> Result<()
         .args(["--existing-chroot".as_ref(), base.tree.as_os_str()])
         .args(["--distribution", base.suite, "--mirror", &format!("{} main", base.archive)])
         .args(["--no-eatmydata", "--no-upgrade-test", "--fail-on-broken-symlinks"])
-        .args(DANGLING.map(|link| format!("--ignore={link}")))
+        .args(OF_DEBIAN.map(|path| format!("--ignore={path}")))
         .args(["--tmpdir".as_ref(), temp.as_os_str()]);
     if let Some(proxy) = &base.proxy {
         piuparts = piuparts.args(["--proxy", proxy]);
