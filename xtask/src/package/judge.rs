@@ -84,7 +84,7 @@ fn lintian(packages: &[PathBuf]) -> Result<()> {
 
 /// What Debian 13's own packages leave: links to files that others would write, and a folder of debconf's.
 const OF_DEBIAN: [&str; 3] =
-    ["/etc/default/locale", "/etc/vconsole.conf", "/var/cache/debconf/tmp.ci"];
+    ["/etc/default/locale", "/etc/vconsole.conf", "/var/cache/debconf/tmp.ci/"];
 
 /// Installs and purges all of them in a copy of the system, and compares it with what it was before.
 fn piuparts(base: &debian::Base, packages: &[PathBuf], temp: &Path) -> Result<()> {
