@@ -2,7 +2,7 @@
 //! first steps.
 //!
 //! ```text
-//! test     format, lints, docs, licences, advisories, purity, every test      25 minutes, 8 when built
+//! test     format, lints, docs, licences, advisories, purity, every test      25 minutes, 12 when built
 //! prove    power cuts, I/O faults, faulty variants, machines, release builds  30 minutes
 //! night    every cell, long fuzzing, seed after seed, ARMv8                   a night
 //! ```
