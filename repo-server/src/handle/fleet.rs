@@ -192,21 +192,30 @@ fn make(
 /// What of the releases that nodes name is here, and how fresh the repositories are.
 fn context(app: &App, all: &Overview) -> Context {
     let named = all.named().into_iter().take(LOOKED_UP);
-    let published = named.filter(|(product, version)| is_published(&app.store, product, version));
+    let repositories = app.store.repositories();
+    let names = || repositories.iter().map(|(name, _)| name);
+    let published =
+        named.filter(|(product, version)| is_published(&app.store, names(), product, version));
     let fresh = app.fresh();
     let timestamps =
         fresh.iter().map(|it| (it.repository.clone(), it.expires.secs(), it.is_stale()));
     Context { published: published.collect(), timestamps: timestamps.collect() }
 }
 
-/// Whether a repository of that product, in whatever namespace, has a tag of that version.
-fn is_published(store: &Store, product: &str, version: &str) -> bool {
+/// Whether one of these repositories is of that product, in whatever namespace, and has a tag of that version.
+fn is_published<'a>(
+    store: &Store,
+    mut names: impl Iterator<Item = &'a RepositoryName>,
+    product: &str,
+    version: &str,
+) -> bool {
     let Ok(version) = version.parse::<formats::version::Version>() else { return false };
     let tag = version.tag();
     let is_of = |name: &RepositoryName| {
         name.as_str().rsplit('/').next().is_some_and(|last| last == product)
     };
-    store.repositories().iter().filter(|(name, _)| is_of(name)).any(|(name, _)| {
-        store.with(name, |repository| repository.tags.contains_key(&tag)).unwrap_or(false)
+    names.any(|name| {
+        is_of(name)
+            && store.with(name, |repository| repository.tags.contains_key(&tag)).unwrap_or(false)
     })
 }

@@ -39,6 +39,13 @@ fn page(title: &str, content: &Markup) -> String {
     markup.into_string()
 }
 
+/// The names of a table's columns.
+fn head(columns: &[&str]) -> Markup {
+    html! {
+        thead { tr { @for column in columns { th scope="col" { (column) } } } }
+    }
+}
+
 pub(super) fn overview(all: &Overview, context: &Context) -> String {
     let content = html! {
         h1 { (need(all)) }
@@ -79,13 +86,7 @@ fn releases(product: &str, sums: &ChannelSums, context: &Context) -> Markup {
     let largest = sums.releases.values().map(ReleaseSums::total).max().unwrap_or(1).max(1);
     html! {
         table class="releases" {
-            thead {
-                tr {
-                    th scope="col" { "Release" }
-                    th scope="col" { "Nodes" }
-                    th scope="col" { "What they do" }
-                }
-            }
+            (head(&["Release", "Nodes", "What they do"]))
             tbody {
                 @for (version, release) in sums.releases.iter().rev() {
                     tr {
@@ -204,9 +205,7 @@ fn reasons(all: &Overview) -> Markup {
     let link = |code: &str| Filter { reason: Some(code.to_owned()), ..Filter::default() }.link(0);
     html! {
         table {
-            thead {
-                tr { th scope="col" { "Nodes" } th scope="col" { "Code" } th scope="col" { "One of them says" } }
-            }
+            (head(&["Nodes", "Code", "One of them says"]))
             tbody {
                 @for reason in all.reasons.iter().take(REASONS) {
                     tr {
@@ -242,15 +241,7 @@ pub(super) fn nodes(all: &Overview, filter: &Filter, page_of: &[&Seen], total: u
             "."
         }
         table class="nodes" {
-            thead {
-                tr {
-                    th scope="col" { "Node" }
-                    th scope="col" { "State" }
-                    th scope="col" { "Release" }
-                    th scope="col" { "Seen" }
-                    th scope="col" { "In its own words" }
-                }
-            }
+            (head(&["Node", "State", "Release", "Seen", "In its own words"]))
             tbody {
                 @for seen in page_of {
                     tr {
@@ -312,14 +303,7 @@ pub(super) fn node(seen: &Seen, transitions: &[Transition], now: u64) -> String 
             pre { code { (command) } }
         }
         table class="slots" {
-            thead {
-                tr {
-                    th scope="col" { "Slot" }
-                    th scope="col" { "Version" }
-                    th scope="col" { "State" }
-                    th scope="col" { "Index" }
-                }
-            }
+            (head(&["Slot", "Version", "State", "Index"]))
             tbody {
                 @for slot in Slot::BOTH {
                     @let it = report.slots.of(slot);
@@ -393,9 +377,7 @@ pub(super) fn node(seen: &Seen, transitions: &[Transition], now: u64) -> String 
         }
         h2 { "What it did" }
         table {
-            thead {
-                tr { th scope="col" { "When" } th scope="col" { "State" } th scope="col" { "Release" } th scope="col" { "Code" } }
-            }
+            (head(&["When", "State", "Release", "Code"]))
             tbody {
                 @for it in transitions {
                     tr {

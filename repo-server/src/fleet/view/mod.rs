@@ -12,6 +12,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use formats::digest::Sha256;
+use formats::percent;
 use http::HeaderMap;
 use http::header::ACCEPT;
 
@@ -109,9 +110,8 @@ impl Filter {
     fn page<'a>(&self, all: &'a Overview) -> (Vec<&'a Seen>, usize) {
         let waiting = self.state.as_deref() == Some("waiting-for-approval");
         let of = if waiting { &all.waiting } else { &all.nodes };
-        let mut found = of.iter().filter(|seen| self.shows(seen));
-        let page: Vec<&Seen> = found.by_ref().skip(self.from).take(PAGE).collect();
-        (page, of.iter().filter(|seen| self.shows(seen)).count())
+        let found: Vec<&Seen> = of.iter().filter(|seen| self.shows(seen)).collect();
+        (found.iter().skip(self.from).take(PAGE).copied().collect(), found.len())
     }
 
     fn shows(&self, seen: &Seen) -> bool {
@@ -137,7 +137,7 @@ impl Filter {
         for (key, value) in
             [("state", &self.state), ("release", &self.release), ("reason", &self.reason)]
         {
-            pairs.extend(value.as_ref().map(|value| format!("{key}={}", encoded(value))));
+            pairs.extend(value.as_ref().map(|value| format!("{key}={}", percent::encode(value))));
         }
         pairs.extend((from > 0).then(|| format!("from={from}")));
         match pairs.is_empty() {
@@ -145,17 +145,6 @@ impl Filter {
             false => format!("/fleet/nodes?{}", pairs.join("&")),
         }
     }
-}
-
-/// Everything but letters, digits, `.`, `_` and `-` percent-encoded.
-fn encoded(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 /// The first page in words, a sentence for each product and channel.
