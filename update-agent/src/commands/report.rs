@@ -47,8 +47,7 @@ pub(super) fn report(agent: &Agent, args: &ReportArgs, output: Output) -> Result
 
 /// The report of this moment as a file.
 fn write(agent: &Agent, path: &Path, output: Output) -> Result<Exit, AgentError> {
-    let document = reporting::document(agent)?;
-    let node = reporting::node(agent)?;
+    let (node, document) = reporting::document(agent)?;
     let bytes = document.len();
     if path == Path::new("-") {
         if output.json {

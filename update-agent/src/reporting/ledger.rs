@@ -19,6 +19,7 @@ use storage::host::Host;
 use storage::record;
 
 use super::key::{FileKey, SEED};
+use crate::agent::Agent;
 use crate::config::Config;
 use crate::error::{AgentError, Because as _};
 
@@ -117,9 +118,10 @@ pub(crate) fn standing(host: &dyn Host, config: &Config) -> Vec<ReportsTo> {
 pub(crate) struct Ledger(PrivateDir);
 
 impl Ledger {
-    /// Opens it, making it when it is missing.
-    pub(crate) fn open(host: &dyn Host, state_dir: &Path) -> Result<Self, AgentError> {
-        let dir = PrivateDir::create_on(host, &state_dir.join("reports"))
+    /// Opens that of an agent, making it when it is missing.
+    pub(super) fn of(agent: &Agent) -> Result<Self, AgentError> {
+        let dir = agent.config.state_dir.join("reports");
+        let dir = PrivateDir::create_on(agent.host.as_ref(), &dir)
             .map_err(|error| AgentError::from(error).context("reports"))?;
         Ok(Ledger(dir))
     }
@@ -135,13 +137,8 @@ impl Ledger {
         key_of(&self.0)
     }
 
-    /// The first of so many numbers that no report has yet.
-    pub(super) fn reserve(&self, count: u64) -> Result<u64, AgentError> {
-        Ok(*self.reserve_range(count)?.start())
-    }
-
     /// So many numbers that no report has yet.
-    pub(super) fn reserve_range(&self, count: u64) -> Result<RangeInclusive<u64>, AgentError> {
+    pub(super) fn reserve(&self, count: u64) -> Result<RangeInclusive<u64>, AgentError> {
         let _lock = self.0.lock()?;
         reserve(&self.0, count)
     }

@@ -31,15 +31,15 @@ use self::ledger::Ledger;
 use crate::agent::Agent;
 use crate::error::AgentError;
 
-/// A signed report of this moment, for a file.
-pub(crate) fn document(agent: &Agent) -> Result<Vec<u8>, AgentError> {
-    let ledger = Ledger::open(agent.host.as_ref(), &agent.config.state_dir)?;
+/// A signed report of this moment, for a file, and the name by which servers know this node.
+pub(crate) fn document(agent: &Agent) -> Result<(Sha256, Vec<u8>), AgentError> {
+    let ledger = Ledger::of(agent)?;
     let key = ledger.key()?;
-    let sequence = ledger.reserve(1)?;
-    Ok(key.document(describe(agent, sequence)))
+    let sequence = *ledger.reserve(1)?.start();
+    Ok((node_of(&key.public()), key.document(describe(agent, sequence))))
 }
 
 /// The name by which servers know this node. Makes its key, if there is none.
 pub(crate) fn node(agent: &Agent) -> Result<Sha256, AgentError> {
-    Ok(node_of(&Ledger::open(agent.host.as_ref(), &agent.config.state_dir)?.key()?.public()))
+    Ok(node_of(&Ledger::of(agent)?.key()?.public()))
 }

@@ -25,7 +25,7 @@ pub(crate) struct Reporter(Option<SyncSender<()>>);
 impl Reporter {
     /// Starts it, if a source wants reports. Trouble is logged and changes nothing else.
     pub(crate) fn start(agent: &Agent) -> Self {
-        if !agent.config.sources.iter().any(|source| source.reports) {
+        if !is_wanted(agent) {
             return Reporter(None);
         }
         let (tell, told) = mpsc::sync_channel(1);
@@ -53,7 +53,7 @@ impl Reporter {
 
     /// Sends what is due and waits for it: for a process that is about to end.
     pub(crate) fn once(agent: &Agent) {
-        if !agent.config.sources.iter().any(|source| source.reports) {
+        if !is_wanted(agent) {
             return;
         }
         match agent.observer() {
@@ -61,6 +61,11 @@ impl Reporter {
             Err(error) => tracing::warn!("no report is sent: {}", error.chain()),
         }
     }
+}
+
+/// Whether a source has asked for reports.
+fn is_wanted(agent: &Agent) -> bool {
+    agent.config.sources.iter().any(|source| source.reports)
 }
 
 /// What this process knows of one source.
@@ -103,15 +108,14 @@ impl Sending {
 
     /// Sends what is due to each source.
     fn turn(&mut self) {
-        let outcome = Ledger::open(self.agent.host.as_ref(), &self.agent.config.state_dir)
-            .and_then(|ledger| {
-                // The number counts for nothing in what a report says.
-                let report = describe(&self.agent, 1);
-                for at in 0..self.sources.len() {
-                    self.serve(&ledger, at, &report)?;
-                }
-                Ok(())
-            });
+        let outcome = Ledger::of(&self.agent).and_then(|ledger| {
+            // The number counts for nothing in what a report says.
+            let report = describe(&self.agent, 1);
+            for at in 0..self.sources.len() {
+                self.serve(&ledger, at, &report)?;
+            }
+            Ok(())
+        });
         if let Err(error) = outcome {
             self.log(&error);
         }
@@ -235,7 +239,7 @@ impl Sending {
         key: &FileKey,
     ) -> Result<Answered, AgentError> {
         if self.numbers.0 >= self.numbers.1 {
-            let reserved = ledger.reserve_range(RESERVED)?;
+            let reserved = ledger.reserve(RESERVED)?;
             self.numbers = (*reserved.start(), reserved.end().saturating_add(1));
         }
         let sequence = self.numbers.0;
