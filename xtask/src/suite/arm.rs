@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use racklet_tools::cross::Processor;
 use racklet_tools::programs::Place;
 
-use super::progress::{self, Progress};
+use super::progress::{Progress, together};
 use super::runner::{Outcome, Suite, cargo};
 use crate::dist;
 
@@ -55,7 +55,7 @@ const OTHER: &str = "SIGNER_OF_ANOTHER_PROCESSOR";
 /// Runs [`TESTS`].
 pub(super) fn tests(suite: &mut Suite) -> Result<Outcome> {
     let place = Place::cross(Processor::Aarch64)?;
-    let mut sum = Outcome { passed: 0, failed: 0, failures: Vec::new(), output: String::new() };
+    let mut runs = Vec::new();
     for packages in TESTS {
         let variables: [(&str, OsString); 2] =
             [("CI", "true".into()), ("INSTA_UPDATE", "no".into())];
@@ -65,21 +65,11 @@ pub(super) fn tests(suite: &mut Suite) -> Result<Outcome> {
         let skipped = START_OTHERS.iter().flat_map(|name| ["--skip", name]);
         let cargo = cargo.args(args).args(packages).arg("--").args(skipped);
         let done = cargo.follow(|line| progress.line(line))?;
-        let ended = progress.end();
-        sum.passed += ended.sum.passed;
-        sum.failed += ended.sum.failed;
-        sum.failures.extend(ended.failures);
-        sum.output += &progress::failing(&done.stdout);
-        suite.summary.binaries.extend(ended.binaries);
-        // What does not build, or a binary that dies, prints no result line.
-        if done.code != 0 && ended.sum.failed == 0 {
-            let one = Outcome::of_command(&done);
-            sum.failed += one.failed;
-            sum.failures.extend(one.failures);
-            sum.output += &one.output;
-        }
+        runs.push((progress.end(), done));
     }
-    Ok(sum)
+    let (outcome, ran) = together(runs);
+    suite.summary.binaries.extend(ran);
+    Ok(outcome)
 }
 
 /// The same keys, images and time give the same repository on both processors, byte for byte.

@@ -12,8 +12,9 @@ use racklet_tools::cmd::{Cmd, Finished};
 use racklet_tools::pulse::Pulse;
 use serde::Deserialize;
 
-use super::progress::{Ended, Progress};
+use super::progress::{Ended, Progress, together};
 use super::runner::{Outcome, cargo};
+use super::summary::Binary as Ran;
 
 /// A test binary that says nothing for so long hangs. The slowest single test takes two minutes; a loaded machine
 /// makes that six.
@@ -86,18 +87,12 @@ pub(super) fn run(
     pulse: &Pulse,
     selection: &[&str],
     documentation: bool,
-) -> Result<(Ended, Outcome)> {
+) -> Result<(Outcome, Vec<Ran>)> {
     let build = ["test", "--workspace", "--locked", "--no-run", "--message-format"];
     let built = cargo(&build).arg("json-render-diagnostics").args(selection).finish()?;
     if built.code != 0 {
-        return Ok((Ended::default(), Outcome::of_command(&built)));
+        return Ok((Outcome::of_command(&built), Vec::new()));
     }
-    let (mut ended, mut output, mut code) = (Ended::default(), String::new(), 0);
-    let mut take = |(one, done): (Ended, Finished)| {
-        ended.take(one);
-        output.push_str(&done.stdout);
-        code = if code == 0 { done.code } else { code };
-    };
     let waiting = Mutex::new(VecDeque::from(binaries(&built.stdout)));
     let lane = || -> Result<Vec<(Ended, Finished)>> {
         let next = || waiting.lock().ok().and_then(|mut waiting| waiting.pop_front());
@@ -107,17 +102,15 @@ pub(super) fn run(
         let begun: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
         begun.into_iter().map(|lane| lane.join().ok()).collect::<Vec<_>>()
     });
+    let mut runs = Vec::new();
     for lane in lanes {
-        lane.context("a thread that ran tests panicked")??.into_iter().for_each(&mut take);
+        runs.extend(lane.context("a thread that ran tests panicked")??);
     }
     if documentation {
         let command = cargo(&["test", "--workspace", "--locked", "--no-fail-fast", "--doc"]);
-        take(follow(pulse, command, None)?);
+        runs.push(follow(pulse, command, None)?);
     }
-    let shown = "cargo test".to_owned();
-    let done =
-        Finished { shown, code, stdout: output, stderr: String::new(), took: Duration::ZERO };
-    Ok((ended.clone(), ended.outcome(&done)))
+    Ok(together(runs))
 }
 
 fn one(pulse: &Pulse, binary: &Binary) -> Result<(Ended, Finished)> {

@@ -6,7 +6,7 @@ use racklet_tools::paths;
 use racklet_tools::programs::Place;
 
 use super::arm;
-use super::progress::Progress;
+use super::progress::{Progress, together};
 use super::prove::virtual_machines;
 use super::runner::{Outcome, Step, Suite, build_programs};
 use crate::{book, fuzz, package, previous, sim};
@@ -58,7 +58,7 @@ pub(super) const STEPS: &[Step] = &[
 fn both_ways(suite: &mut Suite) -> Result<Outcome> {
     let mut progress = Progress::new(&suite.pulse);
     let done = previous::both_ways()?.follow(|line| progress.line(line))?;
-    Ok(progress.end().outcome(&done))
+    Ok(together(vec![(progress.end(), done)]).0)
 }
 
 fn power_cuts() -> Result<Outcome> {

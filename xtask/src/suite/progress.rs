@@ -82,7 +82,7 @@ pub(super) struct Progress<'a> {
 }
 
 /// What all of them came to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Ended {
     pub(super) sum: Counts,
     /// `BINARY: TEST` of each test that failed.
@@ -90,31 +90,31 @@ pub(super) struct Ended {
     pub(super) binaries: Vec<Binary>,
 }
 
-impl Ended {
-    /// Adds what others came to.
-    pub(super) fn take(&mut self, others: Ended) {
-        self.sum.passed += others.sum.passed;
-        self.sum.failed += others.sum.failed;
-        self.failures.extend(others.failures);
-        self.binaries.extend(others.binaries);
-    }
-
-    /// As a step, with how cargo ended.
-    pub(super) fn outcome(self, done: &Finished) -> Outcome {
-        let Ended { sum: Counts { passed, mut failed }, mut failures, .. } = self;
-        let mut output = failing(&done.stdout);
+/// Several runs as one step, and the binaries that ran.
+pub(super) fn together(runs: Vec<(Ended, Finished)>) -> (Outcome, Vec<Binary>) {
+    let mut all = Outcome { passed: 0, failed: 0, failures: Vec::new(), output: String::new() };
+    let (mut binaries, mut shown) = (Vec::new(), Vec::new());
+    for (ended, done) in runs {
+        all.passed += ended.sum.passed;
+        all.failed += ended.sum.failed;
+        all.failures.extend(ended.failures);
+        all.output += &failing(&done.stdout);
+        binaries.extend(ended.binaries);
         // A crate that does not build, or a test binary that dies, prints no result line.
-        if done.code != 0 && failed == 0 {
-            (failed, output) = (1, done.output());
-            failures.extend(Outcome::of_command(done).failures);
+        if done.code != 0 && ended.sum.failed == 0 {
+            let one = Outcome::of_command(&done);
+            all.failed += one.failed;
+            all.failures.extend(one.failures);
+            all.output += &one.output;
         }
-        // A name that fits no test is no success.
-        if done.code == 0 && passed == 0 {
-            failed = 1;
-            failures.push(format!("`{}` ran no test", done.shown));
-        }
-        Outcome { passed, failed, failures, output }
+        shown.push(done.shown);
     }
+    // A name that fits no test is no success.
+    if all.failed == 0 && all.passed == 0 {
+        all.failed = 1;
+        all.failures.push(format!("`{}` ran no test", shown.join("`, `")));
+    }
+    (all, binaries)
 }
 
 impl<'a> Progress<'a> {
@@ -295,7 +295,7 @@ mod tests {
             ((3, 0), 101, (3, 1)),
         ];
         for ((passed, failed), code, counted) in rows {
-            let outcome = ended(passed, failed).outcome(&done(code));
+            let (outcome, _) = together(vec![(ended(passed, failed), done(code))]);
             assert_eq!((outcome.passed, outcome.failed), counted, "{passed} {failed} {code}");
         }
     }

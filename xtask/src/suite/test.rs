@@ -108,7 +108,7 @@ fn tests(suite: &mut Suite) -> Result<Outcome> {
         }
     }
     let selection: &[&str] = if quick { &["--lib", "--bins"] } else { &[] };
-    let (ended, outcome) = binaries::run(&suite.pulse, selection, !quick)?;
-    suite.summary.binaries = ended.binaries;
+    let (outcome, ran) = binaries::run(&suite.pulse, selection, !quick)?;
+    suite.summary.binaries = ran;
     Ok(outcome)
 }
