@@ -12,6 +12,7 @@
 //! | [`debian`], [`firmware`] | real system images and firmware, cached |
 //! | [`disk`], [`config`] | a node's disk, and its configuration |
 //! | [`rig`] | a served repository with its certificates and tokens |
+//! | [`room`] | whether the disk has room for a run |
 //! | [`report`] | what became of the virtual machines |
 //! | [`show`], [`pulse`] | sizes, times, tables; a sign of life of long work |
 //!
@@ -30,5 +31,6 @@ pub mod programs;
 pub mod pulse;
 pub mod report;
 pub mod rig;
+pub mod room;
 pub mod setup;
 pub mod show;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use racklet_tools::cmd::Running;
 use racklet_tools::rig::Rig;
-use racklet_tools::{debian, firmware, programs, setup};
+use racklet_tools::{debian, firmware, programs, room, setup};
 
 use self::story::{Story, Told};
 use crate::dist;
@@ -48,6 +48,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut story = Story::begin();
     println!("On two processors this takes less than 10 minutes the first time and about 2 later.");
+    room::check(&room::DEMO)?;
     println!("cargo builds beside the first steps:");
     let programs = Programs::begin(options.shipped)?;
     story.step("tools of other people are installed", "a minute where some are missing", || {

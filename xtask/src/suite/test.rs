@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::{Result, anyhow};
 use racklet_tools::cmd::Cmd;
-use racklet_tools::{paths, programs, setup};
+use racklet_tools::{paths, programs, room, setup};
 
 use super::runner::{Outcome, Step, Suite, cargo};
 use super::{advisories, binaries, deny, keys, purity};
@@ -55,6 +55,7 @@ pub(super) fn begin_setup(quick: bool) -> Result<Option<JoinHandle<Result<()>>>>
     if quick {
         return Ok(None);
     }
+    room::check(&room::TESTS)?;
     if !paths::is_root() {
         return setup::run(&everything).map(|()| None);
     }
