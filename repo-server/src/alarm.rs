@@ -11,7 +11,6 @@ use std::time::Duration;
 use formats::oci::{Manifest, RepositoryName, annotation};
 use formats::tuf::UnixTime;
 use serde::Deserialize;
-use storage::layout::Room;
 
 use crate::anchor::{Anchor, Refused};
 use crate::route::Reference;
@@ -116,27 +115,6 @@ fn timestamp(store: &Store, name: &RepositoryName) -> Result<Option<(u64, UnixTi
     let read = file
         .and_then(|File { signed }| Some((signed.version, UnixTime::parse(&signed.expires).ok()?)));
     Ok(Some(read.unwrap_or((0, UnixTime::EPOCH))))
-}
-
-/// How full the storage's `index.json` is. Blocks.
-pub(crate) fn room(store: &Store) -> Result<Room, StoreError> {
-    store.index().map(|index| Room::of(&index))
-}
-
-/// Tells the log when room becomes short, and when there is enough again.
-pub(crate) fn log_room(before: Room, now: Room) {
-    let Room { bytes, limit, tags } = now;
-    match (before.is_short(), now.is_short()) {
-        (false, true) => tracing::warn!(
-            target: "alarm", bytes, limit, tags,
-            "index.json is half full: when it is full, nothing can be published; let signer remove \
-             old states (--allow-delete), and remove old releases"
-        ),
-        (true, false) => tracing::info!(
-            target: "alarm", bytes, limit, tags, "index.json has room again"
-        ),
-        _ => {}
-    }
 }
 
 /// Tells the log what changed since last time.

@@ -24,6 +24,7 @@
 //! | `tuf_tree` | TUF file names → digests | through `store` |
 //! | `amount` | spans of time and sizes of the command line | no |
 //! | `alarm` | is the TUF timestamp renewed in time | through `store` |
+//! | `fill` | how much room is left for tags and releases | through `store` |
 //! | `anchor` | the state below the operator's trust root | through `store` |
 //! | `refresh` | with `--refresh-key` only: renews snapshot and timestamp | through `signer` |
 //! | `budget` | how many bytes of answers are in memory, as a sum | no |
@@ -56,6 +57,7 @@ mod budget;
 mod clients;
 mod config;
 mod error;
+mod fill;
 mod fleet;
 mod handle;
 mod lock;

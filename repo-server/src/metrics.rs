@@ -13,9 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use storage::layout::Room;
-
 use crate::alarm::Freshness;
+use crate::fill::{Fills, Part};
 use crate::fleet::Overview;
 use crate::refresh::RefreshStatus;
 
@@ -87,6 +86,9 @@ pub(crate) struct Metrics {
     /// Bytes of `index.json`, and the most that it may have.
     index: Gauge,
     index_limit: Gauge,
+    /// Bytes of the largest metadata that lists releases, and the most that are published.
+    targets: Gauge,
+    targets_limit: Gauge,
     tags: Gauge,
     reports: Family<Outcome, Counter>,
     nodes: Family<InState, Gauge>,
@@ -121,6 +123,8 @@ impl Metrics {
             collected: Counter::default(),
             index: Gauge::default(),
             index_limit: Gauge::default(),
+            targets: Gauge::default(),
+            targets_limit: Gauge::default(),
             tags: Gauge::default(),
             reports: Family::default(),
             nodes: Family::default(),
@@ -155,6 +159,10 @@ impl Metrics {
         to.register_with_unit("index", text, Unit::Bytes, self.index.clone());
         let text = "The most that index.json may have: then no tag can be pushed";
         to.register_with_unit("index_limit", text, Unit::Bytes, self.index_limit.clone());
+        let text = "The largest metadata that lists releases, in the repository under /metadata";
+        to.register_with_unit("targets", text, Unit::Bytes, self.targets.clone());
+        let text = "The most that it may have: then no release can be published";
+        to.register_with_unit("targets_limit", text, Unit::Bytes, self.targets_limit.clone());
         to.register("tags", "Tags of all repositories", self.tags.clone());
         to.register("reports", "Reports of nodes, by what became of them", self.reports.clone());
         let text = "Nodes by what they do; those that wait for approval and silent ones apart";
@@ -217,12 +225,18 @@ impl Metrics {
         }
     }
 
-    /// How full `index.json` is now.
-    pub(crate) fn room(&self, room: Room) {
+    /// How full `index.json` and the list of releases are now.
+    pub(crate) fn fills(&self, found: &Fills) {
         let number = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
-        self.index.set(number(room.bytes));
-        self.index_limit.set(number(room.limit));
-        self.tags.set(number(room.tags));
+        for fill in &found.parts {
+            let (bytes, limit) = match fill.part {
+                Part::Index => (&self.index, &self.index_limit),
+                Part::Targets => (&self.targets, &self.targets_limit),
+            };
+            bytes.set(number(fill.bytes));
+            limit.set(number(fill.limit));
+        }
+        self.tags.set(number(found.tags));
     }
 
     /// What the server's own key signs now, and why not.

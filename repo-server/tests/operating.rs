@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use common::{Fixture, TOKEN, exchange, until};
+use serde_json::json;
 use storage::layout::LayoutDir;
 
 /// The value of a line of metrics.
@@ -113,6 +114,35 @@ fn a_stale_timestamp_raises_an_alarm() {
     common::publish_timestamp(&layout, "r/tuf", 4, 86_400);
     until("what the server says", || server.get("/healthz").json()["alarm"] == false);
     assert_eq!(metric("repo_server_timestamp_version{repository=\"r/tuf\"}"), Some(4.0));
+}
+
+/// The list of releases that all nodes fetch is told before it is too long for another release.
+#[test]
+fn a_list_of_releases_that_fills_up_raises_an_alarm() {
+    let temp = tempfile::tempdir().unwrap();
+    let layout = LayoutDir::create(&temp.path().join("repository")).unwrap();
+    let list = |len| common::publish_state(&layout, "r/tuf", 1, 86_400, Some(len));
+    list((512 << 10) - 1);
+    let server = repo_server::start(common::config(&temp, |config| {
+        config.limits.alarm_every = Duration::from_millis(20);
+    }));
+    let server = Fixture { temp, server: server.unwrap() };
+    let metric = |name: &str| {
+        value(&String::from_utf8(server.get("/metrics").expect(200).body).unwrap(), name)
+    };
+    let health = || server.get("/healthz").expect(200).json();
+    until("what the server says", || {
+        metric("repo_server_targets_bytes") == Some(f64::from((512 << 10) - 1))
+    });
+    assert_eq!(metric("repo_server_targets_limit_bytes"), Some(f64::from(1 << 20)));
+    assert_eq!((&health()["alarm"], &health()["filling"]), (&false.into(), &json!([])));
+    list(600 << 10);
+    until("what the server says", || health()["alarm"] == true);
+    let said = json!([{ "part": "targets", "bytes": 600 << 10, "limit": 1 << 20 }]);
+    assert_eq!(health()["filling"], said);
+    // Archived.
+    list(16 << 10);
+    until("what the server says", || health()["alarm"] == false);
 }
 
 #[test]

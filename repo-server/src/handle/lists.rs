@@ -11,6 +11,7 @@ use super::{App, blocking};
 use crate::alarm::TimestampState;
 use crate::body::Body;
 use crate::error::{ApiError, Code};
+use crate::fill::Fill;
 use crate::metrics::OPENMETRICS;
 use crate::refresh::RefreshStatus;
 use crate::route::TAGS_PAGE;
@@ -137,7 +138,7 @@ fn percent_encoded(text: &str) -> String {
 
 /// `/healthz`.
 ///
-/// A timestamp that runs out is the signer's trouble: it is told, and the server still serves, so
+/// A timestamp that runs out, or a list that fills up, is the signer's trouble: it is told, and the server still serves, so
 /// that no load balancer takes it out of service for that.
 pub(crate) fn health(app: &App) -> Response<Body> {
     let repositories = app.store.repositories();
@@ -154,12 +155,14 @@ pub(crate) fn health(app: &App) -> Response<Body> {
         })
     });
     let stale: Vec<_> = stale.collect();
-    let signs = app.signs();
+    let (signs, fills) = (app.signs(), app.fills());
+    let filling: Vec<&Fill> = fills.short().collect();
     let refused = signs.iter().any(RefreshStatus::is_refused);
     reply::json(&serde_json::json!({
         "ok": true,
-        "alarm": !stale.is_empty() || refused,
+        "alarm": !stale.is_empty() || refused || !filling.is_empty(),
         "stale_timestamps": stale,
+        "filling": filling,
         "version": env!("CARGO_PKG_VERSION"),
         "repositories": repositories.len(),
         "tags": repositories.iter().map(|(_, tags)| tags).sum::<usize>(),

@@ -36,6 +36,7 @@ use crate::body::Body;
 use crate::budget::{Budget, ConnectionBudget};
 use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
+use crate::fill::Fills;
 use crate::fleet::Fleet;
 use crate::lock::LockRw as _;
 use crate::metrics::Metrics;
@@ -69,6 +70,8 @@ pub(crate) struct App {
     pub(crate) metrics_elsewhere: bool,
     /// As last looked at.
     pub(crate) fresh: RwLock<Arc<Vec<Freshness>>>,
+    /// As last looked at.
+    pub(crate) fills: RwLock<Arc<Fills>>,
     pub(crate) alarm_before: Duration,
     /// The root that it believes; absent: nothing is verified here.
     pub(crate) anchor: Option<Anchor>,
@@ -93,6 +96,10 @@ impl App {
 
     pub(crate) fn signs(&self) -> Arc<Vec<RefreshStatus>> {
         Arc::clone(&self.signs.read_locked())
+    }
+
+    pub(crate) fn fills(&self) -> Arc<Fills> {
+        Arc::clone(&self.fills.read_locked())
     }
 
     pub(crate) fn fresh(&self) -> Arc<Vec<Freshness>> {

@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use storage::layout::Room;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -19,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::alarm;
 use crate::body::Body;
 use crate::config::Limits;
+use crate::fill::Fills;
 use crate::fleet::Fleet;
 use crate::handle::{App, lists};
 use crate::lock::LockRw as _;
@@ -180,24 +180,23 @@ async fn watch_timestamps(app: Arc<App>) {
     }
 }
 
-/// Looks, now and then, how much room there is for tags.
+/// Looks, now and then, how much room there is for tags and releases.
 async fn watch_room(app: Arc<App>) {
     let mut turns = tokio::time::interval(app.limits.alarm_every);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut before = Room::default();
     loop {
         turns.tick().await;
-        let store = Arc::clone(&app.store);
-        match tokio::task::spawn_blocking(move || alarm::room(&store)).await {
-            Ok(Ok(room)) => {
-                alarm::log_room(before, room);
-                app.metrics.room(room);
-                before = room;
+        let looking = Arc::clone(&app);
+        match tokio::task::spawn_blocking(move || Fills::look(&looking.store, &looking.tuf)).await {
+            Ok(Ok(found)) => {
+                found.log_changes(&app.fills());
+                app.metrics.fills(&found);
+                *app.fills.write_locked() = Arc::new(found);
             }
             Ok(Err(error)) => {
-                tracing::error!(error = error_chain(&error), "reading index.json failed")
+                tracing::error!(error = error_chain(&error), "reading how full it is failed")
             }
-            Err(panic) => tracing::error!(%panic, "reading index.json failed"),
+            Err(panic) => tracing::error!(%panic, "reading how full it is failed"),
         }
     }
 }

@@ -134,6 +134,7 @@ impl Server {
             metrics: Arc::new(Metrics::new()),
             metrics_elsewhere: metrics.is_some(),
             fresh: RwLock::default(),
+            fills: RwLock::default(),
             alarm_before: config.alarm_before,
             anchor,
             refresher,

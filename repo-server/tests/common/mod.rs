@@ -313,6 +313,17 @@ pub fn publish_timestamp(
     version: u64,
     seconds: i64,
 ) {
+    publish_state(layout, repository, version, seconds, None);
+}
+
+/// The same, beside targets metadata of `targets` bytes.
+pub fn publish_state(
+    layout: &storage::layout::LayoutDir,
+    repository: &str,
+    version: u64,
+    seconds: i64,
+    targets: Option<usize>,
+) {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let expires = formats::tuf::UnixTime::from_secs(i64::try_from(now).unwrap() + seconds);
     let text = serde_json::json!({
@@ -320,11 +331,15 @@ pub fn publish_timestamp(
         "signed": { "_type": "timestamp", "version": version, "expires": expires.to_string() },
     });
     let text = text.to_string().into_bytes();
-    let layer = Descriptor::of(media_type::TUF_METADATA, &text)
-        .annotated(formats::oci::annotation::TUF_FILENAME, "timestamp.json");
-    let state =
-        Manifest::artifact(media_type::TUF_STATE, Descriptor::empty(), vec![layer]).to_bytes();
-    for bytes in [EMPTY_CONFIG, &text, &state] {
+    let targets = targets.map(|len| ("1.targets.json", vec![b' '; len]));
+    let files: Vec<_> = [("timestamp.json", text)].into_iter().chain(targets).collect();
+    let layers = files.iter().map(|(name, bytes)| {
+        Descriptor::of(media_type::TUF_METADATA, bytes)
+            .annotated(formats::oci::annotation::TUF_FILENAME, name)
+    });
+    let state = Manifest::artifact(media_type::TUF_STATE, Descriptor::empty(), layers.collect());
+    let state = state.to_bytes();
+    for bytes in files.iter().map(|(_, bytes)| &bytes[..]).chain([EMPTY_CONFIG, &state]) {
         layout.put_blob(bytes).unwrap();
     }
     let latest = Descriptor::of(media_type::MANIFEST, &state);

@@ -9,7 +9,7 @@ use super::room::Room;
 use super::state_report::warning_lines;
 use super::{Report, counted, has_example_key, time};
 use crate::error::SignerError;
-use crate::plan::{Finding, period_of, time_of};
+use crate::plan::{Finding, capacity, period_of, time_of};
 use crate::published::{self, Published};
 use crate::repository::Registry;
 use crate::state::{HISTORY, State, delegators, is_history};
@@ -208,7 +208,7 @@ pub fn status(
             })
             .collect(),
         channels: channels(&state),
-        warnings: room.iter().filter_map(Room::finding).collect(),
+        warnings: room.iter().filter_map(Room::finding).chain(full_roles(&state)).collect(),
         room,
         example_keys: has_example_key(&state.root),
         roles,
@@ -237,6 +237,12 @@ pub fn status(
         ))
     });
     Ok((report, late))
+}
+
+/// What is to be said of roles that are nearly as large as they may be.
+fn full_roles(state: &State) -> impl Iterator<Item = Finding> {
+    let roles = state.targets_roles();
+    roles.filter_map(|(role, signed)| capacity::finding(role, signed.bytes.len() as u64))
 }
 
 /// Every role: the top level in the order of trust, then the delegated ones by name; with how long

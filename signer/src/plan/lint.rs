@@ -9,9 +9,10 @@
 //! | hardware without a component it needs | refused | `hw_mismatch` |
 //! | an image larger than the slot it goes to | refused | `slot_size` |
 //! | a channel that offers what is not signed | refused | `target_not_found` |
-//! | metadata larger than nodes read | refused | `meta_limit` |
+//! | metadata of more than half of what nodes read | refused | `meta_limit` |
 //! | more delegations than nodes follow | refused | `delegation_limit` |
 //! | keys that count nothing | refused | `key_invalid` |
+//! | metadata of half of that | said | `meta_limit` |
 //! | a threshold that needs every key there is, at `init`, `lint` and when it comes to be so | said | `sig_threshold` |
 //! | a component or hardware id that no earlier release of the product has | said | `hw_mismatch` |
 //! | a channel beside those that the product has | said | `target_not_found` |
@@ -33,11 +34,10 @@ use formats::reason::Reason;
 use formats::release::Withdrawal;
 use formats::tuf::{Role, Root, TargetFile, Targets, UnixTime};
 use serde::Serialize;
-use update_core::trust::Limits;
 
-use super::PlanError;
 use super::names::new_channel;
 use super::proposal::Proposal as Proposed;
+use super::{PlanError, capacity};
 use crate::policy::Policy;
 use crate::state::{State, is_history, lookup};
 
@@ -93,6 +93,11 @@ pub fn lint(state: &State, policy: &Policy, now: UnixTime) -> Result<Vec<Finding
     }
     view.roles(&mut found, None);
     view.channels(&mut found);
+    found.0.extend(
+        state
+            .targets_roles()
+            .filter_map(|(role, signed)| capacity::finding(role, signed.bytes.len() as u64)),
+    );
     for release in state.releases()? {
         let is_offered = channels.values().any(|channel| {
             channel.product == release.product
@@ -133,13 +138,7 @@ pub fn lint_change(
     view.channels(&mut found);
     for payload in &proposal.payloads {
         let len = payload.bytes(&[]).len() as u64;
-        let limits = Limits::default();
-        let limit = if payload.role == Role::Root { limits.root_len } else { limits.targets_len };
-        // Half is left for signatures and growth.
-        if len > limit / 2 {
-            let text = format!("{} has {len} bytes; nodes read {limit}", payload.role);
-            found.refuse(Reason::MetaLimit, text);
-        }
+        found.0.extend(capacity::finding(&payload.role, len));
     }
     // What nobody signs again, and nobody leads elsewhere, is what it was.
     let is_touched = Touched::of(before, proposal, &targets);

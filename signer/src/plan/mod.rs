@@ -20,6 +20,7 @@
 //! state is only ever built on one that was verified.
 
 mod assemble;
+pub mod capacity;
 mod change;
 pub mod clock;
 mod document;

@@ -21,9 +21,4 @@ impl Room {
         let tags = index.manifests.iter().filter(|entry| reference_of(entry).is_some()).count();
         Room { bytes: index.to_bytes().len() as u64, limit: INDEX_LIMIT, tags: tags as u64 }
     }
-
-    /// Whether half of it is used, which took longer than anybody needs to react.
-    pub fn is_short(self) -> bool {
-        self.limit > 0 && self.bytes >= self.limit.div_ceil(2)
-    }
 }
