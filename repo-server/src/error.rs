@@ -190,10 +190,10 @@ pub enum ServerError {
         path: PathBuf,
     },
     /// The database of the fleet cannot be used.
-    #[error("{}: the fleet's database {why}", dir.display())]
+    #[error("{place}: the fleet's database {why}")]
     Fleet {
-        /// Its directory.
-        dir: PathBuf,
+        /// Its directory or address.
+        place: String,
         /// What is wrong.
         why: String,
     },
@@ -297,8 +297,8 @@ impl ServerError {
                 "is this the repository's directory? Every blob is checked before it is served; no data is lost"
             }
             ServerError::Fleet { .. } => {
-                "check free space and owner of that directory; nodes report again to an empty one, and only \
-                 their history and approvals are lost"
+                "check free space and owner of that directory, or that PostgreSQL runs and lets us in; nodes report \
+                 again to an empty database, and only their history and approvals are lost"
             }
             ServerError::Perms { .. } => "replace a secret that others may have read",
             ServerError::Bucket { .. } => {

@@ -76,7 +76,7 @@ mod tuf_tree;
 pub mod cli;
 pub use config::{ALARM_BEFORE, Collect, Config, Limits, Refresh, TlsFiles};
 pub use error::ServerError;
-pub use fleet::FleetConfig;
+pub use fleet::{FleetConfig, FleetPlace, PostgresPlace};
 pub use serve::{Reloader, Running, Server, start, threads};
 pub use store::bucket::s3::S3;
 pub use store::gc::Collected;

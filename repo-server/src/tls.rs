@@ -41,11 +41,8 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| wrong(path, &error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            let roots = Arc::new(roots(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|error| wrong(path, &error))?;
             builder.with_client_cert_verifier(verifier)
@@ -60,6 +57,17 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServerError> {
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     config.ticketer = ring::Ticketer::new().map_err(|error| wrong(&files.key, &error))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// The certificates of a file, as those that vouch for others.
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore, ServerError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| ServerError::Tls { path: path.to_owned(), why: error.to_string() })?;
+    }
+    Ok(roots)
 }
 
 /// No other user may be able to change these. Who may read the key is up to its owner: certificate tools and

@@ -354,22 +354,22 @@ fn a_server_put_back_from_a_backup_heals_by_itself() {
     let key = ForgeKey::new(1);
     let mut server = Server::start(temp.path());
     put(server.address, &key, &key.report(report(5))).expect(204);
+    // As the book says, while the server runs.
+    let (fleet, backup) = (temp.path().join("fleet"), temp.path().join("backup.sqlite3"));
+    let done = std::process::Command::new("sqlite3")
+        .arg(fleet.join("fleet.sqlite3"))
+        .arg(format!(".backup {}", backup.display()))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
     server.kill();
-    let (fleet, backup) = (temp.path().join("fleet"), temp.path().join("backup"));
-    let copy = |from: &Path, to: &Path| {
-        std::fs::create_dir(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-        }
-    };
-    copy(&fleet, &backup);
     // As a file, so that no pause is needed between two reports.
     let today = temp.path().join("today");
     std::fs::write(&today, key.report(report(900))).unwrap();
     assert!(program(temp.path(), &["import", &today.display().to_string()]).status.success());
     std::fs::remove_dir_all(&fleet).unwrap();
-    copy(&backup, &fleet);
+    std::fs::create_dir(&fleet).unwrap();
+    std::fs::copy(&backup, fleet.join("fleet.sqlite3")).unwrap();
     let known = exchange(Server::start(temp.path()).address, "GET", &target(&key), &[], &[]);
     assert_eq!(known.expect(200).body, key.report(report(5)), "yesterday");
     let next = temp.path().join("next");

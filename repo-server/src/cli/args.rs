@@ -13,8 +13,8 @@ use url::Url;
 use super::fleet;
 use crate::amount::{bytes, seconds, states};
 use crate::{
-    Collect, Config, FleetConfig, Limits, Quota, Refresh, S3, ServerError, Store, StoreError,
-    TlsFiles,
+    Collect, Config, FleetConfig, FleetPlace, Limits, Quota, Refresh, S3, ServerError, Store,
+    StoreError, TlsFiles,
 };
 
 /// One day: pushes of the largest images over slow lines take hours.
@@ -246,9 +246,16 @@ pub(super) struct Serve {
     )]
     refresh_expires: Vec<String>,
     /// Take reports of nodes, and show them under /fleet/. Their database is in this directory, outside
-    /// of the repository; it is made where there is none.
-    #[arg(long, value_name = "DIR", env = "REPO_SERVER_FLEET", help_heading = FLEET)]
-    fleet: Option<PathBuf>,
+    /// of the repository, or in PostgreSQL (postgresql://USER@HOST/DATABASE), where several servers share
+    /// it; what is missing there is made.
+    #[arg(long, value_name = "DIR|URL", env = "REPO_SERVER_FLEET", help_heading = FLEET)]
+    fleet: Option<FleetPlace>,
+    /// The password of the PostgreSQL user: the first line of a file that others may not read.
+    #[arg(long, value_name = "FILE", requires = "fleet", help_heading = FLEET)]
+    fleet_password_file: Option<PathBuf>,
+    /// Certificates of those who vouch for the PostgreSQL server. Default: those of the system.
+    #[arg(long, value_name = "FILE", requires = "fleet", help_heading = FLEET)]
+    fleet_ca: Option<PathBuf>,
     /// Nodes that are approved, one name a line, beside those of `repo-server fleet approve`. Read again
     /// at SIGHUP.
     #[arg(long, value_name = "FILE", requires = "fleet", help_heading = FLEET)]
@@ -326,9 +333,18 @@ pub(super) enum LogFormat {
 }
 
 impl Serve {
-    pub(super) fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Result<Config, ServerError> {
+        let fleet = self.fleet.clone().map(|place| {
+            let files = (self.fleet_password_file.clone(), self.fleet_ca.clone());
+            Ok::<_, ServerError>(FleetConfig {
+                place: place.with_files(files.0, files.1)?,
+                approved: self.fleet_approved.clone(),
+                retention: Duration::from_secs(self.fleet_retention),
+                waiting: self.fleet_waiting,
+            })
+        });
         let tls = self.tls_cert.clone().zip(self.tls_key.clone());
-        Config {
+        Ok(Config {
             dir: self.place.dir(),
             bucket: self.place.bucket(),
             listen: self.listen,
@@ -349,12 +365,7 @@ impl Serve {
                 states: self.gc_states,
             }),
             quota: Quota { total: self.quota, repository: self.repository_quota },
-            fleet: self.fleet.clone().map(|dir| FleetConfig {
-                dir,
-                approved: self.fleet_approved.clone(),
-                retention: Duration::from_secs(self.fleet_retention),
-                waiting: self.fleet_waiting,
-            }),
+            fleet: fleet.transpose()?,
             metrics_listen: self.metrics_listen,
             alarm_before: Duration::from_secs(self.alarm_before),
             refresh: Refresh {
@@ -374,7 +385,7 @@ impl Serve {
                 min_rate: self.min_rate,
                 ..Limits::default()
             },
-        }
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use storage::log::printable;
 
 use super::output::{print_json, say, tell};
 use crate::error::ServerError;
-use crate::fleet::{Approved, Database, Overview, Seen, Verdict, WAITING};
+use crate::fleet::{Approved, Database, FleetPlace, Overview, Seen, Verdict, WAITING};
 
 /// That of the library, as people write it.
 pub(super) const RETENTION: &str = "90d";
@@ -46,12 +46,25 @@ pub(super) enum FleetCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Place {
-    /// The directory of the database: that of `serve --fleet`.
-    #[arg(long = "fleet", value_name = "DIR", env = "REPO_SERVER_FLEET")]
-    dir: PathBuf,
+    /// The database: the directory or address of `serve --fleet`.
+    #[arg(long = "fleet", value_name = "DIR|URL", env = "REPO_SERVER_FLEET")]
+    place: FleetPlace,
+    /// The file with its password, as for `serve`.
+    #[arg(long = "fleet-password-file", value_name = "FILE")]
+    password: Option<PathBuf>,
+    /// Certificates of those who vouch for the PostgreSQL server, as for `serve`.
+    #[arg(long = "fleet-ca", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The file of approved nodes, if there is one: that of `serve --fleet-approved`.
     #[arg(long = "fleet-approved", value_name = "FILE")]
     approved: Option<PathBuf>,
+}
+
+impl Place {
+    fn open(&self) -> Result<Database, ServerError> {
+        let place = self.place.clone();
+        Database::open(&place.with_files(self.password.clone(), self.ca.clone())?)
+    }
 }
 
 pub(super) fn run(command: &FleetCommand, json: bool) -> Result<Exit, ServerError> {
@@ -63,7 +76,7 @@ pub(super) fn run(command: &FleetCommand, json: bool) -> Result<Exit, ServerErro
 }
 
 fn approve(place: &Place, names: &[String], json: bool) -> Result<Exit, ServerError> {
-    let mut database = Database::open(&place.dir)?;
+    let mut database = place.open()?;
     let nodes =
         names.iter().map(|name| find(&database, name)).collect::<Result<Vec<Sha256>, _>>()?;
     let added = database.approve(&nodes)?;
@@ -103,7 +116,7 @@ fn find(database: &Database, name: &str) -> Result<Sha256, ServerError> {
 
 fn list(place: &Place, json: bool) -> Result<Exit, ServerError> {
     let approved = Approved::read(place.approved.as_deref())?;
-    let all = Database::open(&place.dir)?.overview(&approved)?;
+    let all = place.open()?.overview(&approved)?;
     if json {
         let rows: Vec<_> = nodes(&all).map(crate::fleet::view::row).collect();
         print_json(&serde_json::json!({ "ok": true, "now": all.now, "nodes": rows }))?;
@@ -148,7 +161,7 @@ fn line(seen: &Seen) -> String {
 fn import(place: &Place, files: &[PathBuf], json: bool) -> Result<Exit, ServerError> {
     let approved = Approved::read(place.approved.as_deref())?;
     let reports = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
-    let verdicts = Database::open(&place.dir)?.import(&reports, &approved, WAITING)?;
+    let verdicts = place.open()?.import(&reports, &approved, WAITING)?;
     let mut rows = Vec::new();
     let mut kept = 0;
     for ((file, report), verdict) in files.iter().zip(&reports).zip(&verdicts) {

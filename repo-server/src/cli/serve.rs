@@ -20,7 +20,7 @@ pub(super) fn serve(args: &Serve, json: bool) -> Result<Exit, ServerError> {
         source,
     })?;
     runtime.block_on(async {
-        let server = Server::bind(args.config()).await?;
+        let server = Server::bind(args.config()?).await?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;

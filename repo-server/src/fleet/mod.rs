@@ -12,7 +12,7 @@
 //! | `judge` | is a report newer, is its node cloned, what changed | no |
 //! | `state` | what a node is doing, and of which release, by its own words and by how long it is silent | no |
 //! | `overview` | the sums of all nodes | no |
-//! | `store` | rows: a trait, and SQLite behind it | yes |
+//! | `store` | rows: a trait, and SQLite and PostgreSQL behind it | yes |
 //! | `committer` | a thread that makes reports durable, many at once | through `store` |
 //! | `approved` | the file of approved nodes | reads it |
 //! | `view` | pages and their JSON | no |
@@ -30,7 +30,7 @@ mod store;
 mod tests;
 pub(crate) mod view;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,6 +41,7 @@ pub(crate) use self::approved::Approved;
 pub(crate) use self::committer::{Committer, Unkept};
 pub(crate) use self::judge::Verdict;
 pub(crate) use self::overview::{Overview, Seen};
+pub use self::store::place::{FleetPlace, PostgresPlace};
 pub(crate) use self::store::{FleetStore, StoreFailure, Transition, open};
 
 use crate::error::ServerError;
@@ -49,8 +50,8 @@ use crate::lock::LockRw as _;
 /// What the operator says of the fleet.
 #[derive(Debug, Clone)]
 pub struct FleetConfig {
-    /// The directory of the database. Not in the repository: that is an image layout.
-    pub dir: PathBuf,
+    /// The database. A directory is not in the repository: that is an image layout.
+    pub place: FleetPlace,
     /// Nodes that are approved, beside those of `repo-server fleet approve`.
     pub approved: Option<PathBuf>,
     /// How long transitions are kept.
@@ -67,9 +68,9 @@ pub(crate) const WAITING: usize = 1000;
 pub(crate) const TRANSITIONS: usize = 64;
 
 impl FleetConfig {
-    /// The defaults, with a database in that directory.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        FleetConfig { dir: dir.into(), approved: None, retention: RETENTION, waiting: WAITING }
+    /// The defaults, with a database in that place.
+    pub fn new(place: impl Into<FleetPlace>) -> Self {
+        FleetConfig { place: place.into(), approved: None, retention: RETENTION, waiting: WAITING }
     }
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct Fleet {
 
 impl std::fmt::Debug for Fleet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Fleet in {}", self.config.dir.display())
+        write!(f, "Fleet in {}", self.config.place)
     }
 }
 
@@ -90,7 +91,7 @@ impl Fleet {
     /// Opens the database, making it when there is none. Blocks.
     pub(crate) fn open(config: &FleetConfig) -> Result<Self, ServerError> {
         let approved = Approved::read(config.approved.as_deref())?;
-        let store = open(&config.dir).map_err(|error| error.of(&config.dir))?;
+        let store = open(&config.place).map_err(|error| error.of(&config.place))?;
         let approved = Arc::new(RwLock::new(Arc::new(approved)));
         let committer = Committer::start(store, config, Arc::clone(&approved))
             .map_err(ServerError::io("start a thread of", "this process"))?;
@@ -112,7 +113,7 @@ impl Fleet {
     /// All nodes. Blocks.
     pub(crate) fn overview(&self) -> Result<Overview, StoreFailure> {
         let approved = Arc::clone(&self.approved.read_locked());
-        let store = open(&self.config.dir)?;
+        let store = open(&self.config.place)?;
         Overview::of(store.as_ref(), &approved, unix_now())
     }
 
@@ -122,7 +123,7 @@ impl Fleet {
         node: &Sha256,
     ) -> Result<Option<(Seen, Vec<Transition>)>, StoreFailure> {
         let approved = Arc::clone(&self.approved.read_locked());
-        let store = open(&self.config.dir)?;
+        let store = open(&self.config.place)?;
         let Some(row) = store.node(node)? else { return Ok(None) };
         let by_hand = store.approved()?.contains(node);
         let transitions = store.transitions(node, TRANSITIONS)?;
@@ -134,24 +135,24 @@ impl Fleet {
 /// What `repo-server fleet` does with a database, also while a server runs.
 pub(crate) struct Database {
     store: Box<dyn FleetStore>,
-    dir: PathBuf,
+    place: FleetPlace,
 }
 
 impl Database {
     /// Opens it, making it when there is none.
-    pub(crate) fn open(dir: &Path) -> Result<Self, ServerError> {
-        let store = open(dir).map_err(|error| error.of(dir))?;
-        Ok(Database { store, dir: dir.to_owned() })
+    pub(crate) fn open(place: &FleetPlace) -> Result<Self, ServerError> {
+        let store = open(place).map_err(|error| error.of(place))?;
+        Ok(Database { store, place: place.clone() })
     }
 
     /// Approves nodes; those that were not before.
     pub(crate) fn approve(&mut self, nodes: &[Sha256]) -> Result<usize, ServerError> {
-        self.store.approve(nodes, unix_now()).map_err(|error| error.of(&self.dir))
+        self.store.approve(nodes, unix_now()).map_err(|error| error.of(&self.place))
     }
 
     /// Nodes whose names begin so.
     pub(crate) fn beginning(&self, hex: &str) -> Result<Vec<Sha256>, ServerError> {
-        let rows = self.store.nodes().map_err(|error| error.of(&self.dir))?;
+        let rows = self.store.nodes().map_err(|error| error.of(&self.place))?;
         Ok(rows.into_iter().map(|row| row.node).filter(|it| it.to_hex().starts_with(hex)).collect())
     }
 
@@ -164,12 +165,13 @@ impl Database {
     ) -> Result<Vec<Verdict>, ServerError> {
         let now = unix_now();
         committer::commit(self.store.as_mut(), reports, now, listed, waiting)
-            .map_err(|error| error.of(&self.dir))
+            .map_err(|error| error.of(&self.place))
     }
 
     /// All nodes.
     pub(crate) fn overview(&self, approved: &Approved) -> Result<Overview, ServerError> {
-        Overview::of(self.store.as_ref(), approved, unix_now()).map_err(|error| error.of(&self.dir))
+        Overview::of(self.store.as_ref(), approved, unix_now())
+            .map_err(|error| error.of(&self.place))
     }
 }
 

@@ -55,7 +55,7 @@ fn two_thousand_reports_at_once_are_all_durable() {
     });
     assert!(verdicts.iter().all(|verdict| *verdict == Ok(Verdict::Kept)));
     // Another connection sees them: they are in the file.
-    assert_eq!(open(dir.path()).unwrap().nodes().unwrap().len(), 2000);
+    assert_eq!(open(&dir.path().into()).unwrap().nodes().unwrap().len(), 2000);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn of_many_new_nodes_the_oldest_are_forgotten_and_approved_ones_stay() {
     let dir = tempfile::tempdir().unwrap();
     let fleet = Fleet::open(&FleetConfig { waiting: 10, ..FleetConfig::new(dir.path()) }).unwrap();
     let known = signed(1, report(1, "1.4.1", "1.4.1"));
-    Database::open(dir.path()).unwrap().approve(&[known.report().node]).unwrap();
+    Database::open(&dir.path().into()).unwrap().approve(&[known.report().node]).unwrap();
     runtime().block_on(async {
         assert_eq!(fleet.committer.keep(known, 1000).await, Ok(Verdict::Kept));
         for key in 100..200 {
@@ -72,8 +72,10 @@ fn of_many_new_nodes_the_oldest_are_forgotten_and_approved_ones_stay() {
             assert_eq!(verdict.await, Ok(Verdict::Kept));
         }
     });
-    let kept =
-        || Overview::of(open(dir.path()).unwrap().as_ref(), &Approved::default(), 1300).unwrap();
+    let kept = || {
+        Overview::of(open(&dir.path().into()).unwrap().as_ref(), &Approved::default(), 1300)
+            .unwrap()
+    };
     // What is too much goes after the answer.
     drop(fleet);
     let until = std::time::Instant::now() + Duration::from_secs(60);
@@ -90,7 +92,7 @@ fn of_many_new_nodes_the_oldest_are_forgotten_and_approved_ones_stay() {
 /// A store with these reports, all approved, and its sums at a time.
 fn overview(reports: Vec<SignedReport>, now: u64) -> Overview {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path()).unwrap();
+    let mut store = open(&dir.path().into()).unwrap();
     let nodes: Vec<Sha256> = reports.iter().map(|report| report.report().node).collect();
     committer::commit(store.as_mut(), &reports, 1000, &Approved::default(), 100).unwrap();
     store.approve(&nodes, 0).unwrap();
@@ -140,7 +142,7 @@ fn a_clock_that_is_far_off_is_shown_and_changes_nothing_else() {
 #[test]
 fn a_stick_may_bring_several_reports_of_a_node_and_the_last_counts() {
     let dir = tempfile::tempdir().unwrap();
-    let mut database = Database::open(dir.path()).unwrap();
+    let mut database = Database::open(&dir.path().into()).unwrap();
     let of = |sequence| signed(1, report(sequence, "1.4.1", "1.4.2"));
     let reports = [of(3), of(1), of(2), of(3)];
     let verdicts = database.import(&reports, &Approved::default(), 10).unwrap();

@@ -12,6 +12,7 @@
 //! | [`debian`], [`firmware`] | real system images and firmware, cached |
 //! | [`disk`], [`config`] | a node's disk, and its configuration |
 //! | [`rig`] | a served repository with its certificates and tokens |
+//! | [`postgres`] | a PostgreSQL server for a test |
 //! | [`room`] | whether the disk has room for a run |
 //! | [`report`] | what became of the virtual machines |
 //! | [`show`], [`pulse`] | sizes, times, tables; a sign of life of long work |
@@ -27,6 +28,7 @@ pub mod debian;
 pub mod disk;
 pub mod firmware;
 pub mod paths;
+pub mod postgres;
 pub mod programs;
 pub mod pulse;
 pub mod report;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::cmd::{Cmd, which};
 use crate::cross::Processor;
-use crate::{apt, cache, firmware, paths};
+use crate::{apt, cache, firmware, paths, postgres};
 
 /// A package, a program or file of it (none: ask dpkg), why.
 type Package = (&'static str, &'static str, &'static str);
@@ -49,6 +49,10 @@ const PACKAGES: &[Package] = &[
     ("softhsm2", "softhsm2-util", "tokens for keys behind PKCS#11"),
     ("openssl", "openssl", "witness of keys and certificates"),
     ("curl", "curl", "a foreign HTTP client"),
+    ("sqlite3", "sqlite3", "backs the database of reports up, as the book says"),
+    ("postgresql-client", "pg_dump", "the same for PostgreSQL"),
+    ("libxml2", "", "a library that PostgreSQL's server calls"),
+    ("libldap-2.5-0", "", "the same"),
 ];
 
 /// Of [`PACKAGES`], what `cargo xtask demo` calls: it makes images and disks, and others read them.
@@ -109,6 +113,11 @@ const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 /// a test may.
 const UNPACKED: &[(&str, &str, &str)] = &[
     ("systemd-boot", "usr/bin/bootctl", "reader of boot entries; would upgrade systemd"),
+    (
+        postgres::PACKAGE.0,
+        postgres::PACKAGE.1,
+        "keeps reports of nodes for several servers; would start a service",
+    ),
     ("prometheus", "usr/bin/promtool", "reads metrics, tests alert rules; would start a service"),
     (
         "prometheus-node-exporter",

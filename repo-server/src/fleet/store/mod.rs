@@ -1,14 +1,17 @@
-//! Where reports are kept: a trait, and SQLite behind it.
+//! Where reports are kept: a trait, and SQLite and PostgreSQL behind it.
 
+pub(super) mod place;
+mod postgres;
 mod schema;
+mod schema_postgres;
 mod sqlite;
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use formats::digest::Sha256;
 use formats::report::SignedReport;
 
+use self::place::FleetPlace;
 use super::approved::Approved;
 use super::judge::Known;
 use crate::error::ServerError;
@@ -31,8 +34,8 @@ pub(crate) enum StoreFailure {
 
 impl StoreFailure {
     /// The same for the operator.
-    pub(crate) fn of(self, dir: &Path) -> ServerError {
-        ServerError::Fleet { dir: dir.to_owned(), why: self.to_string() }
+    pub(crate) fn of(self, place: &FleetPlace) -> ServerError {
+        ServerError::Fleet { place: place.to_string(), why: self.to_string() }
     }
 }
 
@@ -101,9 +104,12 @@ pub(crate) trait FleetStore: Send {
     fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure>;
 }
 
-/// The database of a directory, made when there is none.
-pub(crate) fn open(dir: &Path) -> Result<Box<dyn FleetStore>, StoreFailure> {
-    Ok(Box::new(sqlite::Sqlite::open(dir)?))
+/// The database there; what is missing in it is made, and a directory for it, too.
+pub(crate) fn open(place: &FleetPlace) -> Result<Box<dyn FleetStore>, StoreFailure> {
+    Ok(match place {
+        FleetPlace::Directory(dir) => Box::new(sqlite::Sqlite::open(dir)?),
+        FleetPlace::Postgres(place) => Box::new(postgres::Postgres::open(place)?),
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The test program of every store; and of SQLite, each earlier schema.
 
 use std::path::Path;
+use std::time::Duration;
 
 use formats::report::Report;
 use racklet_testkit::forge::ForgeKey;
@@ -9,6 +10,9 @@ use rusqlite::Connection;
 use super::*;
 use crate::fleet::judge::judge;
 use crate::fleet::state::State;
+
+/// How long a connection may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn signed(key: u32, sequence: u64, standing: &str) -> SignedReport {
     let report = Report {
@@ -94,9 +98,148 @@ fn program(store: &mut dyn FleetStore) {
 #[test]
 fn the_program_of_every_store_on_sqlite() {
     let dir = tempfile::tempdir().unwrap();
-    program(open(&dir.path().join("fleet")).unwrap().as_mut());
+    program(open(&dir.path().join("fleet").into()).unwrap().as_mut());
     // A second process sees the same.
-    assert_eq!(open(&dir.path().join("fleet")).unwrap().nodes().unwrap().len(), 5);
+    assert_eq!(open(&dir.path().join("fleet").into()).unwrap().nodes().unwrap().len(), 5);
+}
+
+/// A PostgreSQL server, and the folder that it is in.
+fn postgres() -> (tempfile::TempDir, racklet_tools::postgres::Postgres) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = racklet_tools::postgres::Postgres::start(dir.path(), None).unwrap();
+    (dir, server)
+}
+
+#[test]
+fn the_program_of_every_store_on_postgresql() {
+    let (_dir, mut server) = postgres();
+    let place: FleetPlace = server.local().parse().unwrap();
+    let mut store = open(&place).unwrap();
+    program(store.as_mut());
+    // A second server sees the same.
+    assert_eq!(open(&place).unwrap().nodes().unwrap().len(), 5);
+
+    // The database is killed within a transaction: nothing of that happened, and what was acknowledged is there.
+    store.begin().unwrap();
+    keep(store.as_mut(), &signed(40, 1, "idle"), 3000);
+    server.kill().unwrap();
+    assert!(store.commit().is_err());
+    server.switch_on().unwrap();
+    assert_eq!(store.nodes().unwrap().len(), 5, "the connection is opened again");
+    store.begin().unwrap();
+    keep(store.as_mut(), &signed(40, 1, "idle"), 3000);
+    store.commit().unwrap();
+    assert_eq!(open(&place).unwrap().nodes().unwrap().len(), 6);
+}
+
+/// As the book says: `pg_dump` while servers run, `psql` into an empty database.
+#[test]
+fn postgresql_is_backed_up_and_put_back_by_its_own_programs() {
+    let ((dir, server), (_other, fresh)) = (postgres(), postgres());
+    let mut store = open(&server.local().parse().unwrap()).unwrap();
+    keep(store.as_mut(), &signed(1, 5, "idle"), 100);
+    store.approve(&[signed(1, 5, "idle").report().node], 90).unwrap();
+    let file = dir.path().join("fleet.sql");
+    let run = |program: &str, options: &[&str], address: &str| {
+        let mut command = std::process::Command::new(program);
+        let done = command.args(options).args(["-d", address, "-f"]).arg(&file).output().unwrap();
+        assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    run("pg_dump", &["--no-owner"], &server.local());
+    run("psql", &["-q", "-v", "ON_ERROR_STOP=1"], &fresh.local());
+    let back = open(&fresh.local().parse().unwrap()).unwrap();
+    assert_eq!(back.nodes().unwrap(), store.nodes().unwrap());
+    assert_eq!(back.approved().unwrap(), store.approved().unwrap());
+    let node = signed(1, 5, "idle").report().node;
+    assert_eq!(back.transitions(&node, 9).unwrap(), store.transitions(&node, 9).unwrap());
+}
+
+/// Two servers over one database: what one judges, the other does not change meanwhile.
+#[test]
+fn transactions_of_two_servers_follow_each_other() {
+    let (_dir, server) = postgres();
+    let place: FleetPlace = server.local().parse().unwrap();
+    let node = signed(1, 1, "idle").report().node;
+    let raise = |place: &FleetPlace| {
+        let mut store = open(place).unwrap();
+        for _ in 0..50 {
+            store.begin().unwrap();
+            let sequence = store.known(&node).unwrap().map_or(0, |known| known.sequence);
+            // Late enough after the one before.
+            keep(store.as_mut(), &signed(1, sequence + 1, "idle"), 1000 * sequence);
+            store.commit().unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| raise(&place))).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    assert_eq!(open(&place).unwrap().known(&node).unwrap().unwrap().sequence, 150);
+}
+
+#[test]
+fn every_earlier_schema_of_postgresql_is_brought_up_to_date() {
+    let report = signed(1, 7, "staged");
+    for steps in 0..=schema_postgres::STEPS.len() {
+        let (_dir, server) = postgres();
+        let mut database = server.local().parse::<::postgres::Config>().unwrap();
+        let mut database = database.connect_timeout(PATIENCE).connect(::postgres::NoTls).unwrap();
+        for step in &schema_postgres::STEPS[..steps] {
+            database.batch_execute(step).unwrap();
+        }
+        database.batch_execute("CREATE TABLE fleet_schema (done BIGINT NOT NULL)").unwrap();
+        let sql = "INSERT INTO fleet_schema VALUES ($1)";
+        database.execute(sql, &[&(steps as i64)]).unwrap();
+        if steps > 0 {
+            let node = &report.report().node.0[..];
+            let sql = "INSERT INTO nodes VALUES ($1, 7, 100, 'x', 'staged', '1.4.2', '1.4.1', '', 90, NULL, $2)";
+            database.execute(sql, &[&node, &report.document()]).unwrap();
+            database.execute("INSERT INTO approved VALUES ($1, 50)", &[&node]).unwrap();
+        }
+        let place: FleetPlace = server.local().parse().unwrap();
+        for again in [false, true] {
+            let store = open(&place).unwrap();
+            let rows = store.nodes().unwrap();
+            assert_eq!(rows.len(), usize::from(steps > 0), "{steps} steps, again: {again}");
+            let Some(row) = rows.first() else { continue };
+            assert_eq!((row.known.sequence, row.known.since), (7, 90), "{steps} steps");
+            assert!(store.approved().unwrap().contains(&row.node), "{steps} steps");
+        }
+        let newer = schema_postgres::STEPS.len() as i64 + 1;
+        database.execute("UPDATE fleet_schema SET done = $1", &[&newer]).unwrap();
+        let error = open(&place).map(|_| ()).unwrap_err();
+        assert!(matches!(error, StoreFailure::Newer { found, .. } if found == newer), "{error}");
+    }
+}
+
+/// Over a network there is TLS, whose certificate is checked, and a password from a file.
+#[test]
+fn postgresql_elsewhere_is_asked_over_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (chain, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    let certificate = Some((chain.as_str(), key.as_str()));
+    let server = racklet_tools::postgres::Postgres::start(dir.path(), certificate).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        storage::private::write_secret(&path, text.as_bytes()).unwrap();
+        path
+    };
+    let (ca, password) = (file("ca.pem", &chain), file("pw", racklet_tools::postgres::PASSWORD));
+    let wrong = file("wrong", "guessed");
+    let place = |host: &str, password: &Path, ca: Option<&Path>| {
+        let place: FleetPlace = server.remote(host).parse().unwrap();
+        place.with_files(Some(password.to_owned()), ca.map(Path::to_owned)).unwrap()
+    };
+    let error = |place: &FleetPlace| open(place).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(open(&place("localhost", &password, Some(&ca))).unwrap().nodes().unwrap(), []);
+    let said = error(&place("localhost", &wrong, Some(&ca)));
+    assert!(said.contains("password") && !said.contains("guessed"), "{said}");
+    // Nobody vouches for it; it has another name.
+    let said = error(&place("localhost", &password, None));
+    assert!(said.contains("certificate"), "{said}");
+    let said = error(&place("127.0.0.1", &password, Some(&ca)));
+    assert!(said.contains("certificate"), "{said}");
 }
 
 /// A database as the server with that many steps left it, with one node.
@@ -128,7 +271,7 @@ fn every_earlier_schema_is_brought_up_to_date() {
         let dir = tempfile::tempdir().unwrap();
         earlier(dir.path(), steps, &report);
         for again in [false, true] {
-            let store = open(dir.path()).unwrap();
+            let store = open(&dir.path().into()).unwrap();
             let rows = store.nodes().unwrap();
             assert_eq!(rows.len(), usize::from(steps > 0), "{steps} steps, again: {again}");
             let Some(row) = rows.first() else { continue };
@@ -149,7 +292,7 @@ fn the_database_of_a_newer_server_is_left_alone() {
     let newer = schema::STEPS.len() as i64 + 1;
     let file = dir.path().join("fleet.sqlite3");
     Connection::open(&file).unwrap().pragma_update(None, "user_version", newer).unwrap();
-    let error = open(dir.path()).map(|_| ()).unwrap_err();
+    let error = open(&dir.path().into()).map(|_| ()).unwrap_err();
     assert!(matches!(error, StoreFailure::Newer { found, .. } if found == newer), "{error}");
 }
 
@@ -157,6 +300,6 @@ fn the_database_of_a_newer_server_is_left_alone() {
 fn a_file_that_is_no_database_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("fleet.sqlite3"), "not a database".repeat(1000)).unwrap();
-    let error = open(dir.path()).map(|_| ()).unwrap_err();
+    let error = open(&dir.path().into()).map(|_| ()).unwrap_err();
     assert!(matches!(error, StoreFailure::Database(_)), "{error}");
 }

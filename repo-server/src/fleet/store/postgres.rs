@@ -1,0 +1,318 @@
+//! PostgreSQL: one database for several servers that share a bucket.
+//!
+//! Whoever writes holds one advisory lock until its transaction ends. So what is judged in a transaction is what is
+//! kept by it, whichever server it reached: as with SQLite, whose writers wait for each other.
+//!
+//! A connection that is lost is opened again for the next transaction. If it is lost during a commit, nobody can say
+//! whether that happened: the node that is told of a failure reports again, and is answered with what is kept.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::{HashMap, HashSet};
+
+use formats::digest::Sha256;
+use formats::report::SignedReport;
+use postgres::types::ToSql;
+use postgres::{Client, Row, Statement};
+
+use super::place::PostgresPlace;
+use super::{FleetStore, NodeRow, StoreFailure, Transition, schema_postgres};
+use crate::fleet::approved::Approved;
+use crate::fleet::judge::Known;
+use crate::fleet::state::{Doing, State};
+
+/// The number of the lock of all who write: any, as long as it stays.
+const WRITERS: i64 = 0x7261_636b;
+/// What holds for a connection: no acknowledgement before the log is on the disk, and no wait for ever.
+const SESSION: &str =
+    "SET synchronous_commit = on; SET lock_timeout = '10s'; SET statement_timeout = '30s';
+    SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
+
+impl From<postgres::Error> for StoreFailure {
+    fn from(error: postgres::Error) -> Self {
+        StoreFailure::Database(formats::error_chain(&error))
+    }
+}
+
+/// A connection to the database, which is opened again when it was lost.
+pub(super) struct Postgres {
+    place: PostgresPlace,
+    session: RefCell<Session>,
+    /// Between `begin` and `commit`.
+    writes: bool,
+}
+
+/// A connection, and what was prepared on it.
+struct Session {
+    client: Client,
+    prepared: HashMap<&'static str, Statement>,
+}
+
+impl Session {
+    fn open(place: &PostgresPlace) -> Result<Self, StoreFailure> {
+        let mut client = place.connect()?;
+        client.batch_execute(SESSION)?;
+        schema_postgres::migrate(&mut client)?;
+        Ok(Session { client, prepared: HashMap::new() })
+    }
+
+    fn prepare(&mut self, sql: &'static str) -> Result<Statement, StoreFailure> {
+        if let Some(known) = self.prepared.get(sql) {
+            return Ok(known.clone());
+        }
+        let statement = self.client.prepare(sql)?;
+        self.prepared.insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    fn rows(
+        &mut self,
+        sql: &'static str,
+        with: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreFailure> {
+        let statement = self.prepare(sql)?;
+        Ok(self.client.query(&statement, with)?)
+    }
+
+    fn execute(
+        &mut self,
+        sql: &'static str,
+        with: &[&(dyn ToSql + Sync)],
+    ) -> Result<usize, StoreFailure> {
+        let statement = self.prepare(sql)?;
+        Ok(usize::try_from(self.client.execute(&statement, with)?).unwrap_or(usize::MAX))
+    }
+}
+
+impl Postgres {
+    /// Connects, and brings the tables up to date.
+    pub(super) fn open(place: &PostgresPlace) -> Result<Self, StoreFailure> {
+        let session = RefCell::new(Session::open(place)?);
+        Ok(Postgres { place: place.clone(), session, writes: false })
+    }
+
+    /// The connection: opened again where it was lost, but never within a transaction, which is lost with it.
+    fn session(&self) -> Result<RefMut<'_, Session>, StoreFailure> {
+        let mut session = self.session.borrow_mut();
+        match (session.client.is_closed(), self.writes) {
+            (false, _) => {}
+            (true, false) => *session = Session::open(&self.place)?,
+            (true, true) => {
+                return Err(StoreFailure::Database("the connection was lost".to_owned()));
+            }
+        }
+        Ok(session)
+    }
+}
+
+/// Numbers are at most 2^63-1 in reports and in PostgreSQL.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn number(row: &Row, at: usize) -> Result<u64, StoreFailure> {
+    Ok(u64::try_from(row.try_get::<_, i64>(at)?).unwrap_or(0))
+}
+
+/// A text without the character that PostgreSQL has none of.
+fn text(value: &str) -> String {
+    value.replace('\0', "\u{fffd}")
+}
+
+fn digest(row: &Row, at: usize) -> Result<Sha256, StoreFailure> {
+    let bytes: &[u8] = row.try_get(at)?;
+    let bytes = bytes.try_into();
+    bytes
+        .map(Sha256)
+        .map_err(|_| StoreFailure::Database("a name of a node has not 32 bytes".to_owned()))
+}
+
+macro_rules! known_columns {
+    () => {
+        "sequence, received, boots, state, release, runs, code, since, cloned"
+    };
+}
+
+/// The columns of `known_columns!`, from `at` on.
+fn known(row: &Row, at: usize) -> Result<Known, StoreFailure> {
+    let (boots, state): (&str, &str) = (row.try_get(at + 2)?, row.try_get(at + 3)?);
+    let cloned: Option<i64> = row.try_get(at + 8)?;
+    Ok(Known {
+        sequence: number(row, at)?,
+        received: number(row, at + 1)?,
+        boots: boots.split('\n').filter(|boot| !boot.is_empty()).map(str::to_owned).collect(),
+        doing: Doing {
+            state: State::of_word(state).unwrap_or_default(),
+            release: row.try_get(at + 4)?,
+            runs: row.try_get(at + 5)?,
+            code: row.try_get(at + 6)?,
+        },
+        since: number(row, at + 7)?,
+        cloned: cloned.map(|at| u64::try_from(at).unwrap_or(0)),
+    })
+}
+
+fn node_row(row: &Row) -> Result<NodeRow, StoreFailure> {
+    Ok(NodeRow { node: digest(row, 0)?, known: known(row, 1)?, document: row.try_get(10)? })
+}
+
+impl FleetStore for Postgres {
+    fn begin(&mut self) -> Result<(), StoreFailure> {
+        let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({WRITERS})");
+        let begun = self.session()?.client.batch_execute(&begin);
+        self.writes = true;
+        begun.map_err(|error| {
+            self.rollback();
+            error.into()
+        })
+    }
+
+    fn commit(&mut self) -> Result<(), StoreFailure> {
+        // COMMIT of a transaction in which a statement failed is a ROLLBACK without an error; this is an error then.
+        let done = self.session().and_then(|mut session| {
+            session.client.batch_execute("SELECT 1")?;
+            Ok(session.client.batch_execute("COMMIT")?)
+        });
+        match done {
+            Ok(()) => self.writes = false,
+            Err(_) => self.rollback(),
+        }
+        done
+    }
+
+    fn rollback(&mut self) {
+        self.writes = false;
+        let mut session = self.session.borrow_mut();
+        if !session.client.is_closed()
+            && let Err(error) = session.client.batch_execute("ROLLBACK")
+        {
+            tracing::error!(%error, "fleet: give a transaction up");
+        }
+    }
+
+    fn known(&self, node: &Sha256) -> Result<Option<Known>, StoreFailure> {
+        let sql = concat!("SELECT ", known_columns!(), " FROM nodes WHERE node = $1");
+        let rows = self.session()?.rows(sql, &[&&node.0[..]])?;
+        rows.first().map(|row| known(row, 0)).transpose()
+    }
+
+    fn keep(
+        &mut self,
+        report: &SignedReport,
+        known: &Known,
+        changed: bool,
+    ) -> Result<(), StoreFailure> {
+        let node = &report.report().node.0[..];
+        let Known { sequence, received, boots, doing, since, cloned } = known;
+        // A boot id has no line end: `shown` takes them out of what is not one.
+        let boots: Vec<String> =
+            boots.iter().map(|boot| formats::report::shown(boot, usize::MAX)).collect();
+        let (release, runs, code) = (text(&doing.release), text(&doing.runs), text(&doing.code));
+        let sql = concat!(
+            "INSERT INTO nodes (node, ",
+            known_columns!(),
+            ", document) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+             ON CONFLICT (node) DO UPDATE SET (",
+            known_columns!(),
+            ", document) = ROW ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+        );
+        let mut session = self.session()?;
+        session.execute(
+            sql,
+            &[
+                &node,
+                &integer(*sequence),
+                &integer(*received),
+                &text(&boots.join("\n")),
+                &doing.state.word(),
+                &release,
+                &runs,
+                &code,
+                &integer(*since),
+                &cloned.map(integer),
+                &report.document(),
+            ],
+        )?;
+        if changed {
+            let sql = "INSERT INTO transitions (node, at, release, state, code)
+                       VALUES ($1, $2, $3, $4, $5)";
+            let state = doing.state.word();
+            session.execute(sql, &[&node, &integer(*received), &release, &state, &code])?;
+        }
+        Ok(())
+    }
+
+    fn forget_transitions(&mut self, before: u64, most: usize) -> Result<(), StoreFailure> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let mut session = self.session()?;
+        session.execute("DELETE FROM transitions WHERE at < $1", &[&integer(before)])?;
+        let crowded = "DELETE FROM transitions WHERE id IN (
+            SELECT id FROM (
+                SELECT id, row_number() OVER (PARTITION BY node ORDER BY id DESC) AS nth
+                FROM transitions) AS numbered
+            WHERE nth > $1)";
+        session.execute(crowded, &[&most])?;
+        Ok(())
+    }
+
+    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<usize, StoreFailure> {
+        let mut session = self.session()?;
+        let sql = "SELECT node FROM nodes WHERE node NOT IN (SELECT node FROM approved)
+                   ORDER BY received DESC, node";
+        let rows = session.rows(sql, &[])?;
+        let nodes = rows.iter().map(|row| digest(row, 0)).collect::<Result<Vec<_>, _>>()?;
+        let waiting = nodes.into_iter().filter(|node| !listed.contains(node)).skip(most);
+        let gone: Vec<Vec<u8>> = waiting.map(|node| node.0.to_vec()).collect();
+        if !gone.is_empty() {
+            session.execute("DELETE FROM transitions WHERE node = ANY ($1)", &[&gone])?;
+            session.execute("DELETE FROM nodes WHERE node = ANY ($1)", &[&gone])?;
+        }
+        Ok(gone.len())
+    }
+
+    fn node(&self, node: &Sha256) -> Result<Option<NodeRow>, StoreFailure> {
+        let sql =
+            concat!("SELECT node, ", known_columns!(), ", document FROM nodes WHERE node = $1");
+        self.session()?.rows(sql, &[&&node.0[..]])?.first().map(node_row).transpose()
+    }
+
+    fn nodes(&self) -> Result<Vec<NodeRow>, StoreFailure> {
+        let sql = concat!("SELECT node, ", known_columns!(), ", document FROM nodes ORDER BY node");
+        self.session()?.rows(sql, &[])?.iter().map(node_row).collect()
+    }
+
+    fn transitions(&self, node: &Sha256, most: usize) -> Result<Vec<Transition>, StoreFailure> {
+        let sql = "SELECT at, release, state, code FROM transitions WHERE node = $1
+                   ORDER BY id DESC LIMIT $2";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = self.session()?.rows(sql, &[&&node.0[..], &most])?;
+        let transition = |row: &Row| {
+            Ok(Transition {
+                at: number(row, 0)?,
+                release: row.try_get(1)?,
+                state: row.try_get(2)?,
+                code: row.try_get(3)?,
+            })
+        };
+        rows.iter().map(transition).collect()
+    }
+
+    fn approve(&mut self, nodes: &[Sha256], now: u64) -> Result<usize, StoreFailure> {
+        self.begin()?;
+        let names: Vec<Vec<u8>> = nodes.iter().map(|node| node.0.to_vec()).collect();
+        let sql = "INSERT INTO approved (node, at) SELECT DISTINCT unnest($1::bytea[]), $2::bigint
+                   ON CONFLICT DO NOTHING";
+        let added = self.session()?.execute(sql, &[&names, &integer(now)]);
+        match added {
+            Ok(added) => self.commit().map(|()| added),
+            Err(error) => {
+                self.rollback();
+                Err(error)
+            }
+        }
+    }
+
+    fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure> {
+        let rows = self.session()?.rows("SELECT node FROM approved", &[])?;
+        rows.iter().map(|row| digest(row, 0)).collect()
+    }
+}
