@@ -11,6 +11,7 @@
 
 mod apply;
 mod faults;
+mod fleet;
 mod growth;
 mod peers;
 mod proxy;
@@ -68,11 +69,18 @@ enum Section {
     Serve,
     Sparse,
     Growth,
+    Fleet,
 }
 
 impl Options {
     fn wants(&self, section: Section) -> bool {
         self.only.is_empty() || self.only.contains(&section)
+    }
+
+    /// Whether a section is wanted that needs the published images.
+    fn wants_images(&self) -> bool {
+        let without = [Section::Size, Section::Growth, Section::Fleet];
+        self.only.is_empty() || !self.only.iter().all(|section| without.contains(section))
     }
 }
 
@@ -113,7 +121,9 @@ fn run(options: &Options) -> Result<()> {
         quick: options.quick,
         deadline: Instant::now() + 2 * TIME,
     };
-    prepare(&bench)?;
+    if options.wants_images() {
+        prepare(&bench)?;
+    }
 
     let started = Instant::now();
     bench.deadline = started + TIME;
@@ -180,6 +190,7 @@ fn measured(bench: &Bench, options: &Options) -> Table {
     section(Section::Serve, "repo-server", &|| serve::rows(bench));
     section(Section::Sparse, "Very large images", &|| size::sparse(bench));
     section(Section::Growth, "Very many releases", &|| growth::rows(bench));
+    section(Section::Fleet, "Reports of nodes", &|| fleet::rows(bench));
     table
 }
 
