@@ -1,6 +1,6 @@
 //! Figures for the operator, in OpenMetrics text.
 //!
-//! Labels are of fixed sets, but for the names of TUF repositories: no client makes the text grow.
+//! Labels are of fixed sets, but for the names of TUF repositories and of groups: no client makes the text grow.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::alarm::Freshness;
 use crate::fill::{Fills, Part};
-use crate::fleet::Overview;
+use crate::fleet::{GroupLocks, Overview};
 use crate::refresh::RefreshStatus;
 
 /// The media type of the text.
@@ -91,12 +91,19 @@ pub(crate) struct Metrics {
     targets_limit: Gauge,
     tags: Gauge,
     reports: Family<Outcome, Counter>,
+    locks: Family<Outcome, Counter>,
+    holders: Family<InGroup, Gauge>,
     nodes: Family<InState, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InState {
     state: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InGroup {
+    group: String,
 }
 
 impl Metrics {
@@ -127,6 +134,8 @@ impl Metrics {
             targets_limit: Gauge::default(),
             tags: Gauge::default(),
             reports: Family::default(),
+            locks: Family::default(),
+            holders: Family::default(),
             nodes: Family::default(),
         };
         metrics.register();
@@ -165,6 +174,10 @@ impl Metrics {
         to.register_with_unit("targets_limit", text, Unit::Bytes, self.targets_limit.clone());
         to.register("tags", "Tags of all repositories", self.tags.clone());
         to.register("reports", "Reports of nodes, by what became of them", self.reports.clone());
+        let text = "Requests for the restart lock, by what became of them";
+        to.register("restart_lock_requests", text, self.locks.clone());
+        let text = "Nodes that hold the restart lock now, by group";
+        to.register("restart_lock_holders", text, self.holders.clone());
         let text = "Nodes by what they do; those that wait for approval and silent ones apart";
         to.register("fleet_nodes", text, self.nodes.clone());
         let text = "1 while the server's own key signs nothing, by the reason; see /healthz";
@@ -191,6 +204,21 @@ impl Metrics {
     /// A report came.
     pub(crate) fn reported(&self, outcome: &'static str) {
         self.reports.get_or_create(&Outcome { outcome: Word(outcome) }).inc();
+    }
+
+    /// A request for the restart lock was answered.
+    pub(crate) fn locked(&self, outcome: &'static str) {
+        self.locks.get_or_create(&Outcome { outcome: Word(outcome) }).inc();
+    }
+
+    /// Who may restart now.
+    pub(crate) fn holders(&self, locks: &[GroupLocks]) {
+        self.holders.clear();
+        for it in locks {
+            let group = it.group.as_str().to_owned();
+            let count = i64::try_from(it.holders.len()).unwrap_or(i64::MAX);
+            self.holders.get_or_create(&InGroup { group }).set(count);
+        }
     }
 
     /// What all nodes do now.

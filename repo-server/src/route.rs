@@ -15,6 +15,7 @@
 //! | – | `GET /metadata/<file>`, `GET /targets/<dir>/<sha256>.<name>` | [`Route::Metadata`], [`Route::Target`] |
 //! | – | `PUT /fleet/v1/reports/<node>` | [`Route::PutReport`] |
 //! | – | `GET /fleet/…` | [`Route::Fleet`] |
+//! | – | `POST /v1/pre-reboot`, `POST /v1/steady-state` | [`Route::Lock`] |
 //! | – | `GET /healthz`, `GET /metrics` | [`Route::Health`], [`Route::Metrics`] |
 
 use std::fmt;
@@ -26,6 +27,7 @@ use formats::percent;
 use http::{Method, StatusCode};
 
 use crate::error::{ApiError, Code};
+use crate::fleet::lock::Asked;
 
 /// Tags one answer lists at most; a `Link` leads to the next page. Bounds memory whatever `n` says.
 pub(crate) const TAGS_PAGE: usize = 10_000;
@@ -57,6 +59,8 @@ pub enum Route {
     PutReport(Sha256),
     /// A page of the fleet.
     Fleet(FleetPage),
+    /// A node wants to restart, or has restarted.
+    Lock(Asked),
     /// end-2.
     Blob(RepositoryName, Digest),
     /// end-10.
@@ -113,7 +117,7 @@ pub enum Right {
     Login,
     /// Reading.
     Pull,
-    /// Reporting: whoever may read anything.
+    /// Reporting, and asking for the restart lock: whoever may read anything.
     Report,
     /// Writing.
     Push,
@@ -130,6 +134,7 @@ impl Route {
             Route::Metrics => "metrics",
             Route::PutReport(_) => "put_report",
             Route::Fleet(_) => "fleet",
+            Route::Lock(_) => "lock",
             Route::Blob(..) => "blob",
             Route::Manifest(..) => "manifest",
             Route::PutManifest(..) => "put_manifest",
@@ -159,6 +164,7 @@ impl Route {
             | Route::Metrics
             | Route::PutReport(_)
             | Route::Fleet(_)
+            | Route::Lock(_)
             | Route::Metadata(_)
             | Route::Target { .. } => None,
         }
@@ -169,7 +175,7 @@ impl Route {
         match self {
             Route::Health => Right::Open,
             Route::Ping => Right::Login,
-            Route::PutReport(_) => Right::Report,
+            Route::PutReport(_) | Route::Lock(_) => Right::Report,
             Route::Metrics
             | Route::Fleet(_)
             | Route::Blob(..)
@@ -306,6 +312,12 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
     if let Some(rest) = path.strip_prefix("/fleet") {
         return fleet(method, rest, &query);
     }
+    if let Some(asked) = lock(path) {
+        return match *method {
+            Method::POST => Ok(Route::Lock(asked)),
+            _ => Err(ApiError::method("POST")),
+        };
+    }
     if path == "/v2/" || path == "/v2" {
         return read_only(method, Route::Ping);
     }
@@ -322,6 +334,15 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         return read_only(method, self::target(target)?);
     }
     Err(no_such_endpoint())
+}
+
+/// What is asked for at a path of the FleetLock protocol, whose errors have a form of their own.
+pub(crate) fn lock(path: &str) -> Option<Asked> {
+    match path {
+        "/v1/pre-reboot" => Some(Asked::PreReboot),
+        "/v1/steady-state" => Some(Asked::SteadyState),
+        _ => None,
+    }
 }
 
 fn fleet(method: &Method, rest: &str, query: &Query) -> Result<Route, ApiError> {
@@ -754,6 +775,20 @@ mod tests {
         }
         for target in ["/v2/a/manifests/x".to_owned(), format!("/v2/a/blobs/sha256:{HEX}")] {
             assert_eq!(ask(Method::DELETE, &target).unwrap().right(), Right::Delete);
+        }
+    }
+
+    #[test]
+    fn the_endpoints_of_the_restart_lock() {
+        for (path, asked) in
+            [("/v1/pre-reboot", Asked::PreReboot), ("/v1/steady-state", Asked::SteadyState)]
+        {
+            let found = ask(Method::POST, path).unwrap();
+            assert_eq!((&found, found.right()), (&Route::Lock(asked), Right::Report));
+            assert_eq!(get(path).unwrap_err().allow, Some("POST"), "{path}");
+        }
+        for path in ["/v1/", "/v1/pre-reboot/", "/v2/v1/pre-reboot", "/V1/pre-reboot"] {
+            assert_eq!(ask(Method::POST, path).unwrap_err().status.as_u16(), 404, "{path}");
         }
     }
 

@@ -34,7 +34,7 @@ const RIGHTS: &str = "Who may push and pull";
 const GARBAGE: &str = "Garbage";
 const METADATA: &str = "TUF metadata";
 const CLIENTS: &str = "Limits of clients";
-const FLEET: &str = "Reports of nodes";
+const FLEET: &str = "Reports and restarts of nodes";
 const LOG: &str = "Log";
 
 /// That of --listen.
@@ -84,7 +84,7 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Reports of nodes: approve nodes, list them, take reports from files.
+    /// Reports of nodes, and their restart locks: approve nodes, list them, take reports from files.
     ///
     /// Also while a server runs.
     #[command(subcommand)]
@@ -268,6 +268,15 @@ pub(super) struct Serve {
     #[arg(long, value_name = "N", requires = "fleet", default_value_t = crate::fleet::WAITING,
           help_heading = FLEET)]
     fleet_waiting: usize,
+    /// So many nodes of this group may restart at once, as the FleetLock protocol has it; may be given for
+    /// several groups, in the variable with commas. Without this, nobody gets a restart lock here.
+    #[arg(long = "fleet-group", value_name = "NAME=N", requires = "fleet", value_parser = fleet::group,
+          env = "REPO_SERVER_FLEET_GROUP", value_delimiter = ',', help_heading = FLEET)]
+    fleet_groups: Vec<(String, usize)>,
+    /// When a restart lock ends that nobody releases: longer than a restart with all its trials takes.
+    #[arg(long, value_name = "DURATION", requires = "fleet", value_parser = seconds,
+          default_value = fleet::LOCK_AGE, env = "REPO_SERVER_FLEET_LOCK_AGE", help_heading = FLEET)]
+    fleet_lock_age: u64,
     /// Connections of one client (an IPv4 address or an IPv6 /64) at once; an IPv6 /56 may have twice
     /// as many and a /48 four times, but not more than half of --max-connections. A further one takes
     /// the place of an idle one, or is closed.
@@ -341,6 +350,8 @@ impl Serve {
                 approved: self.fleet_approved.clone(),
                 retention: Duration::from_secs(self.fleet_retention),
                 waiting: self.fleet_waiting,
+                groups: self.fleet_groups.clone(),
+                lock_age: Duration::from_secs(self.fleet_lock_age),
             })
         });
         let tls = self.tls_cert.clone().zip(self.tls_key.clone());
@@ -407,6 +418,9 @@ mod tests {
         assert_eq!(serve.min_rate, limits.min_rate);
         assert_eq!(serve.alarm_before, ALARM_BEFORE.as_secs());
         assert_eq!((serve.gc_grace, serve.upload_expiry), (86_400, 3600));
+        let fleet = FleetConfig::new("x");
+        assert_eq!(serve.fleet_retention, fleet.retention.as_secs());
+        assert_eq!(serve.fleet_lock_age, fleet.lock_age.as_secs());
         assert_eq!(serve.gc_states, Retention::default());
     }
 }

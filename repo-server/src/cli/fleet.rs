@@ -1,4 +1,4 @@
-//! `repo-server fleet`: what an operator does with reports, beside a server that runs or without one.
+//! `repo-server fleet`: what an operator does with reports and restart locks, beside a server that runs or without one.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,10 +13,13 @@ use storage::log::printable;
 
 use super::output::{print_json, say, tell};
 use crate::error::ServerError;
+use crate::fleet::lock::{ClientId, Group};
 use crate::fleet::{Approved, Database, FleetPlace, Overview, Seen, Verdict, WAITING};
 
 /// That of the library, as people write it.
 pub(super) const RETENTION: &str = "90d";
+/// The same.
+pub(super) const LOCK_AGE: &str = "1h";
 /// A beginning of a name that may be given instead of the whole: nobody finds a key for it by chance.
 const SHORTEST: usize = 12;
 
@@ -42,6 +45,26 @@ pub(super) enum FleetCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// List restart locks: who holds one, since when, and when it ends by itself.
+    Locks {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// End the restart locks of a node that is lost. A node that still restarts then does so beside another.
+    Release {
+        #[command(flatten)]
+        place: Place,
+        /// The id that it holds a lock with, or the first 12 characters of it.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+/// `NAME=N` of `serve --fleet-group`.
+pub(super) fn group(text: &str) -> Result<(String, usize), String> {
+    let (name, budget) = text.split_once('=').ok_or("write NAME=N: workers=2")?;
+    let budget = budget.parse().map_err(|_| format!("{budget}: how many may restart at once?"))?;
+    Ok((name.to_owned(), budget))
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +95,8 @@ pub(super) fn run(command: &FleetCommand, json: bool) -> Result<Exit, ServerErro
         FleetCommand::Approve { place, nodes } => approve(place, nodes, json),
         FleetCommand::List { place } => list(place, json),
         FleetCommand::Import { place, files } => import(place, files, json),
+        FleetCommand::Locks { place } => locks(place, json),
+        FleetCommand::Release { place, id } => release(place, id, json),
     }
 }
 
@@ -143,7 +168,6 @@ fn line(seen: &Seen) -> String {
     if let Some((code, sentence)) = seen.reason() {
         text += &format!(": {code} {sentence}");
     }
-    let time = |at: u64| UnixTime::from_secs(i64::try_from(at).unwrap_or(i64::MAX)).to_string();
     text += &format!("  (seen {}", time(seen.row.known.received));
     if let Some(since) = seen.silent {
         text += &format!(", silent since {}", time(since));
@@ -156,6 +180,10 @@ fn line(seen: &Seen) -> String {
     }
     text.push(')');
     printable(&text)
+}
+
+fn time(at: u64) -> String {
+    UnixTime::from_secs(i64::try_from(at).unwrap_or(i64::MAX)).to_string()
 }
 
 fn import(place: &Place, files: &[PathBuf], json: bool) -> Result<Exit, ServerError> {
@@ -179,6 +207,62 @@ fn import(place: &Place, files: &[PathBuf], json: bool) -> Result<Exit, ServerEr
         print_json(&serde_json::json!({ "ok": true, "reports": rows }))?;
     }
     Ok(if kept == 0 { Exit::Nothing } else { Exit::Done })
+}
+
+fn locks(place: &Place, json: bool) -> Result<Exit, ServerError> {
+    let held = place.open()?.locks()?;
+    let all = || held.iter().flat_map(|it| it.holders.iter().map(move |holder| (it, holder)));
+    if json {
+        let rows = all().map(|(it, holder)| {
+            let mut row = crate::fleet::view::lock(holder);
+            row["group"] = it.group.as_str().into();
+            row
+        });
+        print_json(&serde_json::json!({ "ok": true, "locks": rows.collect::<Vec<_>>() }))?;
+        return Ok(Exit::Done);
+    }
+    if all().next().is_none() {
+        tell("nobody holds a restart lock")?;
+    }
+    for (it, holder) in all() {
+        let (since, until) = (time(holder.since), time(holder.until));
+        let text = format!("{}  {}  since {since}, until {until}", it.group, holder.client);
+        tell(&printable(&text))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn release(place: &Place, name: &str, json: bool) -> Result<Exit, ServerError> {
+    let mut database = place.open()?;
+    let held = database.locks()?;
+    let mut ids: Vec<&ClientId> =
+        held.iter().flat_map(|it| it.holders.iter().map(|holder| &holder.client)).collect();
+    ids.sort();
+    ids.dedup();
+    let begins = |id: &&&ClientId| {
+        name.len() >= SHORTEST && id.as_str().starts_with(name) || id.as_str() == name
+    };
+    let found: Vec<&ClientId> = match ids.iter().find(|id| id.as_str() == name) {
+        Some(whole) => vec![whole],
+        None => ids.iter().filter(begins).copied().collect(),
+    };
+    let shown: String = printable(name).chars().take(80).collect();
+    let [id] = *found else {
+        let what = if found.is_empty() { "no node" } else { "more than one node" };
+        return Err(ServerError::Config(format!(
+            "{what} with an id that is or begins with {shown} holds a restart lock: see `repo-server fleet locks`"
+        )));
+    };
+    let groups = database.release(id)?;
+    if json {
+        let groups: Vec<&str> = groups.iter().map(Group::as_str).collect();
+        print_json(&serde_json::json!({ "ok": true, "id": id.as_str(), "groups": groups }))?;
+    } else {
+        for group in &groups {
+            tell(&printable(&format!("released the lock of {id} in group {group}")))?;
+        }
+    }
+    Ok(if groups.is_empty() { Exit::Nothing } else { Exit::Done })
 }
 
 /// A report of a file, verified.

@@ -1,4 +1,5 @@
-//! One thread that makes reports durable: whatever waits when it is free goes into one transaction.
+//! One thread that makes reports and restart locks durable: whatever waits when it is free goes into one
+//! transaction.
 //!
 //! A sync of the disk takes milliseconds, whether it is for one report or for a thousand. So two
 //! thousand nodes that report at once cost a few syncs and not two thousand.
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::approved::Approved;
 use super::judge::{Known, Verdict, judge};
+use super::lock::{self, Answer, ClientId, Group, Request, Rules};
 use super::store::{FleetStore, StoreFailure};
 use super::{FleetConfig, TRANSITIONS};
 use crate::lock::LockRw as _;
@@ -25,7 +27,7 @@ const GROUP: usize = 1024;
 /// Between two times that what is too much or too old is forgotten, in seconds.
 const SWEEP: u64 = 60;
 
-/// Why a report was not kept.
+/// Why a report or a lock was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unkept {
     /// Too many wait.
@@ -34,20 +36,26 @@ pub(crate) enum Unkept {
     Failed,
 }
 
-struct Job {
-    report: SignedReport,
+struct Job<What, Answer> {
+    what: What,
     now: u64,
-    answer: oneshot::Sender<Result<Verdict, Unkept>>,
+    answer: oneshot::Sender<Result<Answer, Unkept>>,
 }
 
-/// Hands reports to the thread, which ends with this.
-pub(crate) struct Committer(SyncSender<Job>);
+enum Work {
+    Report(Box<Job<SignedReport, Verdict>>),
+    Lock(Job<Request, Answer>),
+}
+
+/// Hands work to the thread, which ends with this.
+pub(crate) struct Committer(SyncSender<Work>);
 
 impl Committer {
     /// Starts the thread. Nodes of `listed` are not forgotten.
     pub(crate) fn start(
         store: Box<dyn FleetStore>,
         config: &FleetConfig,
+        rules: Arc<Rules>,
         listed: Arc<RwLock<Arc<Approved>>>,
     ) -> io::Result<Self> {
         let (jobs, waiting) = mpsc::sync_channel(QUEUE);
@@ -56,6 +64,7 @@ impl Committer {
             retention: config.retention.as_secs(),
             most_waiting: config.waiting,
             listed,
+            rules,
             swept: 0,
         };
         std::thread::Builder::new().name("fleet".to_owned()).spawn(move || keeper.run(&waiting))?;
@@ -64,8 +73,22 @@ impl Committer {
 
     /// Keeps a report; the verdict comes when it is durable.
     pub(crate) async fn keep(&self, report: SignedReport, now: u64) -> Result<Verdict, Unkept> {
+        self.done(now, report, |job| Work::Report(Box::new(job))).await
+    }
+
+    /// Answers a request for a restart lock; the answer comes when the lock is durable.
+    pub(crate) async fn lock(&self, request: Request, now: u64) -> Result<Answer, Unkept> {
+        self.done(now, request, Work::Lock).await
+    }
+
+    async fn done<What, Answer>(
+        &self,
+        now: u64,
+        what: What,
+        work: fn(Job<What, Answer>) -> Work,
+    ) -> Result<Answer, Unkept> {
         let (answer, answered) = oneshot::channel();
-        match self.0.try_send(Job { report, now, answer }) {
+        match self.0.try_send(work(Job { what, now, answer })) {
             Ok(()) => answered.await.unwrap_or(Err(Unkept::Failed)),
             Err(TrySendError::Full(_)) => Err(Unkept::Full),
             Err(TrySendError::Disconnected(_)) => Err(Unkept::Failed),
@@ -78,35 +101,42 @@ struct Keeper {
     retention: u64,
     most_waiting: usize,
     listed: Arc<RwLock<Arc<Approved>>>,
+    rules: Arc<Rules>,
     /// When it was last looked for what is too much.
     swept: u64,
 }
 
 impl Keeper {
-    fn run(mut self, waiting: &Receiver<Job>) {
+    fn run(mut self, waiting: &Receiver<Work>) {
         while let Ok(first) = waiting.recv() {
-            let mut group = vec![first];
-            group.extend(waiting.try_iter().take(GROUP - 1));
-            let now = group.iter().map(|job| job.now).max().unwrap_or_default();
-            let (reports, answers): (Vec<_>, Vec<_>) =
-                group.into_iter().map(|job| ((job.report, job.now), job.answer)).unzip();
-            let done = keep_all(self.store.as_mut(), &reports);
-            if let Err(error) = &done {
-                tracing::error!("fleet: {} reports are not kept: {error}", answers.len());
+            let (mut reports, mut locks) = (Vec::new(), Vec::new());
+            for work in std::iter::once(first).chain(waiting.try_iter().take(GROUP - 1)) {
+                match work {
+                    Work::Report(job) => reports.push(*job),
+                    Work::Lock(job) => locks.push(job),
+                }
             }
-            let verdicts = done.map_or_else(
-                |_| vec![Err(Unkept::Failed); answers.len()],
-                |verdicts| verdicts.into_iter().map(Ok).collect(),
-            );
-            let grew = verdicts.contains(&Ok(Verdict::Kept));
-            for (answer, verdict) in answers.into_iter().zip(verdicts) {
-                // Who asked may be gone.
-                let _ = answer.send(verdict);
-            }
-            if grew {
-                self.sweep(now);
-            }
+            self.lock(locks);
+            self.keep(reports);
         }
+    }
+
+    fn keep(&mut self, jobs: Vec<Job<SignedReport, Verdict>>) {
+        let Some(now) = jobs.iter().map(|job| job.now).max() else { return };
+        let (reports, answers): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|job| ((job.what, job.now), job.answer)).unzip();
+        if answer(answers, "reports", keep_all(self.store.as_mut(), &reports), &Verdict::Kept) {
+            self.sweep(now);
+        }
+    }
+
+    fn lock(&mut self, jobs: Vec<Job<Request, Answer>>) {
+        // One time for all of them: a lock that ended for one of them has ended for the next.
+        let Some(now) = jobs.iter().map(|job| job.now).max() else { return };
+        let (requests, answers): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|job| (job.what, job.answer)).unzip();
+        let done = lock_all(self.store.as_mut(), &self.rules, &requests, now);
+        answer(answers, "restart locks", done, &Answer::Granted);
     }
 
     /// Forgets what is too much: unknown nodes after each group, old transitions now and then.
@@ -134,6 +164,49 @@ impl Keeper {
             self.swept = now;
         }
     }
+}
+
+/// Answers all of a transaction; whether one of the answers is this.
+fn answer<Answer: Clone + PartialEq>(
+    who: Vec<oneshot::Sender<Result<Answer, Unkept>>>,
+    what: &str,
+    done: Result<Vec<Answer>, StoreFailure>,
+    wanted: &Answer,
+) -> bool {
+    if let Err(error) = &done {
+        tracing::error!("fleet: {} {what} are not kept: {error}", who.len());
+    }
+    let answers = done.map_or_else(
+        |_| vec![Err(Unkept::Failed); who.len()],
+        |answers| answers.into_iter().map(Ok).collect(),
+    );
+    let found = answers.iter().any(|answer| answer.as_ref() == Ok(wanted));
+    for (who, answer) in who.into_iter().zip(answers) {
+        // Who asked may be gone.
+        let _ = who.send(answer);
+    }
+    found
+}
+
+/// Answers requests for restart locks in one transaction: durable when this returns, or nothing happened.
+fn lock_all(
+    store: &mut dyn FleetStore,
+    rules: &Rules,
+    requests: &[Request],
+    now: u64,
+) -> Result<Vec<Answer>, StoreFailure> {
+    within(store, |store| {
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            let before = store.holders(&request.group)?;
+            let (next, answer) = lock::step(&before, rules, request, now);
+            if next != before {
+                store.hold(&request.group, &next)?;
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    })
 }
 
 /// Work as one transaction.
@@ -174,6 +247,25 @@ fn keep_all(
             verdicts.push(verdict);
         }
         Ok(verdicts)
+    })
+}
+
+/// Ends the locks of a client, of whatever groups; those of which it held one.
+pub(super) fn release(
+    store: &mut dyn FleetStore,
+    client: &ClientId,
+    now: u64,
+) -> Result<Vec<Group>, StoreFailure> {
+    within(store, |store| {
+        let mut ended = Vec::new();
+        let held = store.locks()?.into_iter();
+        for (group, holder) in held.filter(|(_, holder)| holder.client == *client) {
+            let mut left = store.holders(&group)?;
+            left.retain(|other| other.client != *client);
+            store.hold(&group, &left)?;
+            ended.extend((holder.until > now).then_some(group));
+        }
+        Ok(ended)
     })
 }
 

@@ -1,9 +1,11 @@
-//! The fleet: reports that nodes send of themselves, kept and shown. Nothing here orders anything.
+//! The fleet: reports that nodes send of themselves, kept and shown, and the lock that nodes ask for before they
+//! restart. Nothing here orders anything.
 //!
 //! ```text
 //!  PUT document ─► SignedReport::verify ─► judge (pure) ─┐
 //!                                                        ├─ one transaction for all that wait ─► SQLite ─► answers
 //!  PUT document ─► …                        ─► judge     ┘
+//!  POST /v1/… ─► lock::parse ─► lock::step (pure) ─► one transaction ─► SQLite ─► answers
 //!  GET /fleet/… ─► rows ─► Overview (pure) ─► view: HTML, JSON, sums in the metrics
 //! ```
 //!
@@ -12,6 +14,7 @@
 //! | `judge` | is a report newer, is its node cloned, what changed | no |
 //! | `state` | what a node is doing, and of which release, by its own words and by how long it is silent | no |
 //! | `overview` | the sums of all nodes | no |
+//! | `lock` | who may restart now: the FleetLock protocol | no |
 //! | `store` | rows: a trait, and SQLite and PostgreSQL behind it | yes |
 //! | `committer` | a thread that makes reports durable, many at once | through `store` |
 //! | `approved` | the file of approved nodes | reads it |
@@ -23,6 +26,7 @@
 mod approved;
 mod committer;
 mod judge;
+pub(crate) mod lock;
 mod overview;
 mod state;
 mod store;
@@ -36,6 +40,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use formats::digest::Sha256;
 use formats::report::SignedReport;
+
+use self::lock::{Answer, ClientId, Group, Holder, Request, Rules};
 
 pub(crate) use self::approved::Approved;
 pub(crate) use self::committer::{Committer, Unkept};
@@ -58,6 +64,10 @@ pub struct FleetConfig {
     pub retention: Duration,
     /// Nodes that wait for approval, at most; of more, the one that was silent for longest is forgotten.
     pub waiting: usize,
+    /// How many nodes of which group may restart at once; without a group there is no restart lock.
+    pub groups: Vec<(String, usize)>,
+    /// How long a restart lock lasts that nobody releases.
+    pub lock_age: Duration,
 }
 
 /// 90 days.
@@ -70,7 +80,14 @@ pub(crate) const TRANSITIONS: usize = 64;
 impl FleetConfig {
     /// The defaults, with a database in that place.
     pub fn new(place: impl Into<FleetPlace>) -> Self {
-        FleetConfig { place: place.into(), approved: None, retention: RETENTION, waiting: WAITING }
+        FleetConfig {
+            place: place.into(),
+            approved: None,
+            retention: RETENTION,
+            waiting: WAITING,
+            groups: Vec::new(),
+            lock_age: Duration::from_secs(lock::AGE),
+        }
     }
 }
 
@@ -79,6 +96,17 @@ pub(crate) struct Fleet {
     config: FleetConfig,
     committer: Committer,
     approved: Arc<RwLock<Arc<Approved>>>,
+    rules: Arc<Rules>,
+}
+
+/// A group, and who of it may restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GroupLocks {
+    pub(crate) group: Group,
+    /// How many may at once; absent for a group that is configured no more.
+    pub(crate) budget: Option<usize>,
+    /// In the order in which they came; those whose lock has ended are left out.
+    pub(crate) holders: Vec<Holder>,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -90,12 +118,14 @@ impl std::fmt::Debug for Fleet {
 impl Fleet {
     /// Opens the database, making it when there is none. Blocks.
     pub(crate) fn open(config: &FleetConfig) -> Result<Self, ServerError> {
+        let rules = Rules::new(&config.groups, config.lock_age.as_secs());
+        let rules = Arc::new(rules.map_err(ServerError::Config)?);
         let approved = Approved::read(config.approved.as_deref())?;
         let store = open(&config.place).map_err(|error| error.of(&config.place))?;
         let approved = Arc::new(RwLock::new(Arc::new(approved)));
-        let committer = Committer::start(store, config, Arc::clone(&approved))
+        let committer = Committer::start(store, config, Arc::clone(&rules), Arc::clone(&approved))
             .map_err(ServerError::io("start a thread of", "this process"))?;
-        Ok(Fleet { config: config.clone(), committer, approved })
+        Ok(Fleet { config: config.clone(), committer, approved, rules })
     }
 
     /// Reads the file of approved nodes again.
@@ -108,6 +138,17 @@ impl Fleet {
     /// Keeps a report. When this returns, it is durable.
     pub(crate) async fn keep(&self, report: SignedReport) -> Result<Verdict, Unkept> {
         self.committer.keep(report, unix_now()).await
+    }
+
+    /// Answers a request for a restart lock. When this returns, the lock is durable.
+    pub(crate) async fn lock(&self, request: Request) -> Result<Answer, Unkept> {
+        self.committer.lock(request, unix_now()).await
+    }
+
+    /// Who may restart, by group. Blocks.
+    pub(crate) fn locks(&self) -> Result<Vec<GroupLocks>, StoreFailure> {
+        let store = open(&self.config.place)?;
+        Ok(locks_of(store.locks()?, self.rules.groups(), unix_now()))
     }
 
     /// All nodes. Blocks.
@@ -168,11 +209,44 @@ impl Database {
             .map_err(|error| error.of(&self.place))
     }
 
+    /// Who may restart, by group.
+    pub(crate) fn locks(&self) -> Result<Vec<GroupLocks>, ServerError> {
+        let held = self.store.locks().map_err(|error| error.of(&self.place))?;
+        Ok(locks_of(held, std::iter::empty(), unix_now()))
+    }
+
+    /// Ends locks of a node that does not release them itself; the groups of those that it held.
+    pub(crate) fn release(&mut self, client: &ClientId) -> Result<Vec<Group>, ServerError> {
+        committer::release(self.store.as_mut(), client, unix_now())
+            .map_err(|error| error.of(&self.place))
+    }
+
     /// All nodes.
     pub(crate) fn overview(&self, approved: &Approved) -> Result<Overview, ServerError> {
         Overview::of(self.store.as_ref(), approved, unix_now())
             .map_err(|error| error.of(&self.place))
     }
+}
+
+/// Locks by group: the configured ones, and those of which somebody still holds one.
+fn locks_of<'a>(
+    held: Vec<(Group, Holder)>,
+    groups: impl Iterator<Item = (&'a Group, usize)>,
+    now: u64,
+) -> Vec<GroupLocks> {
+    let empty = |(group, budget): (&Group, usize)| GroupLocks {
+        group: group.clone(),
+        budget: Some(budget),
+        holders: Vec::new(),
+    };
+    let mut found: Vec<GroupLocks> = groups.map(empty).collect();
+    for (group, holder) in held.into_iter().filter(|(_, holder)| holder.until > now) {
+        match found.iter_mut().find(|it| it.group == group) {
+            Some(it) => it.holders.push(holder),
+            None => found.push(GroupLocks { group, budget: None, holders: vec![holder] }),
+        }
+    }
+    found
 }
 
 /// Unix seconds by the clock of this server.

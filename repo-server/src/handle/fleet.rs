@@ -30,11 +30,11 @@ const LOOKED_UP: usize = 256;
 /// Pages are read with a style sheet of this server and nothing else; nothing frames them.
 const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-fn fleet(app: &App) -> Result<&Fleet, ApiError> {
+pub(super) fn fleet(app: &App) -> Result<&Fleet, ApiError> {
     let off = || {
         ApiError::missing(
             Code::Unsupported,
-            "this server takes no reports: it was started without --fleet",
+            "this server has no fleet: it was started without --fleet",
         )
     };
     app.fleet.as_ref().ok_or_else(off)
@@ -48,7 +48,7 @@ pub(super) async fn put(
     open: &RequestOpen,
 ) -> Result<Response<Body>, ApiError> {
     let fleet = fleet(app)?;
-    let document = receive(body, open).await?;
+    let document = receive(body, open, "a report", REPORT_LIMIT).await?;
     let signed = SignedReport::verify(&document).map_err(|error| refused(app, &error))?;
     if signed.report().node != node {
         app.metrics.reported("foreign");
@@ -94,13 +94,18 @@ fn refused(app: &App, error: &ReportError) -> ApiError {
     ApiError::new(status, Code::Denied, error)
 }
 
-/// The body, if it is no longer than a report.
-async fn receive(mut body: Incoming, open: &RequestOpen) -> Result<BytesMut, ApiError> {
+/// The body, if it is no longer than `limit`.
+pub(super) async fn receive(
+    mut body: Incoming,
+    open: &RequestOpen,
+    what: &str,
+    limit: usize,
+) -> Result<BytesMut, ApiError> {
     let too_long = || {
-        let text = format!("a report has at most {REPORT_LIMIT} bytes");
+        let text = format!("{what} has at most {limit} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, text)
     };
-    if body.size_hint().lower() > REPORT_LIMIT as u64 {
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_long());
     }
     let moving = open.progress().body();
@@ -109,7 +114,7 @@ async fn receive(mut body: Incoming, open: &RequestOpen) -> Result<BytesMut, Api
         let frame = frame.map_err(|_| uploads::cut_off())?;
         moving.moved();
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > REPORT_LIMIT {
+        if bytes.len() + data.len() > limit {
             return Err(too_long());
         }
         bytes.extend_from_slice(&data);
@@ -168,7 +173,9 @@ fn make(
         FleetPage::Overview => {
             let all = fleet.overview()?;
             app.metrics.fleet(&all);
-            let context = context(app, &all);
+            let locks = fleet.locks()?;
+            app.metrics.holders(&locks);
+            let context = Context { locks, ..context(app, &all) };
             (form.media_type(), text(form.overview(&all, &context)))
         }
         FleetPage::Nodes { state, release, reason, from } => {
@@ -177,8 +184,9 @@ fn make(
         }
         FleetPage::Node(node) => {
             let found = fleet.node(&node)?;
+            let locks = fleet.locks()?;
             let page = found.map(|(seen, transitions)| {
-                form.node(&seen, &transitions, crate::fleet::unix_now())
+                form.node(&seen, &transitions, &locks, crate::fleet::unix_now())
             });
             (form.media_type(), page.and_then(text))
         }
@@ -199,7 +207,7 @@ fn context(app: &App, all: &Overview) -> Context {
     let fresh = app.fresh();
     let timestamps =
         fresh.iter().map(|it| (it.repository.clone(), it.expires.secs(), it.is_stale()));
-    Context { published: published.collect(), timestamps: timestamps.collect() }
+    Context { published: published.collect(), timestamps: timestamps.collect(), locks: Vec::new() }
 }
 
 /// Whether one of these repositories is of that product, in whatever namespace, and has a tag of that version.

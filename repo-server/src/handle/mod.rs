@@ -12,6 +12,7 @@ mod blobs;
 mod fleet;
 mod heads;
 pub(crate) mod lists;
+mod lock;
 mod manifests;
 mod reply;
 mod tuf;
@@ -42,7 +43,7 @@ use crate::lock::LockRw as _;
 use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
 use crate::refresh::{RefreshStatus, Refresher};
-use crate::route::{Reference, Route, Start, Step, route};
+use crate::route::{self, Reference, Route, Start, Step, route};
 use crate::store::facts::FactsError;
 use crate::store::write::ManifestDestination;
 use crate::store::{Store, StoreError};
@@ -147,7 +148,10 @@ pub(crate) async fn handle(
         false => Err(uploads::too_many("too many requests from this address; try again later")),
     };
     let counted = answered.and_then(|answer| reply::counted(answer, &app.budget));
-    let mut response = counted.unwrap_or_else(|error| reply::error(&error));
+    let mut response = counted.unwrap_or_else(|error| match route::lock(head.uri.path()) {
+        Some(_) => lock::refused(&error),
+        None => reply::error(&error),
+    });
     response.extensions_mut().insert(word);
     reply::finish(&mut response, head.uri.path());
     if is_head { response.map(|_| Body::empty()) } else { response.map(|body| body.held(open)) }
@@ -189,6 +193,7 @@ async fn answer(
             uploads::finish(app, asked, session, digest, body, open).await
         }
         Route::PutReport(node) => fleet::put(app, node, body, open).await,
+        Route::Lock(wanted) => lock::post(app, wanted, &asked.headers, body, open).await,
         other => {
             // What comes with it is not waited for, and not kept while it is answered.
             drop(body);
@@ -245,6 +250,7 @@ async fn without_body(
         // They have one.
         Route::PutManifest(..)
         | Route::PutReport(_)
+        | Route::Lock(_)
         | Route::StartUpload(_, Start::Whole(_))
         | Route::Upload(_, _, Step::Append | Step::Finish(_)) => Err(ApiError::internal()),
     }

@@ -19,7 +19,7 @@ use crate::alarm;
 use crate::body::Body;
 use crate::config::Limits;
 use crate::fill::Fills;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, StoreFailure};
 use crate::handle::{App, lists};
 use crate::lock::LockRw as _;
 use crate::refresh;
@@ -79,9 +79,13 @@ async fn rest_uploads(app: Arc<App>) {
 async fn count_nodes(app: Arc<App>) {
     while app.fleet.is_some() {
         let counting = Arc::clone(&app);
-        let work = move || counting.fleet.as_ref().map(Fleet::overview).transpose();
+        let look = |fleet: &Fleet| Ok::<_, StoreFailure>((fleet.overview()?, fleet.locks()?));
+        let work = move || counting.fleet.as_ref().map(look).transpose();
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(Some(all))) => app.metrics.fleet(&all),
+            Ok(Ok(Some((all, locks)))) => {
+                app.metrics.fleet(&all);
+                app.metrics.holders(&locks);
+            }
             Ok(Ok(None)) => return,
             Ok(Err(error)) => tracing::error!(error = error_chain(&error), "counting nodes failed"),
             Err(panic) => tracing::error!(%panic, "counting nodes failed"),

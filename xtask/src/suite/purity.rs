@@ -21,6 +21,7 @@ const PURE: [(&str, &str); 2] = [("formats", "formats"), ("update-agent/core", "
 /// its sources must not name besides.
 const PURE_SOURCES: &[(&str, &[&str])] = &[
     ("formats/registry-auth/src/", &[]),
+    ("repo-server/src/fleet/lock/", &[]),
     ("repo-server/src/handle/heads.rs", &[]),
     ("repo-server/src/range.rs", &[]),
     ("repo-server/src/route.rs", &[]),

@@ -14,6 +14,7 @@ use formats::report::SignedReport;
 use self::place::FleetPlace;
 use super::approved::Approved;
 use super::judge::Known;
+use super::lock::{Group, Holder};
 use crate::error::ServerError;
 
 /// Why the database did not do what it was asked for.
@@ -102,6 +103,15 @@ pub(crate) trait FleetStore: Send {
 
     /// The nodes that were approved so.
     fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure>;
+
+    /// Who holds a restart lock of a group, in the order in which they came; also those whose lock has ended.
+    fn holders(&self, group: &Group) -> Result<Vec<Holder>, StoreFailure>;
+
+    /// Puts these in their place.
+    fn hold(&mut self, group: &Group, holders: &[Holder]) -> Result<(), StoreFailure>;
+
+    /// All of all groups, by group.
+    fn locks(&self) -> Result<Vec<(Group, Holder)>, StoreFailure>;
 }
 
 /// The database there; what is missing in it is made, and a directory for it, too.

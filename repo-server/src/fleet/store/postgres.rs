@@ -18,6 +18,7 @@ use super::place::PostgresPlace;
 use super::{FleetStore, NodeRow, StoreFailure, Transition, schema_postgres};
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
+use crate::fleet::lock::{ClientId, Group, Holder};
 use crate::fleet::state::{Doing, State};
 
 /// The number of the lock of all who write: any, as long as it stays.
@@ -153,6 +154,13 @@ fn known(row: &Row, at: usize) -> Result<Known, StoreFailure> {
 
 fn node_row(row: &Row) -> Result<NodeRow, StoreFailure> {
     Ok(NodeRow { node: digest(row, 0)?, known: known(row, 1)?, document: row.try_get(10)? })
+}
+
+/// The columns team, client, since, until. What is written here was parsed before.
+fn lock_row(row: &Row) -> Result<(Group, Holder), StoreFailure> {
+    let group = Group::parse(row.try_get(0)?).map_err(StoreFailure::Database)?;
+    let client = ClientId::parse(row.try_get(1)?).map_err(StoreFailure::Database)?;
+    Ok((group, Holder { client, since: number(row, 2)?, until: number(row, 3)? }))
 }
 
 impl FleetStore for Postgres {
@@ -314,5 +322,29 @@ impl FleetStore for Postgres {
     fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure> {
         let rows = self.session()?.rows("SELECT node FROM approved", &[])?;
         rows.iter().map(|row| digest(row, 0)).collect()
+    }
+
+    fn holders(&self, group: &Group) -> Result<Vec<Holder>, StoreFailure> {
+        let sql = "SELECT team, client, since, until FROM locks WHERE team = $1
+                   ORDER BY since, client COLLATE \"C\"";
+        let rows = self.session()?.rows(sql, &[&group.as_str()])?;
+        rows.iter().map(|row| lock_row(row).map(|(_, holder)| holder)).collect()
+    }
+
+    fn hold(&mut self, group: &Group, holders: &[Holder]) -> Result<(), StoreFailure> {
+        let mut session = self.session()?;
+        session.execute("DELETE FROM locks WHERE team = $1", &[&group.as_str()])?;
+        let sql = "INSERT INTO locks (team, client, since, until) VALUES ($1, $2, $3, $4)";
+        for Holder { client, since, until } in holders {
+            let (since, until) = (integer(*since), integer(*until));
+            session.execute(sql, &[&group.as_str(), &client.as_str(), &since, &until])?;
+        }
+        Ok(())
+    }
+
+    fn locks(&self) -> Result<Vec<(Group, Holder)>, StoreFailure> {
+        let sql = "SELECT team, client, since, until FROM locks
+                   ORDER BY team COLLATE \"C\", since, client COLLATE \"C\"";
+        self.session()?.rows(sql, &[])?.iter().map(lock_row).collect()
     }
 }

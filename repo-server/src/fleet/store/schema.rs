@@ -38,6 +38,14 @@ pub(super) const STEPS: &[&str] = &[
     CREATE INDEX transitions_of_nodes ON transitions (node, id);
     INSERT INTO transitions (node, at, release, state, code)
         SELECT node, since, release, state, code FROM nodes;",
+    // 3: who may restart. A team is a group of the protocol, which is a word of SQL.
+    "CREATE TABLE locks (
+        team TEXT NOT NULL,
+        client TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        PRIMARY KEY (team, client)
+    ) STRICT, WITHOUT ROWID;",
 ];
 
 const VERSION: &str = "PRAGMA user_version";

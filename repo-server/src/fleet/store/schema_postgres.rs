@@ -35,6 +35,14 @@ pub(super) const STEPS: &[&str] = &[
         code TEXT NOT NULL
     );
     CREATE INDEX transitions_of_nodes ON transitions (node, id)",
+    // 2: who may restart.
+    "CREATE TABLE locks (
+        team TEXT NOT NULL,
+        client TEXT NOT NULL,
+        since BIGINT NOT NULL,
+        until BIGINT NOT NULL,
+        PRIMARY KEY (team, client)
+    )",
 ];
 
 /// Its number: any, as long as it stays. Two servers that start at once wait for each other.

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{FleetStore, NodeRow, StoreFailure, Transition, schema};
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
+use crate::fleet::lock::{ClientId, Group, Holder};
 use crate::fleet::state::{Doing, State};
 
 /// The file.
@@ -96,6 +97,17 @@ fn known(row: &Row<'_>, at: usize) -> rusqlite::Result<Known> {
 fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     let node = Sha256(row.get(0)?);
     Ok(NodeRow { node, known: known(row, 1)?, document: row.get(10)? })
+}
+
+/// The columns team, client, since, until. What is written here was parsed before.
+fn lock_row(row: &Row<'_>) -> rusqlite::Result<(Group, Holder)> {
+    let foreign = |at, why: String| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, why.into())
+    };
+    let (group, client): (String, String) = (row.get(0)?, row.get(1)?);
+    let group = Group::parse(&group).map_err(|why| foreign(0, why))?;
+    let client = ClientId::parse(&client).map_err(|why| foreign(1, why))?;
+    Ok((group, Holder { client, since: number(row, 2)?, until: number(row, 3)? }))
 }
 
 impl FleetStore for Sqlite {
@@ -245,6 +257,32 @@ impl FleetStore for Sqlite {
     fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure> {
         let mut query = self.0.prepare_cached("SELECT node FROM approved")?;
         let rows = query.query_map((), |row| Ok(Sha256(row.get(0)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn holders(&self, group: &Group) -> Result<Vec<Holder>, StoreFailure> {
+        let sql = "SELECT team, client, since, until FROM locks WHERE team = ?1
+                   ORDER BY since, client";
+        let mut query = self.0.prepare_cached(sql)?;
+        let rows = query.query_map([group.as_str()], lock_row)?;
+        Ok(rows.map(|row| row.map(|(_, holder)| holder)).collect::<Result<_, _>>()?)
+    }
+
+    fn hold(&mut self, group: &Group, holders: &[Holder]) -> Result<(), StoreFailure> {
+        self.0.prepare_cached("DELETE FROM locks WHERE team = ?1")?.execute([group.as_str()])?;
+        let sql = "INSERT INTO locks (team, client, since, until) VALUES (?1, ?2, ?3, ?4)";
+        let mut insert = self.0.prepare_cached(sql)?;
+        for Holder { client, since, until } in holders {
+            let (since, until) = (integer(*since), integer(*until));
+            insert.execute(params![group.as_str(), client.as_str(), since, until])?;
+        }
+        Ok(())
+    }
+
+    fn locks(&self) -> Result<Vec<(Group, Holder)>, StoreFailure> {
+        let sql = "SELECT team, client, since, until FROM locks ORDER BY team, since, client";
+        let mut query = self.0.prepare_cached(sql)?;
+        let rows = query.query_map((), lock_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 }

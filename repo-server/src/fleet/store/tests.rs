@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::fleet::judge::judge;
+use crate::fleet::lock::{ClientId, Group, Holder};
 use crate::fleet::state::State;
 
 /// How long a connection may take.
@@ -89,6 +90,21 @@ fn program(store: &mut dyn FleetStore) {
         assert!(left.contains(&signed(key, 1, "idle").report().node), "{key}");
     }
     assert_eq!(store.transitions(&signed(20, 1, "idle").report().node, 9).unwrap(), []);
+
+    // Locks are replaced group by group, and come in the order of their beginning.
+    let (first, other) = (Group::parse("default").unwrap(), Group::parse("a.b-C").unwrap());
+    let holder = |client: &str, since| {
+        let client = ClientId::parse(client).unwrap();
+        Holder { client, since, until: since + 3600 }
+    };
+    let (early, late) = (holder("z", 10), holder("a \u{e4}", 20));
+    store.hold(&first, &[late.clone(), early.clone()]).unwrap();
+    store.hold(&other, std::slice::from_ref(&early)).unwrap();
+    assert_eq!(store.holders(&first).unwrap(), [early.clone(), late.clone()]);
+    store.hold(&first, std::slice::from_ref(&late)).unwrap();
+    assert_eq!(store.locks().unwrap(), [(other.clone(), early), (first.clone(), late)]);
+    store.hold(&other, &[]).unwrap();
+    assert_eq!(store.holders(&other).unwrap(), []);
 
     // The largest numbers that a report may have.
     keep(store, &signed(1, u64::MAX, "idle"), u64::MAX);
@@ -196,6 +212,10 @@ fn every_earlier_schema_of_postgresql_is_brought_up_to_date() {
             database.execute(sql, &[&node, &report.document()]).unwrap();
             database.execute("INSERT INTO approved VALUES ($1, 50)", &[&node]).unwrap();
         }
+        if steps >= 2 {
+            let sql = "INSERT INTO locks VALUES ('default', 'node-7', 90, 3690)";
+            database.execute(sql, &[]).unwrap();
+        }
         let place: FleetPlace = server.local().parse().unwrap();
         for again in [false, true] {
             let store = open(&place).unwrap();
@@ -204,6 +224,8 @@ fn every_earlier_schema_of_postgresql_is_brought_up_to_date() {
             let Some(row) = rows.first() else { continue };
             assert_eq!((row.known.sequence, row.known.since), (7, 90), "{steps} steps");
             assert!(store.approved().unwrap().contains(&row.node), "{steps} steps");
+            let locks = store.locks().unwrap();
+            assert_eq!(locks.len(), usize::from(steps >= 2), "{steps} steps, again: {again}");
         }
         let newer = schema_postgres::STEPS.len() as i64 + 1;
         database.execute("UPDATE fleet_schema SET done = $1", &[&newer]).unwrap();
@@ -262,6 +284,9 @@ fn earlier(dir: &Path, steps: usize, report: &SignedReport) {
                    VALUES (?1, 90, '1.4.2', 'staged', '')";
         database.execute(sql, [node]).unwrap();
     }
+    if steps >= 3 {
+        database.execute("INSERT INTO locks VALUES ('default', 'node-7', 90, 3690)", ()).unwrap();
+    }
 }
 
 #[test]
@@ -281,6 +306,8 @@ fn every_earlier_schema_is_brought_up_to_date() {
             let transitions = store.transitions(&row.node, 9).unwrap();
             assert_eq!(transitions.len(), 1, "{steps} steps, again: {again}");
             assert_eq!(transitions[0].release, "1.4.2");
+            let locks = store.locks().unwrap();
+            assert_eq!(locks.len(), usize::from(steps >= 3), "{steps} steps, again: {again}");
         }
     }
 }

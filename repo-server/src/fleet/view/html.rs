@@ -5,13 +5,18 @@ use formats::report::shown;
 use formats::tuf::UnixTime;
 use maud::{DOCTYPE, Markup, html};
 
-use super::{Context, Filter, count, counted, need, next_command, node_link, sentence};
+use super::{
+    Context, Filter, count, counted, held_by, holder_of, need, next_command, node_link, sentence,
+};
+use crate::fleet::GroupLocks;
 use crate::fleet::overview::{ChannelSums, Overview, ReleaseSums, SENTENCE, Seen};
 use crate::fleet::state::State;
 use crate::fleet::store::Transition;
 
 /// Rows of the list of reasons.
 const REASONS: usize = 20;
+/// Holders of a group that are named.
+const LOCKS: usize = 20;
 
 fn page(title: &str, content: &Markup) -> String {
     let markup = html! {
@@ -60,6 +65,12 @@ pub(super) fn overview(all: &Overview, context: &Context) -> String {
             }
         }
         (asides(all, context))
+        @if !context.locks.is_empty() {
+            section {
+                h2 { "Restart locks" }
+                (locks(all, context))
+            }
+        }
         @if !all.reasons.is_empty() {
             section {
                 h2 { "Reasons, in the words of the nodes" }
@@ -201,6 +212,47 @@ fn asides(all: &Overview, context: &Context) -> Markup {
     }
 }
 
+/// Who may restart now. Their clients wrote the ids.
+fn locks(all: &Overview, context: &Context) -> Markup {
+    html! {
+        table class="locks" {
+            (head(&["Group", "Restart", "Who, since when, until when at the latest"]))
+            tbody {
+                @for it in &context.locks {
+                    tr {
+                        th scope="row" { (it.group) }
+                        td {
+                            (count(it.holders.len()))
+                            @match it.budget {
+                                Some(budget) => { " of " (count(budget)) }
+                                None => { ", the group is not configured any more" }
+                            }
+                        }
+                        td {
+                            ul class="states" {
+                                @for holder in it.holders.iter().take(LOCKS) {
+                                    li {
+                                        @match holder_of(all, holder) {
+                                            Some(seen) => { a href=(node_link(&seen.row.node)) { (seen.name()) } }
+                                            None => { code { (shown(holder.client.as_str(), 64)) } }
+                                        }
+                                        ", " (time(holder.since)) ", " (time(holder.until))
+                                    }
+                                }
+                                @if it.holders.len() > LOCKS {
+                                    li { "and " (count(it.holders.len() - LOCKS)) " more" }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        p { "A lock ends by itself. The lock of a node that is lost ends at once by:" }
+        pre { code { "repo-server fleet release --fleet DIR ID" } }
+    }
+}
+
 fn reasons(all: &Overview) -> Markup {
     let link = |code: &str| Filter { reason: Some(code.to_owned()), ..Filter::default() }.link(0);
     html! {
@@ -288,7 +340,12 @@ fn says(seen: &Seen) -> Markup {
     }
 }
 
-pub(super) fn node(seen: &Seen, transitions: &[Transition], now: u64) -> String {
+pub(super) fn node(
+    seen: &Seen,
+    transitions: &[Transition],
+    locks: &[GroupLocks],
+    now: u64,
+) -> String {
     let (report, known) = (&seen.report, &seen.row.known);
     let (title, unread) = (seen.name(), seen.unread());
     let content = html! {
@@ -333,6 +390,10 @@ pub(super) fn node(seen: &Seen, transitions: &[Transition], now: u64) -> String 
             dd { (time(known.received)) " (" (ago(now, known.received)) "), number " (report.sequence) }
             dt { "Next report" } dd { "expected by " (time(seen.expected)) }
             dt { "Stands" } dd { (report.standing) }
+            @for (it, holder) in held_by(seen, locks) {
+                dt { "Restart lock" }
+                dd { "of group " (it.group) ", since " (time(holder.since)) ", until " (time(holder.until)) " at the latest" }
+            }
             @if let Some(it) = &report.decision {
                 dt { "Last decision" }
                 dd {

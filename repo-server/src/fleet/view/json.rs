@@ -4,7 +4,9 @@ use formats::boot_record::Slot;
 use formats::report::shown;
 use serde_json::{Map, Value, json};
 
-use super::{Context, Filter, count, need, sentence};
+use super::{Context, Filter, count, held_by, holder_of, need, sentence};
+use crate::fleet::GroupLocks;
+use crate::fleet::lock::Holder;
 use crate::fleet::overview::{Overview, SENTENCE, Seen};
 use crate::fleet::state::State;
 use crate::fleet::store::Transition;
@@ -59,6 +61,19 @@ pub(super) fn overview(all: &Overview, context: &Context) -> Value {
         .iter()
         .map(|(name, expires, stale)| json!({ "repository": name, "expires": expires, "stale": stale }))
         .collect();
+    let locks: Vec<Value> = context
+        .locks
+        .iter()
+        .map(|it| {
+            let holders = it.holders.iter().map(|holder| {
+                let mut row = lock(holder);
+                row["name"] = json!(holder_of(all, holder).map(Seen::name));
+                row
+            });
+            let holders: Vec<Value> = holders.collect();
+            json!({ "group": it.group.as_str(), "budget": it.budget, "holders": holders })
+        })
+        .collect();
     json!({
         "now": all.now,
         "sentence": need(all),
@@ -70,6 +85,7 @@ pub(super) fn overview(all: &Overview, context: &Context) -> Value {
         "reasons": reasons,
         "bytes": { "registry": all.bytes.0, "bundle": all.bytes.1 },
         "timestamps": timestamps,
+        "restart_locks": locks,
     })
 }
 
@@ -107,7 +123,12 @@ pub(crate) fn row(seen: &Seen) -> Value {
     })
 }
 
-pub(super) fn node(seen: &Seen, transitions: &[Transition]) -> Value {
+/// A restart lock that somebody holds.
+pub(crate) fn lock(holder: &Holder) -> Value {
+    json!({ "id": holder.client.as_str(), "since": holder.since, "until": holder.until })
+}
+
+pub(super) fn node(seen: &Seen, transitions: &[Transition], locks: &[GroupLocks]) -> Value {
     let report = &seen.report;
     let mut slots = Map::new();
     for slot in Slot::BOTH {
@@ -170,6 +191,11 @@ pub(super) fn node(seen: &Seen, transitions: &[Transition]) -> Value {
         "bytes": report.bytes,
         "unread": seen.unread().iter().map(|path| shown(path, 64)).collect::<Vec<_>>(),
         "transitions": transitions,
+        "restart_locks": held_by(seen, locks).into_iter().map(|(it, holder)| json!({
+            "group": it.group.as_str(),
+            "since": holder.since,
+            "until": holder.until,
+        })).collect::<Vec<_>>(),
     });
     if let (Value::Object(members), Value::Object(more)) = (&mut value, more) {
         members.extend(more);

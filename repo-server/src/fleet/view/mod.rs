@@ -16,8 +16,10 @@ use formats::percent;
 use http::HeaderMap;
 use http::header::ACCEPT;
 
-pub(crate) use self::json::row;
+pub(crate) use self::json::{lock, row};
 
+use super::GroupLocks;
+use super::lock::Holder;
 use super::overview::{ChannelSums, Overview, Seen};
 use super::state::State;
 use super::store::Transition;
@@ -34,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) published: BTreeSet<(String, String)>,
     /// TUF repositories: name, when the timestamp expires in Unix seconds, whether that is soon or was.
     pub(crate) timestamps: Vec<(String, i64, bool)>,
+    /// Who may restart.
+    pub(crate) locks: Vec<GroupLocks>,
 }
 
 /// Which nodes a list shows.
@@ -97,10 +101,16 @@ impl Form {
     }
 
     /// One node.
-    pub(crate) fn node(self, seen: &Seen, transitions: &[Transition], now: u64) -> String {
+    pub(crate) fn node(
+        self,
+        seen: &Seen,
+        transitions: &[Transition],
+        locks: &[GroupLocks],
+        now: u64,
+    ) -> String {
         match self {
-            Form::Html => html::node(seen, transitions, now),
-            Form::Json => json::node(seen, transitions).to_string(),
+            Form::Html => html::node(seen, transitions, locks, now),
+            Form::Json => json::node(seen, transitions, locks).to_string(),
         }
     }
 }
@@ -218,6 +228,21 @@ fn next_command(seen: &Seen) -> Option<String> {
         _ if seen.silent.is_some() => "systemctl status update-agent.service".to_owned(),
         _ => return None,
     })
+}
+
+/// The node that holds a lock, if it reports: its name there is the id that it asks with.
+fn holder_of<'a>(all: &'a Overview, holder: &Holder) -> Option<&'a Seen> {
+    let node = Sha256::from_hex(holder.client.as_str()).ok()?;
+    all.nodes.iter().chain(&all.waiting).find(|seen| seen.row.node == node)
+}
+
+/// The locks that a node holds: the group, and the lock.
+fn held_by<'a>(seen: &Seen, locks: &'a [GroupLocks]) -> Vec<(&'a GroupLocks, &'a Holder)> {
+    let id = seen.row.node.to_hex();
+    let held = |it: &'a GroupLocks| {
+        it.holders.iter().find(|it| it.client.as_str() == id).map(|holder| (it, holder))
+    };
+    locks.iter().filter_map(held).collect()
 }
 
 /// `node` in a path.

@@ -84,6 +84,7 @@ fn context() -> Context {
     Context {
         published: BTreeSet::from([("demo".to_owned(), "1.4.2".to_owned())]),
         timestamps: vec![("racklet/tuf".to_owned(), 1_800_003_600, true)],
+        locks: Vec::new(),
     }
 }
 
@@ -139,13 +140,13 @@ fn lists_and_nodes_lead_to_each_other() {
     let reverted = all.nodes.iter().find(|seen| seen.name() == "node-3").unwrap();
     let list = Form::Html.nodes(&all, &Filter::default());
     assert!(list.contains(&format!("href=\"/fleet/nodes/{}\"", reverted.row.node.to_hex())));
-    let page = Form::Html.node(reverted, &[], NOW);
+    let page = Form::Html.node(reverted, &[], &[], NOW);
     for text in
         ["signer channel hold --product demo --channel stable", "web: answered 500", "a (runs)"]
     {
         assert!(page.contains(text), "{text} is missing:\n{page}");
     }
-    let waiting = Form::Html.node(&all.waiting[0], &[], NOW);
+    let waiting = Form::Html.node(&all.waiting[0], &[], &[], NOW);
     assert!(waiting.contains("repo-server fleet approve --fleet DIR"));
 }
 
@@ -205,10 +206,10 @@ fn a_hostile_node_puts_neither_markup_nor_control_characters_nor_a_kilometre_on_
     let pages = [
         Form::Html.overview(&all, &context()),
         Form::Html.nodes(&all, &Filter::default()),
-        Form::Html.node(&seen, std::slice::from_ref(&transition), NOW),
+        Form::Html.node(&seen, std::slice::from_ref(&transition), &[], NOW),
         Form::Json.overview(&all, &context()),
         Form::Json.nodes(&all, &Filter::default()),
-        Form::Json.node(&seen, &[transition], NOW),
+        Form::Json.node(&seen, &[transition], &[], NOW),
     ];
     for page in pages {
         let html = page.starts_with("<!DOCTYPE");
@@ -236,7 +237,7 @@ fn what_a_later_version_says_is_shown_as_such() {
     let signed = SignedReport::verify(&document).unwrap();
     let known = judge(None, signed.report(), NOW).1.unwrap();
     let row = NodeRow { node: signed.report().node, known, document };
-    let page = Form::Html.node(&Seen::of(row, true, NOW), &[], NOW);
+    let page = Form::Html.node(&Seen::of(row, true, NOW), &[], &[], NOW);
     assert!(page.contains("levitating") && page.contains("<code>quorum</code>"), "{page}");
 }
 
@@ -261,4 +262,54 @@ fn numbers_and_links() {
     }
     let filter = Filter { release: Some("1.4.2+b/&\"".to_owned()), ..Filter::default() };
     assert_eq!(filter.link(200), "/fleet/nodes?release=1.4.2%2Bb%2F%26%22&from=200");
+}
+
+#[test]
+fn who_holds_a_restart_lock_is_shown_by_name_where_it_reports() {
+    use crate::fleet::lock::{ClientId, Group, Holder};
+    let all = rack();
+    let known = &all.nodes[0];
+    let holder = |id: &str| Holder {
+        client: ClientId::parse(id).unwrap(),
+        since: NOW - 60,
+        until: NOW + 3540,
+    };
+    let (workers, other) = (Group::parse("workers").unwrap(), Group::parse("other").unwrap());
+    let locks = vec![
+        GroupLocks {
+            group: workers,
+            budget: Some(2),
+            holders: vec![holder(&known.row.node.to_hex()), holder("<b>foreign</b>")],
+        },
+        GroupLocks { group: other, budget: None, holders: vec![holder("x")] },
+    ];
+    let context = Context { locks, ..context() };
+    let page = Form::Html.overview(&all, &context);
+    for text in [
+        "<h2>Restart locks</h2>",
+        "2 of 2",
+        &format!("<a href=\"/fleet/nodes/{}\">node-1</a>", known.row.node),
+        "<code>&lt;b&gt;foreign&lt;/b&gt;</code>",
+        "not configured any more",
+        "repo-server fleet release --fleet DIR ID",
+    ] {
+        assert!(page.contains(text), "{text} is missing:\n{page}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&Form::Json.overview(&all, &context)).unwrap();
+    let first = &json["restart_locks"][0];
+    assert_eq!((&first["group"], &first["budget"]), (&"workers".into(), &2.into()));
+    assert_eq!(first["holders"][0]["name"], "node-1");
+    assert_eq!(
+        (&first["holders"][1]["id"], &first["holders"][1]["name"]),
+        (&"<b>foreign</b>".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(json["restart_locks"][1]["budget"], serde_json::Value::Null);
+    let node = Form::Html.node(known, &[], &context.locks, NOW);
+    assert!(node.contains("of group workers, since"), "{node}");
+    let node: serde_json::Value =
+        serde_json::from_str(&Form::Json.node(known, &[], &context.locks, NOW)).unwrap();
+    assert_eq!(node["restart_locks"][0]["until"], NOW + 3540);
+    let without = Form::Html.overview(&all, &super::tests::context());
+    assert!(!without.contains("Restart locks"), "a server without groups");
 }
