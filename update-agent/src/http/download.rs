@@ -7,7 +7,7 @@ use http::header;
 
 use super::range::{ContentRange, coalesce, well_ordered};
 use super::segments::{SEGMENT, SEVERAL_FROM};
-use super::{Answer, Client, Get, HttpError, Url};
+use super::{Answer, Client, HttpError, Request, Url};
 
 /// 256 KiB: the largest piece a sink is given.
 const PIECE: usize = 256 << 10;
@@ -53,7 +53,7 @@ pub enum Small {
 
 impl Client {
     /// Fetches a document of at most `limit` bytes, with retries from the start.
-    pub fn small(&self, get: &Get<'_>, limit: u64) -> Result<Small, HttpError> {
+    pub fn small(&self, get: &Request<'_>, limit: u64) -> Result<Small, HttpError> {
         let mut retry = self.retry();
         loop {
             let error = match self.small_once(get, limit) {
@@ -66,7 +66,7 @@ impl Client {
         }
     }
 
-    fn small_once(&self, get: &Get<'_>, limit: u64) -> Result<Small, HttpError> {
+    fn small_once(&self, get: &Request<'_>, limit: u64) -> Result<Small, HttpError> {
         let mut answer = self.get(get)?;
         match answer.status() {
             StatusCode::NOT_MODIFIED if get.if_none_match.is_some() => {
@@ -186,7 +186,8 @@ impl Client {
     ) -> Result<Outcome, HttpError> {
         let whole = run == (0..remote.size);
         let range = (!whole).then(|| run.start..=run.end - 1);
-        let mut answer = self.get(&Get { range, scope: remote.scope, ..Get::new(remote.url) })?;
+        let mut answer =
+            self.get(&Request { range, scope: remote.scope, ..Request::new(remote.url) })?;
         let span = match answer.status() {
             StatusCode::RANGE_NOT_SATISFIABLE => return Ok(Outcome::Unsatisfiable),
             StatusCode::PARTIAL_CONTENT if !whole => partial_span(&answer, &run, remote.size)?,

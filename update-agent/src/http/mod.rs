@@ -51,7 +51,7 @@ pub use self::download::{Remote, Small};
 pub use self::error::HttpError;
 pub use self::options::{Limits, Options};
 pub use self::range::coalesce;
-pub use self::request::Get;
+pub use self::request::Request;
 
 use registry_auth::retry::Retry;
 use registry_auth::token::{self, Asking, TokenCache, TokenRequest};
@@ -127,7 +127,7 @@ impl Client {
     /// Sends one request, follows redirects and answers a token challenge. Does not retry.
     ///
     /// Returns whatever final status the server gave.
-    pub fn get(&self, get: &Get<'_>) -> Result<Answer<'_>, HttpError> {
+    pub fn get(&self, get: &Request<'_>) -> Result<Answer<'_>, HttpError> {
         self.block_on(async {
             let Some(left) = self.patience_left() else { return self.exchange(get).await };
             timeout(left, self.exchange(get)).await.unwrap_or_else(|_| {
@@ -175,7 +175,7 @@ impl Client {
 
     /// The status of an answer that comes within `limit`, however the time is spent.
     pub fn status(&self, url: &Url, limit: Duration) -> Result<StatusCode, HttpError> {
-        let get = Get::new(url);
+        let get = Request::new(url);
         let exchange = async { timeout(limit, self.exchange(&get)).await };
         match self.block_on(exchange) {
             Ok(answer) => Ok(answer?.status()),
@@ -209,7 +209,7 @@ impl Client {
         self.runtime.as_ref().expect("the runtime lives until drop").block_on(future)
     }
 
-    async fn exchange(&self, get: &Get<'_>) -> Result<Answer<'_>, HttpError> {
+    async fn exchange(&self, get: &Request<'_>) -> Result<Answer<'_>, HttpError> {
         let home = get.url.origin();
         let mut url = get.url.clone();
         let mut seen = vec![url.clone()];
@@ -296,7 +296,7 @@ impl Client {
         let request = asking.request(&realm, service.as_deref(), secret)?;
         let TokenRequest::Get { url, authorization } = request else { return Ok(false) };
         let via = (url.origin() != home).then(|| Via { from: home.clone(), distance });
-        let mut answer = self.send(&url, &Get::new(&url), authorization, via.as_ref()).await?;
+        let mut answer = self.send(&url, &Request::new(&url), authorization, via.as_ref()).await?;
         if answer.status() != StatusCode::OK {
             return Err(answer.refusal());
         }
@@ -319,7 +319,7 @@ impl Client {
     async fn send(
         &self,
         url: &Url,
-        get: &Get<'_>,
+        get: &Request<'_>,
         authorization: Option<Secret>,
         via: Option<&Via>,
     ) -> Result<Answer<'_>, HttpError> {

@@ -3,15 +3,15 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use http::Method;
 use http::header::{self, HeaderValue};
-use http::{Method, Request};
 use http_body_util::Full;
 
 use super::{HttpError, Url};
 
 /// One request.
 #[derive(Debug, Clone)]
-pub struct Get<'a> {
+pub struct Request<'a> {
     /// What to ask for.
     pub url: &'a Url,
     /// Media types to accept; none sends no `Accept`.
@@ -26,10 +26,10 @@ pub struct Get<'a> {
     pub put: Option<Bytes>,
 }
 
-impl<'a> Get<'a> {
+impl<'a> Request<'a> {
     /// A request for all of a resource.
     pub fn new(url: &'a Url) -> Self {
-        Get { url, accept: &[], if_none_match: None, range: None, scope: "", put: None }
+        Request { url, accept: &[], if_none_match: None, range: None, scope: "", put: None }
     }
 
     /// The request's bytes for this URL, which a redirect may have made another one than ours: no
@@ -39,11 +39,11 @@ impl<'a> Get<'a> {
         url: &Url,
         authorization: Option<&str>,
         http2: bool,
-    ) -> Result<Request<Full<Bytes>>, HttpError> {
+    ) -> Result<http::Request<Full<Bytes>>, HttpError> {
         const AGENT: &str = concat!("update-agent/", env!("CARGO_PKG_VERSION"));
         let target = if http2 { url.to_request() } else { url.path().to_owned() };
         let method = if self.put.is_some() { Method::PUT } else { Method::GET };
-        let mut request = Request::builder().method(method).uri(target);
+        let mut request = http::Request::builder().method(method).uri(target);
         if !http2 {
             request = request.header(header::HOST, url.origin().authority());
         }

@@ -13,7 +13,7 @@ use std::task::Poll;
 use http::StatusCode;
 
 use super::download::{Answers, Remote, Wanted, partial_span};
-use super::{Client, Get, HttpError};
+use super::{Client, HttpError, Request};
 
 /// 256 KiB: what is asked for in one request.
 pub(super) const SEGMENT: u64 = 256 << 10;
@@ -110,7 +110,7 @@ impl Client {
         bytes: &mut Vec<u8>,
     ) -> Result<(), Failure> {
         let range = Some(run.start..=run.end - 1);
-        let get = Get { range, scope: remote.scope, ..Get::new(remote.url) };
+        let get = Request { range, scope: remote.scope, ..Request::new(remote.url) };
         let mut answer = self.exchange(&get).await.map_err(Failure::Http)?;
         match answer.status() {
             StatusCode::PARTIAL_CONTENT => {}

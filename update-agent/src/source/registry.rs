@@ -9,7 +9,7 @@ use formats::reference::Namespace;
 
 use super::error::{check_digest, check_limit};
 use super::{FetchError, Sink, Source, TufState};
-use crate::http::{Client, Get, HttpError, Options, Origin, Remote, Small, Url};
+use crate::http::{Client, HttpError, Options, Origin, Remote, Request, Small, Url};
 
 /// 8 KiB: on a line of 10 Mbit/s and 25 ms a request costs as much as 32, and four are in flight.
 const GAP: u64 = 8 << 10;
@@ -72,11 +72,11 @@ impl Source for RegistrySource {
         let repository = self.repository("tuf")?;
         let what = format!("{}:latest", repository.name);
         let url = repository.url(&self.origin, "manifests", "latest")?;
-        let get = Get {
+        let get = Request {
             accept: ACCEPT,
             if_none_match: known.filter(|tag| is_etag(tag)),
             scope: &repository.scope,
-            ..Get::new(&url)
+            ..Request::new(&url)
         };
         let Small::Found { etag, content_type, body } = self.client.small(&get, MANIFEST_LIMIT)?
         else {
@@ -101,7 +101,7 @@ impl Source for RegistrySource {
         let repository = self.repository(product)?;
         let what = format!("manifest {digest} of {}", repository.name);
         let url = repository.url(&self.origin, "manifests", &digest.to_string())?;
-        let get = Get { accept: ACCEPT, scope: &repository.scope, ..Get::new(&url) };
+        let get = Request { accept: ACCEPT, scope: &repository.scope, ..Request::new(&url) };
         let Small::Found { content_type, body, .. } = self.client.small(&get, max)? else {
             let why = "a manifest asked for by digest is `not modified`".to_owned();
             return Err(HttpError::Protocol { origin: self.origin.to_string(), why }.into());
