@@ -83,7 +83,7 @@ pub fn document(
     path: &str,
     limit: usize,
     options: &ClientOptions,
-) -> Result<Vec<u8>, RegistryError> {
+) -> Result<Option<Vec<u8>>, RegistryError> {
     #[cfg(feature = "registry")]
     return RegistryClient::connect(server.clone(), options)?.document(path, limit);
     #[cfg(not(feature = "registry"))]

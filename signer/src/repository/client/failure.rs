@@ -14,6 +14,9 @@ use super::super::RegistryError;
 use super::pulse::BodyProgress;
 use crate::progress::bytes;
 
+/// What a failed request leaves, to those who wanted to change something.
+pub(super) const NOTHING_VISIBLE: &str = "nothing became visible, run again";
+
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -144,9 +147,9 @@ impl Failure {
                 "docs/server.md makes a CA, a server certificate and a push token"
             }
             Failure::Transport(_) => {
-                "is the address right, and does it answer? nothing became visible, run again"
+                return format!("is the address right, and does it answer? {NOTHING_VISIBLE}");
             }
-            Failure::Stalled { .. } => "nothing became visible, run again",
+            Failure::Stalled { .. } => NOTHING_VISIBLE,
             Failure::Answer(_) => "is this the address of a registry? another server may answer",
             Failure::Token(_) | Failure::File(_) => "",
         };

@@ -122,6 +122,15 @@ impl RegistryClient {
         }
     }
 
+    /// The error of a command that only reads: nothing could have become visible.
+    fn unread(&self, action: &str, failure: &Failure) -> RegistryError {
+        let mut error = self.failed(action, failure);
+        if let RegistryError::Client { hint, .. } = &mut error {
+            *hint = hint.trim_end_matches(failure::NOTHING_VISIBLE).trim_end().to_owned();
+        }
+        error
+    }
+
     fn pending(&self) -> std::sync::MutexGuard<'_, Vec<Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,16 +179,20 @@ impl RegistryClient {
         Ok(pulled.map(|bytes| bytes.to_vec()))
     }
 
-    /// A document beside the repositories, as JSON and of at most `limit` bytes.
-    pub fn document(&self, path: &str, limit: usize) -> Result<Vec<u8>, RegistryError> {
-        let read = self.run(&format!("read /{path}"), async {
+    /// A document beside the repositories, as JSON and of at most `limit` bytes; `None` where the server has none.
+    pub fn document(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, RegistryError> {
+        let read = self.runtime.block_on(async {
             let url = self.http.beside(path)?;
             let fill =
                 |request: reqwest::RequestBuilder| request.header(ACCEPT, "application/json");
             let answer = self.http.send("", Method::GET, url, &fill).await?;
             answer::read_limited(answer, limit).await
-        })?;
-        Ok(read.to_vec())
+        });
+        match read {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(failure) if failure.is_not_found() => Ok(None),
+            Err(failure) => Err(self.unread(&format!("read /{path}"), &failure)),
+        }
     }
 
     /// Stores a manifest under a tag or its digest, once everything it refers to is there.

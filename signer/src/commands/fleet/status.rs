@@ -1,27 +1,23 @@
-//! `fleet status`: what nodes report, as the server counts it that collects their reports. The server's words
-//! are another machine's: shown on one line each, without control characters.
+//! `fleet status`: what nodes report, as the server counts it that collects their reports.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use formats::error_chain;
-use formats::reason::Reason;
 use formats::reference::Reference;
 use formats::version::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use storage::log::printable;
 
-use super::Report;
+use super::{DIGITS, asked, authority, odd_answer};
+use crate::commands::Report;
 use crate::error::SignerError;
-use crate::repository::{ClientOptions, RegistryError, document};
+use crate::repository::ClientOptions;
 
 /// 16 MiB: a thousand reasons with a hundred names each have half of it.
 const LIMIT: usize = 16 << 20;
 /// Releases and reasons of a list for people; `--json` has all.
 const SHOWN: usize = 20;
-/// Digits of a node's name, as `repo-server fleet approve` takes them.
-const DIGITS: usize = 12;
 /// Nodes that are named with a reason.
 const NAMED: usize = 3;
 /// A line has at least so many characters, however narrow the terminal is.
@@ -76,16 +72,10 @@ pub fn fleet_status(
     options: &ClientOptions,
     width: Option<usize>,
 ) -> Result<FleetReport, SignerError> {
-    let bytes = document(server, "fleet/", LIMIT, options)?;
-    let Reference::Registry { authority, .. } = server else {
-        return Err(RegistryError::ReadOnly(server.to_string()).into());
-    };
-    FleetReport::of(authority, &bytes, width).map_err(|error| {
-        let registry = authority.clone();
-        let message = format!("this is not what a repo-server says: {}", error_chain(&error));
-        let (action, hint) = ("read /fleet/".to_owned(), String::new());
-        RegistryError::Client { action, registry, message, reason: Reason::HttpStatus, hint }.into()
-    })
+    const FIRST: &str = "fleet/";
+    let bytes = asked(server, FIRST, LIMIT, options)?;
+    FleetReport::of(&authority(server), &bytes, width)
+        .map_err(|error| odd_answer(server, FIRST, &error))
 }
 
 impl FleetReport {
