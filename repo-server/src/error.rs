@@ -189,6 +189,14 @@ pub enum ServerError {
         /// The directory.
         path: PathBuf,
     },
+    /// A file is no report of a node.
+    #[error("{}: {why}", path.display())]
+    NoReport {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The database of the fleet cannot be used.
     #[error("{place}: the fleet's database {why}")]
     Fleet {
@@ -273,6 +281,7 @@ impl ServerError {
             | ServerError::PlainHttp(_)
             | ServerError::Tls { .. }
             | ServerError::TlsPair { .. }
+            | ServerError::NoReport { .. }
             | ServerError::Config(_) => Reason::Config,
         }
     }
@@ -320,6 +329,9 @@ impl ServerError {
             }
             ServerError::ReportLost(_) => "the command did its work; check the result",
             ServerError::Interrupted { .. } => "run it again",
+            ServerError::NoReport { .. } => {
+                "make the file on the node: `update-agent report -o FILE`; nothing of this command was kept"
+            }
             ServerError::Config(_) => "see repo-server serve --help",
         }
     }

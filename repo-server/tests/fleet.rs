@@ -339,11 +339,16 @@ fn an_operator_approves_lists_and_imports_beside_a_running_server() {
     assert_eq!(all()["nodes"], 3);
 
     // A file that is no report says so, and changes nothing.
-    std::fs::write(temp.path().join("bad"), b"{}").unwrap();
     let bad = temp.path().join("bad").display().to_string();
-    let refused = program(temp.path(), &["import", &bad, &file]);
-    assert_eq!(refused.status.code(), Some(23));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("report is missing"), "{refused:?}");
+    for (bytes, why) in
+        [(b"{}".to_vec(), "report is missing"), (vec![b' '; 9000], "more than 4096")]
+    {
+        std::fs::write(&bad, bytes).unwrap();
+        let refused = program(temp.path(), &["import", &bad, &file]);
+        assert_eq!(refused.status.code(), Some(23));
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains(why) && said.contains("update-agent report -o FILE"), "{said}");
+    }
 }
 
 /// The database of yesterday is put back: nodes are ahead of what it knows, and their next report heals it.

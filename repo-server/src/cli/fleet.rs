@@ -272,6 +272,10 @@ fn read(path: &Path) -> Result<SignedReport, ServerError> {
     file.take(REPORT_LIMIT as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(ServerError::io("read", path))?;
-    SignedReport::verify(&bytes)
-        .map_err(|error| ServerError::Config(format!("{}: {error}", path.display())))
+    let wrong = |why| ServerError::NoReport { path: path.to_owned(), why };
+    if bytes.len() > REPORT_LIMIT {
+        // The rest was not read.
+        return Err(wrong(format!("has more than {REPORT_LIMIT} bytes; no report has")));
+    }
+    SignedReport::verify(&bytes).map_err(|error| wrong(error.to_string()))
 }
