@@ -86,19 +86,34 @@ impl RepoServer {
     /// The same with further options.
     #[track_caller]
     pub fn started(world: &World, options: &[&str]) -> Self {
-        RepoServer::serving_with(world, world.repository().dir(), options)
+        RepoServer::serving_with(world, world.repository().dir(), options, &[])
+    }
+
+    /// The same with a clock that is ahead, in the words of `faketime`.
+    #[track_caller]
+    pub fn started_later(world: &World, later: &str, options: &[&str]) -> Self {
+        // `faketime` itself stays between us and the server, and passes no signal on.
+        let library = tool("faketime", "faketime").args(["-f", later, "sh", "-c"]);
+        let library = library.arg("echo $LD_PRELOAD").ok().text();
+        let clock = [("LD_PRELOAD", library.trim()), ("FAKETIME", later)];
+        RepoServer::serving_with(world, world.repository().dir(), options, &clock)
     }
 
     /// Serves an image layout as it is, with the world's credentials.
     #[track_caller]
     pub fn serving(world: &World, layout: &Path) -> Self {
-        RepoServer::serving_with(world, layout, &[])
+        RepoServer::serving_with(world, layout, &[], &[])
     }
 
     #[track_caller]
-    fn serving_with(world: &World, layout: &Path, options: &[&str]) -> Self {
+    fn serving_with(
+        world: &World,
+        layout: &Path,
+        options: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let credentials = Credentials::of(world);
-        let mut running = program("repo-server")
+        let mut server = program("repo-server")
             .args(["serve", "--listen", "127.0.0.1:0", "--dir"])
             .arg(layout)
             .arg("--tls-cert")
@@ -107,8 +122,11 @@ impl RepoServer {
             .arg(credentials.key)
             .arg("--push-token-file")
             .arg(credentials.token)
-            .args(options)
-            .start();
+            .args(options);
+        for (name, value) in variables {
+            server = server.env(name, value);
+        }
+        let mut running = server.start();
         let authority = running.await_line(|line| listening(line, "https://"));
         RepoServer { authority, running }
     }
@@ -118,12 +136,18 @@ impl RepoServer {
     pub fn with_repository() -> (World, Self) {
         let mut world = World::empty();
         let server = RepoServer::start(&world);
-        let Credentials { ca, token, .. } = Credentials::of(&world);
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        let (ca, token) = (text(ca), text(token));
-        world.publish_to(&server.reference(), &["--ca", &ca, "--token-file", &token]);
+        server.is_published_to(&mut world);
         world.init();
         (world, server)
+    }
+
+    /// From now on the world publishes to it, over TLS.
+    #[track_caller]
+    pub fn is_published_to(&self, world: &mut World) {
+        let Credentials { ca, token, .. } = Credentials::of(world);
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let (ca, token) = (text(ca), text(token));
+        world.publish_to(&self.reference(), &["--ca", &ca, "--token-file", &token]);
     }
 
     /// The repository reference of our namespace.
