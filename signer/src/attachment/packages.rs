@@ -17,7 +17,7 @@ pub(super) struct Package {
     name: String,
     version: String,
     architecture: String,
-    /// The source package, when it has another name.
+    /// The source package, when it has another name or version: `NAME` or `NAME VERSION`.
     source: Option<String>,
 }
 
@@ -42,7 +42,7 @@ fn paragraph(text: &str) -> Option<Package> {
         name: field("Package")?.to_owned(),
         version: field("Version")?.to_owned(),
         architecture: field("Architecture").unwrap_or_default().to_owned(),
-        source: field("Source").and_then(|it| it.split(' ').next()).map(str::to_owned),
+        source: field("Source").map(|it| it.replace(['(', ')'], "")),
     })
 }
 
@@ -190,7 +190,7 @@ mod tests {
         let found = parse(STATUS);
         let names: Vec<_> = found.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["adduser", "libc6"]);
-        assert_eq!(found[1].source.as_deref(), Some("glibc"));
+        assert_eq!(found[1].source.as_deref(), Some("glibc 2.36-9"));
         assert!(parse("").is_empty() && parse("\n\n\nnonsense\n\n").is_empty());
     }
 
