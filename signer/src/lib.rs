@@ -24,6 +24,7 @@
 //! | [`repository`] | registries, layouts, archives behind one trait | yes |
 //! | [`key`] | key files, tokens, programs; the one door through which keys sign | yes |
 //! | [`image`], [`attachment`] | file → zstd frames, chunk list; SBOMs and provenance | files |
+//! | [`vulnerability`] | SBOMs, VEX documents, OSV records → which release is affected, and why | no |
 //! | [`policy`] | `signer.toml` → who should sign what, what hardware holds | no |
 //! | `factory` | a published release → the first disk of a node | files, programs that make file systems |
 //! | [`journal`] | what was signed from here, chained; the signer's memory | its file |
@@ -81,3 +82,4 @@ pub mod state;
 pub mod summary;
 #[doc(hidden)]
 pub mod verify;
+pub mod vulnerability;

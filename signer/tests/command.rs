@@ -65,6 +65,8 @@ fn help_is_reviewed() {
         &["inspect", "--help"],
         &["verify", "--help"],
         &["status", "--help"],
+        &["fleet", "--help"],
+        &["fleet", "affected", "--help"],
         &["package-root", "--help"],
     ] {
         let output = signer(dir.path(), command);

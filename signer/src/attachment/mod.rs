@@ -223,7 +223,8 @@ pub fn store(
     Ok(attachments)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, AttachmentError> {
+/// The bytes of a document.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, AttachmentError> {
     let failed = |source| AttachmentError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = storage::open_input(path).map_err(|error| failed(error.into()))?;
@@ -234,7 +235,8 @@ fn read(path: &Path) -> Result<Vec<u8>, AttachmentError> {
     Ok(bytes)
 }
 
-fn title(path: &Path) -> String {
+/// How a document is called: the name of its file.
+pub(crate) fn title(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.chars().filter(|c| !c.is_control()).take(128).collect()
 }

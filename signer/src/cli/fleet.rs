@@ -2,27 +2,51 @@
 
 use formats::reference::Reference;
 
-use super::args::{FleetCommand, FleetStatusArgs, TrustArgs};
-use super::output;
+use super::args::{FleetAffectedArgs, FleetCommand, FleetStatusArgs, RegistryArgs, TrustArgs};
 use super::place::Place;
 use super::run::Run;
-use crate::commands;
+use super::{output, trust_root_of};
+use crate::commands::{self, AffectedRequest};
 use crate::error::SignerError;
+use crate::repository::Access;
 
 /// Runs `fleet`.
 pub(super) fn run(command: FleetCommand, run: Run<'_>) -> Result<(), SignerError> {
-    let FleetCommand::Status(arguments) = command;
-    let (server, place) = server(&arguments)?;
+    match command {
+        FleetCommand::Status(arguments) => status(&arguments, &run),
+        FleetCommand::Affected(arguments) => affected(arguments, &run),
+    }
+}
+
+fn status(arguments: &FleetStatusArgs, run: &Run<'_>) -> Result<(), SignerError> {
+    let FleetStatusArgs { server, registry } = arguments;
+    let usual = Place::to_read(None, registry, &TrustArgs::default(), None)?;
+    let (server, place) = self::server(server.as_deref(), registry, usual)?;
     let width = if run.json { None } else { output::columns() };
     let report = commands::fleet_status(&server, &place.registry.options(), width)?;
     output::success(&report, run.json);
     Ok(())
 }
 
+fn affected(arguments: FleetAffectedArgs, run: &Run<'_>) -> Result<(), SignerError> {
+    let FleetAffectedArgs { vulnerability, osv, vex, distro, server, repo, trust } = arguments;
+    let place = Place::to_read(repo.repo.as_deref(), &repo.registry, &trust, None)?;
+    let root = trust_root_of(&place.trust())?;
+    let registry = place.open(Access::Read)?;
+    let (server, of_server) = self::server(server.as_deref(), &repo.registry, place)?;
+    let request = AffectedRequest { vulnerability, root, osv, vex, distro };
+    let options = of_server.registry.options();
+    let report = commands::fleet_affected(&server, &options, registry.as_ref(), &request, run.now)?;
+    output::success(&report, run.json);
+    Ok(())
+}
+
 /// The server, and what it is reached with. Credentials of `signer.toml` are for its repository's server alone.
-fn server(arguments: &FleetStatusArgs) -> Result<(Reference, Place), SignerError> {
-    let FleetStatusArgs { server, registry } = arguments;
-    let usual = Place::to_read(None, registry, &TrustArgs::default(), None)?;
+fn server(
+    server: Option<&str>,
+    registry: &RegistryArgs,
+    usual: Place,
+) -> Result<(Reference, Place), SignerError> {
     let own = usual.repo.as_deref().and_then(|text| text.parse().ok()).and_then(|it| at(&it));
     let Some(text) = server else {
         let missing = || {

@@ -40,7 +40,7 @@ pub use download::{DownloadReport, DownloadRequest, download};
 pub use dry_run::DryRunReport;
 #[cfg(feature = "factory")]
 pub use factory::{FactoryReport, FactoryRequest, factory, source_date_epoch};
-pub use fleet::{FleetReport, fleet_status};
+pub use fleet::{AffectedReport, AffectedRequest, FleetReport, fleet_affected, fleet_status};
 pub use init::{InitReport, InitRequest, init};
 pub use inspect::{InspectReport, inspect};
 pub use key::{KeyReport, KeysReport, Protect, example, import_key, list, new, passphrase, pkcs11};

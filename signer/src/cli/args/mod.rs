@@ -28,7 +28,7 @@ pub(super) use self::channel::{ChannelArgs, ChannelChange, ChannelCommand, SetAr
 pub(super) use self::component::{components, mixtures};
 pub(super) use self::download::DownloadArgs;
 pub(super) use self::factory::FactoryArgs;
-pub(super) use self::fleet::{FleetCommand, FleetStatusArgs};
+pub(super) use self::fleet::{FleetAffectedArgs, FleetCommand, FleetStatusArgs};
 pub(super) use self::key::KeyCommand;
 pub(super) use self::release::{ArchiveArgs, ReleaseChange, ReleaseCommand, WithdrawArgs};
 pub(super) use self::repository::{ListArgs, RegistryArgs, RepoArgs, TrustArgs};

@@ -1,8 +1,10 @@
 //! `fleet`: what nodes report, asked of the server that collects it. The server's words are another machine's:
 //! shown on one line each, without control characters.
 
+mod affected;
 mod status;
 
+pub use affected::{AffectedReport, AffectedRequest, fleet_affected};
 pub use status::{FleetReport, fleet_status};
 
 use formats::error_chain;
