@@ -81,15 +81,28 @@ impl Anchor {
 
     /// The newest state of a repository, verified from this root. Blocks.
     pub(crate) fn load(&self, store: &Store, name: &RepositoryName) -> Result<Published, Refused> {
-        let latest = Reference::Tag("latest".parse().expect("is a tag by the grammar"));
-        let Some((manifest, _)) = store.resolve(name, &latest)? else {
+        let Some(manifest) = newest(store, name)? else {
             return Err(Refused::new(Reason::TargetNotFound, format!("{name} holds no state yet")));
         };
-        let files = files(store, &manifest)?;
-        let state = State::verify(&files, Some(self.0.as_slice()))
-            .map_err(|error| Refused::new(error.reason(), error_chain(&error)))?;
+        let state = state(store, &manifest, Some(self))?;
         Ok(Published { manifest, state })
     }
+}
+
+/// The manifest of the newest state of a repository.
+pub(crate) fn newest(store: &Store, name: &RepositoryName) -> Result<Option<Digest>, StoreError> {
+    let latest = Reference::Tag("latest".parse().expect("is a tag by the grammar"));
+    Ok(store.resolve(name, &latest)?.map(|(manifest, _)| manifest))
+}
+
+/// A state; without a root of the operator's it is only consistent in itself. Blocks.
+pub(crate) fn state(
+    store: &Store,
+    manifest: &Digest,
+    anchor: Option<&Anchor>,
+) -> Result<State, Refused> {
+    State::verify(&files(store, manifest)?, anchor.map(|anchor| anchor.0.as_slice()))
+        .map_err(|error| Refused::new(error.reason(), error_chain(&error)))
 }
 
 /// The files of a state by their TUF names, verified against the manifest's digests only.

@@ -15,6 +15,7 @@
 //! | `state` | what a node is doing, and of which release, by its own words and by how long it is silent | no |
 //! | `overview` | the sums of all nodes | no |
 //! | `lock` | who may restart now: the FleetLock protocol | no |
+//! | `signed` | what maintainers signed that a page shows | no |
 //! | `store` | rows: a trait, and SQLite and PostgreSQL behind it | yes |
 //! | `committer` | a thread that makes reports durable, many at once | through `store` |
 //! | `approved` | the file of approved nodes | reads it |
@@ -28,6 +29,7 @@ mod committer;
 mod judge;
 pub(crate) mod lock;
 mod overview;
+mod signed;
 mod state;
 mod store;
 #[cfg(test)]
@@ -35,11 +37,12 @@ mod tests;
 pub(crate) mod view;
 
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use formats::digest::Sha256;
+use formats::digest::{Digest, Sha256};
 use formats::report::SignedReport;
+use signer::state::State as TufState;
 
 use self::lock::{Answer, ClientId, Group, Holder, Request, Rules};
 
@@ -47,11 +50,12 @@ pub(crate) use self::approved::Approved;
 pub(crate) use self::committer::{Committer, Unkept};
 pub(crate) use self::judge::Verdict;
 pub(crate) use self::overview::{Overview, Seen};
+pub(crate) use self::signed::Signed;
 pub use self::store::place::{FleetPlace, PostgresPlace};
 pub(crate) use self::store::{FleetStore, StoreFailure, Transition, open};
 
 use crate::error::ServerError;
-use crate::lock::LockRw as _;
+use crate::lock::{LockMutex as _, LockRw as _};
 
 /// What the operator says of the fleet.
 #[derive(Debug, Clone)]
@@ -97,6 +101,8 @@ pub(crate) struct Fleet {
     committer: Committer,
     approved: Arc<RwLock<Arc<Approved>>>,
     rules: Arc<Rules>,
+    /// Of the state with that manifest: verifying it takes longer than a page may.
+    signed: Mutex<Option<(Digest, Arc<Signed>)>>,
 }
 
 /// A group, and who of it may restart.
@@ -125,7 +131,8 @@ impl Fleet {
         let approved = Arc::new(RwLock::new(Arc::new(approved)));
         let committer = Committer::start(store, config, Arc::clone(&rules), Arc::clone(&approved))
             .map_err(ServerError::io("start a thread of", "this process"))?;
-        Ok(Fleet { config: config.clone(), committer, approved, rules })
+        let signed = Mutex::default();
+        Ok(Fleet { config: config.clone(), committer, approved, rules, signed })
     }
 
     /// Reads the file of approved nodes again.
@@ -156,6 +163,21 @@ impl Fleet {
         let approved = Arc::clone(&self.approved.read_locked());
         let store = open(&self.config.place)?;
         Overview::of(store.as_ref(), &approved, unix_now())
+    }
+
+    /// What the state with that manifest says; `load` is asked when it is another one than before.
+    pub(crate) fn signed(
+        &self,
+        manifest: &Digest,
+        load: impl FnOnce() -> Option<TufState>,
+    ) -> Option<Arc<Signed>> {
+        let mut known = self.signed.locked();
+        if let Some((_, signed)) = known.as_ref().filter(|(of, _)| of == manifest) {
+            return Some(Arc::clone(signed));
+        }
+        let signed = Arc::new(Signed::of(&load()?));
+        *known = Some((manifest.clone(), Arc::clone(&signed)));
+        Some(signed)
     }
 
     /// One node, with its last transitions, the newest first. Blocks.

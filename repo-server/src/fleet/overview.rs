@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use formats::digest::Sha256;
-use formats::report::{Report, shown};
+use formats::report::{BytesBySource, Report, shown};
 use formats::version::Version;
 
 use super::approved::Approved;
@@ -92,9 +92,13 @@ impl Seen {
 
     /// Whether somebody has to do something about it.
     pub(crate) fn needs_somebody(&self) -> bool {
-        let lost = self.report.floor.as_ref().is_some_and(|floor| floor.kept == "lost");
         let state = self.row.known.doing.state;
-        self.cloned || lost || matches!(state, State::Reverted | State::Other)
+        self.cloned || self.floor_is_lost() || matches!(state, State::Reverted | State::Other)
+    }
+
+    /// Whether nothing keeps it from an older release any more.
+    pub(crate) fn floor_is_lost(&self) -> bool {
+        self.report.floor.as_ref().is_some_and(|floor| floor.kept == "lost")
     }
 }
 
@@ -105,6 +109,10 @@ pub(crate) struct ReleaseSums {
     pub(crate) states: [usize; State::ALL.len()],
     /// Silent nodes that last did something about it.
     pub(crate) silent: usize,
+    /// Since when each of those that are confirmed is, in Unix seconds by the clock of the server; not sorted.
+    pub(crate) confirmed: Vec<u64>,
+    /// The same of those that reverted.
+    pub(crate) reverted: Vec<u64>,
 }
 
 impl ReleaseSums {
@@ -155,8 +163,8 @@ pub(crate) struct Overview {
     pub(crate) silent: usize,
     /// Nodes about which somebody has to do something.
     pub(crate) need_somebody: usize,
-    /// Bytes over the network, from bundles.
-    pub(crate) bytes: (u64, u64),
+    /// Bytes of all approved nodes.
+    pub(crate) bytes: BytesBySource,
     /// The time of all this.
     pub(crate) now: u64,
 }
@@ -214,6 +222,11 @@ impl Overview {
         match seen.state() {
             Some(state) => {
                 release.states[state as usize] += 1;
+                match state {
+                    State::Confirmed => release.confirmed.push(seen.row.known.since),
+                    State::Reverted => release.reverted.push(seen.row.known.since),
+                    _ => {}
+                }
                 self.states[state as usize] += 1;
             }
             None => {
@@ -223,14 +236,18 @@ impl Overview {
         }
         self.need_somebody += usize::from(seen.needs_somebody());
         if let Some(bytes) = &report.bytes {
-            self.bytes.0 = self.bytes.0.saturating_add(bytes.registry);
-            self.bytes.1 = self.bytes.1.saturating_add(bytes.bundle);
+            add(&mut self.bytes, bytes);
         }
         if let Some((code, sentence)) = seen.reason() {
             let sums = reasons.entry(code.clone());
             let sums = sums.or_insert(ReasonSums { code, sentence, nodes: Vec::new() });
             sums.nodes.push(seen.row.node);
         }
+    }
+
+    /// The approved nodes about which somebody has to do something.
+    pub(crate) fn needing(&self) -> impl Iterator<Item = &Seen> {
+        self.nodes.iter().filter(|seen| seen.needs_somebody())
     }
 
     /// How many approved nodes are in each state, silent ones apart.
@@ -261,4 +278,14 @@ impl Overview {
         let most = || sums.runs.iter().max_by_key(|(_, nodes)| **nodes).map(|(version, _)| version);
         newest.or_else(most).map(String::as_str)
     }
+}
+
+fn add(to: &mut BytesBySource, bytes: &BytesBySource) {
+    let sum = |a: Option<u64>, b: Option<u64>| {
+        (a.is_some() || b.is_some()).then(|| a.unwrap_or(0).saturating_add(b.unwrap_or(0)))
+    };
+    to.registry = to.registry.saturating_add(bytes.registry);
+    to.bundle = to.bundle.saturating_add(bytes.bundle);
+    to.delta = sum(to.delta, bytes.delta);
+    to.reuse = sum(to.reuse, bytes.reuse);
 }

@@ -15,10 +15,11 @@ use hyper::body::{Body as _, Incoming};
 use super::reply;
 use super::uploads;
 use super::{App, RequestHead};
+use crate::anchor;
 use crate::body::Body;
 use crate::error::{ApiError, Code};
 use crate::fleet::view::{Context, Filter, Form, STYLE};
-use crate::fleet::{Fleet, Overview, StoreFailure, Unkept, Verdict};
+use crate::fleet::{Fleet, Overview, Signed, StoreFailure, Unkept, Verdict};
 use crate::progress::RequestOpen;
 use crate::route::FleetPage;
 use crate::store::Store;
@@ -175,7 +176,7 @@ fn make(
             app.metrics.fleet(&all);
             let locks = fleet.locks()?;
             app.metrics.holders(&locks);
-            let context = Context { locks, ..context(app, &all) };
+            let context = Context { locks, ..context(app, fleet, &all) };
             (form.media_type(), text(form.overview(&all, &context)))
         }
         FleetPage::Nodes { state, release, reason, from } => {
@@ -198,7 +199,7 @@ fn make(
 }
 
 /// What of the releases that nodes name is here, and how fresh the repositories are.
-fn context(app: &App, all: &Overview) -> Context {
+fn context(app: &App, fleet: &Fleet, all: &Overview) -> Context {
     let named = all.named().into_iter().take(LOOKED_UP);
     let repositories = app.store.repositories();
     let names = || repositories.iter().map(|(name, _)| name);
@@ -207,7 +208,19 @@ fn context(app: &App, all: &Overview) -> Context {
     let fresh = app.fresh();
     let timestamps =
         fresh.iter().map(|it| (it.repository.clone(), it.expires.secs(), it.is_stale()));
-    Context { published: published.collect(), timestamps: timestamps.collect(), locks: Vec::new() }
+    Context {
+        published: published.collect(),
+        timestamps: timestamps.collect(),
+        locks: Vec::new(),
+        signed: signed(app, fleet),
+    }
+}
+
+/// What was signed for the repository that `/metadata` shows; a state that is refused has an alarm of its own.
+fn signed(app: &App, fleet: &Fleet) -> Option<Arc<Signed>> {
+    let name = app.tuf.repository(&app.store).ok()??;
+    let manifest = anchor::newest(&app.store, &name).ok()??;
+    fleet.signed(&manifest, || anchor::state(&app.store, &manifest, app.anchor.as_ref()).ok())
 }
 
 /// Whether one of these repositories is of that product, in whatever namespace, and has a tag of that version.

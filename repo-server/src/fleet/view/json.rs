@@ -1,13 +1,16 @@
 //! The pages as JSON. Texts of nodes are shown as on the pages.
 
 use formats::boot_record::Slot;
+use formats::channel::Channel;
 use formats::report::shown;
 use serde_json::{Map, Value, json};
 
-use super::{Context, Filter, count, held_by, holder_of, need, sentence};
+use super::rollout::Rollout;
+use super::{Context, Filter, counted, held_by, holder_of, need, sentence};
 use crate::fleet::GroupLocks;
 use crate::fleet::lock::Holder;
-use crate::fleet::overview::{Overview, SENTENCE, Seen};
+use crate::fleet::overview::{ChannelSums, Overview, SENTENCE, Seen};
+use crate::fleet::signed::{RoleExpiry, Signed};
 use crate::fleet::state::State;
 use crate::fleet::store::Transition;
 
@@ -15,33 +18,9 @@ use crate::fleet::store::Transition;
 const NAMED: usize = 100;
 
 pub(super) fn overview(all: &Overview, context: &Context) -> Value {
-    let channels: Vec<Value> = all
-        .channels
-        .iter()
-        .map(|((product, channel), sums)| {
-            let published =
-                |version: &str| context.published.contains(&(product.clone(), version.to_owned()));
-            let mut releases = Map::new();
-            for (version, release) in &sums.releases {
-                let mut row = Map::new();
-                for state in State::ALL {
-                    row.insert(state.word().to_owned(), json!(release.of(state)));
-                }
-                row.insert("silent".to_owned(), json!(release.silent));
-                row.insert("published".to_owned(), json!(published(version)));
-                releases.insert(version.clone(), Value::Object(row));
-            }
-            json!({
-                "product": product,
-                "channel": channel,
-                "sentence": sentence(product, sums, context),
-                "release": Overview::subject(sums, published),
-                "nodes": sums.nodes,
-                "runs": sums.runs,
-                "releases": releases,
-            })
-        })
-        .collect();
+    let channels = all.channels.iter();
+    let channels: Vec<Value> =
+        channels.map(|(key, sums)| channel(key, sums, context, all.now)).collect();
     let reasons: Vec<Value> = all
         .reasons
         .iter()
@@ -83,17 +62,70 @@ pub(super) fn overview(all: &Overview, context: &Context) -> Value {
         "waiting_for_approval": all.waiting.len(),
         "channels": channels,
         "reasons": reasons,
-        "bytes": { "registry": all.bytes.0, "bundle": all.bytes.1 },
+        "bytes": all.bytes,
         "timestamps": timestamps,
         "restart_locks": locks,
+        "signatures": context.signed.as_ref().map(|it| signatures(it, all.now)),
     })
+}
+
+fn channel(key: &(String, String), sums: &ChannelSums, context: &Context, now: u64) -> Value {
+    let mut releases = Map::new();
+    for (version, release) in &sums.releases {
+        let mut row = Map::new();
+        for state in State::ALL {
+            row.insert(state.word().to_owned(), json!(release.of(state)));
+        }
+        row.insert("silent".to_owned(), json!(release.silent));
+        let published = context.published.contains(&(key.0.clone(), version.clone()));
+        row.insert("published".to_owned(), json!(published));
+        releases.insert(version.clone(), Value::Object(row));
+    }
+    json!({
+        "product": key.0,
+        "channel": key.1,
+        "sentence": sentence(key, sums, context, now),
+        "release": context.subject(&key.0, sums),
+        "nodes": sums.nodes,
+        "runs": sums.runs,
+        "releases": releases,
+        "rollout": context.rollout(key, sums, now).map(|it| rollout(&it)),
+    })
+}
+
+/// How far a roll-out is: its bounds as they are signed, and what happened, each time with a number of nodes.
+fn rollout(it: &Rollout) -> Value {
+    let Channel { hold, urgency, waves, windows, .. } = &it.channel;
+    json!({
+        "hold": hold,
+        "urgency": urgency,
+        "waves": waves,
+        "windows": windows.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "confirmed": it.confirmed,
+        "reverted": it.reverted,
+    })
+}
+
+fn signatures(signed: &Signed, now: u64) -> Vec<Value> {
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let roles = signed.roles.iter();
+    let role = |it: &RoleExpiry| {
+        json!({
+            "role": it.role,
+            "expires": it.expires,
+            "due": it.is_due(now),
+            "threshold": it.threshold,
+            "keys": it.of,
+        })
+    };
+    roles.map(role).collect()
 }
 
 pub(super) fn nodes(filter: &Filter, page: &[&Seen], total: usize) -> Value {
     let next = filter.from + page.len();
     json!({
         "total": total,
-        "text": format!("{} nodes", count(total)),
+        "text": counted(total, "node"),
         "nodes": page.iter().map(|seen| row(seen)).collect::<Vec<_>>(),
         "next": (next < total).then(|| filter.link(next)),
     })

@@ -6,10 +6,12 @@
 
 mod html;
 mod json;
+mod rollout;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use formats::digest::Sha256;
 use formats::percent;
@@ -18,9 +20,11 @@ use http::header::ACCEPT;
 
 pub(crate) use self::json::{lock, row};
 
+use self::rollout::Rollout;
 use super::GroupLocks;
 use super::lock::Holder;
 use super::overview::{ChannelSums, Overview, Seen};
+use super::signed::Signed;
 use super::state::State;
 use super::store::Transition;
 
@@ -38,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) timestamps: Vec<(String, i64, bool)>,
     /// Who may restart.
     pub(crate) locks: Vec<GroupLocks>,
+    /// What maintainers signed, where it can be read.
+    pub(crate) signed: Option<Arc<Signed>>,
 }
 
 /// Which nodes a list shows.
@@ -157,13 +163,33 @@ impl Filter {
     }
 }
 
+impl Context {
+    /// The release that a page tells of a channel.
+    fn subject<'a>(&self, product: &str, sums: &'a ChannelSums) -> Option<&'a str> {
+        let published =
+            |version: &str| self.published.contains(&(product.to_owned(), version.to_owned()));
+        Overview::subject(sums, published)
+    }
+
+    /// How far its roll-out is, if this server has what was signed for it.
+    fn rollout(
+        &self,
+        (product, channel): &(String, String),
+        sums: &ChannelSums,
+        now: u64,
+    ) -> Option<Rollout> {
+        let subject = self.subject(product, sums)?;
+        let signed = self.signed.as_ref()?.offering(product, channel, subject)?;
+        let release = sums.releases.get(subject).cloned().unwrap_or_default();
+        Some(Rollout::of(signed, &release, sums.nodes, now))
+    }
+}
+
 /// The first page in words, a sentence for each product and channel.
 ///
-/// `1.4.2 runs on 812 of 1,000; 3 reverted; 4 silent`
-fn sentence(product: &str, sums: &ChannelSums, context: &Context) -> String {
-    let published =
-        |version: &str| context.published.contains(&(product.to_owned(), version.to_owned()));
-    let Some(subject) = Overview::subject(sums, published) else {
+/// `1.4.2 runs on 812 of 1,000; 3 reverted; 4 silent; wave 2 of 4 is open`
+fn sentence(key: &(String, String), sums: &ChannelSums, context: &Context, now: u64) -> String {
+    let Some(subject) = context.subject(&key.0, sums) else {
         return format!("no release runs confirmed on any of {}", count(sums.nodes));
     };
     let runs = sums.runs.get(subject).copied().unwrap_or(0);
@@ -178,6 +204,9 @@ fn sentence(product: &str, sums: &ChannelSums, context: &Context) -> String {
     let silent: usize = sums.releases.values().map(|release| release.silent).sum();
     if silent > 0 {
         text += &format!("; {} silent", count(silent));
+    }
+    if let Some(standing) = context.rollout(key, sums, now).and_then(|it| it.standing()) {
+        text += &format!("; {standing}");
     }
     text
 }

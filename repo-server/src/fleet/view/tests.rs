@@ -1,6 +1,7 @@
 //! What pages say, and what a hostile node cannot make them say.
 
 use formats::boot_record::PerSlot;
+use formats::channel::{Channel, Offer, Wave};
 use formats::report::{Decided, Failed, Report, SignedReport, SlotReport};
 use http::HeaderValue;
 use racklet_testkit::forge::ForgeKey;
@@ -85,6 +86,7 @@ fn context() -> Context {
         published: BTreeSet::from([("demo".to_owned(), "1.4.2".to_owned())]),
         timestamps: vec![("racklet/tuf".to_owned(), 1_800_003_600, true)],
         locks: Vec::new(),
+        signed: None,
     }
 }
 
@@ -114,6 +116,58 @@ fn the_first_page_says_what_nodes_say() {
     assert_eq!(channel["runs"], serde_json::json!({ "1.4.1": 2, "1.4.2": 1 }));
     assert_eq!(channel["releases"]["1.4.2"]["reverted"], 1);
     assert_eq!(channel["releases"]["1.4.1"]["silent"], 1);
+}
+
+/// The same with a channel that offers 1.4.2 in three waves, the second of which is open.
+fn signed(edit: impl FnOnce(&mut Channel)) -> Context {
+    let mut channel = Channel::new("demo", "stable");
+    let (version, sha256) = ("1.4.2".parse().unwrap(), Sha256::of(b"index"));
+    channel.release = Some(Offer { version, sha256 });
+    channel.waves = [(NOW - 7200, 10), (NOW - 60, 50), (NOW + 3600, 100)]
+        .map(|(start, percent)| Wave { start, percent })
+        .to_vec();
+    edit(&mut channel);
+    let expires = NOW as i64 + 5 * 86_400;
+    Context { signed: Some(Arc::new(Signed::example(channel, expires))), ..context() }
+}
+
+#[test]
+fn a_roll_out_is_shown_with_its_bounds_and_who_has_to_sign() {
+    let page = Form::Html.overview(&rack(), &signed(|_| ()));
+    for text in [
+        "1 silent; wave 2 of 3 is open</p>",
+        "1 of 4 nodes are confirmed; the waves that follow say how many may be",
+        "<strong>10 %</strong> of the nodes since",
+        "<strong>100 %</strong> of the nodes from",
+        "expires in 5 days",
+        "people, 2 of 2 keys: <code>3f9a0c1b</code> <code>77d01e6a</code>",
+        "<code>signer stage renew root</code>",
+    ] {
+        assert!(page.contains(text), "{text} is missing:\n{page}");
+    }
+    // Who needs somebody comes first, and why.
+    let (first, channel) = (page.find("web: answered 500"), page.find("demo on stable"));
+    assert!(first.is_some() && first < channel, "{page}");
+    let json = |context: &Context| -> serde_json::Value {
+        serde_json::from_str(&Form::Json.overview(&rack(), context)).unwrap()
+    };
+    let all = json(&signed(|_| ()));
+    let rollout = &all["channels"][0]["rollout"];
+    assert_eq!(rollout["waves"][1], serde_json::json!({ "start": NOW - 60, "percent": 50 }));
+    assert_eq!(rollout["confirmed"], serde_json::json!([[NOW, 1]]));
+    assert_eq!(rollout["reverted"], serde_json::json!([[NOW, 1]]));
+    let root = serde_json::json!(
+        { "role": "root", "expires": NOW + 5 * 86_400, "due": true, "threshold": 2, "keys": 2 }
+    );
+    assert_eq!(all["signatures"], serde_json::json!([root]));
+
+    let held = Form::Html.overview(&rack(), &signed(|channel| channel.hold = true));
+    assert!(held.contains("; held by its maintainers</p>"), "{held}");
+    // A channel that offers something else says nothing about this release.
+    let other = json(&signed(|channel| channel.release = None));
+    assert!(other["channels"][0]["rollout"].is_null(), "{other}");
+    let nothing = Form::Html.overview(&rack(), &signed(|channel| channel.waves.clear()));
+    assert!(!nothing.contains("<figure"), "{nothing}");
 }
 
 #[test]
