@@ -53,6 +53,13 @@ const PACKAGES: &[Package] = &[
     ("postgresql-client", "pg_dump", "the same for PostgreSQL"),
     ("libxml2", "", "a library that PostgreSQL's server calls"),
     ("libldap-2.5-0", "", "the same"),
+    ("chromium", "chromium", "the pages of the fleet, as a browser shows them"),
+    ("chromium-driver", "chromedriver", "drives it"),
+    (
+        "tidy",
+        "tidy",
+        "judge of their HTML; validator.nu would need a Java, html-validate a Node.js",
+    ),
 ];
 
 /// Of [`PACKAGES`], what `cargo xtask demo` calls: it makes images and disks, and others read them.
@@ -136,10 +143,13 @@ const PYTHON: &[&str] = &[
     "jsonschema==4.26.0",
 ];
 
-/// Packages that only carry files we read: sigstore's own roots of two generations, and a parser of
-/// OpenMetrics in Python alone.
+/// Packages that only carry files we read: sigstore's own roots of two generations, a parser of OpenMetrics in
+/// Python alone, and a judge of web pages.
 const CARRIERS: &[(&str, &str)] =
-    &[("sigstore", "4.5.1"), ("sigstore", "3.6.1"), ("prometheus-client", "0.26.0")];
+    &[("sigstore", "4.5.1"), ("sigstore", "3.6.1"), ("prometheus-client", "0.26.0"), AXE];
+
+/// Carries axe-core 4.12.1, a judge of accessibility that runs in a browser; from npm it would need a Node.js.
+pub const AXE: (&str, &str) = ("axe-playwright-python", "0.1.8");
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
