@@ -127,9 +127,12 @@ impl Rig {
 
     /// Starts `repo-server` on a free loopback port with TLS and waits until it says where.
     pub fn serve(&self) -> Result<Server> {
-        let mut child = self
-            .program("repo-server")
-            .args(serve_arguments("127.0.0.1:0"))
+        self.serve_by(self.program("repo-server").args(serve_arguments("127.0.0.1:0")))
+    }
+
+    /// The same by a command that begins so: with further options, with another clock.
+    pub fn serve_by(&self, command: Cmd) -> Result<Server> {
+        let mut child = command
             .into_command()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -179,6 +182,12 @@ pub fn serve_arguments(listen: &str) -> [&str; 11] {
         "--push-token-file",
         "push-token",
     ]
+}
+
+/// What a program of this machine loads to be told another time, which `FAKETIME` says. `faketime` itself would stand
+/// between us and the program, and pass no signal on.
+pub fn clock() -> String {
+    format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)
 }
 
 /// The name of an image in the demo's folder.

@@ -9,22 +9,28 @@
 //!
 //! Nobody tells a node what to do: it is switched on, its agent polls, writes, restarts, confirms.
 //!
+//! Every node reports to the server. Before round 1, node 4 is switched on once, and reports 1.0.0. After round 2 the
+//! channel gets a wave that begins tomorrow, and node 1 is switched on: it waits. Then the server, half an hour later
+//! by its clock, has to show each node as its own `status` does: node 4 silent, node 3 reverted, node 1 waiting.
+//!
 //! In the mixed rack each release also has an image for ARMv8, in the same index. After round 2 an ARMv8 board with
 //! U-Boot gets bundles of these releases: 1.1.0, which it keeps, and 1.2.0, which panics there and is reverted.
+
+mod fleet;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use racklet_tools::cmd::Cmd;
-use racklet_tools::rig::{Rig, Server};
+use racklet_tools::rig::{self, Rig, Server, serve_arguments};
 use serde_json::Value;
 
 use super::Cell;
 use super::loaders::{UBOOT_ARM, cycle_to};
-use super::machine::DISK;
+use super::machine::{DISK, Machine};
 use super::small::{Lab, Node, Release, in_pairs};
-use super::world::World;
+use super::world::{PRODUCT, World};
 
 pub(super) const CELLS: &[Cell] = &[
     Cell::new("rack", "each agent's status; cgpt, cmp", |world, dir| rack(world, dir, None)),
@@ -60,7 +66,8 @@ fn rack(world: &World, dir: &Path, arm: Option<&World>) -> Result<String> {
     let rig = Rig::at(dir, world.server_dir());
     rig.credentials_for(&["127.0.0.1", SEEN])?;
     fs::create_dir(dir.join("repository"))?;
-    let server = rig.serve()?;
+    let serve = || rig.program("repo-server").args(serve_arguments("127.0.0.1:0"));
+    let server = rig.serve_by(serve().args(["--fleet", fleet::DIR]))?;
     let behind = ["--repo", &server.reference(), "--ca"].map(str::to_owned);
     let mut behind = behind.to_vec();
     behind.push(dir.join("ca.pem").display().to_string());
@@ -98,6 +105,11 @@ fn rack(world: &World, dir: &Path, arm: Option<&World>) -> Result<String> {
             member.update(&lab, &server, version).with_context(|| member.name)
         })
     };
+    let only = |name: &str, version: &str, says: &str| -> Result<()> {
+        let member = members.iter().find(|one| one.name == name).context("a member")?;
+        member.look(&lab, &server, version, says).with_context(|| member.name)
+    };
+    only("n4", "1.0.0", "\"did\":\"")?;
     let mut updates = 0;
     let mut all = |names: &[&str], version: &str| {
         updates += names.len();
@@ -107,6 +119,14 @@ fn rack(world: &World, dir: &Path, arm: Option<&World>) -> Result<String> {
     all(&["n5", "n1", "n3"], "1.1.0")?;
     publish("1.2.0", "n3\n")?;
     all(&["n3", "n5", "n2"], "1.2.0")?;
+    let channel = |options: &[&str]| -> Result<()> {
+        let set = lab.signer(&["channel", "set", "--product", PRODUCT, "--channel", "stable"]);
+        set.args(options).run().map(drop)
+    };
+    channel(&["--wave", "100%@+1d"])?;
+    only("n1", "1.1.0", "its wave (100 %) begins")?;
+    let sentence = seen(&rig, serve(), &members)?;
+    channel(&["--clear-waves"])?;
     let board = arm.map(|arm| {
         let dir = dir.join("arm");
         fs::create_dir(&dir)?;
@@ -127,8 +147,36 @@ fn rack(world: &World, dir: &Path, arm: Option<&World>) -> Result<String> {
     server.stop()?;
     let board = board.map_or_else(String::new, |saw| format!("; an ARMv8 board: {saw}"));
     Ok(format!(
-        "{updates} updates over TLS, 1 reverted by itself, 1 from 1.0.0 over 2 new roots{board}"
+        "{updates} updates over TLS, 1 reverted by itself, 1 from 1.0.0 over 2 new roots; the page: \
+         {sentence:?}{board}"
     ))
+}
+
+/// What the pages say half an hour later, when the node with the short interval is overdue.
+fn seen(rig: &Rig, serve: Cmd, members: &[Member]) -> Result<String> {
+    let row = |name, state, release, runs, code| {
+        let silent = name == "n4";
+        fleet::Expected { name, state, release, runs, code, silent }
+    };
+    let expected = [
+        row("n1", "waiting", "1.2.0", "1.1.0", Some("wave")),
+        row("n2", "confirmed", "1.2.0", "1.2.0", None),
+        row("n3", "reverted", "1.2.0", "1.1.0", Some("unhealthy")),
+        row("n4", "confirmed", "1.0.0", "1.0.0", None),
+        row("n5", "confirmed", "1.2.0", "1.2.0", None),
+    ];
+    fleet::approve(rig, expected.len())?;
+    // The other one writes the repository.
+    let later = serve.args(["--read-only", "--fleet", fleet::DIR]).env("FAKETIME", "+30m");
+    let server = rig.serve_by(later.env("LD_PRELOAD", rig::clock()))?;
+    let status = |name: &str| {
+        let member = members.iter().find(|one| one.name == name).context("a member")?;
+        let said = fs::read_to_string(member.dir.join("status.json"))?;
+        serde_json::from_str(&said).context("its status")
+    };
+    let sentence = fleet::compare(rig, &server, &expected, &status)?;
+    server.stop()?;
+    Ok(sentence)
 }
 
 impl Member {
@@ -144,8 +192,10 @@ impl Member {
     fn make(&self, lab: &Lab<'_>, bmc: &Path) -> Result<()> {
         fs::create_dir(&self.dir)?;
         let more = format!(
-            "[[source]]\nurl = \"docker://{SEEN}:{PORT}/racklet\"\nca = \"ca.pem\"\n\
-             [policy]\nmode = \"auto\"\n"
+            "[[source]]\nurl = \"docker://{SEEN}:{PORT}/racklet\"\nca = \"ca.pem\"\nreports = true\n\
+             [policy]\nmode = \"auto\"\n[reports]\nname = \"{}\"\ninterval = \"{}\"\n",
+            self.name,
+            if self.name == "n4" { "1m" } else { "12h" },
         );
         let ca = fs::read_to_string(lab.dir.join("ca.pem"))?;
         let setup = if self.flash { format!("{NETWORK}{FLASH}") } else { NETWORK.to_owned() };
@@ -163,9 +213,8 @@ impl Member {
         lab.disk(&self.disk(), "1.0.0", &node)
     }
 
-    /// Switches it on and waits until it runs what it should.
-    fn update(&self, lab: &Lab<'_>, server: &Server, version: &str) -> Result<()> {
-        let broken = self.name == "n3" && version == "1.2.0";
+    /// Switches it on; the log is named after `what`.
+    fn start(&self, lab: &Lab<'_>, server: &Server, what: &str) -> Result<Machine> {
         let busybox = lab.world.tools.file("bin/busybox");
         let port = server.address.rsplit(':').next().unwrap_or_default();
         let forward = format!(
@@ -188,8 +237,30 @@ impl Member {
         }
         arguments.extend(["-netdev".to_owned(), forward]);
         arguments.extend(["-device", "virtio-net-pci,netdev=n,romfile="].map(str::to_owned));
-        let log = self.dir.join(format!("{version}.log"));
-        let mut machine = lab.start(arguments, 180, &log)?;
+        let log = self.dir.join(format!("{what}.log"));
+        lab.start(arguments, 180, &log)
+    }
+
+    /// Switches it on and waits until its agent, which has nothing to write, says `says`.
+    fn look(&self, lab: &Lab<'_>, server: &Server, version: &str, says: &str) -> Result<()> {
+        let mut machine = self.start(lab, server, &format!("{version}-again"))?;
+        machine.expect(says)?;
+        machine.expect(&format!("version={version}"))?;
+        self.keep_status(&mut machine)?;
+        Ok(())
+    }
+
+    /// What the node says of itself, kept for the comparison with what the server shows.
+    fn keep_status(&self, machine: &mut Machine) -> Result<Value> {
+        let said = machine.ok("agent status --json")?;
+        fs::write(self.dir.join("status.json"), said.trim())?;
+        serde_json::from_str(said.trim()).context("its status")
+    }
+
+    /// Switches it on and waits until it runs what it should.
+    fn update(&self, lab: &Lab<'_>, server: &Server, version: &str) -> Result<()> {
+        let broken = self.name == "n3" && version == "1.2.0";
+        let mut machine = self.start(lab, server, version)?;
         machine.expect(&format!("{version} verified, on trial, 1 tries left"))?;
         let ready = if broken {
             machine.expect(&format!("{version} verified, on trial, 0 tries left"))?;
@@ -199,8 +270,7 @@ impl Member {
             machine.expect("\"did\":\"confirmed\"")?;
             machine.expect(&format!("version={version}"))?
         };
-        let said = machine.ok("agent status --json")?;
-        let status: Value = serde_json::from_str(said.trim()).context("its status")?;
+        let status = self.keep_status(&mut machine)?;
         let slot = status["booted"].as_str().unwrap_or_default();
         let runs = &status["slots"][slot];
         let wanted = if broken { "1.1.0" } else { version };
