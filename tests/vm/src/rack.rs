@@ -10,7 +10,7 @@
 //! Nobody tells a node what to do: it is switched on, its agent polls, writes, restarts, confirms.
 //!
 //! Every node reports to the server. Before round 1, node 4 is switched on once, and reports 1.0.0. After round 2 the
-//! channel gets a wave that begins tomorrow, and node 1 is switched on: it waits. Then the server, half an hour later
+//! channel gets a wave that begins tomorrow, and node 1 is switched on: it waits. Then the server, three hours later
 //! by its clock, has to show each node as its own `status` does: node 4 silent, node 3 reverted, node 1 waiting.
 //!
 //! In the mixed rack each release also has an image for ARMv8, in the same index. After round 2 an ARMv8 board with
@@ -152,7 +152,7 @@ fn rack(world: &World, dir: &Path, arm: Option<&World>) -> Result<String> {
     ))
 }
 
-/// What the pages say half an hour later, when the node with the short interval is overdue.
+/// What the pages say three hours later: the node with the short interval, that between two polls, is overdue.
 fn seen(rig: &Rig, serve: Cmd, members: &[Member]) -> Result<String> {
     let row = |name, state, release, runs, code| {
         let silent = name == "n4";
@@ -167,7 +167,7 @@ fn seen(rig: &Rig, serve: Cmd, members: &[Member]) -> Result<String> {
     ];
     fleet::approve(rig, expected.len())?;
     // The other one writes the repository.
-    let later = serve.args(["--read-only", "--fleet", fleet::DIR]).env("FAKETIME", "+30m");
+    let later = serve.args(["--read-only", "--fleet", fleet::DIR]).env("FAKETIME", "+3h");
     let server = rig.serve_by(later.env("LD_PRELOAD", rig::clock()))?;
     let status = |name: &str| {
         let member = members.iter().find(|one| one.name == name).context("a member")?;
