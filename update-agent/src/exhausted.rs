@@ -5,6 +5,7 @@
 //! | refused | by | what happens |
 //! |---|---|---|
 //! | memory | `RLIMIT_AS`, a full machine | `error[resource_limit]`, exit code 23 ([`Memory`]) |
+//! | memory for the signal stack of a thread | the same | the same, where the standard library would panic before the thread's first line, and abort ([`end_where_no_thread_starts`]) |
 //! | bytes of a file | `RLIMIT_FSIZE` | the write fails with EFBIG, as on a full disk ([`survive_file_size`]) |
 //! | threads, descriptors | `RLIMIT_NPROC`, `RLIMIT_NOFILE` | errors of the calls |
 
@@ -76,6 +77,25 @@ fn no_memory() -> ! {
     unsafe { libc::_exit(i32::from(Reason::ResourceLimit.exit().code())) }
 }
 
+/// Ends the process by an error where a thread was started and gets no memory for its signal stack. The standard
+/// library panics then, before anything that could catch it, and aborts. Other panics are told as before. To be called
+/// before there is a second thread.
+pub fn end_where_no_thread_starts() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload_as_str().is_some_and(is_of_a_signal_stack) {
+            no_memory();
+        }
+        usual(panic);
+    }));
+}
+
+/// Both sentences of `std::sys::pal::unix::stack_overflow`.
+fn is_of_a_signal_stack(text: &str) -> bool {
+    text.starts_with("failed to allocate an alternative stack")
+        || text.starts_with("failed to set up alternative stack guard page")
+}
+
 /// Makes a write beyond `RLIMIT_FSIZE` an error instead of the end of the process. A handler, not
 /// an ignored signal: programs that are started do not inherit it.
 pub fn survive_file_size() {
@@ -93,12 +113,18 @@ pub(crate) fn no_thread(error: &io::Error) -> AgentError {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, exit};
     use std::ptr::null_mut;
     use std::sync::Barrier;
-    use std::thread::scope;
+    use std::thread::{Builder, scope};
 
-    use super::{Reason, granted};
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    use super::{Memory, Reason, end_where_no_thread_starts, granted, share_one_heap};
+
+    /// As in the program.
+    #[global_allocator]
+    static MEMORY: Memory = Memory;
 
     /// Set in the process that is to run out of memory: this test, once more.
     const RUNS_OUT: &str = "RACKLET_TEST_RUNS_OUT";
@@ -126,5 +152,51 @@ mod tests {
             assert_eq!(said, "error[resource_limit]: the system gives no more memory\n");
             assert_eq!(ended.status.code(), Some(i32::from(Reason::ResourceLimit.exit().code())));
         }
+    }
+    /// How the process with so many bytes for a thread and its signal stack says that the thread was not started, and
+    /// that it ran.
+    const NOT_STARTED: i32 = 7;
+    const RAN: i32 = 8;
+    const STACK: usize = 64 << 10;
+
+    /// Leaves this process memory for `more` bytes, and starts a thread.
+    fn start_with(more: u64) -> ! {
+        share_one_heap();
+        end_where_no_thread_starts();
+        // What has been running for a while has room on its heap, below something that stays.
+        let freed: Vec<Vec<u8>> = (0..32).map(|_| vec![1; 32 << 10]).collect();
+        std::mem::forget(vec![1_u8; 64]);
+        drop(freed);
+        let pages = std::fs::read_to_string("/proc/self/statm").expect("proc(5)");
+        let pages = pages.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+        let now = pages.expect("a number") * rustix::param::page_size() as u64;
+        let limit = Rlimit { current: Some(now + more), maximum: None };
+        setrlimit(Resource::As, limit).expect("a lower limit");
+        match Builder::new().stack_size(STACK).spawn(|| ()) {
+            Err(_) => exit(NOT_STARTED),
+            Ok(thread) => exit(if thread.join().is_ok() { RAN } else { 1 }),
+        }
+    }
+
+    /// At each amount of memory around what a thread needs: it is not started, or it runs, or the process ends by one
+    /// error, and never by a signal.
+    #[test]
+    fn a_thread_without_a_signal_stack_ends_the_process_by_an_error() {
+        let name = "exhausted::tests::a_thread_without_a_signal_stack_ends_the_process_by_an_error";
+        if let Ok(more) = std::env::var(RUNS_OUT) {
+            start_with(more.parse().expect("a number"));
+        }
+        let page = rustix::param::page_size();
+        let mut seen = Vec::new();
+        for more in (0..4 * STACK).step_by(page) {
+            let mut again = Command::new(std::env::current_exe().expect("this test"));
+            let again = again.args(["--exact", name, "--nocapture", "--test-threads", "1"]);
+            let ended = again.env(RUNS_OUT, more.to_string()).output().expect("run it");
+            let code = ended.status.code();
+            seen.push(code.unwrap_or_else(|| panic!("{more} bytes: {ended:?}")));
+        }
+        let refused = i32::from(Reason::ResourceLimit.exit().code());
+        assert!(seen.iter().all(|code| [NOT_STARTED, RAN, refused].contains(code)), "{seen:?}");
+        assert!(seen.contains(&refused) && seen.contains(&RAN), "{seen:?}");
     }
 }

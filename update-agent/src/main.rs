@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use update_agent::commands::{Cli, explain_usage, run};
-use update_agent::exhausted::{Memory, share_one_heap, survive_file_size};
+use update_agent::exhausted::{
+    Memory, end_where_no_thread_starts, share_one_heap, survive_file_size,
+};
 use update_agent::{chooser, config};
 
 #[global_allocator]
@@ -15,6 +17,7 @@ static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
     share_one_heap();
+    end_where_no_thread_starts();
     survive_file_size();
     if chooser::is_root_init() {
         chooser::run_root();
