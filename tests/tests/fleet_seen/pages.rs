@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::rig::{Fleet, NOW, agrees, counted, documented, id, release, reverts, shell, update};
 
 const NAMES: [&str; 4] = ["confirms", "reverts", "waits", "quiet"];
-const SENTENCE: &str = "1.1.0 runs on 1 of 4; 1 waiting; 1 reverted";
+const SENTENCE: &str = "1.1.0 runs on 1 of 4; 1 waiting; 1 reverted; wave 1 of 2 is open";
 
 #[test]
 fn pages_say_what_nodes_say_of_themselves() {
