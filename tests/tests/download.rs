@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use formats::reason::Reason;
-use racklet_tests::rig::{HARDWARE, PRODUCT, Run, World, program};
+use racklet_tests::rig::{HARDWARE, PRODUCT, Run, World, program, tool};
 
 /// From a repository or bundle, for whoever has its trust root and no key.
 fn download(world: &World, from: &str, component: &str, to: &Path) -> Run {
@@ -67,7 +67,7 @@ fn what_is_not_verified_is_no_file() {
     get("os").args(["--hw", "another-board"]).finish().refused(Reason::Usage);
     get("os").args(["--version", "2.0.0"]).finish().refused(Reason::TargetNotFound);
     get("os").args(["--channel", "beta"]).finish().refused(Reason::Usage);
-    let clock = Run::new("faketime").arg("2 years");
+    let clock = tool("faketime", "faketime").arg("2 years");
     get("os").under(clock).finish().refused(Reason::Expired);
     let stranger = World::with_repository();
     download(&stranger, &repository, "os", &file).finish().refused(Reason::SigThreshold);

@@ -187,7 +187,30 @@ pub fn serve_arguments(listen: &str) -> [&str; 11] {
 /// What a program of this machine loads to be told another time, which `FAKETIME` says. `faketime` itself would stand
 /// between us and the program, and pass no signal on.
 pub fn clock() -> String {
+    forget_dead_clocks();
     format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)
+}
+
+/// Removes what programs with another clock left in shared memory when they were killed. It is named after their process
+/// ids, and one that gets such an id again does not start.
+pub fn forget_dead_clocks() {
+    for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        if owner_of_clock(&name.to_string_lossy()).is_some_and(|id| !is_alive(id)) {
+            // Another test may have been faster.
+            let _gone = fs::remove_file(path);
+        }
+    }
+}
+
+/// The process id in the name of a clock's shared memory or semaphore.
+fn owner_of_clock(name: &str) -> Option<u32> {
+    let id = name.strip_prefix("faketime_shm_").or(name.strip_prefix("sem.faketime_sem_"))?;
+    id.parse().ok()
+}
+
+fn is_alive(id: u32) -> bool {
+    Path::new("/proc").join(id.to_string()).exists()
 }
 
 /// The name of an image in the demo's folder.
@@ -249,6 +272,24 @@ impl Drop for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_of_programs_that_ended_are_forgotten() {
+        let here = std::process::id();
+        assert_eq!(owner_of_clock(&format!("faketime_shm_{here}")), Some(here));
+        assert_eq!(owner_of_clock("sem.faketime_sem_17"), Some(17));
+        assert_eq!([owner_of_clock("other_17"), owner_of_clock("faketime_shm_x")], [None, None]);
+        let mut ended = std::process::Command::new("true").spawn().expect("start it");
+        ended.wait().expect("its end");
+        let (mine, theirs) = (here, ended.id());
+        let file = |id: u32| Path::new("/dev/shm").join(format!("faketime_shm_{id}"));
+        for id in [mine, theirs] {
+            fs::write(file(id), "").expect("shared memory");
+        }
+        forget_dead_clocks();
+        assert!(file(mine).exists() && !file(theirs).exists());
+        fs::remove_file(file(mine)).expect("remove it");
+    }
 
     #[test]
     fn each_demo_has_a_folder_of_its_own_and_scripts_run_from_anywhere() {
