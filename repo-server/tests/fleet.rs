@@ -351,6 +351,37 @@ fn an_operator_approves_lists_and_imports_beside_a_running_server() {
     }
 }
 
+/// As an operator types it: an address is no directory, and what is approved there is approved.
+#[test]
+fn the_command_line_reaches_postgresql() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = racklet_tools::postgres::Postgres::start(temp.path(), None).unwrap();
+    let fleet = |words: &[&str]| {
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_repo-server"))
+            .arg("fleet")
+            .args(words)
+            .args(["--fleet", &server.local()])
+            .current_dir(temp.path())
+            .output()
+            .unwrap();
+        (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned())
+    };
+    let node = ForgeKey::new(1).node().to_hex();
+    assert_eq!(fleet(&["approve", &node]), (Some(0), format!("approved {node}\n")));
+    assert_ne!(fleet(&["approve", &node]).0, Some(0), "it is approved already");
+    let file = temp.path().join("report.json");
+    std::fs::write(&file, ForgeKey::new(1).report(report(5))).unwrap();
+    assert_eq!(fleet(&["import", &file.display().to_string()]).0, Some(0));
+    let (code, said) = fleet(&["list"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains(&node[..12]) && !said.contains("not approved"), "{said}");
+    // Nothing was made here.
+    let made = std::fs::read_dir(temp.path()).unwrap().flatten();
+    assert!(
+        !made.into_iter().any(|it| it.file_name().to_string_lossy().starts_with("postgresql:"))
+    );
+}
+
 /// The database of yesterday is put back: nodes are ahead of what it knows, and their next report heals it.
 #[test]
 fn a_server_put_back_from_a_backup_heals_by_itself() {

@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(serve.min_rate, limits.min_rate);
         assert_eq!(serve.alarm_before, ALARM_BEFORE.as_secs());
         assert_eq!((serve.gc_grace, serve.upload_expiry), (86_400, 3600));
-        let fleet = FleetConfig::new("x");
+        let fleet = FleetConfig::new(std::path::Path::new("x"));
         assert_eq!(serve.fleet_retention, fleet.retention.as_secs());
         assert_eq!(serve.fleet_lock_age, fleet.lock_age.as_secs());
         assert_eq!(serve.gc_states, Retention::default());

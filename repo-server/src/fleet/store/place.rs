@@ -55,9 +55,22 @@ impl fmt::Display for FleetPlace {
     }
 }
 
-impl<T: AsRef<Path>> From<T> for FleetPlace {
-    fn from(dir: T) -> Self {
-        FleetPlace::Directory(dir.as_ref().to_owned())
+// Of paths only: texts are parsed, and may be addresses.
+impl From<PathBuf> for FleetPlace {
+    fn from(dir: PathBuf) -> Self {
+        FleetPlace::Directory(dir)
+    }
+}
+
+impl From<&PathBuf> for FleetPlace {
+    fn from(dir: &PathBuf) -> Self {
+        FleetPlace::Directory(dir.clone())
+    }
+}
+
+impl From<&Path> for FleetPlace {
+    fn from(dir: &Path) -> Self {
+        FleetPlace::Directory(dir.to_owned())
     }
 }
 
@@ -190,6 +203,6 @@ mod tests {
         ] {
             assert!(matches!(parse(text), Ok(FleetPlace::Postgres(_))), "{text}");
         }
-        assert!(FleetPlace::from("fleet").with_files(Some("x".into()), None).is_err());
+        assert!(FleetPlace::from(Path::new("fleet")).with_files(Some("x".into()), None).is_err());
     }
 }
