@@ -12,8 +12,7 @@ use formats::oci::{Manifest, RepositoryName, annotation};
 use formats::tuf::UnixTime;
 use serde::Deserialize;
 
-use crate::anchor::{Anchor, Refused};
-use crate::route::Reference;
+use crate::anchor::{self, Anchor, Refused};
 use crate::store::{Store, StoreError};
 use crate::tuf_tree::TufTree;
 
@@ -100,8 +99,7 @@ fn timestamp(store: &Store, name: &RepositoryName) -> Result<Option<(u64, UnixTi
         version: u64,
         expires: String,
     }
-    let latest = Reference::Tag("latest".parse().expect("is a tag by the grammar"));
-    let Some((digest, _)) = store.resolve(name, &latest)? else { return Ok(None) };
+    let Some(digest) = anchor::newest(store, name)? else { return Ok(None) };
     let manifest = store.document(&digest)?.and_then(|bytes| Manifest::parse(&bytes).ok());
     let layers = manifest.map(|manifest| manifest.layers).unwrap_or_default();
     let timestamp = layers

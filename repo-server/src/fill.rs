@@ -10,7 +10,7 @@ use serde::Serialize;
 use signer::plan::capacity;
 use storage::layout::Room;
 
-use crate::route::Reference;
+use crate::anchor;
 use crate::store::{Store, StoreError};
 use crate::tuf_tree::TufTree;
 
@@ -95,8 +95,7 @@ impl Fills {
 /// The size of the largest metadata with releases in the newest state.
 fn targets(store: &Store, tuf: &TufTree) -> Result<Option<u64>, StoreError> {
     let Ok(Some(name)) = tuf.repository(store) else { return Ok(None) };
-    let latest = Reference::Tag("latest".parse().expect("is a tag by the grammar"));
-    let Some((digest, _)) = store.resolve(&name, &latest)? else { return Ok(None) };
+    let Some(digest) = anchor::newest(store, &name)? else { return Ok(None) };
     let manifest = store.document(&digest)?.and_then(|bytes| Manifest::parse(&bytes).ok());
     Ok(manifest.and_then(|manifest| largest_targets(&manifest)))
 }

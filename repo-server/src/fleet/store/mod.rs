@@ -114,6 +114,27 @@ pub(crate) trait FleetStore: Send {
     fn locks(&self) -> Result<Vec<(Group, Holder)>, StoreFailure>;
 }
 
+/// Numbers are at most 2^63-1 in reports and in both databases.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A number that [`integer`] gave.
+fn natural(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// Ids of boots as one text. None has a line end: `shown` takes them out of what is no id.
+fn text_of(boots: &[String]) -> String {
+    let shown = |boot: &String| formats::report::shown(boot, usize::MAX);
+    boots.iter().map(shown).collect::<Vec<_>>().join("\n")
+}
+
+/// The ids in such a text.
+fn boots_of(text: &str) -> Vec<String> {
+    text.split('\n').filter(|boot| !boot.is_empty()).map(str::to_owned).collect()
+}
+
 /// The database there; what is missing in it is made, and a directory for it, too.
 pub(crate) fn open(place: &FleetPlace) -> Result<Box<dyn FleetStore>, StoreFailure> {
     Ok(match place {

@@ -15,7 +15,10 @@ use postgres::types::ToSql;
 use postgres::{Client, Row, Statement};
 
 use super::place::PostgresPlace;
-use super::{FleetStore, NodeRow, StoreFailure, Transition, schema_postgres};
+use super::{
+    FleetStore, NodeRow, StoreFailure, Transition, boots_of, integer, natural, schema_postgres,
+    text_of,
+};
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
 use crate::fleet::lock::{ClientId, Group, Holder};
@@ -105,13 +108,8 @@ impl Postgres {
     }
 }
 
-/// Numbers are at most 2^63-1 in reports and in PostgreSQL.
-fn integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
 fn number(row: &Row, at: usize) -> Result<u64, StoreFailure> {
-    Ok(u64::try_from(row.try_get::<_, i64>(at)?).unwrap_or(0))
+    Ok(natural(row.try_get(at)?))
 }
 
 /// A text without the character that PostgreSQL has none of.
@@ -140,7 +138,7 @@ fn known(row: &Row, at: usize) -> Result<Known, StoreFailure> {
     Ok(Known {
         sequence: number(row, at)?,
         received: number(row, at + 1)?,
-        boots: boots.split('\n').filter(|boot| !boot.is_empty()).map(str::to_owned).collect(),
+        boots: boots_of(boots),
         doing: Doing {
             state: State::of_word(state).unwrap_or_default(),
             release: row.try_get(at + 4)?,
@@ -148,7 +146,7 @@ fn known(row: &Row, at: usize) -> Result<Known, StoreFailure> {
             code: row.try_get(at + 6)?,
         },
         since: number(row, at + 7)?,
-        cloned: cloned.map(|at| u64::try_from(at).unwrap_or(0)),
+        cloned: cloned.map(natural),
     })
 }
 
@@ -211,9 +209,6 @@ impl FleetStore for Postgres {
     ) -> Result<(), StoreFailure> {
         let node = &report.report().node.0[..];
         let Known { sequence, received, boots, doing, since, cloned } = known;
-        // A boot id has no line end: `shown` takes them out of what is not one.
-        let boots: Vec<String> =
-            boots.iter().map(|boot| formats::report::shown(boot, usize::MAX)).collect();
         let (release, runs, code) = (text(&doing.release), text(&doing.runs), text(&doing.code));
         let sql = concat!(
             "INSERT INTO nodes (node, ",
@@ -230,7 +225,7 @@ impl FleetStore for Postgres {
                 &node,
                 &integer(*sequence),
                 &integer(*received),
-                &text(&boots.join("\n")),
+                &text(&text_of(boots)),
                 &doing.state.word(),
                 &release,
                 &runs,

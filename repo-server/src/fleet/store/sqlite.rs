@@ -13,7 +13,9 @@ use formats::digest::Sha256;
 use formats::report::SignedReport;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{FleetStore, NodeRow, StoreFailure, Transition, schema};
+use super::{
+    FleetStore, NodeRow, StoreFailure, Transition, boots_of, integer, natural, schema, text_of,
+};
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
 use crate::fleet::lock::{ClientId, Group, Holder};
@@ -63,13 +65,8 @@ impl Sqlite {
     }
 }
 
-/// Numbers are at most 2^63-1 in reports and in SQLite.
-fn integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
 fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
-    Ok(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0))
+    Ok(natural(row.get(at)?))
 }
 
 const KNOWN: &str = "sequence, received, boots, state, release, runs, code, since, cloned";
@@ -82,7 +79,7 @@ fn known(row: &Row<'_>, at: usize) -> rusqlite::Result<Known> {
     Ok(Known {
         sequence: number(row, at)?,
         received: number(row, at + 1)?,
-        boots: boots.split('\n').filter(|boot| !boot.is_empty()).map(str::to_owned).collect(),
+        boots: boots_of(&boots),
         doing: Doing {
             state: State::of_word(&state).unwrap_or_default(),
             release: row.get(at + 4)?,
@@ -90,7 +87,7 @@ fn known(row: &Row<'_>, at: usize) -> rusqlite::Result<Known> {
             code: row.get(at + 6)?,
         },
         since: number(row, at + 7)?,
-        cloned: cloned.map(|at| u64::try_from(at).unwrap_or(0)),
+        cloned: cloned.map(natural),
     })
 }
 
@@ -148,14 +145,11 @@ impl FleetStore for Sqlite {
             "INSERT OR REPLACE INTO nodes (node, {KNOWN}, document)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
         );
-        // A boot id has no line end: `shown` takes them out of what is not one.
-        let boots: Vec<String> =
-            boots.iter().map(|boot| formats::report::shown(boot, usize::MAX)).collect();
         self.0.prepare_cached(&sql)?.execute(params![
             node,
             integer(*sequence),
             integer(*received),
-            boots.join("\n"),
+            text_of(boots),
             doing.state.word(),
             doing.release,
             doing.runs,
