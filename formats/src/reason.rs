@@ -128,6 +128,8 @@ reasons! {
     Deferred = "deferred", Nothing;
     /// A hook of the node's operator does not let it be installed now.
     HookRefused = "hook_refused", Boot;
+    /// The server of the restart lock does not let it restart now.
+    RestartLocked = "restart_locked", Nothing;
     /// Somebody was asked and said no.
     Declined = "declined", Nothing;
     /// Nothing newer is offered.

@@ -16,6 +16,7 @@ use crate::health::{self, CheckResult, Failure};
 use crate::hooks::{self, Hook, HookFacts};
 use crate::http::Limits;
 use crate::restart;
+use crate::restart_lock::{self, Lock, LockRequest, NotGranted};
 use crate::source::{self, Source, SourceConfig};
 use crate::stage::Pace;
 
@@ -52,6 +53,16 @@ pub trait Environment: Send + Sync {
     /// Runs a hook of the operator's to its end. A simulated node has none.
     fn hook(&self, _config: &Config, _hook: Hook, _facts: &HookFacts) -> Said {
         Said::Yes
+    }
+
+    /// Asks the server of a restart lock. A simulated node has none, and may restart.
+    fn restart_lock(
+        &self,
+        _config: &Config,
+        _lock: &Lock,
+        _request: LockRequest,
+    ) -> Result<(), NotGranted> {
+        Ok(())
     }
 
     /// Bytes that may still be written in a directory, where the system says so.
@@ -129,6 +140,15 @@ impl Environment for RealWorld {
 
     fn hook(&self, config: &Config, hook: Hook, facts: &HookFacts) -> Said {
         hooks::run(config, hook, facts)
+    }
+
+    fn restart_lock(
+        &self,
+        config: &Config,
+        lock: &Lock,
+        request: LockRequest,
+    ) -> Result<(), NotGranted> {
+        restart_lock::ask(&config.restart_lock, lock, request)
     }
 
     fn room(&self, dir: &Path) -> Option<u64> {

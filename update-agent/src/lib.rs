@@ -92,3 +92,4 @@ mod occupied;
 mod output;
 mod reporting;
 mod restart;
+pub mod restart_lock;

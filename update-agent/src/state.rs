@@ -12,6 +12,7 @@
 //! | `probation` | when the checks of a trial began, in this boot |
 //! | `delayed` | when a hook first put off a restart, in this boot |
 //! | `owed` | the update whose end a hook is to be told |
+//! | `restart-lock` | the restart lock that this node may hold at a server |
 //! | `bank-NAME` | what was taken from the only bank of a component |
 //! | `noted` | what the slots and the disk were like when they were written |
 //! | `history` | what happened |
@@ -36,6 +37,7 @@ mod newer;
 mod report;
 mod reset;
 mod restart;
+mod restart_lock;
 mod unread;
 
 use std::path::Path;
@@ -63,6 +65,7 @@ pub use self::report::{
     KnownState, LastError, MetadataVersions, OfferReport, Report, WithdrawnReport,
 };
 pub use self::restart::RestartAsked;
+pub use self::restart_lock::LockNote;
 
 use crate::error::{AgentError, Because as _};
 
@@ -267,6 +270,21 @@ impl State {
     /// The hook took note of it.
     pub fn forget_owed(&self, _: &StateGuard) -> Result<(), AgentError> {
         Ok(record::remove(&self.dir, "owed")?)
+    }
+
+    /// The restart lock that this node may hold. A damaged record is none: the lock ends by its age.
+    pub fn restart_lock(&self) -> Option<LockNote> {
+        self.kept("restart-lock")
+    }
+
+    /// Makes it durable.
+    pub fn save_restart_lock(&self, _: &StateGuard, note: &LockNote) -> Result<(), AgentError> {
+        self.keep("restart-lock", note)
+    }
+
+    /// It was given back.
+    pub fn forget_restart_lock(&self, _: &StateGuard) -> Result<(), AgentError> {
+        Ok(record::remove(&self.dir, "restart-lock")?)
     }
 
     /// A record that the node does without when it is damaged.

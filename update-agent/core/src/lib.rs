@@ -35,6 +35,7 @@ pub mod policy;
 pub mod probation;
 pub mod reporting;
 pub mod restart;
+pub mod restart_lock;
 pub mod resume;
 pub mod single;
 pub mod trust;

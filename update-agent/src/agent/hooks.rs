@@ -21,6 +21,16 @@ use crate::progress::Progress;
 use crate::release::identity;
 use crate::state::{Began, StateGuard};
 
+/// Who is asked before a restart.
+const HOOK: &str = "hooks.before_restart";
+const LOCK: &str = "the restart lock";
+
+/// What follows before a restart, and who says so.
+struct Asked {
+    next: Restart,
+    who: &'static str,
+}
+
 impl Driver<'_> {
     /// Asks whether a release may be installed, and remembers that its end is to be told.
     ///
@@ -74,11 +84,11 @@ impl Agent {
             let asked = self.before_restart(&held)?;
             drop(held);
             match asked {
-                Restart::Now => return self.reboot(),
-                Restart::AskAgain(wait) => {
+                Asked { next: Restart::Now, .. } => return self.reboot(),
+                Asked { next: Restart::AskAgain(wait), who } => {
                     let seconds = wait.as_secs_f32().ceil();
                     progress.note(&format!(
-                        "hooks.before_restart put the restart off; it is asked again in {seconds} s"
+                        "{who} put the restart off; it is asked again in {seconds} s"
                     ));
                     crate::notify::wait(wait);
                 }
@@ -92,7 +102,7 @@ impl Agent {
         held: &StateGuard,
         version: &Version,
     ) -> Result<Offered, AgentError> {
-        match self.before_restart(held)? {
+        match self.before_restart(held)?.next {
             Restart::Now => {
                 self.ask_restart(Some(held), Purpose::Try, &format!("{version} is next"));
                 Ok(Offered::Restarting)
@@ -101,18 +111,30 @@ impl Agent {
         }
     }
 
-    /// Asks the hook before a restart. Only a restart into a release is its affair.
-    fn before_restart(&self, held: &StateGuard) -> Result<Restart, AgentError> {
-        let hooks = &self.config.hooks;
-        if hooks.before_restart.is_empty() {
-            return Ok(Restart::Now);
+    /// Asks the server of the restart lock, then the hook before a restart, which may use what the lock
+    /// allows. Only a restart into a release is their affair.
+    fn before_restart(&self, held: &StateGuard) -> Result<Asked, AgentError> {
+        let (hooks, now) = (&self.config.hooks, Asked { next: Restart::Now, who: HOOK });
+        if hooks.before_restart.is_empty() && self.config.restart_lock.url.is_none() {
+            return Ok(now);
         }
         let node = self.node()?;
         let (Standing::AwaitingReboot, Some(update)) = (stand(&node), &node.record.update) else {
-            return Ok(Restart::Now);
+            return Ok(now);
         };
         let limit = hooks.restart_delay_limit;
         let waited = self.waited(held, &node.boot_id)?.unwrap_or(limit);
+        let left = limit.saturating_sub(waited);
+        let locks = self.take_restart_lock(held)?;
+        let locked = before_restart(&locks, waited, limit);
+        if let Restart::AskAgain(again) = locked {
+            let version = &update.release.version.to_string();
+            Event::RestartDelayed { version, who: LOCK, again, left }.tell();
+            return Ok(Asked { next: locked, who: LOCK });
+        }
+        if locks != Said::Yes {
+            tracing::warn!("{LOCK} is not held, and hooks.restart_delay_limit is over");
+        }
         let from = installed_version(&self.config, &node.record, node.booted);
         let told = HookFacts {
             version: update.release.version.to_string(),
@@ -124,11 +146,10 @@ impl Agent {
         let said = self.environment.hook(&self.config, Hook::BeforeRestart, &told);
         tell_failure(Hook::BeforeRestart, &said);
         let next = before_restart(&said, waited, limit);
-        if let Restart::AskAgain(wait) = next {
-            let left = limit.saturating_sub(waited);
-            Event::RestartDelayed { version: &told.version, again: wait, left }.tell();
+        if let Restart::AskAgain(again) = next {
+            Event::RestartDelayed { version: &told.version, who: HOOK, again, left }.tell();
         }
-        Ok(next)
+        Ok(Asked { next, who: HOOK })
     }
 
     /// How long ago a restart was first asked for in this boot; it is now when it was not yet. `None`:
@@ -160,9 +181,14 @@ impl Agent {
         self.state.save_owed(held, &Owed::new(release, slot, from, &record))
     }
 
-    /// Tells the hooks how an update ended, if that is due. A hook that says "not now" is told again in
-    /// the next round.
+    /// Tells the hooks how an update ended, if that is due, and gives the restart lock back. A hook that says
+    /// "not now" is told again in the next round.
     pub(super) fn tell_end(&self, held: &StateGuard) -> Result<(), AgentError> {
+        self.tell_hooks(held)?;
+        self.release_restart_lock(held)
+    }
+
+    fn tell_hooks(&self, held: &StateGuard) -> Result<(), AgentError> {
         if !self.config.hooks.tells_ends() {
             return Ok(());
         }

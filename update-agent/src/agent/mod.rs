@@ -37,6 +37,7 @@ mod precheck;
 mod report;
 mod reset;
 mod restart;
+mod restart_lock;
 mod reuse;
 mod round;
 mod simulate;
@@ -69,6 +70,7 @@ pub use self::report::{
     RuleReport, UpToDate, Verdict, Wish,
 };
 pub use self::reset::ResetReport;
+pub use self::restart_lock::LockReport;
 pub use self::round::{Offered, RoundReport};
 pub use self::simulate::BootReport;
 pub use self::status::{PendingUpdate, RestartReport, SlotReport, StatusReport};
@@ -194,7 +196,13 @@ impl Agent {
         let source = "what is trusted already".to_owned();
         let obstacle = |judged: &_| self.obstacle(judged);
         let report = CheckReport::new(source, node.id(), judged.as_ref(), obstacle);
-        let report = CheckReport { withdrawn: self.withdrawn(), ..report };
+        let mut report = CheckReport { withdrawn: self.withdrawn(), ..report };
+        let waits = self.restart_lock().filter(|lock| !lock.granted);
+        if let (Some(judged), Some(lock)) = (&mut report.judged, waits) {
+            judged
+                .notes
+                .push(format!("the restart waits for the restart lock, {}", lock.sentence()));
+        }
         Ok(Explanation::Known(Box::new(report)))
     }
 

@@ -1,6 +1,6 @@
 //! What one agent knows of the boot that it runs in: the watchdog, the time, and the requests to restart.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ pub(super) struct ThisBoot {
     pub(super) settled: AtomicBool,
     /// The last request to restart.
     pub(super) requests: Requests,
+    /// How often in a row the restart lock could not be given back.
+    pub(super) unreleased: AtomicU32,
 }
 
 impl ThisBoot {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::agent::ROOT_LIMIT;
 use crate::config::{Config, Effective, Origin, Setting};
 use crate::error::AgentError;
-use crate::http::Limits;
+use crate::http::{Client, Limits};
 use crate::output::Output;
 use crate::source;
 
@@ -73,6 +73,13 @@ fn of_files(config: &Config) -> Vec<AgentError> {
         {
             errors.push(AgentError::from(error).or_config().context(&source.url));
         }
+    }
+    let lock = &config.restart_lock;
+    if let Some(url) = &lock.url
+        && let Err(error) = source::server(&lock.as_source(url), Limits::default())
+            .and_then(|(_, options)| Ok(Client::new(options)?))
+    {
+        errors.push(AgentError::from(error).or_config().context("restart_lock"));
     }
     errors
 }

@@ -144,7 +144,8 @@ fn daemon(agent: &Agent, progress: &dyn Progress, orders: &Orders) -> Result<Exi
             Wake::Stop => return round.map(|_| Exit::Done),
             Wake::Poll => {
                 let delayed = round.as_ref().ok().and_then(RoundReport::delay);
-                delayed.unwrap_or_else(|| jitter.around(agent.config.policy.interval))
+                let wait = delayed.unwrap_or_else(|| jitter.around(agent.config.policy.interval));
+                agent.restart_lock_again().map_or(wait, |again| wait.min(again))
             }
             Wake::Retry(wait) => jitter.around(wait),
             Wake::After(wait) => wait,
@@ -294,10 +295,7 @@ fn text(report: &RoundReport, boot: &BootConfig) -> String {
             Offered::Staged => format!("{version} {}", waits("staged", obstacle.as_ref())),
             Offered::Next => format!("{version} is next: {} to try it", boot.how_to_try()),
             Offered::Delayed(wait) => {
-                format!(
-                    "{version} is next; hooks.before_restart is asked again in {} s",
-                    wait.as_secs()
-                )
+                format!("{version} is next; the restart is put off for {} s", wait.as_secs())
             }
             Offered::Restarting => format!("restarting into {version}"),
         },

@@ -41,6 +41,9 @@ fn now(report: &StatusReport) -> String {
     if let Some(restart) = &report.restart {
         text += &format!("restart  {}\n", restart_sentence(restart));
     }
+    if let Some(lock) = &report.restart_lock {
+        text += &format!("lock     {}\n", lock.sentence());
+    }
     if let Some(OfferReport { version, wave: Some(wave), .. }) = &report.offer {
         let id = &report.node_id;
         text += &format!("node     {id}: at {wave} % of the roll-out of {version}\n");

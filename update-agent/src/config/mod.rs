@@ -11,6 +11,7 @@ mod hooks;
 mod metrics;
 mod mistake;
 mod reports;
+mod restart_lock;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub(crate) use self::effective::{Effective, Origin, Setting};
 pub use self::hooks::HooksConfig;
 pub use self::metrics::{Listen, MetricsConfig};
 pub use self::reports::ReportsConfig;
+pub use self::restart_lock::RestartLockConfig;
 pub use update_core::daemon::Mode;
 
 use crate::error::{AgentError, Because as _};
@@ -80,6 +82,9 @@ pub struct Config {
     /// Programs that run around an update.
     #[serde(default)]
     pub hooks: HooksConfig,
+    /// Whom it asks before it restarts into a release.
+    #[serde(default)]
+    pub restart_lock: RestartLockConfig,
     /// What `boot-select` does as `/init`.
     #[serde(default)]
     pub chooser: ChooserConfig,
@@ -293,6 +298,11 @@ impl Config {
             for file in [ca, client_cert, client_key, token_file, auth_file].into_iter().flatten() {
                 *file = base.join(&*file);
             }
+        }
+        let RestartLockConfig { ca, client_cert, client_key, token_file, .. } =
+            &mut config.restart_lock;
+        for file in [ca, client_cert, client_key, token_file].into_iter().flatten() {
+            *file = base.join(&*file);
         }
         config.metrics.resolve(base);
         Ok(config)

@@ -42,6 +42,7 @@ impl Config {
         if self.hooks.timeout.is_zero() {
             problems.push("hooks.timeout is 0: every hook would be killed at once".to_owned());
         }
+        problems.extend(self.restart_lock.problems());
         problems
     }
 

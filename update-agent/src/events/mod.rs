@@ -141,8 +141,8 @@ pub(crate) enum Event<'a> {
     Confirmed { version: Option<&'a str>, slot: Slot },
     /// A slot was given up; the other one boots.
     Reverted { version: Option<&'a str>, slot: Slot, why: Why<'a> },
-    /// A hook put a restart off.
-    RestartDelayed { version: &'a str, again: Duration, left: Duration },
+    /// A hook, or the server of the restart lock, put a restart off.
+    RestartDelayed { version: &'a str, who: &'a str, again: Duration, left: Duration },
     /// A hook failed; what it was asked goes on without it.
     HookFailed { hook: &'a str, why: &'a str },
     /// A round of the daemon failed.
@@ -232,8 +232,8 @@ impl Event<'_> {
             Event::Reverted { version, slot, why } => {
                 format!("slot {slot} was given up ({}): {}", known(*version), why.text)
             }
-            Event::RestartDelayed { version, again, left } => format!(
-                "the restart into {version} is put off: hooks.before_restart is asked again in {} s, and \
+            Event::RestartDelayed { version, who, again, left } => format!(
+                "the restart into {version} is put off: {who} is asked again in {} s, and \
                  may put it off for {} s more",
                 again.as_secs(),
                 left.as_secs()

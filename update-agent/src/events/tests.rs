@@ -46,6 +46,7 @@ fn samples() -> Vec<Event<'static>> {
         Event::Reverted { version: known, slot, why },
         Event::RestartDelayed {
             version,
+            who: "hooks.before_restart",
             again: Duration::from_secs(60),
             left: Duration::from_secs(3600),
         },

@@ -3,7 +3,7 @@
 //! | hook | runs | what its exit status does |
 //! |---|---|---|
 //! | `before_apply` | when a release is verified and the rules let it be installed, before a slot is written | 0: go on; otherwise the update is refused (`hook_refused`) until the next attempt |
-//! | `before_restart` | before a restart into a release; never on a trial, or to leave a slot that was given up | 0: restart; otherwise asked again, until `restart_delay_limit` is over |
+//! | `before_restart` | before a restart into a release, once the restart lock is held; never on a trial, or to leave a slot that was given up | 0: restart; otherwise asked again, until `restart_delay_limit` is over |
 //! | `after_confirm` | once a release is confirmed, durably | 75: run again in the next round; otherwise done |
 //! | `after_revert` | once the confirmed slot runs again, and the failure is recorded | the same |
 //!

@@ -51,7 +51,7 @@ pub use self::download::{Remote, Small};
 pub use self::error::HttpError;
 pub use self::options::{Limits, Options};
 pub use self::range::coalesce;
-pub use self::request::Request;
+pub use self::request::{Request, Sent};
 
 use registry_auth::retry::Retry;
 use registry_auth::token::{self, Asking, TokenCache, TokenRequest};

@@ -22,14 +22,32 @@ pub struct Request<'a> {
     pub range: Option<RangeInclusive<u64>>,
     /// What to ask a token server for, for instance `repository:ns/tuf:pull`.
     pub scope: &'a str,
-    /// JSON to put there instead of asking for anything.
-    pub put: Option<Bytes>,
+    /// What to send there instead of asking for anything.
+    pub sent: Sent,
+}
+
+/// JSON that goes with a request.
+#[derive(Debug, Clone)]
+pub enum Sent {
+    /// None: it asks for something.
+    Nothing,
+    /// It is put there.
+    Put(Bytes),
+    /// It is posted there, as the FleetLock protocol has it.
+    Lock(Bytes),
 }
 
 impl<'a> Request<'a> {
     /// A request for all of a resource.
     pub fn new(url: &'a Url) -> Self {
-        Request { url, accept: &[], if_none_match: None, range: None, scope: "", put: None }
+        Request {
+            url,
+            accept: &[],
+            if_none_match: None,
+            range: None,
+            scope: "",
+            sent: Sent::Nothing,
+        }
     }
 
     /// The request's bytes for this URL, which a redirect may have made another one than ours: no
@@ -42,7 +60,11 @@ impl<'a> Request<'a> {
     ) -> Result<http::Request<Full<Bytes>>, HttpError> {
         const AGENT: &str = concat!("update-agent/", env!("CARGO_PKG_VERSION"));
         let target = if http2 { url.to_request() } else { url.path().to_owned() };
-        let method = if self.put.is_some() { Method::PUT } else { Method::GET };
+        let (method, body) = match &self.sent {
+            Sent::Nothing => (Method::GET, None),
+            Sent::Put(body) => (Method::PUT, Some(body)),
+            Sent::Lock(body) => (Method::POST, Some(body)),
+        };
         let mut request = http::Request::builder().method(method).uri(target);
         if !http2 {
             request = request.header(header::HOST, url.origin().authority());
@@ -58,7 +80,10 @@ impl<'a> Request<'a> {
             let value = format!("bytes={}-{}", range.start(), range.end());
             request = request.header(header::RANGE, value);
         }
-        if self.put.is_some() {
+        if matches!(self.sent, Sent::Lock(_)) {
+            request = request.header("fleet-lock-protocol", "true");
+        }
+        if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let unfit = |_| HttpError::Url { url: url.to_string(), why: "it does not fit a request" };
@@ -67,6 +92,6 @@ impl<'a> Request<'a> {
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        request.body(Full::new(self.put.clone().unwrap_or_default())).map_err(unfit)
+        request.body(Full::new(body.cloned().unwrap_or_default())).map_err(unfit)
     }
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::error::AgentError;
-use crate::http::{Client, HttpError, Limits, Request, Url};
+use crate::http::{Client, HttpError, Limits, Request, Sent, Url};
 use crate::source::{self, FetchError, SourceConfig};
 
 /// The largest answer that is read: a number or a sentence.
@@ -58,7 +58,7 @@ impl Server {
 
     fn exchange(&self, node: Sha256, document: Vec<u8>) -> Result<Answered, HttpError> {
         let url = Url::new(&self.origin, &format!("/fleet/v1/reports/{node}"))?;
-        let put = Request { put: Some(document.into()), ..Request::new(&url) };
+        let put = Request { sent: Sent::Put(document.into()), ..Request::new(&url) };
         let mut answer = self.client.get(&put)?;
         let status = answer.status();
         let refusal = answer.refusal();

@@ -184,7 +184,10 @@ pub struct SourceConfig {
 }
 
 /// What is shown of `proxy`.
-fn without_password<S: Serializer>(proxy: &Option<String>, s: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn without_password<S: Serializer>(
+    proxy: &Option<String>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
     let shown = proxy.as_deref().map(|text| match text {
         "none" => text.to_owned(),
         _ => Proxy::parse(text).map_or_else(|error| error.shown, |proxy| proxy.to_string()),
@@ -256,6 +259,37 @@ pub(crate) fn registry(
             Err(FetchError::NoSuchPlace(path))
         }
     }
+}
+
+/// How a server is reached at `config.url`, which is the URL of a service and no registry: by the rules of
+/// sources, but for HTTP to other machines where no secret is shown. Reads its credential; connects nowhere.
+pub(crate) fn server(config: &SourceConfig, limits: Limits) -> Result<(Url, Options), FetchError> {
+    let url = check_server(&config.url)?;
+    let origin = url.origin().clone();
+    let credential = config.token_file.as_deref().map(read_token_file).transpose()?;
+    let options = Options {
+        ca: config.ca.clone(),
+        client_cert: config.client_cert.clone(),
+        client_key: config.client_key.clone(),
+        plain_http: origin.scheme() == Scheme::Http && config.token_file.is_none(),
+        credential: credential.map(|credential| (origin, credential)),
+        credential_file: config.token_file.clone(),
+        token_host: None,
+        proxies: proxies(config)?,
+        limits,
+        seed: None,
+    };
+    Ok((url, options))
+}
+
+/// The URL of a service. One with a query would lose it.
+pub(crate) fn check_server(text: &str) -> Result<Url, FetchError> {
+    let url = Url::parse(text).map_err(HttpError::from)?;
+    if text.contains(['?', '#', '@']) {
+        let why = "it is more than scheme, host, port and path";
+        return Err(HttpError::Url { url: text.to_owned(), why }.into());
+    }
+    Ok(url)
 }
 
 fn credential(

@@ -12,7 +12,7 @@
 //! | `reset` | a reset is finished as this version does it | nothing is trusted: `store_newer`; a trial ends as ever |
 //! | `history` | carried, also events that cannot be read | kept as it is; events are logged, and missing in it |
 //! | `report` | carried | kept as it is; `status` shows none |
-//! | `journal`, `probation`, `asking`, `delayed`, `owed`, `restart` | replaced: each speaks of one boot or one attempt | replaced |
+//! | `journal`, `probation`, `asking`, `delayed`, `owed`, `restart`, `restart-lock` | replaced: each speaks of one boot or one attempt | replaced |
 //! | `noted` | carried | replaced by the next one |
 //! | `channel`, `offline` | signed documents, verified when they are used | replaced by the next one |
 //! | `chunks/` | none is removed while the boot record has something unknown | – |
@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 use crate::error::AgentError;
 
 /// The records of this version; components name those of banks.
-const RECORDS: [&str; 17] = [
+const RECORDS: [&str; 18] = [
     "asking",
     "boot-record",
     "channel",
@@ -46,6 +46,7 @@ const RECORDS: [&str; 17] = [
     "report",
     "reset",
     "restart",
+    "restart-lock",
     "root",
     "tpm-secret",
     "trust",

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use update_core::chooser::ChooserFloor;
 use update_core::update::Standing;
 
-use super::super::FloorReport;
+use super::super::{FloorReport, LockReport};
 use super::words;
 use crate::progress::Record;
 use crate::reporting::ledger::ReportsTo;
@@ -41,6 +41,8 @@ pub struct StatusReport {
     pub pending: Option<PendingUpdate>,
     /// The request to restart that is not obeyed yet.
     pub restart: Option<RestartReport>,
+    /// The restart lock that this node holds, or waits for.
+    pub restart_lock: Option<LockReport>,
     /// What each slot holds, and its boot flags.
     pub slots: PerSlot<SlotReport>,
     /// The security-version floor.
