@@ -287,6 +287,12 @@ fn checks(facts: &Facts) -> Vec<Family> {
         Family::new("received", Kind::Bytes, "Received during installations")
             .samples(received.map(|(source, bytes)| (vec![("source", source.clone())], *bytes))),
         Family::new(
+            "reused",
+            Kind::Bytes,
+            "Raw bytes that installations took from what the node had",
+        )
+        .value(Some(report.counts.reused).filter(|bytes| *bytes > 0)),
+        Family::new(
             "offer",
             Kind::Info,
             "The last offer, what was decided, and the rule it did not pass",

@@ -136,6 +136,11 @@ fn bytes(counts: &state::Counts) -> Option<BytesBySource> {
             .map(|(_, bytes)| *bytes);
         of_kind.fold(0, u64::saturating_add)
     };
-    let bytes = BytesBySource { registry: sum(true), bundle: sum(false), ..Default::default() };
+    let bytes = BytesBySource {
+        registry: sum(true),
+        bundle: sum(false),
+        reuse: (counts.reused > 0).then_some(counts.reused),
+        delta: None,
+    };
     (bytes != BytesBySource::default()).then_some(bytes)
 }

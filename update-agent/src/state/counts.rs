@@ -25,12 +25,20 @@ pub struct Counts {
     /// Bytes received during installations, by source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub received: BTreeMap<String, u64>,
+    /// Raw bytes that installations took from what the node had: its other slot, seeds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reused: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Counts {
     /// Whether nothing was counted yet.
     pub fn is_empty(&self) -> bool {
-        self.failures.is_empty() && self.received.is_empty()
+        self.failures.is_empty() && self.received.is_empty() && self.reused == 0
     }
 
     /// One more operation failed.
@@ -49,20 +57,23 @@ impl Counts {
 }
 
 impl State {
-    /// Counts bytes that sources sent. What cannot be kept is lost: nothing is decided by it.
+    /// Counts bytes that sources sent, and raw bytes that were there already. What cannot be kept is lost: nothing is
+    /// decided by it.
     pub(crate) fn count_received(
         &self,
         held: &StateGuard,
         sent: impl Iterator<Item = (String, u64)>,
+        reused: u64,
     ) {
         let sent: Vec<_> = sent.filter(|(_, bytes)| *bytes > 0).collect();
-        if sent.is_empty() {
+        if sent.is_empty() && reused == 0 {
             return;
         }
         let mut report: Report = self.report();
         for (source, bytes) in &sent {
             report.counts.received(source, *bytes);
         }
+        report.counts.reused = report.counts.reused.saturating_add(reused);
         if let Err(lost) = self.save_report(held, &report) {
             tracing::warn!("received bytes are not counted: {lost}");
         }
