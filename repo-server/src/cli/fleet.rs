@@ -162,13 +162,13 @@ fn nodes(all: &Overview) -> impl Iterator<Item = &Seen> {
 
 /// `3f9a0c11d2e4  rack-3-node-07  waiting 1.4.2: wave …  (seen 2026-11-30T06:00:00Z)`
 fn line(seen: &Seen) -> String {
-    let doing = &seen.row.known.doing;
-    let short: String = seen.row.node.to_hex().chars().take(SHORTEST).collect();
-    let mut text = format!("{short}  {}  {} {}", seen.name(), doing.state.shown(), doing.release);
+    let brief = &*seen.brief;
+    let short: String = brief.node.to_hex().chars().take(SHORTEST).collect();
+    let mut text = format!("{short}  {}  {} {}", brief.name, brief.state.shown(), brief.release);
     if let Some((code, sentence)) = seen.reason() {
         text += &format!(": {code} {sentence}");
     }
-    text += &format!("  (seen {}", time(seen.row.known.received));
+    text += &format!("  (seen {}", time(brief.received));
     if let Some(since) = seen.silent {
         text += &format!(", silent since {}", time(since));
     }

@@ -6,13 +6,15 @@
 //!                                                        ├─ one transaction for all that wait ─► SQLite ─► answers
 //!  PUT document ─► …                        ─► judge     ┘
 //!  POST /v1/… ─► lock::parse ─► lock::step (pure) ─► one transaction ─► SQLite ─► answers
-//!  GET /fleet/… ─► rows ─► Overview (pure) ─► view: HTML, JSON, sums in the metrics
+//!  GET /fleet/… ─► what changed ─► Table ─► Overview (pure) ─► view: HTML, JSON, sums in the metrics
 //! ```
 //!
 //! | module | does | I/O |
 //! |---|---|---|
 //! | `judge` | is a report newer, is its node cloned, what changed | no |
 //! | `state` | what a node is doing, and of which release, by its own words and by how long it is silent | no |
+//! | `brief` | what is kept in memory of a node | no |
+//! | `table` | all nodes in memory, brought up to date by what changed | through `store` |
 //! | `overview` | the sums of all nodes | no |
 //! | `lock` | who may restart now: the FleetLock protocol | no |
 //! | `signed` | what maintainers signed that a page shows | no |
@@ -25,6 +27,7 @@
 //! from a backup heals by itself: reports of nodes are ahead of what it knows, which is what newer means.
 
 mod approved;
+pub(crate) mod brief;
 mod committer;
 mod judge;
 pub(crate) mod lock;
@@ -32,6 +35,7 @@ mod overview;
 mod signed;
 mod state;
 mod store;
+mod table;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;
@@ -41,9 +45,10 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use formats::digest::{Digest, Sha256};
-use formats::report::SignedReport;
+use formats::report::{Report, SignedReport};
 use signer::state::State as TufState;
 
+use self::brief::{Brief, Texts};
 use self::lock::{Answer, ClientId, Group, Holder, Request, Rules};
 
 pub(crate) use self::approved::Approved;
@@ -51,8 +56,10 @@ pub(crate) use self::committer::{Committer, Unkept};
 pub(crate) use self::judge::Verdict;
 pub(crate) use self::overview::{Overview, Seen};
 pub(crate) use self::signed::Signed;
+use self::store::NodeRow;
 pub use self::store::place::{FleetPlace, PostgresPlace};
 pub(crate) use self::store::{FleetStore, StoreFailure, Transition, open};
+use self::table::Table;
 
 use crate::error::ServerError;
 use crate::lock::{LockMutex as _, LockRw as _};
@@ -103,6 +110,35 @@ pub(crate) struct Fleet {
     rules: Arc<Rules>,
     /// Of the state with that manifest: verifying it takes longer than a page may.
     signed: Mutex<Option<(Digest, Arc<Signed>)>>,
+    pages: Mutex<Pages>,
+}
+
+/// What pages are made of: a connection of their own, opened when it is needed, and all nodes.
+#[derive(Default)]
+struct Pages {
+    store: Option<Box<dyn FleetStore>>,
+    table: Table,
+}
+
+/// A node, with all that it said last.
+pub(crate) struct Detail {
+    pub(crate) seen: Seen,
+    pub(crate) report: Report,
+    /// The report as it came.
+    pub(crate) document: Vec<u8>,
+}
+
+impl Detail {
+    fn of(row: NodeRow, approved: bool, now: u64) -> Self {
+        let seen = Seen::of(Arc::new(Brief::of(&row, &mut Texts::default())), approved, now);
+        let report = Report::of_document(&row.document).unwrap_or_default();
+        Detail { seen, report, document: row.document }
+    }
+
+    /// Where it says what this version does not know.
+    pub(crate) fn unread(&self) -> Vec<String> {
+        self.report.unread_of(&self.document)
+    }
 }
 
 /// A group, and who of it may restart.
@@ -131,8 +167,8 @@ impl Fleet {
         let approved = Arc::new(RwLock::new(Arc::new(approved)));
         let committer = Committer::start(store, config, Arc::clone(&rules), Arc::clone(&approved))
             .map_err(ServerError::io("start a thread of", "this process"))?;
-        let signed = Mutex::default();
-        Ok(Fleet { config: config.clone(), committer, approved, rules, signed })
+        let (signed, pages) = Default::default();
+        Ok(Fleet { config: config.clone(), committer, approved, rules, signed, pages })
     }
 
     /// Reads the file of approved nodes again.
@@ -154,15 +190,35 @@ impl Fleet {
 
     /// Who may restart, by group. Blocks.
     pub(crate) fn locks(&self) -> Result<Vec<GroupLocks>, StoreFailure> {
-        let store = open(&self.config.place)?;
-        Ok(locks_of(store.locks()?, self.rules.groups(), unix_now()))
+        let held = self.read(|store, _| store.locks())?;
+        Ok(locks_of(held, self.rules.groups(), unix_now()))
+    }
+
+    /// Reads for a page, with all nodes as they are now. Pages wait for each other; a connection that failed is opened
+    /// again for the next one.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&dyn FleetStore, &Table) -> Result<T, StoreFailure>,
+    ) -> Result<T, StoreFailure> {
+        let Pages { store, table } = &mut *self.pages.locked();
+        let open = match store.take() {
+            Some(open) => open,
+            None => {
+                // What is there may be another database by now, such as one that was put back from a backup.
+                *table = Table::default();
+                open(&self.config.place)?
+            }
+        };
+        table.update(open.as_ref())?;
+        let found = read(open.as_ref(), table)?;
+        *store = Some(open);
+        Ok(found)
     }
 
     /// All nodes. Blocks.
     pub(crate) fn overview(&self) -> Result<Overview, StoreFailure> {
         let approved = Arc::clone(&self.approved.read_locked());
-        let store = open(&self.config.place)?;
-        Overview::of(store.as_ref(), &approved, unix_now())
+        self.read(|_, table| Ok(Overview::of(table, &approved, unix_now())))
     }
 
     /// What the state with that manifest says; `load` is asked when it is another one than before.
@@ -184,14 +240,14 @@ impl Fleet {
     pub(crate) fn node(
         &self,
         node: &Sha256,
-    ) -> Result<Option<(Seen, Vec<Transition>)>, StoreFailure> {
+    ) -> Result<Option<(Detail, Vec<Transition>)>, StoreFailure> {
         let approved = Arc::clone(&self.approved.read_locked());
-        let store = open(&self.config.place)?;
-        let Some(row) = store.node(node)? else { return Ok(None) };
-        let by_hand = store.approved()?.contains(node);
-        let transitions = store.transitions(node, TRANSITIONS)?;
-        let is_approved = by_hand || approved.contains(node);
-        Ok(Some((Seen::of(row, is_approved, unix_now()), transitions)))
+        self.read(|store, table| {
+            let Some(row) = store.node(node)? else { return Ok(None) };
+            let transitions = store.transitions(node, TRANSITIONS)?;
+            let is_approved = table.is_approved(node, &approved);
+            Ok(Some((Detail::of(row, is_approved, unix_now()), transitions)))
+        })
     }
 }
 
@@ -215,8 +271,10 @@ impl Database {
 
     /// Nodes whose names begin so.
     pub(crate) fn beginning(&self, hex: &str) -> Result<Vec<Sha256>, ServerError> {
-        let rows = self.store.nodes().map_err(|error| error.of(&self.place))?;
-        Ok(rows.into_iter().map(|row| row.node).filter(|it| it.to_hex().starts_with(hex)).collect())
+        let table = self.table()?;
+        let nobody = Approved::default();
+        let nodes = table.nodes(&nobody).map(|(brief, _)| brief.node);
+        Ok(nodes.filter(|node| node.to_hex().starts_with(hex)).collect())
     }
 
     /// Keeps reports that came as files, all of them or none.
@@ -245,8 +303,13 @@ impl Database {
 
     /// All nodes.
     pub(crate) fn overview(&self, approved: &Approved) -> Result<Overview, ServerError> {
-        Overview::of(self.store.as_ref(), approved, unix_now())
-            .map_err(|error| error.of(&self.place))
+        Ok(Overview::of(&self.table()?, approved, unix_now()))
+    }
+
+    fn table(&self) -> Result<Table, ServerError> {
+        let mut table = Table::default();
+        table.update(self.store.as_ref()).map_err(|error| error.of(&self.place))?;
+        Ok(table)
     }
 }
 

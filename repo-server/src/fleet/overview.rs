@@ -1,27 +1,26 @@
-//! The sums of all nodes: what the pages show. Pure, but for reading the rows.
+//! The sums of all nodes: what the pages show. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use formats::digest::Sha256;
-use formats::report::{BytesBySource, Report, shown};
+use formats::report::BytesBySource;
 use formats::version::Version;
 
 use super::approved::Approved;
+use super::brief::{Brief, Text};
 use super::state::{State, expected, silent_since};
-use super::store::{FleetStore, NodeRow, StoreFailure};
+use super::table::Table;
 
 /// 1 h: no time zone, no daylight saving, no slow clock. Metadata expires by the node's clock.
 const CLOCK: u64 = 3600;
 /// 7 days: two machines with one key are shown for so long after they were seen last.
 const CLONED: u64 = 7 * 86_400;
-/// Characters of a node's sentence on a page.
-pub(crate) const SENTENCE: usize = 200;
 
-/// A node as it is shown.
+/// A node as it is shown at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
-    pub(crate) row: NodeRow,
-    pub(crate) report: Report,
+    pub(crate) brief: Arc<Brief>,
     /// Whether an operator approved it: others count for nothing.
     pub(crate) approved: bool,
     /// Since when its report is missing.
@@ -35,70 +34,33 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// What is kept of a node, at a time.
-    pub(crate) fn of(row: NodeRow, approved: bool, now: u64) -> Self {
-        // It was verified before it was kept; what cannot be read any more says nothing.
-        let report = Report::of_document(&row.document).unwrap_or_default();
-        let received = row.known.received;
-        let difference = i128::from(report.at) - i128::from(received);
-        let clock = i64::try_from(difference).unwrap_or(i64::MAX);
+    /// A node at a time.
+    pub(crate) fn of(brief: Arc<Brief>, approved: bool, now: u64) -> Self {
+        let Brief { received, interval, clock, cloned, .. } = *brief;
         Seen {
             approved,
-            silent: silent_since(received, report.interval, now),
-            expected: expected(received, report.interval),
+            silent: silent_since(received, interval, now),
+            expected: expected(received, interval),
             clock: (clock.unsigned_abs() > CLOCK).then_some(clock),
-            cloned: row.known.cloned.is_some_and(|at| now.saturating_sub(at) < CLONED),
-            report,
-            row,
-        }
-    }
-
-    /// Where it says what this version does not know.
-    pub(crate) fn unread(&self) -> Vec<String> {
-        self.report.unread_of(&self.row.document)
-    }
-
-    /// What people call it, or the beginning of its name.
-    pub(crate) fn name(&self) -> String {
-        match &self.report.name {
-            Some(name) if !name.as_str().trim().is_empty() => name.to_string(),
-            _ => self.row.node.to_hex().chars().take(12).collect(),
+            cloned: cloned.is_some_and(|at| now.saturating_sub(at) < CLONED),
+            brief,
         }
     }
 
     /// Its state, as it is counted: a silent node is in none that it reported.
     pub(crate) fn state(&self) -> Option<State> {
-        self.silent.is_none().then_some(self.row.known.doing.state)
+        self.silent.is_none().then_some(self.brief.state)
     }
 
     /// Why it does what it does: code and sentence, in its own words.
-    pub(crate) fn reason(&self) -> Option<(String, String)> {
-        let report = &self.report;
-        let doing = &self.row.known.doing;
-        let sentence = match doing.state {
-            State::Reverted => report.failure.as_ref().map(|it| &it.sentence),
-            State::Waiting => report.decision.as_ref().map(|it| &it.sentence),
-            _ => None,
-        };
-        let named = (!doing.code.is_empty()).then(|| {
-            let sentence = sentence.map(|it| shown(it, SENTENCE)).unwrap_or_default();
-            (shown(&doing.code, 64), sentence)
-        });
-        named.or_else(|| {
-            let error = report.error.as_ref()?;
-            Some((error.code.to_string(), shown(&error.sentence, SENTENCE)))
-        })
+    pub(crate) fn reason(&self) -> Option<(&str, &str)> {
+        self.brief.reason.as_ref().map(|(code, sentence)| (&**code, &**sentence))
     }
 
     /// Whether somebody has to do something about it.
     pub(crate) fn needs_somebody(&self) -> bool {
-        let state = self.row.known.doing.state;
-        self.cloned || self.floor_is_lost() || matches!(state, State::Reverted | State::Other)
-    }
-
-    /// Whether nothing keeps it from an older release any more.
-    pub(crate) fn floor_is_lost(&self) -> bool {
-        self.report.floor.as_ref().is_some_and(|floor| floor.kept == "lost")
+        let Brief { floor_is_lost, state, .. } = *self.brief;
+        self.cloned || floor_is_lost || matches!(state, State::Reverted | State::Other)
     }
 }
 
@@ -170,61 +132,47 @@ pub(crate) struct Overview {
 }
 
 impl Overview {
-    /// Reads all rows, and adds them up.
-    pub(crate) fn of(
-        store: &dyn FleetStore,
-        listed: &Approved,
-        now: u64,
-    ) -> Result<Self, StoreFailure> {
-        let (rows, by_hand) = (store.nodes()?, store.approved()?);
-        Ok(Self::sum(rows, &by_hand, listed, now))
-    }
-
-    /// Adds them up.
-    pub(super) fn sum(
-        rows: Vec<NodeRow>,
-        by_hand: &HashSet<Sha256>,
-        listed: &Approved,
-        now: u64,
-    ) -> Self {
+    /// Adds all nodes up, as they are at a time.
+    pub(crate) fn of(table: &Table, listed: &Approved, now: u64) -> Self {
         let mut all = Overview { now, ..Overview::default() };
-        let mut reasons: BTreeMap<String, ReasonSums> = BTreeMap::new();
-        for row in rows {
-            let approved = by_hand.contains(&row.node) || listed.contains(&row.node);
-            let seen = Seen::of(row, approved, now);
+        let mut sums = Sums::default();
+        for (brief, approved) in table.nodes(listed) {
+            let seen = Seen::of(Arc::clone(brief), approved, now);
             if approved {
-                all.count(&seen, &mut reasons);
+                all.count(&seen, &mut sums);
                 all.nodes.push(seen);
             } else {
                 all.waiting.push(seen);
             }
         }
-        all.nodes.sort_by_cached_key(|seen| (seen.name(), seen.row.node));
-        all.waiting.sort_by_key(|seen| std::cmp::Reverse(seen.row.known.received));
-        all.reasons = reasons.into_values().collect();
-        all.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.nodes.len()));
+        all.waiting.sort_by_key(|seen| std::cmp::Reverse(seen.brief.received));
+        let channels = sums.channels.into_iter();
+        all.channels = channels
+            .map(|((product, channel), sums)| ((product.to_string(), channel.to_string()), sums))
+            .collect();
+        all.reasons = sums.reasons.into_values().collect();
+        all.reasons.sort_by(|a, b| b.nodes.len().cmp(&a.nodes.len()).then(a.code.cmp(&b.code)));
         all
     }
 
-    fn count(&mut self, seen: &Seen, reasons: &mut BTreeMap<String, ReasonSums>) {
-        let (report, doing) = (&seen.report, &seen.row.known.doing);
-        let key = (report.product.to_string(), report.channel.to_string());
-        let sums = self.channels.entry(key).or_default();
+    fn count(&mut self, seen: &Seen, all: &mut Sums) {
+        let brief = &*seen.brief;
+        let key = (Arc::clone(&brief.product), Arc::clone(&brief.channel));
+        let sums = all.channels.entry(key).or_default();
         sums.nodes += 1;
-        let version = shown(&doing.release, 64);
-        let release = sums.releases.entry(version).or_default();
-        if seen.silent.is_none() && !doing.runs.is_empty() {
-            *sums.runs.entry(shown(&doing.runs, 64)).or_default() += 1;
+        if seen.silent.is_none() && !brief.runs.is_empty() {
+            *of(&mut sums.runs, &brief.runs) += 1;
         }
-        if let Some(decision) = &report.decision {
-            *sums.offered.entry(decision.version.to_string()).or_default() += 1;
+        if let Some(version) = &brief.offered {
+            *of(&mut sums.offered, version) += 1;
         }
+        let release = of(&mut sums.releases, &brief.release);
         match seen.state() {
             Some(state) => {
                 release.states[state as usize] += 1;
                 match state {
-                    State::Confirmed => release.confirmed.push(seen.row.known.since),
-                    State::Reverted => release.reverted.push(seen.row.known.since),
+                    State::Confirmed => release.confirmed.push(brief.since),
+                    State::Reverted => release.reverted.push(brief.since),
                     _ => {}
                 }
                 self.states[state as usize] += 1;
@@ -235,13 +183,16 @@ impl Overview {
             }
         }
         self.need_somebody += usize::from(seen.needs_somebody());
-        if let Some(bytes) = &report.bytes {
+        if let Some(bytes) = &brief.bytes {
             add(&mut self.bytes, bytes);
         }
-        if let Some((code, sentence)) = seen.reason() {
-            let sums = reasons.entry(code.clone());
-            let sums = sums.or_insert(ReasonSums { code, sentence, nodes: Vec::new() });
-            sums.nodes.push(seen.row.node);
+        if let Some((code, sentence)) = &brief.reason {
+            let sums = all.reasons.entry(Arc::clone(code)).or_insert_with(|| ReasonSums {
+                code: code.to_string(),
+                sentence: sentence.to_string(),
+                nodes: Vec::new(),
+            });
+            sums.nodes.push(brief.node);
         }
     }
 
@@ -278,6 +229,21 @@ impl Overview {
         let most = || sums.runs.iter().max_by_key(|(_, nodes)| **nodes).map(|(version, _)| version);
         newest.or_else(most).map(String::as_str)
     }
+}
+
+/// What is being added up, by the texts that nodes share: nothing is copied for each of them.
+#[derive(Default)]
+struct Sums {
+    channels: HashMap<(Text, Text), ChannelSums>,
+    reasons: HashMap<Text, ReasonSums>,
+}
+
+/// The sum of a version, which is copied the first time only.
+fn of<'a, T: Default>(sums: &'a mut BTreeMap<String, T>, version: &str) -> &'a mut T {
+    if !sums.contains_key(version) {
+        sums.insert(version.to_owned(), T::default());
+    }
+    sums.get_mut(version).expect("it was put there")
 }
 
 fn add(to: &mut BytesBySource, bytes: &BytesBySource) {

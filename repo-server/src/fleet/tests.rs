@@ -72,10 +72,7 @@ fn of_many_new_nodes_the_oldest_are_forgotten_and_approved_ones_stay() {
             assert_eq!(verdict.await, Ok(Verdict::Kept));
         }
     });
-    let kept = || {
-        Overview::of(open(&dir.path().into()).unwrap().as_ref(), &Approved::default(), 1300)
-            .unwrap()
-    };
+    let kept = || sums(open(&dir.path().into()).unwrap().as_ref(), 1300);
     // What is too much goes after the answer.
     drop(fleet);
     let until = std::time::Instant::now() + Duration::from_secs(60);
@@ -84,7 +81,7 @@ fn of_many_new_nodes_the_oldest_are_forgotten_and_approved_ones_stay() {
     }
     let all = kept();
     assert_eq!((all.nodes.len(), all.waiting.len()), (1, 10));
-    assert_eq!(all.waiting[0].row.node, signed(199, report(1, "9", "9")).report().node);
+    assert_eq!(all.waiting[0].brief.node, signed(199, report(1, "9", "9")).report().node);
     assert_eq!(all.channels.len(), 1);
     assert_eq!(all.channels.values().next().unwrap().nodes, 1, "who waits counts for nothing");
 }
@@ -96,7 +93,14 @@ fn overview(reports: Vec<SignedReport>, now: u64) -> Overview {
     let nodes: Vec<Sha256> = reports.iter().map(|report| report.report().node).collect();
     committer::commit(store.as_mut(), &reports, 1000, &Approved::default(), 100).unwrap();
     store.approve(&nodes, 0).unwrap();
-    Overview::of(store.as_ref(), &Approved::default(), now).unwrap()
+    sums(store.as_ref(), now)
+}
+
+/// The sums of a store at a time.
+fn sums(store: &dyn FleetStore, now: u64) -> Overview {
+    let mut table = Table::default();
+    table.update(store).unwrap();
+    Overview::of(&table, &Approved::default(), now)
 }
 
 #[test]

@@ -186,13 +186,13 @@ fn make(
         FleetPage::Node(node) => {
             let found = fleet.node(&node)?;
             let locks = fleet.locks()?;
-            let page = found.map(|(seen, transitions)| {
-                form.node(&seen, &transitions, &locks, crate::fleet::unix_now())
+            let page = found.map(|(detail, transitions)| {
+                form.node(&detail, &transitions, &locks, crate::fleet::unix_now())
             });
             (form.media_type(), page.and_then(text))
         }
         FleetPage::Report(node) => {
-            ("application/json", fleet.node(&node)?.map(|(seen, _)| seen.row.document))
+            ("application/json", fleet.node(&node)?.map(|(detail, _)| detail.document))
         }
         FleetPage::Style => (form.media_type(), None),
     })

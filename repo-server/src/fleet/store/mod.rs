@@ -6,8 +6,6 @@ mod schema;
 mod schema_postgres;
 mod sqlite;
 
-use std::collections::HashSet;
-
 use formats::digest::Sha256;
 use formats::report::SignedReport;
 
@@ -60,6 +58,22 @@ pub(crate) struct Transition {
     pub(crate) code: String,
 }
 
+/// What a database knows now that it did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Everything that was told before counts no more: it is told anew.
+    Reset,
+    /// A report was kept.
+    Kept(NodeRow),
+    /// A node was forgotten.
+    Gone(Sha256),
+    /// An operator approved a node, which need not have reported.
+    Approved(Sha256),
+}
+
+/// Forgotten nodes that are remembered as such, for those who read what changed. Who knows less is told everything.
+const GONE: i64 = 10_000;
+
 /// Rows of nodes. What is done between [`FleetStore::begin`] and [`FleetStore::commit`] is durable
 /// together, or not at all: also when this process is killed or the power fails at any moment.
 pub(crate) trait FleetStore: Send {
@@ -92,17 +106,20 @@ pub(crate) trait FleetStore: Send {
     /// One node.
     fn node(&self, node: &Sha256) -> Result<Option<NodeRow>, StoreFailure>;
 
-    /// All nodes, by name.
-    fn nodes(&self) -> Result<Vec<NodeRow>, StoreFailure>;
+    /// Tells of everything that changed after `since`, which an earlier call gave, or of all that there is; in no order
+    /// but that what is told last of a node counts. Returns how far that goes. What is committed meanwhile may be told, and
+    /// is told again the next time.
+    fn changes(
+        &self,
+        since: Option<u64>,
+        tell: &mut dyn FnMut(Change),
+    ) -> Result<u64, StoreFailure>;
 
     /// The last transitions of a node, the newest first.
     fn transitions(&self, node: &Sha256, most: usize) -> Result<Vec<Transition>, StoreFailure>;
 
     /// Approves nodes, which need not have reported; how many were not approved before.
     fn approve(&mut self, nodes: &[Sha256], now: u64) -> Result<usize, StoreFailure>;
-
-    /// The nodes that were approved so.
-    fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure>;
 
     /// Who holds a restart lock of a group, in the order in which they came; also those whose lock has ended.
     fn holders(&self, group: &Group) -> Result<Vec<Holder>, StoreFailure>;
@@ -141,6 +158,31 @@ pub(crate) fn open(place: &FleetPlace) -> Result<Box<dyn FleetStore>, StoreFailu
         FleetPlace::Directory(dir) => Box::new(sqlite::Sqlite::open(dir)?),
         FleetPlace::Postgres(place) => Box::new(postgres::Postgres::open(place)?),
     })
+}
+
+#[cfg(test)]
+impl dyn FleetStore + '_ {
+    /// All nodes, by name.
+    pub(crate) fn nodes(&self) -> Result<Vec<NodeRow>, StoreFailure> {
+        let mut rows = std::collections::BTreeMap::new();
+        self.changes(None, &mut |change| {
+            if let Change::Kept(row) = change {
+                rows.insert(row.node, row);
+            }
+        })?;
+        Ok(rows.into_values().collect())
+    }
+
+    /// The nodes that an operator approved by hand.
+    pub(crate) fn approved(&self) -> Result<std::collections::HashSet<Sha256>, StoreFailure> {
+        let mut nodes = std::collections::HashSet::new();
+        self.changes(None, &mut |change| {
+            if let Change::Approved(node) = change {
+                nodes.insert(node);
+            }
+        })?;
+        Ok(nodes)
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 //! A connection that is lost is opened again for the next transaction. If it is lost during a commit, nobody can say
 //! whether that happened: the node that is told of a failure reports again, and is answered with what is kept.
 
-use std::cell::{RefCell, RefMut};
-use std::collections::{HashMap, HashSet};
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
 
 use formats::digest::Sha256;
 use formats::report::SignedReport;
@@ -16,8 +16,8 @@ use postgres::{Client, Row, Statement};
 
 use super::place::PostgresPlace;
 use super::{
-    FleetStore, NodeRow, StoreFailure, Transition, boots_of, integer, natural, schema_postgres,
-    text_of,
+    Change, FleetStore, GONE, NodeRow, StoreFailure, Transition, boots_of, integer, natural,
+    schema_postgres, text_of,
 };
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
@@ -43,6 +43,8 @@ pub(super) struct Postgres {
     session: RefCell<Session>,
     /// Between `begin` and `commit`.
     writes: bool,
+    /// The number of this transaction, once it wrote something.
+    number: Cell<Option<i64>>,
 }
 
 /// A connection, and what was prepared on it.
@@ -91,7 +93,7 @@ impl Postgres {
     /// Connects, and brings the tables up to date.
     pub(super) fn open(place: &PostgresPlace) -> Result<Self, StoreFailure> {
         let session = RefCell::new(Session::open(place)?);
-        Ok(Postgres { place: place.clone(), session, writes: false })
+        Ok(Postgres { place: place.clone(), session, writes: false, number: Cell::new(None) })
     }
 
     /// The connection: opened again where it was lost, but never within a transaction, which is lost with it.
@@ -105,6 +107,21 @@ impl Postgres {
             }
         }
         Ok(session)
+    }
+}
+
+impl Postgres {
+    /// The number of the transaction that writes now.
+    fn number(&self) -> Result<i64, StoreFailure> {
+        if let Some(number) = self.number.get().filter(|_| self.writes) {
+            return Ok(number);
+        }
+        let sql = "UPDATE clock SET changes = changes + 1 RETURNING changes";
+        let rows = self.session()?.rows(sql, &[])?;
+        let row = rows.first().ok_or_else(|| StoreFailure::Database("has no clock".to_owned()))?;
+        let number = row.try_get(0)?;
+        self.number.set(Some(number));
+        Ok(number)
     }
 }
 
@@ -166,6 +183,7 @@ impl FleetStore for Postgres {
         let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({WRITERS})");
         let begun = self.session()?.client.batch_execute(&begin);
         self.writes = true;
+        self.number.set(None);
         begun.map_err(|error| {
             self.rollback();
             error.into()
@@ -213,12 +231,14 @@ impl FleetStore for Postgres {
         let sql = concat!(
             "INSERT INTO nodes (node, ",
             known_columns!(),
-            ", document) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            ", document, changed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              ON CONFLICT (node) DO UPDATE SET (",
             known_columns!(),
-            ", document) = ROW ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+            ", document, changed) = ROW ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
         );
+        let number = self.number()?;
         let mut session = self.session()?;
+        session.execute("DELETE FROM gone WHERE node = $1", &[&node])?;
         session.execute(
             sql,
             &[
@@ -233,6 +253,7 @@ impl FleetStore for Postgres {
                 &integer(*since),
                 &cloned.map(integer),
                 &report.document(),
+                &number,
             ],
         )?;
         if changed {
@@ -258,16 +279,27 @@ impl FleetStore for Postgres {
     }
 
     fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<usize, StoreFailure> {
-        let mut session = self.session()?;
         let sql = "SELECT node FROM nodes WHERE node NOT IN (SELECT node FROM approved)
                    ORDER BY received DESC, node";
-        let rows = session.rows(sql, &[])?;
+        let rows = self.session()?.rows(sql, &[])?;
         let nodes = rows.iter().map(|row| digest(row, 0)).collect::<Result<Vec<_>, _>>()?;
         let waiting = nodes.into_iter().filter(|node| !listed.contains(node)).skip(most);
         let gone: Vec<Vec<u8>> = waiting.map(|node| node.0.to_vec()).collect();
-        if !gone.is_empty() {
-            session.execute("DELETE FROM transitions WHERE node = ANY ($1)", &[&gone])?;
-            session.execute("DELETE FROM nodes WHERE node = ANY ($1)", &[&gone])?;
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let number = self.number()?;
+        let mut session = self.session()?;
+        session.execute("DELETE FROM transitions WHERE node = ANY ($1)", &[&gone])?;
+        session.execute("DELETE FROM nodes WHERE node = ANY ($1)", &[&gone])?;
+        let sql = "INSERT INTO gone (node, changed) SELECT unnest($1::bytea[]), $2::bigint
+                   ON CONFLICT (node) DO UPDATE SET changed = $2::bigint";
+        session.execute(sql, &[&gone, &number])?;
+        let sql = "SELECT changed FROM gone ORDER BY changed DESC LIMIT 1 OFFSET $1";
+        if let Some(row) = session.rows(sql, &[&GONE])?.first() {
+            let oldest: i64 = row.try_get(0)?;
+            session.execute("DELETE FROM gone WHERE changed <= $1", &[&oldest])?;
+            session.execute("UPDATE clock SET forgotten = $1", &[&oldest])?;
         }
         Ok(gone.len())
     }
@@ -278,9 +310,46 @@ impl FleetStore for Postgres {
         self.session()?.rows(sql, &[&&node.0[..]])?.first().map(node_row).transpose()
     }
 
-    fn nodes(&self) -> Result<Vec<NodeRow>, StoreFailure> {
-        let sql = concat!("SELECT node, ", known_columns!(), ", document FROM nodes ORDER BY node");
-        self.session()?.rows(sql, &[])?.iter().map(node_row).collect()
+    fn changes(
+        &self,
+        since: Option<u64>,
+        tell: &mut dyn FnMut(Change),
+    ) -> Result<u64, StoreFailure> {
+        let mut session = self.session()?;
+        let rows = session.rows("SELECT changes, forgotten FROM clock", &[])?;
+        let row = rows.first().ok_or_else(|| StoreFailure::Database("has no clock".to_owned()))?;
+        let (now, forgotten): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let known = since.map_or(-1, integer);
+        if known == now {
+            return Ok(u64::try_from(now).unwrap_or(0));
+        }
+        let since = if known < forgotten || known > now { -1 } else { known };
+        if since == -1 {
+            tell(Change::Reset);
+        }
+        // A piece at a time: the answer to a query is held as a whole.
+        let sql = concat!(
+            "SELECT node, ",
+            known_columns!(),
+            ", document, changed FROM nodes WHERE (changed, node) > ($1, $2)
+             ORDER BY changed, node LIMIT 1000"
+        );
+        let mut last = (since, vec![0xff_u8; 32]);
+        loop {
+            let rows = session.rows(sql, &[&last.0, &last.1])?;
+            for row in &rows {
+                tell(Change::Kept(node_row(row)?));
+            }
+            let Some(row) = rows.last() else { break };
+            last = (row.try_get(11)?, row.try_get(0)?);
+        }
+        for row in &session.rows("SELECT node FROM gone WHERE changed > $1", &[&since])? {
+            tell(Change::Gone(digest(row, 0)?));
+        }
+        for row in &session.rows("SELECT node FROM approved WHERE changed > $1", &[&since])? {
+            tell(Change::Approved(digest(row, 0)?));
+        }
+        Ok(u64::try_from(now).unwrap_or(0))
     }
 
     fn transitions(&self, node: &Sha256, most: usize) -> Result<Vec<Transition>, StoreFailure> {
@@ -302,9 +371,12 @@ impl FleetStore for Postgres {
     fn approve(&mut self, nodes: &[Sha256], now: u64) -> Result<usize, StoreFailure> {
         self.begin()?;
         let names: Vec<Vec<u8>> = nodes.iter().map(|node| node.0.to_vec()).collect();
-        let sql = "INSERT INTO approved (node, at) SELECT DISTINCT unnest($1::bytea[]), $2::bigint
+        let sql = "INSERT INTO approved (node, at, changed)
+                   SELECT DISTINCT unnest($1::bytea[]), $2::bigint, $3::bigint
                    ON CONFLICT DO NOTHING";
-        let added = self.session()?.execute(sql, &[&names, &integer(now)]);
+        let added = self
+            .number()
+            .and_then(|number| self.session()?.execute(sql, &[&names, &integer(now), &number]));
         match added {
             Ok(added) => self.commit().map(|()| added),
             Err(error) => {
@@ -312,11 +384,6 @@ impl FleetStore for Postgres {
                 Err(error)
             }
         }
-    }
-
-    fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure> {
-        let rows = self.session()?.rows("SELECT node FROM approved", &[])?;
-        rows.iter().map(|row| digest(row, 0)).collect()
     }
 
     fn holders(&self, group: &Group) -> Result<Vec<Holder>, StoreFailure> {

@@ -46,6 +46,17 @@ pub(super) const STEPS: &[&str] = &[
         until INTEGER NOT NULL,
         PRIMARY KEY (team, client)
     ) STRICT, WITHOUT ROWID;",
+    // 4: what changed, for those who keep all nodes in memory. Each transaction that writes has a number.
+    "ALTER TABLE nodes ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX nodes_by_change ON nodes (changed);
+    ALTER TABLE approved ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE gone (
+        node BLOB PRIMARY KEY NOT NULL CHECK (length(node) = 32),
+        changed INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX gone_by_change ON gone (changed);
+    CREATE TABLE clock (changes INTEGER NOT NULL, forgotten INTEGER NOT NULL) STRICT;
+    INSERT INTO clock (changes, forgotten) VALUES (0, -1);",
 ];
 
 const VERSION: &str = "PRAGMA user_version";

@@ -43,6 +43,17 @@ pub(super) const STEPS: &[&str] = &[
         until BIGINT NOT NULL,
         PRIMARY KEY (team, client)
     )",
+    // 3: what changed, for servers that keep all nodes in memory. Each transaction that writes has a number.
+    "ALTER TABLE nodes ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
+    CREATE INDEX nodes_by_change ON nodes (changed, node);
+    ALTER TABLE approved ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
+    CREATE TABLE gone (
+        node BYTEA PRIMARY KEY CHECK (length(node) = 32),
+        changed BIGINT NOT NULL
+    );
+    CREATE INDEX gone_by_change ON gone (changed);
+    CREATE TABLE clock (changes BIGINT NOT NULL, forgotten BIGINT NOT NULL);
+    INSERT INTO clock (changes, forgotten) VALUES (0, -1)",
 ];
 
 /// Its number: any, as long as it stays. Two servers that start at once wait for each other.

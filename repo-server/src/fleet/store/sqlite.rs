@@ -2,7 +2,7 @@
 //!
 //! Several processes may have it open: the server, and `repo-server fleet`.
 
-use std::collections::HashSet;
+use std::cell::Cell;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -14,7 +14,8 @@ use formats::report::SignedReport;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    FleetStore, NodeRow, StoreFailure, Transition, boots_of, integer, natural, schema, text_of,
+    Change, FleetStore, GONE, NodeRow, StoreFailure, Transition, boots_of, integer, natural,
+    schema, text_of,
 };
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
@@ -33,7 +34,11 @@ impl From<rusqlite::Error> for StoreFailure {
 }
 
 /// A connection to the database.
-pub(super) struct Sqlite(Connection);
+pub(super) struct Sqlite {
+    database: Connection,
+    /// The number of this transaction, once it wrote something.
+    number: Cell<Option<i64>>,
+}
 
 impl Sqlite {
     /// Opens the database of a directory; makes both where they are missing.
@@ -61,7 +66,34 @@ impl Sqlite {
         database.pragma_update(None, "trusted_schema", false)?;
         schema::migrate(&mut database)?;
         database.set_prepared_statement_cache_capacity(32);
-        Ok(Sqlite(database))
+        Ok(Sqlite { database, number: Cell::new(None) })
+    }
+}
+
+impl Sqlite {
+    /// The number of the transaction that writes now.
+    fn number(&self) -> Result<i64, StoreFailure> {
+        if let Some(number) = self.number.get() {
+            return Ok(number);
+        }
+        let sql = "UPDATE clock SET changes = changes + 1 RETURNING changes";
+        let number = self.database.prepare_cached(sql)?.query_row((), |row| row.get(0))?;
+        if !self.database.is_autocommit() {
+            self.number.set(Some(number));
+        }
+        Ok(number)
+    }
+
+    /// Remembers the last of those that were forgotten.
+    fn bound_gone(&self) -> Result<(), StoreFailure> {
+        let sql = "SELECT changed FROM gone ORDER BY changed DESC LIMIT 1 OFFSET ?1";
+        let oldest: Option<i64> =
+            self.database.prepare_cached(sql)?.query_row([GONE], |row| row.get(0)).optional()?;
+        if let Some(oldest) = oldest {
+            self.database.execute("DELETE FROM gone WHERE changed <= ?1", [oldest])?;
+            self.database.execute("UPDATE clock SET forgotten = ?1", [oldest])?;
+        }
+        Ok(())
     }
 }
 
@@ -109,19 +141,22 @@ fn lock_row(row: &Row<'_>) -> rusqlite::Result<(Group, Holder)> {
 
 impl FleetStore for Sqlite {
     fn begin(&mut self) -> Result<(), StoreFailure> {
-        Ok(self.0.execute_batch("BEGIN IMMEDIATE")?)
+        self.number.set(None);
+        Ok(self.database.execute_batch("BEGIN IMMEDIATE")?)
     }
 
     fn commit(&mut self) -> Result<(), StoreFailure> {
-        self.0.execute_batch("COMMIT").map_err(|error| {
+        self.number.set(None);
+        self.database.execute_batch("COMMIT").map_err(|error| {
             self.rollback();
             error.into()
         })
     }
 
     fn rollback(&mut self) {
-        if !self.0.is_autocommit()
-            && let Err(error) = self.0.execute_batch("ROLLBACK")
+        self.number.set(None);
+        if !self.database.is_autocommit()
+            && let Err(error) = self.database.execute_batch("ROLLBACK")
         {
             tracing::error!(%error, "fleet: give a transaction up");
         }
@@ -129,7 +164,7 @@ impl FleetStore for Sqlite {
 
     fn known(&self, node: &Sha256) -> Result<Option<Known>, StoreFailure> {
         let sql = format!("SELECT {KNOWN} FROM nodes WHERE node = ?1");
-        let mut query = self.0.prepare_cached(&sql)?;
+        let mut query = self.database.prepare_cached(&sql)?;
         Ok(query.query_row([&node.0[..]], |row| known(row, 0)).optional()?)
     }
 
@@ -142,10 +177,12 @@ impl FleetStore for Sqlite {
         let node = &report.report().node.0[..];
         let Known { sequence, received, boots, doing, since, cloned } = known;
         let sql = format!(
-            "INSERT OR REPLACE INTO nodes (node, {KNOWN}, document)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+            "INSERT OR REPLACE INTO nodes (node, {KNOWN}, document, changed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
         );
-        self.0.prepare_cached(&sql)?.execute(params![
+        let number = self.number()?;
+        self.database.prepare_cached("DELETE FROM gone WHERE node = ?1")?.execute([node])?;
+        self.database.prepare_cached(&sql)?.execute(params![
             node,
             integer(*sequence),
             integer(*received),
@@ -157,12 +194,13 @@ impl FleetStore for Sqlite {
             integer(*since),
             cloned.map(integer),
             report.document(),
+            number,
         ])?;
         if changed {
             let sql = "INSERT INTO transitions (node, at, release, state, code)
                        VALUES (?1, ?2, ?3, ?4, ?5)";
             let state = doing.state.word();
-            self.0.prepare_cached(sql)?.execute(params![
+            self.database.prepare_cached(sql)?.execute(params![
                 node,
                 integer(*received),
                 doing.release,
@@ -175,13 +213,13 @@ impl FleetStore for Sqlite {
 
     fn forget_transitions(&mut self, before: u64, most: usize) -> Result<(), StoreFailure> {
         let (before, most) = (integer(before), i64::try_from(most).unwrap_or(i64::MAX));
-        self.0.execute("DELETE FROM transitions WHERE at < ?1", [before])?;
+        self.database.execute("DELETE FROM transitions WHERE at < ?1", [before])?;
         let crowded = "DELETE FROM transitions WHERE id IN (
             SELECT id FROM (
                 SELECT id, row_number() OVER (PARTITION BY node ORDER BY id DESC) AS nth
                 FROM transitions)
             WHERE nth > ?1)";
-        self.0.execute(crowded, [most])?;
+        self.database.execute(crowded, [most])?;
         Ok(())
     }
 
@@ -189,36 +227,68 @@ impl FleetStore for Sqlite {
         let waiting: Vec<[u8; 32]> = {
             let sql = "SELECT node FROM nodes WHERE node NOT IN (SELECT node FROM approved)
                        ORDER BY received DESC, node";
-            let mut query = self.0.prepare_cached(sql)?;
+            let mut query = self.database.prepare_cached(sql)?;
             let rows = query.query_map((), |row| row.get(0))?;
             rows.filter(|row| !matches!(row, Ok(node) if listed.contains(&Sha256(*node))))
                 .skip(most)
                 .collect::<Result<_, _>>()?
         };
         for node in &waiting {
-            self.0.execute("DELETE FROM transitions WHERE node = ?1", [&node[..]])?;
-            self.0.execute("DELETE FROM nodes WHERE node = ?1", [&node[..]])?;
+            self.database.execute("DELETE FROM transitions WHERE node = ?1", [&node[..]])?;
+            self.database.execute("DELETE FROM nodes WHERE node = ?1", [&node[..]])?;
+            let sql = "INSERT OR REPLACE INTO gone (node, changed) VALUES (?1, ?2)";
+            self.database.execute(sql, params![&node[..], self.number()?])?;
+        }
+        if !waiting.is_empty() {
+            self.bound_gone()?;
         }
         Ok(waiting.len())
     }
 
     fn node(&self, node: &Sha256) -> Result<Option<NodeRow>, StoreFailure> {
         let sql = format!("SELECT node, {KNOWN}, document FROM nodes WHERE node = ?1");
-        let mut query = self.0.prepare_cached(&sql)?;
+        let mut query = self.database.prepare_cached(&sql)?;
         Ok(query.query_row([&node.0[..]], node_row).optional()?)
     }
 
-    fn nodes(&self) -> Result<Vec<NodeRow>, StoreFailure> {
-        let sql = format!("SELECT node, {KNOWN}, document FROM nodes ORDER BY node");
-        let mut query = self.0.prepare_cached(&sql)?;
-        let rows = query.query_map((), node_row)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+    fn changes(
+        &self,
+        since: Option<u64>,
+        tell: &mut dyn FnMut(Change),
+    ) -> Result<u64, StoreFailure> {
+        let sql = "SELECT changes, forgotten FROM clock";
+        let mut query = self.database.prepare_cached(sql)?;
+        let (now, forgotten): (i64, i64) =
+            query.query_row((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let known = since.map_or(-1, integer);
+        if known == now {
+            return Ok(u64::try_from(now).unwrap_or(0));
+        }
+        let since = if known < forgotten || known > now { -1 } else { known };
+        if since == -1 {
+            tell(Change::Reset);
+        }
+        let sql = format!("SELECT node, {KNOWN}, document FROM nodes WHERE changed > ?1");
+        let mut query = self.database.prepare_cached(&sql)?;
+        for row in query.query_map([since], node_row)? {
+            tell(Change::Kept(row?));
+        }
+        let mut nodes = |sql: &str, change: fn(Sha256) -> Change| {
+            let mut query = self.database.prepare_cached(sql)?;
+            for node in query.query_map([since], |row| row.get(0))? {
+                tell(change(Sha256(node?)));
+            }
+            Ok::<(), StoreFailure>(())
+        };
+        nodes("SELECT node FROM gone WHERE changed > ?1", Change::Gone)?;
+        nodes("SELECT node FROM approved WHERE changed > ?1", Change::Approved)?;
+        Ok(u64::try_from(now).unwrap_or(0))
     }
 
     fn transitions(&self, node: &Sha256, most: usize) -> Result<Vec<Transition>, StoreFailure> {
         let sql = "SELECT at, release, state, code FROM transitions WHERE node = ?1
                    ORDER BY id DESC LIMIT ?2";
-        let mut query = self.0.prepare_cached(sql)?;
+        let mut query = self.database.prepare_cached(sql)?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = query.query_map(params![&node.0[..], most], |row| {
             Ok(Transition {
@@ -233,39 +303,37 @@ impl FleetStore for Sqlite {
 
     fn approve(&mut self, nodes: &[Sha256], now: u64) -> Result<usize, StoreFailure> {
         self.begin()?;
-        let added = nodes.iter().try_fold(0, |added, node| {
-            let sql = "INSERT OR IGNORE INTO approved (node, at) VALUES (?1, ?2)";
-            Ok::<_, rusqlite::Error>(
-                added + self.0.execute(sql, params![&node.0[..], integer(now)])?,
-            )
+        let added = self.number().and_then(|number| {
+            let sql = "INSERT OR IGNORE INTO approved (node, at, changed) VALUES (?1, ?2, ?3)";
+            let mut added = 0;
+            for node in nodes {
+                added += self.database.execute(sql, params![&node.0[..], integer(now), number])?;
+            }
+            Ok(added)
         });
         match added {
             Ok(added) => self.commit().map(|()| added),
             Err(error) => {
                 self.rollback();
-                Err(error.into())
+                Err(error)
             }
         }
-    }
-
-    fn approved(&self) -> Result<HashSet<Sha256>, StoreFailure> {
-        let mut query = self.0.prepare_cached("SELECT node FROM approved")?;
-        let rows = query.query_map((), |row| Ok(Sha256(row.get(0)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     fn holders(&self, group: &Group) -> Result<Vec<Holder>, StoreFailure> {
         let sql = "SELECT team, client, since, until FROM locks WHERE team = ?1
                    ORDER BY since, client";
-        let mut query = self.0.prepare_cached(sql)?;
+        let mut query = self.database.prepare_cached(sql)?;
         let rows = query.query_map([group.as_str()], lock_row)?;
         Ok(rows.map(|row| row.map(|(_, holder)| holder)).collect::<Result<_, _>>()?)
     }
 
     fn hold(&mut self, group: &Group, holders: &[Holder]) -> Result<(), StoreFailure> {
-        self.0.prepare_cached("DELETE FROM locks WHERE team = ?1")?.execute([group.as_str()])?;
+        self.database
+            .prepare_cached("DELETE FROM locks WHERE team = ?1")?
+            .execute([group.as_str()])?;
         let sql = "INSERT INTO locks (team, client, since, until) VALUES (?1, ?2, ?3, ?4)";
-        let mut insert = self.0.prepare_cached(sql)?;
+        let mut insert = self.database.prepare_cached(sql)?;
         for Holder { client, since, until } in holders {
             let (since, until) = (integer(*since), integer(*until));
             insert.execute(params![group.as_str(), client.as_str(), since, until])?;
@@ -275,7 +343,7 @@ impl FleetStore for Sqlite {
 
     fn locks(&self) -> Result<Vec<(Group, Holder)>, StoreFailure> {
         let sql = "SELECT team, client, since, until FROM locks ORDER BY team, since, client";
-        let mut query = self.0.prepare_cached(sql)?;
+        let mut query = self.database.prepare_cached(sql)?;
         let rows = query.query_map((), lock_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

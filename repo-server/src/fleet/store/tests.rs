@@ -34,6 +34,71 @@ fn keep(store: &mut dyn FleetStore, report: &SignedReport, now: u64) {
     store.keep(report, &next, changed).unwrap();
 }
 
+/// What a reader is told who knows `since`, in a fixed order; and how far that goes.
+fn told(store: &dyn FleetStore, since: Option<u64>) -> (Vec<String>, u64) {
+    let mut told = Vec::new();
+    let known = store.changes(since, &mut |change| {
+        told.push(match change {
+            Change::Reset => "reset".to_owned(),
+            Change::Kept(row) => format!("kept {} {}", row.node, row.known.sequence),
+            Change::Gone(node) => format!("gone {node}"),
+            Change::Approved(node) => format!("approved {node}"),
+        });
+    });
+    told.sort();
+    (told, known.unwrap())
+}
+
+/// Whoever reads what changed, now and then, knows what is there.
+fn what_changed(store: &mut dyn FleetStore) {
+    let node = |key| signed(key, 1, "idle").report().node;
+    let (_, begun) = told(store, None);
+    assert_eq!(told(store, Some(begun)), (vec![], begun));
+    store.begin().unwrap();
+    keep(store, &signed(50, 1, "idle"), 5000);
+    keep(store, &signed(51, 1, "idle"), 5001);
+    store.commit().unwrap();
+    let (changes, second) = told(store, Some(begun));
+    let mut expected = vec![format!("kept {} 1", node(50)), format!("kept {} 1", node(51))];
+    expected.sort();
+    assert_eq!(changes, expected);
+    // What is given up is no change, and one that went and came back is there.
+    store.begin().unwrap();
+    keep(store, &signed(50, 2, "idle"), 6000);
+    store.rollback();
+    assert_eq!(told(store, Some(second)).0, Vec::<String>::new());
+    store.approve(&[node(50)], 7000).unwrap();
+    assert_eq!(told(store, Some(second)).0, [format!("approved {}", node(50))]);
+    let before = told(store, Some(second)).1;
+    store.begin().unwrap();
+    assert!(store.forget_waiting(&Approved::default(), 0).unwrap() > 0);
+    store.commit().unwrap();
+    let (changes, _) = told(store, Some(before));
+    assert!(changes.contains(&format!("gone {}", node(51))), "{changes:?}");
+    assert!(!changes.iter().any(|it| it.contains(&node(50).to_string())), "{changes:?}");
+    keep(store, &signed(51, 9, "idle"), 8000);
+    let (changes, _) = told(store, Some(before));
+    assert!(changes.contains(&format!("kept {} 9", node(51))), "{changes:?}");
+    assert!(!changes.contains(&format!("gone {}", node(51))), "{changes:?}");
+    // A database that was put back from a backup, and one that forgot more than it remembers.
+    for foreign in [None, Some(u64::MAX)] {
+        assert_eq!(told(store, foreign).0.last().map(String::as_str), Some("reset"));
+    }
+    let all: Vec<SignedReport> = (0..10_010).map(|key| signed(100_000 + key, 1, "idle")).collect();
+    let (_, before) = told(store, None);
+    for part in all.chunks(5_005) {
+        store.begin().unwrap();
+        part.iter().for_each(|report| keep(store, report, 9000));
+        store.commit().unwrap();
+        store.begin().unwrap();
+        store.forget_waiting(&Approved::default(), 0).unwrap();
+        store.commit().unwrap();
+    }
+    let (changes, now) = told(store, Some(before));
+    assert_eq!(changes.last().map(String::as_str), Some("reset"));
+    assert_eq!(told(store, Some(now)).0, Vec::<String>::new());
+}
+
 /// What every store does.
 fn program(store: &mut dyn FleetStore) {
     let (first, other) = (signed(1, 5, "idle"), signed(2, 1, "on_trial"));
@@ -115,6 +180,7 @@ fn program(store: &mut dyn FleetStore) {
 fn the_program_of_every_store_on_sqlite() {
     let dir = tempfile::tempdir().unwrap();
     program(open(&dir.path().join("fleet").into()).unwrap().as_mut());
+    what_changed(open(&dir.path().join("other").into()).unwrap().as_mut());
     // A second process sees the same.
     assert_eq!(open(&dir.path().join("fleet").into()).unwrap().nodes().unwrap().len(), 5);
 }
@@ -146,6 +212,7 @@ fn the_program_of_every_store_on_postgresql() {
     keep(store.as_mut(), &signed(40, 1, "idle"), 3000);
     store.commit().unwrap();
     assert_eq!(open(&place).unwrap().nodes().unwrap().len(), 6);
+    what_changed(store.as_mut());
 }
 
 /// As the book says: `pg_dump` while servers run, `psql` into an empty database.
@@ -208,9 +275,10 @@ fn every_earlier_schema_of_postgresql_is_brought_up_to_date() {
         database.execute(sql, &[&(steps as i64)]).unwrap();
         if steps > 0 {
             let node = &report.report().node.0[..];
-            let sql = "INSERT INTO nodes VALUES ($1, 7, 100, 'x', 'staged', '1.4.2', '1.4.1', '', 90, NULL, $2)";
+            let sql = "INSERT INTO nodes (node, sequence, received, boots, state, release, runs, code, since, cloned, document)
+                       VALUES ($1, 7, 100, 'x', 'staged', '1.4.2', '1.4.1', '', 90, NULL, $2)";
             database.execute(sql, &[&node, &report.document()]).unwrap();
-            database.execute("INSERT INTO approved VALUES ($1, 50)", &[&node]).unwrap();
+            database.execute("INSERT INTO approved (node, at) VALUES ($1, 50)", &[&node]).unwrap();
         }
         if steps >= 2 {
             let sql = "INSERT INTO locks VALUES ('default', 'node-7', 90, 3690)";
@@ -276,9 +344,10 @@ fn earlier(dir: &Path, steps: usize, report: &SignedReport) {
     }
     let node = &report.report().node.0[..];
     let sql =
-        "INSERT INTO nodes VALUES (?1, 7, 100, 'x', 'staged', '1.4.2', '1.4.1', '', 90, NULL, ?2)";
+        "INSERT INTO nodes (node, sequence, received, boots, state, release, runs, code, since, cloned, document)
+         VALUES (?1, 7, 100, 'x', 'staged', '1.4.2', '1.4.1', '', 90, NULL, ?2)";
     database.execute(sql, rusqlite::params![node, report.document()]).unwrap();
-    database.execute("INSERT INTO approved VALUES (?1, 50)", [node]).unwrap();
+    database.execute("INSERT INTO approved (node, at) VALUES (?1, 50)", [node]).unwrap();
     if steps >= 2 {
         let sql = "INSERT INTO transitions (node, at, release, state, code)
                    VALUES (?1, 90, '1.4.2', 'staged', '')";

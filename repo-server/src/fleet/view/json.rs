@@ -7,12 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::rollout::Rollout;
 use super::{Context, Filter, counted, held_by, holder_of, need, sentence};
-use crate::fleet::GroupLocks;
+use crate::fleet::brief::SENTENCE;
 use crate::fleet::lock::Holder;
-use crate::fleet::overview::{ChannelSums, Overview, SENTENCE, Seen};
+use crate::fleet::overview::{ChannelSums, Overview, Seen};
 use crate::fleet::signed::{RoleExpiry, Signed};
 use crate::fleet::state::State;
 use crate::fleet::store::Transition;
+use crate::fleet::{Detail, GroupLocks};
 
 /// Nodes that are named with a reason.
 const NAMED: usize = 100;
@@ -46,7 +47,7 @@ pub(super) fn overview(all: &Overview, context: &Context) -> Value {
         .map(|it| {
             let holders = it.holders.iter().map(|holder| {
                 let mut row = lock(holder);
-                row["name"] = json!(holder_of(all, holder).map(Seen::name));
+                row["name"] = json!(holder_of(all, holder).map(|seen| &*seen.brief.name));
                 row
             });
             let holders: Vec<Value> = holders.collect();
@@ -133,25 +134,25 @@ pub(super) fn nodes(filter: &Filter, page: &[&Seen], total: usize) -> Value {
 
 /// A node in a list.
 pub(crate) fn row(seen: &Seen) -> Value {
-    let (report, known) = (&seen.report, &seen.row.known);
+    let brief = &*seen.brief;
     let reason = seen.reason();
     json!({
-        "node": seen.row.node,
-        "name": seen.name(),
-        "product": report.product.to_string(),
-        "channel": report.channel.to_string(),
+        "node": brief.node,
+        "name": &*brief.name,
+        "product": &*brief.product,
+        "channel": &*brief.channel,
         "approved": seen.approved,
-        "state": known.doing.state.word(),
-        "release": shown(&known.doing.release, 64),
-        "runs": (!known.doing.runs.is_empty()).then(|| shown(&known.doing.runs, 64)),
-        "since": known.since,
-        "seen": known.received,
+        "state": brief.state.word(),
+        "release": &*brief.release,
+        "runs": (!brief.runs.is_empty()).then_some(&*brief.runs),
+        "since": brief.since,
+        "seen": brief.received,
         "expected": seen.expected,
         "silent_since": seen.silent,
         "clock_ahead": seen.clock,
         "cloned": seen.cloned,
-        "code": reason.as_ref().map(|(code, _)| code),
-        "sentence": reason.as_ref().map(|(_, sentence)| sentence),
+        "code": reason.map(|(code, _)| code),
+        "sentence": reason.map(|(_, sentence)| sentence),
     })
 }
 
@@ -160,8 +161,8 @@ pub(crate) fn lock(holder: &Holder) -> Value {
     json!({ "id": holder.client.as_str(), "since": holder.since, "until": holder.until })
 }
 
-pub(super) fn node(seen: &Seen, transitions: &[Transition], locks: &[GroupLocks]) -> Value {
-    let report = &seen.report;
+pub(super) fn node(detail: &Detail, transitions: &[Transition], locks: &[GroupLocks]) -> Value {
+    let Detail { seen, report, .. } = detail;
     let mut slots = Map::new();
     for slot in Slot::BOTH {
         let it = report.slots.of(slot);
@@ -221,7 +222,7 @@ pub(super) fn node(seen: &Seen, transitions: &[Transition], locks: &[GroupLocks]
         "metadata": report.metadata,
         "checked": report.checked,
         "bytes": report.bytes,
-        "unread": seen.unread().iter().map(|path| shown(path, 64)).collect::<Vec<_>>(),
+        "unread": detail.unread().iter().map(|path| shown(path, 64)).collect::<Vec<_>>(),
         "transitions": transitions,
         "restart_locks": held_by(seen, locks).into_iter().map(|(it, holder)| json!({
             "group": it.group.as_str(),

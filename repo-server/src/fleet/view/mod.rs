@@ -21,12 +21,13 @@ use http::header::ACCEPT;
 pub(crate) use self::json::{lock, row};
 
 use self::rollout::Rollout;
-use super::GroupLocks;
+use super::brief::Brief;
 use super::lock::Holder;
 use super::overview::{ChannelSums, Overview, Seen};
 use super::signed::Signed;
 use super::state::State;
 use super::store::Transition;
+use super::{Detail, GroupLocks};
 
 /// Nodes on one page; a link leads to the next.
 pub(crate) const PAGE: usize = 200;
@@ -109,14 +110,14 @@ impl Form {
     /// One node.
     pub(crate) fn node(
         self,
-        seen: &Seen,
+        detail: &Detail,
         transitions: &[Transition],
         locks: &[GroupLocks],
         now: u64,
     ) -> String {
         match self {
-            Form::Html => html::node(seen, transitions, locks, now),
-            Form::Json => json::node(seen, transitions, locks).to_string(),
+            Form::Html => html::node(detail, transitions, locks, now),
+            Form::Json => json::node(detail, transitions, locks).to_string(),
         }
     }
 }
@@ -137,13 +138,10 @@ impl Filter {
             Some("needs-somebody") => seen.needs_somebody(),
             Some(word) => seen.state().map(State::word) == Some(word),
         };
-        let doing = &seen.row.known.doing;
-        let release =
-            self.release.as_ref().is_none_or(|it| *it == doing.release || *it == doing.runs);
-        let reason = self
-            .reason
-            .as_ref()
-            .is_none_or(|it| seen.reason().is_some_and(|(code, _)| code == *it));
+        let Brief { release, runs, .. } = &*seen.brief;
+        let release = self.release.as_ref().is_none_or(|it| **it == **release || **it == **runs);
+        let reason =
+            self.reason.as_ref().is_none_or(|it| seen.reason().is_some_and(|(code, _)| code == it));
         state && release && reason
     }
 
@@ -240,16 +238,15 @@ fn counted(number: usize, what: &str) -> String {
 
 /// The command to run next about a node; a line to copy.
 fn next_command(seen: &Seen) -> Option<String> {
-    let report = &seen.report;
+    let brief = &*seen.brief;
     let word = |text: &str| formats::release::is_word(text, 64).then(|| text.to_owned());
     if !seen.approved {
-        return Some(format!("repo-server fleet approve --fleet DIR {}", seen.row.node.to_hex()));
+        return Some(format!("repo-server fleet approve --fleet DIR {}", brief.node.to_hex()));
     }
-    Some(match seen.row.known.doing.state {
+    Some(match brief.state {
         State::Reverted => {
             // Only names that no shell takes for anything else.
-            let (product, channel) =
-                (word(report.product.as_str())?, word(report.channel.as_str())?);
+            let (product, channel) = (word(&brief.product)?, word(&brief.channel)?);
             format!("signer channel hold --product {product} --channel {channel}")
         }
         State::Waiting => "update-agent explain".to_owned(),
@@ -262,12 +259,12 @@ fn next_command(seen: &Seen) -> Option<String> {
 /// The node that holds a lock, if it reports: its name there is the id that it asks with.
 fn holder_of<'a>(all: &'a Overview, holder: &Holder) -> Option<&'a Seen> {
     let node = Sha256::from_hex(holder.client.as_str()).ok()?;
-    all.nodes.iter().chain(&all.waiting).find(|seen| seen.row.node == node)
+    all.nodes.iter().chain(&all.waiting).find(|seen| seen.brief.node == node)
 }
 
 /// The locks that a node holds: the group, and the lock.
 fn held_by<'a>(seen: &Seen, locks: &'a [GroupLocks]) -> Vec<(&'a GroupLocks, &'a Holder)> {
-    let id = seen.row.node.to_hex();
+    let id = seen.brief.node.to_hex();
     let held = |it: &'a GroupLocks| {
         it.holders.iter().find(|it| it.client.as_str() == id).map(|holder| (it, holder))
     };

@@ -8,7 +8,8 @@ use racklet_testkit::forge::ForgeKey;
 
 use super::*;
 use crate::fleet::judge::judge;
-use crate::fleet::store::NodeRow;
+use crate::fleet::store::{Change, NodeRow};
+use crate::fleet::table::Table;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -31,15 +32,30 @@ fn report(name: &str) -> Report {
     }
 }
 
-fn seen(key: u32, report: Report, approved: bool, received: u64) -> Seen {
+fn seen(key: u32, report: Report, approved: bool, received: u64) -> (NodeRow, bool) {
     let signed = SignedReport::verify(&ForgeKey::new(key).report(report)).unwrap();
     let known = judge(None, signed.report(), received).1.unwrap();
     let row = NodeRow { node: signed.report().node, known, document: signed.document().to_vec() };
-    Seen::of(row, approved, NOW)
+    (row, approved)
 }
 
 /// Five nodes: one confirmed, one waits for its wave, one reverted, one is off, one is not approved.
 fn rack() -> Overview {
+    let changes = nodes().into_iter().flat_map(|(row, approved)| {
+        let approved = approved.then_some(Change::Approved(row.node));
+        approved.into_iter().chain([Change::Kept(row)])
+    });
+    Overview::of(&Table::after(changes), &crate::fleet::Approved::default(), NOW)
+}
+
+/// One of them, by its number.
+fn detail(number: usize) -> Detail {
+    let (row, approved) = nodes().into_iter().nth(number - 1).unwrap();
+    Detail::of(row, approved, NOW)
+}
+
+/// What the database has of them, and whether they are approved.
+fn nodes() -> Vec<(NodeRow, bool)> {
     let wave = Decided {
         version: "1.4.2".into(),
         code: "deferred".into(),
@@ -61,7 +77,7 @@ fn rack() -> Overview {
         decision: Some(up_to_date),
         ..report("node-1")
     };
-    let all = [
+    vec![
         seen(1, updated, true, NOW),
         seen(2, Report { decision: Some(wave.clone()), ..report("node-2") }, true, NOW),
         seen(
@@ -72,13 +88,7 @@ fn rack() -> Overview {
         ),
         seen(4, report("node-4"), true, NOW - 86_400),
         seen(5, report("node-5"), false, NOW),
-    ];
-    let (rows, approved): (Vec<_>, Vec<_>) =
-        all.into_iter().map(|seen| (seen.row, seen.approved)).unzip();
-    let by_hand =
-        rows.iter().zip(approved).filter(|(_, approved)| *approved).map(|(row, _)| row.node);
-    let by_hand = by_hand.collect();
-    Overview::sum(rows, &by_hand, &crate::fleet::Approved::default(), NOW)
+    ]
 }
 
 fn context() -> Context {
@@ -191,16 +201,16 @@ fn lists_and_nodes_lead_to_each_other() {
     let reason = Filter { reason: Some("unhealthy".to_owned()), ..Filter::default() };
     assert_eq!(names(&reason), ["node-3"]);
 
-    let reverted = all.nodes.iter().find(|seen| seen.name() == "node-3").unwrap();
+    let reverted = all.nodes.iter().find(|seen| &*seen.brief.name == "node-3").unwrap();
     let list = Form::Html.nodes(&all, &Filter::default());
-    assert!(list.contains(&format!("href=\"/fleet/nodes/{}\"", reverted.row.node.to_hex())));
-    let page = Form::Html.node(reverted, &[], &[], NOW);
+    assert!(list.contains(&format!("href=\"/fleet/nodes/{}\"", reverted.brief.node.to_hex())));
+    let page = Form::Html.node(&detail(3), &[], &[], NOW);
     for text in
         ["signer channel hold --product demo --channel stable", "web: answered 500", "a (runs)"]
     {
         assert!(page.contains(text), "{text} is missing:\n{page}");
     }
-    let waiting = Form::Html.node(&all.waiting[0], &[], &[], NOW);
+    let waiting = Form::Html.node(&detail(5), &[], &[], NOW);
     assert!(waiting.contains("repo-server fleet approve --fleet DIR"));
 }
 
@@ -248,9 +258,9 @@ fn a_hostile_node_puts_neither_markup_nor_control_characters_nor_a_kilometre_on_
     let signed = SignedReport::verify(&document).unwrap();
     let known = judge(None, signed.report(), NOW).1.unwrap();
     let row = NodeRow { node: signed.report().node, known, document };
-    let seen = Seen::of(row.clone(), true, NOW);
-    let by_hand = [row.node].into_iter().collect();
-    let all = Overview::sum(vec![row], &by_hand, &crate::fleet::Approved::default(), NOW);
+    let detail = Detail::of(row.clone(), true, NOW);
+    let changes = [Change::Approved(row.node), Change::Kept(row)];
+    let all = Overview::of(&Table::after(changes), &crate::fleet::Approved::default(), NOW);
     let transition = Transition {
         at: NOW,
         release: HOSTILE.to_owned(),
@@ -260,10 +270,10 @@ fn a_hostile_node_puts_neither_markup_nor_control_characters_nor_a_kilometre_on_
     let pages = [
         Form::Html.overview(&all, &context()),
         Form::Html.nodes(&all, &Filter::default()),
-        Form::Html.node(&seen, std::slice::from_ref(&transition), &[], NOW),
+        Form::Html.node(&detail, std::slice::from_ref(&transition), &[], NOW),
         Form::Json.overview(&all, &context()),
         Form::Json.nodes(&all, &Filter::default()),
-        Form::Json.node(&seen, &[transition], &[], NOW),
+        Form::Json.node(&detail, &[transition], &[], NOW),
     ];
     for page in pages {
         let html = page.starts_with("<!DOCTYPE");
@@ -291,7 +301,7 @@ fn what_a_later_version_says_is_shown_as_such() {
     let signed = SignedReport::verify(&document).unwrap();
     let known = judge(None, signed.report(), NOW).1.unwrap();
     let row = NodeRow { node: signed.report().node, known, document };
-    let page = Form::Html.node(&Seen::of(row, true, NOW), &[], &[], NOW);
+    let page = Form::Html.node(&Detail::of(row, true, NOW), &[], &[], NOW);
     assert!(page.contains("levitating") && page.contains("<code>quorum</code>"), "{page}");
 }
 
@@ -333,7 +343,7 @@ fn who_holds_a_restart_lock_is_shown_by_name_where_it_reports() {
         GroupLocks {
             group: workers,
             budget: Some(2),
-            holders: vec![holder(&known.row.node.to_hex()), holder("<b>foreign</b>")],
+            holders: vec![holder(&known.brief.node.to_hex()), holder("<b>foreign</b>")],
         },
         GroupLocks { group: other, budget: None, holders: vec![holder("x")] },
     ];
@@ -342,7 +352,7 @@ fn who_holds_a_restart_lock_is_shown_by_name_where_it_reports() {
     for text in [
         "<h2>Restart locks</h2>",
         "2 of 2",
-        &format!("<a href=\"/fleet/nodes/{}\">node-1</a>", known.row.node),
+        &format!("<a href=\"/fleet/nodes/{}\">node-1</a>", known.brief.node),
         "<code>&lt;b&gt;foreign&lt;/b&gt;</code>",
         "not configured any more",
         "repo-server fleet release --fleet DIR ID",
@@ -359,10 +369,10 @@ fn who_holds_a_restart_lock_is_shown_by_name_where_it_reports() {
         (&"<b>foreign</b>".into(), &serde_json::Value::Null)
     );
     assert_eq!(json["restart_locks"][1]["budget"], serde_json::Value::Null);
-    let node = Form::Html.node(known, &[], &context.locks, NOW);
+    let node = Form::Html.node(&detail(1), &[], &context.locks, NOW);
     assert!(node.contains("of group workers, since"), "{node}");
     let node: serde_json::Value =
-        serde_json::from_str(&Form::Json.node(known, &[], &context.locks, NOW)).unwrap();
+        serde_json::from_str(&Form::Json.node(&detail(1), &[], &context.locks, NOW)).unwrap();
     assert_eq!(node["restart_locks"][0]["until"], NOW + 3540);
     let without = Form::Html.overview(&all, &super::tests::context());
     assert!(!without.contains("Restart locks"), "a server without groups");

@@ -30,7 +30,7 @@ pub(super) fn locks(all: &Overview, context: &Context) -> Markup {
                             @for holder in it.holders.iter().take(LOCKS) {
                                 li {
                                     @match holder_of(all, holder) {
-                                        Some(seen) => { a href=(node_link(&seen.row.node)) { (seen.name()) } }
+                                        Some(seen) => { a href=(node_link(&seen.brief.node)) { (seen.brief.name) } }
                                         None => { code { (shown(holder.client.as_str(), 64)) } }
                                     }
                                     ", " (time(holder.since)) ", " (time(holder.until))

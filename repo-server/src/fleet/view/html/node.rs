@@ -7,23 +7,24 @@ use maud::{Markup, html};
 use super::super::{held_by, next_command};
 use super::words::{ago, received, state, state_word, time};
 use super::{command, page, table};
-use crate::fleet::GroupLocks;
-use crate::fleet::overview::{SENTENCE, Seen};
+use crate::fleet::brief::SENTENCE;
 use crate::fleet::store::Transition;
+use crate::fleet::{Detail, GroupLocks};
 
 pub(in super::super) fn node(
-    seen: &Seen,
+    detail: &Detail,
     transitions: &[Transition],
     locks: &[GroupLocks],
     now: u64,
 ) -> String {
-    let (known, title) = (&seen.row.known, seen.name());
+    let Detail { seen, report, .. } = detail;
+    let brief = &*seen.brief;
     let content = html! {
-        h1 { (title) }
+        h1 { (brief.name) }
         p class="sentence" {
             (state(seen))
-            @if !known.doing.release.is_empty() { ": " (shown(&known.doing.release, 64)) }
-            ", since " (time(known.since))
+            @if !brief.release.is_empty() { ": " (brief.release) }
+            ", since " (time(brief.since))
         }
         @if let Some((code, sentence)) = seen.reason() {
             p { "In its own words: " code { (code) } " " (sentence) }
@@ -32,8 +33,8 @@ pub(in super::super) fn node(
             p { "To run next:" }
             (command(&line))
         }
-        (slots(&seen.report))
-        (facts(seen, locks, now))
+        (slots(report))
+        (facts(detail, locks, now))
         h2 { "What it did" }
         (table("history", "What it did", &["When", "State", "Release", "Code"], &html! {
             @for it in transitions {
@@ -46,7 +47,7 @@ pub(in super::super) fn node(
             }
         }))
     };
-    page(&title, &content)
+    page(&brief.name, &content)
 }
 
 fn slots(report: &Report) -> Markup {
@@ -71,17 +72,18 @@ fn slots(report: &Report) -> Markup {
     table("slots", "Slots", &["Slot", "Version", "State", "Index"], &rows)
 }
 
-fn facts(seen: &Seen, locks: &[GroupLocks], now: u64) -> Markup {
-    let (report, known, unread) = (&seen.report, &seen.row.known, seen.unread());
+fn facts(detail: &Detail, locks: &[GroupLocks], now: u64) -> Markup {
+    let Detail { seen, report, .. } = detail;
+    let (brief, unread) = (&*seen.brief, detail.unread());
     html! {
         dl class="facts" {
-            dt { "Node" } dd class="digest" { code { (seen.row.node.to_hex()) } }
+            dt { "Node" } dd class="digest" { code { (brief.node.to_hex()) } }
             dt { "Follows" } dd { (report.product) " on " (report.channel) }
             dt { "Hardware" }
             dd { @for id in &report.hardware { (id) " " } }
             dt { "Agent" } dd { (report.agent) }
             dt { "Last report" }
-            dd { (time(known.received)) " (" (ago(now, known.received)) "), number " (report.sequence) }
+            dd { (time(brief.received)) " (" (ago(now, brief.received)) "), number " (report.sequence) }
             dt { "Next report" } dd { "expected by " (time(seen.expected)) }
             dt { "Stands" } dd { (report.standing) }
             @for (it, holder) in held_by(seen, locks) {

@@ -52,10 +52,10 @@ fn title(filter: &Filter) -> String {
 fn row(all: &Overview, seen: &Seen) -> Markup {
     html! {
         tr {
-            th scope="row" { a href=(node_link(&seen.row.node)) { (seen.name()) } }
+            th scope="row" { a href=(node_link(&seen.brief.node)) { (seen.brief.name) } }
             td { (state(seen)) }
-            td { (shown(&seen.row.known.doing.release, 64)) }
-            td { (ago(all.now, seen.row.known.received)) }
+            td { (seen.brief.release) }
+            td { (ago(all.now, seen.brief.received)) }
             td { (says(seen)) }
         }
     }

@@ -76,9 +76,9 @@ fn needing(all: &Overview) -> Markup {
             (table("needing", "Nodes that need you", &["Node", "State", "Since", "In its own words"], &html! {
                 @for seen in all.needing().take(NEEDING) {
                     tr {
-                        th scope="row" { a href=(node_link(&seen.row.node)) { (seen.name()) } }
+                        th scope="row" { a href=(node_link(&seen.brief.node)) { (seen.brief.name) } }
                         td { (state(seen)) }
-                        td { (time(seen.row.known.since)) }
+                        td { (time(seen.brief.since)) }
                         td { (says(seen)) }
                     }
                 }

@@ -74,7 +74,7 @@ pub(super) fn dot(word: &str) -> Markup {
 
 /// What a node does, and what is odd about it.
 pub(super) fn state(seen: &Seen) -> Markup {
-    let doing = seen.row.known.doing.state;
+    let doing = seen.brief.state;
     html! {
         @if let Some(since) = seen.silent {
             (dot("silent")) "silent, expected " (time(since)) "; before: " (doing.shown())
@@ -84,7 +84,7 @@ pub(super) fn state(seen: &Seen) -> Markup {
         @if seen.cloned {
             " " span class="mark" { "two machines share this key" }
         }
-        @if seen.floor_is_lost() {
+        @if seen.brief.floor_is_lost {
             " " span class="mark" { "its floor is lost" }
         }
         @if let Some(clock) = seen.clock {
