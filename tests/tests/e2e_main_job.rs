@@ -2,6 +2,7 @@
 //! or revert.
 
 use formats::reason::{Exit, Reason};
+use formats::report::SignedReport;
 use racklet_tests::rig::{
     CLEAR, Node, RepoServer, TRIES, Tap, UNRELATED, World, confirmed, redact, trial,
 };
@@ -100,6 +101,18 @@ fn the_next_release_reuses_the_booted_slot() {
         let on_top = passed.checked_sub(said);
         assert!(on_top.is_some_and(|on_top| on_top < 250_000), "{said} said, {passed} passed");
     }
+
+    // A fleet's server is told what came from where.
+    let v4 = world.release("1.3.0", 4);
+    let _done = world.publish(&v4, &["--channel", "stable", "--delta-from", "1.2.0"]);
+    let third = fetched(&node.update(&[], "b"));
+    node.expect_slot("b", &v4);
+    let report = node.agent_in_words(&["report", "-o", "-"]).ok().text();
+    let report = SignedReport::verify(report.as_bytes()).expect("a report");
+    let bytes = report.report().bytes.expect("it received some");
+    let (delta, reuse) = (bytes.delta.expect("a delta"), bytes.reuse.expect("it had some"));
+    assert!(bytes.registry >= first + second + third && bytes.bundle == 0, "{bytes:?}");
+    assert!((1..=third).contains(&delta) && reuse > first, "{bytes:?}, {third} the last time");
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn a_delta_from_the_booted_slot_is_the_smallest() {
         let known: Vec<Content> = base.list.chunks().map(|chunk| chunk.content).collect();
         let planned = plan(&image, |hash| known.contains(&Content::Data(*hash))).unwrap();
         assert!(planned.fetch == blob.size && planned.delta > 0, "{planned:?}");
+        assert_eq!(written.fetched_delta, planned.delta, "{per_frame} chunks per frame");
     }
     assert_eq!(booted.operations(), [], "the booted slot is only read");
 }

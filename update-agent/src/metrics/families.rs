@@ -292,6 +292,8 @@ fn checks(facts: &Facts) -> Vec<Family> {
             "Raw bytes that installations took from what the node had",
         )
         .value(Some(report.counts.reused).filter(|bytes| *bytes > 0)),
+        Family::new("deltas", Kind::Bytes, "Of the bytes received, those of deltas")
+            .value(Some(report.counts.deltas).filter(|bytes| *bytes > 0)),
         Family::new(
             "offer",
             Kind::Info,

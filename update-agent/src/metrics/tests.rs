@@ -94,6 +94,7 @@ fn full_facts() -> Facts {
         failures: BTreeMap::from([("unreachable".to_owned(), 7)]),
         received: BTreeMap::from([("docker://registry.example/racklet".to_owned(), 12_345)]),
         reused: 678,
+        deltas: 91,
     };
     let role = |role: &str, version| RoleFacts { role: role.to_owned(), version, expires: 2000 };
     Facts {
@@ -229,6 +230,7 @@ fn every_fact_has_its_sample() {
         "failures_total{reason=\"unreachable\"} 7",
         "received_bytes_total{source=\"docker://registry.example/racklet\"} 12345",
         "reused_bytes_total 678",
+        "deltas_bytes_total 91",
         "offer_info{version=\"1.2.0\",decision=\"deferred\",rule=\"hold\"} 1",
         "release_withdrawn 1",
         "metadata_version{role=\"timestamp\"} 40",

@@ -140,7 +140,7 @@ fn bytes(counts: &state::Counts) -> Option<BytesBySource> {
         registry: sum(true),
         bundle: sum(false),
         reuse: (counts.reused > 0).then_some(counts.reused),
-        delta: None,
+        delta: (counts.deltas > 0).then_some(counts.deltas),
     };
     (bytes != BytesBySource::default()).then_some(bytes)
 }

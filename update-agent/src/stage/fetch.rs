@@ -311,7 +311,9 @@ impl Assembly<'_> {
     /// Breaks when the source is to stop. What comes unasked for is dropped; what is left out is
     /// missed later.
     fn take(&mut self, mut at: u64, mut piece: &[u8]) -> ControlFlow<()> {
-        self.line.ledger.count_fetched(piece.len() as u64);
+        let offer = self.line.offers.all.get(self.offer);
+        let of_delta = offer.is_some_and(|offer| matches!(offer.form, Form::Delta(_)));
+        self.line.ledger.count_fetched(piece.len() as u64, of_delta);
         while !piece.is_empty() && !self.line.over() {
             let Some((part, rest)) = self.parts.split_first() else { break };
             let len = part.len as usize;

@@ -31,6 +31,7 @@ pub(super) struct Ledger {
     sync_every: u64,
     stopped: AtomicBool,
     fetched: AtomicU64,
+    fetched_delta: AtomicU64,
 }
 
 struct State {
@@ -80,6 +81,7 @@ impl Ledger {
             sync_every,
             stopped: AtomicBool::new(false),
             fetched: AtomicU64::new(0),
+            fetched_delta: AtomicU64::new(0),
         }
     }
 
@@ -130,9 +132,12 @@ impl Ledger {
         true
     }
 
-    /// Counts bytes that came from a source.
-    pub(super) fn count_fetched(&self, bytes: u64) {
+    /// Counts bytes that came from a source: of a delta, or of an image.
+    pub(super) fn count_fetched(&self, bytes: u64, of_delta: bool) {
         self.fetched.fetch_add(bytes, Ordering::Relaxed);
+        if of_delta {
+            self.fetched_delta.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Bytes that came from sources.
@@ -183,7 +188,8 @@ impl Ledger {
 
     /// What was done by now.
     pub(super) fn so_far(&self) -> Written {
-        Written { fetched: self.fetched(), ..self.state().written }
+        let fetched_delta = self.fetched_delta.load(Ordering::Relaxed);
+        Written { fetched: self.fetched(), fetched_delta, ..self.state().written }
     }
 
     /// What was done, or why it ended.

@@ -7,6 +7,8 @@ use std::ops::AddAssign;
 pub struct Written {
     /// Compressed bytes that came from sources, also those that were of no use.
     pub fetched: u64,
+    /// Of these, those of deltas.
+    pub fetched_delta: u64,
     /// Raw bytes that were in the slot already.
     pub reused_target: u64,
     /// Raw bytes of zero chunks that were made zero.
@@ -20,6 +22,7 @@ pub struct Written {
 impl AddAssign for Written {
     fn add_assign(&mut self, other: Self) {
         self.fetched += other.fetched;
+        self.fetched_delta += other.fetched_delta;
         self.reused_target += other.reused_target;
         self.zeroed += other.zeroed;
         self.reused_seed += other.reused_seed;

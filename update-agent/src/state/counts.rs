@@ -10,6 +10,7 @@ use formats::reason::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::{Report, State, StateGuard};
+use crate::stage::Written;
 
 /// Sources that are counted by name; what others sent is counted as [`OTHERS`].
 pub(crate) const SOURCES_LIMIT: usize = 16;
@@ -28,6 +29,9 @@ pub struct Counts {
     /// Raw bytes that installations took from what the node had: its other slot, seeds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reused: u64,
+    /// Of what was received, bytes of deltas of installations that went to their end.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deltas: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -38,7 +42,7 @@ fn is_zero(count: &u64) -> bool {
 impl Counts {
     /// Whether nothing was counted yet.
     pub fn is_empty(&self) -> bool {
-        self.failures.is_empty() && self.received.is_empty() && self.reused == 0
+        self.failures.is_empty() && self.received.is_empty() && (self.reused, self.deltas) == (0, 0)
     }
 
     /// One more operation failed.
@@ -57,15 +61,16 @@ impl Counts {
 }
 
 impl State {
-    /// Counts bytes that sources sent, and raw bytes that were there already. What cannot be kept is lost: nothing is
-    /// decided by it.
+    /// Counts bytes that sources sent, and what an installation that went to its end made of them. What cannot be kept is
+    /// lost: nothing is decided by it.
     pub(crate) fn count_received(
         &self,
         held: &StateGuard,
         sent: impl Iterator<Item = (String, u64)>,
-        reused: u64,
+        written: Option<&Written>,
     ) {
         let sent: Vec<_> = sent.filter(|(_, bytes)| *bytes > 0).collect();
+        let (reused, deltas) = written.map_or((0, 0), |it| (it.reused_seed, it.fetched_delta));
         if sent.is_empty() && reused == 0 {
             return;
         }
@@ -74,6 +79,7 @@ impl State {
             report.counts.received(source, *bytes);
         }
         report.counts.reused = report.counts.reused.saturating_add(reused);
+        report.counts.deltas = report.counts.deltas.saturating_add(deltas);
         if let Err(lost) = self.save_report(held, &report) {
             tracing::warn!("received bytes are not counted: {lost}");
         }

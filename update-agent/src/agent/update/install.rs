@@ -101,8 +101,8 @@ impl Plan<'_> {
         driver.parts.single_banks().prepare(driver.held)?;
         let ended = driver.run(self.judged.task(driver.parts.config, stage_only), Some(inputs));
         let sent = self.sources.iter().map(|source| (source.describe(), source.bytes_fetched()));
-        let reused = ended.as_ref().map_or(0, |ended| ended.written.reused_seed);
-        driver.parts.state.count_received(driver.held, sent, reused);
+        let written = ended.as_ref().ok().map(|ended| &ended.written);
+        driver.parts.state.count_received(driver.held, sent, written);
         let ended = ended?;
         driver.parts.state.save_journal(driver.held, None)?;
         match &ended.outcome {
