@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::approved::Approved;
 use super::judge::{Known, Verdict, judge};
 use super::lock::{self, Answer, ClientId, Group, Request, Rules};
-use super::store::{FleetStore, StoreFailure};
+use super::store::{FleetStore, StoreFailure, Waiting};
 use super::{FleetConfig, TRANSITIONS};
 use crate::lock::LockRw as _;
 
@@ -65,6 +65,7 @@ impl Committer {
             most_waiting: config.waiting,
             listed,
             rules,
+            waiting: None,
             swept: 0,
         };
         std::thread::Builder::new().name("fleet".to_owned()).spawn(move || keeper.run(&waiting))?;
@@ -102,8 +103,17 @@ struct Keeper {
     most_waiting: usize,
     listed: Arc<RwLock<Arc<Approved>>>,
     rules: Arc<Rules>,
-    /// When it was last looked for what is too much.
+    /// The nodes that wait for approval: those of the last look, and all that were new since. None: nobody looked.
+    waiting: Option<MostWaiting>,
+    /// When it was last looked for what is too old.
     swept: u64,
+}
+
+/// At most so many nodes wait for approval, but for those that other servers over the same database took since.
+struct MostWaiting {
+    nodes: usize,
+    /// If this is what is approved still.
+    listed: Arc<Approved>,
 }
 
 impl Keeper {
@@ -125,8 +135,14 @@ impl Keeper {
         let Some(now) = jobs.iter().map(|job| job.now).max() else { return };
         let (reports, answers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|job| ((job.what, job.now), job.answer)).unzip();
-        if answer(answers, "reports", keep_all(self.store.as_mut(), &reports), &Verdict::Kept) {
-            self.sweep(now);
+        let listed = Arc::clone(&self.listed.read_locked());
+        let kept = keep_all(self.store.as_mut(), &reports, &listed);
+        let (kept, new) = kept.map_or_else(|error| (Err(error), 0), |(kept, new)| (Ok(kept), new));
+        if let Some(most) = &mut self.waiting {
+            most.nodes += new;
+        }
+        if answer(answers, "reports", kept, &Verdict::Kept) {
+            self.sweep(now, &listed);
         }
     }
 
@@ -139,30 +155,43 @@ impl Keeper {
         answer(answers, "restart locks", done, &Answer::Granted);
     }
 
-    /// Forgets what is too much: unknown nodes after each group, old transitions now and then.
-    fn sweep(&mut self, now: u64) {
-        let listed = Arc::clone(&self.listed.read_locked());
-        let old = now.abs_diff(self.swept) >= SWEEP;
-        let before = now.saturating_sub(self.retention);
-        let most = self.most_waiting;
-        let swept = within(self.store.as_mut(), |store| {
-            let forgotten = store.forget_waiting(&listed, most)?;
-            if old {
-                store.forget_transitions(before, TRANSITIONS)?;
-            }
-            Ok(forgotten)
-        });
-        match swept {
-            Ok(0) => {}
-            Ok(forgotten) => tracing::warn!(
-                forgotten,
-                "fleet: more than {most} nodes wait for approval; the oldest were forgotten"
-            ),
-            Err(error) => tracing::error!("fleet: forget what is too much: {error}"),
+    /// Forgets what is too much: unknown nodes once there may be too many, old transitions now and then.
+    fn sweep(&mut self, now: u64, listed: &Arc<Approved>) {
+        let fits = |most: &MostWaiting| {
+            most.nodes <= self.most_waiting && Arc::ptr_eq(&most.listed, listed)
+        };
+        if !self.waiting.as_ref().is_some_and(fits) {
+            self.forget_waiting(listed);
         }
-        if old {
+        if now.abs_diff(self.swept) >= SWEEP {
+            let before = now.saturating_sub(self.retention);
+            let swept =
+                within(self.store.as_mut(), |store| store.forget_transitions(before, TRANSITIONS));
+            if let Err(error) = swept {
+                tracing::error!("fleet: forget what is too old: {error}");
+            }
             self.swept = now;
         }
+    }
+
+    fn forget_waiting(&mut self, listed: &Arc<Approved>) {
+        let most = self.most_waiting;
+        let swept = within(self.store.as_mut(), |store| store.forget_waiting(listed, most));
+        self.waiting = match swept {
+            Ok(Waiting { forgotten, left }) => {
+                if forgotten > 0 {
+                    tracing::warn!(
+                        forgotten,
+                        "fleet: more than {most} nodes wait for approval; the oldest were forgotten"
+                    );
+                }
+                Some(MostWaiting { nodes: left, listed: Arc::clone(listed) })
+            }
+            Err(error) => {
+                tracing::error!("fleet: forget what is too much: {error}");
+                None
+            }
+        };
     }
 }
 
@@ -224,12 +253,15 @@ fn within<T>(
     }
 }
 
-/// Judges and keeps reports in one transaction: durable when this returns, or nothing happened.
+/// Judges and keeps reports in one transaction: durable when this returns, or nothing happened. Also says how many nodes
+/// are new that are not listed.
 fn keep_all(
     store: &mut dyn FleetStore,
     reports: &[(SignedReport, u64)],
-) -> Result<Vec<Verdict>, StoreFailure> {
+    listed: &Approved,
+) -> Result<(Vec<Verdict>, usize), StoreFailure> {
     within(store, |store| {
+        let mut new = 0;
         let mut last: HashMap<Sha256, Known> = HashMap::new();
         let mut verdicts = Vec::with_capacity(reports.len());
         for (signed, now) in reports {
@@ -242,11 +274,12 @@ fn keep_all(
             if let Some(next) = &next {
                 let changed = known.as_ref().is_none_or(|known| known.doing != next.doing);
                 store.keep(signed, next, changed)?;
+                new += usize::from(known.is_none() && !listed.contains(&report.node));
             }
             last.extend(next.or(known).map(|known| (report.node, known)));
             verdicts.push(verdict);
         }
-        Ok(verdicts)
+        Ok((verdicts, new))
     })
 }
 

@@ -71,6 +71,22 @@ pub(crate) enum Change {
     Approved(Sha256),
 }
 
+/// Nodes that nobody approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Waiting {
+    /// Those that were too many.
+    pub(crate) forgotten: usize,
+    /// Those that are there still.
+    pub(crate) left: usize,
+}
+
+impl Waiting {
+    /// So many, of which so many are forgotten.
+    fn of(all: usize, forgotten: usize) -> Self {
+        Waiting { forgotten, left: all - forgotten }
+    }
+}
+
 /// Forgotten nodes that are remembered as such, for those who read what changed. Who knows less is told everything.
 const GONE: i64 = 10_000;
 
@@ -100,8 +116,9 @@ pub(crate) trait FleetStore: Send {
     /// Forgets transitions that are older than `before` or beyond `most` of a node.
     fn forget_transitions(&mut self, before: u64, most: usize) -> Result<(), StoreFailure>;
 
-    /// Forgets nodes that nobody approved, neither here nor in the operator's file, those that were silent for longest, until `most` are left.
-    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<usize, StoreFailure>;
+    /// Forgets nodes that nobody approved, neither here nor in the operator's file, those that were silent for longest,
+    /// until `most` are left. Looks at all nodes.
+    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<Waiting, StoreFailure>;
 
     /// One node.
     fn node(&self, node: &Sha256) -> Result<Option<NodeRow>, StoreFailure>;

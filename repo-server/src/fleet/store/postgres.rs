@@ -16,8 +16,8 @@ use postgres::{Client, Row, Statement};
 
 use super::place::PostgresPlace;
 use super::{
-    Change, FleetStore, GONE, NodeRow, StoreFailure, Transition, boots_of, integer, natural,
-    schema_postgres, text_of,
+    Change, FleetStore, GONE, NodeRow, StoreFailure, Transition, Waiting, boots_of, integer,
+    natural, schema_postgres, text_of,
 };
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
@@ -278,15 +278,17 @@ impl FleetStore for Postgres {
         Ok(())
     }
 
-    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<usize, StoreFailure> {
+    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<Waiting, StoreFailure> {
         let sql = "SELECT node FROM nodes WHERE node NOT IN (SELECT node FROM approved)
                    ORDER BY received DESC, node";
         let rows = self.session()?.rows(sql, &[])?;
         let nodes = rows.iter().map(|row| digest(row, 0)).collect::<Result<Vec<_>, _>>()?;
-        let waiting = nodes.into_iter().filter(|node| !listed.contains(node)).skip(most);
-        let gone: Vec<Vec<u8>> = waiting.map(|node| node.0.to_vec()).collect();
+        let waiting = nodes.into_iter().filter(|node| !listed.contains(node));
+        let waiting: Vec<Vec<u8>> = waiting.map(|node| node.0.to_vec()).collect();
+        let gone = waiting.get(most..).unwrap_or_default();
+        let swept = Waiting::of(waiting.len(), gone.len());
         if gone.is_empty() {
-            return Ok(0);
+            return Ok(swept);
         }
         let number = self.number()?;
         let mut session = self.session()?;
@@ -301,7 +303,7 @@ impl FleetStore for Postgres {
             session.execute("DELETE FROM gone WHERE changed <= $1", &[&oldest])?;
             session.execute("UPDATE clock SET forgotten = $1", &[&oldest])?;
         }
-        Ok(gone.len())
+        Ok(swept)
     }
 
     fn node(&self, node: &Sha256) -> Result<Option<NodeRow>, StoreFailure> {

@@ -14,8 +14,8 @@ use formats::report::SignedReport;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    Change, FleetStore, GONE, NodeRow, StoreFailure, Transition, boots_of, integer, natural,
-    schema, text_of,
+    Change, FleetStore, GONE, NodeRow, StoreFailure, Transition, Waiting, boots_of, integer,
+    natural, schema, text_of,
 };
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
@@ -223,26 +223,26 @@ impl FleetStore for Sqlite {
         Ok(())
     }
 
-    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<usize, StoreFailure> {
+    fn forget_waiting(&mut self, listed: &Approved, most: usize) -> Result<Waiting, StoreFailure> {
         let waiting: Vec<[u8; 32]> = {
             let sql = "SELECT node FROM nodes WHERE node NOT IN (SELECT node FROM approved)
                        ORDER BY received DESC, node";
             let mut query = self.database.prepare_cached(sql)?;
             let rows = query.query_map((), |row| row.get(0))?;
             rows.filter(|row| !matches!(row, Ok(node) if listed.contains(&Sha256(*node))))
-                .skip(most)
                 .collect::<Result<_, _>>()?
         };
-        for node in &waiting {
+        let gone = waiting.get(most..).unwrap_or_default();
+        for node in gone {
             self.database.execute("DELETE FROM transitions WHERE node = ?1", [&node[..]])?;
             self.database.execute("DELETE FROM nodes WHERE node = ?1", [&node[..]])?;
             let sql = "INSERT OR REPLACE INTO gone (node, changed) VALUES (?1, ?2)";
             self.database.execute(sql, params![&node[..], self.number()?])?;
         }
-        if !waiting.is_empty() {
+        if !gone.is_empty() {
             self.bound_gone()?;
         }
-        Ok(waiting.len())
+        Ok(Waiting::of(waiting.len(), gone.len()))
     }
 
     fn node(&self, node: &Sha256) -> Result<Option<NodeRow>, StoreFailure> {

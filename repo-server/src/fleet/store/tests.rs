@@ -71,7 +71,7 @@ fn what_changed(store: &mut dyn FleetStore) {
     assert_eq!(told(store, Some(second)).0, [format!("approved {}", node(50))]);
     let before = told(store, Some(second)).1;
     store.begin().unwrap();
-    assert!(store.forget_waiting(&Approved::default(), 0).unwrap() > 0);
+    assert_ne!(store.forget_waiting(&Approved::default(), 0).unwrap().forgotten, 0);
     store.commit().unwrap();
     let (changes, _) = told(store, Some(before));
     assert!(changes.contains(&format!("gone {}", node(51))), "{changes:?}");
@@ -148,7 +148,7 @@ fn program(store: &mut dyn FleetStore) {
         keep(store, &signed(key, 1, "idle"), 2000 + u64::from(key));
     }
     let listed = Approved::parse(&other.report().node.to_hex()).unwrap();
-    assert_eq!(store.forget_waiting(&listed, 3).unwrap(), 7);
+    assert_eq!(store.forget_waiting(&listed, 3).unwrap(), Waiting { forgotten: 7, left: 3 });
     let left: Vec<Sha256> = store.nodes().unwrap().into_iter().map(|row| row.node).collect();
     assert_eq!(left.len(), 5, "the approved, the listed and the three newest");
     for key in 27..30 {
