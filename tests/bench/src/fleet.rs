@@ -48,6 +48,7 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let sent: f64 = reports.iter().map(|it| it.document.len() as f64).sum::<f64>() / nodes as f64;
     let what = "a report: bytes of the document";
     rows.push(Row::figure(what, Unit::Bytes, &[sent], Goal::AtMost(4096.0)));
+    rows.push(super::report::row(bench)?);
 
     let home = tempfile::tempdir()?;
     let database = Postgres::start(home.path(), None)?;

@@ -16,6 +16,7 @@ mod growth;
 mod peers;
 mod proxy;
 mod publish;
+mod report;
 mod rig;
 mod run;
 mod serve;

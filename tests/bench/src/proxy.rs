@@ -19,6 +19,8 @@ pub(super) struct Proxy {
 struct Shared {
     /// Bytes from server to client.
     down: AtomicU64,
+    /// Bytes from client to server.
+    up: AtomicU64,
     /// HTTP/1 requests without a body, told by the empty line that ends each.
     requests: AtomicUsize,
     /// Connections cut so far.
@@ -53,6 +55,11 @@ impl Proxy {
         self.shared.down.load(Ordering::Relaxed)
     }
 
+    /// Bytes that came from the client so far.
+    pub(super) fn up(&self) -> u64 {
+        self.shared.up.load(Ordering::Relaxed)
+    }
+
     /// Requests seen so far.
     pub(super) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)
@@ -74,6 +81,7 @@ fn pass(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
         let mut ending = 0;
         while let Ok(count @ 1..) = from_client.read(&mut buffer) {
             let bytes = &buffer[..count];
+            up.up.fetch_add(count as u64, Ordering::Relaxed);
             up.requests.fetch_add(heads(bytes, &mut ending), Ordering::Relaxed);
             if to_server.write_all(bytes).is_err() {
                 break;

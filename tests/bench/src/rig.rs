@@ -217,9 +217,19 @@ impl Node {
         Ok(self)
     }
 
+    /// The same node of a registry behind TLS, with these keys of its source.
+    pub(super) fn over_tls(self, source: &str, keys: &str, root: &Path) -> Result<Self> {
+        self.configure_with(source, keys, root, self.disk.path())?;
+        Ok(self)
+    }
+
     fn configure(&self, source: &str, root: &Path, disk: &Path) -> Result<()> {
-        let dir = self.dir.path();
         let plain = if source.starts_with("docker:") { "plain_http = true" } else { "" };
+        self.configure_with(source, plain, root, disk)
+    }
+
+    fn configure_with(&self, source: &str, keys: &str, root: &Path, disk: &Path) -> Result<()> {
+        let dir = self.dir.path();
         let text = format!(
             r#"state_dir = {state:?}
 [node]
@@ -229,7 +239,7 @@ hardware = ["bench"]
 root = {root:?}
 [[source]]
 url = {source:?}
-{plain}
+{keys}
 [boot]
 disk = {disk:?}
 cmdline = {cmdline:?}
