@@ -9,7 +9,6 @@ use crate::restart_lock::{Lock, NotGranted};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockNote {
     /// Which.
-    #[serde(flatten)]
     pub lock: Lock,
     /// Unix seconds: since when it has been asked for.
     pub at: u64,
