@@ -4,7 +4,6 @@
 //! A sync of the disk takes milliseconds, whether it is for one report or for a thousand. So two
 //! thousand nodes that report at once cost a few syncs and not two thousand.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, RwLock};
@@ -16,7 +15,7 @@ use tokio::sync::oneshot;
 use super::approved::Approved;
 use super::judge::{Known, Verdict, judge};
 use super::lock::{self, Answer, ClientId, Group, Request, Rules};
-use super::store::{FleetStore, StoreFailure, Waiting};
+use super::store::{FleetStore, Kept, StoreFailure, Waiting};
 use super::{FleetConfig, TRANSITIONS};
 use crate::lock::LockRw as _;
 
@@ -261,24 +260,23 @@ fn keep_all(
     listed: &Approved,
 ) -> Result<(Vec<Verdict>, usize), StoreFailure> {
     within(store, |store| {
-        let mut new = 0;
-        let mut last: HashMap<Sha256, Known> = HashMap::new();
+        let nodes: Vec<Sha256> = reports.iter().map(|(signed, _)| signed.report().node).collect();
+        let mut all = store.known(&nodes)?;
+        let (mut new, mut kept) = (0, Vec::new());
         let mut verdicts = Vec::with_capacity(reports.len());
-        for (signed, now) in reports {
-            let report = signed.report();
-            let known = match last.remove(&report.node) {
-                Some(known) => Some(known),
-                None => store.known(&report.node)?,
-            };
-            let (verdict, next) = judge(known.as_ref(), report, *now);
-            if let Some(next) = &next {
-                let changed = known.as_ref().is_none_or(|known| known.doing != next.doing);
-                store.keep(signed, next, changed)?;
-                new += usize::from(known.is_none() && !listed.contains(&report.node));
+        for (report, now) in reports {
+            let node = report.report().node;
+            let known = all.get(&node);
+            let (verdict, next) = judge(known, report.report(), *now);
+            if let Some(next) = next {
+                let changed = known.is_none_or(|known| known.doing != next.doing);
+                new += usize::from(known.is_none() && !listed.contains(&node));
+                all.insert(node, next.clone());
+                kept.push(Kept { report, known: next, changed });
             }
-            last.extend(next.or(known).map(|known| (report.node, known)));
             verdicts.push(verdict);
         }
+        store.keep(&kept)?;
         Ok((verdicts, new))
     })
 }
@@ -316,17 +314,23 @@ pub(super) fn commit(
     let mut order: Vec<usize> = (0..reports.len()).collect();
     order.sort_by_key(|at| reports[*at].report().sequence);
     within(store, |store| {
+        let nodes: Vec<Sha256> = reports.iter().map(|report| report.report().node).collect();
+        let mut all = store.known(&nodes)?;
+        let mut kept = Vec::new();
         for at in order {
-            let (signed, report) = (&reports[at], reports[at].report());
-            let known = store.known(&report.node)?;
-            let patient = known.clone().map(|known| Known { received: 0, ..known });
-            let (verdict, next) = judge(patient.as_ref(), report, now);
-            if let Some(next) = &next {
-                let changed = known.as_ref().is_none_or(|known| known.doing != next.doing);
-                store.keep(signed, next, changed)?;
+            let report = &reports[at];
+            let node = report.report().node;
+            let known = all.get(&node);
+            let patient = known.cloned().map(|known| Known { received: 0, ..known });
+            let (verdict, next) = judge(patient.as_ref(), report.report(), now);
+            if let Some(next) = next {
+                let changed = known.is_none_or(|known| known.doing != next.doing);
+                all.insert(node, next.clone());
+                kept.push(Kept { report, known: next, changed });
             }
             verdicts[at] = verdict;
         }
+        store.keep(&kept)?;
         store.forget_waiting(listed, most_waiting).map(drop)
     })?;
     Ok(verdicts)

@@ -38,7 +38,7 @@ use self::rig::Bench;
 use self::table::{Row, Table};
 
 /// Of the measurements; what is built and prepared once comes before.
-const TIME: Duration = Duration::from_secs(15 * 60);
+const TIME: Duration = Duration::from_secs(30 * 60);
 
 #[derive(Parser)]
 #[command(

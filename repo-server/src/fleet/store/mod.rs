@@ -6,6 +6,8 @@ mod schema;
 mod schema_postgres;
 mod sqlite;
 
+use std::collections::HashMap;
+
 use formats::digest::Sha256;
 use formats::report::SignedReport;
 
@@ -45,6 +47,22 @@ pub(crate) struct NodeRow {
     pub(crate) known: Known,
     /// The last report, as it came. It was verified before it was kept.
     pub(crate) document: Vec<u8>,
+}
+
+/// A report that is to be kept.
+#[derive(Debug)]
+pub(crate) struct Kept<'a> {
+    pub(crate) report: &'a SignedReport,
+    /// What is known of the node by it.
+    pub(crate) known: Known,
+    /// Whether the node does something else now.
+    pub(crate) changed: bool,
+}
+
+impl Kept<'_> {
+    fn node(&self) -> Sha256 {
+        self.report.report().node
+    }
 }
 
 /// A change of what a node was doing.
@@ -102,16 +120,11 @@ pub(crate) trait FleetStore: Send {
     /// Gives it up.
     fn rollback(&mut self);
 
-    /// What is known of a node.
-    fn known(&self, node: &Sha256) -> Result<Option<Known>, StoreFailure>;
+    /// What is known of those of these nodes that were seen before.
+    fn known(&self, nodes: &[Sha256]) -> Result<HashMap<Sha256, Known>, StoreFailure>;
 
-    /// Keeps a report in the place of the one before. `changed`: the node does something else now.
-    fn keep(
-        &mut self,
-        report: &SignedReport,
-        known: &Known,
-        changed: bool,
-    ) -> Result<(), StoreFailure>;
+    /// Keeps reports, each in the place of the one of its node before.
+    fn keep(&mut self, kept: &[Kept<'_>]) -> Result<(), StoreFailure>;
 
     /// Forgets transitions that are older than `before` or beyond `most` of a node.
     fn forget_transitions(&mut self, before: u64, most: usize) -> Result<(), StoreFailure>;

@@ -10,13 +10,12 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 
 use formats::digest::Sha256;
-use formats::report::SignedReport;
 use postgres::types::ToSql;
 use postgres::{Client, Row, Statement};
 
 use super::place::PostgresPlace;
 use super::{
-    Change, FleetStore, GONE, NodeRow, StoreFailure, Transition, Waiting, boots_of, integer,
+    Change, FleetStore, GONE, Kept, NodeRow, StoreFailure, Transition, Waiting, boots_of, integer,
     natural, schema_postgres, text_of,
 };
 use crate::fleet::approved::Approved;
@@ -167,6 +166,43 @@ fn known(row: &Row, at: usize) -> Result<Known, StoreFailure> {
     })
 }
 
+/// What is kept of nodes, a column each: one statement takes all of them, and the database is asked once.
+#[derive(Default)]
+struct Columns<'a> {
+    nodes: Vec<Vec<u8>>,
+    sequences: Vec<i64>,
+    received: Vec<i64>,
+    boots: Vec<String>,
+    states: Vec<&'static str>,
+    releases: Vec<String>,
+    runs: Vec<String>,
+    codes: Vec<String>,
+    since: Vec<i64>,
+    cloned: Vec<Option<i64>>,
+    documents: Vec<&'a [u8]>,
+}
+
+impl<'a> Columns<'a> {
+    fn of<'b: 'a>(kept: impl Iterator<Item = &'a Kept<'b>>) -> Self {
+        let mut columns = Columns::default();
+        for kept in kept {
+            let Known { sequence, received, boots, doing, since, cloned } = &kept.known;
+            columns.nodes.push(kept.node().0.to_vec());
+            columns.sequences.push(integer(*sequence));
+            columns.received.push(integer(*received));
+            columns.boots.push(text(&text_of(boots)));
+            columns.states.push(doing.state.word());
+            columns.releases.push(text(&doing.release));
+            columns.runs.push(text(&doing.runs));
+            columns.codes.push(text(&doing.code));
+            columns.since.push(integer(*since));
+            columns.cloned.push(cloned.map(integer));
+            columns.documents.push(kept.report.document());
+        }
+        columns
+    }
+}
+
 fn node_row(row: &Row) -> Result<NodeRow, StoreFailure> {
     Ok(NodeRow { node: digest(row, 0)?, known: known(row, 1)?, document: row.try_get(10)? })
 }
@@ -213,54 +249,67 @@ impl FleetStore for Postgres {
         }
     }
 
-    fn known(&self, node: &Sha256) -> Result<Option<Known>, StoreFailure> {
-        let sql = concat!("SELECT ", known_columns!(), " FROM nodes WHERE node = $1");
-        let rows = self.session()?.rows(sql, &[&&node.0[..]])?;
-        rows.first().map(|row| known(row, 0)).transpose()
+    fn known(&self, nodes: &[Sha256]) -> Result<HashMap<Sha256, Known>, StoreFailure> {
+        let sql = concat!("SELECT node, ", known_columns!(), " FROM nodes WHERE node = ANY ($1)");
+        let nodes: Vec<&[u8]> = nodes.iter().map(|node| &node.0[..]).collect();
+        let rows = self.session()?.rows(sql, &[&nodes])?;
+        rows.iter().map(|row| Ok((digest(row, 0)?, known(row, 1)?))).collect()
     }
 
-    fn keep(
-        &mut self,
-        report: &SignedReport,
-        known: &Known,
-        changed: bool,
-    ) -> Result<(), StoreFailure> {
-        let node = &report.report().node.0[..];
-        let Known { sequence, received, boots, doing, since, cloned } = known;
-        let (release, runs, code) = (text(&doing.release), text(&doing.runs), text(&doing.code));
-        let sql = concat!(
-            "INSERT INTO nodes (node, ",
-            known_columns!(),
-            ", document, changed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-             ON CONFLICT (node) DO UPDATE SET (",
-            known_columns!(),
-            ", document, changed) = ROW ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-        );
+    fn keep(&mut self, kept: &[Kept<'_>]) -> Result<(), StoreFailure> {
+        if kept.is_empty() {
+            return Ok(());
+        }
         let number = self.number()?;
         let mut session = self.session()?;
-        session.execute("DELETE FROM gone WHERE node = $1", &[&node])?;
+        // A row can be changed once in a statement: the last report of each node.
+        let last: HashMap<Sha256, &Kept<'_>> = kept.iter().map(|it| (it.node(), it)).collect();
+        let columns = Columns::of(last.into_values());
+        session.execute("DELETE FROM gone WHERE node = ANY ($1)", &[&columns.nodes])?;
         session.execute(
-            sql,
+            concat!(
+                "INSERT INTO nodes (node, ",
+                known_columns!(),
+                ", document, changed)
+                 SELECT *, $12::bigint FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::text[], $5::text[],
+                     $6::text[], $7::text[], $8::text[], $9::bigint[], $10::bigint[], $11::bytea[])
+                 ON CONFLICT (node) DO UPDATE SET (",
+                known_columns!(),
+                ", document, changed) = (",
+                "SELECT excluded.sequence, excluded.received, excluded.boots, excluded.state, excluded.release,
+                     excluded.runs, excluded.code, excluded.since, excluded.cloned, excluded.document,
+                     excluded.changed)"
+            ),
             &[
-                &node,
-                &integer(*sequence),
-                &integer(*received),
-                &text(&text_of(boots)),
-                &doing.state.word(),
-                &release,
-                &runs,
-                &code,
-                &integer(*since),
-                &cloned.map(integer),
-                &report.document(),
+                &columns.nodes,
+                &columns.sequences,
+                &columns.received,
+                &columns.boots,
+                &columns.states,
+                &columns.releases,
+                &columns.runs,
+                &columns.codes,
+                &columns.since,
+                &columns.cloned,
+                &columns.documents,
                 &number,
             ],
         )?;
-        if changed {
-            let sql = "INSERT INTO transitions (node, at, release, state, code)
-                       VALUES ($1, $2, $3, $4, $5)";
-            let state = doing.state.word();
-            session.execute(sql, &[&node, &integer(*received), &release, &state, &code])?;
+        let changed = Columns::of(kept.iter().filter(|it| it.changed));
+        if !changed.nodes.is_empty() {
+            session.execute(
+                "INSERT INTO transitions (node, at, release, state, code)
+                 SELECT node, at, release, state, code
+                 FROM unnest($1::bytea[], $2::bigint[], $3::text[], $4::text[], $5::text[])
+                     WITH ORDINALITY AS it (node, at, release, state, code, nth) ORDER BY nth",
+                &[
+                    &changed.nodes,
+                    &changed.received,
+                    &changed.releases,
+                    &changed.states,
+                    &changed.codes,
+                ],
+            )?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Several processes may have it open: the server, and `repo-server fleet`.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -10,11 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use formats::digest::Sha256;
-use formats::report::SignedReport;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    Change, FleetStore, GONE, NodeRow, StoreFailure, Transition, Waiting, boots_of, integer,
+    Change, FleetStore, GONE, Kept, NodeRow, StoreFailure, Transition, Waiting, boots_of, integer,
     natural, schema, text_of,
 };
 use crate::fleet::approved::Approved;
@@ -82,6 +82,46 @@ impl Sqlite {
             self.number.set(Some(number));
         }
         Ok(number)
+    }
+
+    /// One report.
+    fn keep_one(&self, kept: &Kept<'_>) -> Result<(), StoreFailure> {
+        let Kept { report, changed, .. } = kept;
+        let node = &report.report().node.0[..];
+        let Known { sequence, received, boots, doing, since, cloned } = &kept.known;
+        let sql = format!(
+            "INSERT OR REPLACE INTO nodes (node, {KNOWN}, document, changed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+        );
+        let number = self.number()?;
+        self.database.prepare_cached("DELETE FROM gone WHERE node = ?1")?.execute([node])?;
+        self.database.prepare_cached(&sql)?.execute(params![
+            node,
+            integer(*sequence),
+            integer(*received),
+            text_of(boots),
+            doing.state.word(),
+            doing.release,
+            doing.runs,
+            doing.code,
+            integer(*since),
+            cloned.map(integer),
+            report.document(),
+            number,
+        ])?;
+        if *changed {
+            let sql = "INSERT INTO transitions (node, at, release, state, code)
+                       VALUES (?1, ?2, ?3, ?4, ?5)";
+            let state = doing.state.word();
+            self.database.prepare_cached(sql)?.execute(params![
+                node,
+                integer(*received),
+                doing.release,
+                state,
+                doing.code
+            ])?;
+        }
+        Ok(())
     }
 
     /// Remembers the last of those that were forgotten.
@@ -162,53 +202,19 @@ impl FleetStore for Sqlite {
         }
     }
 
-    fn known(&self, node: &Sha256) -> Result<Option<Known>, StoreFailure> {
+    fn known(&self, nodes: &[Sha256]) -> Result<HashMap<Sha256, Known>, StoreFailure> {
         let sql = format!("SELECT {KNOWN} FROM nodes WHERE node = ?1");
         let mut query = self.database.prepare_cached(&sql)?;
-        Ok(query.query_row([&node.0[..]], |row| known(row, 0)).optional()?)
+        let mut found = HashMap::new();
+        for node in nodes {
+            let row = query.query_row([&node.0[..]], |row| known(row, 0)).optional()?;
+            found.extend(row.map(|known| (*node, known)));
+        }
+        Ok(found)
     }
 
-    fn keep(
-        &mut self,
-        report: &SignedReport,
-        known: &Known,
-        changed: bool,
-    ) -> Result<(), StoreFailure> {
-        let node = &report.report().node.0[..];
-        let Known { sequence, received, boots, doing, since, cloned } = known;
-        let sql = format!(
-            "INSERT OR REPLACE INTO nodes (node, {KNOWN}, document, changed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
-        );
-        let number = self.number()?;
-        self.database.prepare_cached("DELETE FROM gone WHERE node = ?1")?.execute([node])?;
-        self.database.prepare_cached(&sql)?.execute(params![
-            node,
-            integer(*sequence),
-            integer(*received),
-            text_of(boots),
-            doing.state.word(),
-            doing.release,
-            doing.runs,
-            doing.code,
-            integer(*since),
-            cloned.map(integer),
-            report.document(),
-            number,
-        ])?;
-        if changed {
-            let sql = "INSERT INTO transitions (node, at, release, state, code)
-                       VALUES (?1, ?2, ?3, ?4, ?5)";
-            let state = doing.state.word();
-            self.database.prepare_cached(sql)?.execute(params![
-                node,
-                integer(*received),
-                doing.release,
-                state,
-                doing.code
-            ])?;
-        }
-        Ok(())
+    fn keep(&mut self, kept: &[Kept<'_>]) -> Result<(), StoreFailure> {
+        kept.iter().try_for_each(|kept| self.keep_one(kept))
     }
 
     fn forget_transitions(&mut self, before: u64, most: usize) -> Result<(), StoreFailure> {

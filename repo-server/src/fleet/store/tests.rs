@@ -27,11 +27,11 @@ fn signed(key: u32, sequence: u64, standing: &str) -> SignedReport {
 }
 
 fn keep(store: &mut dyn FleetStore, report: &SignedReport, now: u64) {
-    let before = store.known(&report.report().node).unwrap();
+    let before = store.known(&[report.report().node]).unwrap().remove(&report.report().node);
     let (_, next) = judge(before.as_ref(), report.report(), now);
     let next = next.expect("it is newer");
     let changed = before.is_none_or(|before| before.doing != next.doing);
-    store.keep(report, &next, changed).unwrap();
+    store.keep(&[Kept { report, known: next, changed }]).unwrap();
 }
 
 /// What a reader is told who knows `since`, in a fixed order; and how far that goes.
@@ -103,7 +103,7 @@ fn what_changed(store: &mut dyn FleetStore) {
 fn program(store: &mut dyn FleetStore) {
     let (first, other) = (signed(1, 5, "idle"), signed(2, 1, "on_trial"));
     let node = first.report().node;
-    assert_eq!(store.known(&node).unwrap(), None);
+    assert!(store.known(&[node]).unwrap().is_empty());
     store.begin().unwrap();
     keep(store, &first, 100);
     keep(store, &other, 100);
@@ -112,7 +112,7 @@ fn program(store: &mut dyn FleetStore) {
     store.begin().unwrap();
     keep(store, &signed(1, 6, "staged"), 200);
     store.rollback();
-    assert_eq!(store.known(&node).unwrap().unwrap().sequence, 5);
+    assert_eq!(store.known(&[node]).unwrap()[&node].sequence, 5);
     let row = store.node(&node).unwrap().unwrap();
     assert_eq!((row.node, row.document.as_slice()), (node, first.document()));
     assert_eq!(row.known.boots, ["boot of 1"]);
@@ -173,7 +173,7 @@ fn program(store: &mut dyn FleetStore) {
 
     // The largest numbers that a report may have.
     keep(store, &signed(1, u64::MAX, "idle"), u64::MAX);
-    assert_eq!(store.known(&node).unwrap().unwrap().sequence, i64::MAX as u64);
+    assert_eq!(store.known(&[node]).unwrap()[&node].sequence, i64::MAX as u64);
 }
 
 #[test]
@@ -247,7 +247,8 @@ fn transactions_of_two_servers_follow_each_other() {
         let mut store = open(place).unwrap();
         for _ in 0..50 {
             store.begin().unwrap();
-            let sequence = store.known(&node).unwrap().map_or(0, |known| known.sequence);
+            let sequence =
+                store.known(&[node]).unwrap().get(&node).map_or(0, |known| known.sequence);
             // Late enough after the one before.
             keep(store.as_mut(), &signed(1, sequence + 1, "idle"), 1000 * sequence);
             store.commit().unwrap();
@@ -257,7 +258,7 @@ fn transactions_of_two_servers_follow_each_other() {
         let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| raise(&place))).collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
-    assert_eq!(open(&place).unwrap().known(&node).unwrap().unwrap().sequence, 150);
+    assert_eq!(open(&place).unwrap().known(&[node]).unwrap()[&node].sequence, 150);
 }
 
 #[test]
