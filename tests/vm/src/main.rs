@@ -50,7 +50,7 @@ use world::World;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask vm", about = "Boot real machines under QEMU, cell by cell", version)]
 struct Options {
-    /// Only cells whose name contains this; may be given several times.
+    /// Only the cell of this name, or else those whose names contain it; may be given several times.
     #[arg(long, value_name = "NAME")]
     cell: Vec<String>,
     /// Only the cells that `cargo xtask prove` boots.
@@ -216,17 +216,25 @@ fn run(options: &Options) -> Result<()> {
     if failed > 0 { bail!("{failed} cells failed") } else { Ok(()) }
 }
 
+/// The cells that these words mean: each the cell of that name or, where there is none, those whose names contain it.
+/// Without a word all of them.
+fn chosen(mut cells: Vec<Cell>, words: &[String]) -> Vec<Cell> {
+    let exact: Vec<bool> =
+        words.iter().map(|word| cells.iter().any(|cell| cell.name == word)).collect();
+    let means = |(word, exact): (&String, &bool), name: &str| match exact {
+        true => name == word,
+        false => name.contains(word.as_str()),
+    };
+    cells.retain(|cell| {
+        words.is_empty() || words.iter().zip(&exact).any(|pair| means(pair, cell.name))
+    });
+    cells
+}
+
 /// Runs the cells that were asked for; all when none was.
 fn perform(options: &Options) -> Result<Vec<Done>> {
     let (wanted, jobs) = (&options.cell, options.jobs);
-    let mut chosen = cells();
-    chosen.retain(|cell| {
-        let named = |word: &String| match options.prove {
-            true => cell.name == word,
-            false => cell.name.contains(word.as_str()),
-        };
-        wanted.is_empty() || wanted.iter().any(named)
-    });
+    let chosen = chosen(cells(), wanted);
     if chosen.is_empty() {
         bail!("no cell of that name; see cargo xtask vm --list");
     }
@@ -276,5 +284,18 @@ mod tests {
         let unique: std::collections::BTreeSet<&&str> = names.iter().collect();
         assert_eq!(unique.len(), names.len());
         assert!(PROVE.iter().all(|name| names.contains(name)), "{names:?}");
+    }
+
+    #[test]
+    fn a_word_means_the_cell_of_that_name_or_those_that_contain_it() {
+        let named = |words: &[&str]| -> Vec<&str> {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            chosen(cells(), &words).iter().map(|cell| cell.name).collect()
+        };
+        assert_eq!(named(&["rack"]), ["rack"]);
+        assert_eq!(named(&["mixed-rack", "rack"]), ["rack", "arm-mixed-rack"]);
+        assert!(named(&["linuxboot-"]).len() > 1);
+        assert_eq!(named(&[]).len(), cells().len());
+        assert!(named(&["no such cell"]).is_empty());
     }
 }
