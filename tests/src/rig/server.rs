@@ -92,10 +92,8 @@ impl RepoServer {
     /// The same with a clock that is ahead, in the words of `faketime`.
     #[track_caller]
     pub fn started_later(world: &World, later: &str, options: &[&str]) -> Self {
-        // `faketime` itself stays between us and the server, and passes no signal on.
-        let library = tool("faketime", "faketime").args(["-f", later, "sh", "-c"]);
-        let library = library.arg("echo $LD_PRELOAD").ok().text();
-        let clock = [("LD_PRELOAD", library.trim()), ("FAKETIME", later)];
+        let library = racklet_tools::rig::clock();
+        let clock = [("LD_PRELOAD", &*library), ("FAKETIME", later)];
         RepoServer::serving_with(world, world.repository().dir(), options, &clock)
     }
 
