@@ -2,6 +2,7 @@
 //! shown on one line each, without control characters.
 
 mod affected;
+mod locks;
 mod status;
 
 pub use affected::{AffectedReport, AffectedRequest, fleet_affected};

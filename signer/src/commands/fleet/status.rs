@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use storage::log::printable;
 
+use super::locks::Group;
 use super::{DIGITS, asked, authority, odd_answer};
 use crate::commands::Report;
 use crate::error::SignerError;
@@ -16,8 +17,8 @@ use crate::repository::ClientOptions;
 
 /// 16 MiB: a thousand reasons with a hundred names each have half of it.
 const LIMIT: usize = 16 << 20;
-/// Releases and reasons of a list for people; `--json` has all.
-const SHOWN: usize = 20;
+/// Releases, reasons and groups of a list for people; `--json` has all.
+pub(super) const SHOWN: usize = 20;
 /// Nodes that are named with a reason.
 const NAMED: usize = 3;
 /// A line has at least so many characters, however narrow the terminal is.
@@ -46,6 +47,9 @@ struct Page {
     channels: Vec<Channel>,
     #[serde(default)]
     reasons: Vec<Why>,
+    /// A server before the restart locks has none.
+    #[serde(default)]
+    restart_locks: Vec<Group>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -140,7 +144,7 @@ fn counted(states: &Map<String, Value>) -> String {
     counts.collect::<Vec<_>>().join(", ")
 }
 
-fn more(all: usize, what: &str) -> Option<String> {
+pub(super) fn more(all: usize, what: &str) -> Option<String> {
     (all > SHOWN).then(|| format!("  and {} {what} more: see --json", all - SHOWN))
 }
 
@@ -171,6 +175,11 @@ impl Report for FleetReport {
         }
         lines.extend(page.reasons.iter().take(SHOWN).map(Why::line));
         lines.extend(more(page.reasons.len(), "reasons"));
+        if !page.restart_locks.is_empty() {
+            lines.push("restart locks:".to_owned());
+        }
+        lines.extend(page.restart_locks.iter().take(SHOWN).flat_map(Group::lines));
+        lines.extend(more(page.restart_locks.len(), "groups"));
         match page.waiting_for_approval {
             0 => {}
             1 => lines.push("1 node waits for approval on the server".to_owned()),
@@ -207,6 +216,15 @@ mod tests {
                 { "code": "wave", "sentence": "its wave (100 %) begins 2026-12-01T00:00:00Z", "count": 1, "nodes": [node] },
                 { "code": "unhealthy", "sentence": "", "count": 4, "nodes": [node, node, node, node] },
             ],
+            "restart_locks": [
+                { "group": "db", "budget": 1, "holders": [
+                    { "id": node, "name": "rack-3", "since": 1_764_500_400, "until": 1_764_504_000 },
+                ] },
+                { "group": "default", "budget": 2, "holders": [] },
+                { "group": "old", "budget": null, "holders": [
+                    { "id": "049ad0f5", "name": null, "since": 1_764_500_400, "until": 1_764_504_000 },
+                ] },
+            ],
         })
     }
 
@@ -224,6 +242,12 @@ demo/stable: 1.10.0 runs on 2 of 6; 1 waiting; 1 reverted; 1 silent
 why:
   1 wave [3f9a0c1b2d4e]: its wave (100 %) begins 2026-12-01T00:00:00Z
   4 unhealthy [3f9a0c1b2d4e 3f9a0c1b2d4e 3f9a0c1b2d4e …]
+restart locks:
+  db  1 of 1
+    rack-3 [3f9a0c1b2d4e] since 2025-11-30T11:00:00Z, until 2025-11-30T12:00:00Z at the latest
+  default  0 of 2
+  old  1, not configured any more
+    049ad0f5 since 2025-11-30T11:00:00Z, until 2025-11-30T12:00:00Z at the latest
 2 nodes wait for approval on the server";
         assert_eq!(report(&page(), None).text(), wanted);
     }
@@ -244,9 +268,11 @@ why:
         page["sentence"] = json!("\u{1b}[2Jall is well\r\n\u{202e}");
         page["reasons"] = json!(vec![page["reasons"][0].clone(); 1000]);
         page["channels"][0]["product"] = json!("a\nb");
+        page["restart_locks"][0]["holders"] =
+            json!(vec![page["restart_locks"][2]["holders"][0].clone(); 1000]);
         let text = report(&page, Some(80)).text();
         assert!(!text.contains(['\u{1b}', '\r', '\u{202e}']), "{text}");
-        assert!(text.lines().count() < 30, "{text}");
+        assert!(text.lines().count() < 60, "{text}");
         assert!(text.contains("and 980 reasons more: see --json"), "{text}");
     }
 
