@@ -74,6 +74,7 @@ pub mod release;
 pub mod report;
 pub mod similar;
 pub mod tpm;
+mod size;
 pub mod tuf;
 pub mod uboot_env;
 pub mod ustar;
@@ -81,3 +82,4 @@ pub mod verity;
 pub mod version;
 
 pub use error_chain::error_chain;
+pub use size::size;

@@ -145,20 +145,14 @@ fn line(label: &str, done: u64, len: u64, gained: u64, interval: Duration) -> St
         return format!("{label}: all of {}, waiting for the end", bytes(len));
     }
     let percent = (u128::from(done) * 100).checked_div(u128::from(len)).unwrap_or(100);
-    let rate = (gained as f64 / interval.as_secs_f64().max(0.001)) as u64;
+    // Rounded up: what moves at all is not shown as nothing.
+    let rate = (gained as f64 / interval.as_secs_f64().max(0.001)).ceil() as u64;
     format!("{label}: {} of {} ({percent} %), {}/s", bytes(done), bytes(len), bytes(rate))
 }
 
-/// Bytes for people.
+/// Bytes for people, few of them in words.
 pub(crate) fn bytes(count: u64) -> String {
-    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { counted(count, "byte") } else { format!("{value:.1} {}", units[unit]) }
+    if count < 1024 { counted(count, "byte") } else { formats::size(count) }
 }
 
 fn style(columns: u16) -> ProgressStyle {

@@ -5,6 +5,7 @@ use std::path::Path;
 use formats::boot_record::Slot;
 use formats::reason::Reason;
 use formats::release::ComponentName;
+use formats::size;
 use storage::interrupt;
 use update_core::chooser::Proof;
 use update_core::restart::Purpose;
@@ -16,7 +17,6 @@ use super::this_boot::ThisBoot;
 use crate::boot::BootControl as _;
 use crate::environment::Environment;
 use crate::error::AgentError;
-use crate::figures::bytes;
 use crate::progress::Progress;
 use crate::release::Resolved;
 use crate::source::Source;
@@ -155,7 +155,7 @@ impl Driver<'_> {
         let dir = &self.parts.config.state_dir;
         match self.environment.room(dir) {
             Some(free) if free < ROOM => {
-                let (dir, free, needed) = (dir.display(), bytes(free), bytes(ROOM));
+                let (dir, free, needed) = (dir.display(), size(free), size(ROOM));
                 let text =
                     format!("{dir} has {free} free, and the records of an update need {needed}");
                 Err(AgentError::new(Reason::StoreIo, text)

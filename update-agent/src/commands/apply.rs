@@ -1,13 +1,13 @@
 //! `plan` and `apply`.
 
 use formats::reason::Exit;
+use formats::size;
 use storage::interrupt;
 
 use super::ApplyArgs;
 use crate::agent::{Agent, ApplyOptions, ApplyReport, Attempt, PlanReport, UpToDate, Wish};
 use crate::config::BootConfig;
 use crate::error::AgentError;
-use crate::figures::bytes;
 use crate::output::Output;
 use crate::progress;
 
@@ -39,10 +39,10 @@ fn plan_text(report: &PlanReport) -> String {
         text += &format!(
             "  {}: {} image, {} to fetch at most, {} reused, {} zeros\n",
             component.name,
-            bytes(component.raw_size),
-            bytes(component.fetch),
-            bytes(component.reuse),
-            bytes(component.zeros),
+            size(component.raw_size),
+            size(component.fetch),
+            size(component.reuse),
+            size(component.zeros),
         );
     }
     text
@@ -74,8 +74,8 @@ fn apply_text(report: &ApplyReport, boot: &BootConfig) -> String {
         "{} is in slot {}, verified; fetched {}, reused {}; {next}",
         report.version,
         report.slot,
-        bytes(report.fetched),
-        bytes(report.reused),
+        size(report.fetched),
+        size(report.reused),
     );
     for note in &report.notes {
         text += &format!("\nnote: {note}");

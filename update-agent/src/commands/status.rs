@@ -2,12 +2,13 @@
 
 use formats::boot_record::Slot;
 use formats::reason::{Exit, Reason};
+use formats::size;
 use update_core::chooser::ChooserFloor;
 use update_core::update::Standing;
 
 use crate::agent::{Agent, MEND, RestartReport, SlotReport, StatusReport};
 use crate::error::AgentError;
-use crate::figures::{bytes, time};
+use crate::figures::time;
 use crate::output::Output;
 use crate::progress::Record;
 use crate::state::{MetadataVersions, OfferReport};
@@ -50,7 +51,7 @@ fn now(report: &StatusReport) -> String {
     }
     if let Some(Record { reached, .. }) = &report.in_progress {
         let percent = reached.done.saturating_mul(100).checked_div(reached.total).unwrap_or(100);
-        let rate = reached.rate.map_or_else(String::new, |rate| format!(", {}/s", bytes(rate)));
+        let rate = reached.rate.map_or_else(String::new, |rate| format!(", {}/s", size(rate)));
         let left = reached.left.map_or_else(String::new, |left| format!(", {left} s left"));
         text += &format!("running  {}: {percent} %{rate}{left}\n", reached.what);
     }

@@ -343,9 +343,9 @@ impl Event<'_> {
 
 /// What was moved, for people.
 fn told(moved: &Written) -> String {
-    use crate::figures::bytes;
+    use formats::size;
     let reused = moved.reused_seed + moved.reused_target;
-    format!("fetched {}, reused {}", bytes(moved.fetched), bytes(reused))
+    format!("fetched {}, reused {}", size(moved.fetched), size(reused))
 }
 
 fn known(version: Option<&str>) -> &str {

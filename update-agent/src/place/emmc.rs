@@ -121,7 +121,7 @@ impl EmmcBoot {
              write protection: {}",
             self.name,
             BootPartition::BOTH.map(BootPartition::name).join(" and "),
-            crate::figures::bytes(register.boot_len),
+            formats::size(register.boot_len),
             match register.config_protection {
                 Protection::Off => "yes",
                 Protection::PowerOn => "not until the next power-on",

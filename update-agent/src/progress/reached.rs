@@ -3,9 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use formats::size;
 use serde::{Deserialize, Serialize};
-
-use crate::figures::bytes;
 
 /// How far a piece of work is, how fast it goes, and how long it still takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,10 +41,10 @@ impl Reached {
 
 impl fmt::Display for Reached {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (done, total) = (bytes(self.done), bytes(self.total));
+        let (done, total) = (size(self.done), size(self.total));
         write!(out, "{}: {} %, {done} of {total}", self.what, self.percent())?;
         if let (Some(rate), Some(left)) = (self.rate, self.left) {
-            write!(out, ", {}/s, {} min {} s left", bytes(rate), left / 60, left % 60)?;
+            write!(out, ", {}/s, {} min {} s left", size(rate), left / 60, left % 60)?;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ pub(super) fn slots(agent: &Agent) -> Answer {
     let mut texts = Vec::new();
     for slot in Slot::BOTH {
         for (component, size) in agent.disk.capacities(slot)? {
-            texts.push(format!("{slot}/{component} {}", crate::figures::bytes(size)));
+            texts.push(format!("{slot}/{component} {}", formats::size(size)));
         }
     }
     let booted = agent.disk.booted()?;

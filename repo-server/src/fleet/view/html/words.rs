@@ -1,6 +1,7 @@
 //! Times, sizes and states, as people read them.
 
 use formats::report::BytesBySource;
+use formats::size;
 use formats::tuf::UnixTime;
 use maud::{Markup, html};
 
@@ -43,26 +44,13 @@ fn hours(seconds: i64) -> String {
     }
 }
 
-/// `1.5 MiB`, as the programs write it.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut whole, mut tenths, mut unit) = (count, 0, 0);
-    while whole >= 1024 && unit + 1 < UNITS.len() {
-        tenths = whole % 1024 * 10 / 1024;
-        whole /= 1024;
-        unit += 1;
-    }
-    let name = UNITS.get(unit).copied().unwrap_or("B");
-    if unit == 0 { format!("{whole} {name}") } else { format!("{whole}.{tenths} {name}") }
-}
-
 /// Bytes by where they came from, and in one number what was not sent because nodes had it.
 pub(super) fn received(of: &BytesBySource) -> Markup {
     html! {
-        (bytes(of.registry)) " over the network, " (bytes(of.bundle)) " from bundles"
-        @if let Some(delta) = of.delta.filter(|it| *it > 0) { "; " (bytes(delta)) " of it as deltas" }
+        (size(of.registry)) " over the network, " (size(of.bundle)) " from bundles"
+        @if let Some(delta) = of.delta.filter(|it| *it > 0) { "; " (size(delta)) " of it as deltas" }
         @if let Some(reuse) = of.reuse.filter(|it| *it > 0) {
-            "; " strong { (bytes(reuse)) " saved" } ", which were there already"
+            "; " strong { (size(reuse)) " saved" } ", which were there already"
         }
     }
 }
@@ -115,11 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_spans() {
-        let rows = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")];
-        for (count, text) in rows {
-            assert_eq!(bytes(count), text);
-        }
+    fn spans_of_time() {
         let rows =
             [(-1, "has expired"), (60, "expires within the hour"), (3600, "expires in 1 hour")];
         for (seconds, text) in rows {
