@@ -17,6 +17,7 @@
 //! | [`oci`] | descriptors, manifests, indexes, names and tags | OCI image-spec 1.1, distribution-spec 1.1 |
 //! | [`reason`] | reason codes and exit codes | – |
 //! | [`percent`] | percent-encoding | RFC 3986 §2.1 |
+//! | [`userinfo`] | addresses without passwords, to be shown | RFC 3986 §3.2.1 |
 //! | [`reference`](mod@reference) | `docker://…`, `oci:…`, `oci-archive:…` | containers-transports(5) |
 //! | [`gpt`] | partition tables | UEFI 2.10 §5.3 |
 //! | [`gpt_attrs`] | slot bits 48–56 of a partition | ChromeOS, Bottlerocket |
@@ -73,10 +74,11 @@ pub mod reference;
 pub mod release;
 pub mod report;
 pub mod similar;
-pub mod tpm;
 mod size;
+pub mod tpm;
 pub mod tuf;
 pub mod uboot_env;
+pub mod userinfo;
 pub mod ustar;
 pub mod verity;
 pub mod version;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::oci::{NameError, RepositoryName};
+use crate::userinfo::hidden;
 
 /// Why a text is not a repository reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,11 +148,14 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let shown = || text.chars().take(100).collect::<String>();
+        let shown = || hidden(text).chars().take(100).collect::<String>();
         if let Some(rest) = text.strip_prefix("docker://") {
             let (authority, namespace) = rest.split_once('/').unwrap_or((rest, ""));
             if !is_authority(authority) {
-                return Err(ReferenceError::Host(authority.chars().take(100).collect()));
+                let shown = shown();
+                let authority = shown.strip_prefix("docker://").unwrap_or_default();
+                let authority = authority.split('/').next().unwrap_or_default().to_owned();
+                return Err(ReferenceError::Host(authority));
             }
             if let Some(more) = too_much(namespace) {
                 return Err(ReferenceError::TooMuch { text: shown(), more: more.to_owned() });
@@ -194,7 +198,8 @@ impl fmt::Display for Reference {
 
 /// How a place that is written as for other programs is written here.
 fn foreign(text: &str) -> Option<String> {
-    let registry = |rest: &str| format!("docker://{}", rest.chars().take(100).collect::<String>());
+    let registry =
+        |rest: &str| hidden(&format!("docker://{rest}")).chars().take(109).collect::<String>();
     if let Some((scheme, rest)) = text.split_once("://") {
         let plain = ", and plain_http = true or --plain-http (loopback only)";
         let is_word = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -290,6 +295,21 @@ mod tests {
                 found.contains(answer) && found.is_empty() == answer.is_empty(),
                 "{text}: {found}"
             );
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_a_password() {
+        for text in [
+            "docker://user:hidden@host/x",
+            "docker://user:hid/hidden@host/x",
+            "https://user:hidden@host/x",
+            "http://user:hidden@host:5000",
+            "oci://user:hidden@host/x:latest",
+            "ftp://user:hidden@host",
+        ] {
+            let error = text.parse::<Reference>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hidden"), "{text}: {error}");
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use formats::userinfo::hidden;
+
 use crate::address;
 
 /// 4 KiB: registries sign query strings of about 1 KiB into their redirects.
@@ -96,7 +98,7 @@ impl Url {
 
     /// Parses an absolute URL.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
-        let refuse = |why| UrlError { url: text.chars().take(120).collect(), why };
+        let refuse = |why| UrlError { url: hidden(text).chars().take(120).collect(), why };
         if text.len() > URL_LIMIT {
             return Err(refuse("longer than 4096 bytes"));
         }

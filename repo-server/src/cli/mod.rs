@@ -30,7 +30,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain_usage(&error),
+        Err(error) => return explain_usage(error),
     };
     watch(&cli.command, cli.json);
     let done = survive_file_limits().and_then(|()| match &cli.command {

@@ -3,8 +3,10 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::ContextValue;
 use formats::error_chain;
 use formats::reason::Exit;
+use formats::userinfo::hidden;
 use storage::log::printable;
 
 use crate::ServerError;
@@ -32,7 +34,8 @@ pub(super) fn fail(error: &ServerError) -> ExitCode {
 }
 
 /// Prints help or the version, or what is wrong with the command line.
-pub(super) fn explain_usage(error: &clap::Error) -> ExitCode {
+pub(super) fn explain_usage(error: clap::Error) -> ExitCode {
+    let error = without_secrets(error);
     if error.use_stderr() {
         say(error.to_string().trim_end());
         return ExitCode::from(Exit::Usage.code());
@@ -41,6 +44,20 @@ pub(super) fn explain_usage(error: &clap::Error) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// The same error: it repeats what was given, and an address may hold a password. That of a service ends in a journal.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let mut shown = Vec::new();
+    for (kind, value) in error.context() {
+        if let ContextValue::String(text) = value {
+            shown.push((kind, ContextValue::String(hidden(text))));
+        }
+    }
+    for (kind, value) in shown {
+        error.insert(kind, value);
+    }
+    error
 }
 
 /// A line on stderr. A log that is full or gone changes no outcome, as the panic of `eprintln!` would.

@@ -1,6 +1,7 @@
 //! `fleet`: what nodes report of themselves, asked of the server that collects it.
 
 use formats::reference::Reference;
+use formats::userinfo::hidden;
 
 use super::args::{FleetAffectedArgs, FleetCommand, FleetStatusArgs, RegistryArgs, TrustArgs};
 use super::place::Place;
@@ -82,7 +83,10 @@ fn address(text: &str) -> Result<(Reference, bool), SignerError> {
     };
     let authority = rest.split('/').next().unwrap_or_default();
     let reference = format!("docker://{authority}").parse().ok();
-    let odd = || SignerError::Usage(format!("{text:?} is no server: give https://HOST[:PORT]"));
+    let odd = || {
+        let text = hidden(text);
+        SignerError::Usage(format!("{text:?} is no server: give https://HOST[:PORT]"))
+    };
     let reference = reference.filter(|_| !authority.is_empty()).ok_or_else(odd)?;
     Ok((reference, plain_http))
 }
@@ -105,6 +109,8 @@ mod tests {
             ("https://user:password@updates.example", None),
             ("", None),
         ] {
+            let error = address(text).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(!error.contains("password"), "{error}");
             let found = address(text).ok().map(|(server, plain)| (server.to_string(), plain));
             let wanted = wanted.map(|(server, plain)| (server.to_owned(), plain));
             assert_eq!(found, wanted, "{text}");

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use formats::digest::Digest;
 use formats::oci::{Descriptor, Manifest, annotation, media_type};
 use formats::reference::{Namespace, Reference, ReferenceError};
+use formats::userinfo::hidden;
 use formats::version::Version;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -287,7 +288,7 @@ pub(crate) fn check_server(text: &str) -> Result<Url, FetchError> {
     let url = Url::parse(text).map_err(HttpError::from)?;
     if text.contains(['?', '#', '@']) {
         let why = "it is more than scheme, host, port and path";
-        return Err(HttpError::Url { url: text.to_owned(), why }.into());
+        return Err(HttpError::Url { url: hidden(text), why }.into());
     }
     Ok(url)
 }

@@ -23,6 +23,9 @@ pub(crate) enum StoreFailure {
     /// It cannot be read or written.
     #[error("{0}")]
     Database(String),
+    /// A file that the connection needs cannot be read, or may not be believed.
+    #[error("{}", formats::error_chain(.0))]
+    File(Box<ServerError>),
     /// A newer server wrote it.
     #[error("was written by a newer version (schema {found}, this version knows {known})")]
     Newer {
@@ -36,7 +39,16 @@ pub(crate) enum StoreFailure {
 impl StoreFailure {
     /// The same for the operator.
     pub(crate) fn of(self, place: &FleetPlace) -> ServerError {
-        ServerError::Fleet { place: place.to_string(), why: self.to_string() }
+        match self {
+            StoreFailure::File(error) => *error,
+            failure => ServerError::Fleet { place: place.to_string(), why: failure.to_string() },
+        }
+    }
+}
+
+impl From<ServerError> for StoreFailure {
+    fn from(error: ServerError) -> Self {
+        StoreFailure::File(Box::new(error))
     }
 }
 

@@ -81,7 +81,11 @@ impl FromStr for FleetPlace {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if !["postgresql://", "postgres://"].iter().any(|scheme| text.starts_with(scheme)) {
-            return Ok(FleetPlace::Directory(PathBuf::from(text)));
+            // A directory of that name would be made, and its name told, with a password in it.
+            return match text.contains("://") {
+                true => Err("write postgresql://USER@HOST/DATABASE, or a directory".to_owned()),
+                false => Ok(FleetPlace::Directory(PathBuf::from(text))),
+            };
         }
         // The crate's own errors may repeat the address, with a password in it.
         let config = Config::from_str(text).map_err(|_| {
@@ -145,7 +149,7 @@ impl PostgresPlace {
         if let Some(file) = &self.password {
             let rule = Rule::of(Readers::Group);
             let password = secret::read_line(file, PASSWORD, rule)
-                .map_err(|error| failed(formats::error_chain(&error)))?;
+                .map_err(|error| ServerError::unread("--fleet-password-file", file, error))?;
             config.password(password.as_bytes());
         }
         config.connect_timeout(PATIENCE).application_name("repo-server");
@@ -155,7 +159,7 @@ impl PostgresPlace {
         if !is_local(&config) {
             config.ssl_mode(SslMode::Require);
         }
-        let tls = self.tls().map_err(|error| failed(error.to_string()))?;
+        let tls = self.tls()?;
         Ok(config.connect(tls)?)
     }
 
@@ -191,6 +195,7 @@ mod tests {
         for (text, says) in [
             ("postgresql://fleet:hidden@db.example/fleet", "--fleet-password-file"),
             ("postgresql://fleet@db.example", "no host or no database"),
+            ("postgre://fleet:hidden@db.example/fleet", "or a directory"),
             ("postgresql://fleet@db.example/fleet?sslmode=disable", "loopback"),
             ("postgresql://fleet@db.example/fleet?nonsense=1", "no address"),
         ] {

@@ -94,6 +94,11 @@ impl S3 {
             builder = builder.with_region(region);
         }
         if let Some(endpoint) = &self.endpoint {
+            if !endpoint.username().is_empty() || endpoint.password().is_some() {
+                let text = "--s3-endpoint holds a user or a password, which every user of this machine could read: \
+                            give credentials by the environment, or in the file of --s3-credentials";
+                return Err(wrong(text.to_owned()));
+            }
             let loopback = match endpoint.host() {
                 Some(Host::Ipv4(ip)) => ip.is_loopback(),
                 Some(Host::Ipv6(ip)) => ip.is_loopback(),
