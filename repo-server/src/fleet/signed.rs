@@ -87,14 +87,14 @@ impl RoleExpiry {
         }
     }
 
-    /// Whether it is time to sign again. A timestamp lasts a day: its alarm is told apart.
-    pub(crate) fn is_due(&self, now: i64) -> bool {
-        let before = match self.role.as_str() {
-            "timestamp" => 0,
-            _ if self.online => TIMER,
-            _ => PEOPLE,
+    /// Whether it is time to sign again. `alarm`: whether that of the timestamp is raised, which lasts a day.
+    pub(crate) fn is_due(&self, now: i64, alarm: bool) -> bool {
+        let (before, alarm) = match self.role.as_str() {
+            "timestamp" => (0, alarm),
+            _ if self.online => (TIMER, false),
+            _ => (PEOPLE, false),
         };
-        self.expires <= now.saturating_add(before)
+        alarm || self.expires <= now.saturating_add(before)
     }
 }
 
@@ -133,12 +133,15 @@ mod tests {
     #[test]
     fn people_are_told_earlier_than_timers() {
         let now = NOW.secs();
-        let due = |role: &str, online, days| {
+        let due_at = |role: &str, online, days, alarm| {
             let example = Signed::example(Channel::new("demo", "stable"), now + days * DAY);
-            RoleExpiry { role: role.to_owned(), online, ..example.roles[0].clone() }.is_due(now)
+            let role = RoleExpiry { role: role.to_owned(), online, ..example.roles[0].clone() };
+            role.is_due(now, alarm)
         };
+        let due = |role, online, days| due_at(role, online, days, false);
         assert!(due("root", false, 13) && !due("root", false, 15));
         assert!(due("snapshot", true, 1) && !due("snapshot", true, 2));
         assert!(due("timestamp", true, 0) && !due("timestamp", true, 1));
+        assert!(due_at("timestamp", true, 1, true) && !due_at("root", false, 15, true));
     }
 }

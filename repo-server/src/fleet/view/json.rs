@@ -66,7 +66,7 @@ pub(super) fn overview(all: &Overview, context: &Context) -> Value {
         "bytes": all.bytes,
         "timestamps": timestamps,
         "restart_locks": locks,
-        "signatures": context.signed.as_ref().map(|it| signatures(it, all.now)),
+        "signatures": context.signed.as_ref().map(|it| signatures(it, context, all.now)),
     })
 }
 
@@ -107,14 +107,13 @@ fn rollout(it: &Rollout) -> Value {
     })
 }
 
-fn signatures(signed: &Signed, now: u64) -> Vec<Value> {
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
+fn signatures(signed: &Signed, context: &Context, now: u64) -> Vec<Value> {
     let roles = signed.roles.iter();
     let role = |it: &RoleExpiry| {
         json!({
             "role": it.role,
             "expires": it.expires,
-            "due": it.is_due(now),
+            "due": context.is_due(it, now),
             "threshold": it.threshold,
             "keys": it.of,
         })

@@ -24,7 +24,7 @@ use self::rollout::Rollout;
 use super::brief::Brief;
 use super::lock::Holder;
 use super::overview::{ChannelSums, Overview, Seen};
-use super::signed::Signed;
+use super::signed::{RoleExpiry, Signed};
 use super::state::State;
 use super::store::Transition;
 use super::{Detail, GroupLocks};
@@ -167,6 +167,12 @@ impl Context {
         let published =
             |version: &str| self.published.contains(&(product.to_owned(), version.to_owned()));
         Overview::subject(sums, published)
+    }
+
+    /// Whether it is time to sign that role again: on a page and in its JSON.
+    fn is_due(&self, role: &RoleExpiry, now: u64) -> bool {
+        let alarm = self.timestamps.iter().any(|(.., stale)| *stale);
+        role.is_due(i64::try_from(now).unwrap_or(i64::MAX), alarm)
     }
 
     /// How far its roll-out is, if this server has what was signed for it.

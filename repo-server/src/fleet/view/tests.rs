@@ -171,6 +171,18 @@ fn a_roll_out_is_shown_with_its_bounds_and_who_has_to_sign() {
     );
     assert_eq!(all["signatures"], serde_json::json!([root]));
 
+    // A page and its JSON agree on what is due: a timestamp, once its alarm is raised.
+    for alarm in [false, true] {
+        let mut context = signed(|_| ());
+        let mut state = Signed::example(Channel::new("demo", "stable"), NOW as i64 + 7200);
+        state.roles[0].role = "timestamp".to_owned();
+        context.signed = Some(Arc::new(state));
+        context.timestamps = vec![("demo/tuf".to_owned(), NOW as i64 + 7200, alarm)];
+        let page = Form::Html.overview(&rack(), &context);
+        assert_eq!(page.contains("<td class=\"bad\">expires in 2 hours"), alarm, "{page}");
+        assert_eq!(json(&context)["signatures"][0]["due"], alarm);
+    }
+
     let held = Form::Html.overview(&rack(), &signed(|channel| channel.hold = true));
     assert!(held.contains("; held by its maintainers</p>"), "{held}");
     // A channel that offers something else says nothing about this release.

@@ -199,9 +199,6 @@ fn asides(all: &Overview, context: &Context) -> Markup {
 
 /// Which role has to be signed again when, and by whom.
 fn signatures(signed: &Signed, context: &Context, now: u64) -> Markup {
-    let stale = context.timestamps.iter().any(|(.., stale)| *stale);
-    let seconds = i64::try_from(now).unwrap_or(i64::MAX);
-    let due = |it: &RoleExpiry| it.is_due(seconds) || it.role == "timestamp" && stale;
     table(
         "signatures",
         "Signatures",
@@ -210,7 +207,7 @@ fn signatures(signed: &Signed, context: &Context, now: u64) -> Markup {
             @for it in &signed.roles {
                 tr {
                     th scope="row" { (it.role) }
-                    td class=[due(it).then_some("bad")] {
+                    td class=[context.is_due(it, now).then_some("bad")] {
                         (left(now, it.expires)) ", " (time(u64::try_from(it.expires).unwrap_or(0)))
                     }
                     td { (who(it)) }
