@@ -3,10 +3,10 @@
 use std::fs;
 
 use racklet_tests::rig::tool;
+use racklet_tools::browser::Browser;
 use racklet_tools::setup;
 use serde_json::{Value, json};
 
-use super::browser::Browser;
 use super::rack::Rack;
 
 /// Rules of axe-core whose findings are of these impacts, and what Chromium lays out.
@@ -32,7 +32,7 @@ pub(crate) fn fits(browser: &Browser) -> Vec<String> {
          return [`${wide} px in a window of ${room}: ` + out.filter(it => !scrolls(it)).slice(0, 5)
              .map(it => `${it.tagName}.${it.getAttribute('class')}`).join(' ')];",
         json!([]),
-    ))
+    ).unwrap())
 }
 
 /// Serious and critical findings of axe-core: contrast, names, tables, landmarks.
@@ -43,7 +43,7 @@ pub(crate) fn accessible(browser: &Browser, axe: &str) -> Vec<String> {
              [it.impact, `${{it.id}}: ${{it.help}}: ` + it.nodes.slice(0, 3).map(node => node.html.slice(0, 120)
                  + ' ' + (node.any[0] ? node.any[0].message : '')).join(' | ')]));"
     );
-    let found = browser.run(&script, json!([]));
+    let found = browser.run(&script, json!([])).unwrap();
     let found = found.as_array().cloned().unwrap_or_default();
     let serious = |it: &Value| SERIOUS.iter().any(|impact| it[0] == *impact);
     found.iter().filter(|it| serious(it)).map(|it| format!("axe: {}", it[1])).collect()
@@ -65,18 +65,22 @@ pub(crate) fn structured(browser: &Browser) -> Vec<String> {
          }
          return faults;",
         json!([]),
-    ))
+    ).unwrap())
 }
 
 /// Tab reaches every link, from the top down, and shows where it is.
 pub(crate) fn by_keyboard(browser: &Browser) -> Vec<String> {
     let focusable = "[...document.querySelectorAll('a[href], [tabindex=\"0\"]')]";
-    let links = browser.run(&format!("return {focusable}.length"), json!([])).as_u64().unwrap_or(0);
+    let links = browser
+        .run(&format!("return {focusable}.length"), json!([]))
+        .unwrap()
+        .as_u64()
+        .unwrap_or(0);
     let mut faults = Vec::new();
     let mut before: i64 = -1;
-    browser.run("document.activeElement.blur(); window.scrollTo(0, 0)", json!([]));
+    browser.run("document.activeElement.blur(); window.scrollTo(0, 0)", json!([])).unwrap();
     for number in 0..links {
-        browser.press(TAB);
+        browser.press(TAB).unwrap();
         let at = browser.run(
             &format!(
                 "const it = document.activeElement, style = getComputedStyle(it), box = it.getBoundingClientRect();
@@ -84,7 +88,7 @@ pub(crate) fn by_keyboard(browser: &Browser) -> Vec<String> {
                      box.width > 0 && box.left >= 0 && box.top >= 0 && box.bottom <= window.innerHeight + 1, it.textContent.slice(0, 40)]"
             ),
             json!([]),
-        );
+        ).unwrap();
         let place = at[0].as_i64().unwrap_or(-1);
         if place != before + 1 {
             faults.push(format!("Tab {number} leads to {at}, not to what follows"));
@@ -101,11 +105,11 @@ pub(crate) fn by_keyboard(browser: &Browser) -> Vec<String> {
 /// Everything came from this server, and its policy refused nothing.
 pub(crate) fn alone(browser: &Browser, rack: &Rack) -> Vec<String> {
     let own = |url: &&String| !url.contains(&rack.address) && !url.starts_with("data:");
-    let elsewhere = browser.requests();
+    let elsewhere = browser.requests().unwrap();
     let mut faults: Vec<String> =
         elsewhere.iter().filter(own).map(|url| format!("asks for {url}")).collect();
     // Every browser asks for an icon.
-    let said = browser.said().into_iter().filter(|line| !line.contains("/favicon.ico"));
+    let said = browser.said().unwrap().into_iter().filter(|line| !line.contains("/favicon.ico"));
     faults.extend(said.map(|line| format!("console: {line}")));
     faults
 }

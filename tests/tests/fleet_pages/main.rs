@@ -3,18 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-mod browser;
 mod checks;
 mod hostile;
-mod http;
 mod nodes;
 mod pictures;
 mod rack;
 mod same;
 
-use browser::{Browser, Look};
 use rack::Rack;
 use racklet_testkit::forge::ForgeKey;
+use racklet_tools::browser::Look;
 
 /// Every kind of page: a name, and where it is.
 fn pages(rack: &Rack) -> Vec<(&'static str, String)> {
@@ -41,7 +39,7 @@ fn pages(rack: &Rack) -> Vec<(&'static str, String)> {
 #[test]
 fn pages_are_for_everybody() {
     let rack = Rack::start(true);
-    let browser = Browser::start(&rack.world);
+    let browser = rack.browser();
     let axe = checks::axe();
     let mut faults = Vec::new();
     let mut pages = pages(&rack);
@@ -58,8 +56,8 @@ fn pages_are_for_everybody() {
             (1400, "light", false),
             (1400, "dark", true),
         ] {
-            browser.look(Look { width, scheme, scripts });
-            browser.open(&rack.url(path));
+            browser.look(Look { width, scheme, scripts }).unwrap();
+            browser.open(&rack.url(path)).unwrap();
             let look = format!("{width} px, {scheme}");
             note(&look, checks::fits(&browser));
             if scripts {
@@ -77,17 +75,17 @@ fn pages_are_for_everybody() {
 #[test]
 fn a_hostile_node_adds_nothing_and_runs_nothing() {
     let rack = Rack::start(true);
-    let browser = Browser::start(&rack.world);
+    let browser = rack.browser();
     let hostile = ForgeKey::new(hostile::KEY).node().to_hex();
-    browser.look(Look { width: 1400, scheme: "light", scripts: true });
+    browser.look(Look { width: 1400, scheme: "light", scripts: true }).unwrap();
     for path in ["/fleet/".to_owned(), "/fleet/nodes".to_owned(), format!("/fleet/nodes/{hostile}")]
     {
-        browser.open(&rack.url(&path));
+        browser.open(&rack.url(&path)).unwrap();
         let found = browser.run(
             "return [document.querySelectorAll('script, img, iframe, object, [style], [onerror], b').length,
                      typeof hacked, document.body.innerText.includes('<script>')]",
             serde_json::json!([]),
-        );
+        ).unwrap();
         assert_eq!(found, serde_json::json!([0, "undefined", true]), "{path}");
         assert_eq!(checks::alone(&browser, &rack), Vec::<String>::new(), "{path}");
     }

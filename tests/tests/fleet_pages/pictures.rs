@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use racklet_tools::browser::Look;
+use serde_json::json;
 
-use super::browser::{Browser, Look};
 use super::rack::Rack;
 
 /// A larger file has no place in a repository that everybody clones.
@@ -24,38 +24,18 @@ fn pictures_of_the_documents() {
         return;
     }
     let rack = Rack::start(false);
-    let browser = Browser::start(&rack.world);
+    let browser = rack.browser();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures");
     fs::create_dir_all(&folder).unwrap();
     for (name, path, width, scheme) in PICTURES {
-        browser.look(Look { width: *width, scheme, scripts: true });
-        browser.open(&rack.url(path));
+        browser.look(Look { width: *width, scheme, scripts: true }).unwrap();
+        browser.open(&rack.url(path)).unwrap();
         // What people look for; the whole page would be too large.
         let script =
             "return document.querySelector('.releases').getBoundingClientRect().bottom + 12";
-        let height = browser.run(script, json!([])).as_f64().unwrap().ceil();
-        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
-        let wanted = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
-        let taken = browser.devtools("Page.captureScreenshot", wanted);
-        let bytes = base64(&taken["data"]);
+        let height = browser.run(script, json!([])).unwrap().as_f64();
+        let bytes = browser.picture(height).unwrap();
         assert!(bytes.len() < LARGEST, "{name} has {} bytes", bytes.len());
         fs::write(folder.join(name), bytes).unwrap();
     }
-}
-
-/// The bytes of a text in base64.
-fn base64(text: &Value) -> Vec<u8> {
-    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits =
-        text.as_str().unwrap().bytes().filter_map(|it| DIGITS.iter().position(|d| *d == it));
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_usize, 0_u32);
-    for digit in digits {
-        bits = (bits << 6 | digit) & 0xffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held & 0xff) as u8);
-        }
-    }
-    bytes
 }

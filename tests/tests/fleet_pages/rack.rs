@@ -7,9 +7,9 @@ use std::fs;
 use formats::tuf::UnixTime;
 use racklet_testkit::forge::ForgeKey;
 use racklet_tests::rig::{Run, Running, World, program, tool};
+use racklet_tools::browser::{Browser, http};
 
 use super::hostile;
-use super::http;
 use super::nodes::nodes;
 
 /// The time on the pages: a Thursday in spring.
@@ -52,6 +52,11 @@ impl Rack {
         Rack { world, address, _server: server }
     }
 
+    /// A browser that knows nothing yet.
+    pub(crate) fn browser(&self) -> Browser {
+        Browser::start(&self.world.path("browser")).expect("a browser")
+    }
+
     /// Where a browser reads a page, with the credentials that it would ask for.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://x:{TOKEN}@{}{path}", self.address)
@@ -61,7 +66,7 @@ impl Rack {
     pub(crate) fn page(&self, path: &str, media_type: &str) -> String {
         let head =
             format!("GET {path} HTTP/1.1\r\nAccept: {media_type}\r\nAuthorization: Basic {BASIC}");
-        let reply = http::ask(&self.address, &head, b"");
+        let reply = http::ask(&self.address, &head, b"").expect("an answer");
         assert!(reply.head.starts_with("HTTP/1.1 200"), "{path}: {}", reply.head);
         String::from_utf8(reply.body).expect("UTF-8")
     }

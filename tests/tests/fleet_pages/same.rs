@@ -1,13 +1,11 @@
 //! A page and its JSON say the same.
 
-use serde_json::{Value, json};
-
-use super::browser::Browser;
+use racklet_tools::browser::{Browser, plain};
+use serde_json::Value;
 
 /// What the page that is open does not say of its own JSON.
 pub(crate) fn as_json(browser: &Browser, wanted: &Value) -> Vec<String> {
-    let text = browser.run("return document.body.innerText", json!([]));
-    let text = plain(text.as_str().unwrap_or_default());
+    let text = browser.text().unwrap();
     let mut words = Vec::new();
     match wanted {
         it if it["channels"].is_array() => overview(it, &mut words),
@@ -16,11 +14,6 @@ pub(crate) fn as_json(browser: &Browser, wanted: &Value) -> Vec<String> {
     }
     words.retain(|word| !text.contains(&plain(word)));
     words.iter().map(|word| format!("does not say {word:?}")).collect()
-}
-
-/// Without what a layout does to spaces.
-fn plain(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn overview(all: &Value, words: &mut Vec<String>) {

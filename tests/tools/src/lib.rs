@@ -12,6 +12,7 @@
 //! | [`debian`], [`firmware`] | real system images and firmware, cached |
 //! | [`disk`], [`config`] | a node's disk, and its configuration |
 //! | [`rig`] | a served repository with its certificates and tokens |
+//! | [`browser`] | Debian's Chromium, for the pages of the fleet |
 //! | [`postgres`] | a PostgreSQL server for a test |
 //! | [`room`] | whether the disk has room for a run |
 //! | [`report`] | what became of the virtual machines |
@@ -20,6 +21,7 @@
 //! Nothing of it is shipped, and none of our own crates is linked: `cargo xtask` starts before they are built.
 
 pub mod apt;
+pub mod browser;
 pub mod cache;
 pub mod cmd;
 pub mod config;

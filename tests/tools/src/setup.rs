@@ -55,6 +55,7 @@ const PACKAGES: &[Package] = &[
     ("libldap-2.5-0", "", "the same"),
     ("chromium", "chromium", "the pages of the fleet, as a browser shows them"),
     ("chromium-driver", "chromedriver", "drives it"),
+    ("libnss3-tools", "certutil", "tells it which CA a test's server has"),
     (
         "tidy",
         "tidy",
