@@ -11,17 +11,20 @@
 //!
 //! Every node reports to the server. Before round 1, node 4 is switched on once, and reports 1.0.0. After round 2 the
 //! channel gets a wave that begins tomorrow, and node 1 is switched on: it waits. Then the server, three hours later
-//! by its clock, has to show each node as its own `status` does: node 4 silent, node 3 reverted, node 1 waiting.
+//! by its clock, has to show each node as its own `status` does: node 4 silent, node 3 reverted, node 1 waiting. The
+//! pages are read in Chromium, and their pictures kept beside the logs.
 //!
 //! In the mixed rack each release also has an image for ARMv8, in the same index. After round 2 an ARMv8 board with
 //! U-Boot gets bundles of these releases: 1.1.0, which it keeps, and 1.2.0, which panics there and is reverted.
 
 mod fleet;
+mod pages;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use racklet_tools::browser;
 use racklet_tools::cmd::Cmd;
 use racklet_tools::rig::{self, Rig, Server, serve_arguments};
 use serde_json::Value;
@@ -33,7 +36,9 @@ use super::small::{Lab, Node, Release, in_pairs};
 use super::world::{PRODUCT, World};
 
 pub(super) const CELLS: &[Cell] = &[
-    Cell::new("rack", "each agent's status; cgpt, cmp", |world, dir| rack(world, dir, None)),
+    Cell::new("rack", "each agent's status; Chromium, cgpt, cmp", |world, dir| {
+        rack(world, dir, None)
+    }),
     Cell::new("arm-mixed-rack", "the same; U-Boot 2023.01, fw_printenv", |world, dir| {
         let arm = world.arm_beside(dir)?;
         rack(world, dir, Some(&arm))
@@ -63,6 +68,7 @@ struct Member {
 
 /// With an ARMv8 board beside the others, or without.
 fn rack(world: &World, dir: &Path, arm: Option<&World>) -> Result<String> {
+    browser::is_there()?;
     let rig = Rig::at(dir, world.server_dir());
     rig.credentials_for(&["127.0.0.1", SEEN])?;
     fs::create_dir(dir.join("repository"))?;

@@ -7,6 +7,8 @@ use racklet_tools::cmd::Cmd;
 use racklet_tools::rig::{Rig, Server};
 use serde_json::Value;
 
+use super::pages::{self, Shown};
+
 /// The directory of the reports, in the rack's.
 pub(super) const DIR: &str = "fleet";
 
@@ -34,8 +36,8 @@ pub(super) fn approve(rig: &Rig, nodes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Compares the pages with what is expected, and each node's page with its own `status --json`, which `status`
-/// gives by the node's name. Returns the sentence on top.
+/// Compares what the server says with what is expected, each node with its own `status --json`, which `status` gives by
+/// the node's name, and then what a browser shows of all that. Returns the sentence on top.
 pub(super) fn compare(
     rig: &Rig,
     server: &Server,
@@ -46,6 +48,7 @@ pub(super) fn compare(
     let list = page.json("nodes")?;
     let rows = list["nodes"].as_array().context("nodes")?;
     ensure!(rows.len() == expected.len(), "not {} nodes: {list:#}", expected.len());
+    let mut nodes = Vec::new();
     for node in expected {
         let row = rows.iter().find(|row| row["name"] == node.name);
         let row = row.with_context(|| format!("no {}: {list:#}", node.name))?;
@@ -66,13 +69,11 @@ pub(super) fn compare(
         let shown = page.json(&format!("nodes/{id}"))?;
         let own = status(node.name)?;
         same(&shown, &own).with_context(|| format!("{}: {shown:#}, and {own:#}", node.name))?;
-        let html = page.html(&format!("nodes/{id}"))?;
-        ensure!(html.contains(node.release) && html.contains(node.name), "its page: {html}");
+        nodes.push(Shown { expected: node, id: id.to_owned(), own });
     }
     let overview = page.json("")?;
     let sentence = overview["channels"][0]["sentence"].as_str().context("a sentence")?.to_owned();
-    let html = page.html("")?;
-    ensure!(html.contains(&sentence), "the page does not say {sentence:?}: {html}");
+    pages::read(rig, server, &sentence, &nodes)?;
     Ok(sentence)
 }
 
@@ -101,19 +102,11 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn get(&self, path: &str, accept: &str) -> Result<String> {
+    fn json(&self, path: &str) -> Result<Value> {
         let url = format!("https://{}/fleet/{path}", self.server);
         let ca: &Path = &self.ca;
-        let curl = Cmd::new("curl").args(["-sS", "--fail-with-body", "-H", accept, "--cacert"]);
-        curl.arg(ca).arg(url).read()
-    }
-
-    fn json(&self, path: &str) -> Result<Value> {
-        let text = self.get(path, "Accept: application/json")?;
+        let curl = Cmd::new("curl").args(["-sS", "--fail-with-body", "--cacert"]).arg(ca);
+        let text = curl.args(["-H", "Accept: application/json"]).arg(url).read()?;
         serde_json::from_str(&text).with_context(|| format!("the page /fleet/{path}: {text}"))
-    }
-
-    fn html(&self, path: &str) -> Result<String> {
-        self.get(path, "Accept: text/html")
     }
 }
