@@ -156,8 +156,7 @@ impl Tokens {
     }
 
     /// Whether this is one of them. Takes the same time for every token of any content.
-    fn accepts(&self, token: &[u8]) -> Option<&Token> {
-        let offered = Sha256::of(token);
+    fn accepts(&self, offered: &Sha256) -> Option<&Token> {
         let differ =
             |known: &Sha256| known.0.iter().zip(offered.0).fold(0, |d, (a, b)| d | (a ^ b));
         self.0.iter().fold(None, |found, known| match differ(&known.hash) {
@@ -230,7 +229,25 @@ impl Access {
         about: Option<&RepositoryName>,
         authorization: Option<&[u8]>,
     ) -> Result<Grant, ApiError> {
-        let caller = self.caller(authorization);
+        self.decide(right, about, self.caller(authorization))
+    }
+
+    /// The same for a token, by its SHA-256.
+    pub(crate) fn check_token(
+        &self,
+        right: Right,
+        about: Option<&RepositoryName>,
+        token: &Sha256,
+    ) -> Result<Grant, ApiError> {
+        self.decide(right, about, self.caller_of(token))
+    }
+
+    fn decide(
+        &self,
+        right: Right,
+        about: Option<&RepositoryName>,
+        caller: Caller<'_>,
+    ) -> Result<Grant, ApiError> {
         let reads = match &caller {
             Caller::Puller(scope) | Caller::Pusher(_, scope) if self.pull.is_some() => {
                 (*scope).clone()
@@ -294,7 +311,11 @@ impl Access {
         if token.is_empty() {
             return Caller::Anonymous;
         }
-        let (push, pull) = (find(&self.push, &token), find(&self.pull, &token));
+        self.caller_of(&Sha256::of(&token))
+    }
+
+    fn caller_of(&self, token: &Sha256) -> Caller<'_> {
+        let (push, pull) = (find(&self.push, token), find(&self.pull, token));
         match (push, pull) {
             (Some(token), _) => Caller::Pusher(token.kind, &token.scope),
             (None, Some(token)) => Caller::Puller(&token.scope),
@@ -307,7 +328,7 @@ impl Access {
 
 const OTHER_REPOSITORY: &str = "this token does not cover this repository";
 
-fn find<'a>(tokens: &'a Option<Tokens>, token: &[u8]) -> Option<&'a Token> {
+fn find<'a>(tokens: &'a Option<Tokens>, token: &Sha256) -> Option<&'a Token> {
     tokens.as_ref()?.accepts(token)
 }
 

@@ -15,6 +15,7 @@
 //! | – | `GET /metadata/<file>`, `GET /targets/<dir>/<sha256>.<name>` | [`Route::Metadata`], [`Route::Target`] |
 //! | – | `PUT /fleet/v1/reports/<node>` | [`Route::PutReport`] |
 //! | – | `GET /fleet/…` | [`Route::Fleet`] |
+//! | – | `GET`, `POST /fleet/login`, `POST /fleet/logout` | [`Route::LoginForm`], [`Route::LogIn`], [`Route::LogOut`] |
 //! | – | `POST /v1/pre-reboot`, `POST /v1/steady-state` | [`Route::Lock`] |
 //! | – | `GET /healthz`, `GET /metrics` | [`Route::Health`], [`Route::Metrics`] |
 
@@ -33,7 +34,7 @@ use crate::fleet::lock::Asked;
 pub(crate) const TAGS_PAGE: usize = 10_000;
 
 /// Keys of queries with one value; `tag` may come many times.
-const ONCE: [&str; 10] = [
+const ONCE: [&str; 11] = [
     "artifactType",
     "digest",
     "digest-algorithm",
@@ -41,6 +42,7 @@ const ONCE: [&str; 10] = [
     "last",
     "mount",
     "n",
+    "next",
     "reason",
     "release",
     "state",
@@ -59,6 +61,12 @@ pub enum Route {
     PutReport(Sha256),
     /// A page of the fleet.
     Fleet(FleetPage),
+    /// The form for a token, and the page that it leads to.
+    LoginForm(Option<String>),
+    /// A token, for a cookie.
+    LogIn,
+    /// The end of a session.
+    LogOut,
     /// A node wants to restart, or has restarted.
     Lock(Asked),
     /// end-2.
@@ -133,7 +141,7 @@ impl Route {
             Route::Health => "health",
             Route::Metrics => "metrics",
             Route::PutReport(_) => "put_report",
-            Route::Fleet(_) => "fleet",
+            Route::Fleet(_) | Route::LoginForm(_) | Route::LogIn | Route::LogOut => "fleet",
             Route::Lock(_) => "lock",
             Route::Blob(..) => "blob",
             Route::Manifest(..) => "manifest",
@@ -164,6 +172,9 @@ impl Route {
             | Route::Metrics
             | Route::PutReport(_)
             | Route::Fleet(_)
+            | Route::LoginForm(_)
+            | Route::LogIn
+            | Route::LogOut
             | Route::Lock(_)
             | Route::Metadata(_)
             | Route::Target { .. } => None,
@@ -173,7 +184,12 @@ impl Route {
     /// What the caller must be allowed to do.
     pub fn right(&self) -> Right {
         match self {
-            Route::Health => Right::Open,
+            // Who is not logged in yet sees a form.
+            Route::Health
+            | Route::LoginForm(_)
+            | Route::LogIn
+            | Route::LogOut
+            | Route::Fleet(FleetPage::Style) => Right::Open,
             Route::Ping => Right::Login,
             Route::PutReport(_) | Route::Lock(_) => Right::Report,
             Route::Metrics
@@ -355,7 +371,20 @@ fn fleet(method: &Method, rest: &str, query: &Query) -> Result<Route, ApiError> 
             _ => Err(ApiError::method("GET, HEAD, PUT")),
         };
     }
+    if rest == "/login" {
+        return match *method {
+            Method::POST => Ok(Route::LogIn),
+            Method::GET | Method::HEAD => Ok(Route::LoginForm(query.first("next")?)),
+            _ => Err(ApiError::method("GET, HEAD, POST")),
+        };
+    }
     let page = match rest {
+        "/logout" => {
+            return match *method {
+                Method::POST => Ok(Route::LogOut),
+                _ => Err(ApiError::method("POST")),
+            };
+        }
         "" | "/" => FleetPage::Overview,
         "/style.css" => FleetPage::Style,
         "/nodes" => FleetPage::Nodes {

@@ -87,6 +87,27 @@ fn tokens_are_read_again() {
     assert_eq!((push(TOKEN), push("short"), push(next)), (401, 401, 202));
 }
 
+/// SIGHUP: a browser that was logged in with a token that is withdrawn is logged in no more.
+#[test]
+fn a_session_ends_with_its_token() {
+    let temp = tempfile::tempdir().unwrap();
+    let [pull, fleet] = ["pull", "fleet"].map(|name| temp.path().join(name));
+    common::write_private(&pull, "a-pull-token-for-tests");
+    let more = ["--pull-token-file", pull.to_str().unwrap(), "--fleet", fleet.to_str().unwrap()];
+    let server = Server::start(temp.path(), &more);
+    let here = ["Origin: http://test"];
+    let form = b"token=a-pull-token-for-tests";
+    let reply = exchange(server.address, "POST", "/fleet/login", &here, form).expect(303);
+    let set = reply.header("set-cookie").unwrap();
+    let cookie = format!("Cookie: {}", set.split(';').next().unwrap());
+    let page = || exchange(server.address, "GET", "/fleet/", &[&cookie], &[]).status;
+    assert_eq!(page(), 200);
+    common::write_private(&pull, "another-token-for-tests");
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_for_log("certificates and tokens reloaded");
+    assert_eq!(page(), 401);
+}
+
 /// 219: a timestamp nobody renews is in the log before it expires.
 #[test]
 fn a_stale_timestamp_is_in_the_log() {

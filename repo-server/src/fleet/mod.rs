@@ -17,6 +17,7 @@
 //! | `table` | all nodes in memory, brought up to date by what changed | through `store` |
 //! | `overview` | the sums of all nodes | no |
 //! | `lock` | who may restart now: the FleetLock protocol | no |
+//! | `session` | browsers that are logged in | no |
 //! | `signed` | what maintainers signed that a page shows | no |
 //! | `store` | rows: a trait, and SQLite and PostgreSQL behind it | yes |
 //! | `committer` | a thread that makes reports durable, many at once | through `store` |
@@ -32,6 +33,7 @@ mod committer;
 mod judge;
 pub(crate) mod lock;
 mod overview;
+pub(crate) mod session;
 mod signed;
 mod state;
 mod store;

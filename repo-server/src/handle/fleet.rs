@@ -29,7 +29,7 @@ use crate::store::Store;
 const LOOKED_UP: usize = 256;
 
 /// Pages are read with a style sheet of this server and nothing else; nothing frames them.
-const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub(super) fn fleet(app: &App) -> Result<&Fleet, ApiError> {
     let off = || {
@@ -129,6 +129,7 @@ pub(super) async fn page(
     app: &Arc<App>,
     asked: &RequestHead,
     page: FleetPage,
+    in_session: bool,
 ) -> Result<Response<Body>, ApiError> {
     fleet(app)?;
     if page == FleetPage::Style {
@@ -136,7 +137,7 @@ pub(super) async fn page(
         finish(&mut response);
         return Ok(response);
     }
-    let (shared, form) = (Arc::clone(app), Form::of(&asked.headers));
+    let (shared, form) = (Arc::clone(app), Form::of(&asked.headers, in_session));
     let made = tokio::task::spawn_blocking(move || make(&shared, page, form)).await;
     let made = made.map_err(|panic| {
         tracing::error!(%panic, "fleet");
@@ -151,15 +152,18 @@ pub(super) async fn page(
     };
     let mut response = reply::bytes(media_type, document);
     finish(&mut response);
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, authorization"));
+    response
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("accept, authorization, cookie"));
     Ok(response)
 }
 
-fn finish(response: &mut Response<Body>) {
+pub(super) fn finish(response: &mut Response<Body>) {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Our own forms say where they are from; others learn nothing.
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
 }
 
 /// The media type of a page, and the page; none of a node that never reported. Blocks.

@@ -13,13 +13,14 @@ mod fleet;
 mod heads;
 pub(crate) mod lists;
 mod lock;
+mod login;
 mod manifests;
 mod reply;
 mod tuf;
 pub(crate) mod uploads;
 
 use std::io;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use formats::error_chain;
@@ -39,6 +40,7 @@ use crate::config::{Collect, Limits};
 use crate::error::{ApiError, Code};
 use crate::fill::Fills;
 use crate::fleet::Fleet;
+use crate::fleet::session::Sessions;
 use crate::lock::LockRw as _;
 use crate::metrics::Metrics;
 use crate::progress::RequestOpen;
@@ -66,6 +68,10 @@ pub(crate) struct App {
     pub(crate) collect: Option<Collect>,
     /// Reports of nodes; absent: none are taken.
     pub(crate) fleet: Option<Fleet>,
+    /// Browsers that read its pages.
+    pub(crate) sessions: Mutex<Sessions>,
+    /// Whether clients speak TLS with this server.
+    pub(crate) secure: bool,
     pub(crate) metrics: Arc<Metrics>,
     /// `/metrics` is elsewhere.
     pub(crate) metrics_elsewhere: bool,
@@ -112,6 +118,8 @@ impl App {
 struct RequestHead {
     method: Method,
     headers: HeaderMap,
+    /// Of the address; HTTP/2 has it there, and not in a header.
+    authority: Option<String>,
     /// The connection's room for what it sends.
     share: ConnectionBudget,
     /// Whether only some may read: then no cache may keep answers for all.
@@ -133,6 +141,7 @@ pub(crate) async fn handle(
     let asked = RequestHead {
         method: head.method,
         headers: head.headers,
+        authority: head.uri.authority().map(ToString::to_string),
         share: open.progress().share().clone(),
         private: app.private,
     };
@@ -171,7 +180,21 @@ async fn answer(
     *word = RouteWord(route.word());
     let credential = asked.headers.get(header::AUTHORIZATION);
     let credential = credential.map(|value| value.as_bytes());
-    let grant = app.access().check(route.right(), route.repository(), credential)?;
+    let session = match (&route, credential) {
+        (Route::Fleet(_), None) => login::grant(app, &asked.headers, route.right()),
+        _ => None,
+    };
+    let in_session = session.is_some();
+    let grant = match session {
+        Some(grant) => Ok(grant),
+        None => app.access().check(route.right(), route.repository(), credential),
+    };
+    let grant = match grant {
+        Err(error) if error.status == StatusCode::UNAUTHORIZED => {
+            return login::form_instead(asked, &route, path, query).ok_or(error);
+        }
+        other => other?,
+    };
     let pushes = matches!(asked.method, Method::POST | Method::PUT | Method::PATCH);
     if pushes {
         refuse_encoding(&asked.headers)?;
@@ -193,6 +216,11 @@ async fn answer(
             uploads::finish(app, asked, session, digest, body, open).await
         }
         Route::PutReport(node) => fleet::put(app, node, body, open).await,
+        Route::LogIn => login::log_in(app, asked, body, open).await,
+        Route::Fleet(page) => {
+            drop(body);
+            fleet::page(app, asked, page, in_session).await
+        }
         Route::Lock(wanted) => lock::post(app, wanted, &asked.headers, body, open).await,
         other => {
             // What comes with it is not waited for, and not kept while it is answered.
@@ -244,13 +272,16 @@ async fn without_body(
             lists::referrers(app, lists::ReferrersQuery { name, subject, artifact_type, last })
                 .await
         }
-        Route::Fleet(page) => fleet::page(app, asked, page).await,
+        Route::LoginForm(next) => login::form(app, asked, next.as_deref()),
+        Route::LogOut => login::log_out(app, asked),
         Route::Metadata(file) => tuf::metadata(app, asked, file).await,
         Route::Target { dir, hash, name } => tuf::target(app, asked, dir, hash, name).await,
         // They have one.
         Route::PutManifest(..)
         | Route::PutReport(_)
         | Route::Lock(_)
+        | Route::Fleet(_)
+        | Route::LogIn
         | Route::StartUpload(_, Start::Whole(_))
         | Route::Upload(_, _, Step::Append | Step::Finish(_)) => Err(ApiError::internal()),
     }

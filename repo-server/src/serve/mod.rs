@@ -18,7 +18,7 @@ mod running;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use formats::error_chain;
@@ -141,6 +141,8 @@ impl Server {
             signs: RwLock::default(),
             collect: config.collect,
             fleet,
+            sessions: Mutex::default(),
+            secure: config.tls.is_some(),
             receiving: Arc::new(Semaphore::new(limits.uploads)),
             verifying: Semaphore::new(2),
             listing: Semaphore::new(2),

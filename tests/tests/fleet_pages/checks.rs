@@ -70,7 +70,7 @@ pub(crate) fn structured(browser: &Browser) -> Vec<String> {
 
 /// Tab reaches every link, from the top down, and shows where it is.
 pub(crate) fn by_keyboard(browser: &Browser) -> Vec<String> {
-    let focusable = "[...document.querySelectorAll('a[href], [tabindex=\"0\"]')]";
+    let focusable = "[...document.querySelectorAll('a[href], button, input:not([type=hidden], [hidden]), [tabindex=\"0\"]')]";
     let links = browser
         .run(&format!("return {focusable}.length"), json!([]))
         .unwrap()

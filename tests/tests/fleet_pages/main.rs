@@ -5,6 +5,7 @@
 
 mod checks;
 mod hostile;
+mod login;
 mod nodes;
 mod pictures;
 mod rack;

@@ -10,6 +10,7 @@ use racklet_tests::rig::{Run, Running, World, program, tool};
 use racklet_tools::browser::{Browser, http};
 
 use super::hostile;
+use super::login;
 use super::nodes::nodes;
 
 /// The time on the pages: a Thursday in spring.
@@ -20,7 +21,7 @@ pub(crate) const OLD: &str = "1.4.1";
 pub(crate) const NEW: &str = "1.4.2";
 /// `x:a-pull-token-of-a-test`: any name, and the token as the password.
 const BASIC: &str = "eDphLXB1bGwtdG9rZW4tb2YtYS10ZXN0";
-const TOKEN: &str = "a-pull-token-of-a-test";
+pub(crate) const TOKEN: &str = "a-pull-token-of-a-test";
 
 /// A server with a rack behind it.
 pub(crate) struct Rack {
@@ -53,13 +54,20 @@ impl Rack {
     }
 
     /// A browser that knows nothing yet.
-    pub(crate) fn browser(&self) -> Browser {
+    pub(crate) fn stranger(&self) -> Browser {
         Browser::start(&self.world.path("browser")).expect("a browser")
     }
 
-    /// Where a browser reads a page, with the credentials that it would ask for.
+    /// A browser that is logged in.
+    pub(crate) fn browser(&self) -> Browser {
+        let browser = self.stranger();
+        login::log_in(&browser, self);
+        browser
+    }
+
+    /// Where a browser reads a page.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://x:{TOKEN}@{}{path}", self.address)
+        format!("http://{}{path}", self.address)
     }
 
     /// A page in one of its two forms.

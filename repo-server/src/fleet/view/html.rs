@@ -1,6 +1,7 @@
 //! The pages as HTML: templates that are checked when they are compiled, and escape every text.
 
 mod locks;
+mod login;
 mod node;
 mod nodes;
 mod overview;
@@ -9,11 +10,35 @@ mod words;
 
 use maud::{DOCTYPE, Markup, html};
 
+pub(super) use self::login::login;
 pub(super) use self::node::node;
 pub(super) use self::nodes::nodes;
 pub(super) use self::overview::overview;
 
-fn page(title: &str, content: &Markup) -> String {
+/// Who reads a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// Nobody had to log in, or each request does.
+    Any,
+    /// Somebody who is logged in, and may log out.
+    InSession,
+}
+
+fn page(title: &str, reader: Reader, content: &Markup) -> String {
+    let above = html! {
+        a class="skip" href="#main" { "Skip to the content" }
+        nav aria-label="Pages" {
+            a href="/fleet/" { "Fleet" }
+            a href="/fleet/nodes" { "Nodes" }
+            a href="/fleet/nodes?state=silent" { "Silent" }
+            a href="/fleet/nodes?state=waiting-for-approval" { "Waiting for approval" }
+            @if reader == Reader::InSession { (login::log_out()) }
+        }
+    };
+    bare(title, &above, content)
+}
+
+fn bare(title: &str, above: &Markup, content: &Markup) -> String {
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
@@ -25,13 +50,7 @@ fn page(title: &str, content: &Markup) -> String {
                 link rel="stylesheet" href="/fleet/style.css";
             }
             body {
-                a class="skip" href="#main" { "Skip to the content" }
-                nav aria-label="Pages" {
-                    a href="/fleet/" { "Fleet" }
-                    a href="/fleet/nodes" { "Nodes" }
-                    a href="/fleet/nodes?state=silent" { "Silent" }
-                    a href="/fleet/nodes?state=waiting-for-approval" { "Waiting for approval" }
-                }
+                (above)
                 main id="main" { (content) }
             }
         }

@@ -1,7 +1,7 @@
 //! The pages of the fleet, as HTML and as JSON. Pure: an [`Overview`] in, a document out.
 //!
-//! No script, no asset of another place, no form, no button: a page says what nodes say, and prints the
-//! line that a maintainer may want to run. What a node wrote is another machine's text: on one line,
+//! No script, no asset of another place, no button but those to log in and out: a page says what nodes say, and
+//! prints the line that a maintainer may want to run. What a node wrote is another machine's text: on one line,
 //! without control characters, shortened ([`formats::report::shown`]), and escaped by the templates.
 
 mod html;
@@ -20,6 +20,7 @@ use http::header::ACCEPT;
 
 pub(crate) use self::json::{lock, row};
 
+use self::html::Reader;
 use self::rollout::Rollout;
 use super::brief::Brief;
 use super::lock::Holder;
@@ -64,46 +65,69 @@ pub(crate) struct Filter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Html,
+    /// For somebody who is logged in by a cookie, and may log out.
+    HtmlInSession,
     Json,
+}
+
+/// Whether a client names HTML among what it takes, as browsers do and scripts do not.
+pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
+    accepts(headers, "text/html")
+}
+
+fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|part| part.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case(wanted)))
+}
+
+/// The form that a token is given to: where it leads, and what was wrong with what was given.
+pub(crate) fn login(next: &str, wrong: Option<&str>) -> String {
+    html::login(next, wrong)
 }
 
 impl Form {
     /// What the client asks for: JSON where it names that and not HTML.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let accepted = |wanted: &str| {
-            let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-            values.flat_map(|value| value.split(',')).any(|part| {
-                part.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case(wanted))
-            })
-        };
-        match accepted("application/json") && !accepted("text/html") {
+    pub(crate) fn of(headers: &HeaderMap, in_session: bool) -> Self {
+        match accepts(headers, "application/json") && !wants_html(headers) {
             true => Form::Json,
+            false if in_session => Form::HtmlInSession,
             false => Form::Html,
+        }
+    }
+
+    /// Who reads it; `None`: a program.
+    fn reader(self) -> Option<Reader> {
+        match self {
+            Form::Html => Some(Reader::Any),
+            Form::HtmlInSession => Some(Reader::InSession),
+            Form::Json => None,
         }
     }
 
     /// The media type of its documents.
     pub(crate) fn media_type(self) -> &'static str {
         match self {
-            Form::Html => "text/html; charset=utf-8",
+            Form::Html | Form::HtmlInSession => "text/html; charset=utf-8",
             Form::Json => "application/json",
         }
     }
 
     /// The first page.
     pub(crate) fn overview(self, all: &Overview, context: &Context) -> String {
-        match self {
-            Form::Html => html::overview(all, context),
-            Form::Json => json::overview(all, context).to_string(),
+        match self.reader() {
+            Some(reader) => html::overview(all, context, reader),
+            None => json::overview(all, context).to_string(),
         }
     }
 
     /// A list of nodes.
     pub(crate) fn nodes(self, all: &Overview, filter: &Filter) -> String {
         let (page, total) = filter.page(all);
-        match self {
-            Form::Html => html::nodes(all, filter, &page, total),
-            Form::Json => json::nodes(filter, &page, total).to_string(),
+        match self.reader() {
+            Some(reader) => html::nodes(all, filter, &page, total, reader),
+            None => json::nodes(filter, &page, total).to_string(),
         }
     }
 
@@ -115,9 +139,9 @@ impl Form {
         locks: &[GroupLocks],
         now: u64,
     ) -> String {
-        match self {
-            Form::Html => html::node(detail, transitions, locks, now),
-            Form::Json => json::node(detail, transitions, locks).to_string(),
+        match self.reader() {
+            Some(reader) => html::node(detail, transitions, locks, now, reader),
+            None => json::node(detail, transitions, locks).to_string(),
         }
     }
 }

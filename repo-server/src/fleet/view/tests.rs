@@ -322,9 +322,10 @@ fn a_page_is_json_for_programs_and_html_for_everybody_else() {
     let form = |accept: &str| {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
-        Form::of(&headers)
+        Form::of(&headers, false)
     };
-    assert_eq!(Form::of(&HeaderMap::new()), Form::Html);
+    assert_eq!(Form::of(&HeaderMap::new(), false), Form::Html);
+    assert_eq!(Form::of(&HeaderMap::new(), true), Form::HtmlInSession);
     assert_eq!(form("application/json"), Form::Json);
     assert_eq!(form("Application/JSON;q=0.9, */*"), Form::Json);
     assert_eq!(form("text/html,application/json"), Form::Html);

@@ -157,6 +157,11 @@ impl Browser {
         self.post("actions", &json!({ "actions": [keys] })).map(drop)
     }
 
+    /// Types a text.
+    pub fn write(&self, text: &str) -> Result<()> {
+        text.chars().try_for_each(|key| self.press(key))
+    }
+
     /// What the console said since the last question: refusals of the content security policy, too.
     pub fn said(&self) -> Result<Vec<String>> {
         let entries = self.post("se/log", &json!({ "type": "browser" }))?;

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::super::{held_by, next_command};
 use super::words::{ago, received, state, state_word, time};
-use super::{command, page, table};
+use super::{Reader, command, page, table};
 use crate::fleet::brief::SENTENCE;
 use crate::fleet::store::Transition;
 use crate::fleet::{Detail, GroupLocks};
@@ -16,6 +16,7 @@ pub(in super::super) fn node(
     transitions: &[Transition],
     locks: &[GroupLocks],
     now: u64,
+    reader: Reader,
 ) -> String {
     let Detail { seen, report, .. } = detail;
     let brief = &*seen.brief;
@@ -47,7 +48,7 @@ pub(in super::super) fn node(
             }
         }))
     };
-    page(&brief.name, &content)
+    page(&brief.name, reader, &content)
 }
 
 fn slots(report: &Report) -> Markup {

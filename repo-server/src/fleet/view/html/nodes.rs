@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::super::{Filter, count, counted, node_link};
 use super::words::{ago, dot, says, state};
-use super::{page, table};
+use super::{Reader, page, table};
 use crate::fleet::overview::{Overview, Seen};
 use crate::fleet::state::State;
 
@@ -14,6 +14,7 @@ pub(in super::super) fn nodes(
     filter: &Filter,
     page_of: &[&Seen],
     total: usize,
+    reader: Reader,
 ) -> String {
     let title = title(filter);
     let next = filter.from + page_of.len();
@@ -35,7 +36,7 @@ pub(in super::super) fn nodes(
             p { a href=(filter.link(next)) rel="next" { "The next nodes" } }
         }
     };
-    page(&title, &content)
+    page(&title, reader, &content)
 }
 
 fn title(filter: &Filter) -> String {

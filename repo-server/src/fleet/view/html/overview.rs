@@ -6,7 +6,7 @@ use super::super::{Context, Filter, count, counted, need, node_link, sentence};
 use super::locks::locks;
 use super::rollout::rollout;
 use super::words::{dot, left, received, says, state, time};
-use super::{command, page, table};
+use super::{Reader, command, page, table};
 use crate::fleet::overview::{ChannelSums, Overview, ReleaseSums};
 use crate::fleet::signed::{RoleExpiry, Signed};
 use crate::fleet::state::State;
@@ -16,7 +16,7 @@ const REASONS: usize = 20;
 /// Rows of the list of nodes that need somebody.
 const NEEDING: usize = 10;
 
-pub(in super::super) fn overview(all: &Overview, context: &Context) -> String {
+pub(in super::super) fn overview(all: &Overview, context: &Context, reader: Reader) -> String {
     let content = html! {
         h1 { (need(all)) }
         @if all.nodes.is_empty() {
@@ -65,7 +65,7 @@ pub(in super::super) fn overview(all: &Overview, context: &Context) -> String {
         }
         p class="made" { "As of " (time(all.now)) "." }
     };
-    page("Overview", &content)
+    page("Overview", reader, &content)
 }
 
 /// Who needs somebody comes first.
