@@ -1,6 +1,6 @@
 //! Writing a chunk list.
 
-use super::{CONTINUES_FLAG, ChunkList, ChunkListError, Content, HEADER, MAGIC, ZERO_FLAG};
+use super::{CHUNK, CONTINUES_FLAG, ChunkList, ChunkListError, Content, HEADER, MAGIC, ZERO_FLAG};
 use crate::digest::Sha256;
 
 /// Collects chunks, then encodings, and writes the list.
@@ -24,15 +24,32 @@ pub struct FrameEntry {
     pub sha256: Sha256,
 }
 
+/// The first bytes of a list.
+pub fn header(raw_size: u64, chunks: u32, encodings: u32) -> [u8; HEADER] {
+    let mut bytes = [0; HEADER];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..16].copy_from_slice(&raw_size.to_le_bytes());
+    bytes[16..20].copy_from_slice(&chunks.to_le_bytes());
+    bytes[20..].copy_from_slice(&encodings.to_le_bytes());
+    bytes
+}
+
+/// The entry of a chunk.
+pub fn chunk_entry(len: u32, content: Content) -> [u8; CHUNK] {
+    let (word, hash) = match content {
+        Content::Zero => (len | ZERO_FLAG, Sha256([0; 32])),
+        Content::Data(hash) => (len, hash),
+    };
+    let mut bytes = [0; CHUNK];
+    bytes[..4].copy_from_slice(&word.to_le_bytes());
+    bytes[4..].copy_from_slice(&hash.0);
+    bytes
+}
+
 impl Builder {
     /// Adds the next chunk of the image.
     pub fn chunk(&mut self, len: u32, content: Content) {
-        let (word, hash) = match content {
-            Content::Zero => (len | ZERO_FLAG, Sha256([0; 32])),
-            Content::Data(hash) => (len, hash),
-        };
-        self.chunks.extend_from_slice(&word.to_le_bytes());
-        self.chunks.extend_from_slice(&hash.0);
+        self.chunks.extend_from_slice(&chunk_entry(len, content));
         self.raw_size += u64::from(len);
         self.count += 1;
     }
@@ -67,10 +84,7 @@ impl Builder {
     /// The finished list; parsed again, so that nothing is published that a node would refuse.
     pub fn finish(self) -> Result<ChunkList, ChunkListError> {
         let mut bytes = Vec::with_capacity(HEADER + self.chunks.len() + self.encodings.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&self.raw_size.to_le_bytes());
-        bytes.extend_from_slice(&self.count.to_le_bytes());
-        bytes.extend_from_slice(&self.encoding_count.to_le_bytes());
+        bytes.extend_from_slice(&header(self.raw_size, self.count, self.encoding_count));
         bytes.extend_from_slice(&self.chunks);
         bytes.extend_from_slice(&self.encodings);
         ChunkList::parse(bytes)

@@ -26,7 +26,10 @@
 //! Content runs are of the target's chunks, ascending and disjoint over the whole delta; prefix
 //! runs are of the base's chunks, ascending and disjoint within a frame.
 
-use super::{ChunkList, Content, LIST_LIMIT, hash_at, u32_at, u64_at};
+use super::{
+    Chunk, ChunkList, ChunkListError, Content, LIST_LIMIT, ListBytes, StoredList, hash_at, u32_at,
+    u64_at,
+};
 use crate::digest::Sha256;
 
 /// First bytes of a delta list.
@@ -99,6 +102,8 @@ pub struct DeltaFrame {
 pub struct DeltaList {
     bytes: Vec<u8>,
     frames: u32,
+    /// Of each frame, its offset in the blob and the number of its first run.
+    starts: Vec<(u64, u32)>,
 }
 
 impl DeltaList {
@@ -114,8 +119,8 @@ impl DeltaList {
         if due != length || length > LIST_LIMIT {
             return Err(DeltaError::Length(length));
         }
-        let list = DeltaList { bytes, frames };
-        list.check(runs)?;
+        let mut list = DeltaList { bytes, frames, starts: Vec::new() };
+        list.starts = list.check(runs)?;
         Ok(list)
     }
 
@@ -146,30 +151,64 @@ impl DeltaList {
 
     /// The frames in the order of the blob.
     pub fn frames(&self) -> impl Iterator<Item = DeltaFrame> + '_ {
-        let (mut offset, mut run) = (0u64, 0usize);
-        (0..self.frames as usize).map_while(move |index| {
-            let at = HEADER + FRAME * index;
-            let len = u32_at(&self.bytes, at)?;
-            let content = self.runs(run, u32_at(&self.bytes, at + 4)?)?;
-            run += content.len();
-            let prefix = self.runs(run, u32_at(&self.bytes, at + 8)?)?;
-            run += prefix.len();
-            let sha256 = hash_at(&self.bytes, at + 12)?;
-            let frame = DeltaFrame { offset, len, sha256, content, prefix };
-            // Sums were checked against the blob's length when the list was parsed.
-            offset = offset.saturating_add(u64::from(len));
-            Some(frame)
-        })
+        (0..self.starts.len()).map_while(|index| self.frame(index))
+    }
+
+    /// How many frames it has.
+    pub fn frame_count(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// One of the frames.
+    pub fn frame(&self, index: usize) -> Option<DeltaFrame> {
+        let (offset, run) = *self.starts.get(index)?;
+        self.frame_at(index, offset, run as usize)
+    }
+
+    fn frame_at(&self, index: usize, offset: u64, run: usize) -> Option<DeltaFrame> {
+        let at = HEADER + FRAME * index;
+        let len = u32_at(&self.bytes, at)?;
+        let content = self.runs(run, u32_at(&self.bytes, at + 4)?)?;
+        let prefix = self.runs(run + content.len(), u32_at(&self.bytes, at + 8)?)?;
+        let sha256 = hash_at(&self.bytes, at + 12)?;
+        Some(DeltaFrame { offset, len, sha256, content, prefix })
     }
 
     /// Refuses a delta that is not between these two images, or holds more than its limits.
     pub fn check_against(&self, base: &ChunkList, target: &ChunkList) -> Result<(), DeltaError> {
-        if self.base() != base.image_id() || self.target() != target.image_id() {
+        let ids = [base.image_id(), target.image_id()];
+        self.check_images(ids, |index| base.entry(index), |index| target.entry(index))
+    }
+
+    /// The same with lists that are kept elsewhere. One that cannot be read is another image's.
+    pub fn check_stored(
+        &self,
+        base: &StoredList<impl ListBytes>,
+        target: &StoredList<impl ListBytes>,
+    ) -> Result<(), DeltaError> {
+        let id = |found: Result<Sha256, ChunkListError>| found.map_err(|_| DeltaError::Images);
+        let ids = [id(base.image_id())?, id(target.image_id())?];
+        let (mut base, mut target) = (base.entries(), target.entries());
+        let entry = |chunk: Chunk| (chunk.len, chunk.content);
+        self.check_images(
+            ids,
+            |index| base.chunk(index).ok().flatten().map(entry),
+            |index| target.chunk(index).ok().flatten().map(entry),
+        )
+    }
+
+    fn check_images(
+        &self,
+        [base, target]: [Sha256; 2],
+        mut in_base: impl FnMut(u32) -> Option<(u32, Content)>,
+        mut in_target: impl FnMut(u32) -> Option<(u32, Content)>,
+    ) -> Result<(), DeltaError> {
+        if self.base() != base || self.target() != target {
             return Err(DeltaError::Images);
         }
         for (index, frame) in (0u32..).zip(self.frames()) {
-            let content = length_of(&frame.content, target);
-            let prefix = length_of(&frame.prefix, base);
+            let content = length_of(&frame.content, &mut in_target);
+            let prefix = length_of(&frame.prefix, &mut in_base);
             let fits = content.is_some_and(|len| len <= CONTENT_LIMIT)
                 && prefix.is_some_and(|len| len <= PREFIX_LIMIT);
             if !fits {
@@ -186,21 +225,29 @@ impl DeltaList {
         bytes.chunks_exact(RUN).map(run).collect()
     }
 
-    fn check(&self, runs: u32) -> Result<(), DeltaError> {
-        let (mut size, mut used, mut next, mut count) = (0u64, 0u64, 0u64, 0u32);
-        for (index, frame) in (0u32..).zip(self.frames()) {
+    /// Where each frame begins.
+    fn check(&self, runs: u32) -> Result<Vec<(u64, u32)>, DeltaError> {
+        let (mut size, mut used, mut next) = (0u64, 0u32, 0u64);
+        let mut starts = Vec::new();
+        for index in 0..self.frames {
+            let frame = self.frame_at(index as usize, size, used as usize);
+            let frame = frame.ok_or(DeltaError::Coverage)?;
             let refused = DeltaError::Frame(index);
             if frame.len == 0 || frame.content.is_empty() {
                 return Err(refused);
             }
             next = ascending(&frame.content, next).ok_or(refused.clone())?;
             ascending(&frame.prefix, 0).ok_or(refused)?;
-            used += (frame.content.len() + frame.prefix.len()) as u64;
+            starts.push((size, used));
+            // No more than the list has bytes.
+            used += u32::try_from(frame.content.len() + frame.prefix.len()).unwrap_or(u32::MAX);
             size += u64::from(frame.len);
-            count += 1;
         }
-        let whole = count == self.frames && used == u64::from(runs);
-        if whole && size == self.blob_size() { Ok(()) } else { Err(DeltaError::Coverage) }
+        if used == runs && size == self.blob_size() {
+            Ok(starts)
+        } else {
+            Err(DeltaError::Coverage)
+        }
     }
 }
 
@@ -217,10 +264,10 @@ fn ascending(runs: &[Run], mut next: u64) -> Option<u64> {
 }
 
 /// The length of data chunks in bytes; `None` when one is zeros or not there.
-fn length_of(runs: &[Run], list: &ChunkList) -> Option<u64> {
+fn length_of(runs: &[Run], mut entry: impl FnMut(u32) -> Option<(u32, Content)>) -> Option<u64> {
     let mut sum = 0u64;
     for index in runs.iter().flat_map(|run| run.chunks()) {
-        match list.entry(index)? {
+        match entry(index)? {
             (len, Content::Data(_)) => sum += u64::from(len),
             (_, Content::Zero) => return None,
         }

@@ -22,16 +22,21 @@
 //! | … | 48 | per encoding: 32 bytes SHA-256 of the blob, 8 bytes its length, 4 bytes number of parts *m*, 4 bytes zero |
 //! | … | 40 × *m* | parts of that encoding's frames: 4 bytes compressed length, 4 bytes number of chunks (bit 31 set: it goes on with the frame of the part before), 32 bytes SHA-256 of the compressed bytes |
 //!
-//! A parsed list keeps its bytes and reads entries from them, so it costs its own size in memory
-//! and nothing more.
+//! A parsed list ([`ChunkList`]) keeps its bytes and reads entries from them, so it costs its own size
+//! in memory and nothing more. A node keeps the list of a large image in a file and reads it block by
+//! block ([`StoredList`]).
 
 mod builder;
 pub mod delta;
 mod seekable;
+mod shape;
+mod stored;
 
-pub use builder::{Builder, FrameEntry};
+pub use builder::{Builder, FrameEntry, chunk_entry, header};
 pub use seekable::{seekable_table, seekable_table_len};
+pub use stored::{Entries, LIST_BLOCK, ListBytes, StoredList};
 
+use self::shape::Shape;
 use crate::digest::{Algorithm, Digest, Sha256};
 
 /// First bytes of a chunk list.
@@ -86,6 +91,15 @@ pub enum ChunkListError {
     /// The frames of an encoding do not cover all chunks or do not add up to its blob.
     #[error("chunk list: the frames of encoding {0} do not add up")]
     Coverage(u32),
+    /// It does not have the digest that is signed.
+    #[error("chunk list: it does not have the signed digest")]
+    Digest,
+    /// It cannot be read where it is kept.
+    #[error("chunk list: read it: {0}")]
+    Read(String),
+    /// Bytes of it are not what they were when all of it had its digest.
+    #[error("chunk list: byte {0} and on changed while it was used")]
+    Changed(u64),
 }
 
 /// What a chunk holds.
@@ -153,51 +167,25 @@ pub struct Encoding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkList {
     bytes: Vec<u8>,
-    raw_size: u64,
-    chunks: u32,
-    encodings: Vec<Encoding>,
+    shape: Shape,
 }
 
 impl ChunkList {
     /// Parses a list completely.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, ChunkListError> {
-        let length = bytes.len() as u64;
-        let wrong_length = ChunkListError::Length(length);
-        if bytes.get(..8) != Some(MAGIC) {
-            return Err(ChunkListError::Magic);
-        }
-        if length > LIST_LIMIT {
-            return Err(wrong_length);
-        }
-        let raw_size = u64_at(&bytes, 8).ok_or(wrong_length.clone())?;
-        let chunks = u32_at(&bytes, 16).ok_or(wrong_length.clone())?;
-        let encoding_count = u32_at(&bytes, 20).ok_or(wrong_length.clone())?;
-        if !(1..=4).contains(&encoding_count) {
-            return Err(ChunkListError::Encodings(encoding_count));
-        }
-        let mut at = HEADER + CHUNK * chunks as usize;
-        if at > bytes.len() {
-            return Err(wrong_length);
-        }
-        let mut list = ChunkList { bytes, raw_size, chunks, encodings: Vec::new() };
-        list.check_chunks()?;
-        for number in 0..encoding_count {
-            let encoding = list.encoding_at(at).ok_or(wrong_length.clone())?;
-            list.check_frames(number, &encoding)?;
-            at = encoding.table + FRAME * encoding.frames as usize;
-            list.encodings.push(encoding);
-        }
-        if at == list.bytes.len() { Ok(list) } else { Err(wrong_length) }
+        let (length, table) = (bytes.len() as u64, bytes.as_slice());
+        let shape = Shape::read(&mut { table }, &mut { table }, length, 1)?;
+        Ok(ChunkList { bytes, shape })
     }
 
     /// Length of the image in bytes.
     pub fn raw_size(&self) -> u64 {
-        self.raw_size
+        self.shape.raw_size
     }
 
     /// Number of chunks.
     pub fn chunk_count(&self) -> u32 {
-        self.chunks
+        self.shape.chunks
     }
 
     /// The bytes of the list, as received.
@@ -209,7 +197,7 @@ impl ChunkList {
     /// and their entries. Two lists of the same image, cut the same way, have the same.
     pub fn image_id(&self) -> Sha256 {
         let mut hasher = Algorithm::Sha256.hasher();
-        let entries = HEADER..HEADER + CHUNK * self.chunks as usize;
+        let entries = HEADER..HEADER + CHUNK * self.shape.chunks as usize;
         for part in [self.bytes.get(8..20), self.bytes.get(entries)].into_iter().flatten() {
             hasher.update(part);
         }
@@ -221,13 +209,13 @@ impl ChunkList {
 
     /// The blobs that hold the image; at least one.
     pub fn encodings(&self) -> &[Encoding] {
-        &self.encodings
+        &self.shape.encodings
     }
 
     /// The chunks in the order of the image.
     pub fn chunks(&self) -> impl Iterator<Item = Chunk> + '_ {
         let mut offset = 0u64;
-        (0..self.chunks).map_while(move |index| {
+        (0..self.shape.chunks).map_while(move |index| {
             let (len, content) = self.entry(index)?;
             let chunk = Chunk { index, offset, len, content };
             offset += u64::from(len);
@@ -237,94 +225,66 @@ impl ChunkList {
 
     /// The frames of one encoding in the order of its blob.
     pub fn frames<'a>(&'a self, encoding: &'a Encoding) -> impl Iterator<Item = Frame> + 'a {
-        let (mut offset, mut first_chunk) = (0u64, 0u32);
+        let mut after = Frame::NONE;
         (0..encoding.frames).map_while(move |index| {
-            let at = encoding.table + FRAME * index as usize;
-            let len = u32_at(&self.bytes, at)?;
-            let word = u32_at(&self.bytes, at + 4)?;
-            let (chunks, continues) = (word & !CONTINUES_FLAG, word & CONTINUES_FLAG != 0);
-            let sha256 = hash_at(&self.bytes, at + 8)?;
-            let frame = Frame { offset, len, first_chunk, chunks, continues, sha256 };
-            // Sums were checked against the totals when the list was parsed.
-            offset = offset.saturating_add(u64::from(len));
-            first_chunk = first_chunk.saturating_add(chunks);
-            Some(frame)
+            after = after.next(array_at(&self.bytes, encoding.frame_at(index))?);
+            Some(after)
         })
     }
 
     /// Length and content of a chunk.
     pub fn entry(&self, index: u32) -> Option<(u32, Content)> {
-        if index >= self.chunks {
+        if index >= self.shape.chunks {
             return None;
         }
-        let at = HEADER + CHUNK * index as usize;
-        let word = u32_at(&self.bytes, at)?;
-        let hash = hash_at(&self.bytes, at + 4)?;
-        let content = if word & ZERO_FLAG != 0 { Content::Zero } else { Content::Data(hash) };
-        Some((word & !ZERO_FLAG, content))
+        array_at(&self.bytes, chunk_at(index)).map(entry)
     }
+}
 
-    fn check_chunks(&self) -> Result<(), ChunkListError> {
-        let mut sum = 0u64;
-        for index in 0..self.chunks {
-            let refused = ChunkListError::Chunk(index);
-            let (len, content) = self.entry(index).ok_or(refused.clone())?;
-            let limit = match content {
-                Content::Zero => ZERO_CHUNK_LIMIT,
-                Content::Data(_) => DATA_CHUNK_LIMIT,
-            };
-            let hash = hash_at(&self.bytes, HEADER + CHUNK * index as usize + 4);
-            let hash_fits = content != Content::Zero || hash == Some(Sha256([0; 32]));
-            if len == 0 || len > limit || !hash_fits {
-                return Err(refused);
-            }
-            sum += u64::from(len);
-        }
-        if sum == self.raw_size {
-            Ok(())
-        } else {
-            Err(ChunkListError::ImageSize { found: sum, expected: self.raw_size })
-        }
+/// Where a chunk's entry begins.
+fn chunk_at(index: u32) -> usize {
+    HEADER + CHUNK * index as usize
+}
+
+/// What an entry says: length and content of its chunk.
+fn entry(bytes: [u8; CHUNK]) -> (u32, Content) {
+    let (word, hash) = bytes.split_first_chunk().expect("an entry is longer than a word");
+    let word = u32::from_le_bytes(*word);
+    let hash = Sha256(hash.try_into().expect("the rest of an entry is a digest"));
+    let content = if word & ZERO_FLAG != 0 { Content::Zero } else { Content::Data(hash) };
+    (word & !ZERO_FLAG, content)
+}
+
+impl Encoding {
+    fn frame_at(&self, index: u32) -> usize {
+        self.table + FRAME * index as usize
     }
+}
 
-    fn encoding_at(&self, at: usize) -> Option<Encoding> {
-        let encoding = Encoding {
-            blob: hash_at(&self.bytes, at)?,
-            blob_size: u64_at(&self.bytes, at + 32)?,
-            frames: u32_at(&self.bytes, at + 40)?,
-            table: at + ENCODING,
-        };
-        let reserved = u32_at(&self.bytes, at + 44)?;
-        let end = encoding.table + FRAME * encoding.frames as usize;
-        (reserved == 0 && end <= self.bytes.len()).then_some(encoding)
-    }
+impl Frame {
+    /// What is before the first one.
+    const NONE: Frame = Frame {
+        offset: 0,
+        len: 0,
+        first_chunk: 0,
+        chunks: 0,
+        continues: false,
+        sha256: Sha256([0; 32]),
+    };
 
-    fn check_frames(&self, number: u32, encoding: &Encoding) -> Result<(), ChunkListError> {
-        let (mut size, mut covered, mut raw, mut whole) = (0u64, 0u32, 0u64, 0u32);
-        for (index, frame) in (0u32..).zip(self.frames(encoding)) {
-            let refused = ChunkListError::Frame { encoding: number, frame: index };
-            let end = covered.checked_add(frame.chunks).ok_or(refused.clone())?;
-            let orphan = frame.continues && index == 0;
-            if frame.len == 0 || frame.chunks == 0 || end > self.chunks || orphan {
-                return Err(refused);
-            }
-            if !frame.continues {
-                (raw, whole) = (0, whole + 1);
-            }
-            raw += (covered..end)
-                .map(|chunk| self.entry(chunk).map_or(0, |(len, _)| u64::from(len)))
-                .sum::<u64>();
-            if raw > FRAME_LIMIT {
-                return Err(refused);
-            }
-            size += u64::from(frame.len);
-            covered = end;
-        }
-        let table = seekable_table_len(whole);
-        if covered == self.chunks && size.checked_add(table) == Some(encoding.blob_size) {
-            Ok(())
-        } else {
-            Err(ChunkListError::Coverage(number))
+    /// The frame of the entry that follows.
+    fn next(&self, bytes: [u8; FRAME]) -> Frame {
+        let (len, bytes) = bytes.split_first_chunk().expect("an entry is longer than a word");
+        let (word, hash) = bytes.split_first_chunk().expect("an entry is longer than two words");
+        let word = u32::from_le_bytes(*word);
+        Frame {
+            // Sums are checked against the totals when a list is parsed.
+            offset: self.offset.saturating_add(u64::from(self.len)),
+            len: u32::from_le_bytes(*len),
+            first_chunk: self.first_chunk.saturating_add(self.chunks),
+            chunks: word & !CONTINUES_FLAG,
+            continues: word & CONTINUES_FLAG != 0,
+            sha256: Sha256(hash.try_into().expect("the rest of an entry is a digest")),
         }
     }
 }
