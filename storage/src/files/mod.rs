@@ -1,7 +1,12 @@
 //! Small files, each replaced whole, and the private directory that holds them.
 
+mod temporary;
+
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use self::temporary::Temporary;
 
 use crate::dir::{Dir, Lock, Policy};
 use crate::error::{FileError, StoreError};
@@ -33,7 +38,7 @@ pub trait Files: Send + Sync {
 pub struct PrivateDir {
     path: PathBuf,
     /// `None` when there is no such directory: nothing is in it, and it takes nothing.
-    dir: Option<Box<dyn Dir>>,
+    dir: Option<Arc<dyn Dir>>,
 }
 
 impl PrivateDir {
@@ -72,7 +77,7 @@ impl PrivateDir {
     }
 
     fn over(dir: Box<dyn Dir>) -> Self {
-        PrivateDir { path: dir.path().to_owned(), dir: Some(dir) }
+        PrivateDir { path: dir.path().to_owned(), dir: Some(dir.into()) }
     }
 
     /// A directory inside, made when it is missing.
@@ -98,9 +103,9 @@ impl PrivateDir {
         })
     }
 
-    fn existing(&self) -> Result<&dyn Dir, FileError> {
+    fn existing(&self) -> Result<&Arc<dyn Dir>, FileError> {
         let missing = || FileError::io("open", &self.path, io::ErrorKind::NotFound);
-        self.dir.as_deref().ok_or_else(missing)
+        self.dir.as_ref().ok_or_else(missing)
     }
 }
 
