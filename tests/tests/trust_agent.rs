@@ -414,7 +414,7 @@ fn case_06_extraneous_dependencies() {
     let signed = trusted.release(&scene.held, "demo", &version).unwrap();
     let components = &signed.summary.components;
     let error =
-        release::resolve("demo", &signed, components, &[], &[source], &|_| None).unwrap_err();
+        release::resolve("demo", &signed, components, &[], &[source], &scene.state).unwrap_err();
     assert_eq!(error.reason(), Reason::BundleFormat, "{}", error.chain());
     assert!(!registry.seen().iter().any(|path| path.contains(&second)));
 }

@@ -26,6 +26,7 @@ use storage::files::{Files as _, PrivateDir};
 use storage::host::System;
 
 use crate::error::AgentError;
+use crate::list::List;
 use crate::state::{NotedComponent, NotedSlot, State};
 
 /// U-Boot's script that boots a slot by the flags in its environment (`boot/uboot/boot.cmd`).
@@ -65,7 +66,7 @@ pub fn write_state(dir: &Path, first: &FirstSlot) -> Result<(), AgentError> {
     let state = State::open(dir, Arc::new(System))?;
     let held = state.hold()?;
     for component in &first.components {
-        state.keep_chunk_list(&held, &component.list)?;
+        state.keep_chunk_list(&held, &List::from(component.list.clone()))?;
     }
     let mut noted = state.noted();
     noted.slots.a = Some(noted_slot(first));

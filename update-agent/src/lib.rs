@@ -69,6 +69,8 @@ pub mod health;
 #[doc(hidden)]
 pub mod http;
 #[doc(hidden)]
+pub mod list;
+#[doc(hidden)]
 pub mod metrics;
 #[doc(hidden)]
 pub mod place;

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use formats::boot_record::{ReleaseId, SlotComponent};
-use formats::chunks::{ChunkList, LIST_LIMIT};
 use formats::digest::Digest;
 use formats::oci::{Descriptor, MANIFEST_LIMIT, Manifest};
 use formats::reason::Reason;
@@ -13,7 +12,9 @@ use formats::release::{
 };
 
 use crate::error::AgentError;
+use crate::list::List;
 use crate::source::Source;
+use crate::state::State;
 use crate::trust::SignedRelease;
 
 /// One component, ready to be fetched.
@@ -22,7 +23,7 @@ pub struct ResolvedComponent {
     /// What the boot record will say of it.
     pub identity: SlotComponent,
     /// Its chunk list.
-    pub list: ChunkList,
+    pub list: List,
     /// The blob of each encoding of the list.
     pub images: Vec<Descriptor>,
     /// Deltas to it; their lists are fetched when the node has what one is from.
@@ -50,18 +51,19 @@ pub fn identity(signed: &SignedRelease) -> ReleaseId {
 /// Fetches and checks the documents of the chosen components, from the first source that has them.
 ///
 /// So are the attachments of the kinds that the node requires: what is signed for and not there, or
-/// with other bytes, is as good as missing. Chunk lists that were `kept` are not fetched again.
+/// with other bytes, is as good as missing. Chunk lists that the state has kept are not
+/// fetched again.
 pub fn resolve(
     product: &str,
     signed: &SignedRelease,
     chosen: &[ComponentSummary],
     require: &[AttachmentKind],
     sources: &[&dyn Source],
-    kept: &dyn Fn(&Digest) -> Option<ChunkList>,
+    state: &State,
 ) -> Result<Resolved, AgentError> {
     let mut first = None;
     for source in sources {
-        let found = resolve_from(product, signed, chosen, *source, kept);
+        let found = resolve_from(product, signed, chosen, *source, state);
         let found = found.and_then(|resolved| {
             let attachments = require.iter().flat_map(|kind| signed.summary.attached(*kind));
             attachments.into_iter().try_for_each(|it| attachment(product, signed, it, *source))?;
@@ -80,7 +82,7 @@ fn resolve_from(
     signed: &SignedRelease,
     chosen: &[ComponentSummary],
     source: &dyn Source,
-    kept: &dyn Fn(&Digest) -> Option<ChunkList>,
+    state: &State,
 ) -> Result<Resolved, AgentError> {
     if signed.length > MANIFEST_LIMIT {
         return Err(AgentError::new(Reason::MetaLimit, "the release index is above 4 MiB"));
@@ -96,7 +98,7 @@ fn resolve_from(
     index.check_against(&signed.summary)?;
     let mut components = Vec::new();
     for summary in chosen {
-        let component = component(product, signed, summary, source, kept)
+        let component = component(product, signed, summary, source, state)
             .map_err(|error| error.context(format!("component {}", summary.name)))?;
         components.push(component);
     }
@@ -150,7 +152,7 @@ fn component(
     signed: &SignedRelease,
     summary: &ComponentSummary,
     source: &dyn Source,
-    kept: &dyn Fn(&Digest) -> Option<ChunkList>,
+    state: &State,
 ) -> Result<ResolvedComponent, AgentError> {
     let bytes = source.manifest(product, &summary.manifest, MANIFEST_LIMIT)?;
     let manifest = ComponentManifest::parse(&bytes)?;
@@ -165,10 +167,9 @@ fn component(
     if config.raw_size != summary.raw_size {
         return Err(differs("the image's length"));
     }
-    let list = match kept(&manifest.chunks.digest) {
+    let list = match state.chunk_list(&manifest.chunks.digest) {
         Some(list) => list,
-        None => ChunkList::parse(source.blob(product, &manifest.chunks, LIST_LIMIT)?)
-            .map_err(|error| AgentError::new(Reason::BundleFormat, error.to_string()))?,
+        None => state.fetch_chunk_list(product, source, &manifest.chunks)?,
     };
     if list.raw_size() != summary.raw_size {
         return Err(differs("the length in the chunk list"));
@@ -184,9 +185,6 @@ fn component(
         chunks: manifest.chunks.digest.clone(),
         raw_size: summary.raw_size,
     };
-    if identity.chunks.as_sha256().is_none() {
-        return Err(AgentError::new(Reason::BundleFormat, "the chunk list is not named by sha256"));
-    }
     Ok(ResolvedComponent { identity, list, images: manifest.images, deltas: manifest.deltas })
 }
 

@@ -102,8 +102,8 @@ fn a_delta_from_the_booted_slot_is_the_smallest() {
     let booted = holding(&base);
     for per_frame in [1, 2, 100] {
         let (list, blob) = target.delta_from(&base, per_frame);
-        let delta = Delta { list: &list, blob: &blob, base: &base.list, device: &booted };
-        let places = Places::of(&base.list);
+        let delta = Delta { list: &list, blob: &blob, base: &base.own, device: &booted };
+        let places = Places::of(&base.own).unwrap();
         let seeds = [Seed { places: &places, device: &booted }];
         let disk = target.disk();
         let source = target.source();
@@ -147,8 +147,8 @@ fn whatever_is_wrong_with_a_delta_the_image_is_right() {
         ("a source without the delta", &base, &honest, &none.source()),
     ];
     for (name, base, device, source) in rows {
-        let delta = Delta { list: &list, blob: &blob, base: &base.list, device };
-        let places = Places::of(&base.list);
+        let delta = Delta { list: &list, blob: &blob, base: &base.own, device };
+        let places = Places::of(&base.own).unwrap();
         let seeds = [Seed { places: &places, device }];
         let (disk, notes) = (target.disk(), Notes::default());
         let image = Image { deltas: &[delta], ..target.image(&disk) };
@@ -239,8 +239,8 @@ fn any_mixture_of_forms_ends_with_the_signed_image() {
         );
         let (bad, good) = (damaged.source(), target.source());
         let sources: [&dyn Source; 3] = [&failing, &bad, &good];
-        let delta = [Delta { list: &list, blob: &blob, base: &base.list, device: &booted }];
-        let places = Places::of(&base.list);
+        let delta = [Delta { list: &list, blob: &blob, base: &base.own, device: &booted }];
+        let places = Places::of(&base.own).unwrap();
         let seeds = [Seed { places: &places, device: &booted }];
         let deltas = if draw(2) == 0 { &delta[..] } else { &[] };
         let image = Image { deltas, ..target.image(&disk) };

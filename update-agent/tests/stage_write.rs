@@ -182,7 +182,7 @@ fn seeds_leave_only_the_difference_to_fetch() {
     new_chunks[5] = noise(90_000, 51); // was 100,000 bytes
     let (old, new) = (Repository::new(&old_chunks), Repository::new(&new_chunks));
     let booted = Disk::with_content(old.raw.clone(), 512);
-    let places = Places::of(&old.list);
+    let places = Places::of(&old.own).unwrap();
     let seeds = [Seed { places: &places, device: &booted }];
     for per_frame in [1, 2] {
         let new = Repository::with_frames(&new_chunks, per_frame, |_, _| {});
@@ -383,7 +383,7 @@ fn any_mixture_ends_with_the_signed_image() {
         let mut seed_bytes = repository.raw.clone();
         flip_some(&mut seed_bytes, below(7, 6), 20);
         let seed_disk = Disk::with_content(seed_bytes, 512);
-        let places = Places::of(&repository.list);
+        let places = Places::of(&repository.own).unwrap();
         let seeds = [Seed { places: &places, device: &seed_disk }];
         let bad = repository.altered(|blob| flip_some(blob, 1 + below(8, 3), 30));
         let (bad, good) = (bad.source(), repository.source());

@@ -6,7 +6,7 @@
 //! give a [`StagedSlot`], without which no slot can be made next.
 
 use formats::boot_record::{ReleaseId, Slot, SlotComponent, SlotContent};
-use formats::chunks::{Chunk, ChunkList, Content};
+use formats::chunks::{Chunk, Content, ListBytes, StoredList};
 use formats::digest::Sha256;
 use formats::release::ComponentName;
 
@@ -108,11 +108,12 @@ impl ZeroCheck {
     }
 }
 
-/// Counts the chunks of one image that were read back.
+/// Counts the chunks of one image that were read back: one bit each.
 #[derive(Debug)]
 pub struct Tally {
     list: Sha256,
-    seen: Vec<bool>,
+    seen: Vec<u64>,
+    all: u32,
     missing: u32,
 }
 
@@ -123,14 +124,12 @@ pub struct ReadImage {
 }
 
 impl Tally {
-    /// Nothing was read yet.
-    pub fn new(list: &ChunkList) -> Self {
-        let count = list.chunk_count();
-        Tally {
-            list: Sha256::of(list.as_bytes()),
-            seen: vec![false; count as usize],
-            missing: count,
-        }
+    /// Nothing was read yet. The list is that of its digest: it was compared when it was opened, and so
+    /// is every block of it that a chunk is read from.
+    pub fn new(list: &StoredList<impl ListBytes>) -> Self {
+        let all = list.chunk_count();
+        let seen = vec![0; (all as usize).div_ceil(64)];
+        Tally { list: list.digest(), seen, all, missing: all }
     }
 
     /// The digest of the list; [`check`] needs it.
@@ -143,8 +142,10 @@ impl Tally {
         if chunk.list != self.list {
             return;
         }
-        if let Some(seen @ false) = self.seen.get_mut(chunk.index as usize) {
-            *seen = true;
+        let bit = 1 << (chunk.index % 64);
+        let word = self.seen.get_mut(chunk.index as usize / 64);
+        if let Some(word) = word.filter(|word| **word & bit == 0 && chunk.index < self.all) {
+            *word |= bit;
             self.missing -= 1;
         }
     }
@@ -154,8 +155,7 @@ impl Tally {
         if self.missing == 0 {
             Ok(ReadImage { list: self.list })
         } else {
-            let all = u32::try_from(self.seen.len()).unwrap_or(u32::MAX);
-            Err(ReadBackError::Incomplete { missing: self.missing, all })
+            Err(ReadBackError::Incomplete { missing: self.missing, all: self.all })
         }
     }
 }
@@ -215,7 +215,7 @@ pub(crate) mod tests {
     use formats::digest::Digest;
     use formats::version::Version;
 
-    pub(crate) fn list(parts: &[&[u8]]) -> ChunkList {
+    pub(crate) fn list(parts: &[&[u8]]) -> StoredList<Vec<u8>> {
         let mut builder = Builder::default();
         let mut frames = Vec::new();
         for part in parts {
@@ -227,13 +227,13 @@ pub(crate) mod tests {
         let count = frames.len() as u32;
         let size = u64::from(count) + seekable_table_len(count);
         builder.encoding(Sha256::of(b"blob"), size, &frames);
-        builder.finish().unwrap()
+        builder.finish().unwrap().into()
     }
 
     pub(crate) fn staged(slot: Slot, release: ReleaseId) -> StagedSlot {
         let list = list(&[b"one"]);
         let mut tally = Tally::new(&list);
-        let chunk = list.chunks().next().unwrap();
+        let chunk = list.chunks().next().unwrap().unwrap();
         tally.take(check(tally.list(), &chunk, b"one").unwrap());
         let component = SlotComponent {
             name: "os".parse().unwrap(),
@@ -247,7 +247,7 @@ pub(crate) mod tests {
     #[test]
     fn only_all_signed_chunks_make_an_image() {
         let list = list(&[b"one", &[0; 100], b"two"]);
-        let chunks: Vec<_> = list.chunks().collect();
+        let chunks: Vec<_> = list.chunks().map(Result::unwrap).collect();
         let mut tally = Tally::new(&list);
         tally.take(check(tally.list(), &chunks[0], b"one").unwrap());
         tally.take(check(tally.list(), &chunks[0], b"one").unwrap());
@@ -262,7 +262,7 @@ pub(crate) mod tests {
         let bytes: Vec<u8> = (0..100).collect();
         let zeros = vec![0u8; 100];
         let list = list(&[&bytes, &zeros]);
-        for (chunk, good) in list.chunks().zip([bytes, zeros]) {
+        for (chunk, good) in list.chunks().map(Result::unwrap).zip([bytes, zeros]) {
             assert!(chunk_matches(&chunk, &good));
             for bit in 0..good.len() * 8 {
                 let mut bad = good.clone();
@@ -276,7 +276,7 @@ pub(crate) mod tests {
     #[test]
     fn zeros_in_pieces_prove_a_chunk_only_when_all_are_there() {
         let list = list(&[b"data", &[0; 100]]);
-        let chunks: Vec<_> = list.chunks().collect();
+        let chunks: Vec<_> = list.chunks().map(Result::unwrap).collect();
         let digest = Tally::new(&list).list();
         assert!(ZeroCheck::new(digest, &chunks[0]).is_none(), "data");
         let differs = Err(ReadBackError::Differs { index: 1, offset: 4 });

@@ -25,7 +25,8 @@ impl Driver<'_> {
         inputs: &ApplyInputs<'_>,
     ) -> Result<Written, AgentError> {
         let record = self.parts.state.boot_record()?;
-        let operator_seeds = operator_seeds(self.parts.host, inputs.seeds, inputs.progress);
+        let operator_seeds =
+            operator_seeds(self.parts.host, inputs.seeds, self.parts.state, inputs.progress);
         let finder = self.reuse_finder();
         let mut total = Written::default();
         for (number, component) in inputs.resolved.components.iter().enumerate() {

@@ -6,7 +6,7 @@
 //! else is read once and cut as `signer` cuts images, so that the first update of a slot that came
 //! from a factory is as small as any.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -14,18 +14,18 @@ use std::thread;
 
 use formats::boot_record::{BootRecord, Slot};
 use formats::chunks::delta::DeltaList;
-use formats::chunks::{
-    Builder, Chunk, ChunkList, Content, FrameEntry, LIST_LIMIT, seekable_table_len,
-};
+use formats::chunks::{ChunkListError, Content, LIST_LIMIT};
 use formats::digest::Sha256;
 use formats::oci::Descriptor;
 use formats::release::ComponentName;
 use storage::block::{Access, BlockDevice, DeviceError};
+use storage::files::PrivateDir;
 use storage::host::Host;
 use update_core::cut::{Cutter, Piece};
 
 use crate::disk::Disk;
 use crate::error::AgentError;
+use crate::list::{Found, List};
 use crate::progress::{Progress, Silent};
 use crate::release::ResolvedComponent;
 use crate::source::Source;
@@ -48,8 +48,7 @@ pub(super) struct Holding {
     /// What its list is of.
     id: Sha256,
     places: Places,
-    /// Kept as long as a delta may need it: five times as much as the places.
-    list: Option<ChunkList>,
+    list: List,
     device: Box<dyn BlockDevice>,
 }
 
@@ -61,8 +60,8 @@ pub(super) struct Reuse<'a> {
 }
 
 impl Holding {
-    fn new(list: ChunkList, device: Box<dyn BlockDevice>) -> Self {
-        Holding { id: list.image_id(), places: Places::of(&list), list: Some(list), device }
+    fn new(list: List, device: Box<dyn BlockDevice>) -> Result<Self, ChunkListError> {
+        Ok(Holding { id: list.image_id()?, places: Places::of(&list)?, list, device })
     }
 
     /// A device that nobody keeps an index of, up to `len`: read and cut.
@@ -70,6 +69,7 @@ impl Holding {
         device: Box<dyn BlockDevice>,
         len: u64,
         what: &str,
+        room: &PrivateDir,
         progress: &dyn Progress,
     ) -> Result<Self, StageError> {
         let len = len.min(device.len());
@@ -77,9 +77,12 @@ impl Holding {
         let (pieces, cut) = sync_channel(PIECES);
         let read = thread::scope(|scope| {
             let hashed = thread::Builder::new().spawn_scoped(scope, move || {
-                let mut found = Found::default();
-                cut.into_iter().for_each(|piece| found.take(&piece));
-                found
+                let mut found = Found::new(room)?;
+                for piece in cut {
+                    let (len, content) = described(&piece);
+                    found.take(len, content)?;
+                }
+                found.finish()
             });
             let hashed = hashed.map_err(StageError::Thread)?;
             let read =
@@ -92,8 +95,9 @@ impl Holding {
             }
         });
         progress.end();
-        let found = read?;
-        Ok(Holding::new(found.finish()?, device))
+        let found = read?.map_err(StageError::IndexStore)?;
+        let list = List::own(found).and_then(|list| Holding::new(list, device));
+        list.map_err(StageError::Index)
     }
 }
 
@@ -126,64 +130,41 @@ fn cut_device<E>(
 /// `len` bytes: reading all of an empty or foreign slot takes longer than fetching a small update.
 ///
 /// One that cannot be read in a place is worth looking at: whoever looks will say why it cannot.
-fn has_some_of(device: &dyn BlockDevice, len: u64, wanted: &ChunkList) -> bool {
+fn has_some_of(device: &dyn BlockDevice, len: u64, wanted: &List) -> bool {
     let len = len.min(device.len());
     if len < SAMPLED_FROM {
         return true;
     }
     // Eight bytes of each: this decides where to look, not what is taken.
     let begins = |hash: &Sha256| hash.0.first_chunk::<8>().copied();
-    let wanted = wanted.chunks().filter_map(|chunk| begins(&digest_of(&chunk)?));
-    let digests: HashSet<[u8; 8]> = wanted.collect();
     let stride = len / SAMPLES;
-    (0..SAMPLES).any(|number| {
+    let mut samples = BTreeSet::new();
+    for number in 0..SAMPLES {
         let start = number * stride + (stride - SAMPLE) / 2;
-        let mut found = false;
-        let mut emit = |piece| match piece {
-            Piece::Data(bytes)
-                if begins(&Sha256::of(&bytes)).is_some_and(|known| digests.contains(&known)) =>
-            {
-                found = true;
-                Err(())
+        let mut emit = |piece| {
+            if let Piece::Data(bytes) = piece {
+                samples.extend(begins(&Sha256::of(&bytes)));
             }
-            _ => Ok(()),
+            Ok::<(), ()>(())
         };
-        let read = cut_device(device, start..start + SAMPLE, &mut emit, &Silent);
-        found || read.is_err()
-    })
-}
-
-fn digest_of(chunk: &Chunk) -> Option<Sha256> {
-    match chunk.content {
-        Content::Data(hash) => Some(hash),
-        Content::Zero => None,
+        if cut_device(device, start..start + SAMPLE, &mut emit, &Silent).is_err() {
+            return true;
+        }
     }
+    // Of a list that cannot be read nothing is found: whoever goes on with it will say why.
+    let is_sample = |content| match content {
+        Content::Data(hash) => begins(&hash).is_some_and(|known| samples.contains(&known)),
+        Content::Zero => false,
+    };
+    wanted.chunks().any(|chunk| chunk.is_ok_and(|chunk| is_sample(chunk.content)))
 }
 
-/// The chunks of a device, as they are found.
-#[derive(Default)]
-struct Found {
-    builder: Builder,
-    frames: Vec<FrameEntry>,
-}
-
-impl Found {
-    fn take(&mut self, piece: &Piece) {
-        let len = u32::try_from(piece.len()).expect("a piece has at most 16 MiB");
-        let content = match piece {
-            Piece::Data(bytes) => Content::Data(Sha256::of(bytes)),
-            Piece::Zeros(_) => Content::Zero,
-        };
-        self.builder.chunk(len, content);
-        self.frames.push(FrameEntry { len: 1, chunks: 1, sha256: Sha256([0; 32]) });
-    }
-
-    /// A list needs an encoding; this one is of no blob, and nobody asks for it.
-    fn finish(mut self) -> Result<ChunkList, StageError> {
-        let count = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
-        let size = u64::from(count) + seekable_table_len(count);
-        self.builder.encoding(Sha256([0; 32]), size, &self.frames);
-        self.builder.finish().map_err(|error| StageError::Index(error.to_string()))
+/// Length and content of a piece.
+fn described(piece: &Piece) -> (u32, Content) {
+    let len = u32::try_from(piece.len()).expect("a piece has at most 16 MiB");
+    match piece {
+        Piece::Data(bytes) => (len, Content::Data(Sha256::of(bytes))),
+        Piece::Zeros(_) => (len, Content::Zero),
     }
 }
 
@@ -191,6 +172,7 @@ impl Found {
 pub(super) fn operator_seeds(
     host: &dyn Host,
     paths: &[&Path],
+    state: &State,
     progress: &dyn Progress,
 ) -> Vec<Holding> {
     let open = |path: &Path| {
@@ -198,7 +180,7 @@ pub(super) fn operator_seeds(
         let device = host
             .open_device(path, Access::Read)
             .map_err(|source| StageError::Seed { what: what.clone(), source })?;
-        Holding::scan(device, u64::MAX, &what, progress)
+        Holding::scan(device, u64::MAX, &what, state.room(), progress)
     };
     let mut found = Vec::new();
     for path in paths {
@@ -250,11 +232,6 @@ impl ReuseFinder<'_> {
                 None => progress.note(&format!("{name}: a delta cannot be fetched, chunks are")),
             }
         }
-        if let Some(own) = &mut reuse.booted
-            && !reuse.deltas.iter().any(|(list, _)| list.base() == own.id)
-        {
-            own.list = None;
-        }
         reuse
     }
 
@@ -272,7 +249,7 @@ impl ReuseFinder<'_> {
         let own = content.and_then(|own| own.components.iter().find(|own| own.name == *name));
         let device = self.disk.open_to_read(booted, name)?;
         if let Some(list) = own.and_then(|own| self.state.chunk_list(&own.chunks)) {
-            return Ok(Some(Holding::new(list, device)));
+            return Ok(Some(Holding::new(list, device)?));
         }
         // Cut where the image of a delta ends, or else where the image ends that is wanted: what
         // follows in the partition is of no release.
@@ -286,7 +263,7 @@ impl ReuseFinder<'_> {
                 .note(&format!("{what}: no sample has anything of the new image; all is fetched"));
             return Ok(None);
         }
-        Ok(Some(Holding::scan(device, len, &what, progress)?))
+        Ok(Some(Holding::scan(device, len, &what, self.state.room(), progress)?))
     }
 
     /// Where a component's bytes would come from, before anything is fetched.
@@ -331,7 +308,7 @@ impl Reuse<'_> {
             .iter()
             .filter_map(|(list, blob)| {
                 let base = self.holdings().find(|own| own.id == list.base())?;
-                Some(Delta { list, blob, base: base.list.as_ref()?, device: base.device.as_ref() })
+                Some(Delta { list, blob, base: &base.list, device: base.device.as_ref() })
             })
             .collect()
     }
@@ -363,8 +340,10 @@ mod tests {
             bytes.resize(usize::try_from(LEN).unwrap(), 0);
             Disk::with_content(bytes, 512)
         };
-        let own = Holding::scan(Box::new(device(&image)), LEN, "it", &Silent).unwrap();
-        let list = own.list.as_ref().unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let room = PrivateDir::create(&temp.path().join("state")).unwrap();
+        let own = Holding::scan(Box::new(device(&image)), LEN, "it", &room, &Silent).unwrap();
+        let list = &own.list;
         let has = |content: &[u8]| has_some_of(&device(content), LEN, list);
         assert!(has(&image));
         assert!(!has(&[]), "zeros");

@@ -24,7 +24,6 @@
 //! start without the component needs something else that can: `recovered_by` says what.
 
 use formats::boot_record::{BootRecord, Slot};
-use formats::chunks::ChunkList;
 use formats::digest::Digest;
 use formats::reason::Reason;
 use formats::release::ComponentName;
@@ -36,6 +35,7 @@ use update_core::update::Order;
 use crate::config::SingleBank;
 use crate::disk::Disk;
 use crate::error::AgentError;
+use crate::list::List;
 use crate::place::Owner;
 use crate::state::{BankBackup, State, StateGuard};
 
@@ -45,7 +45,7 @@ const PIECE: usize = 256 << 10;
 /// What a copy and the bank have to hold.
 enum Content {
     /// Chunks of a release.
-    Release(ChunkList),
+    Release(List),
     /// What was found in the bank.
     Backup(BankBackup),
 }
@@ -79,6 +79,7 @@ impl Content {
             Content::Release(list) => {
                 let mut buffer = Vec::new();
                 list.chunks().all(|chunk| {
+                    let Ok(chunk) = chunk else { return false };
                     buffer.resize(chunk.len as usize, 0);
                     device.read_at(&mut buffer, chunk.offset).is_ok()
                         && chunk_matches(&chunk, &buffer)

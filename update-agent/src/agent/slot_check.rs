@@ -152,7 +152,7 @@ impl SlotCheck<'_> {
     ) -> Result<Found, AgentError> {
         let device = self.disk.open_to_read(slot, &component.name)?;
         let list = self.state.chunk_list(&component.chunks);
-        let samples = list.map_or_else(Vec::new, |list| samples(&list, component));
+        let samples = list.and_then(|list| samples(&list, component).ok()).unwrap_or_default();
         let differs = samples.iter().map(|sample| differs(device.as_ref(), sample));
         let differs = differs.collect::<Result<Vec<bool>, _>>()?;
         Ok(Found {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use formats::chunks::ChunkListError;
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use storage::StoreError;
@@ -9,6 +10,7 @@ use storage::block::DeviceError;
 use update_core::image::ReadBackError;
 
 use super::frame::FrameError;
+use crate::list;
 use crate::source::FetchError;
 
 /// Why an image was not written, or is not what was written. The slot stays cleared.
@@ -128,8 +130,20 @@ pub enum StageError {
         source: DeviceError,
     },
     /// What might have been reused is too large to be indexed.
-    #[error("index: {0}")]
-    Index(String),
+    #[error("index it")]
+    Index(#[source] ChunkListError),
+    /// The index of what might be reused cannot be put anywhere.
+    #[error("keep an index of what there is")]
+    IndexStore(#[source] StoreError),
+    /// Its chunk list cannot be read any more, or was changed.
+    #[error("{component}")]
+    List {
+        /// Which component.
+        component: ComponentName,
+        /// What is wrong with it.
+        #[source]
+        source: ChunkListError,
+    },
     /// The system starts no thread that the work needs.
     #[error("the system starts no more threads")]
     Thread(#[source] io::Error),
@@ -146,6 +160,7 @@ impl StageError {
             StageError::Encoding { .. } | StageError::Empty { .. } => Reason::BundleFormat,
             StageError::Device { source, .. } | StageError::Seed { source, .. } => source.reason(),
             StageError::Index(_) => Reason::MetaLimit,
+            StageError::List { source, .. } => list::reason(source),
             StageError::ReadBack { .. } => Reason::Readback,
             StageError::FrameHash { .. } | StageError::ChunkHash { .. } => Reason::HashMismatch,
             StageError::Frame { source, .. } => source.reason(),
@@ -153,7 +168,7 @@ impl StageError {
             StageError::LeftOut { .. } => Reason::LengthMismatch,
             StageError::NoSource { .. } => Reason::Unreachable,
             StageError::Thread(_) => Reason::ResourceLimit,
-            StageError::Journal(error) => error.reason(),
+            StageError::Journal(error) | StageError::IndexStore(error) => error.reason(),
         }
     }
 }

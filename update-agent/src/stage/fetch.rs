@@ -15,9 +15,10 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Mutex;
 use std::thread;
 
-use formats::chunks::{Chunk, Content};
+use formats::chunks::{Chunk, Content, Entries};
 use formats::digest::Sha256;
 use formats::reason::Reason;
+use update_core::fetch::Picked;
 use update_core::image::chunk_matches;
 
 use super::frame::FrameError;
@@ -28,6 +29,7 @@ use super::span::lock;
 use super::unpack::{Worker, finish};
 use super::{Image, StageError};
 use crate::http::coalesce;
+use crate::list::ListFile;
 use crate::progress::Progress;
 use crate::source::Source;
 
@@ -56,6 +58,10 @@ pub(super) fn fetch(
     progress: &dyn Progress,
 ) -> Result<(), StageError> {
     let offers = Offers::new(image, &|text| progress.note(text))?;
+    let mut alone = true;
+    for offer in &offers.all {
+        alone &= !image.listed(offer.windowed(image.list))?;
+    }
     let (queue, chunks) = (Queue::new(IN_FLIGHT), Queue::new(CHUNKS_IN_FLIGHT));
     let line = Pipeline {
         image,
@@ -64,12 +70,12 @@ pub(super) fn fetch(
         progress,
         queue: &queue,
         chunks: &chunks,
-        alone: !offers.all.iter().any(|offer| offer.windowed(image.list)),
+        alone,
         refused: Mutex::new(None),
         useless: Mutex::default(),
     };
     let missing = |chunk| !ledger.holds(chunk);
-    let first = offers.choose(missing, |_| true);
+    let first = offers.choose(missing, |_| true)?;
     match first {
         Some(choice) if choice.bytes == 0 => return Ok(()),
         Some(choice) => line.check_lengths(&choice.pieces)?,
@@ -137,11 +143,13 @@ impl Pipeline<'_> {
         StageError::NoSource { component: self.image.component.clone() }
     }
 
-    fn check_lengths(&self, pieces: &[Vec<u32>]) -> Result<(), StageError> {
+    fn check_lengths(&self, pieces: &[Picked]) -> Result<(), StageError> {
         for (number, pieces) in pieces.iter().enumerate() {
-            let parts = self.offers.parts(self.image.list, number, pieces);
-            if let Some(long) = parts.iter().find(|part| part.len > PART_BYTES_MAX) {
-                return Err(self.bad_frame(long)(FrameError::TooLong(long.len)));
+            for part in self.offers.parts(number, pieces) {
+                let part = part?;
+                if part.len > PART_BYTES_MAX {
+                    return Err(self.bad_frame(&part)(FrameError::TooLong(part.len)));
+                }
             }
         }
         Ok(())
@@ -198,7 +206,7 @@ impl Pipeline<'_> {
         loop {
             let usable = |offer| !failed.contains(&offer) && !lock(&self.useless).contains(&offer);
             let missing = |chunk| !self.ledger.holds(chunk);
-            let Some(choice) = self.offers.choose(missing, usable) else {
+            let Some(choice) = self.offers.choose(missing, usable)? else {
                 return Err(first_error.unwrap_or_else(|| self.no_source()));
             };
             if choice.bytes == 0 || self.ledger.stopped() {
@@ -206,16 +214,15 @@ impl Pipeline<'_> {
             }
             // Deltas first, then large frames: what fails of them, small ones replace.
             for (number, pieces) in choice.pieces.iter().enumerate().rev() {
-                let parts = self.offers.parts(self.image.list, number, pieces);
-                let Some(offer) = self.offers.all.get(number).filter(|_| !parts.is_empty()) else {
+                let Some(offer) = self.offers.all.get(number).filter(|_| !pieces.is_empty()) else {
                     continue;
                 };
-                let asked = self.ask_for(source, number, &parts);
+                let asked = self.ask_for(source, number, pieces);
                 if self.ledger.stopped() {
                     return Ok(());
                 }
                 let Err(error) = asked else { continue };
-                let delta = matches!(offer.form, Form::Delta(_));
+                let delta = matches!(offer.form, Form::Delta(..));
                 if !delta && !of_the_offer(&error) {
                     return Err(error);
                 }
@@ -231,9 +238,14 @@ impl Pipeline<'_> {
     }
 
     /// Asks for parts of one blob, and waits until their chunks are written.
-    fn ask_for(&self, source: &dyn Source, offer: usize, parts: &[Part]) -> Result<(), StageError> {
+    fn ask_for(
+        &self,
+        source: &dyn Source,
+        offer: usize,
+        pieces: &Picked,
+    ) -> Result<(), StageError> {
         let component = self.image.component.clone();
-        let asked = self.ask(source, offer, parts);
+        let asked = self.ask(source, offer, pieces);
         self.queue.drain();
         self.chunks.drain();
         if let Some(offset) = lock(&self.refused).take() {
@@ -252,13 +264,18 @@ impl Pipeline<'_> {
         &self,
         source: &dyn Source,
         offer: usize,
-        parts: &[Part],
+        pieces: &Picked,
     ) -> Result<Option<u64>, StageError> {
         let Some(blob) = self.offers.all.get(offer).map(|offer| offer.blob) else {
             return Ok(None);
         };
-        for batch in parts.chunks(BATCH) {
-            let mut assembly = Assembly { line: self, offer, parts: batch, begun: None };
+        let mut parts = self.offers.parts(offer, pieces);
+        loop {
+            let batch = parts.by_ref().take(BATCH).collect::<Result<Vec<Part>, _>>()?;
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            let mut assembly = Assembly { line: self, offer, parts: &batch, begun: None };
             let ranges: Vec<Range<u64>> =
                 batch.iter().map(|part| part.offset..part.offset + u64::from(part.len)).collect();
             source
@@ -277,7 +294,6 @@ impl Pipeline<'_> {
                 return Ok(None);
             }
         }
-        Ok(None)
     }
 
     /// Whether more bytes of the present source are of no use.
@@ -312,7 +328,7 @@ impl Assembly<'_> {
     /// missed later.
     fn take(&mut self, mut at: u64, mut piece: &[u8]) -> ControlFlow<()> {
         let offer = self.line.offers.all.get(self.offer);
-        let of_delta = offer.is_some_and(|offer| matches!(offer.form, Form::Delta(_)));
+        let of_delta = offer.is_some_and(|offer| matches!(offer.form, Form::Delta(..)));
         self.line.ledger.count_fetched(piece.len() as u64, of_delta);
         while !piece.is_empty() && !self.line.over() {
             let Some((part, rest)) = self.parts.split_first() else { break };
@@ -347,7 +363,7 @@ impl Assembly<'_> {
 impl Pipeline<'_> {
     fn unpack(&self) {
         let _guard = AbandonOnPanic(self.queue);
-        let mut worker = Worker::default();
+        let mut worker = Worker::new(self.image.list);
         while let Some((job, _room)) = self.queue.pop() {
             if self.ledger.stopped() {
                 continue;
@@ -402,34 +418,31 @@ impl Pipeline<'_> {
     }
 
     /// The chunks a part holds, in order.
-    pub(super) fn chunks_of(&self, part: &Part, offer: usize) -> Vec<Chunk> {
-        let list = self.image.list;
-        let chunk = |index: u32, offset: u64| {
-            let (len, content) = list.entry(index)?;
-            Some(Chunk { index, offset, len, content })
+    pub(super) fn chunks_of(
+        &self,
+        entries: &mut Entries<'_, ListFile>,
+        part: &Part,
+        offer: usize,
+    ) -> Result<Vec<Chunk>, StageError> {
+        let mut found = Vec::new();
+        let mut take = |indexes: Range<u32>| {
+            for index in indexes {
+                found.extend(self.image.listed(entries.chunk(index))?);
+            }
+            Ok(())
         };
         match part.holds {
-            Holds::Chunks { first, count, at, .. } => {
-                let mut next = at;
-                (first..first.saturating_add(count))
-                    .map_while(|index| {
-                        let found = chunk(index, next)?;
-                        next += u64::from(found.len);
-                        Some(found)
-                    })
-                    .collect()
-            }
+            Holds::Chunks { first, count, .. } => take(first..first.saturating_add(count))?,
             Holds::Delta(frame) => {
-                let Some(Form::Delta(base)) = self.offers.all.get(offer).map(|o| &o.form) else {
-                    return Vec::new();
-                };
-                let runs = base.frames.get(frame).map(|frame| frame.content.as_slice());
-                let indexes = runs.unwrap_or_default().iter().flat_map(|run| run.chunks());
-                indexes
-                    .map_while(|index| chunk(index, *self.offers.offsets.get(index as usize)?))
-                    .collect()
+                let form = self.offers.all.get(offer).map(|offer| &offer.form);
+                let Some(Form::Delta(delta, _)) = form else { return Ok(found) };
+                let frame = delta.list.frame(frame);
+                for run in frame.iter().flat_map(|frame| &frame.content) {
+                    take(run.chunks())?;
+                }
             }
         }
+        Ok(found)
     }
 }
 

@@ -9,7 +9,8 @@
 //!
 //! Every chunk is verified against the signed list before it is written, wherever it comes from;
 //! nothing else is ever written (S6). There is no temporary copy, and memory does not depend on the
-//! length of the image, except for its chunk list, one bit per chunk, and an index of the seeds.
+//! length of the image, except for some bits per chunk, and an index of the seeds that is bounded: the
+//! chunk list is read from its file, block by block, each compared with its digest.
 //!
 //! The caller has cleared the slot's bootable mark before, and makes it bootable only with the
 //! proof that `read_back` gives. So a crash anywhere in between leaves a slot that does not boot
@@ -31,7 +32,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use formats::chunks::{Chunk, ChunkList, Content, Encoding};
+use formats::chunks::{Chunk, ChunkListError, Content, Encoding};
 use formats::oci::Descriptor;
 use formats::release::ComponentName;
 use storage::block::{BlockDevice, DeviceError};
@@ -46,8 +47,9 @@ pub use self::seed::{Places, Seed};
 pub use self::written::Written;
 
 use self::ledger::{Ledger, Origin};
-use self::seed::{Run, SeedIndex};
-use self::span::{Part, Span, default_threads, in_parallel, spans};
+use self::seed::SeedIndex;
+use self::span::{Part, default_threads, in_parallel, spans};
+use crate::list::List;
 use crate::progress::Progress;
 use crate::source::Source;
 
@@ -59,7 +61,7 @@ pub struct Image<'a> {
     /// The product: names the repository of the blob.
     pub product: &'a str,
     /// Its signed chunk list.
-    pub list: &'a ChunkList,
+    pub list: &'a List,
     /// The blob of each of the list's encodings, in their order.
     pub blobs: &'a [Descriptor],
     /// Deltas from images that this node has.
@@ -159,6 +161,10 @@ impl Image<'_> {
         encodings.try_for_each(|(number, encoding)| self.blob_of(number, encoding).map(drop))
     }
 
+    fn listed<T>(&self, found: Result<T, ChunkListError>) -> Result<T, StageError> {
+        found.map_err(|source| StageError::List { component: self.component.clone(), source })
+    }
+
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
         self.on_device(self.target.write_at(bytes, offset))
     }
@@ -211,34 +217,31 @@ impl Staging<'_> {
         // From the medium: after a failed flush, memory may have what the medium has not (case 133).
         self.image.target.forget_cached(0, len);
         self.progress.begin(&format!("scan {}", self.image.component), len);
-        let _ = in_parallel(
-            self.pace.threads,
-            spans(self.image.list.chunks()),
-            |buffer, span: Span| {
-                let mut all_zero = true;
-                let looked: Result<(), DeviceError> =
-                    span.read(self.image.target, buffer, |part| {
-                        match part {
-                            Part::Whole(chunk, bytes) if chunk_matches(chunk, bytes) => {
-                                self.ledger.mark(chunk, Origin::Target);
-                            }
-                            Part::Whole(..) => {}
-                            Part::Piece(chunk, bytes, last) => {
-                                all_zero = all_zero && is_zero(bytes);
-                                if last && all_zero {
-                                    self.ledger.mark(chunk, Origin::Target);
-                                }
-                            }
+        let _ = in_parallel(self.pace.threads, spans(self.image.list.chunks()), |buffer, span| {
+            // Without its list nothing of an image is there; whoever goes on with it will say so.
+            let Ok(span) = span else { return Err(()) };
+            let mut all_zero = true;
+            let looked: Result<(), DeviceError> = span.read(self.image.target, buffer, |part| {
+                match part {
+                    Part::Whole(chunk, bytes) if chunk_matches(chunk, bytes) => {
+                        self.ledger.mark(chunk, Origin::Target);
+                    }
+                    Part::Whole(..) => {}
+                    Part::Piece(chunk, bytes, last) => {
+                        all_zero = all_zero && is_zero(bytes);
+                        if last && all_zero {
+                            self.ledger.mark(chunk, Origin::Target);
                         }
-                        Ok(())
-                    });
-                if let Err(error) = looked {
-                    tracing::debug!(%error, "not reused");
+                    }
                 }
-                self.progress.advance(span.len());
-                Ok::<(), ()>(())
-            },
-        );
+                Ok(())
+            });
+            if let Err(error) = looked {
+                tracing::debug!(%error, "not reused");
+            }
+            self.progress.advance(span.len());
+            Ok::<(), ()>(())
+        });
         self.progress.end();
     }
 
@@ -281,11 +284,15 @@ impl Staging<'_> {
         const RUN_MAX: u64 = 64 << 20;
         let mut chunks = self.missing(|chunk| chunk.content == Content::Zero).peekable();
         while let Some(first) = chunks.next() {
+            let first = self.image.listed(first)?;
             let mut run = vec![first];
             let mut len = u64::from(first.len);
-            while let Some(next) = chunks.next_if(|next| {
+            let belongs = |next: &Chunk, len: u64| {
                 next.offset == first.offset + len && len + u64::from(next.len) <= RUN_MAX
-            }) {
+            };
+            while let Some(Ok(next)) =
+                chunks.next_if(|next| next.as_ref().is_ok_and(|next| belongs(next, len)))
+            {
                 len += u64::from(next.len);
                 run.push(next);
             }
@@ -310,7 +317,8 @@ impl Staging<'_> {
         }
         let wrong = AtomicU64::new(0);
         let chunks = self.missing(|chunk| chunk.content != Content::Zero);
-        in_parallel(self.pace.threads, index.runs(chunks), |buffer, run: Run<'_>| {
+        in_parallel(self.pace.threads, index.runs(chunks), |buffer, run| {
+            let run = self.image.listed(run)?;
             if self.ledger.stopped() {
                 return Ok(());
             }
@@ -338,8 +346,12 @@ impl Staging<'_> {
     }
 
     /// The chunks of a kind that the slot does not hold, as of when each is reached.
-    fn missing(&self, kind: impl Fn(&Chunk) -> bool + Send) -> impl Iterator<Item = Chunk> + Send {
+    fn missing(
+        &self,
+        kind: impl Fn(&Chunk) -> bool + Send,
+    ) -> impl Iterator<Item = Result<Chunk, ChunkListError>> + Send {
         let (list, ledger) = (self.image.list, self.ledger);
-        list.chunks().filter(move |chunk| kind(chunk) && !ledger.holds(chunk.index))
+        let wanted = move |chunk: &Chunk| kind(chunk) && !ledger.holds(chunk.index);
+        list.chunks().filter(move |chunk| chunk.as_ref().map_or(true, &wanted))
     }
 }

@@ -1,13 +1,14 @@
 //! In which forms an image can be fetched, and which frames of them to fetch.
 
-use formats::chunks::delta::{DeltaFrame, DeltaList};
-use formats::chunks::{ChunkList, Content, Encoding};
+use formats::chunks::delta::DeltaList;
+use formats::chunks::{ChunkListError, Content, Encoding, Frame};
 use formats::digest::Sha256;
 use formats::oci::Descriptor;
 use storage::block::BlockDevice;
-use update_core::fetch::{Choice, Covering, Piece, choose};
+use update_core::fetch::{Choice, Picked, Piece, choose};
 
 use super::{Image, StageError};
+use crate::list::List;
 
 /// A delta from an image that this node has.
 #[derive(Clone, Copy)]
@@ -17,7 +18,7 @@ pub struct Delta<'a> {
     /// Its blob.
     pub blob: &'a Descriptor,
     /// What it is from.
-    pub base: &'a ChunkList,
+    pub base: &'a List,
     /// Where that is. Nothing about it is trusted: its chunks are compared with `base`.
     pub device: &'a dyn BlockDevice,
 }
@@ -31,16 +32,8 @@ pub(super) struct Offer<'a> {
 pub(super) enum Form<'a> {
     /// All of the image, in frames or parts of them.
     Encoding(&'a Encoding),
-    /// What changed since an image this node has.
-    Delta(Box<Base<'a>>),
-}
-
-/// A delta with what is looked up in it again and again.
-pub(super) struct Base<'a> {
-    pub(super) delta: Delta<'a>,
-    pub(super) frames: Vec<DeltaFrame>,
-    /// Offset of each chunk in the base.
-    pub(super) offsets: Vec<u64>,
+    /// What changed since an image this node has, and one bit per chunk that it holds.
+    Delta(Delta<'a>, Vec<u64>),
 }
 
 /// A piece of a blob to fetch, which is verified as one.
@@ -57,11 +50,10 @@ pub(super) struct Part {
 /// What a part holds.
 #[derive(Clone, Copy)]
 pub(super) enum Holds {
-    /// Neighbouring chunks, of which the first begins at `at` in the image.
+    /// Neighbouring chunks.
     Chunks {
         first: u32,
         count: u32,
-        at: u64,
         /// A zstd frame begins with it.
         begins: bool,
         /// The zstd frame ends with it.
@@ -71,15 +63,10 @@ pub(super) enum Holds {
     Delta(usize),
 }
 
-/// All forms of an image, and the chunks of each.
+/// All forms of an image. Their frames are read from the lists whenever they are needed.
 pub(super) struct Offers<'a> {
+    image: &'a Image<'a>,
     pub(super) all: Vec<Offer<'a>>,
-    coverings: Vec<Covering>,
-    chunks: u32,
-    /// For each delta offer, one bit per chunk it holds; empty for encodings, which hold all.
-    held: Vec<Vec<u64>>,
-    /// Offset of each chunk in the image, when there is a delta.
-    pub(super) offsets: Vec<u64>,
 }
 
 impl<'a> Offers<'a> {
@@ -87,75 +74,25 @@ impl<'a> Offers<'a> {
     /// note.
     pub(super) fn new(image: &'a Image<'a>, note: &dyn Fn(&str)) -> Result<Self, StageError> {
         let list = image.list;
-        let mut offers = Offers {
-            all: Vec::new(),
-            coverings: Vec::new(),
-            chunks: list.chunk_count(),
-            held: Vec::new(),
-            offsets: Vec::new(),
-        };
+        let mut all = Vec::new();
         for (number, encoding) in list.encodings().iter().enumerate() {
             let blob = image.blob_of(number, encoding)?;
-            let mut pieces: Vec<Piece> = Vec::with_capacity(encoding.frames as usize);
-            for frame in list.frames(encoding) {
-                let end = frame.chunks().end;
-                let piece = match pieces.last() {
-                    Some(before) if frame.continues => Piece {
-                        first: before.first,
-                        end,
-                        len: before.len.saturating_add(frame.len),
-                    },
-                    _ => Piece { first: frame.first_chunk, end, len: frame.len },
-                };
-                pieces.push(piece);
-            }
-            offers.add(Offer { blob, form: Form::Encoding(encoding) }, pieces, Vec::new());
+            all.push(Offer { blob, form: Form::Encoding(encoding) });
         }
         for delta in image.deltas {
             let same = delta.blob.size == delta.list.blob_size()
                 && delta.blob.digest.as_sha256() == Some(delta.list.blob());
-            if !same || delta.list.check_against(delta.base, list).is_err() {
+            if !same || delta.list.check_stored(delta.base, list).is_err() {
                 note(&format!(
                     "a delta of {} does not match its image and is not used",
                     image.component
                 ));
                 continue;
             }
-            if offers.offsets.is_empty() {
-                offers.offsets = list.chunks().map(|chunk| chunk.offset).collect();
-            }
-            offers.add_delta(*delta);
+            let held = held(delta.list, list.chunk_count());
+            all.push(Offer { blob: delta.blob, form: Form::Delta(*delta, held) });
         }
-        Ok(offers)
-    }
-
-    fn add_delta(&mut self, delta: Delta<'a>) {
-        let frames: Vec<DeltaFrame> = delta.list.frames().collect();
-        let mut held = vec![0u64; (self.chunks as usize).div_ceil(64)];
-        let mut pieces = Vec::with_capacity(frames.len());
-        for frame in &frames {
-            for chunk in frame.content.iter().flat_map(|run| run.chunks()) {
-                if let Some(word) = held.get_mut(chunk as usize / 64) {
-                    *word |= 1 << (chunk % 64);
-                }
-            }
-            let ends = frame.content.first().zip(frame.content.last());
-            if let Some((first, last)) = ends {
-                pieces.push(Piece { first: first.first, end: last.chunks().end, len: frame.len });
-            }
-        }
-        let offsets = delta.base.chunks().map(|chunk| chunk.offset).collect();
-        let form = Form::Delta(Box::new(Base { delta, frames, offsets }));
-        self.add(Offer { blob: delta.blob, form }, pieces, held);
-    }
-
-    fn add(&mut self, offer: Offer<'a>, pieces: Vec<Piece>, held: Vec<u64>) {
-        // Parsed lists are in order; one that were not would be of no use.
-        if let Some(covering) = Covering::new(pieces) {
-            self.all.push(offer);
-            self.coverings.push(covering);
-            self.held.push(held);
-        }
+        Ok(Offers { image, all })
     }
 
     /// The cheapest pieces that hold all missing chunks, of the usable offers; `None` when there
@@ -164,79 +101,139 @@ impl<'a> Offers<'a> {
         &self,
         missing: impl Fn(u32) -> bool,
         usable: impl Fn(usize) -> bool,
-    ) -> Option<Choice> {
-        choose(self.chunks, &self.coverings, missing, |number, chunk| {
-            let all = |held: &Vec<u64>| held.is_empty();
-            usable(number)
-                && self.held.get(number).is_some_and(|held| {
-                    all(held)
-                        || held.get(chunk as usize / 64).is_some_and(|w| w >> (chunk % 64) & 1 == 1)
-                })
-        })
+    ) -> Result<Option<Choice>, StageError> {
+        let list = self.image.list;
+        let coverings = self.all.iter().map(|offer| offer.form.pieces(list)).collect();
+        let found = choose(list.chunk_count(), coverings, missing, |number, chunk| {
+            usable(number) && self.all.get(number).is_some_and(|offer| offer.form.holds(chunk))
+        });
+        self.image.listed(found)
     }
 
-    /// The parts of an offer that make up the chosen pieces.
-    pub(super) fn parts(&self, list: &ChunkList, number: usize, pieces: &[u32]) -> Vec<Part> {
-        let (Some(offer), Some(covering)) = (self.all.get(number), self.coverings.get(number))
-        else {
-            return Vec::new();
-        };
-        match &offer.form {
-            Form::Delta(base) => pieces
-                .iter()
-                .filter_map(|index| {
-                    let frame = base.frames.get(*index as usize)?;
-                    let holds = Holds::Delta(*index as usize);
-                    let DeltaFrame { offset, len, sha256, .. } = *frame;
-                    Some(Part { offset, len, sha256, holds })
-                })
-                .collect(),
-            Form::Encoding(encoding) => {
-                // A piece is its part and all before of the same frame.
-                let all = covering.pieces();
-                let mut wanted = vec![false; all.len()];
-                for piece in pieces {
-                    let mut at = *piece as usize;
-                    let first = all.get(at).map(|piece| piece.first);
-                    while all.get(at).map(|piece| piece.first) == first {
-                        if let Some(wanted) = wanted.get_mut(at) {
-                            *wanted = true;
-                        }
-                        let Some(before) = at.checked_sub(1) else { break };
-                        at = before;
-                    }
-                }
-                parts_of(list, encoding, &wanted)
+    /// The parts of an offer that make up the chosen pieces, in the order of its blob.
+    pub(super) fn parts<'b>(
+        &'b self,
+        number: usize,
+        pieces: &'b Picked,
+    ) -> Box<dyn Iterator<Item = Result<Part, StageError>> + 'b> {
+        match self.all.get(number).map(|offer| &offer.form) {
+            None => Box::new(std::iter::empty()),
+            Some(Form::Delta(delta, _)) => {
+                let part = |index: usize| {
+                    let frame = delta.list.frame(index)?;
+                    let holds = Holds::Delta(index);
+                    Some(Part { offset: frame.offset, len: frame.len, sha256: frame.sha256, holds })
+                };
+                let picked = (0u32..).zip(0..delta.list.frame_count());
+                let picked = picked.filter(|(index, _)| pieces.has(*index));
+                Box::new(picked.filter_map(move |(_, index)| part(index)).map(Ok))
+            }
+            Some(Form::Encoding(encoding)) => {
+                let parts = parts_of(self.image.list, encoding, pieces);
+                Box::new(parts.map(|part| self.image.listed(part)))
             }
         }
     }
 }
 
-fn parts_of(list: &ChunkList, encoding: &Encoding, wanted: &[bool]) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut frames = list.frames(encoding).zip(wanted).peekable();
-    let mut at = 0u64;
-    while let Some((frame, wanted)) = frames.next() {
-        let lens = frame.chunks().filter_map(|index| list.entry(index));
-        let raw: u64 = lens.map(|(len, _)| u64::from(len)).sum();
-        if *wanted {
-            let ends = frames.peek().is_none_or(|(next, _)| !next.continues);
-            let (first, count) = (frame.first_chunk, frame.chunks);
-            let holds = Holds::Chunks { first, count, at, begins: !frame.continues, ends };
-            parts.push(Part { offset: frame.offset, len: frame.len, sha256: frame.sha256, holds });
+/// One bit for each of so many chunks: whether the delta holds it.
+fn held(delta: &DeltaList, chunks: u32) -> Vec<u64> {
+    let mut held = vec![0u64; (chunks as usize).div_ceil(64)];
+    for chunk in delta.frames().flat_map(|frame| frame.content).flat_map(|run| run.chunks()) {
+        if let Some(word) = held.get_mut(chunk as usize / 64) {
+            *word |= 1 << (chunk % 64);
         }
-        at += raw;
     }
-    parts
+    held
+}
+
+type Pieces<'a> = Box<dyn Iterator<Item = Result<Piece, ChunkListError>> + 'a>;
+
+impl Form<'_> {
+    /// Its frames, or the beginnings of them up to the end of each part.
+    fn pieces<'b>(&'b self, list: &'b List) -> Pieces<'b> {
+        match self {
+            Form::Encoding(encoding) => {
+                let mut before: Option<Piece> = None;
+                Box::new(list.frames(encoding).map(move |frame| {
+                    let frame = frame?;
+                    let (first, len) = match before {
+                        Some(before) if frame.continues => {
+                            (before.first, before.len.saturating_add(frame.len))
+                        }
+                        _ => (frame.first_chunk, frame.len),
+                    };
+                    let piece = Piece { first, end: frame.chunks().end, len };
+                    before = Some(piece);
+                    Ok(piece)
+                }))
+            }
+            Form::Delta(delta, _) => Box::new(delta.list.frames().filter_map(|frame| {
+                let (first, last) = frame.content.first().zip(frame.content.last())?;
+                Some(Ok(Piece { first: first.first, end: last.chunks().end, len: frame.len }))
+            })),
+        }
+    }
+
+    /// Whether it holds a chunk that one of its frames spans.
+    fn holds(&self, chunk: u32) -> bool {
+        match self {
+            Form::Encoding(_) => true,
+            Form::Delta(_, held) => {
+                held.get(chunk as usize / 64).is_some_and(|word| word >> (chunk % 64) & 1 == 1)
+            }
+        }
+    }
+}
+
+/// The parts of an encoding that make up the chosen pieces. A piece is its part and all before of the
+/// same frame.
+fn parts_of<'a>(
+    list: &'a List,
+    encoding: &'a Encoding,
+    pieces: &'a Picked,
+) -> impl Iterator<Item = Result<Part, ChunkListError>> + 'a {
+    let mut frames = list.frames(encoding).peekable();
+    let mut index = 0u32;
+    let part = |frame: Frame, ends: bool| {
+        let (first, count) = (frame.first_chunk, frame.chunks);
+        let holds = Holds::Chunks { first, count, begins: !frame.continues, ends };
+        Ok(Part { offset: frame.offset, len: frame.len, sha256: frame.sha256, holds })
+    };
+    std::iter::from_fn(move || {
+        // One frame: all of its parts.
+        let mut frame = vec![match frames.next()? {
+            Ok(first) => first,
+            Err(error) => return Some(vec![Err(error)]),
+        }];
+        while let Some(Ok(next)) =
+            frames.next_if(|next| next.as_ref().is_ok_and(|next| next.continues))
+        {
+            frame.push(next);
+        }
+        let all = frame.len();
+        let wanted = (0u32..).zip(1..=all).filter(|(at, _)| pieces.has(index + at));
+        let count = wanted.map(|(_, count)| count).last().unwrap_or(0);
+        index += u32::try_from(all).unwrap_or(u32::MAX);
+        let parts = (1..).zip(frame).take(count);
+        Some(parts.map(|(number, frame)| part(frame, number == all)).collect())
+    })
+    .flat_map(Vec::into_iter)
 }
 
 impl Offer<'_> {
     /// Whether its frames hold several chunks, for which zstd keeps a window.
-    pub(super) fn windowed(&self, list: &ChunkList) -> bool {
+    pub(super) fn windowed(&self, list: &List) -> Result<bool, ChunkListError> {
         match &self.form {
-            Form::Delta(_) => true,
+            Form::Delta(..) => Ok(true),
             Form::Encoding(encoding) => {
-                list.frames(encoding).any(|frame| frame.chunks > 1 || frame.continues)
+                for frame in list.frames(encoding) {
+                    let frame = frame?;
+                    if frame.chunks > 1 || frame.continues {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             }
         }
     }
@@ -244,7 +241,7 @@ impl Offer<'_> {
     /// What to call it.
     pub(super) fn name(&self) -> &'static str {
         match self.form {
-            Form::Delta(_) => "delta",
+            Form::Delta(..) => "delta",
             Form::Encoding(_) => "image",
         }
     }
@@ -269,21 +266,30 @@ pub struct Planned {
 pub fn plan(image: &Image<'_>, has: impl Fn(&Sha256) -> bool) -> Result<Planned, StageError> {
     let offers = Offers::new(image, &|_| {})?;
     let mut planned = Planned::default();
-    let mut missing = vec![false; image.list.chunk_count() as usize];
-    for (chunk, missing) in image.list.chunks().zip(&mut missing) {
+    let mut missing = vec![0u64; (image.list.chunk_count() as usize).div_ceil(64)];
+    for chunk in image.list.chunks() {
+        let chunk = image.listed(chunk)?;
         match chunk.content {
             Content::Zero => planned.zeros += u64::from(chunk.len),
             Content::Data(hash) if has(&hash) => planned.reuse += u64::from(chunk.len),
-            Content::Data(_) => *missing = true,
+            Content::Data(_) => {
+                if let Some(word) = missing.get_mut(chunk.index as usize / 64) {
+                    *word |= 1 << (chunk.index % 64);
+                }
+            }
         }
     }
-    let is_missing = |chunk: u32| missing.get(chunk as usize).copied().unwrap_or(false);
-    let choice = offers.choose(is_missing, |_| true).unwrap_or_default();
+    let is_missing = |chunk: u32| {
+        missing.get(chunk as usize / 64).is_some_and(|word| word >> (chunk % 64) & 1 == 1)
+    };
+    let choice = offers.choose(is_missing, |_| true)?.unwrap_or_default();
     planned.fetch = choice.bytes;
     for (number, pieces) in choice.pieces.iter().enumerate() {
-        let parts = offers.parts(image.list, number, pieces);
-        if parts.iter().any(|part| matches!(part.holds, Holds::Delta(_))) {
-            planned.delta += parts.iter().map(|part| u64::from(part.len)).sum::<u64>();
+        for part in offers.parts(number, pieces) {
+            let part = part?;
+            if matches!(part.holds, Holds::Delta(_)) {
+                planned.delta += u64::from(part.len);
+            }
         }
     }
     Ok(planned)

@@ -2,13 +2,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use formats::chunks::ChunkList;
+use formats::chunks::ChunkListError;
 use formats::release::ComponentName;
 use storage::block::{BlockDevice, DeviceError};
 use update_core::image::{ReadBackError, ReadImage, Tally, ZeroCheck, check};
 
 use super::StageError;
-use super::span::{Part, Span, default_threads, in_parallel, lock, spans};
+use super::span::{Part, default_threads, in_parallel, lock, spans};
+use crate::list::List;
 use crate::progress::Progress;
 
 /// Reads a whole image from the device and compares every chunk with the signed list.
@@ -18,14 +19,15 @@ use crate::progress::Progress;
 pub fn read_back(
     component: &ComponentName,
     target: &dyn BlockDevice,
-    list: &ChunkList,
+    list: &List,
     progress: &dyn Progress,
 ) -> Result<ReadImage, StageError> {
     target.forget_cached(0, list.raw_size());
     progress.begin(&format!("read back {component}"), list.raw_size());
     let tally = Mutex::new(Tally::new(list));
     let digest = lock(&tally).list();
-    let read = in_parallel(default_threads(), spans(list.chunks()), |buffer, span: Span| {
+    let read = in_parallel(default_threads(), spans(list.chunks()), |buffer, span| {
+        let span = span?;
         let mut zeros = None;
         span.read(target, buffer, |part| {
             let checked = match part {
@@ -52,6 +54,7 @@ pub fn read_back(
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     let image = read.and_then(|()| Ok(tally.finish()?));
     image.map_err(|failure| match failure {
+        Failure::List(source) => StageError::List { component: component.clone(), source },
         Failure::Device(source) => StageError::Device { component: component.clone(), source },
         Failure::Differs(source) => {
             StageError::ReadBack { component: component.clone(), device: target.describe(), source }
@@ -60,8 +63,15 @@ pub fn read_back(
 }
 
 enum Failure {
+    List(ChunkListError),
     Device(DeviceError),
     Differs(ReadBackError),
+}
+
+impl From<ChunkListError> for Failure {
+    fn from(error: ChunkListError) -> Self {
+        Failure::List(error)
+    }
 }
 
 impl From<DeviceError> for Failure {

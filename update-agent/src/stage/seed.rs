@@ -1,6 +1,6 @@
 //! Chunks that another device of this node already holds.
 
-use formats::chunks::{Chunk, ChunkList, Content};
+use formats::chunks::{Chunk, ChunkListError, Content, ListBytes, StoredList};
 use formats::digest::Sha256;
 use storage::block::BlockDevice;
 use update_core::image::chunk_matches;
@@ -34,16 +34,21 @@ struct Place {
 
 impl Places {
     /// Those of a device that was written from this list; of equal chunks the first.
-    pub fn of(list: &ChunkList) -> Self {
-        let place = |chunk: Chunk| match chunk.content {
-            Content::Data(hash) => Some(Place { prefix: prefix(&hash), offset: chunk.offset }),
-            Content::Zero => None,
-        };
-        let mut places: Vec<Place> = list.chunks().filter_map(place).take(PLACES_MAX).collect();
+    pub fn of(list: &StoredList<impl ListBytes>) -> Result<Self, ChunkListError> {
+        let mut places = Vec::with_capacity(PLACES_MAX.min(list.chunk_count() as usize));
+        for chunk in list.chunks() {
+            let Chunk { offset, content, .. } = chunk?;
+            if let Content::Data(hash) = content {
+                places.push(Place { prefix: prefix(&hash), offset });
+            }
+            if places.len() == PLACES_MAX {
+                break;
+            }
+        }
         places.sort_unstable();
         places.dedup_by_key(|place| place.prefix);
         places.shrink_to_fit();
-        Places(places)
+        Ok(Places(places))
     }
 
     /// Whether a chunk of that digest should be there.
@@ -76,34 +81,43 @@ impl<'a> SeedIndex<'a> {
     }
 
     /// Of these chunks, those that a seed has, in runs.
-    pub(super) fn runs(
+    pub(super) fn runs<E>(
         &self,
-        chunks: impl Iterator<Item = Chunk>,
-    ) -> impl Iterator<Item = Run<'a>> {
-        runs(chunks.filter_map(|chunk| match chunk.content {
+        chunks: impl Iterator<Item = Result<Chunk, E>>,
+    ) -> impl Iterator<Item = Result<Run<'a>, E>> {
+        let found = |chunk: Chunk| match chunk.content {
             Content::Data(hash) => Some((chunk, self.find(&hash)?)),
             Content::Zero => None,
-        }))
+        };
+        runs(chunks.filter_map(move |chunk| chunk.map(found).transpose()))
     }
 }
 
 /// Puts chunks together that are neighbours in the image and in a seed, at most [`SPAN`] bytes.
-fn runs<'a>(found: impl Iterator<Item = (Chunk, Found<'a>)>) -> impl Iterator<Item = Run<'a>> {
+fn runs<'a, E>(
+    found: impl Iterator<Item = Result<(Chunk, Found<'a>), E>>,
+) -> impl Iterator<Item = Result<Run<'a>, E>> {
     let mut found = found.peekable();
     std::iter::from_fn(move || {
-        let (first, at) = found.next()?;
+        let (first, at) = match found.next()? {
+            Ok(first) => first,
+            Err(error) => return Some(Err(error)),
+        };
         let (device, from, len) = (at.device, at.offset, first.len.into());
         let mut run = Run { device, from, len, chunks: vec![first] };
-        while let Some((next, _)) = found.next_if(|(next, there)| {
+        let belongs = |next: &Chunk, there: &Found<'_>, len: u64| {
             there.number == at.number
-                && there.offset == run.from + run.len
-                && next.offset == first.offset + run.len
-                && run.len + u64::from(next.len) <= SPAN
-        }) {
+                && there.offset == at.offset + len
+                && next.offset == first.offset + len
+                && len + u64::from(next.len) <= SPAN
+        };
+        while let Some(Ok((next, _))) = found
+            .next_if(|next| next.as_ref().is_ok_and(|(next, there)| belongs(next, there, run.len)))
+        {
             run.len += u64::from(next.len);
             run.chunks.push(next);
         }
-        Some(run)
+        Some(Ok(run))
     })
 }
 
@@ -248,10 +262,15 @@ mod tests {
             assert_eq!(run.len, run.chunks.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>());
             run.chunks.iter().map(|chunk| chunk.index).collect()
         };
-        let all: Vec<Vec<u32>> = runs(found.clone()).map(indexes).collect();
-        assert_eq!(all, [vec![0, 1], vec![2], vec![3, 4], vec![5], vec![6]]);
+        fn all<'a>(
+            found: impl Iterator<Item = (Chunk, Found<'a>)>,
+        ) -> impl Iterator<Item = Run<'a>> {
+            runs::<()>(found.map(Ok)).map(Result::unwrap)
+        }
+        let joined: Vec<Vec<u32>> = all(found.clone()).map(indexes).collect();
+        assert_eq!(joined, [vec![0, 1], vec![2], vec![3, 4], vec![5], vec![6]]);
         // A chunk that the slot has already is between the two.
         let gap = found.enumerate().filter(|(at, _)| *at != 1).map(|(_, it)| it);
-        assert_eq!(runs(gap).map(indexes).next(), Some(vec![0]));
+        assert_eq!(all(gap).map(indexes).next(), Some(vec![0]));
     }
 }

@@ -73,19 +73,27 @@ pub(super) fn filled(buffer: &mut Vec<u8>, len: u64) -> &mut [u8] {
 }
 
 /// Puts neighbouring chunks together.
-pub(super) fn spans(chunks: impl Iterator<Item = Chunk>) -> impl Iterator<Item = Span> {
+pub(super) fn spans<E>(
+    chunks: impl Iterator<Item = Result<Chunk, E>>,
+) -> impl Iterator<Item = Result<Span, E>> {
     let mut chunks = chunks.peekable();
     std::iter::from_fn(move || {
-        let first = chunks.next()?;
+        let first = match chunks.next()? {
+            Ok(first) => first,
+            Err(error) => return Some(Err(error)),
+        };
         let mut span = Span { offset: first.offset, len: first.len.into(), chunks: vec![first] };
-        while let Some(next) = chunks.next_if(|next| {
-            next.offset == span.offset + span.len && span.len + u64::from(next.len) <= SPAN
-        }) {
+        let belongs = |next: &Chunk, len: u64| {
+            next.offset == first.offset + len && len + u64::from(next.len) <= SPAN
+        };
+        while let Some(Ok(next)) =
+            chunks.next_if(|next| next.as_ref().is_ok_and(|next| belongs(next, span.len)))
+        {
             span.len += u64::from(next.len);
             span.chunks.push(next);
         }
         debug_assert!(span.len <= SPAN || span.chunks[0].content == Content::Zero);
-        Some(span)
+        Some(Ok(span))
     })
 }
 
@@ -159,7 +167,7 @@ mod tests {
             })
             .collect();
         let indexes = |chunks: &[Chunk]| -> Vec<Vec<u32>> {
-            let spans = spans(chunks.iter().copied());
+            let spans = spans::<()>(chunks.iter().copied().map(Ok)).map(Result::unwrap);
             spans.map(|span| span.chunks.iter().map(|chunk| chunk.index).collect()).collect()
         };
         assert_eq!(indexes(&chunks), [vec![0], vec![1, 2, 3], vec![4], vec![5], vec![6], vec![7]]);
@@ -168,7 +176,7 @@ mod tests {
 
         let device = Disk::new(usize::try_from(offset).unwrap(), 512);
         let mut read = Vec::new();
-        for span in spans(chunks.iter().copied()) {
+        for span in spans::<()>(chunks.iter().copied().map(Ok)).map(Result::unwrap) {
             let mut buffer = Vec::new();
             span.read::<DeviceError>(&device, &mut buffer, |part| {
                 match part {

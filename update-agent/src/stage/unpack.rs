@@ -1,28 +1,33 @@
 //! From verified compressed bytes to chunks: frames whole or in parts, and those of deltas.
 
-use formats::chunks::Chunk;
+use formats::chunks::{Chunk, Entries};
 use update_core::image::chunk_matches;
 
 use super::StageError;
 use super::fetch::{Job, Pipeline, Ready, is_spare};
 use super::frame::{FrameError, Unpacker, Unpacking};
-use super::offer::{Base, Form, Holds};
+use super::offer::{Delta, Form, Holds};
 use super::span::{SPAN, filled};
+use crate::list::{List, ListFile};
 
 /// 512 KiB: chunks that are written at once. A medium takes few long writes more quickly, and where they
 /// meet in the middle of a page that it holds, it has to be read first.
 const BATCH_MAX: u64 = 512 << 10;
 
 /// What one unpacking thread keeps between parts.
-#[derive(Default)]
-pub(super) struct Worker {
+pub(super) struct Worker<'a> {
+    entries: Entries<'a, ListFile>,
     unpacker: Option<Unpacker<'static>>,
     /// Offset in the blob at which the frame goes on that was begun.
     next: Option<(usize, u64)>,
     buffer: Vec<u8>,
 }
 
-impl Worker {
+impl<'a> Worker<'a> {
+    pub(super) fn new(list: &'a List) -> Self {
+        Worker { entries: list.entries(), unpacker: None, next: None, buffer: Vec::new() }
+    }
+
     /// A part is missing: the frame it is of cannot go on.
     pub(super) fn lost(&mut self) {
         self.next = None;
@@ -34,8 +39,8 @@ impl Worker {
             Holds::Chunks { begins, ends, .. } => self.chunks(line, job, begins, ends),
             Holds::Delta(frame) => {
                 let form = line.offers.all.get(job.offer).map(|offer| &offer.form);
-                if let Some(Form::Delta(base)) = form
-                    && let Err(why) = self.delta(line, job, base, frame)?
+                if let Some(Form::Delta(delta, _)) = form
+                    && let Err(why) = self.delta(line, job, delta, frame)?
                 {
                     line.give_up(job.offer, &why);
                 }
@@ -52,6 +57,7 @@ impl Worker {
         ends: bool,
     ) -> Result<(), StageError> {
         let bad_frame = line.bad_frame(&job.part);
+        let chunks = line.chunks_of(&mut self.entries, &job.part, job.offer)?;
         let expected = self.next.take() == Some((job.offer, job.part.offset));
         let unpacker = match &mut self.unpacker {
             Some(unpacker) => unpacker,
@@ -63,7 +69,7 @@ impl Worker {
             // Something before it is missing, and so will this be.
             false => return Ok(()),
         };
-        unpack(line, job, content, ends, &mut self.buffer)?.map_err(&bad_frame)?;
+        unpack(line, job, content, (chunks, ends), &mut self.buffer)?.map_err(&bad_frame)?;
         if !ends {
             self.next = Some((job.offer, job.part.offset + u64::from(job.part.len)));
         }
@@ -75,18 +81,19 @@ impl Worker {
         &mut self,
         line: &Pipeline<'_>,
         job: &Job,
-        base: &Base<'_>,
+        delta: &Delta<'_>,
         frame: usize,
     ) -> Result<Result<(), String>, StageError> {
-        let prefix = match prefix(base, frame) {
+        let prefix = match prefix(delta, frame) {
             Ok(prefix) => prefix,
             Err(why) => return Ok(Err(why)),
         };
+        let chunks = line.chunks_of(&mut self.entries, &job.part, job.offer)?;
         // The window of the last large frame is not needed beside the prefix.
         self.unpacker = None;
         let unpacked = Unpacker::with_prefix(&prefix).and_then(|mut unpacker| {
             let content = unpacker.begin(&job.bytes)?;
-            Ok(unpack(line, job, content, true, &mut self.buffer))
+            Ok(unpack(line, job, content, (chunks, true), &mut self.buffer))
         });
         match unpacked.and_then(|result| result.map_or_else(|error| Ok(Err(error)), |r| r.map(Ok)))
         {
@@ -97,17 +104,17 @@ impl Worker {
 }
 
 /// The chunks of the base that a frame refers to, each compared with its digest.
-fn prefix(base: &Base<'_>, frame: usize) -> Result<Vec<u8>, String> {
-    let frame = base.frames.get(frame).ok_or("it has no such frame")?;
+fn prefix(delta: &Delta<'_>, frame: usize) -> Result<Vec<u8>, String> {
+    let frame = delta.list.frame(frame).ok_or("it has no such frame")?;
     let mut prefix = Vec::new();
+    let mut entries = delta.base.entries();
     for index in frame.prefix.iter().flat_map(|run| run.chunks()) {
-        let found = base.delta.base.entry(index).zip(base.offsets.get(index as usize));
-        let ((len, content), offset) = found.ok_or("its base has no such chunk")?;
-        let chunk = Chunk { index, offset: *offset, len, content };
+        let found = entries.chunk(index).map_err(|error| error.to_string())?;
+        let chunk = found.ok_or("its base has no such chunk")?;
         let start = prefix.len();
-        prefix.resize(start + len as usize, 0);
+        prefix.resize(start + chunk.len as usize, 0);
         let bytes = prefix.get_mut(start..).unwrap_or_default();
-        base.delta.device.read_at(bytes, *offset).map_err(|error| error.to_string())?;
+        delta.device.read_at(bytes, chunk.offset).map_err(|error| error.to_string())?;
         if !chunk_matches(&chunk, bytes) {
             return Err("its base is not what it should be".to_owned());
         }
@@ -120,12 +127,11 @@ fn unpack(
     line: &Pipeline<'_>,
     job: &Job,
     mut content: Unpacking<'_, '_>,
-    ends: bool,
+    (chunks, ends): (Vec<Chunk>, bool),
     scratch: &mut Vec<u8>,
 ) -> Result<Result<(), FrameError>, StageError> {
-    let chunks = line.chunks_of(&job.part, job.offer).into_iter();
     let chunks: Vec<Wanted> =
-        chunks.map(|chunk| Wanted { wanted: !is_spare(line, &chunk), chunk }).collect();
+        chunks.into_iter().map(|chunk| Wanted { wanted: !is_spare(line, &chunk), chunk }).collect();
     let neighbours = |before: &Wanted, next: &Wanted| {
         let end = before.chunk.offset + u64::from(before.chunk.len);
         before.wanted && next.wanted && next.chunk.offset == end
@@ -191,7 +197,7 @@ fn batches(mut chunks: &[Wanted]) -> impl Iterator<Item = &[Wanted]> {
 pub(super) fn finish(line: &Pipeline<'_>, ready: &Ready) -> Result<(), StageError> {
     let Some(chunk) = line.write(ready)? else { return Ok(()) };
     let offer = line.offers.all.get(ready.offer);
-    if offer.is_some_and(|offer| matches!(offer.form, Form::Delta(_))) {
+    if offer.is_some_and(|offer| matches!(offer.form, Form::Delta(..))) {
         line.give_up(ready.offer, "it makes other bytes than the signed ones");
         return Ok(());
     }

@@ -19,6 +19,7 @@ use storage::block::BlockDevice;
 use storage::layout::LayoutDir;
 use storage::sim::{Disk, Operation};
 use tempfile::TempDir;
+use update_agent::list::List;
 use update_agent::progress::Progress;
 use update_agent::source::{FetchError, LayoutSource, Sink, Source, TufState};
 use update_agent::stage::{
@@ -101,6 +102,8 @@ pub struct Repository {
     /// The image.
     pub raw: Vec<u8>,
     pub list: ChunkList,
+    /// The same as the agent has it.
+    pub own: List,
     /// The first encoding's blob.
     pub blob: Descriptor,
     /// One for each encoding.
@@ -159,12 +162,14 @@ impl Repository {
             blobs.push(Descriptor::of(media_type::IMAGE_BLOB, &solid));
             builder.encoding_in_parts(Sha256::of(&solid), solid.len() as u64, entries.into_iter());
         }
+        let list = builder.finish().unwrap();
         Repository {
             all,
             dir,
             component: "os".parse().unwrap(),
             raw: chunks.concat(),
-            list: builder.finish().unwrap(),
+            own: list.clone().into(),
+            list,
             blob: blobs[0].clone(),
             blobs,
         }
@@ -229,6 +234,7 @@ impl Repository {
             component: self.component.clone(),
             raw: self.raw.clone(),
             list: self.list.clone(),
+            own: self.list.clone().into(),
             blob: self.blob.clone(),
             blobs: self.blobs.clone(),
         };
@@ -301,7 +307,7 @@ impl Repository {
         Image {
             component: &self.component,
             product: "demo",
-            list: &self.list,
+            list: &self.own,
             blobs: &self.blobs,
             deltas: &[],
             target,
@@ -330,7 +336,7 @@ impl Repository {
     }
 
     pub fn read_back(&self, target: &dyn BlockDevice) -> Result<ReadImage, StageError> {
-        read_back(&self.component, target, &self.list, &Notes::default())
+        read_back(&self.component, target, &self.own, &Notes::default())
     }
 
     /// Every byte that was written belongs to the signed list, whole chunks only, and

@@ -15,7 +15,7 @@
 use std::fmt;
 
 use formats::boot_record::{BootRecord, Slot, SlotComponent};
-use formats::chunks::{ChunkList, Content};
+use formats::chunks::{Chunk, ChunkListError, Content, ListBytes, StoredList};
 use formats::digest::Sha256;
 
 /// The first, the last, and one between them.
@@ -35,16 +35,19 @@ pub struct Sample {
 }
 
 /// The chunks to compare of a component in a slot; none of an image without data.
-pub fn samples(list: &ChunkList, component: &SlotComponent) -> Vec<Sample> {
-    let data = || {
-        list.chunks().filter_map(|chunk| match chunk.content {
-            Content::Data(digest) if chunk.len <= SAMPLE_MAX => {
-                Some(Sample { offset: chunk.offset, len: chunk.len, digest })
-            }
-            _ => None,
-        })
+pub fn samples(
+    list: &StoredList<impl ListBytes>,
+    component: &SlotComponent,
+) -> Result<Vec<Sample>, ChunkListError> {
+    let sample = |chunk: Chunk| match chunk.content {
+        Content::Data(digest) if chunk.len <= SAMPLE_MAX => {
+            Some(Sample { offset: chunk.offset, len: chunk.len, digest })
+        }
+        _ => None,
     };
-    let Some(last) = data().count().checked_sub(1) else { return Vec::new() };
+    let data = || list.chunks().filter_map(|chunk| chunk.map(sample).transpose());
+    let count = data().try_fold(0usize, |count, found| found.map(|_| count + 1))?;
+    let Some(last) = count.checked_sub(1) else { return Ok(Vec::new()) };
     let mut wanted = vec![0, drawn(component, last), last];
     wanted.dedup();
     let numbered = data().enumerate().filter(|(number, _)| wanted.contains(number));

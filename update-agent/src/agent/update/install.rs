@@ -30,7 +30,8 @@ impl Plan<'_> {
         let slot = now.booted.other();
         let capacity: BTreeMap<ComponentName, u64> = node.disk.capacities(slot)?;
         begin(now, self.judged.task(node.config, stage_only))?;
-        let seeds = operator_seeds(node.host, &seed_paths(node.config, seeds), progress);
+        let seeds =
+            operator_seeds(node.host, &seed_paths(node.config, seeds), node.state, progress);
         let product = &node.config.node.product;
         let finder = ReuseFinder { product, state: node.state, disk: node.disk };
         let mut components = Vec::new();

@@ -49,8 +49,7 @@ impl<'a> Offer<'a> {
         node.check()?;
         node.floor().check(judged.signed.summary.security_version)?;
         let (product, require) = (&node.config.node.product, &node.config.policy.require);
-        let kept = |digest: &_| node.state.chunk_list(digest);
-        let resolved = resolve(product, &judged.signed, chosen, require, &sources, &kept)?;
+        let resolved = resolve(product, &judged.signed, chosen, require, &sources, node.state)?;
         let proof = match node.config.boot.verity {
             true => {
                 let version = &judged.signed.summary.version;
