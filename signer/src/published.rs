@@ -21,7 +21,7 @@ use formats::reason::Reason;
 use formats::tuf::OFFLINE_LIMIT;
 use update_core::trust::Limits;
 
-use crate::repository::{Beside, Expect, Registry, RegistryError, keep};
+use crate::repository::{Beside, Expect, Move, Registry, RegistryError, keep};
 use crate::state::{DOCUMENT_PREFIX, State, StateError};
 
 /// Name of the repository that holds the metadata, below the namespace.
@@ -200,7 +200,7 @@ pub struct Visible {
 }
 
 /// Stores a state and makes it the newest, in this order: layers, manifest, release tag, `ts-N`,
-/// `latest`.
+/// `latest`. In a directory the three tags move in one step.
 ///
 /// Readers see the old state until the last step. `previous` is what `latest` stood for when the
 /// state was planned; if it stands for something else now, nothing becomes visible.
@@ -229,18 +229,40 @@ pub fn publish(
     if there.as_ref() != previous {
         return Err(RegistryError::Moved { repository, tag: latest }.into());
     }
-    let mut beside = Vec::new();
-    if let Some(ReleaseTag { repository, tag, descriptor, bytes }) = release {
-        beside.extend(keep(registry, repository, tag, descriptor, bytes)?);
+    let alias = alias(state)?;
+    let expect = previous.map_or(Expect::Absent, Expect::Digest);
+    let newest =
+        Move { repository: &repository, tag: &latest, manifest: &manifest, bytes: &bytes, expect };
+    let (beside, alias) = move_tags(registry, release, alias, newest)?;
+    Ok(Visible { manifest: manifest.digest, beside, alias })
+}
+
+/// Moves the tags of a release and of a state, `latest` the last, where it can be in one step. Which others
+/// they got instead, and that of the state.
+fn move_tags(
+    registry: &dyn Registry,
+    release: Option<&ReleaseTag>,
+    mut alias: Tag,
+    newest: Move<'_>,
+) -> Result<(Vec<Beside>, Tag), RegistryError> {
+    let of_release =
+        release.map(|it| Move::keeping(&it.repository, &it.tag, &it.descriptor, &it.bytes));
+    let of_state = Move::keeping(newest.repository, &alias, newest.manifest, newest.bytes);
+    let all: Vec<Move<'_>> = of_release.into_iter().chain([of_state, newest]).collect();
+    if let Some(moved) = registry.set_together(&all) {
+        return moved.map(|()| (Vec::new(), alias));
     }
-    let mut alias = alias(state)?;
-    if let Some(other) = keep(registry, &repository, &alias, &manifest, &bytes)? {
+    let mut beside = Vec::new();
+    if let Some(it) = of_release {
+        beside.extend(keep(registry, it.repository, it.tag, it.manifest, it.bytes)?);
+    }
+    let Move { repository, tag, manifest, bytes, expect } = newest;
+    if let Some(other) = keep(registry, repository, &alias, manifest, bytes)? {
         alias = other.given.clone();
         beside.push(other);
     }
-    let expect = previous.map_or(Expect::Absent, Expect::Digest);
-    registry.set_tag(&repository, &latest, &manifest, &bytes, expect)?;
-    Ok(Visible { manifest: manifest.digest, beside, alias })
+    registry.set_tag(repository, tag, manifest, bytes, expect)?;
+    Ok((beside, alias))
 }
 
 /// The tag that only ever stands for this state: `ts-<timestamp version>`.

@@ -1,5 +1,6 @@
 //! Repositories in an OCI image layout: a directory, or a tar for reading.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use storage::layout::{
     Archive, BlobWriter, Layout, LayoutDir, LayoutError, Sweep, Swept, reference_of,
 };
 
-use super::{BlobSink, Expect, Listed, Registry, RegistryError, Removal, Stored, referrers};
+use super::{BlobSink, Expect, Listed, Move, Registry, RegistryError, Removal, Stored, referrers};
 use crate::progress::Progress;
 
 /// A layout whose references read `[ns/]repository:tag`.
@@ -100,6 +101,32 @@ fn full_name(repository: &RepositoryName, tag: &Tag) -> String {
     format!("{repository}:{tag}")
 }
 
+/// Moves a tag. To be called under the lock, which whoever removes garbage holds, too: what becomes visible
+/// is whole.
+fn move_tag(
+    dir: &LayoutDir,
+    refs: &mut BTreeMap<String, Descriptor>,
+    one: &Move<'_>,
+) -> Result<(), RegistryError> {
+    let name = full_name(one.repository, one.tag);
+    let found = refs.get(&name).map(|found| &found.digest);
+    if !one.expect.allows(found) {
+        let (repository, tag) = (one.repository.clone(), one.tag.clone());
+        return Err(RegistryError::Moved { repository, tag });
+    }
+    // A list of what is attached may name what is gone.
+    if found != Some(&one.manifest.digest)
+        && !referrers::is_list(one.tag)
+        && let Some(digest) = dir.missing(one.bytes)?
+    {
+        return Err(RegistryError::Missing { what: "blob", digest });
+    }
+    let mut plain = one.manifest.clone();
+    plain.annotations.retain(|key, _| key != annotation::REF_NAME);
+    refs.insert(name, plain);
+    Ok(())
+}
+
 impl Registry for LayoutRepository {
     fn reference(&self) -> &Reference {
         &self.reference
@@ -183,27 +210,18 @@ impl Registry for LayoutRepository {
         bytes: &[u8],
         expect: Expect<'_>,
     ) -> Result<(), RegistryError> {
-        let name = full_name(repository, tag);
         let dir = self.writable()?;
         dir.update_refs(|refs| {
-            let found = refs.get(&name).map(|found| &found.digest);
-            if !expect.allows(found) {
-                let (repository, tag) = (repository.clone(), tag.clone());
-                return Err(RegistryError::Moved { repository, tag });
-            }
-            // Under the lock, which whoever removes garbage holds, too: what becomes visible is whole.
-            // A list of what is attached may name what is gone.
-            if found != Some(&manifest.digest)
-                && !referrers::is_list(tag)
-                && let Some(digest) = dir.missing(bytes)?
-            {
-                return Err(RegistryError::Missing { what: "blob", digest });
-            }
-            let mut plain = manifest.clone();
-            plain.annotations.retain(|key, _| key != annotation::REF_NAME);
-            refs.insert(name.clone(), plain);
-            Ok(())
+            move_tag(dir, refs, &Move { repository, tag, manifest, bytes, expect })
         })
+    }
+
+    fn set_together(&self, moves: &[Move<'_>]) -> Option<Result<(), RegistryError>> {
+        let dir = match self.writable() {
+            Ok(dir) => dir,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(dir.update_refs(|refs| moves.iter().try_for_each(|one| move_tag(dir, refs, one))))
     }
 
     fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError> {

@@ -8,7 +8,7 @@
 //!
 //! A repository is never trusted: documents are hashed before they are handed out, and what is
 //! above them is the caller's to verify. Publishing is a sequence of calls that ends with
-//! [`Registry::set_tag`] of `tuf:latest`; before that call no reader sees any of it.
+//! [`Registry::set_together`] or [`Registry::set_tag`] of `tuf:latest`; before that call no reader sees any of it.
 
 #[cfg(feature = "registry")]
 mod client;
@@ -26,7 +26,7 @@ pub use layout::LayoutRepository;
 pub use open::{Access, ClientOptions, document, open};
 pub use referrers::{attach, attach_all, attached, is_list_of};
 pub use rehearsal::{Rehearsal, Transfer};
-pub use tags::{Beside, Listed, Removal, keep};
+pub use tags::{Beside, Listed, Move, Removal, keep};
 
 use std::io::{self, Read, Write};
 
@@ -143,6 +143,12 @@ pub trait Registry {
         bytes: &[u8],
         expect: Expect<'_>,
     ) -> Result<(), RegistryError>;
+
+    /// The same for several tags in one step: all of them move, or none. `None` where that cannot be had;
+    /// then nothing was done.
+    fn set_together(&self, _moves: &[Move<'_>]) -> Option<Result<(), RegistryError>> {
+        None
+    }
 
     /// The tags of a repository, in any order; none when there is no such repository.
     fn tags(&self, repository: &RepositoryName) -> Result<Vec<Listed>, RegistryError>;

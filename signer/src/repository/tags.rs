@@ -29,6 +29,33 @@ pub struct Listed {
     pub manifest: Option<Digest>,
 }
 
+/// A tag that is to stand for a stored manifest, see [`Registry::set_tag`].
+#[derive(Debug, Clone, Copy)]
+pub struct Move<'a> {
+    /// Its repository.
+    pub repository: &'a RepositoryName,
+    /// The tag.
+    pub tag: &'a Tag,
+    /// What it is to stand for.
+    pub manifest: &'a Descriptor,
+    /// The bytes of that manifest.
+    pub bytes: &'a [u8],
+    /// What it must stand for until then.
+    pub expect: Expect<'a>,
+}
+
+impl<'a> Move<'a> {
+    /// A tag that only keeps a manifest: what an interrupted run left under it was never visible.
+    pub fn keeping(
+        repository: &'a RepositoryName,
+        tag: &'a Tag,
+        manifest: &'a Descriptor,
+        bytes: &'a [u8],
+    ) -> Self {
+        Move { repository, tag, manifest, bytes, expect: Expect::Anything }
+    }
+}
+
 /// Which tags were removed.
 #[derive(Debug, Default)]
 pub struct Removal {
@@ -66,7 +93,54 @@ fn beside(tag: &Tag, digest: &Digest) -> Result<Tag, RegistryError> {
 
 #[cfg(test)]
 mod tests {
+    use formats::oci::{EMPTY_CONFIG, Manifest, media_type};
+
+    use super::super::LayoutRepository;
     use super::*;
+
+    /// In a directory: if one of several tags may not move, none has moved.
+    #[test]
+    fn tags_move_together_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let reference = format!("oci:{}", dir.path().join("repository").display());
+        let registry = LayoutRepository::create(reference.parse().unwrap()).unwrap();
+        let repository = registry.reference().namespace().repository("tuf").unwrap();
+        let [latest, alias]: [Tag; 2] = ["latest", "ts-1"].map(|tag| tag.parse().unwrap());
+        let stored = |text: &str| {
+            let (config, artifact) = (Descriptor::empty(), format!("application/{text}"));
+            registry.put_blob(&repository, &config, EMPTY_CONFIG).unwrap();
+            let bytes = Manifest::artifact(&artifact, config, Vec::new()).to_bytes();
+            let manifest = Descriptor::of(media_type::MANIFEST, &bytes);
+            registry.put_manifest(&repository, &manifest, &bytes).unwrap();
+            (manifest, bytes)
+        };
+        let moved = |(manifest, bytes): &(Descriptor, Vec<u8>), expect| {
+            let kept = Move::keeping(&repository, &alias, manifest, bytes);
+            let all = [kept, Move { tag: &latest, expect, ..kept }];
+            registry.set_together(&all).expect("a directory")
+        };
+        let stand_for = |(_, bytes): &(Descriptor, Vec<u8>)| {
+            for tag in [&latest, &alias] {
+                let found = registry.tagged(&repository, tag).unwrap();
+                assert!(found.as_ref() == Some(bytes), "{tag}");
+            }
+        };
+        let (one, other) = (stored("one"), stored("other"));
+        moved(&one, Expect::Absent).unwrap();
+        stand_for(&one);
+        for expect in [Expect::Absent, Expect::Digest(&other.0.digest)] {
+            let error = moved(&other, expect).unwrap_err();
+            assert!(matches!(error, RegistryError::Moved { .. }), "{error:?}");
+            stand_for(&one);
+        }
+        let bytes = Manifest::artifact("application/lost", one.0.clone(), Vec::new()).to_bytes();
+        let never_stored = (Descriptor::of(media_type::MANIFEST, &bytes), bytes);
+        let error = moved(&never_stored, Expect::Digest(&one.0.digest)).unwrap_err();
+        assert!(matches!(error, RegistryError::Layout(_)), "{error:?}");
+        stand_for(&one);
+        moved(&other, Expect::Digest(&one.0.digest)).unwrap();
+        stand_for(&other);
+    }
 
     #[test]
     fn a_tag_beside_another_is_a_tag() {
