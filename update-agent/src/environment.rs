@@ -16,7 +16,7 @@ use crate::health::{self, CheckResult, Failure};
 use crate::hooks::{self, Hook, HookFacts};
 use crate::http::Limits;
 use crate::restart;
-use crate::restart_lock::{self, Lock, LockRequest, NotGranted};
+use crate::restart_lock::{self, LockRequest, NotGranted, RestartLock};
 use crate::source::{self, Source, SourceConfig};
 use crate::stage::Pace;
 
@@ -59,7 +59,7 @@ pub trait Environment: Send + Sync {
     fn restart_lock(
         &self,
         _config: &Config,
-        _lock: &Lock,
+        _lock: &RestartLock,
         _request: LockRequest,
     ) -> Result<(), NotGranted> {
         Ok(())
@@ -145,7 +145,7 @@ impl Environment for RealWorld {
     fn restart_lock(
         &self,
         config: &Config,
-        lock: &Lock,
+        lock: &RestartLock,
         request: LockRequest,
     ) -> Result<(), NotGranted> {
         restart_lock::ask(&config.restart_lock, lock, request)

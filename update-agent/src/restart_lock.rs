@@ -39,7 +39,7 @@ pub enum LockRequest {
 }
 
 /// Why a server did not grant something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotGranted {
     /// `restart_locked` where the server said so, otherwise why it could not be asked.
     pub code: String,
@@ -47,28 +47,60 @@ pub struct NotGranted {
     pub message: String,
 }
 
-/// Who holds a lock, of which group, at which server.
+/// A lock that was asked for. It is the record of the state, and what `status` shows of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lock {
+pub struct RestartLock {
     /// The server, as in the configuration.
     pub server: String,
-    /// The group.
+    /// The group of this node there.
     pub group: String,
     /// What this node calls itself there.
     pub id: String,
+    /// Unix seconds: since when it has been asked for.
+    pub at: u64,
+    /// Whether the server granted it.
+    pub granted: bool,
+    /// Why it was not granted, or not given back, the last time, as a code.
+    pub code: Option<String>,
+    /// The same in words.
+    pub message: Option<String>,
 }
 
-/// The document of a refusal.
-#[derive(Deserialize)]
-struct Refusal {
-    kind: String,
-    value: String,
+impl RestartLock {
+    /// Whether it is the same node's, of the same group, at the same server.
+    pub(crate) fn is_of(&self, other: &RestartLock) -> bool {
+        (&self.server, &self.group, &self.id) == (&other.server, &other.group, &other.id)
+    }
+
+    /// The same after an answer.
+    pub(crate) fn after(self, granted: bool, why: Option<NotGranted>) -> Self {
+        let (code, message) = why.map(|why| (why.code, why.message)).unzip();
+        RestartLock { granted, code, message, ..self }
+    }
+
+    /// `not granted in group db of https://…: https://… says: … (restart_locked)`
+    pub(crate) fn sentence(&self) -> String {
+        let RestartLock { server, group, granted, .. } = self;
+        let why = match (&self.message, &self.code) {
+            (Some(message), Some(code)) => format!(": {message} ({code})"),
+            _ => String::new(),
+        };
+        match (granted, why.is_empty()) {
+            (true, true) => {
+                format!("held in group {group} of {server}, until the update has ended")
+            }
+            (true, false) => {
+                format!("held in group {group} of {server}, and not given back yet{why}")
+            }
+            (false, _) => format!("not granted in group {group} of {server}{why}"),
+        }
+    }
 }
 
 /// Asks the server of a lock, which is reached as the configuration says.
 pub(crate) fn ask(
     config: &RestartLockConfig,
-    lock: &Lock,
+    lock: &RestartLock,
     request: LockRequest,
 ) -> Result<(), NotGranted> {
     let asked = exchange(config, lock, request);
@@ -81,7 +113,7 @@ pub(crate) fn ask(
 
 fn exchange(
     config: &RestartLockConfig,
-    lock: &Lock,
+    lock: &RestartLock,
     request: LockRequest,
 ) -> Result<Result<(), NotGranted>, FetchError> {
     let limits = Limits { redirects: 0, patience: TIME, ..Limits::default() };
@@ -94,7 +126,7 @@ fn exchange(
 fn post(
     client: &Client,
     base: &Url,
-    lock: &Lock,
+    lock: &RestartLock,
     request: LockRequest,
 ) -> Result<Result<(), NotGranted>, HttpError> {
     let path = match request {
@@ -122,9 +154,12 @@ fn post(
 
 /// What an answer that grants nothing says.
 fn refused(server: &str, status: u16, body: &[u8]) -> NotGranted {
-    let said = match serde_json::from_slice::<Refusal>(body) {
-        Ok(Refusal { kind, value }) if !value.is_empty() => {
-            format!("{server} says: {} ({})", shown(&value, SENTENCE), shown(&kind, 64))
+    // A document of the protocol has the texts `kind` and `value`.
+    let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str);
+    let said = match (text("kind"), text("value")) {
+        (Some(kind), Some(value)) if !value.is_empty() => {
+            format!("{server} says: {} ({})", shown(value, SENTENCE), shown(kind, 64))
         }
         _ => format!("{server} answered with status {status}"),
     };

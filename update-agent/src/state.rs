@@ -37,7 +37,6 @@ mod newer;
 mod report;
 mod reset;
 mod restart;
-mod restart_lock;
 mod unread;
 
 use std::path::Path;
@@ -65,9 +64,9 @@ pub use self::report::{
     KnownState, LastError, MetadataVersions, OfferReport, Report, WithdrawnReport,
 };
 pub use self::restart::RestartAsked;
-pub use self::restart_lock::LockNote;
 
 use crate::error::{AgentError, Because as _};
+use crate::restart_lock::RestartLock;
 
 pub(crate) use self::noted::{NotedComponent, NotedSlot};
 
@@ -273,13 +272,13 @@ impl State {
     }
 
     /// The restart lock that this node may hold. A damaged record is none: the lock ends by its age.
-    pub fn restart_lock(&self) -> Option<LockNote> {
+    pub fn restart_lock(&self) -> Option<RestartLock> {
         self.kept("restart-lock")
     }
 
     /// Makes it durable.
-    pub fn save_restart_lock(&self, _: &StateGuard, note: &LockNote) -> Result<(), AgentError> {
-        self.keep("restart-lock", note)
+    pub fn save_restart_lock(&self, _: &StateGuard, lock: &RestartLock) -> Result<(), AgentError> {
+        self.keep("restart-lock", lock)
     }
 
     /// It was given back.

@@ -70,7 +70,6 @@ pub use self::report::{
     RuleReport, UpToDate, Verdict, Wish,
 };
 pub use self::reset::ResetReport;
-pub use self::restart_lock::LockReport;
 pub use self::round::{Offered, RoundReport};
 pub use self::simulate::BootReport;
 pub use self::status::{PendingUpdate, RestartReport, SlotReport, StatusReport};
@@ -197,7 +196,7 @@ impl Agent {
         let obstacle = |judged: &_| self.obstacle(judged);
         let report = CheckReport::new(source, node.id(), judged.as_ref(), obstacle);
         let mut report = CheckReport { withdrawn: self.withdrawn(), ..report };
-        let waits = self.restart_lock().filter(|lock| !lock.granted);
+        let waits = self.state.restart_lock().filter(|lock| !lock.granted);
         if let (Some(judged), Some(lock)) = (&mut report.judged, waits) {
             judged
                 .notes

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use formats::reason::Reason;
-use serde::Serialize;
 use update_core::hooks::Said;
 use update_core::restart_lock::{again, is_over};
 use update_core::update::stand;
@@ -12,27 +11,8 @@ use update_core::update::stand;
 use super::Agent;
 use crate::error::AgentError;
 use crate::reporting;
-use crate::restart_lock::{Lock, LockRequest};
-use crate::state::{LockNote, StateGuard};
-
-/// How it stands with the restart lock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LockReport {
-    /// The server.
-    pub server: String,
-    /// The group of this node there.
-    pub group: String,
-    /// What this node calls itself there.
-    pub id: String,
-    /// Unix seconds: since when it has been asked for.
-    pub at: u64,
-    /// Whether the server granted it.
-    pub granted: bool,
-    /// Why it was not granted, or not given back, as a code.
-    pub code: Option<String>,
-    /// The same in words.
-    pub message: Option<String>,
-}
+use crate::restart_lock::{LockRequest, RestartLock};
+use crate::state::StateGuard;
 
 impl Agent {
     /// Asks for the lock. What this node may hold is noted first, so that it is given back whatever happens.
@@ -50,28 +30,24 @@ impl Agent {
                 }
             },
         };
-        let lock = Lock { server, group: config.group.clone(), id };
-        let known = self.state.restart_lock().filter(|note| note.lock == lock);
-        let mut note = match known {
-            Some(note) => note,
+        let (group, at) = (config.group.clone(), self.state.now());
+        let lock = RestartLock { server, group, id, at, granted: false, code: None, message: None };
+        let before = match self.state.restart_lock().filter(|known| known.is_of(&lock)) {
+            Some(known) => known,
             None => {
-                let note = LockNote { lock, at: self.state.now(), granted: false, why: None };
-                self.state.save_restart_lock(held, &note)?;
-                note
+                self.state.save_restart_lock(held, &lock)?;
+                lock
             }
         };
-        let before = note.clone();
-        let asked = self.environment.restart_lock(&self.config, &note.lock, LockRequest::PreReboot);
-        note.granted = asked.is_ok();
-        note.why = asked.err();
+        let asked = self.environment.restart_lock(&self.config, &before, LockRequest::PreReboot);
+        let lock = before.clone().after(asked.is_ok(), asked.clone().err());
         // Its sentence may have changed; who waits for an hour need not know that each minute.
-        let code = |note: &LockNote| note.why.as_ref().map(|why| why.code.clone());
-        if (note.granted, code(&note)) != (before.granted, code(&before)) {
-            self.state.save_restart_lock(held, &note)?;
+        if (lock.granted, &lock.code) != (before.granted, &before.code) {
+            self.state.save_restart_lock(held, &lock)?;
         }
-        Ok(match note.why {
-            None => Said::Yes,
-            Some(why) => {
+        Ok(match asked {
+            Ok(()) => Said::Yes,
+            Err(why) => {
                 tracing::info!(code = why.code, "restart lock: {}", why.message);
                 match why.code == Reason::RestartLocked.code() {
                     true => Said::NotNow,
@@ -83,27 +59,28 @@ impl Agent {
 
     /// Gives the lock back, once the update has ended. A server that does not answer is asked again later.
     pub(super) fn release_restart_lock(&self, held: &StateGuard) -> Result<(), AgentError> {
-        let Some(note) = self.state.restart_lock() else { return Ok(()) };
+        let Some(lock) = self.state.restart_lock() else { return Ok(()) };
         if !is_over(&stand(&self.node()?)) {
             return Ok(());
         }
-        if self.config.restart_lock.url.as_ref() != Some(&note.lock.server) {
+        if self.config.restart_lock.url.as_ref() != Some(&lock.server) {
             // Credentials are for the server that is configured.
-            let server = &note.lock.server;
+            let server = &lock.server;
             tracing::warn!(
                 "restart lock: {server} is not configured any more; the lock ends by itself"
             );
             return self.state.forget_restart_lock(held);
         }
         let request = LockRequest::SteadyState;
-        let Err(why) = self.environment.restart_lock(&self.config, &note.lock, request) else {
+        let Err(why) = self.environment.restart_lock(&self.config, &lock, request) else {
             self.boot.unreleased.store(0, Ordering::Relaxed);
             return self.state.forget_restart_lock(held);
         };
         self.boot.unreleased.fetch_add(1, Ordering::Relaxed);
-        if note.why.as_ref().is_none_or(|before| before.code != why.code) {
+        if lock.code.as_ref() != Some(&why.code) {
             tracing::warn!(code = why.code, "restart lock: not given back: {}", why.message);
-            self.state.save_restart_lock(held, &LockNote { why: Some(why), ..note })?;
+            let granted = lock.granted;
+            self.state.save_restart_lock(held, &lock.after(granted, Some(why)))?;
         }
         Ok(())
     }
@@ -113,34 +90,6 @@ impl Agent {
         match self.boot.unreleased.load(Ordering::Relaxed) {
             0 => None,
             failures => Some(again(failures)),
-        }
-    }
-
-    /// How it stands with the lock; none: this node holds none, and waits for none.
-    pub(crate) fn restart_lock(&self) -> Option<LockReport> {
-        let LockNote { lock, at, granted, why } = self.state.restart_lock()?;
-        let Lock { server, group, id } = lock;
-        let (code, message) = why.map(|why| (why.code, why.message)).unzip();
-        Some(LockReport { server, group, id, at, granted, code, message })
-    }
-}
-
-impl LockReport {
-    /// `not granted: https://… says: … (restart_locked)`
-    pub(crate) fn sentence(&self) -> String {
-        let LockReport { server, group, granted, .. } = self;
-        let why = match (&self.message, &self.code) {
-            (Some(message), Some(code)) => format!(": {message} ({code})"),
-            _ => String::new(),
-        };
-        match (granted, why.is_empty()) {
-            (true, true) => {
-                format!("held in group {group} of {server}, until the update has ended")
-            }
-            (true, false) => {
-                format!("held in group {group} of {server}, and not given back yet{why}")
-            }
-            (false, _) => format!("not granted in group {group} of {server}{why}"),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Agent {
             runs: self.runs(&node),
             pending: node.record.update.as_ref().map(|update| pending(&node, update)),
             restart: self.restart_to_show(&standing),
-            restart_lock: self.restart_lock(),
+            restart_lock: self.state.restart_lock(),
             slots: PerSlot { a: slot_report(&node, Slot::A), b: slot_report(&node, Slot::B) },
             floor: FloorReport::new(&floor, older_since),
             chooser_floor: self.disk.chooser_floor(),

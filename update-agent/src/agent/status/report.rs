@@ -9,10 +9,11 @@ use serde::{Serialize, Serializer};
 use update_core::chooser::ChooserFloor;
 use update_core::update::Standing;
 
-use super::super::{FloorReport, LockReport};
+use super::super::FloorReport;
 use super::words;
 use crate::progress::Record;
 use crate::reporting::ledger::ReportsTo;
+use crate::restart_lock::RestartLock;
 use crate::state::{LastError, MetadataVersions, OfferReport, WithdrawnReport};
 
 /// A node: its slots, its update, its floor and its last check.
@@ -42,7 +43,7 @@ pub struct StatusReport {
     /// The request to restart that is not obeyed yet.
     pub restart: Option<RestartReport>,
     /// The restart lock that this node holds, or waits for.
-    pub restart_lock: Option<LockReport>,
+    pub restart_lock: Option<RestartLock>,
     /// What each slot holds, and its boot flags.
     pub slots: PerSlot<SlotReport>,
     /// The security-version floor.
