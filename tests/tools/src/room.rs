@@ -25,11 +25,15 @@ pub const DEMO: Need = Need { clean: 10 << 30, built: 5 << 30 };
 pub fn check(need: &Need) -> Result<()> {
     let target = paths::target();
     let there = target.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    let found = rustix::fs::statvfs(there)
-        .with_context(|| format!("cannot ask for the free space of {}", there.display()))?;
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
     let needed = if target.join("debug/deps").exists() { need.built } else { need.clean };
-    enough(&target, free, needed)
+    enough(&target, free(there)?, needed)
+}
+
+/// Bytes that are free for a folder.
+pub fn free(folder: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(folder)
+        .with_context(|| format!("cannot ask for the free space of {}", folder.display()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Whether `free` bytes are enough, with a clear error where not.

@@ -26,6 +26,12 @@ impl Foreign {
         Self::listed(dir, architecture, &(sources.list(suite) + &backports))
     }
 
+    /// Another suite's `main` alone, which testing has where it has neither updates nor security.
+    pub fn of_suite(dir: &Path, architecture: &str, suite: &str) -> Result<Self> {
+        let archive = sources::of_host(suite)?.archive;
+        Self::listed(dir, architecture, &format!("deb {archive} {suite} main\n"))
+    }
+
     fn listed(dir: &Path, architecture: &str, list: &str) -> Result<Self> {
         fs::create_dir_all(dir.join("lists/partial"))
             .and_then(|()| fs::create_dir_all(dir.join("cache/archives/partial")))
@@ -57,6 +63,17 @@ impl Foreign {
         name.map(str::to_owned).with_context(|| format!("{package} depends on no {start}…"))
     }
 
+    /// `package version`, a line for each.
+    pub fn versions(&self, packages: &[&str]) -> Result<String> {
+        let text =
+            self.apt("apt-cache").args(["show", "--no-all-versions"]).args(packages).read()?;
+        let value = |name: &str| -> Vec<String> {
+            text.lines().filter_map(|line| line.strip_prefix(name)).map(str::to_owned).collect()
+        };
+        let lines = value("Package: ").into_iter().zip(value("Version: "));
+        Ok(lines.map(|(package, version)| format!("{package} {version}\n")).collect())
+    }
+
     /// Unpacks packages, without those that they depend on.
     pub fn unpack(&self, packages: &[&str], to: &Path) -> Result<()> {
         let archives = self.config.with_file_name("archives");
@@ -65,7 +82,8 @@ impl Foreign {
         extract(&archives, to)
     }
 
-    /// Unpacks packages of a release with everything that they depend on, down to the C library.
+    /// Unpacks packages of a release with everything that they depend on, down to the C library: they run in this
+    /// system by the dynamic loader that comes with them.
     pub fn unpack_all(&self, release: &str, packages: &[&str], to: &Path) -> Result<()> {
         self.apt("apt-get")
             .args(["-q", "-y", "install", "--download-only", "--no-install-recommends"])
