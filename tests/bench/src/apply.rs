@@ -37,7 +37,7 @@ struct Series {
 /// Times and memory of `apply`.
 pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let compressed = bench.zstd("v2.zst", &bench.v2, &["-3", "--long=27"])?;
-    // Without --long: SWUpdate 2022.12 decodes with zstd's default window limit.
+    // Without --long: SWUpdate decodes with zstd's default window limit.
     let plain = bench.zstd("v2.plain.zst", &bench.v2, &["-3"])?;
     let swupdate = peers::Swupdate::prepare(bench, &plain);
     let rauc = peers::Rauc::start(bench);
@@ -64,10 +64,11 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
             found.rauc.push(peer(bench, &rauc.device, rauc.install())?);
         }
     }
-    Ok(told(&found, swupdate.err(), rauc.err()))
+    Ok(told(bench, &found, swupdate.err(), rauc.err()))
 }
 
 fn told(
+    bench: &Bench,
     found: &Series,
     no_swupdate: Option<anyhow::Error>,
     no_rauc: Option<anyhow::Error>,
@@ -78,7 +79,7 @@ fn told(
     let peer =
         |what: &str, theirs: &[f64], goal, error: Option<anyhow::Error>, note: &str| match error {
             Some(error) => Row::absent(what, format!("{error:#}")),
-            None => ratio(what, &found.ours_loop, theirs, goal).note(note),
+            None => ratio(what, &found.ours_loop, theirs, goal).note(bench.peers.note(note)),
         };
     let goal = Goal::AtMost(0.4);
     vec![

@@ -13,6 +13,7 @@ mod apply;
 mod faults;
 mod fleet;
 mod growth;
+mod newest;
 mod peers;
 mod proxy;
 mod publish;
@@ -25,7 +26,7 @@ mod table;
 mod wire;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ use clap::Parser;
 use racklet_tools::cmd::Cmd;
 use racklet_tools::{debian, paths, programs, setup, show};
 
+use self::newest::Peers;
 use self::rig::Bench;
 use self::table::{Row, Table};
 
@@ -108,12 +110,13 @@ fn run(options: &Options) -> Result<()> {
     run::sweep_loops(&work)?;
     let dir = tempfile::Builder::new().prefix("run-").tempdir_in(&work)?;
     let v1 = images.path("v1");
-    let prepared = work.join(images.name());
-    fs::create_dir_all(&prepared)?;
+    let peers = Peers::find()?;
+    let prepared = prepared(&work, &images.name(), &peers.name())?;
     let same_kernel = if images.debian { Some(images.same_kernel()?) } else { None };
     let mut bench = Bench {
         dir: dir.path().to_path_buf(),
         prepared,
+        peers,
         programs,
         v1,
         v2: images.path("v2"),
@@ -133,7 +136,7 @@ fn run(options: &Options) -> Result<()> {
     let facts = format!(
         "{}\n\n{}\n\nLoad of the machine (1-minute average) when the measurements began: {}, when \
          they ended: {}; they took {}.\n",
-        machine()?,
+        machine(&bench.peers)?,
         images.sentence(),
         load[0],
         self::load()?,
@@ -152,6 +155,21 @@ fn run(options: &Options) -> Result<()> {
         println!("written: docs/benchmarks.md");
     }
     Ok(())
+}
+
+/// The folder of what these peers make of these images; what others made of them is removed.
+fn prepared(work: &Path, images: &str, peers: &str) -> Result<PathBuf> {
+    let name = format!("{images}-by-{peers}");
+    for entry in fs::read_dir(work)? {
+        let entry = entry?;
+        let other = entry.file_name().to_string_lossy().into_owned();
+        if other != name && other.starts_with(images) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    let dir = work.join(name);
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
 }
 
 /// What is made once and kept, so that the measuring time is for measuring.
@@ -201,7 +219,7 @@ fn load() -> Result<String> {
 }
 
 /// Date, commit, processor, memory, kernel and the peers' versions; no name of the machine.
-fn machine() -> Result<String> {
+fn machine(peers: &Peers) -> Result<String> {
     let line = |file: &str, name: &str| -> Result<String> {
         let text = fs::read_to_string(file)?;
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
@@ -210,12 +228,6 @@ fn machine() -> Result<String> {
     let processors = std::thread::available_parallelism()?;
     let memory = line("/proc/meminfo", "MemTotal")?;
     let memory: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-    let versions = Cmd::new("dpkg-query")
-        .args(["-Wf", "${Package} ${Version}, "])
-        .args(setup::BENCH.iter().map(|(package, ..)| *package))
-        .arg("zstd")
-        .read()
-        .unwrap_or_default();
     Ok(format!(
         "Measured {} at commit {} on {} × {}, {} of memory, Linux {}.\n\nPeers: {}.",
         Cmd::new("date").args(["-u", "+%F %H:%M UTC"]).read()?,
@@ -227,7 +239,7 @@ fn machine() -> Result<String> {
         line("/proc/cpuinfo", "model name")?,
         show::bytes(memory << 10),
         fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
-        versions.trim_end_matches([',', ' ']),
+        peers.sentence()?,
     ))
 }
 

@@ -1,5 +1,6 @@
 //! Other people's updaters and servers, set up as their documentation says.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -33,8 +34,9 @@ pub(super) fn prepare(bench: &Bench) -> Result<()> {
 
 /// SWUpdate with a signed image.
 pub(super) struct Swupdate {
-    image: PathBuf,
-    certificate: PathBuf,
+    install: Vec<OsString>,
+    program: PathBuf,
+    _sockets: Option<Sockets>,
     /// What its image description names as the target.
     pub(super) device: PathBuf,
 }
@@ -67,21 +69,50 @@ impl Swupdate {
             .input("sw-description\nsw-description.sig\nos.zst\n")
             .current_dir(&dir)
             .run()?;
-        Ok(Self { image: dir.join("image.swu"), certificate, device })
+        let mut install: Vec<OsString> =
+            ["-H", "bench:1.0", "-B", "none", "-m", "-M", "-k"].map(OsString::from).into();
+        install.extend([certificate.into(), "-i".into(), dir.join("image.swu").into()]);
+        let help = bench.peers.program("swupdate").arg("--help").finish()?.output();
+        // Newer ones take plain RSA keys without it, and need a folder for their sockets.
+        let newer = help.contains("--digest-provider");
+        if newer {
+            install.extend(["--digest-provider", "opensslCMS"].map(OsString::from));
+        }
+        let sockets = if newer { Sockets::make()? } else { None };
+        Ok(Self { install, program: bench.peers.file("swupdate"), _sockets: sockets, device })
     }
 
     pub(super) fn install(&self) -> Cmd {
-        Cmd::new("swupdate")
-            .args(["-H", "bench:1.0", "-B", "none", "-m", "-M", "-k"])
-            .arg(&self.certificate)
-            .arg("-i")
-            .arg(&self.image)
+        Cmd::new(&self.program).args(&self.install)
+    }
+}
+
+/// Where SWUpdate's sockets are: its package tells systemd to make that folder. Removed when dropped.
+struct Sockets;
+
+impl Sockets {
+    const FOLDER: &str = "/run/swupdate";
+
+    /// Nothing where the folder is there already.
+    fn make() -> Result<Option<Self>> {
+        if Path::new(Self::FOLDER).exists() {
+            return Ok(None);
+        }
+        fs::create_dir(Self::FOLDER).with_context(|| format!("make {}", Self::FOLDER))?;
+        Ok(Some(Self))
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(Self::FOLDER));
     }
 }
 
 /// RAUC's service on a message bus of its own.
 pub(super) struct Rauc {
     bus: String,
+    program: PathBuf,
     bundle: PathBuf,
     /// What its configuration names as the inactive slot.
     pub(super) device: PathBuf,
@@ -123,14 +154,15 @@ impl Rauc {
 
         let bus = format!("unix:path={}", socket.display());
         let log = dir.join("service.log");
-        let mut service = Command::new("rauc");
+        let program = bench.peers.file("rauc");
+        let mut service = Command::new(&program);
         service.arg("--conf").arg(dir.join("system.conf"));
         service.args(["--override-boot-slot=B", "service"]);
         service.env("DBUS_STARTER_BUS_TYPE", "session").env("DBUS_SESSION_BUS_ADDRESS", &bus);
         let rauc = Background::start(&mut service, &log)?;
-        let up = || on_bus(Cmd::new("rauc").arg("status"), &bus).run().is_ok();
+        let up = || on_bus(Cmd::new(&program).arg("status"), &bus).run().is_ok();
         let service = rauc.until(&log, up)?;
-        Ok(Self { bus, bundle, device, _service: service, _daemon: daemon })
+        Ok(Self { bus, program, bundle, device, _service: service, _daemon: daemon })
     }
 
     /// Makes a bundle of v2 at `file`, which must not exist.
@@ -147,12 +179,12 @@ impl Rauc {
             let manifest = "[update]\ncompatible=bench\nversion=2\n[image.os]\nfilename=os.ext4\n";
             fs::write(input.join("manifest.raucm"), manifest)?;
         }
-        let cmd = Cmd::new("rauc").arg("bundle").arg("--cert").arg(certificate);
+        let cmd = bench.peers.program("rauc").arg("bundle").arg("--cert").arg(certificate);
         Ok(cmd.arg("--key").arg(key).arg(input).arg(file))
     }
 
     pub(super) fn install(&self) -> Cmd {
-        on_bus(Cmd::new("rauc").arg("install").arg(&self.bundle), &self.bus)
+        on_bus(Cmd::new(&self.program).arg("install").arg(&self.bundle), &self.bus)
     }
 }
 
@@ -186,8 +218,7 @@ pub(super) fn nginx(bench: &Bench, root: &Path) -> Result<(Background, String)> 
     );
     fs::write(dir.join("nginx.conf"), config)?;
     let log = dir.join("log");
-    let program = racklet_tools::cmd::which("nginx").context("nginx is not installed")?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(bench.peers.file("nginx"));
     command.arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
     Ok((Background::start(&mut command, &log)?.until(&log, || answers(&address))?, address))
 }
@@ -205,7 +236,7 @@ pub(super) fn docker_registry(bench: &Bench) -> Result<(Background, String)> {
     );
     fs::write(dir.join("config.yml"), config)?;
     let log = dir.join("log");
-    let mut command = Command::new("docker-registry");
+    let mut command = Command::new(bench.peers.file("docker-registry"));
     command.arg("serve").arg(dir.join("config.yml"));
     Ok((Background::start(&mut command, &log)?.until(&log, || answers(&address))?, address))
 }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use anyhow::Result;
-use racklet_tools::cmd::Cmd;
 
 use super::peers::Rauc;
 use super::rig::{Bench, V1, V2};
@@ -16,7 +15,13 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
     for number in 0..bench.repetitions {
         eprintln!("  publish, repetition {}", number + 1);
         let out = bench.path("publish.zst");
-        let cmd = Cmd::new("zstd").args(["-q", "-3", "-T0"]).arg(&bench.v2).arg("-o").arg(&out);
+        let cmd = bench
+            .peers
+            .program("zstd")
+            .args(["-q", "-3", "-T0"])
+            .arg(&bench.v2)
+            .arg("-o")
+            .arg(&out);
         zstd.push(bench.measure(cmd, 120)?.seconds());
         fs::remove_file(out)?;
 
@@ -49,7 +54,7 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
                     &[took.seconds()],
                     Goal::None,
                 )
-                .note("RAUC's once: minutes each")
+                .note(bench.peers.note("RAUC's once: minutes each"))
             }
             Err(error) => Row::absent("publish / `rauc bundle`", format!("{error:#}")),
         }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use racklet_tools::cmd::Cmd;
 use racklet_tools::disk::Disk;
 
+use super::newest::Peers;
 use super::run::{Background, Loop, Measured, limited, measure};
 
 /// One bench run.
@@ -18,6 +19,8 @@ pub(super) struct Bench {
     pub(super) dir: PathBuf,
     /// What peers prepare once from the same images: kept between runs.
     pub(super) prepared: PathBuf,
+    /// Other people's programs.
+    pub(super) peers: Peers,
     /// Folder of signer, repo-server and update-agent.
     pub(super) programs: PathBuf,
     pub(super) v1: PathBuf,
@@ -68,7 +71,9 @@ impl Bench {
 
     /// A shell line whose first parameters are these paths; every part of a pipe must succeed.
     pub(super) fn shell(&self, line: &str, paths: &[&Path]) -> Cmd {
-        Cmd::new("bash").args(["-c", &format!("set -eo pipefail; {line}"), "bench"]).args(paths)
+        let line = format!("set -eo pipefail; {line}");
+        let bash = Cmd::new("bash").env("PATH", self.peers.search_path());
+        bash.args(["-c", &line, "bench"]).args(paths)
     }
 
     /// A file that peers need and that depends on the images only: made when it is not there.
@@ -93,7 +98,13 @@ impl Bench {
     pub(super) fn zstd(&self, name: &str, image: &Path, options: &[&str]) -> Result<PathBuf> {
         self.prepare(name, |part| {
             self.run(
-                Cmd::new("zstd").args(["-q"]).args(options).arg(image).arg("-o").arg(part),
+                self.peers
+                    .program("zstd")
+                    .args(["-q"])
+                    .args(options)
+                    .arg(image)
+                    .arg("-o")
+                    .arg(part),
                 300,
             )
         })

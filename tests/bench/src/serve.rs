@@ -74,27 +74,40 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let after_transfers = ours_process.usage()?.1;
     let requests = requests_of_a_check(bench, &ours_address)?;
 
-    let peer = |what: &str, unit, found: &[Vec<f64>; 3], n: usize, goal| {
+    let peer = |what: &str, unit, found: &[Vec<f64>; 3], n: usize, goal, note: &str| {
         let error = [None, nginx.as_ref().err(), registry.as_ref().err()][n];
         match error {
             Some(error) => Row::absent(what, format!("{error:#}")),
-            None => Row::ratio(what, unit, &found[0], &found[n], goal),
+            None => Row::ratio(what, unit, &found[0], &found[n], goal).note(bench.peers.note(note)),
         }
     };
     let hourly: Vec<f64> = processor.iter().map(|each| each * 1000.0 * 24.0).collect();
     Ok(vec![
-        peer("2 KiB blob, requests/s / nginx", Unit::PerSecond, &small, 1, Goal::AtLeast(0.4))
-            .note("wrk -t1 -c16; all servers on the same two processors as wrk"),
+        peer(
+            "2 KiB blob, requests/s / nginx",
+            Unit::PerSecond,
+            &small,
+            1,
+            Goal::AtLeast(0.4),
+            "wrk -t1 -c16; all servers on the same two processors as wrk",
+        ),
         peer(
             "2 KiB blob, requests/s / docker-registry",
             Unit::PerSecond,
             &small,
             2,
             Goal::AtLeast(50.0),
+            "",
         ),
-        peer("64 MiB blob, bytes/s / nginx", Unit::Bytes, &large, 1, Goal::AtLeast(0.8))
-            .note("wrk -t1 -c2"),
-        peer("64 MiB blob, bytes/s / docker-registry", Unit::Bytes, &large, 2, Goal::None),
+        peer(
+            "64 MiB blob, bytes/s / nginx",
+            Unit::Bytes,
+            &large,
+            1,
+            Goal::AtLeast(0.8),
+            "wrk -t1 -c2",
+        ),
+        peer("64 MiB blob, bytes/s / docker-registry", Unit::Bytes, &large, 2, Goal::None, ""),
         Row::figure(
             "repo-server: peak memory, all of the above and 1,000 connections",
             Unit::Bytes,
@@ -113,8 +126,8 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
             &polls,
             2,
             Goal::None,
-        )
-        .note("1,000 connections, each asking `If-None-Match` again and again; every answer 304"),
+            "1,000 connections, each asking `If-None-Match` again and again; every answer 304",
+        ),
         Row::figure(
             "idle poll: requests of one `update-agent check`",
             Unit::Count,

@@ -100,7 +100,9 @@ fn update(
     let row = |peer: &str, theirs: Result<f64>, goal, note: &str| {
         let what = format!("update, {pair} / {peer}");
         match theirs {
-            Ok(bytes) => Row::ratio(what, Unit::Bytes, &[ours], &[bytes], goal).note(note),
+            Ok(bytes) => {
+                Row::ratio(what, Unit::Bytes, &[ours], &[bytes], goal).note(bench.peers.note(note))
+            }
             Err(error) => Row::absent(what, format!("{error:#}")),
         }
     };
@@ -129,7 +131,7 @@ fn update(
 
 fn patch(bench: &Bench, name: &str, image: &Path) -> Result<f64> {
     let file = bench.prepare(&format!("{name}.patch.zst"), |part| {
-        let cmd = Cmd::new("zstd").args(["-q", "-3", "--long=30"]);
+        let cmd = bench.peers.program("zstd").args(["-q", "-3", "--long=30"]);
         let from = format!("--patch-from={}", bench.v1.display());
         bench.run(cmd.arg(from).arg(image).arg("-o").arg(part), 300)
     })?;
@@ -155,7 +157,7 @@ fn ours(bench: &Bench, server: &str, version: &str, image: &Path, booted: Booted
 fn casync_store(bench: &Bench, name: &str, image: &Path) -> Result<()> {
     bench.prepare(&format!("{name}.casync"), |part| {
         fs::create_dir_all(part)?;
-        let cmd = Cmd::new("casync").arg("make");
+        let cmd = bench.peers.program("casync").arg("make");
         let cmd = cmd.arg(format!("--store={}", part.join("default.castr").display()));
         bench.run(cmd.arg(part.join("image.caibx")).arg(image), 400)
     })?;
@@ -168,7 +170,9 @@ fn casync(bench: &Bench, name: &str, image: &Path) -> Result<f64> {
     let out = bench.path("casync.out");
     let bytes = counted(&server, |address| {
         let base = format!("http://{address}/{name}.casync");
-        let cmd = Cmd::new("casync")
+        let cmd = bench
+            .peers
+            .program("casync")
             .arg("extract")
             .arg(format!("--store={base}/default.castr"))
             .arg(format!("--seed={}", bench.v1.display()));
@@ -180,7 +184,7 @@ fn casync(bench: &Bench, name: &str, image: &Path) -> Result<f64> {
 
 fn zck(bench: &Bench, name: &str, image: &Path) -> Result<PathBuf> {
     bench.prepare(&format!("{name}.zck"), |part| {
-        bench.run(Cmd::new("zck").arg("-o").arg(part).arg(image), 400)
+        bench.run(bench.peers.program("zck").arg("-o").arg(part).arg(image), 400)
     })
 }
 
@@ -204,7 +208,7 @@ fn same(found: &Path, image: &Path) -> Result<()> {
     Ok(fs::remove_file(found)?)
 }
 
-/// What RAUC 1.8 with `adaptive=block-hash-index` could not take from the booted slot: needed
+/// What RAUC with `adaptive=block-hash-index` could not take from the booted slot: needed
 /// squashfs blocks and the index, packed by the same mksquashfs.
 fn rauc_adaptive(bench: &Bench, name: &str, image: &Path) -> Result<f64> {
     let packed = bench.prepare(&format!("{name}.adaptive.squashfs"), |part| {
@@ -230,7 +234,7 @@ fn rauc_adaptive(bench: &Bench, name: &str, image: &Path) -> Result<f64> {
             }
             Ok(())
         })?;
-        let cmd = Cmd::new("mksquashfs").arg(&dir).arg(part);
+        let cmd = bench.peers.program("mksquashfs").arg(&dir).arg(part);
         bench.run(cmd.args(["-all-root", "-noappend", "-no-progress"]), 180)?;
         Ok(fs::remove_dir_all(&dir)?)
     })?;
