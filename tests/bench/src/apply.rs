@@ -1,4 +1,4 @@
-//! Writing one image to the inactive slot: ours, the plain pipe, SWUpdate, RAUC.
+//! Writing one image to the inactive slot: ours, the plain pipe, the bare device, SWUpdate, RAUC.
 //!
 //! The input of each lies in the page cache, the target is a fresh sparse file (behind a loop
 //! device or not), and each ends with its data flushed. Ours verifies the repository, writes slot b,
@@ -8,12 +8,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use racklet_tools::cmd::Cmd;
 
-use super::peers;
-use super::rig::{Bench, Booted, V2, length, settle};
-use super::run::{Loop, Measured};
+use super::peers::{Rauc, Swupdate};
+use super::rig::{Bench, Booted, Node, V2, length, settle};
+use super::run::Loop;
+use super::server::Secure;
 use super::table::{Goal, Row, Unit};
 
 /// 32 MiB: what a small node can spare beside its services.
@@ -23,15 +24,24 @@ const MEMORY: f64 = 32.0 * 1048576.0;
 #[derive(Default)]
 struct Series {
     ours_loop: Vec<f64>,
+    ours_tls: Vec<f64>,
     ours_file: Vec<f64>,
     ours_update: Vec<f64>,
-    pipe_default: Vec<f64>,
-    pipe_large: Vec<f64>,
-    pipe_file_default: Vec<f64>,
-    pipe_file_large: Vec<f64>,
+    pipe: Vec<f64>,
+    pipe_file: Vec<f64>,
+    direct: Vec<f64>,
     swupdate: Vec<f64>,
     rauc: Vec<f64>,
     peaks: Vec<f64>,
+}
+
+/// What ours is measured beside.
+struct Contenders {
+    /// v2 as one zstd stream.
+    compressed: PathBuf,
+    server: Result<Secure>,
+    swupdate: Result<Swupdate>,
+    rauc: Result<Rauc>,
 }
 
 /// Times and memory of `apply`.
@@ -39,87 +49,105 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
     let compressed = bench.zstd("v2.zst", &bench.v2, &["-3", "--long=27"])?;
     // Without --long: SWUpdate decodes with zstd's default window limit.
     let plain = bench.zstd("v2.plain.zst", &bench.v2, &["-3"])?;
-    let swupdate = peers::Swupdate::prepare(bench, &plain);
-    let rauc = peers::Rauc::start(bench);
     for file in [&compressed, &plain, &bench.v1, &bench.v2] {
         // Read once, so that nobody's first repetition pays for the disk.
         std::io::copy(&mut File::open(file)?, &mut std::io::sink())?;
     }
-
+    let contenders = Contenders {
+        compressed,
+        server: Secure::start(bench, &bench.repository()),
+        swupdate: Swupdate::prepare(bench, &plain),
+        rauc: Rauc::start(bench),
+    };
     let mut found = Series::default();
     for number in 0..bench.repetitions {
         eprintln!("  apply, repetition {}", number + 1);
-        const LARGE: &str = "bs=1M iflag=fullblock";
-        found.pipe_default.push(pipe(bench, &compressed, true, "")?);
-        found.pipe_large.push(pipe(bench, &compressed, true, LARGE)?);
-        found.ours_loop.push(ours(bench, true, Booted::Nothing, &mut found.peaks)?);
-        found.pipe_file_default.push(pipe(bench, &compressed, false, "")?);
-        found.pipe_file_large.push(pipe(bench, &compressed, false, LARGE)?);
-        found.ours_file.push(ours(bench, false, Booted::Nothing, &mut found.peaks)?);
-        found.ours_update.push(ours(bench, true, Booted::Installed, &mut found.peaks)?);
-        if let Ok(swupdate) = &swupdate {
-            found.swupdate.push(peer(bench, &swupdate.device, swupdate.install())?);
-        }
-        if let Ok(rauc) = &rauc {
-            found.rauc.push(peer(bench, &rauc.device, rauc.install())?);
-        }
+        found.repeat(bench, &contenders)?;
     }
-    Ok(told(bench, &found, swupdate.err(), rauc.err()))
+    Ok(told(bench, &found, contenders))
 }
 
-fn told(
-    bench: &Bench,
-    found: &Series,
-    no_swupdate: Option<anyhow::Error>,
-    no_rauc: Option<anyhow::Error>,
-) -> Vec<Row> {
+impl Series {
+    fn repeat(&mut self, bench: &Bench, contenders: &Contenders) -> Result<()> {
+        let (compressed, peaks) = (&contenders.compressed, &mut self.peaks);
+        self.pipe.push(pipe(bench, compressed, true)?);
+        self.direct.push(direct(bench)?);
+        self.ours_loop.push(ours(bench, on_loop(bench, Booted::Nothing)?, peaks)?);
+        if let Ok(server) = &contenders.server {
+            let node = server.secured(on_loop(bench, Booted::Nothing)?)?;
+            self.ours_tls.push(ours(bench, node, peaks)?);
+        }
+        self.ours_update.push(ours(bench, on_loop(bench, Booted::Installed)?, peaks)?);
+        self.pipe_file.push(pipe(bench, compressed, false)?);
+        self.ours_file.push(ours(bench, node(bench, Booted::Nothing)?, peaks)?);
+        if let Ok(swupdate) = &contenders.swupdate {
+            self.swupdate.push(peer(bench, &swupdate.device, swupdate.install())?);
+        }
+        if let Ok(rauc) = &contenders.rauc {
+            self.rauc.push(peer(bench, &rauc.device, rauc.install())?);
+        }
+        Ok(())
+    }
+}
+
+fn told(bench: &Bench, found: &Series, contenders: Contenders) -> Vec<Row> {
     let ratio = |what: &str, ours: &[f64], theirs: &[f64], goal| {
         Row::ratio(what, Unit::Seconds, ours, theirs, goal)
     };
-    let peer =
-        |what: &str, theirs: &[f64], goal, error: Option<anyhow::Error>, note: &str| match error {
-            Some(error) => Row::absent(what, format!("{error:#}")),
-            None => ratio(what, &found.ours_loop, theirs, goal).note(bench.peers.note(note)),
-        };
-    let goal = Goal::AtMost(0.4);
+    let unless = |error: Option<Error>, row: Row| match error {
+        Some(error) => row.missing(format!("{error:#}")),
+        None => row,
+    };
+    let ours = &found.ours_loop;
     vec![
         ratio(
-            "full apply to a loop device / `zstd -dc \\| dd conv=fsync`",
-            &found.ours_loop,
-            &found.pipe_default,
-            goal,
-        )
-        .note("dd as it is: blocks of 512 bytes, one system call each"),
-        ratio("… / the same with `bs=1M`", &found.ours_loop, &found.pipe_large, goal)
-            .note("the stricter yardstick"),
+            "full apply to a loop device / `zstd -dc \\| dd bs=1M conv=fsync`",
+            ours,
+            &found.pipe,
+            Goal::AtMost(0.5),
+        ),
         ratio(
-            "full apply to a plain file / `zstd -dc \\| dd conv=fsync`",
+            "… / `dd bs=4M oflag=direct conv=fsync` of the plain image and reading it back with `iflag=direct`",
+            ours,
+            &found.direct,
+            Goal::AtMost(1.2),
+        )
+        .note("what the device can do: nothing is unpacked or hashed, but zeros are written"),
+        ratio(
+            "full apply to a plain file / `zstd -dc \\| dd bs=1M conv=fsync`",
             &found.ours_file,
-            &found.pipe_file_default,
-            goal,
+            &found.pipe_file,
+            Goal::AtMost(0.5),
         ),
-        ratio("… / the same with `bs=1M`", &found.ours_file, &found.pipe_file_large, goal),
-        peer(
-            "full apply / `swupdate -i`",
-            &found.swupdate,
-            Goal::AtMost(0.55),
-            no_swupdate,
-            "SWUpdate: signed (CMS), zstd, raw handler; no read-back",
+        unless(
+            contenders.swupdate.err(),
+            ratio("full apply / `swupdate -i`", ours, &found.swupdate, Goal::AtMost(0.65)).note(
+                bench.peers.note("SWUpdate: signed (CMS), zstd, raw handler; no read-back"),
+            ),
         ),
-        peer(
-            "full apply / `rauc install`",
-            &found.rauc,
-            Goal::AtMost(0.2),
-            no_rauc,
-            "RAUC: plain bundle, service on a private bus; no read-back",
+        unless(
+            contenders.rauc.err(),
+            ratio("full apply / `rauc install`", ours, &found.rauc, Goal::AtMost(0.2)).note(
+                bench.peers.note("RAUC: plain bundle, service on a private bus; no read-back"),
+            ),
+        ),
+        unless(
+            contenders.server.err(),
+            ratio(
+                "full apply over TLS from repo-server / from a directory",
+                &found.ours_tls,
+                ours,
+                Goal::AtMost(1.05),
+            )
+            .note("the server on the same two processors"),
         ),
         ratio(
-            "update v1 → v2 with v1 booted / `zstd -dc \\| dd bs=1M conv=fsync` of v2",
+            "update v1 → v2 with v1 booted / full install of v2",
             &found.ours_update,
-            &found.pipe_large,
-            Goal::None,
+            ours,
+            Goal::AtMost(0.8),
         )
-        .note("v1 was installed by an earlier apply"),
+        .note("both from a directory; v1 was installed by an earlier apply"),
         Row::figure(
             "agent: peak memory, 1 GiB image",
             Unit::Bytes,
@@ -129,29 +157,46 @@ fn told(
     ]
 }
 
-/// One `apply` of v2 from the OCI layout; its slot is compared afterwards.
-fn ours(bench: &Bench, on_loop: bool, booted: Booted, peaks: &mut Vec<f64>) -> Result<f64> {
-    let repository = bench.repository();
-    let source = format!("oci:{}", repository.display());
-    let mut node = bench.node(&source, fs::metadata(&bench.v2)?.len(), booted)?;
-    node.settle()?;
-    if on_loop {
-        node = node.on_loop(&source, &repository.with_extension("keys").join("root.json"))?;
-    }
-    let Measured { done, peak, .. } =
-        bench.measure(node.agent().args(["apply", "--version", V2]), 120)?;
-    node.settle()?;
-    node.expect(&bench.v2)?;
-    peaks.push(peak);
-    Ok(done.took.as_secs_f64())
+/// A node that reads the OCI layout.
+fn node(bench: &Bench, booted: Booted) -> Result<Node> {
+    bench.node(&source(bench), fs::metadata(&bench.v2)?.len(), booted)
 }
 
-fn pipe(bench: &Bench, compressed: &Path, on_loop: bool, options: &str) -> Result<f64> {
+fn on_loop(bench: &Bench, booted: Booted) -> Result<Node> {
+    let root = bench.repository().with_extension("keys").join("root.json");
+    node(bench, booted)?.on_loop(&source(bench), &root)
+}
+
+fn source(bench: &Bench) -> String {
+    format!("oci:{}", bench.repository().display())
+}
+
+/// One `apply` of v2; its slot is compared afterwards.
+fn ours(bench: &Bench, node: Node, peaks: &mut Vec<f64>) -> Result<f64> {
+    let measured = bench.measure(node.agent().args(["apply", "--version", V2]), 120)?;
+    node.settle()?;
+    node.expect(&bench.v2)?;
+    peaks.push(measured.peak);
+    Ok(measured.seconds())
+}
+
+fn pipe(bench: &Bench, compressed: &Path, on_loop: bool) -> Result<f64> {
+    let line = "zstd -q -dc --long=27 \"$1\" | \
+        dd of=\"$2\" bs=1M iflag=fullblock conv=fsync,notrunc status=none";
+    written(bench, line, compressed, on_loop)
+}
+
+/// Past every cache of the device, as fast as it writes and reads.
+fn direct(bench: &Bench) -> Result<f64> {
+    let line = "dd if=\"$1\" of=\"$2\" bs=4M oflag=direct conv=fsync,notrunc status=none; \
+        dd if=\"$2\" of=/dev/null bs=4M iflag=direct status=none";
+    written(bench, line, &bench.v2, true)
+}
+
+/// A shell line that writes v2 from its first parameter to its second.
+fn written(bench: &Bench, line: &str, from: &Path, on_loop: bool) -> Result<f64> {
     let target = Target::fresh(bench, on_loop)?;
-    let line = format!(
-        "zstd -q -dc --long=27 \"$1\" | dd of=\"$2\" conv=fsync,notrunc status=none {options}"
-    );
-    let took = bench.measure(bench.shell(&line, &[compressed, &target.path]), 120)?.seconds();
+    let took = bench.measure(bench.shell(line, &[from, &target.path]), 120)?.seconds();
     target.expect(&bench.v2)?;
     Ok(took)
 }

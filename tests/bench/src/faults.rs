@@ -9,6 +9,7 @@ use racklet_testkit::random::Random;
 use super::proxy::Proxy;
 use super::rig::{Bench, Booted, V2};
 use super::run::Background;
+use super::server;
 use super::table::{Goal, Row, Unit};
 
 const CUTS: usize = 20;
@@ -24,7 +25,7 @@ pub(super) fn rows(bench: &Bench, full: f64) -> Result<Vec<Row>> {
     // Up to 4 % of the image each, 40 % together: kills take connections' budgets with them, and
     // all 20 should be met before the download ends.
     let budgets = (0..CUTS).map(|_| random.below((full * 0.04) as usize) as u64).collect();
-    let (_server, address) = bench.repo_server()?;
+    let (_server, address) = server::plain(bench)?;
     let proxy = Proxy::start(&address, budgets, RATE)?;
     let size = fs::metadata(&bench.v2)?.len();
     let node = bench.node(&format!("docker://{}", proxy.address), size, Booted::Nothing)?;

@@ -13,6 +13,7 @@ mod apply;
 mod faults;
 mod fleet;
 mod growth;
+mod load;
 mod newest;
 mod peers;
 mod proxy;
@@ -21,8 +22,10 @@ mod report;
 mod rig;
 mod run;
 mod serve;
+mod server;
 mod size;
 mod table;
+mod tls;
 mod wire;
 
 use std::fs;
@@ -206,7 +209,14 @@ fn measured(bench: &Bench, options: &Options) -> Table {
         Ok(rows)
     });
     section(Section::Publish, "Publish", &|| publish::rows(bench));
-    section(Section::Serve, "repo-server", &|| serve::rows(bench));
+    section(Section::Serve, "repo-server", &|| {
+        let www = bench.path("www");
+        let mut rows = serve::rows(bench, &www)?;
+        rows.extend(tls::rows(bench, &www).unwrap_or_else(|error| {
+            vec![Row::absent("2 KiB blobs and polls over TLS", format!("{error:#}"))]
+        }));
+        Ok(rows)
+    });
     section(Section::Sparse, "Very large images", &|| size::sparse(bench));
     section(Section::Growth, "Very many releases", &|| growth::rows(bench));
     section(Section::Fleet, "Reports of nodes", &|| fleet::rows(bench));

@@ -197,10 +197,14 @@ fn rauc_bundle(bench: &Bench) -> Result<PathBuf> {
     bench.prepare("v2.raucb", |part| bench.run(Rauc::bundle(bench, part)?, 400))
 }
 
-/// nginx on a folder, tuned as in the project's yardstick.
-pub(super) fn nginx(bench: &Bench, root: &Path) -> Result<(Background, String)> {
+/// nginx on a folder, tuned as in the project's yardstick; over TLS 1.3 with this certificate and its key.
+pub(super) fn nginx(
+    bench: &Bench,
+    root: &Path,
+    tls: Option<[&Path; 2]>,
+) -> Result<(Background, String)> {
     let address = free_address()?;
-    let dir = bench.path("nginx");
+    let dir = bench.path(if tls.is_some() { "nginx-tls" } else { "nginx" });
     fs::create_dir_all(&dir)?;
     let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
@@ -208,11 +212,22 @@ pub(super) fn nginx(bench: &Bench, root: &Path) -> Result<(Background, String)> 
         .collect();
     // As root it would change to a user who may not read the cache folder.
     let user = if racklet_tools::paths::is_root() { "user root;" } else { "" };
+    let tls = tls.map_or_else(
+        || format!("listen {address};"),
+        |[certificate, key]| {
+            let (certificate, key) = (certificate.display(), key.display());
+            format!(
+                "listen {address} ssl; ssl_protocols TLSv1.3; ssl_certificate {certificate}; \
+                 ssl_certificate_key {key};"
+            )
+        },
+    );
     let config = format!(
         "{user} worker_processes 2; daemon off; pid {0}/pid; error_log {0}/error.log;\n\
          events {{ worker_connections 1024; }}\n\
-         http {{ access_log off; sendfile on; tcp_nopush on; open_file_cache max=100; {temp}\n\
-         server {{ listen {address}; root {1}; }} }}\n",
+         http {{ access_log off; keepalive_requests 1000000; sendfile on; tcp_nopush on;\n\
+         open_file_cache max=100; {temp}\n\
+         server {{ {tls} root {1}; }} }}\n",
         dir.display(),
         root.display()
     );

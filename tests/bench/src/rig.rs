@@ -1,17 +1,18 @@
 //! What every measurement needs: a folder, programs, images, a signed repository, nodes.
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use racklet_tools::cmd::Cmd;
-use racklet_tools::disk::Disk;
+use racklet_tools::disk::{Disk, file_digest};
 
 use super::newest::Peers;
-use super::run::{Background, Loop, Measured, limited, measure};
+use super::run::{Loop, Measured, limited, measure};
 
 /// One bench run.
 pub(super) struct Bench {
@@ -151,22 +152,6 @@ impl Bench {
         Ok(())
     }
 
-    /// `repo-server` on the repository, plain HTTP on loopback, without an access log.
-    pub(super) fn repo_server(&self) -> Result<(Background, String)> {
-        let address = free_address()?;
-        let token = self.path("token");
-        fs::write(&token, TOKEN)?;
-        fs::set_permissions(&token, fs::Permissions::from_mode(0o600))?;
-        let log = self.path("repo-server.log");
-        let mut command = Command::new(self.programs.join("repo-server"));
-        command.args(["serve", "--listen", &address, "--log", "warn"]);
-        // All nodes of a fleet are one client here.
-        command.args(["--client-connections", "2048", "--client-rate", "0"]);
-        command.arg("--dir").arg(self.repository()).arg("--push-token-file").arg(token);
-        let server = Background::start(&mut command, &log)?.until(&log, || answers(&address))?;
-        Ok((server, address))
-    }
-
     /// A node that has room for the image in both slots.
     pub(super) fn node(&self, source: &str, size: u64, booted: Booted) -> Result<Node> {
         let dir = tempfile::Builder::new().prefix("node-").tempdir_in(&self.dir)?;
@@ -178,7 +163,7 @@ impl Bench {
         let root = self.repository().with_extension("keys").join("root.json");
         let agent = self.programs.join("update-agent");
         let mut node = Node { agent, dir, disk, device: None, inactive: "root-b" };
-        node.configure(source, &root, node.disk.path())?;
+        node.configure(source, &root)?;
         if booted == Booted::Installed {
             let from = format!("oci:{}", self.repository().display());
             self.run(node.agent().args(["apply", &from, "--version", V1]), 120)?;
@@ -216,31 +201,32 @@ pub(super) struct Node {
 impl Node {
     /// The same node, its disk behind a loop device.
     pub(super) fn on_loop(mut self, source: &str, root: &Path) -> Result<Self> {
-        let device = Loop::over(self.disk.path())?;
-        self.configure(source, root, Path::new(device.device()))?;
-        self.device = Some(device);
+        self.device = Some(Loop::over(self.disk.path())?);
+        self.configure(source, root)?;
         Ok(self)
     }
 
     /// The same node of another repository.
     pub(super) fn of(self, source: &str, root: &Path) -> Result<Self> {
-        self.configure(source, root, self.disk.path())?;
+        self.configure(source, root)?;
         Ok(self)
     }
 
     /// The same node of a registry behind TLS, with these keys of its source.
     pub(super) fn over_tls(self, source: &str, keys: &str, root: &Path) -> Result<Self> {
-        self.configure_with(source, keys, root, self.disk.path())?;
+        self.configure_with(source, keys, root)?;
         Ok(self)
     }
 
-    fn configure(&self, source: &str, root: &Path, disk: &Path) -> Result<()> {
+    fn configure(&self, source: &str, root: &Path) -> Result<()> {
         let plain = if source.starts_with("docker:") { "plain_http = true" } else { "" };
-        self.configure_with(source, plain, root, disk)
+        self.configure_with(source, plain, root)
     }
 
-    fn configure_with(&self, source: &str, keys: &str, root: &Path, disk: &Path) -> Result<()> {
+    fn configure_with(&self, source: &str, keys: &str, root: &Path) -> Result<()> {
         let dir = self.dir.path();
+        let loop_device = self.device.as_ref().map(|device| Path::new(device.device()));
+        let disk = loop_device.unwrap_or(self.disk.path());
         let text = format!(
             r#"state_dir = {state:?}
 [node]
@@ -294,7 +280,7 @@ command = ["true"]
 
     /// Requires that the updated slot holds the image, by the digest of what lies on the disk.
     pub(super) fn expect(&self, image: &Path) -> Result<()> {
-        let wanted = racklet_tools::disk::file_digest(image)?;
+        let wanted = file_digest(image)?;
         let found = self.disk.digest(self.inactive, fs::metadata(image)?.len())?;
         ensure!(found == wanted, "{} does not hold {}", self.inactive, image.display());
         Ok(())
@@ -305,6 +291,13 @@ command = ["true"]
 /// not pay for this one.
 pub(super) fn settle(file: &Path) -> Result<()> {
     Cmd::new("sync").arg(file).run().map(drop)
+}
+
+/// A file of so many bytes that nothing can compress.
+pub(super) fn random(file: &Path, length: u64) -> Result<()> {
+    let mut source = File::open("/dev/urandom")?.take(length);
+    std::io::copy(&mut source, &mut File::create(file)?)?;
+    Ok(())
 }
 
 /// `127.0.0.1:PORT` that nobody listened on a moment ago.

@@ -1,7 +1,6 @@
 //! Running what is measured: a time limit on everything, and its use of processor and memory.
 
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,24 +88,29 @@ impl Background {
 
     /// Processor time used so far, seconds, and the largest resident set, bytes.
     pub(super) fn usage(&self) -> Result<(f64, f64)> {
-        let proc = |file: &str| -> Result<String> {
-            let mut text = String::new();
-            fs::File::open(format!("/proc/{}/{file}", self.child.id()))?
-                .read_to_string(&mut text)?;
-            Ok(text)
-        };
-        // proc(5): the name in parentheses may hold spaces; utime and stime are the 12th and 13th
-        // fields after it, in clock ticks.
-        let stat = proc("stat")?;
-        let fields = stat.rsplit_once(')').context("/proc/PID/stat has a name")?.1;
-        let ticks: f64 =
-            fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();
-        let status = proc("status")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = peak.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
-        let per_second = rustix::param::clock_ticks_per_second() as f64;
-        Ok((ticks / per_second, kib.context("/proc/PID/status has VmHWM")? * 1024.0))
+        let peak = kib.context("/proc/PID/status has VmHWM")? * 1024.0;
+        Ok((processor(&self.child.id().to_string())?, peak))
     }
+
+    /// Processor time used so far by it and by the processes that it started, seconds: of nginx, those that answer.
+    pub(super) fn processor_of_all(&self) -> Result<f64> {
+        let id = self.child.id().to_string();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        children.split_whitespace().chain([id.as_str()]).map(processor).sum()
+    }
+}
+
+/// Processor time that a process used so far, seconds.
+fn processor(id: &str) -> Result<f64> {
+    // proc(5): the name in parentheses may hold spaces; utime and stime are the 12th and 13th
+    // fields after it, in clock ticks.
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let fields = stat.rsplit_once(')').context("/proc/PID/stat has a name")?.1;
+    let ticks: f64 = fields.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();
+    Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
 }
 
 impl Drop for Background {

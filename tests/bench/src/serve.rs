@@ -1,26 +1,26 @@
-//! `repo-server` under load, beside nginx and Debian's docker-registry, by `wrk`.
+//! `repo-server` under load, beside nginx and docker-registry, over plain HTTP.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use racklet_tools::cmd::Cmd;
 use racklet_tools::disk::file_digest;
 
+use super::load::{Rates, unchanged, wrk};
 use super::peers;
 use super::proxy::Proxy;
-use super::rig::{Bench, Booted, TOKEN, V2_DELTA};
+use super::rig::{Bench, Booted, TOKEN, V2_DELTA, random};
 use super::run::Background;
+use super::server;
 use super::table::{Goal, Row, Unit};
 
 /// 64 MiB: the smallest machine that serves a rack.
 const MEMORY: f64 = 64.0 * 1048576.0;
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A server with the same three things on it.
 struct Served {
-    name: &'static str,
     _server: Option<Background>,
     small: String,
     large: String,
@@ -29,22 +29,20 @@ struct Served {
 }
 
 /// Throughput, memory, and what an idle poll costs.
-pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
-    let www = bench.path("www");
-    fs::create_dir(&www)?;
+pub(super) fn rows(bench: &Bench, www: &Path) -> Result<Vec<Row>> {
+    fs::create_dir(www)?;
     random(&www.join("small"), 2 << 10)?;
     random(&www.join("large"), 64 << 20)?;
-    let (ours_process, ours_address) = bench.repo_server()?;
-    let ours = fill(bench, "repo-server", &www, &ours_address, None)?;
-    let nginx = peers::nginx(bench, &www).map(|(server, address)| Served {
-        name: "nginx",
+    let (ours_process, ours_address) = server::plain(bench)?;
+    let ours = fill(bench, www, &ours_address, None)?;
+    let nginx = peers::nginx(bench, www, None).map(|(server, address)| Served {
         _server: Some(server),
         small: format!("http://{address}/small"),
         large: format!("http://{address}/large"),
         manifest: String::new(),
     });
     let registry = peers::docker_registry(bench)
-        .and_then(|(server, address)| fill(bench, "docker-registry", &www, &address, Some(server)));
+        .and_then(|(server, address)| fill(bench, www, &address, Some(server)));
 
     let all = [Some(&ours), nginx.as_ref().ok(), registry.as_ref().ok()];
     let mut small = [const { Vec::new() }; 3];
@@ -70,7 +68,7 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
         }
     }
     let after_wrk = ours_process.usage()?.1;
-    transfers(bench, &www, &ours_address)?;
+    transfers(bench, www, &ours_address)?;
     let after_transfers = ours_process.usage()?.1;
     let requests = requests_of_a_check(bench, &ours_address)?;
 
@@ -145,20 +143,8 @@ pub(super) fn rows(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-fn random(file: &Path, length: u64) -> Result<()> {
-    let mut source = File::open("/dev/urandom")?.take(length);
-    std::io::copy(&mut source, &mut File::create(file)?)?;
-    Ok(())
-}
-
 /// Pushes both files and a manifest tagged `latest`, with curl.
-fn fill(
-    bench: &Bench,
-    name: &'static str,
-    www: &Path,
-    address: &str,
-    server: Option<Background>,
-) -> Result<Served> {
+fn fill(bench: &Bench, www: &Path, address: &str, server: Option<Background>) -> Result<Served> {
     let base = format!("http://{address}/v2/perf/x");
     let push = |file: &Path| -> Result<String> {
         let digest = format!("sha256:{}", file_digest(file)?);
@@ -192,71 +178,12 @@ fn fill(
         .args(["-H", &format!("Content-Type: {MANIFEST}"), "-T"]);
     bench.run(put.arg(&manifest).arg(&url), 30)?;
     let blob = |digest: &str| format!("{base}/blobs/{digest}");
-    Ok(Served { name, _server: server, small: blob(&small), large: blob(&large), manifest: url })
-}
-
-/// What `wrk` found, per second.
-struct Rates {
-    requests: f64,
-    bytes: f64,
-}
-
-fn wrk(
-    bench: &Bench,
-    url: &str,
-    connections: u32,
-    seconds: u32,
-    headers: &[String],
-) -> Result<Rates> {
-    let mut cmd = Cmd::new("wrk").args(["-t1", "--timeout", "10s"]);
-    cmd = cmd.args([format!("-c{connections}"), format!("-d{seconds}s")]);
-    for header in headers {
-        cmd = cmd.args(["-H", header]);
-    }
-    let done = super::run::limited(cmd.arg(url), bench.limit(60)).run()?;
-    if done.stdout.contains("Non-2xx") {
-        bail!("`{}` got errors:\n{}", done.shown, done.stdout);
-    }
-    let value = |name: &str| {
-        let line = done.stdout.lines().find_map(|line| line.trim().strip_prefix(name));
-        line.map(str::trim).with_context(|| format!("wrk prints {name}:\n{}", done.stdout))
-    };
-    let requests = value("Requests/sec:")?.parse().context("a number of requests")?;
-    Ok(Rates { requests, bytes: size(value("Transfer/sec:")?)? })
-}
-
-/// `1.58GB` as bytes; wrk's units are powers of 1024.
-fn size(text: &str) -> Result<f64> {
-    let at = text.find(char::is_alphabetic).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let factor = match unit {
-        "B" => 0,
-        "KB" => 10,
-        "MB" => 20,
-        "GB" => 30,
-        _ => bail!("wrk's unit {unit}"),
-    };
-    Ok(number.parse::<f64>()? * f64::from(1u32 << factor))
+    Ok(Served { _server: server, small: blob(&small), large: blob(&large), manifest: url })
 }
 
 /// 1,000 connections that ask whether the manifest changed.
 fn poll(bench: &Bench, server: &Served, seconds: u32) -> Result<Rates> {
-    let accept = format!("Accept: {MANIFEST}");
-    let head = Cmd::new("curl").args(["-fsSI", "-H", &accept, &server.manifest]).read()?;
-    let etag = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("etag").then(|| value.trim().to_string())
-    });
-    let etag = etag.with_context(|| format!("{} sends no ETag:\n{head}", server.name))?;
-    let condition = format!("If-None-Match: {etag}");
-    let code = Cmd::new("curl")
-        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", &accept, "-H", &condition])
-        .arg(&server.manifest)
-        .read()?;
-    if code != "304" {
-        bail!("{} answers {code} to a condition that holds", server.name);
-    }
-    wrk(bench, &server.manifest, 1000, seconds, &[accept, condition])
+    wrk(bench, &server.manifest, 1000, seconds, &unchanged(&server.manifest, MANIFEST)?)
 }
 
 /// 16 clients push 200 MB each at once, then pull them.
@@ -300,16 +227,4 @@ fn requests_of_a_check(bench: &Bench, server: &str) -> Result<f64> {
     };
     check()?;
     Ok(check()? as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn units_of_wrk() {
-        assert_eq!(size("1.50GB").expect("known"), 1.5 * 1073741824.0);
-        assert_eq!(size("12.00B").expect("known"), 12.0);
-        assert!(size("1XB").is_err());
-    }
 }

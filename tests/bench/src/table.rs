@@ -54,6 +54,11 @@ impl Row {
         Self::figure(what, Unit::Count, &[], Goal::None).note(why)
     }
 
+    /// The same row, of which a part could not be measured.
+    pub(super) fn missing(self, why: impl Into<String>) -> Self {
+        Self::absent(self.what, why)
+    }
+
     pub(super) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
@@ -127,6 +132,7 @@ impl Row {
 impl Unit {
     fn show(self, value: f64) -> String {
         match self {
+            Self::Seconds if value < 1e-3 => format!("{:.0} µs", value * 1e6),
             Self::Seconds => format!("{value:.2} s"),
             Self::Bytes => show::bytes(value as u64),
             Self::PerSecond if value >= 1e4 => format!("{:.1} k/s", value / 1e3),

@@ -12,12 +12,13 @@ use sha2::{Digest, Sha256};
 use super::peers;
 use super::proxy::Proxy;
 use super::rig::{Bench, Booted, V2, V2_DELTA, V2_SAME_KERNEL, V2_SAME_KERNEL_DELTA, length};
+use super::server;
 use super::table::{Goal, Row, Unit};
 
 /// Bytes of a full install, and of updates, against those of peers. Returns the bytes of the full
 /// install as well.
 pub(super) fn rows(bench: &Bench) -> Result<(Vec<Row>, f64)> {
-    let (_server, address) = bench.repo_server()?;
+    let (_server, address) = server::plain(bench)?;
     let full = ours(bench, &address, V2, &bench.v2, Booted::Nothing)?;
     let stream = length(&bench.zstd("v2.zst", &bench.v2, &["-3", "--long=27"])?)?;
     let mut rows = vec![
@@ -166,7 +167,7 @@ fn casync_store(bench: &Bench, name: &str, image: &Path) -> Result<()> {
 
 fn casync(bench: &Bench, name: &str, image: &Path) -> Result<f64> {
     casync_store(bench, name, image)?;
-    let (_nginx, server) = peers::nginx(bench, &bench.prepared)?;
+    let (_nginx, server) = peers::nginx(bench, &bench.prepared, None)?;
     let out = bench.path("casync.out");
     let bytes = counted(&server, |address| {
         let base = format!("http://{address}/{name}.casync");
@@ -191,7 +192,7 @@ fn zck(bench: &Bench, name: &str, image: &Path) -> Result<PathBuf> {
 fn zchunk(bench: &Bench, name: &str, image: &Path) -> Result<f64> {
     let source = zck(bench, "v1", &bench.v1)?;
     zck(bench, name, image)?;
-    let (_nginx, server) = peers::nginx(bench, &bench.prepared)?;
+    let (_nginx, server) = peers::nginx(bench, &bench.prepared, None)?;
     let dir = bench.path("zchunk");
     fs::create_dir_all(&dir)?;
     let bytes = counted(&server, |address| {
