@@ -160,3 +160,39 @@ fn scripts(dir: &Path) -> Result<()> {
         .iter()
         .try_for_each(|program| Cmd::new(bin.join(program)).arg("--version").run().map(drop))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers(newest: Option<&str>, why: Option<&str>) -> Peers {
+        let versions = "rauc 1.15\nzstd 1.5\n".to_owned();
+        Peers { newest: newest.map(PathBuf::from), versions, why: why.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_row_says_when_its_peer_is_not_the_newest() {
+        let newest = peers(Some("/cache/peers"), None);
+        assert_eq!([newest.note(""), newest.note("signed")], ["", "signed"]);
+        let older = peers(None, Some("not the newest"));
+        assert_eq!(
+            [older.note(""), older.note("signed")],
+            ["not the newest", "signed; not the newest"]
+        );
+        assert_eq!(older.sentence().expect("no call"), "rauc 1.15, zstd 1.5 (not the newest)");
+    }
+
+    #[test]
+    fn the_newest_programs_are_found_first_and_those_of_this_machine_otherwise() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let script = dir.path().join("bin/sh");
+        fs::create_dir(dir.path().join("bin")).expect("a folder");
+        fs::write(&script, "").expect("a script");
+        let newest = peers(dir.path().to_str(), None);
+        assert_eq!(newest.file("sh"), script);
+        assert_eq!(Some(newest.file("bash")), racklet_tools::cmd::which("bash"));
+        let path = newest.search_path();
+        assert_eq!(std::env::split_paths(&path).next(), script.parent().map(PathBuf::from));
+        assert_eq!(peers(None, None).file("sh"), racklet_tools::cmd::which("sh").expect("a shell"));
+    }
+}
