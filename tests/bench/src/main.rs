@@ -217,7 +217,13 @@ fn measured(bench: &Bench, options: &Options) -> Table {
         }));
         Ok(rows)
     });
-    section(Section::Sparse, "Very large images", &|| size::sparse(bench));
+    section(Section::Sparse, "Very large images", &|| {
+        let mut rows = size::sparse(bench)?;
+        rows.extend(size::dense(bench).unwrap_or_else(|error| {
+            vec![Row::absent("agent: peak memory, 4 GiB of random data", format!("{error:#}"))]
+        }));
+        Ok(rows)
+    });
     section(Section::Growth, "Very many releases", &|| growth::rows(bench));
     section(Section::Fleet, "Reports of nodes", &|| fleet::rows(bench));
     table

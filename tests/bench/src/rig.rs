@@ -280,9 +280,13 @@ command = ["true"]
 
     /// Requires that the updated slot holds the image, by the digest of what lies on the disk.
     pub(super) fn expect(&self, image: &Path) -> Result<()> {
-        let wanted = file_digest(image)?;
-        let found = self.disk.digest(self.inactive, fs::metadata(image)?.len())?;
-        ensure!(found == wanted, "{} does not hold {}", self.inactive, image.display());
+        self.expect_digest(&file_digest(image)?, fs::metadata(image)?.len())
+    }
+
+    /// The same of an image that is not there any more.
+    pub(super) fn expect_digest(&self, wanted: &str, length: u64) -> Result<()> {
+        let found = self.disk.digest(self.inactive, length)?;
+        ensure!(found == wanted, "{} holds {found}, not {wanted}", self.inactive);
         Ok(())
     }
 }

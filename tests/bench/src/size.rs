@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use racklet_tools::cmd::Cmd;
+use racklet_tools::disk::file_digest;
+use racklet_tools::{room, show};
 
-use super::rig::{Bench, Booted, length, settle};
+use super::rig::{Bench, Booted, length, random, settle};
+use super::server::Secure;
 use super::table::{Goal, Row, Unit};
 
 const MIB: f64 = 1048576.0;
@@ -71,5 +74,48 @@ pub(super) fn sparse(bench: &Bench) -> Result<Vec<Row>> {
         ),
         Row::figure(what("signer: peak memory"), Unit::Bytes, &[published.peak], Goal::None),
         Row::figure(what("publish"), Unit::Seconds, &[published.seconds()], Goal::None),
+    ])
+}
+
+/// Peak memory of a full apply, over TLS, of an image without any structure: as many chunks and as long frames as it
+/// can have.
+pub(super) fn dense(bench: &Bench) -> Result<Vec<Row>> {
+    let size: u64 = if bench.quick { 256 << 20 } else { 4 << 30 };
+    // Twice in the repository, in fine and in solid frames, and once as an image or in a slot.
+    let (free, needed) = (room::free(&bench.dir)?, 3 * size + (1 << 30));
+    let shown = show::bytes;
+    ensure!(free >= needed, "{} are free, and this needs {}", shown(free), shown(needed));
+    let dir = bench.path("dense");
+    fs::create_dir(&dir)?;
+    let (image, repository) = (dir.join("image"), dir.join("repository"));
+    random(&image, size)?;
+    settle(&image)?;
+    let digest = file_digest(&image)?;
+    bench.run(bench.signer("init", &repository), 30)?;
+    let version = "1.0.0";
+    // The level makes no difference to what cannot be compressed.
+    let publish = bench.publish(&repository, version, &image).args(["--level", "1"]);
+    let published = bench.measure(publish, 400)?;
+    fs::remove_file(image)?;
+
+    let server = Secure::start(bench, &repository)?;
+    let source = format!("oci:{}", repository.display());
+    let node = server.secured(bench.node(&source, size, Booted::Nothing)?)?;
+    let applied = bench.measure(node.agent().args(["apply", "--version", version]), 300)?;
+    node.settle()?;
+    node.expect_digest(&digest, size)?;
+    drop((node, server));
+    fs::remove_dir_all(dir)?;
+    let what = |text: &str| format!("{text}, {} of random data", shown(size));
+    Ok(vec![
+        Row::figure(
+            what("agent: peak memory"),
+            Unit::Bytes,
+            &[applied.peak],
+            Goal::AtMost(32.0 * MIB),
+        )
+        .note("over TLS; each of its chunks is another"),
+        Row::figure(what("signer: peak memory"), Unit::Bytes, &[published.peak], Goal::None)
+            .note("`--level 1`"),
     ])
 }
