@@ -5,8 +5,9 @@
 //!               └──► repo-server ─► proxy that counts and cuts ─► update-agent
 //!                    beside nginx, docker-registry          beside casync, zchunk
 //! ```
-//! Machines differ and this one is noisy: ours and theirs alternate within one repetition, and only
-//! their ratio is held against the row's goal. Every result is compared byte for byte with the image.
+//! Peers are those of Debian's testing where they can be had. Machines differ and this one is noisy:
+//! ours and theirs alternate within one repetition, and only their ratio is held against the row's
+//! goal. Every result is compared byte for byte with the image.
 //! Every command has a time limit; a row that cannot be measured says why and ends nothing.
 
 mod apply;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use racklet_tools::cmd::Cmd;
 use racklet_tools::disk::file_digest;
 
@@ -31,10 +31,12 @@ struct Cost {
 
 impl Cost {
     fn repeat(&mut self, bench: &Bench, server: &Background, question: &Question) -> Result<()> {
-        let seconds = if bench.quick { 1 } else { 3 };
+        // Long enough that the handshakes at its beginning weigh little.
+        let seconds = if bench.quick { 1 } else { 5 };
         let Question { url, headers, connections } = question;
         let before = server.processor_of_all()?;
         let rate = wrk(bench, url, *connections, seconds, headers)?.requests;
+        ensure!(rate > 0.0, "{url} answered nothing in {seconds} seconds");
         let used = server.processor_of_all()? - before;
         self.requests.push(rate);
         self.processor.push(used / (rate * f64::from(seconds)));
