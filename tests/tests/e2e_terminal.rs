@@ -55,12 +55,12 @@ fn a_bar_fits_the_terminal() {
         let publish = ["publish", "--repo", &repository, "--keys", &keys, "--product", PRODUCT];
         let what = ["--version", &version, "--component", &component, "--component", &firmware];
         let arguments = [&publish[..], &what, &["--channel", "stable"]].concat();
-        expect_fits(columns, &screen(columns, "signer", &arguments), "building os");
+        expect_fits(columns, &screen(columns, "signer", &arguments), "building ");
 
         let node = Node::from_factory(&world, &format!("node-{columns}"), &first, &repository);
         let config = node.config().display().to_string();
         let shown = screen(columns, "update-agent", &["--config", &config, "apply"]);
-        expect_fits(columns, &shown, "write os");
+        expect_fits(columns, &shown, "write ");
     }
 }
 
