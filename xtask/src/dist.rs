@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use racklet_tools::cmd::Cmd;
 use racklet_tools::cross::{Compilers, Processor};
-use racklet_tools::programs::{AGENT_LIMIT, PROGRAMS, Place, is_static};
+use racklet_tools::programs::{PROGRAMS, Place, is_static};
 use racklet_tools::show;
 use sha2::{Digest as _, Sha256};
 
@@ -78,8 +78,6 @@ pub(crate) fn build_for(place: &Place) -> Result<PathBuf> {
             starts(compilers, &dir, program)?;
         }
     }
-    let size = fs::metadata(dir.join("update-agent"))?.len();
-    ensure!(size <= AGENT_LIMIT, "update-agent has {size} bytes, more than {AGENT_LIMIT}");
     describe(place, &dir)?;
     Ok(dir)
 }

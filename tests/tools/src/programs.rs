@@ -22,7 +22,7 @@ mod commit;
 pub const PROGRAMS: [&str; 3] = ["signer", "repo-server", "update-agent"];
 
 /// Bytes that the agent may have: what nodes with little flash have room for, beside a kernel.
-pub const AGENT_LIMIT: u64 = 8 << 20;
+const AGENT_LIMIT: u64 = 8 << 20;
 
 /// Where `cargo xtask dist` leaves what is shipped.
 pub fn shipped_folder() -> PathBuf {
@@ -149,11 +149,13 @@ impl Place {
         Ok(["signer", "repo-server"].map(|program| (release.join(program), program)))
     }
 
-    /// `update-agent`, without a dynamic loader.
+    /// `update-agent`, without a dynamic loader, and no larger than [`AGENT_LIMIT`].
     pub fn agent(&self) -> Result<PathBuf> {
         self.agent_command()?.watch()?;
         let file = self.agent_file()?;
         ensure!(is_static(&file)?, "{} asks for a dynamic loader", file.display());
+        let size = std::fs::metadata(&file)?.len();
+        ensure!(size <= AGENT_LIMIT, "update-agent has {size} bytes, more than {AGENT_LIMIT}");
         Ok(file)
     }
 
