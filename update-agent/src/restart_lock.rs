@@ -142,13 +142,7 @@ fn post(
     if status == 200 {
         return Ok(Ok(()));
     }
-    let mut body = Vec::new();
-    while let Some(piece) = answer.read()? {
-        if body.len() + piece.len() > ANSWER_LIMIT {
-            break;
-        }
-        body.extend_from_slice(&piece);
-    }
+    let body = answer.beginning(ANSWER_LIMIT)?;
     Ok(Err(refused(&lock.server, status, &body)))
 }
 

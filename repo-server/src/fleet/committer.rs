@@ -260,25 +260,36 @@ fn keep_all(
     listed: &Approved,
 ) -> Result<(Vec<Verdict>, usize), StoreFailure> {
     within(store, |store| {
-        let nodes: Vec<Sha256> = reports.iter().map(|(signed, _)| signed.report().node).collect();
-        let mut all = store.known(&nodes)?;
-        let (mut new, mut kept) = (0, Vec::new());
-        let mut verdicts = Vec::with_capacity(reports.len());
-        for (report, now) in reports {
-            let node = report.report().node;
-            let known = all.get(&node);
-            let (verdict, next) = judge(known, report.report(), *now);
-            if let Some(next) = next {
-                let changed = known.is_none_or(|known| known.doing != next.doing);
-                new += usize::from(known.is_none() && !listed.contains(&node));
-                all.insert(node, next.clone());
-                kept.push(Kept { report, known: next, changed });
-            }
-            verdicts.push(verdict);
-        }
-        store.keep(&kept)?;
-        Ok((verdicts, new))
+        let reports = reports.iter().map(|(report, now)| (report, *now));
+        let (verdicts, new) = judge_and_keep(store, reports, Known::clone)?;
+        Ok((verdicts, new.iter().filter(|node| !listed.contains(node)).count()))
     })
+}
+
+/// Judges reports in their order by what `view` makes of what is known, and keeps those that are newer. Also the nodes that
+/// are new.
+fn judge_and_keep<'a>(
+    store: &mut dyn FleetStore,
+    reports: impl Iterator<Item = (&'a SignedReport, u64)> + Clone,
+    view: fn(&Known) -> Known,
+) -> Result<(Vec<Verdict>, Vec<Sha256>), StoreFailure> {
+    let nodes: Vec<Sha256> = reports.clone().map(|(report, _)| report.report().node).collect();
+    let mut all = store.known(&nodes)?;
+    let (mut verdicts, mut new, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for (report, now) in reports {
+        let node = report.report().node;
+        let known = all.get(&node);
+        let (verdict, next) = judge(known.map(view).as_ref(), report.report(), now);
+        if let Some(next) = next {
+            let changed = known.is_none_or(|known| known.doing != next.doing);
+            new.extend(known.is_none().then_some(node));
+            all.insert(node, next.clone());
+            kept.push(Kept { report, known: next, changed });
+        }
+        verdicts.push(verdict);
+    }
+    store.keep(&kept)?;
+    Ok((verdicts, new))
 }
 
 /// Ends the locks of a client, of whatever groups; those of which it held one.
@@ -310,28 +321,18 @@ pub(super) fn commit(
 ) -> Result<Vec<Verdict>, StoreFailure> {
     // A stick may bring several of one node, made at different times: the last one counts, and none
     // came too soon.
-    let mut verdicts = vec![Verdict::Kept; reports.len()];
     let mut order: Vec<usize> = (0..reports.len()).collect();
     order.sort_by_key(|at| reports[*at].report().sequence);
-    within(store, |store| {
-        let nodes: Vec<Sha256> = reports.iter().map(|report| report.report().node).collect();
-        let mut all = store.known(&nodes)?;
-        let mut kept = Vec::new();
-        for at in order {
-            let report = &reports[at];
-            let node = report.report().node;
-            let known = all.get(&node);
-            let patient = known.cloned().map(|known| Known { received: 0, ..known });
-            let (verdict, next) = judge(patient.as_ref(), report.report(), now);
-            if let Some(next) = next {
-                let changed = known.is_none_or(|known| known.doing != next.doing);
-                all.insert(node, next.clone());
-                kept.push(Kept { report, known: next, changed });
-            }
-            verdicts[at] = verdict;
-        }
-        store.keep(&kept)?;
-        store.forget_waiting(listed, most_waiting).map(drop)
+    let judged = within(store, |store| {
+        let ordered = order.iter().map(|at| (&reports[*at], now));
+        let patient = |known: &Known| Known { received: 0, ..known.clone() };
+        let (verdicts, _) = judge_and_keep(store, ordered, patient)?;
+        store.forget_waiting(listed, most_waiting)?;
+        Ok(verdicts)
     })?;
+    let mut verdicts = vec![Verdict::Kept; reports.len()];
+    for (at, verdict) in order.into_iter().zip(judged) {
+        verdicts[at] = verdict;
+    }
     Ok(verdicts)
 }

@@ -70,6 +70,18 @@ impl<'c> Answer<'c> {
         self.client.block_on(self.piece())
     }
 
+    /// The pieces of the body that have at most `limit` bytes together; what follows is not read.
+    pub(crate) fn beginning(&mut self, limit: usize) -> Result<Vec<u8>, HttpError> {
+        let mut body = Vec::new();
+        while let Some(piece) = self.read()? {
+            if body.len() + piece.len() > limit {
+                break;
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
     /// This answer as an error: its status, and what to do about it.
     pub fn refusal(&self) -> HttpError {
         let status = self.status();

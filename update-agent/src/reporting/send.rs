@@ -62,13 +62,7 @@ impl Server {
         let mut answer = self.client.get(&put)?;
         let status = answer.status();
         let refusal = answer.refusal();
-        let mut body = Vec::new();
-        while let Some(piece) = answer.read()? {
-            if body.len() + piece.len() > ANSWER_LIMIT {
-                break;
-            }
-            body.extend_from_slice(&piece);
-        }
+        let body = answer.beginning(ANSWER_LIMIT)?;
         match status {
             StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT => {
                 Ok(Answered::Acknowledged)

@@ -120,6 +120,18 @@ impl Waiting {
 /// Forgotten nodes that are remembered as such, for those who read what changed. Who knows less is told everything.
 const GONE: i64 = 10_000;
 
+/// Below the number of every change.
+const ALL: i64 = -1;
+
+/// After which number changes are told to a reader that knows those up to `since`, where `now` is the last, and what
+/// was forgotten is remembered after `forgotten` only. `None`: nothing changed. [`ALL`]: everything is told anew.
+fn told_from(since: Option<u64>, now: i64, forgotten: i64) -> Option<i64> {
+    let known = since.map_or(ALL, integer);
+    // A higher number is of a database that was put back from a backup.
+    let told = if known < forgotten || known > now { ALL } else { known };
+    (known != now).then_some(told)
+}
+
 /// Rows of nodes. What is done between [`FleetStore::begin`] and [`FleetStore::commit`] is durable
 /// together, or not at all: also when this process is killed or the power fails at any moment.
 pub(crate) trait FleetStore: Send {

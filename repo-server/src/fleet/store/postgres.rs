@@ -15,8 +15,8 @@ use postgres::{Client, Row, Statement};
 
 use super::place::PostgresPlace;
 use super::{
-    Change, FleetStore, GONE, Kept, NodeRow, StoreFailure, Transition, Waiting, boots_of, integer,
-    natural, schema_postgres, text_of,
+    ALL, Change, FleetStore, GONE, Kept, NodeRow, StoreFailure, Transition, Waiting, boots_of,
+    integer, natural, schema_postgres, text_of, told_from,
 };
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
@@ -370,12 +370,8 @@ impl FleetStore for Postgres {
         let rows = session.rows("SELECT changes, forgotten FROM clock", &[])?;
         let row = rows.first().ok_or_else(|| StoreFailure::Database("has no clock".to_owned()))?;
         let (now, forgotten): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let known = since.map_or(-1, integer);
-        if known == now {
-            return Ok(u64::try_from(now).unwrap_or(0));
-        }
-        let since = if known < forgotten || known > now { -1 } else { known };
-        if since == -1 {
+        let Some(since) = told_from(since, now, forgotten) else { return Ok(natural(now)) };
+        if since == ALL {
             tell(Change::Reset);
         }
         // A piece at a time: the answer to a query is held as a whole.
@@ -400,7 +396,7 @@ impl FleetStore for Postgres {
         for row in &session.rows("SELECT node FROM approved WHERE changed > $1", &[&since])? {
             tell(Change::Approved(digest(row, 0)?));
         }
-        Ok(u64::try_from(now).unwrap_or(0))
+        Ok(natural(now))
     }
 
     fn transitions(&self, node: &Sha256, most: usize) -> Result<Vec<Transition>, StoreFailure> {

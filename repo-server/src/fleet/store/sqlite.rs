@@ -14,8 +14,8 @@ use formats::digest::Sha256;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    Change, FleetStore, GONE, Kept, NodeRow, StoreFailure, Transition, Waiting, boots_of, integer,
-    natural, schema, text_of,
+    ALL, Change, FleetStore, GONE, Kept, NodeRow, StoreFailure, Transition, Waiting, boots_of,
+    integer, natural, schema, text_of, told_from,
 };
 use crate::fleet::approved::Approved;
 use crate::fleet::judge::Known;
@@ -266,12 +266,8 @@ impl FleetStore for Sqlite {
         let mut query = self.database.prepare_cached(sql)?;
         let (now, forgotten): (i64, i64) =
             query.query_row((), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let known = since.map_or(-1, integer);
-        if known == now {
-            return Ok(u64::try_from(now).unwrap_or(0));
-        }
-        let since = if known < forgotten || known > now { -1 } else { known };
-        if since == -1 {
+        let Some(since) = told_from(since, now, forgotten) else { return Ok(natural(now)) };
+        if since == ALL {
             tell(Change::Reset);
         }
         let sql = format!("SELECT node, {KNOWN}, document FROM nodes WHERE changed > ?1");
@@ -288,7 +284,7 @@ impl FleetStore for Sqlite {
         };
         nodes("SELECT node FROM gone WHERE changed > ?1", Change::Gone)?;
         nodes("SELECT node FROM approved WHERE changed > ?1", Change::Approved)?;
-        Ok(u64::try_from(now).unwrap_or(0))
+        Ok(natural(now))
     }
 
     fn transitions(&self, node: &Sha256, most: usize) -> Result<Vec<Transition>, StoreFailure> {
