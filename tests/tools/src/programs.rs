@@ -149,7 +149,7 @@ impl Place {
         Ok(["signer", "repo-server"].map(|program| (release.join(program), program)))
     }
 
-    /// `update-agent`, without a dynamic loader, and no larger than [`AGENT_LIMIT`].
+    /// `update-agent`, without a dynamic loader, and no larger than its limit of 8 MiB.
     pub fn agent(&self) -> Result<PathBuf> {
         self.agent_command()?.watch()?;
         let file = self.agent_file()?;
