@@ -216,6 +216,25 @@ impl BlockDevice for FileDevice {
         self.file.write_all_at(bytes, offset).map_err(|error| self.failed("write", offset, error))
     }
 
+    fn write_medium(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
+        check_range(self, offset, bytes.len() as u64)?;
+        let written = self.direct.write(&self.file, self.sector_size, bytes, offset);
+        let written = written.map_err(|error| self.failed("write", offset, error))?;
+        if written.is_empty() {
+            self.write_at(bytes, offset)?;
+            // What is dirty cannot be forgotten: the kernel begins to write it instead, and waits for nothing.
+            self.advise_not_needed(offset..offset + bytes.len() as u64);
+            return Ok(());
+        }
+        // Pages of which others write the rest, or have: the kernel's memory puts them together.
+        self.write_at(&bytes[..written.start], offset)?;
+        self.write_at(&bytes[written.end..], offset + written.end as u64)
+    }
+
+    fn reads_beside_writes(&self) -> bool {
+        self.is_node
+    }
+
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
         check_range(self, offset, len)?;
         // Holes are made of whole blocks; nodes refuse anything else.
@@ -239,11 +258,6 @@ impl BlockDevice for FileDevice {
             self.sync_failed.store(true, Ordering::SeqCst);
             failed(error)
         })
-    }
-
-    fn start_flush(&self, offset: u64, len: u64) {
-        // What is dirty cannot be forgotten: the kernel begins to write it instead, and waits for nothing.
-        self.advise_not_needed(offset..offset.saturating_add(len));
     }
 
     fn forget_cached(&self, offset: u64, len: u64) {

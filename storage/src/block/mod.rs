@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use formats::reason::Reason;
 
+pub use direct::Placed;
 pub(crate) use file::resolve_dev_link;
 pub use file::{Access, FileDevice};
 pub use partition::open_partition;
@@ -133,6 +134,13 @@ pub trait BlockDevice: Send + Sync {
     /// same.
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError>;
 
+    /// As [`write_at`](BlockDevice::write_at), past the system's memory where it can: for what is long
+    /// and not read soon, such as an image. From memory where they lie as [`Placed`] puts them, bytes
+    /// reach the medium without a copy.
+    fn write_medium(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
+        self.write_at(bytes, offset)
+    }
+
     /// Makes `len` bytes from `offset` read as zeros, without writing them where the device can do
     /// that. Crash and error leave the same as for [`write_at`](BlockDevice::write_at).
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError>;
@@ -143,16 +151,19 @@ pub trait BlockDevice: Send + Sync {
     /// call fails too: the system may have forgotten which bytes it could not write.
     fn sync(&self) -> Result<(), DeviceError>;
 
+    /// Whether what is flushed can be read from the medium while more is written, and is then what the medium
+    /// has. Not where a device keeps bytes back until [`complete`](BlockDevice::complete), and not in a plain
+    /// file: file systems let who reads wait for who writes.
+    fn reads_beside_writes(&self) -> bool {
+        false
+    }
+
     /// Writes what the device held back until everything else was there, and flushes: the first
     /// block of a flash bank, by which a boot loader knows an image. Called once, after the last
     /// write.
     fn complete(&self) -> Result<(), DeviceError> {
         self.sync()
     }
-
-    /// Says that a range is written to its end for now, so that the system may begin to move it to the
-    /// medium. Promises nothing; a device that cannot does nothing.
-    fn start_flush(&self, _offset: u64, _len: u64) {}
 
     /// Asks that later reads of this range come from the medium, not from memory. Only flushed
     /// bytes can be forgotten; a device that cannot forget does nothing.
@@ -192,6 +203,10 @@ where
         (**self).write_at(bytes, offset)
     }
 
+    fn write_medium(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
+        (**self).write_medium(bytes, offset)
+    }
+
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
         (**self).zero_range(offset, len)
     }
@@ -200,12 +215,12 @@ where
         (**self).sync()
     }
 
-    fn complete(&self) -> Result<(), DeviceError> {
-        (**self).complete()
+    fn reads_beside_writes(&self) -> bool {
+        (**self).reads_beside_writes()
     }
 
-    fn start_flush(&self, offset: u64, len: u64) {
-        (**self).start_flush(offset, len);
+    fn complete(&self) -> Result<(), DeviceError> {
+        (**self).complete()
     }
 
     fn forget_cached(&self, offset: u64, len: u64) {

@@ -6,7 +6,7 @@ use std::process::Command;
 use formats::gpt::{Geometry, Guid, NewPartition, Table};
 
 use super::*;
-use crate::sim::{Disk, Fault, Loss};
+use crate::sim::{Disk, Fault, Loss, next_random};
 
 fn file(len: u64) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -291,6 +291,112 @@ fn what_is_read_from_the_medium_is_not_kept_in_memory() {
         let read = device.read_medium(&mut buffer, 0, 1 << 20).unwrap();
         assert!(read.iter().all(|byte| *byte == 0xaa));
     }));
+}
+
+/// Pieces of any length at any place, from where they lie and from elsewhere, on several threads: neighbours share
+/// pages, of which the ends go another way than the rest.
+fn written_in_pieces(device: &dyn BlockDevice, seed: u64) -> Vec<u8> {
+    let len = usize::try_from(device.len()).unwrap();
+    let mut random = seed;
+    let content: Vec<u8> = (0..len).map(|_| next_random(&mut random) as u8).collect();
+    let mut cuts = vec![0, len];
+    cuts.extend((0..40).map(|_| next_random(&mut random) as usize % len));
+    // Some of them where pages begin, and some close by.
+    cuts.extend((0..20).map(|_| next_random(&mut random) as usize % len / 4096 * 4096));
+    cuts.extend((0..10).map(|_| next_random(&mut random) as usize % (len - 9000)));
+    cuts.sort_unstable();
+    let mut pieces: Vec<&[usize]> = cuts.windows(2).collect();
+    for at in (1..pieces.len()).rev() {
+        pieces.swap(at, next_random(&mut random) as usize % (at + 1));
+    }
+    std::thread::scope(|scope| {
+        for own in pieces.chunks(pieces.len().div_ceil(4)) {
+            let content = &content;
+            scope.spawn(move || {
+                for (nth, piece) in own.iter().enumerate() {
+                    let (from, bytes) = (piece[0] as u64, &content[piece[0]..piece[1]]);
+                    let written = match nth % 4 {
+                        0 => device.write_medium(bytes, from),
+                        1 => {
+                            let mut placed = Placed::zeroed(from, bytes.len());
+                            placed.copy_from_slice(bytes);
+                            device.write_medium(&placed, from)
+                        }
+                        _ => device.write_medium(&Placed::copied(from, bytes), from),
+                    };
+                    written.unwrap();
+                }
+            });
+        }
+    });
+    content
+}
+
+#[test]
+fn what_is_written_to_the_medium_in_pieces_is_there() {
+    // A file system on a disk, one in memory, and a loop device.
+    let here = on_disk();
+    for dir in [here.path(), Path::new("/dev/shm")] {
+        let Ok(file) = tempfile::NamedTempFile::new_in(dir) else { continue };
+        file.as_file().set_len(2_000_003).unwrap();
+        let on_loop = (dir == here.path()).then(|| {
+            file.as_file().set_len(2 << 20).unwrap();
+            Loop::on(file.path(), &["--sector-size", "4096"])
+        });
+        let node = on_loop.flatten();
+        let path = node.as_ref().map_or(file.path(), |node| &node.0);
+        for seed in 1..6 {
+            let device = FileDevice::open(path, Access::Exclusive).unwrap();
+            let expected = written_in_pieces(&device, seed);
+            let mut found = vec![0; expected.len()];
+            device.read_at(&mut found, 0).unwrap();
+            assert!(found == expected, "seed {seed}, in memory");
+            device.sync().unwrap();
+            device.forget_cached(0, device.len());
+            let mut buffer = Vec::new();
+            assert!(
+                device.read_medium(&mut buffer, 0, found.len()).unwrap() == expected,
+                "seed {seed}, on the medium"
+            );
+        }
+    }
+    // One that begins within a page of the device below, and one that begins with a page.
+    for start in [512 * 63, 64 << 10] {
+        let (_dir, path) = file(2 << 20);
+        let whole = FileDevice::open(&path, Access::Write).unwrap();
+        let window = Window::new(&whole, start, 1_900_000, "part").unwrap();
+        let expected = written_in_pieces(&window, start);
+        let content = fs::read(&path).unwrap();
+        let start = usize::try_from(start).unwrap();
+        assert!(content[start..start + expected.len()] == expected, "window at {start}");
+        assert!(content[..start].iter().all(|byte| *byte == 0), "before the window");
+        assert!(window.write_medium(&[1; 2], 1_899_999).is_err(), "past the window");
+    }
+}
+
+/// An image that is written takes no memory away from the system, but for pages that pieces share.
+#[test]
+fn what_is_written_to_the_medium_is_not_kept_in_memory() {
+    let dir = on_disk();
+    let path = dir.path().join("disk.img");
+    fs::write(&path, vec![0; 1 << 20]).unwrap();
+    let device = FileDevice::open(&path, Access::Write).unwrap();
+    let in_memory = |write: &dyn Fn()| {
+        device.sync().unwrap();
+        device.forget_cached(0, 1 << 20);
+        write();
+        cached_pages(&path)
+    };
+    if in_memory(&|| ()) > 0 {
+        println!("skipped: the file system here forgets nothing, or does not say so");
+        return;
+    }
+    let bytes = vec![0xaa; 1 << 20];
+    assert!(in_memory(&|| device.write_at(&bytes, 0).unwrap()) > 200);
+    let placed = Placed::copied(0, &bytes);
+    assert_eq!(in_memory(&|| device.write_medium(&placed, 0).unwrap()), 0);
+    let placed = Placed::copied(100, &bytes[..800_000]);
+    assert_eq!(in_memory(&|| device.write_medium(&placed, 100).unwrap()), 2, "its two ends");
 }
 
 /// What is read back after a write must not come from memory, also where it is less than a page.

@@ -51,6 +51,10 @@ impl<D: BlockDevice> BlockDevice for Window<D> {
         self.device.write_at(bytes, self.below(offset, bytes.len() as u64)?)
     }
 
+    fn write_medium(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
+        self.device.write_medium(bytes, self.below(offset, bytes.len() as u64)?)
+    }
+
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
         self.device.zero_range(self.below(offset, len)?, len)
     }
@@ -59,14 +63,12 @@ impl<D: BlockDevice> BlockDevice for Window<D> {
         self.device.sync()
     }
 
-    fn complete(&self) -> Result<(), DeviceError> {
-        self.device.complete()
+    fn reads_beside_writes(&self) -> bool {
+        self.device.reads_beside_writes()
     }
 
-    fn start_flush(&self, offset: u64, len: u64) {
-        if let Ok(start) = self.below(offset, len) {
-            self.device.start_flush(start, len);
-        }
+    fn complete(&self) -> Result<(), DeviceError> {
+        self.device.complete()
     }
 
     fn forget_cached(&self, offset: u64, len: u64) {

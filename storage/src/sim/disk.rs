@@ -213,6 +213,10 @@ impl BlockDevice for Disk {
         self.write(Operation::Write { offset, len: bytes.len() as u64 }, bytes.to_vec(), offset)
     }
 
+    fn reads_beside_writes(&self) -> bool {
+        true
+    }
+
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
         check_range(self, offset, len)?;
         let zeros = vec![0; usize::try_from(len).expect("inside a disk in memory")];

@@ -18,6 +18,7 @@ use std::thread;
 use formats::chunks::{Chunk, Content, Entries};
 use formats::digest::Sha256;
 use formats::reason::Reason;
+use storage::block::Placed;
 use update_core::fetch::Picked;
 use update_core::image::chunk_matches;
 
@@ -35,8 +36,8 @@ use crate::source::Source;
 
 /// 2 MiB of compressed parts between the network and the slot: a dozen of the large frames'.
 const IN_FLIGHT: usize = 2 << 20;
-/// 2 MiB of chunks between an unpacker and those who write: eight of the longest.
-const CHUNKS_IN_FLIGHT: usize = 2 << 20;
+/// 4 MiB of chunks between an unpacker and those who write: four of what is written at once.
+const CHUNKS_IN_FLIGHT: usize = 4 << 20;
 /// 9 MiB: a frame of 8 MiB that zstd cannot compress; it is held whole to be verified first.
 const PART_BYTES_MAX: u32 = 9 << 20;
 /// Parts asked for in one go: 80 MiB of 20 KiB frames, 300 KiB of memory.
@@ -135,7 +136,7 @@ pub(super) struct Job {
 pub(super) struct Ready {
     pub(super) chunks: Vec<Chunk>,
     pub(super) offer: usize,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Placed,
 }
 
 impl Pipeline<'_> {
@@ -393,7 +394,7 @@ impl Pipeline<'_> {
 impl Pipeline<'_> {
     /// Writes the chunks that are the signed ones, up to the first that is not, which it gives.
     pub(super) fn write(&self, ready: &Ready) -> Result<Option<u32>, StageError> {
-        let (mut good, mut len, mut rest) = (0, 0, ready.bytes.as_slice());
+        let (mut good, mut len, mut rest) = (0, 0, &*ready.bytes);
         for chunk in &ready.chunks {
             let (bytes, after) = rest.split_at_checked(chunk.len as usize).unwrap_or_default();
             if !chunk_matches(chunk, bytes) {
@@ -405,8 +406,6 @@ impl Pipeline<'_> {
         if let Some(first) = signed.first() {
             let bytes = ready.bytes.get(..len).unwrap_or_default();
             self.image.write(bytes, first.offset)?;
-            // The medium is busy from the first chunk on, not only while somebody waits for it.
-            self.image.target.start_flush(first.offset, bytes.len() as u64);
         }
         for chunk in signed {
             // Two sources may have sent it.

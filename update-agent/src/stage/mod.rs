@@ -35,7 +35,7 @@ use std::thread;
 use formats::chunks::{Chunk, ChunkListError, Content, Encoding};
 use formats::oci::Descriptor;
 use formats::release::ComponentName;
-use storage::block::{BlockDevice, DeviceError};
+use storage::block::{BlockDevice, DeviceError, Placed};
 use update_core::image::{chunk_matches, is_zero};
 pub use update_core::resume::Resume;
 
@@ -165,8 +165,9 @@ impl Image<'_> {
         found.map_err(|source| StageError::List { component: self.component.clone(), source })
     }
 
+    /// Without a copy where they are [`Placed`].
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
-        self.on_device(self.target.write_at(bytes, offset))
+        self.on_device(self.target.write_medium(bytes, offset))
     }
 
     fn sync(&self) -> Result<(), StageError> {
@@ -324,7 +325,7 @@ impl Staging<'_> {
             }
             let differ = run.read(buffer, |chunks, bytes| {
                 let Some(first) = chunks.first() else { return Ok(()) };
-                self.image.write(bytes, first.offset)?;
+                self.image.write(&Placed::copied(first.offset, bytes), first.offset)?;
                 for chunk in chunks {
                     if self.ledger.mark(chunk, Origin::Seed) {
                         self.progress.advance(chunk.len.into());

@@ -1,6 +1,7 @@
 //! From verified compressed bytes to chunks: frames whole or in parts, and those of deltas.
 
 use formats::chunks::{Chunk, Entries};
+use storage::block::Placed;
 use update_core::image::chunk_matches;
 
 use super::StageError;
@@ -10,9 +11,9 @@ use super::offer::{Delta, Form, Holds};
 use super::span::{SPAN, filled};
 use crate::list::{List, ListFile};
 
-/// 512 KiB: chunks that are written at once. A medium takes few long writes more quickly, and where they
+/// 1 MiB: chunks that are written at once. A medium takes few long writes more quickly, and where they
 /// meet in the middle of a page that it holds, it has to be read first.
-const BATCH_MAX: u64 = 512 << 10;
+const BATCH_MAX: u64 = 1 << 20;
 
 /// What one unpacking thread keeps between parts.
 pub(super) struct Worker<'a> {
@@ -155,7 +156,7 @@ fn unpack(
             false => line.chunks.reserve(len),
         };
         // Not used again: buffers kept would each grow to the longest.
-        let mut bytes = vec![0; len];
+        let mut bytes = Placed::zeroed(batch.first().map_or(0, |own| own.chunk.offset), len);
         if let Err(error) = content.fill(&mut bytes) {
             return Ok(Err(error));
         }
