@@ -6,7 +6,7 @@ use std::error::Error as _;
 
 use formats::reason::Reason;
 use stage_image::{Repository, code, noise, sample};
-use storage::block::BlockDevice;
+use storage::block::{BlockDevice, DeviceError};
 use storage::sim::{Disk, Fault, Operation};
 use update_agent::stage::{Resume, StageError};
 
@@ -161,7 +161,14 @@ fn case_132_a_lost_or_flipped_write_is_found_on_reading_back() {
     for nth in 0..clean.operations().len() {
         for fault in [Fault::LoseAt(nth), Fault::FlipAt(nth)] {
             let disk = repository.disk().with_fault(fault);
-            repository.write(&disk, &[&source]).unwrap();
+            let result = repository.write_and_read_back(&disk, &[&source]);
+            let done = disk.operations().get(nth).cloned();
+            if matches!(done, Some(Operation::Write { .. } | Operation::Zero { .. })) {
+                assert_eq!(code(result), "readback", "{fault:?} of {done:?}");
+            }
+
+            let disk = repository.disk().with_fault(fault);
+            drop(repository.write(&disk, &[&source]));
             let Some(Operation::Write { offset, len } | Operation::Zero { offset, len }) =
                 disk.operations().get(nth).cloned()
             else {
@@ -231,4 +238,84 @@ fn reading_back_finds_every_changed_chunk_and_ignores_what_is_behind() {
     let short = Disk::with_content(content[..repository.raw.len() - 1].to_vec(), 512);
     assert_eq!(code(repository.read_back(&short)), "slot_size");
     assert_eq!(short.len(), repository.raw.len() as u64 - 1);
+}
+
+/// A medium that says it has more room than it has, as forged cards do: what lies past its end is written over its
+/// beginning.
+struct Forged {
+    disk: Disk,
+    says: u64,
+}
+
+impl Forged {
+    /// Calls `act` with each part of a range that lies together.
+    fn parts(
+        &self,
+        offset: u64,
+        len: usize,
+        mut act: impl FnMut(u64, std::ops::Range<usize>) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let mut at = 0;
+        while at < len {
+            let place = (offset + at as u64) % self.disk.len();
+            let room = usize::try_from(self.disk.len() - place).unwrap();
+            let part = at..len.min(at + room);
+            at = part.end;
+            act(place, part)?;
+        }
+        Ok(())
+    }
+}
+
+impl BlockDevice for Forged {
+    fn len(&self) -> u64 {
+        self.says
+    }
+
+    fn sector_size(&self) -> u32 {
+        512
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), DeviceError> {
+        self.parts(offset, buf.len(), |place, part| self.disk.read_at(&mut buf[part], place))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), DeviceError> {
+        self.parts(offset, bytes.len(), |place, part| self.disk.write_at(&bytes[part], place))
+    }
+
+    fn reads_beside_writes(&self) -> bool {
+        true
+    }
+
+    fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
+        self.write_at(&vec![0; usize::try_from(len).unwrap()], offset)
+    }
+
+    fn sync(&self) -> Result<(), DeviceError> {
+        self.disk.sync()
+    }
+
+    fn describe(&self) -> String {
+        "forged disk".to_owned()
+    }
+}
+
+/// What was read while more was written may have been written over since.
+#[test]
+fn a_medium_with_less_room_than_it_says_is_found_on_reading_back() {
+    // Nothing of it is zero: every chunk is where it should be or it is not.
+    let chunks: Vec<Vec<u8>> = (0..40).map(|n| noise(150_000, n)).collect();
+    let repository = Repository::new(&chunks);
+    let source = repository.source();
+    let len = repository.raw.len();
+    for lacks in [1, 4096, 1 << 20, 1_300_000, 3_000_000] {
+        let disk = Disk::with_content(vec![0xA5; len - lacks], 512);
+        let forged = Forged { disk, says: len as u64 };
+        let result = repository.write_and_read_back(&forged, &[&source]);
+        assert_eq!(code(result), "readback", "{lacks} bytes less");
+    }
+    let disk = Disk::with_content(vec![0xA5; len], 512);
+    let honest = Forged { disk, says: len as u64 };
+    repository.write_and_read_back(&honest, &[&source]).unwrap();
 }

@@ -41,7 +41,7 @@ fn write(
     notes: &Notes,
     journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
 ) -> Result<Written, StageError> {
-    write_image_at(&pace(), image, sources, seeds, LOOK, notes, journal)
+    write_image_at(&pace(), image, sources, seeds, LOOK, notes, journal).map(|(done, _)| done)
 }
 
 /// A disk that holds an image, with some bytes changed.

@@ -168,7 +168,8 @@ fn case_162_what_is_in_the_slot_is_hashed_not_believed() {
 
     let (progress, len) = (Notes::default(), repository.raw.len() as u64);
     let image = repository.image(&disk);
-    let done = write_image_at(&pace(), &image, &[], &[], LOOK, &progress, &mut |_| Ok(())).unwrap();
+    let (done, _) =
+        write_image_at(&pace(), &image, &[], &[], LOOK, &progress, &mut |_| Ok(())).unwrap();
     assert_eq!(done.reused_target, len, "complete: no source is needed");
     let work = progress.work.into_inner().unwrap();
     assert_eq!(work, [("scan os".to_owned(), len, len), ("write os".to_owned(), 0, 0)]);
@@ -207,7 +208,7 @@ fn seeds_leave_only_the_difference_to_fetch() {
     let sources: [&dyn Source; 1] = [&source];
     let done = write_image_at(&pace(), &image, &sources, &seeds, LOOK, &progress, &mut |_| Ok(()));
     assert!(disk.content()[..new.raw.len()] == new.raw);
-    assert_eq!(done.unwrap().fetched, new.frame_bytes(|chunk| matches!(chunk.index, 0 | 1 | 5)));
+    assert_eq!(done.unwrap().0.fetched, new.frame_bytes(|chunk| matches!(chunk.index, 0 | 1 | 5)));
     let notes = progress.notes.into_inner().unwrap();
     assert!(notes.len() == 1 && notes[0].starts_with("os: 1 chunks"), "{notes:?}");
 

@@ -137,6 +137,11 @@ impl Tally {
         self.list
     }
 
+    /// Whether a chunk was read.
+    pub fn has(&self, index: u32) -> bool {
+        self.seen.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
     /// Takes one proof. One of another list counts for nothing.
     pub fn take(&mut self, chunk: CheckedChunk) {
         if chunk.list != self.list {
@@ -254,6 +259,8 @@ pub(crate) mod tests {
         tally.take(check(tally.list(), &chunks[2], b"two").unwrap());
         // A proof of another list counts for nothing.
         tally.take(check(Sha256::of(b"other"), &chunks[1], &[0; 100]).unwrap());
+        let has: Vec<bool> = [0, 1, 2, 3, 64].map(|index| tally.has(index)).into();
+        assert_eq!(has, [true, false, true, false, false]);
         assert_eq!(tally.finish(), Err(ReadBackError::Incomplete { missing: 1, all: 3 }));
     }
 

@@ -2,7 +2,7 @@
 
 use formats::boot_record::Slot;
 use formats::reason::Reason;
-use update_core::image::StagedSlot;
+use update_core::image::{StagedSlot, Tally};
 use update_core::resume::SlotJournal;
 
 use super::driver::{ApplyInputs, Driver};
@@ -23,12 +23,13 @@ impl Driver<'_> {
         mut journal: SlotJournal,
         booted: Slot,
         inputs: &ApplyInputs<'_>,
-    ) -> Result<Written, AgentError> {
+    ) -> Result<(Written, Vec<Tally>), AgentError> {
         let record = self.parts.state.boot_record()?;
         let operator_seeds =
             operator_seeds(self.parts.host, inputs.seeds, self.parts.state, inputs.progress);
         let finder = self.reuse_finder();
         let mut total = Written::default();
+        let mut tallies = Vec::new();
         for (number, component) in inputs.resolved.components.iter().enumerate() {
             let name = &component.identity.name;
             let target = self.parts.disk.open_to_write(slot, name, booted)?;
@@ -63,7 +64,7 @@ impl Driver<'_> {
                     .save_journal(self.held, Some(journal.journal()))
                     .map_err(StageError::Journal)
             };
-            let done = stage::write_image_at(
+            let (done, tally) = stage::write_image_at(
                 &self.environment.pace(),
                 &image,
                 inputs.sources,
@@ -75,22 +76,29 @@ impl Driver<'_> {
             // The header of a flash bank, now that the rest is there.
             target.complete()?;
             total += done;
+            tallies.push(tally);
         }
-        Ok(total)
+        Ok((total, tallies))
     }
 
+    /// `before`: what of each component was read back while it was written; it may be empty.
     pub(super) fn read_back(
         &self,
         slot: Slot,
         booted: Slot,
         inputs: &ApplyInputs<'_>,
+        before: Vec<Tally>,
     ) -> Result<StagedSlot, AgentError> {
         let mut proofs = Vec::new();
+        let mut before = before.into_iter();
         for component in &inputs.resolved.components {
+            let (list, progress) = (&component.list, inputs.progress);
+            let tally = before.next().filter(|tally| tally.list() == list.digest());
+            let tally = tally.unwrap_or_else(|| Tally::new(list));
             let name = &component.identity.name;
             let target = self.parts.disk.open_to_write(slot, name, booted)?;
             target.sync()?;
-            proofs.push(stage::read_back(name, target.as_ref(), &component.list, inputs.progress)?);
+            proofs.push(stage::read_back(name, target.as_ref(), list, tally, progress)?);
         }
         let components =
             inputs.resolved.components.iter().map(|component| component.identity.clone()).collect();

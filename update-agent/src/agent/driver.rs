@@ -8,6 +8,7 @@ use formats::release::ComponentName;
 use formats::size;
 use storage::interrupt;
 use update_core::chooser::Proof;
+use update_core::image::Tally;
 use update_core::restart::Purpose;
 use update_core::resume::SlotJournal;
 use update_core::update::{Effect, Event, Outcome, Task, begin, step};
@@ -73,6 +74,7 @@ impl Driver<'_> {
         let before = node.record.clone();
         let (mut state, mut effect) = begin(node, task)?;
         let mut written = Written::default();
+        let mut read = Vec::new();
         loop {
             if let Effect::Finish(outcome) = effect {
                 if matches!(outcome, Outcome::Confirmed(_)) {
@@ -81,7 +83,7 @@ impl Driver<'_> {
                 self.remember(&before, &outcome, written)?;
                 return Ok(Ended { outcome, written });
             }
-            let event = match self.perform(&effect, booted, inputs, &mut written) {
+            let event = match self.perform(&effect, booted, inputs, (&mut written, &mut read)) {
                 Ok(event) => event,
                 Err(error) => {
                     let failed = Event::Failed { reason: error.reason(), detail: error.chain() };
@@ -103,7 +105,7 @@ impl Driver<'_> {
         effect: &Effect,
         booted: Slot,
         inputs: Option<&ApplyInputs<'_>>,
-        written: &mut Written,
+        (written, read): (&mut Written, &mut Vec<Tally>),
     ) -> Result<Event, AgentError> {
         let no_inputs = || AgentError::new(Reason::Usage, "there is nothing to write");
         match effect {
@@ -124,11 +126,11 @@ impl Driver<'_> {
                 let names = components.iter().map(|component| &component.identity.name);
                 let found = self.parts.state.journal();
                 let journal = SlotJournal::new(found, *slot, release, *used, names);
-                *written = self.write_slot(*slot, journal, booted, inputs)?;
+                (*written, *read) = self.write_slot(*slot, journal, booted, inputs)?;
             }
             Effect::SyncAndReadBack { slot } => {
                 let inputs = inputs.ok_or_else(no_inputs)?;
-                let staged = self.read_back(*slot, booted, inputs)?;
+                let staged = self.read_back(*slot, booted, inputs, std::mem::take(read))?;
                 self.keep_proof(*slot, booted, inputs)?;
                 let index = inputs.resolved.release.index;
                 let components = inputs.resolved.components.iter().map(|one| &one.identity);

@@ -4,6 +4,7 @@ use formats::boot_record::{HistoryEvent, Slot};
 use formats::reason::Reason;
 use formats::release::ComponentName;
 use serde::Serialize;
+use update_core::image::Tally;
 
 use super::Agent;
 use crate::error::AgentError;
@@ -86,7 +87,8 @@ impl Agent {
                     .hint("it comes back with the next update"));
             };
             let device = self.disk.open_to_read(slot, &component.name)?;
-            stage::read_back(&component.name, device.as_ref(), &list, progress)
+            let nothing = Tally::new(&list);
+            stage::read_back(&component.name, device.as_ref(), &list, nothing, progress)
                 .map_err(|error| AgentError::from(error).context(format!("slot {slot}")))?;
             verified.push(VerifiedImage { slot, component: component.name.clone() });
         }

@@ -15,6 +15,7 @@ use crate::progress::Silent;
 use crate::source::{FetchError, Sink, TufState};
 use crate::stage::{StageError, read_back};
 use crate::state::State;
+use update_core::image::Tally;
 
 /// Chunks of 16 bytes: 76 bytes of list for each.
 const LEN: u32 = 16;
@@ -160,15 +161,15 @@ fn a_list_that_is_changed_in_its_file_proves_nothing() {
     let kept = state.chunk_list(&blob.digest).unwrap();
     let slot = |content: &[u8]| Disk::with_content(content.to_vec(), 512);
     for list in [&fetched, &kept] {
-        assert!(read_back(&name, &slot(&good), list, &Silent).is_ok());
-        let error = read_back(&name, &slot(&other), list, &Silent).unwrap_err();
+        assert!(read_back(&name, &slot(&good), list, Tally::new(list), &Silent).is_ok());
+        let error = read_back(&name, &slot(&other), list, Tally::new(list), &Silent).unwrap_err();
         assert_eq!(error.reason(), Reason::Readback);
     }
     let file = path.join("chunks").join(blob.digest.hex());
     let changed = fs::OpenOptions::new().write(true).open(&file).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&changed, wrong.as_bytes(), 0).unwrap();
     for list in [&fetched, &kept] {
-        let error = read_back(&name, &slot(&other), list, &Silent).unwrap_err();
+        let error = read_back(&name, &slot(&other), list, Tally::new(list), &Silent).unwrap_err();
         assert!(matches!(error, StageError::List { .. }), "{error}");
         assert_eq!(error.reason(), Reason::StoreCorrupt);
     }

@@ -20,7 +20,42 @@ pub(super) enum Origin {
     Source,
 }
 
-/// One bit per chunk, sums, and the first error.
+/// One bit per chunk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held(Vec<u64>);
+
+impl Held {
+    pub(super) fn none_of(chunks: u32) -> Self {
+        Held(vec![0; (chunks as usize).div_ceil(64)])
+    }
+
+    /// Whether it has this chunk.
+    pub(super) fn has(&self, index: u32) -> bool {
+        let word = self.0.get(index as usize / 64).copied().unwrap_or(0);
+        word >> (index % 64) & 1 == 1
+    }
+
+    /// Of how many chunks it is.
+    pub(super) fn count(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    pub(super) fn add(&mut self, index: u32) {
+        if let Some(word) = self.0.get_mut(index as usize / 64) {
+            *word |= 1 << (index % 64);
+        }
+    }
+}
+
+/// What is written when a flush begins, and durable after it.
+pub(super) struct Due {
+    /// The first chunk that may be missing.
+    pub(super) next: u32,
+    /// Those that are there.
+    pub(super) held: Held,
+}
+
+/// Which chunks there are, sums, and the first error.
 pub(super) struct Ledger {
     state: Mutex<State>,
     /// A flush is due, or all is over.
@@ -35,7 +70,7 @@ pub(super) struct Ledger {
 }
 
 struct State {
-    held: Vec<u64>,
+    held: Held,
     chunks: u32,
     count: u32,
     /// The first chunk that may be missing.
@@ -48,13 +83,8 @@ struct State {
 }
 
 impl State {
-    fn holds(&self, index: u32) -> bool {
-        let word = self.held.get(index as usize / 64).copied().unwrap_or(0);
-        word >> (index % 64) & 1 == 1
-    }
-
     fn next(&mut self) -> u32 {
-        while self.next < self.chunks && self.holds(self.next) {
+        while self.next < self.chunks && self.held.has(self.next) {
             self.next += 1;
         }
         self.next
@@ -65,7 +95,7 @@ impl Ledger {
     /// Nothing is known of a slot that is to hold so many chunks.
     pub(super) fn new(chunks: u32, sync_every: u64) -> Self {
         let state = State {
-            held: vec![0; (chunks as usize).div_ceil(64)],
+            held: Held::none_of(chunks),
             chunks,
             count: 0,
             next: 0,
@@ -87,7 +117,7 @@ impl Ledger {
 
     /// Whether the slot holds this chunk.
     pub(super) fn holds(&self, index: u32) -> bool {
-        self.state().holds(index)
+        self.state().held.has(index)
     }
 
     /// How many chunks the slot holds.
@@ -101,13 +131,11 @@ impl Ledger {
     /// before a slow medium.
     pub(super) fn mark(&self, chunk: &Chunk, origin: Origin) -> bool {
         let mut state = self.state();
-        if state.holds(chunk.index) {
+        if state.held.has(chunk.index) {
             return false;
         }
-        if let Some(word) = state.held.get_mut(chunk.index as usize / 64) {
-            *word |= 1 << (chunk.index % 64);
-            state.count += 1;
-        }
+        state.held.add(chunk.index);
+        state.count += 1;
         let len = u64::from(chunk.len);
         let sums = &mut state.written;
         match origin {
@@ -145,9 +173,8 @@ impl Ledger {
         self.fetched.load(Ordering::Relaxed)
     }
 
-    /// Waits until a flush is due. All chunks below the result are written, and durable after the
-    /// flush that must follow now. `None` when there is nothing more to wait for.
-    pub(super) fn wait_until_due(&self) -> Option<u32> {
+    /// Waits until a flush is due, which must follow now. `None` when there is nothing more to wait for.
+    pub(super) fn wait_until_due(&self) -> Option<Due> {
         let mut state = self.state();
         while !state.over && state.unsynced < self.sync_every {
             state = self.due.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -157,7 +184,7 @@ impl Ledger {
         }
         state.unsynced = 0;
         self.begun.notify_all();
-        Some(state.next())
+        Some(Due { next: state.next(), held: state.held.clone() })
     }
 
     /// Everything is to stop; the first reason counts.

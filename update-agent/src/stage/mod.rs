@@ -4,7 +4,7 @@
 //!             look again ──┐                         (an interrupted run, an earlier image)
 //!  chunk list ─► zero runs ┤
 //!                seeds ────┼─► verified chunks ─► slot ─► flush ─► read back ─► ReadImage
-//!                sources ──┘        journal ◄──── flush, every 64 MiB
+//!                sources ──┘        journal ◄──── flush, every 64 MiB ─► read back
 //! ```
 //!
 //! Every chunk is verified against the signed list before it is written, wherever it comes from;
@@ -36,7 +36,7 @@ use formats::chunks::{Chunk, ChunkListError, Content, Encoding};
 use formats::oci::Descriptor;
 use formats::release::ComponentName;
 use storage::block::{BlockDevice, DeviceError, Placed};
-use update_core::image::{chunk_matches, is_zero};
+use update_core::image::{Tally, chunk_matches, is_zero};
 pub use update_core::resume::Resume;
 
 pub use self::error::StageError;
@@ -46,7 +46,8 @@ pub use self::read_back::read_back;
 pub use self::seed::{Places, Seed};
 pub use self::written::Written;
 
-use self::ledger::{Ledger, Origin};
+use self::ledger::{Due, Ledger, Origin};
+use self::read_back::Durable;
 use self::seed::SeedIndex;
 use self::span::{Part, default_threads, in_parallel, spans};
 use crate::list::List;
@@ -104,6 +105,8 @@ impl Default for Pace {
 ///
 /// After an error, and after a crash, the slot holds any of the image's chunks beside old content.
 /// A failed flush is final for the opened device: open it again to try again.
+///
+/// Gives also what was read back by then: behind each flush, while the rest was written.
 pub fn write_image_at(
     pace: &Pace,
     image: &Image<'_>,
@@ -112,7 +115,7 @@ pub fn write_image_at(
     resume: Resume,
     progress: &dyn Progress,
     journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
-) -> Result<Written, StageError> {
+) -> Result<(Written, Tally), StageError> {
     image.check_size()?;
     image.check_blobs()?;
     let ledger = Ledger::new(image.list.chunk_count(), pace.sync_every);
@@ -120,7 +123,7 @@ pub fn write_image_at(
     staging.look(resume);
     let missing = image.list.raw_size() - ledger.so_far().reused_target;
     progress.begin(&format!("write {}", image.component), missing);
-    staging.keep_journal(journal, || {
+    let tally = staging.keep_journal(journal, || {
         staging.zero()?;
         staging.copy(seeds)?;
         fetch::fetch(image, sources, pace.threads, &ledger, progress)
@@ -129,7 +132,7 @@ pub fn write_image_at(
     let written = ledger.into_result()?;
     image.sync()?;
     journal(JournalPoint { next_chunk: image.list.chunk_count(), fetched: written.fetched })?;
-    Ok(written)
+    Ok((written, tally))
 }
 
 impl Image<'_> {
@@ -199,6 +202,15 @@ impl Drop for StopOnPanic<'_> {
     }
 }
 
+/// However the flushing ends, nobody waits for more of it.
+struct End<'a>(&'a Durable);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// One image on its way.
 #[derive(Clone, Copy)]
 struct Staging<'a> {
@@ -247,14 +259,22 @@ impl Staging<'_> {
     }
 
     /// Runs `work` on another thread, and meanwhile, on this one, flushes the device and journals
-    /// whenever enough was written. Errors end up in the ledger.
+    /// whenever enough was written; on a third, what was flushed is read back. Errors end up in the ledger.
     fn keep_journal(
         &self,
         journal: &mut dyn FnMut(JournalPoint) -> Result<(), StageError>,
         work: impl FnOnce() -> Result<(), StageError> + Send,
-    ) {
+    ) -> Tally {
         let ledger = self.ledger;
+        let durable = Durable::default();
         thread::scope(|scope| {
+            let read_behind = || read_back::read_behind(self.image, &durable, ledger);
+            // Without it all of the image is read back afterwards.
+            let reading = match self.image.target.reads_beside_writes() {
+                true => thread::Builder::new().spawn_scoped(scope, read_behind).ok(),
+                false => None,
+            };
+            let _end = End(&durable);
             let working = thread::Builder::new().spawn_scoped(scope, move || {
                 let _finish = Finish(ledger);
                 if let Err(error) = work() {
@@ -266,17 +286,19 @@ impl Staging<'_> {
                 ledger.fail(StageError::Thread(error));
             }
             let _stop = StopOnPanic(ledger);
-            while let Some(next_chunk) = ledger.wait_until_due() {
-                let flushed = self
-                    .image
-                    .sync()
-                    .and_then(|()| journal(JournalPoint { next_chunk, fetched: ledger.fetched() }));
+            while let Some(Due { next, held }) = ledger.wait_until_due() {
+                let point = || JournalPoint { next_chunk: next, fetched: ledger.fetched() };
+                let flushed = self.image.sync().and_then(|()| journal(point()));
                 if let Err(error) = flushed {
                     ledger.fail(error);
                     break;
                 }
+                durable.are(held);
             }
-        });
+            durable.end();
+            let read = reading.and_then(|reading| reading.join().ok());
+            read.unwrap_or_else(|| Tally::new(self.image.list))
+        })
     }
 
     /// Makes zero chunks zero, whatever was there, and neighbours at once.

@@ -57,6 +57,11 @@ impl Span {
         Ok(())
     }
 
+    /// Where it begins.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Bytes in it.
     pub(super) fn len(&self) -> u64 {
         self.len

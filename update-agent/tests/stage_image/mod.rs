@@ -25,7 +25,7 @@ use update_agent::source::{FetchError, LayoutSource, Sink, Source, TufState};
 use update_agent::stage::{
     Image, JournalPoint, Pace, Resume, Seed, StageError, Written, read_back, write_image_at,
 };
-use update_core::image::{ReadImage, is_zero};
+use update_core::image::{ReadImage, Tally, is_zero};
 use zstd::stream::raw::{CParameter, Encoder, Operation as _, OutBuffer};
 
 /// Bytes that do not compress and differ by seed.
@@ -333,10 +333,29 @@ impl Repository {
     ) -> Result<Written, StageError> {
         let image = self.image(target);
         write_image_at(&pace(), &image, sources, seeds, resume, &Notes::default(), journal)
+            .map(|(written, _)| written)
     }
 
+    /// All of it, whatever was read while it was written.
     pub fn read_back(&self, target: &dyn BlockDevice) -> Result<ReadImage, StageError> {
-        read_back(&self.component, target, &self.own, &Notes::default())
+        read_back(&self.component, target, &self.own, Tally::new(&self.own), &Notes::default())
+    }
+
+    /// As an update does: what was read while it was written is not read again. Gives how many bytes were left.
+    pub fn write_and_read_back(
+        &self,
+        target: &dyn BlockDevice,
+        sources: &[&dyn Source],
+    ) -> Result<(ReadImage, u64), StageError> {
+        let (image, notes) = (self.image(target), Notes::default());
+        let nothing = Resume::default();
+        let (_, tally) =
+            write_image_at(&pace(), &image, sources, &[], nothing, &notes, &mut |_| Ok(()))?;
+        target.sync().unwrap();
+        let proof = read_back(&self.component, target, &self.own, tally, &notes)?;
+        let (name, left, done) = notes.work.into_inner().unwrap().pop().unwrap();
+        assert_eq!((name.as_str(), left), ("read back os", done));
+        Ok((proof, left))
     }
 
     /// Every byte that was written belongs to the signed list, whole chunks only, and
