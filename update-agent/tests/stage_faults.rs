@@ -258,7 +258,7 @@ impl Forged {
         let mut at = 0;
         while at < len {
             let place = (offset + at as u64) % self.disk.len();
-            let room = usize::try_from(self.disk.len() - place).unwrap();
+            let room = usize::try_from(self.disk.len() - place).expect("in memory");
             let part = at..len.min(at + room);
             at = part.end;
             act(place, part)?;
@@ -289,7 +289,7 @@ impl BlockDevice for Forged {
     }
 
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
-        self.write_at(&vec![0; usize::try_from(len).unwrap()], offset)
+        self.write_at(&vec![0; usize::try_from(len).expect("in memory")], offset)
     }
 
     fn sync(&self) -> Result<(), DeviceError> {

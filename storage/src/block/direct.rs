@@ -80,7 +80,7 @@ impl DerefMut for Placed {
 }
 
 /// How many bytes of the memory come before the first that lies in its page as `offset` does.
-fn shift(memory: &Vec<u8>, offset: u64) -> usize {
+fn shift(memory: &[u8], offset: u64) -> usize {
     let page = page();
     let wanted = (offset % page as u64) as usize;
     (wanted + page - memory.as_ptr().addr() % page) % page
