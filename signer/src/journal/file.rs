@@ -1,7 +1,7 @@
-//! The file of the log: hashed as a whole, parsed from its end, appended to under a lock.
+//! The file of the log: hashed as a whole, held and parsed from its end, appended to under a lock.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -78,7 +78,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<Event>, JournalError> {
 
 /// What all lines say together, and where they end.
 pub(super) fn remember(path: &Path) -> Result<(Memory, End), JournalError> {
-    replayed(path, &whole(path)?)
+    let Some(file) = open(path, File::options().read(true))? else { return Ok(<_>::default()) };
+    flock(&file, FlockOperation::LockShared).map_err(|error| failed(path)(error.into()))?;
+    let (memory, end, _) = replayed(path, &file)?;
+    Ok((memory, end))
 }
 
 fn whole(path: &Path) -> Result<Vec<u8>, JournalError> {
@@ -87,39 +90,76 @@ fn whole(path: &Path) -> Result<Vec<u8>, JournalError> {
     contents(path, &file, 0)
 }
 
-fn replayed(path: &Path, text: &[u8]) -> Result<(Memory, End), JournalError> {
-    let (mut memory, end) = summed(text).unwrap_or_default();
-    let from = usize::try_from(end.len).unwrap_or(usize::MAX);
-    let (events, end) = chain(path, text.get(from..).unwrap_or_default(), end)?;
+/// What all lines say together, where they end, and how many bytes there are.
+fn replayed(path: &Path, file: &File) -> Result<(Memory, End, u64), JournalError> {
+    let Summed { sum, rest, len } = summed(path, file)?;
+    let said = |line: &[u8]| Memory::of_sum(&Value::parse(line).ok()?);
+    let (mut memory, end, rest) = match sum.map(|(line, end)| (said(&line), end)) {
+        Some((Some(memory), end)) => (memory, end, rest),
+        // It says nothing: what comes before it does.
+        Some((None, _)) => (Memory::default(), End::default(), contents(path, file, 0)?),
+        None => (Memory::default(), End::default(), rest),
+    };
+    let (events, end) = chain(path, &rest, end)?;
     events.iter().for_each(|event| memory.replay(event));
-    Ok((memory, end))
+    Ok((memory, end, len))
 }
 
-/// What the last line says that says what all before it say. Every line before it is hashed, and names the
-/// one before, as everywhere; but they are not parsed. Lines behind it are for the caller.
-fn summed(text: &[u8]) -> Option<(Memory, End)> {
-    let (mut end, mut found) = (End::default(), None);
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let Some(line) = line.strip_suffix(b"\n") else { break };
-        // The caller finds out what is wrong with it.
-        if prev_of(line) != Some(end.last) {
-            break;
+/// A log that was looked through.
+struct Summed {
+    /// The last line that says what all before it say, and where it ends.
+    sum: Option<(Vec<u8>, End)>,
+    /// What comes after it.
+    rest: Vec<u8>,
+    /// Bytes of all.
+    len: u64,
+}
+
+/// Every line is hashed, and names the one before, as everywhere; but they are neither parsed nor held. Lines
+/// behind the last one that says what all say are for the caller, who finds out what is wrong with them.
+fn summed(path: &Path, file: &File) -> Result<Summed, JournalError> {
+    let mut file = file;
+    file.seek(SeekFrom::Start(0)).map_err(failed(path))?;
+    let mut reader = BufReader::with_capacity(256 << 10, file.take(LIMIT + 1));
+    let (mut end, mut chained, mut line) = (End::default(), true, Vec::new());
+    let mut summed = Summed { sum: None, rest: Vec::new(), len: 0 };
+    while reader.read_until(b'\n', &mut line).map_err(failed(path))? > 0 {
+        summed.len += line.len() as u64;
+        check_length(path, summed.len)?;
+        let whole = line.strip_suffix(b"\n").filter(|line| prev_of(line) == Some(end.last));
+        chained &= whole.is_some();
+        match whole.filter(|_| chained) {
+            Some(line) => end.follow(line),
+            None => {
+                summed.rest.append(&mut line);
+                continue;
+            }
         }
-        end.follow(line);
         if line.starts_with(SUM) {
-            found = Some((line, end.clone()));
+            line.pop();
+            summed.sum = Some((std::mem::take(&mut line), end.clone()));
+            summed.rest.clear();
+        } else {
+            summed.rest.append(&mut line);
         }
     }
-    let (line, end) = found?;
-    Some((Memory::of_sum(&Value::parse(line).ok()?)?, end))
+    Ok(summed)
 }
 
 /// The hash of the line before that a line names. Quotation marks inside of texts are escaped.
 fn prev_of(line: &[u8]) -> Option<Sha256> {
     const NAME: &[u8] = b"\"prev\":\"";
-    let at = line.windows(NAME.len()).position(|bytes| bytes == NAME)? + NAME.len();
+    let at = memchr::memmem::find(line, NAME)? + NAME.len();
     let hex = line.get(at..at + 64).filter(|_| line.get(at + 64) == Some(&b'"'))?;
     Sha256::from_hex(std::str::from_utf8(hex).ok()?).ok()
+}
+
+fn check_length(path: &Path, len: u64) -> Result<(), JournalError> {
+    if len <= LIMIT {
+        return Ok(());
+    }
+    let why = "has more than 256 MiB: put it away as a whole and begin another with --log";
+    Err(failed(path)(io::Error::new(io::ErrorKind::FileTooLarge, why)))
 }
 
 /// All of it from an offset on: what is cut off in the middle would be taken for what a power cut left.
@@ -128,10 +168,7 @@ fn contents(path: &Path, file: &File, from: u64) -> Result<Vec<u8>, JournalError
     let mut file = file;
     file.seek(SeekFrom::Start(from)).map_err(failed(path))?;
     file.take((LIMIT + 1).saturating_sub(from)).read_to_end(&mut text).map_err(failed(path))?;
-    if from + text.len() as u64 > LIMIT {
-        let why = "has more than 256 MiB: put it away as a whole and begin another with --log";
-        return Err(failed(path)(io::Error::new(io::ErrorKind::FileTooLarge, why)));
-    }
+    check_length(path, from + text.len() as u64)?;
     Ok(text)
 }
 
@@ -198,11 +235,7 @@ pub(super) fn append(
             before.iter().for_each(|event| memory.replay(event));
             (memory, after, end.len + text.len() as u64)
         }
-        None => {
-            let text = contents(path, &file, 0)?;
-            let (memory, end) = replayed(path, &text)?;
-            (memory, end, text.len() as u64)
-        }
+        None => replayed(path, &file)?,
     };
     let events: Vec<Event> = events.iter().map(|event| memory.news(event)).collect();
     for event in &events {
