@@ -329,11 +329,13 @@ impl Reader<'_> {
         self.take(b'"')?;
         let start = self.at;
         loop {
-            match self.peek()? {
-                b'"' => break,
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
+            let rest = self.text.get(self.at..)?;
+            let stop = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+            self.at += stop;
+            if rest.get(stop) == Some(&b'"') {
+                break;
             }
+            self.at += 2;
         }
         self.at += 1;
         Some(start..self.at - 1)
@@ -346,6 +348,9 @@ impl Reader<'_> {
 
     /// All of the text without the escapes, in an allocation of its size.
     fn unescaped(&self) -> Option<String> {
+        if !self.text.contains(&b'\\') {
+            return str::from_utf8(self.text).ok().map(str::to_owned);
+        }
         let escapes = || {
             let mut escaped = false;
             self.text.iter().filter(move |byte| {

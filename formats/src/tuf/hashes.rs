@@ -167,6 +167,15 @@ impl TargetFile {
         })
     }
 
+    /// The same of a value that is not needed any more.
+    pub(super) fn from_value(mut value: Value, at: String) -> Result<Self, TufError> {
+        let custom = match &mut value {
+            Value::Object(members) => members.remove("custom"),
+            _ => None,
+        };
+        Ok(TargetFile { custom, ..Self::read(&value, at)? })
+    }
+
     pub(super) fn to_value(&self) -> Value {
         let mut out = self.unknown.clone();
         out.insert("length".into(), int(self.length));

@@ -95,6 +95,11 @@ pub trait Metadata: Sized {
     /// [`RoleKeys::verify`](super::RoleKeys::verify)ed envelope is to be believed.
     fn parse(signed: &Value) -> Result<Self, TufError>;
 
+    /// The same of an object that is not needed any more: long lists of targets are moved, not copied.
+    fn from_value(signed: Value) -> Result<Self, TufError> {
+        Self::parse(&signed)
+    }
+
     /// The signed object, with every unknown member it was read with.
     fn to_value(&self) -> Value;
 

@@ -27,17 +27,28 @@ impl Targets {
     }
 }
 
+fn at(name: &str) -> String {
+    format!("target {}", shown(name))
+}
+
+fn check_name(name: &str) -> Result<(), TufError> {
+    match name.chars().any(char::is_control) {
+        true => Err(TufError::Format {
+            at: "targets.targets".to_owned(),
+            problem: "has a name with control characters",
+        }),
+        false => Ok(()),
+    }
+}
+
 impl Metadata for Targets {
     fn parse(signed: &Value) -> Result<Self, TufError> {
         let (header, fields) = Header::read(signed, "targets")?;
         let listed = fields.object("targets")?;
         let mut targets = BTreeMap::new();
         for (name, value) in listed.members() {
-            if name.chars().any(char::is_control) {
-                return fields.refuse("targets", "has a name with control characters");
-            }
-            let at = format!("target {}", shown(name));
-            targets.insert(name.clone(), TargetFile::read(value, at)?);
+            check_name(name)?;
+            targets.insert(name.clone(), TargetFile::read(value, at(name))?);
         }
         let delegations = match fields.optional("delegations") {
             Some(value) => Some(Delegations::read(value, fields.at("delegations"))?),
@@ -45,6 +56,23 @@ impl Metadata for Targets {
         };
         let known = [&Header::MEMBERS[..], &["delegations", "targets"]].concat();
         Ok(Targets { header, targets, delegations, unknown: fields.unknown(&known) })
+    }
+
+    fn from_value(mut signed: Value) -> Result<Self, TufError> {
+        let listed = match &mut signed {
+            Value::Object(members) => members.get_mut("targets"),
+            _ => None,
+        };
+        let Some(Value::Object(listed)) = listed else { return Self::parse(&signed) };
+        let listed = std::mem::take(listed);
+        let mut read = Self::parse(&signed)?;
+        let listed = listed.into_iter().map(|(name, value)| {
+            check_name(&name)?;
+            let file = TargetFile::from_value(value, at(&name))?;
+            Ok((name, file))
+        });
+        read.targets = listed.collect::<Result<_, TufError>>()?;
+        Ok(read)
     }
 
     fn to_value(&self) -> Value {

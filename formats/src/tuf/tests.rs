@@ -81,7 +81,12 @@ fn parse_as(kind: &str, value: &Value) -> Result<Value, TufError> {
         "root" => Root::parse(value).map(|it| it.to_value()),
         "timestamp" => Timestamp::parse(value).map(|it| it.to_value()),
         "snapshot" => Snapshot::parse(value).map(|it| it.to_value()),
-        _ => Targets::parse(value).map(|it| it.to_value()),
+        _ => {
+            let read = Targets::parse(value);
+            let moved = Targets::from_value(value.clone());
+            assert_eq!(read.as_ref().ok(), moved.as_ref().ok());
+            read.map(|it| it.to_value())
+        }
     }
 }
 

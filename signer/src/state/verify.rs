@@ -170,10 +170,10 @@ fn verify_delegated(
                 role_keys.verify(keys, &role, &envelope).map_err(untrusted(&file))?;
             }
             root.check_repository(&envelope).map_err(untrusted(&file))?;
-            let data = Targets::parse(envelope.signed()).map_err(untrusted(&file))?;
+            let payload = Sha256::of(envelope.canonical());
+            let data = Targets::from_value(envelope.into_signed()).map_err(untrusted(&file))?;
             check_version(&file, data.header.version, version)?;
             by.extend(data.delegations.clone());
-            let payload = Sha256::of(envelope.canonical());
             delegated.insert(role, Arc::new(Signed { data, bytes: bytes.to_vec(), payload }));
         }
     }
@@ -275,8 +275,8 @@ pub fn verified<T: Metadata>(
 ) -> Result<Signed<T>, StateError> {
     let envelope = Envelope::parse(bytes).map_err(untrusted(file))?;
     root.verify(role, &envelope).map_err(untrusted(file))?;
-    let data = T::parse(envelope.signed()).map_err(untrusted(file))?;
     let payload = Sha256::of(envelope.canonical());
+    let data = T::from_value(envelope.into_signed()).map_err(untrusted(file))?;
     Ok(Signed { data, bytes: bytes.to_vec(), payload })
 }
 
