@@ -346,7 +346,7 @@ fn what_is_written_to_the_medium_in_pieces_is_there() {
         let node = on_loop.flatten();
         let path = node.as_ref().map_or(file.path(), |node| &node.0);
         for seed in 1..6 {
-            let device = FileDevice::open(path, Access::Exclusive).unwrap();
+            let device = reopened(|| FileDevice::open(path, Access::Exclusive));
             let expected = written_in_pieces(&device, seed);
             let mut found = vec![0; expected.len()];
             device.read_at(&mut found, 0).unwrap();
