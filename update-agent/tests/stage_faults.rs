@@ -167,8 +167,9 @@ fn case_132_a_lost_or_flipped_write_is_found_on_reading_back() {
                 assert_eq!(code(result), "readback", "{fault:?} of {done:?}");
             }
 
-            let disk = repository.disk().with_fault(fault);
-            drop(repository.write(&disk, &[&source]));
+            // All of it is written, whatever happened to this write.
+            let disk = repository.disk().with_fault(fault).read_afterwards();
+            repository.write(&disk, &[&source]).unwrap();
             let Some(Operation::Write { offset, len } | Operation::Zero { offset, len }) =
                 disk.operations().get(nth).cloned()
             else {

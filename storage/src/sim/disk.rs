@@ -61,6 +61,7 @@ pub enum Loss {
 #[derive(Debug)]
 pub struct Disk {
     sector_size: u32,
+    beside: bool,
     state: Mutex<State>,
 }
 
@@ -96,13 +97,20 @@ impl Disk {
             sync_failed: false,
             off: false,
         };
-        Disk { sector_size, state: Mutex::new(state) }
+        Disk { sector_size, beside: true, state: Mutex::new(state) }
     }
 
     /// The same disk, with this fault to come.
     #[must_use]
     pub fn with_fault(self, fault: Fault) -> Self {
         self.state().fault = Some(fault);
+        self
+    }
+
+    /// The same disk, of which nothing is read back before all is written.
+    #[must_use]
+    pub fn read_afterwards(mut self) -> Self {
+        self.beside = false;
         self
     }
 
@@ -214,7 +222,7 @@ impl BlockDevice for Disk {
     }
 
     fn reads_beside_writes(&self) -> bool {
-        true
+        self.beside
     }
 
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
