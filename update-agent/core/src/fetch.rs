@@ -7,6 +7,8 @@
 
 use std::iter::Peekable;
 
+use crate::indexes::Indexes;
+
 /// Marks a chunk that need not be fetched.
 const HELD: u8 = u8::MAX;
 
@@ -39,37 +41,11 @@ impl Piece {
     }
 }
 
-/// Pieces of one covering by their index, one bit each.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Picked(Vec<u64>);
-
-impl Picked {
-    /// Whether a piece is one of them.
-    pub fn has(&self, index: u32) -> bool {
-        self.0.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    fn add(&mut self, index: u32) {
-        let at = index as usize / 64;
-        if self.0.len() <= at {
-            self.0.resize(at + 1, 0);
-        }
-        if let Some(word) = self.0.get_mut(at) {
-            *word |= 1 << (index % 64);
-        }
-    }
-}
-
 /// Which frames to fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
-    /// For each covering the pieces to fetch; of a frame at most one.
-    pub pieces: Vec<Picked>,
+    /// For each covering the pieces to fetch by their index; of a frame at most one.
+    pub pieces: Vec<Indexes>,
     /// Their bytes.
     pub bytes: u64,
 }
@@ -103,7 +79,7 @@ fn choose_by<E>(
     holds: impl Fn(usize, u32) -> bool,
 ) -> Result<Option<Choice>, E> {
     debug_assert!(coverings.len() < usize::from(HELD));
-    let mut choice = Choice { pieces: vec![Picked::default(); coverings.len()], bytes: 0 };
+    let mut choice = Choice { pieces: vec![Indexes::default(); coverings.len()], bytes: 0 };
     let mut coverings: Vec<Covering<_>> = coverings.into_iter().map(Covering::new).collect();
     let mut start = 0;
     while start < chunks {
@@ -292,7 +268,7 @@ mod tests {
             let pieces = coverings.iter().map(|all| all.iter().copied().map(Ok));
             let found = choose_by::<()>(stretch, chunks, pieces.collect(), &missing, &holds);
             found.unwrap().map(|choice| {
-                let indexes = |picked: &Picked| (0..100).filter(|it| picked.has(*it)).collect();
+                let indexes = |picked: &Indexes| (0..100).filter(|it| picked.has(*it)).collect();
                 (choice.pieces.iter().map(indexes).collect::<Vec<Vec<u32>>>(), choice.bytes)
             })
         };

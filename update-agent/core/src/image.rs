@@ -10,6 +10,8 @@ use formats::chunks::{Chunk, Content, ListBytes, StoredList};
 use formats::digest::Sha256;
 use formats::release::ComponentName;
 
+use crate::indexes::Indexes;
+
 /// One chunk was read from the device and is what the signed list says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CheckedChunk {
@@ -108,11 +110,11 @@ impl ZeroCheck {
     }
 }
 
-/// Counts the chunks of one image that were read back: one bit each.
+/// Counts the chunks of one image that were read back.
 #[derive(Debug)]
 pub struct Tally {
     list: Sha256,
-    seen: Vec<u64>,
+    seen: Indexes,
     all: u32,
     missing: u32,
 }
@@ -128,8 +130,7 @@ impl Tally {
     /// is every block of it that a chunk is read from.
     pub fn new(list: &StoredList<impl ListBytes>) -> Self {
         let all = list.chunk_count();
-        let seen = vec![0; (all as usize).div_ceil(64)];
-        Tally { list: list.digest(), seen, all, missing: all }
+        Tally { list: list.digest(), seen: Indexes::with_room(all), all, missing: all }
     }
 
     /// The digest of the list; [`check`] needs it.
@@ -139,18 +140,12 @@ impl Tally {
 
     /// Whether a chunk was read.
     pub fn has(&self, index: u32) -> bool {
-        self.seen.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+        self.seen.has(index)
     }
 
     /// Takes one proof. One of another list counts for nothing.
     pub fn take(&mut self, chunk: CheckedChunk) {
-        if chunk.list != self.list {
-            return;
-        }
-        let bit = 1 << (chunk.index % 64);
-        let word = self.seen.get_mut(chunk.index as usize / 64);
-        if let Some(word) = word.filter(|word| **word & bit == 0 && chunk.index < self.all) {
-            *word |= bit;
+        if chunk.list == self.list && chunk.index < self.all && self.seen.add(chunk.index) {
             self.missing -= 1;
         }
     }

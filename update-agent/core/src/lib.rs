@@ -31,6 +31,7 @@ pub mod floor;
 pub mod guard;
 pub mod hooks;
 pub mod image;
+pub mod indexes;
 pub mod policy;
 pub mod probation;
 pub mod reporting;

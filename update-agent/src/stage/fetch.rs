@@ -19,8 +19,8 @@ use formats::chunks::{Chunk, Content, Entries};
 use formats::digest::Sha256;
 use formats::reason::Reason;
 use storage::block::Placed;
-use update_core::fetch::Picked;
 use update_core::image::chunk_matches;
+use update_core::indexes::Indexes;
 
 use super::frame::FrameError;
 use super::ledger::{Ledger, Origin};
@@ -144,7 +144,7 @@ impl Pipeline<'_> {
         StageError::NoSource { component: self.image.component.clone() }
     }
 
-    fn check_lengths(&self, pieces: &[Picked]) -> Result<(), StageError> {
+    fn check_lengths(&self, pieces: &[Indexes]) -> Result<(), StageError> {
         for (number, pieces) in pieces.iter().enumerate() {
             for part in self.offers.parts(number, pieces) {
                 let part = part?;
@@ -243,7 +243,7 @@ impl Pipeline<'_> {
         &self,
         source: &dyn Source,
         offer: usize,
-        pieces: &Picked,
+        pieces: &Indexes,
     ) -> Result<(), StageError> {
         let component = self.image.component.clone();
         let asked = self.ask(source, offer, pieces);
@@ -265,7 +265,7 @@ impl Pipeline<'_> {
         &self,
         source: &dyn Source,
         offer: usize,
-        pieces: &Picked,
+        pieces: &Indexes,
     ) -> Result<Option<u64>, StageError> {
         let Some(blob) = self.offers.all.get(offer).map(|offer| offer.blob) else {
             return Ok(None);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use formats::chunks::Chunk;
+use update_core::indexes::Indexes;
 
 use super::{StageError, Written};
 
@@ -20,39 +21,12 @@ pub(super) enum Origin {
     Source,
 }
 
-/// One bit per chunk.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Held(Vec<u64>);
-
-impl Held {
-    pub(super) fn none_of(chunks: u32) -> Self {
-        Held(vec![0; (chunks as usize).div_ceil(64)])
-    }
-
-    /// Whether it has this chunk.
-    pub(super) fn has(&self, index: u32) -> bool {
-        let word = self.0.get(index as usize / 64).copied().unwrap_or(0);
-        word >> (index % 64) & 1 == 1
-    }
-
-    /// Of how many chunks it is.
-    pub(super) fn count(&self) -> u32 {
-        self.0.iter().map(|word| word.count_ones()).sum()
-    }
-
-    pub(super) fn add(&mut self, index: u32) {
-        if let Some(word) = self.0.get_mut(index as usize / 64) {
-            *word |= 1 << (index % 64);
-        }
-    }
-}
-
 /// What is written when a flush begins, and durable after it.
 pub(super) struct Due {
     /// The first chunk that may be missing.
     pub(super) next: u32,
     /// Those that are there.
-    pub(super) held: Held,
+    pub(super) held: Indexes,
 }
 
 /// Which chunks there are, sums, and the first error.
@@ -70,9 +44,8 @@ pub(super) struct Ledger {
 }
 
 struct State {
-    held: Held,
+    held: Indexes,
     chunks: u32,
-    count: u32,
     /// The first chunk that may be missing.
     next: u32,
     /// Bytes changed since the last flush began.
@@ -95,9 +68,8 @@ impl Ledger {
     /// Nothing is known of a slot that is to hold so many chunks.
     pub(super) fn new(chunks: u32, sync_every: u64) -> Self {
         let state = State {
-            held: Held::none_of(chunks),
+            held: Indexes::with_room(chunks),
             chunks,
-            count: 0,
             next: 0,
             unsynced: 0,
             written: Written::default(),
@@ -122,7 +94,7 @@ impl Ledger {
 
     /// How many chunks the slot holds.
     pub(super) fn held(&self) -> u32 {
-        self.state().count
+        self.state().held.count()
     }
 
     /// The slot holds the chunk, which was verified before. Gives whether that is new.
@@ -131,11 +103,9 @@ impl Ledger {
     /// before a slow medium.
     pub(super) fn mark(&self, chunk: &Chunk, origin: Origin) -> bool {
         let mut state = self.state();
-        if state.held.has(chunk.index) {
+        if !state.held.add(chunk.index) {
             return false;
         }
-        state.held.add(chunk.index);
-        state.count += 1;
         let len = u64::from(chunk.len);
         let sums = &mut state.written;
         match origin {

@@ -5,7 +5,8 @@ use formats::chunks::{ChunkListError, Content, Encoding, Frame};
 use formats::digest::Sha256;
 use formats::oci::Descriptor;
 use storage::block::BlockDevice;
-use update_core::fetch::{Choice, Picked, Piece, choose};
+use update_core::fetch::{Choice, Piece, choose};
+use update_core::indexes::Indexes;
 
 use super::{Image, StageError};
 use crate::list::List;
@@ -114,7 +115,7 @@ impl<'a> Offers<'a> {
     pub(super) fn parts<'b>(
         &'b self,
         number: usize,
-        pieces: &'b Picked,
+        pieces: &'b Indexes,
     ) -> Box<dyn Iterator<Item = Result<Part, StageError>> + 'b> {
         match self.all.get(number).map(|offer| &offer.form) {
             None => Box::new(std::iter::empty()),
@@ -191,7 +192,7 @@ impl Form<'_> {
 fn parts_of<'a>(
     list: &'a List,
     encoding: &'a Encoding,
-    pieces: &'a Picked,
+    pieces: &'a Indexes,
 ) -> impl Iterator<Item = Result<Part, ChunkListError>> + 'a {
     let mut frames = list.frames(encoding).peekable();
     let mut index = 0u32;

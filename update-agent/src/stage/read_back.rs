@@ -14,8 +14,9 @@ use formats::chunks::{Chunk, ChunkListError, Content};
 use formats::release::ComponentName;
 use storage::block::{BlockDevice, DeviceError};
 use update_core::image::{ReadBackError, ReadImage, Tally, ZeroCheck, check, is_zero};
+use update_core::indexes::Indexes;
 
-use super::ledger::{Held, Ledger};
+use super::ledger::Ledger;
 use super::span::{Part, Span, default_threads, in_parallel, lock, spans};
 use super::{Image, StageError};
 use crate::list::List;
@@ -36,7 +37,7 @@ pub fn read_back(
     target.forget_cached(0, list.raw_size());
     let reader = Reader { component, target, tally: Mutex::new(before) };
     let unread = |chunk: &Chunk| !lock(&reader.tally).has(chunk.index);
-    let (mut left, mut again) = (0, Held::none_of(list.chunk_count()));
+    let (mut left, mut again) = (0, Indexes::with_room(list.chunk_count()));
     for chunk in list.chunks() {
         let chunk = chunk.map_err(|error| reader.told(error.into()))?;
         if unread(&chunk) {
@@ -177,13 +178,13 @@ impl<E, I: Iterator<Item = Result<Chunk, E>>, F: Fn(&Chunk) -> bool> Iterator fo
 /// Which chunks are flushed: grows with each flush.
 #[derive(Default)]
 pub(super) struct Durable {
-    state: Mutex<(Arc<Held>, bool)>,
+    state: Mutex<(Arc<Indexes>, bool)>,
     changed: Condvar,
 }
 
 impl Durable {
     /// A flush made these durable.
-    pub(super) fn are(&self, held: Held) {
+    pub(super) fn are(&self, held: Indexes) {
         lock(&self.state).0 = Arc::new(held);
         self.changed.notify_all();
     }
@@ -194,7 +195,7 @@ impl Durable {
         self.changed.notify_all();
     }
 
-    fn now(&self) -> Arc<Held> {
+    fn now(&self) -> Arc<Indexes> {
         Arc::clone(&lock(&self.state).0)
     }
 
@@ -324,6 +325,7 @@ mod tests {
     use formats::oci::Descriptor;
     use storage::sim::Disk;
 
+    use super::super::span::tests::zeros;
     use super::*;
     use crate::progress::Silent;
 
@@ -369,9 +371,11 @@ mod tests {
         }
     }
 
-    fn held(indexes: &[u32]) -> Held {
-        let mut held = Held::none_of(10);
-        indexes.iter().for_each(|index| held.add(*index));
+    fn held(indexes: &[u32]) -> Indexes {
+        let mut held = Indexes::with_room(10);
+        for index in indexes {
+            held.add(*index);
+        }
         held
     }
 
@@ -465,15 +469,7 @@ mod tests {
     #[test]
     fn no_page_of_a_settled_chunk_is_one_of_a_missing_chunk() {
         let lens = [1, 65_535, 65_536, 100, 200, 130_000, 64, 5, 70_000, 61_000];
-        let mut offset = 0;
-        let chunks: Vec<Chunk> = (0..)
-            .zip(lens)
-            .map(|(index, len)| {
-                let chunk = Chunk { index, offset, len, content: Content::Zero };
-                offset += u64::from(len);
-                chunk
-            })
-            .collect();
+        let chunks = zeros(&lens);
         let pages = |chunk: &Chunk| {
             let end = chunk.offset + u64::from(chunk.len);
             chunk.offset / 65_536..end.div_ceil(65_536)

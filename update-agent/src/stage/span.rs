@@ -151,26 +151,30 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use storage::sim::Disk;
 
     use super::*;
 
+    /// Chunks of zeros of these lengths, one after the other.
+    pub(in super::super) fn zeros(lens: &[u32]) -> Vec<Chunk> {
+        let mut offset = 0;
+        let one = |(index, len): (u32, &u32)| {
+            let chunk = Chunk { index, offset, len: *len, content: Content::Zero };
+            offset += u64::from(*len);
+            chunk
+        };
+        (0..).zip(lens).map(one).collect()
+    }
+
     #[test]
     fn spans_hold_whole_neighbouring_chunks() {
         let mib = 1 << 20;
         let lens = [mib, 300_000, 700_000, 48_576, 1, 16 * mib, 5, mib];
-        let mut offset = 0;
-        let chunks: Vec<Chunk> = (0..)
-            .zip(lens)
-            .map(|(index, len)| {
-                let chunk = Chunk { index, offset, len, content: Content::Zero };
-                offset += u64::from(len);
-                chunk
-            })
-            .collect();
+        let chunks = zeros(&lens);
+        let offset: u64 = lens.iter().map(|len| u64::from(*len)).sum();
         let indexes = |chunks: &[Chunk]| -> Vec<Vec<u32>> {
             let spans = spans::<()>(chunks.iter().copied().map(Ok)).map(Result::unwrap);
             spans.map(|span| span.chunks.iter().map(|chunk| chunk.index).collect()).collect()
